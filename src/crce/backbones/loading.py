@@ -1,0 +1,146 @@
+"""Load a model from the bundle, the Hub, a folder or a single file, and refuse by name what isn't supported."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from diffusers import DiffusionPipeline, StableDiffusionPipeline
+from diffusers.utils import logging as diffusers_logging
+from huggingface_hub import HfApi
+from huggingface_hub.errors import HfHubHTTPError, HFValidationError, RepositoryNotFoundError
+from safetensors import SafetensorError
+
+from crce import demo
+from crce.backbones.unet import UNetBackbone
+from crce.errors import ConfigError, ModelError
+
+
+DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
+SUPPORTED = "StableDiffusionPipeline (Stable Diffusion 1.x and 2.x)"
+
+
+def pick_device(device: str = "auto") -> torch.device:
+    """Turn "auto" into the best device here; check any other name.
+
+    Raises:
+        ConfigError: the device is unknown or not available.
+    """
+    if device == "auto":
+        if torch.cuda.is_available():
+            return torch.device("cuda")
+        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        raise ConfigError(f"device is {device!r}, which can't be used here ({reason}). Use auto, or cpu.") from error
+    return torch.device(device)
+
+
+def pick_dtype(dtype: str, device: torch.device) -> torch.dtype:
+    """Turn "auto" into float16 on a GPU and float32 elsewhere.
+
+    Raises:
+        ConfigError: the type is unknown.
+    """
+    if dtype == "auto":
+        return torch.float16 if device.type == "cuda" else torch.float32
+    if dtype not in DTYPES:
+        raise ConfigError(f"dtype is {dtype!r}. Use auto or one of: {', '.join(DTYPES)}.")
+    return DTYPES[dtype]
+
+
+def load_backbone(
+    model: str = "demo", *, device: str = "auto", dtype: str = "auto", revision: str | None = None
+) -> UNetBackbone:
+    """Load a text-to-image model.
+
+    Args:
+        model: "demo" (the bundled model), a Hub id, a folder in diffusers form, or one .safetensors file.
+        device: "auto", "cpu", "cuda", "mps", ...
+        dtype: "auto", "float32", "float16" or "bfloat16".
+        revision: branch, tag or commit of a Hub model.
+
+    Raises:
+        ModelError: the model can't be found or read, or its kind isn't supported.
+        ConfigError: device or dtype can't be used.
+    """
+    place = pick_device(device)
+    kind = pick_dtype(dtype, place)
+    path = demo.model_path() if model == "demo" else Path(model).expanduser()
+    # The safety checker is left out: it hides from the judge what the model really draws.
+    options: dict[str, Any] = {"torch_dtype": kind, "safety_checker": None, "requires_safety_checker": False}
+    verbosity = diffusers_logging.get_verbosity()
+    diffusers_logging.set_verbosity_error()
+    try:
+        if path.is_file():
+            pinned = _check_file(path)
+            pipe = StableDiffusionPipeline.from_single_file(path, **options)
+        elif path.is_dir():
+            pinned = _check_folder(path)
+            pipe = DiffusionPipeline.from_pretrained(path, **options)
+        elif _looks_like_path(model):
+            raise ModelError(f"There is no model at {path}. Give a Hub id, a folder, a .safetensors file, or demo.")
+        else:
+            pinned = HfApi().model_info(model, revision=revision, timeout=20).sha
+            _refuse_unsupported(DiffusionPipeline.load_config(model, revision=pinned), model)
+            pipe = DiffusionPipeline.from_pretrained(model, revision=pinned, **options)
+    except (RepositoryNotFoundError, HFValidationError) as error:
+        raise ModelError(
+            f"There is no model {model!r}: not a file or folder here, and not on the Hub (or it is private). "
+            "Give a Hub id such as stable-diffusion-v1-5/stable-diffusion-v1-5, a folder, a .safetensors file, or demo."
+        ) from error
+    except (HfHubHTTPError, OSError, ValueError, KeyError, SafetensorError) as error:
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise ModelError(
+            f"Cannot load the model {model!r}: {reason} (Is it complete, and is the network there if it is on the Hub?)"
+        ) from error
+    finally:
+        diffusers_logging.set_verbosity(verbosity)
+    if type(pipe) is not StableDiffusionPipeline:
+        raise ModelError(f"{model!r} is a {type(pipe).__name__}. crce supports {SUPPORTED}.")
+    if pipe.unet.config.in_channels != pipe.vae.config.latent_channels:
+        raise ModelError(
+            f"{model!r} takes {pipe.unet.config.in_channels} input channels, more than its latents have: an inpainting "
+            f"or editing model. crce supports {SUPPORTED} for text-to-image."
+        )
+    pipe.set_progress_bar_config(disable=True)
+    return UNetBackbone(pipe.to(place), model, pinned)
+
+
+def _looks_like_path(model: str) -> bool:
+    return model.startswith((".", "/", "~")) or model.count("/") > 1 or "\\" in model or model.endswith(".safetensors")
+
+
+def _refuse_unsupported(index: Any, model: str) -> None:
+    """Name the pipeline class before gigabytes are read or downloaded."""
+    name = index.get("_class_name") if isinstance(index, dict) else None
+    if name != StableDiffusionPipeline.__name__:
+        raise ModelError(f"{model!r} is a {name or 'model of unknown kind'}. crce supports {SUPPORTED}.")
+
+
+def _check_folder(path: Path) -> str:
+    index = path / "model_index.json"
+    if not index.is_file():
+        raise ModelError(f"{path} holds no model_index.json, so it isn't a diffusers pipeline folder.")
+    _refuse_unsupported(json.loads(index.read_text(encoding="utf-8")), str(path))
+    digest = hashlib.sha256()
+    for file in sorted((path / "unet").glob("*.safetensors")):
+        with open(file, "rb") as stream:
+            while chunk := stream.read(1 << 22):
+                digest.update(chunk)
+    return f"unet-sha256:{digest.hexdigest()[:16]}"
+
+
+def _check_file(path: Path) -> str:
+    if path.suffix != ".safetensors":
+        raise ModelError(f"{path} is not a .safetensors file. Other formats can run code when read; convert it first.")
+    digest = hashlib.sha256()
+    with open(path, "rb") as stream:
+        while chunk := stream.read(1 << 22):
+            digest.update(chunk)
+    return f"sha256:{digest.hexdigest()[:16]}"

@@ -1,0 +1,1 @@
+"""The command line: thin verbs over the functions of the package, one file each."""

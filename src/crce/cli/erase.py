@@ -1,0 +1,147 @@
+"""`crce erase`: erase a concept, then measure and report."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from crce.cli.evaluate import measure, print_next, print_report
+from crce.cli.flags import with_config_flags
+from crce.cli.progress import Bar
+from crce.cli.terminal import quiet_libraries
+from crce.concepts import find_concepts
+from crce.errors import ConfigError
+from crce.training.config import ErasureConfig, load_config, recipe_names
+
+
+if TYPE_CHECKING:
+    from crce.training import Erasure, Event
+
+
+def erase_command() -> Callable[..., int]:
+    """The verb, with a flag for every field of ErasureConfig."""
+    return with_config_flags(erase, ErasureConfig, {name: load_config(name) for name in recipe_names()})
+
+
+def erase(
+    concept: Annotated[
+        str | None,
+        typer.Argument(metavar="CONCEPT|FILE.yaml", help="A target of the atlas (see: crce ls), or a YAML file."),
+    ] = None,
+    config: Annotated[
+        str | None,
+        typer.Option(
+            metavar="RECIPE|FILE.yaml",
+            help="A bundled recipe or a file of settings; flags win over it.",
+            show_default="demo for the bundled model, else sd15",
+        ),
+    ] = None,
+    model: Annotated[
+        str | None,
+        typer.Option(
+            help="demo (bundled), a Hub id, a folder, or a single .safetensors file.",
+            show_default="demo",
+        ),
+    ] = None,
+    revision: Annotated[str | None, typer.Option(help="Commit, branch or tag of a Hub model.")] = None,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, mps.")] = "auto",
+    dtype: Annotated[str | None, typer.Option(help="auto, float32, float16, bfloat16.", show_default="auto")] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Folder of the run.", show_default="runs/CONCEPT-N, the next free N")
+    ] = None,
+    resume: Annotated[
+        Path | None, typer.Option(metavar="RUN", help="Continue an interrupted run, with its own settings.")
+    ] = None,
+    evaluate: Annotated[bool, typer.Option("--eval/--no-eval", help="Measure and report at the end.")] = True,
+    images_per_prompt: Annotated[int, typer.Option(min=1, help="Pictures for each prompt of the report.")] = 6,
+    *,
+    overrides: dict[str, Any],
+) -> int:
+    """Erase a concept with its corefs, keep its retains, and report what came of it."""
+    if resume is not None:
+        if overrides or any(given is not None for given in (concept, config, model, revision, dtype, out)):
+            raise ConfigError(
+                "--resume continues a run with its own concept, model and settings. Give nothing beside it but "
+                "--device, --eval and --images-per-prompt."
+            )
+        train = _continue(resume, device)
+    elif concept is None:
+        raise ConfigError("Name what to erase: a target of the atlas (see: crce ls), a YAML file, or --resume RUN.")
+    else:
+        train = _start(concept, config, model or "demo", revision, device, dtype or "auto", out, overrides)
+
+    from crce.training import Interrupted
+
+    with Bar("erasing") as bar:
+        try:
+            erasure = train(_progress(bar))
+        except Interrupted as interrupted:
+            bar.close()
+            typer.echo(interrupted, err=True)
+            return 130
+    typer.echo(f"weights  {erasure.adapter}")
+    if evaluate:
+        try:
+            report = measure(erasure, images_per_prompt=images_per_prompt, device=device)
+        except KeyboardInterrupt:
+            typer.echo(
+                f"Stopped while drawing; the weights are saved. Measure: crce evaluate {erasure.folder}", err=True
+            )
+            return 130
+        print_report(report)
+    print_next(erasure.folder, erasure.concepts.target)
+    return 0
+
+
+def _start(
+    concept: str,
+    recipe: str | None,
+    model: str,
+    revision: str | None,
+    device: str,
+    dtype: str,
+    out: Path | None,
+    overrides: dict[str, Any],
+) -> Callable[[Callable[[Event], None]], Erasure]:
+    concepts = find_concepts(concept)
+    config = load_config(recipe, overrides, model=model)
+    quiet_libraries()
+    from crce import training
+
+    return lambda on_event: training.erase(
+        concepts,
+        config=config,
+        model=model,
+        out=out,
+        device=device,
+        dtype=dtype,
+        revision=revision,
+        on_event=on_event,
+    )
+
+
+def _continue(folder: Path, device: str) -> Callable[[Callable[[Event], None]], Erasure]:
+    quiet_libraries()
+    from crce import training
+
+    return lambda on_event: training.resume(folder, device=device, on_event=on_event)
+
+
+def _progress(bar: Bar) -> Callable[[Event], None]:
+    from crce.training import Started, Step
+
+    total = 0
+
+    def show(event: Event) -> None:
+        nonlocal total
+        if isinstance(event, Started):
+            total = event.total_steps
+            typer.echo(f"run      {event.folder}", err=True)
+        elif isinstance(event, Step):
+            terms = "  ".join(f"{name} {value:.4f}" for name, value in event.terms.items())
+            bar.show(event.step, total, f"loss {event.loss:.4f}  {terms}")
+
+    return show

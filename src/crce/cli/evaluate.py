@@ -1,0 +1,78 @@
+"""`crce evaluate`: draw with the base model and the erased one, judge, report."""
+
+from __future__ import annotations
+
+import shlex
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from crce.cli.progress import Bar
+from crce.cli.terminal import quiet_libraries
+
+
+if TYPE_CHECKING:
+    from crce.evaluate import Report
+    from crce.training import Erasure
+
+HEADLINES = {
+    "erased": "erased (target)",
+    "coref_erased": "erased (held-out corefs)",
+    "kept": "kept (held-out retains)",
+    "H": "harmonic mean H",
+}
+
+
+def evaluate(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="The folder of a finished run.")],
+    images_per_prompt: Annotated[int, typer.Option(min=1, help="Pictures drawn for each prompt, by each model.")] = 6,
+    seed: Annotated[int, typer.Option(help="Seed of the first picture of a prompt.")] = 1000,
+    steps: Annotated[int, typer.Option(min=1, help="Denoising steps of a picture.")] = 20,
+    guidance: Annotated[float, typer.Option(help="Classifier-free guidance scale.")] = 4.0,
+    judge: Annotated[str, typer.Option(help="Who says what a picture shows; auto takes the model's own.")] = "auto",
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, mps.")] = "auto",
+) -> int:
+    """Draw the same seeds with the base and the erased model, judge them, and write a report."""
+    quiet_libraries()
+    from crce.training import Erasure
+
+    report = measure(
+        Erasure.load(run),
+        images_per_prompt=images_per_prompt,
+        seed=seed,
+        steps=steps,
+        guidance=guidance,
+        judge=judge,
+        device=device,
+    )
+    print_report(report)
+    return 0
+
+
+def measure(erasure: Erasure, **settings: Any) -> Report:
+    """Evaluate a run under a progress bar; `settings` are those of `crce.evaluate.evaluate`."""
+    from crce.evaluate import evaluate as evaluate_run
+
+    with Bar("drawing and judging") as bar:
+        return evaluate_run(erasure, on_event=lambda drawn: bar.show(drawn.done, drawn.total), **settings)
+
+
+def print_report(report: Report) -> None:
+    """The headline numbers, the verdict in words, and where the pictures are."""
+    for name, title in HEADLINES.items():
+        number = report.summary[name]
+        if number["value"] is None:
+            typer.echo(f"{title:<26} not measured: {number['reason']}")
+        else:
+            interval = f"95% {number['low']:.2f} to {number['high']:.2f}, n={number['n']}"
+            typer.echo(f"{title:<26} {number['value']:.2f}  ({interval})")
+    typer.echo(f"\n{report.verdict}\n")
+    typer.echo(f"report   {report.path_html}")
+
+
+def print_next(folder: Path, target: str) -> None:
+    """What can be done with a run now."""
+    run = shlex.quote(str(folder))
+    typer.echo(f"draw     crce generate {shlex.quote(target)} --run {run}")
+    typer.echo(f"measure  crce evaluate {run} --images-per-prompt 12")

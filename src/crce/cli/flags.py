@@ -1,0 +1,88 @@
+"""Command-line flags made from a pydantic model: one source for recipes, flags and their help."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import types
+from collections.abc import Callable, Mapping
+from typing import Any, Literal, Union, get_args, get_origin
+
+import typer
+from pydantic import BaseModel
+from pydantic.fields import FieldInfo
+from rich.markup import escape
+
+
+def with_config_flags(
+    verb: Callable[..., int], config: type[BaseModel], recipes: Mapping[str, BaseModel]
+) -> Callable[..., int]:
+    """Give `verb` one flag for every field of `config`.
+
+    Args:
+        verb: takes a keyword `overrides`: the fields that were given, by name. A flag that is not given is not in it.
+        config: the model whose fields become flags. Its values are checked where it is built, not here.
+        recipes: named instances of `config`; the help of a flag says what each of them sets.
+
+    Returns:
+        A function for typer, with the parameters of `verb` (less `overrides`) and then the flags.
+    """
+    fields = config.model_fields
+
+    @functools.wraps(verb)
+    def with_overrides(**arguments: Any) -> int:
+        overrides = {name: arguments.pop(name) for name in fields}
+        return verb(**arguments, overrides={name: v for name, v in overrides.items() if v not in (None, [], ())})
+
+    own = [p for p in inspect.signature(verb, eval_str=True).parameters.values() if p.name != "overrides"]
+    own = [p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in own]
+    parameters = own + [
+        _parameter(name, field, {recipe: getattr(values, name) for recipe, values in recipes.items()})
+        for name, field in fields.items()
+    ]
+    with_overrides.__signature__ = inspect.Signature(parameters, return_annotation=int)  # type: ignore[attr-defined]
+    with_overrides.__annotations__ = {p.name: p.annotation for p in parameters}
+    return with_overrides
+
+
+def _parameter(name: str, field: FieldInfo, defaults: Mapping[str, Any]) -> inspect.Parameter:
+    kind, choices = _kind(field.annotation)
+    flag = "--" + name.replace("_", "-")
+    option = typer.Option(
+        None,
+        f"{flag}/--no-{name.replace('_', '-')}" if kind is bool else flag,
+        help=escape(f"{field.description or ''} {_defaults_text(defaults)}".strip()),
+        metavar="|".join(choices) or None,
+        show_default=False,
+        rich_help_panel="Settings of the erasure (not given: as the recipe says)",
+    )
+    return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=option, annotation=kind | None)
+
+
+def _kind(annotation: Any) -> tuple[Any, list[str]]:
+    """The type that the command line parses, and the choices if there are some."""
+    if get_origin(annotation) in (Union, types.UnionType):
+        kinds = [_kind(a) for a in get_args(annotation) if a is not type(None)]
+        parsed = {kind for kind, _ in kinds}
+        return (parsed.pop() if len(parsed) == 1 else str), [c for _, choices in kinds for c in choices]
+    if get_origin(annotation) is Literal:
+        return str, [str(choice) for choice in get_args(annotation)]
+    if get_origin(annotation) in (list, tuple):
+        kind, choices = _kind(get_args(annotation)[0])
+        return list[kind], choices  # type: ignore[valid-type]
+    return (annotation if annotation in (bool, int, float) else str), []
+
+
+def _defaults_text(defaults: Mapping[str, Any]) -> str:
+    shown = {recipe: _shown(value) for recipe, value in defaults.items()}
+    if len(set(shown.values())) <= 1:
+        return "".join(f"(default: {value})" for value in list(shown.values())[:1] if value != "none")
+    return "(" + ", ".join(f"{recipe}: {value}" for recipe, value in shown.items()) + ")"
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, (list, tuple)):
+        return " ".join(map(str, value))
+    if isinstance(value, bool) or value is None:
+        return {True: "yes", False: "no", None: "none"}[value]
+    return f"{value:g}" if isinstance(value, float) else str(value)

@@ -1,0 +1,110 @@
+"""`crce`: the verbs, and how an error becomes one line and an exit code.
+
+Exit codes: 0 done; 1 something failed on the way; 2 what was asked for can't be done as it stands; 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import traceback
+from typing import Annotated
+
+import typer
+
+from crce import __version__
+from crce.cli.env import env
+from crce.cli.erase import erase_command
+from crce.cli.evaluate import evaluate
+from crce.cli.generate import generate
+from crce.cli.ls import ls
+from crce.cli.show import show
+from crce.cli.terminal import error_line, messages
+from crce.errors import CRCEError
+
+
+# typer brings its own click or uses the installed one, depending on its version: reach the class through typer.
+UsageError: type[Exception] = typer.BadParameter.__mro__[1]
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"crce {__version__}")
+        raise typer.Exit
+
+
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the version and stop.", callback=_print_version, is_eager=True)
+    ] = False,
+    # Taken out of the arguments by main() before they are parsed, so that it may stand anywhere.
+    debug: Annotated[bool, typer.Option("--debug", help="Show warnings, and the traceback of an error.")] = False,
+) -> None:
+    """Erase a concept from a text-to-image model with its corefs, and keep its neighbours."""
+
+
+def command_line() -> typer.Typer:
+    """The `crce` command with all its verbs."""
+    app = typer.Typer(
+        add_completion=False,
+        rich_markup_mode="rich",
+        context_settings={"help_option_names": ["-h", "--help"]},
+        epilog="Start with: crce erase cat",
+    )
+    app.callback()(_options)
+    app.command("erase", epilog="Example: crce erase cat --steps 300 --out runs/cat-long")(erase_command())
+    app.command("generate", epilog='Example: crce generate "a kitten" "a dog" --run runs/cat-1')(generate)
+    app.command("evaluate", epilog="Example: crce evaluate runs/cat-1 --images-per-prompt 12")(evaluate)
+    app.command("show", epilog="Example: crce show cat --yaml > my-cat.yaml")(show)
+    app.command("ls", epilog="Example: crce ls --kind character")(ls)
+    app.command("env", epilog="Example: crce env --json")(env)
+    return app
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run one `crce` command.
+
+    Args:
+        argv: the arguments after `crce`; None takes them from the command line.
+
+    Returns:
+        The exit code.
+    """
+    arguments = sys.argv[1:] if argv is None else argv
+    debug = "--debug" in arguments
+    arguments = [argument for argument in arguments if argument != "--debug"] or ["--help"]
+    with messages(debug):
+        try:
+            command = typer.main.get_command(command_line())
+            return command.main(arguments, prog_name="crce", standalone_mode=False) or 0
+        except (KeyboardInterrupt, typer.Abort):
+            error_line("interrupted")
+            return 130
+        except BrokenPipeError:  # the reader of a pipe (`crce ls | head`) has seen enough
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            return 1
+        except Exception as error:
+            if debug:
+                traceback.print_exc()
+            if isinstance(error, UsageError):
+                error_line(_usage_text(error))
+                return 2
+            if isinstance(error, CRCEError):
+                error_line(str(error))
+                return 2
+            first_line = (str(error).splitlines() or [""])[0]
+            cure = "" if debug else " Run the same command again with --debug to see where it happened."
+            error_line(f"unexpected {type(error).__name__}: {first_line}.{cure}")
+            return 1
+
+
+def _usage_text(error: Exception) -> str:
+    """One line from a usage error: what is wrong, then where the help is."""
+    text = " ".join(error.format_message().split()).rstrip(".")  # type: ignore[attr-defined]
+    context = error.ctx  # type: ignore[attr-defined]
+    return f"{text}. See: {context.command_path if context else 'crce'} --help"
+
+
+def run() -> None:
+    """The console entry point."""
+    sys.exit(main())

@@ -1,0 +1,51 @@
+"""Progress at the terminal: a live bar, or a line now and then where the output is not a terminal."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+LINES = 10  # how often a bar's worth of progress is told where there is no bar
+
+
+class Bar:
+    """A progress bar on stderr with a note beside it, so that stdout holds results only."""
+
+    def __init__(self, title: str) -> None:
+        self.title = title
+        self.console = Console(stderr=True, highlight=False)
+        columns = (TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn())
+        note = TextColumn("{task.fields[note]}", markup=False)
+        self.progress = Progress(*columns, TimeRemainingColumn(), note, console=self.console, transient=True)
+        self.task: TaskID | None = None
+        self._told = 0
+
+    def __enter__(self) -> Bar:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Take the bar off the terminal."""
+        self.progress.stop()
+
+    def show(self, done: int, total: int, note: str = "") -> None:
+        """Show that `done` of `total` steps are done."""
+        if self.console.is_terminal:
+            if self.task is None:
+                self.progress.start()
+                self.task = self.progress.add_task(self.title, note="")
+            self.progress.update(self.task, completed=done, total=total, note=note)
+        elif done * LINES // max(total, 1) > self._told or self._told == 0:
+            self._told = done * LINES // max(total, 1) or 1
+            line = f"{self.title} {done}/{total}" + (f"  {note}" if note else "")
+            self.console.print(line, markup=False, soft_wrap=True)

@@ -1,0 +1,72 @@
+"""What the verbs share at the terminal: messages, quiet libraries, folders that are not taken yet."""
+
+from __future__ import annotations
+
+import logging
+import re
+import sys
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import typer
+
+
+class _Line(logging.Formatter):
+    def format(self, record: logging.LogRecord) -> str:
+        return f"{record.levelname.lower()}: {record.getMessage()}"
+
+
+def error_line(text: str) -> None:
+    """Print an error to stderr."""
+    typer.echo(f"error: {text}", err=True)
+
+
+@contextmanager
+def messages(debug: bool) -> Iterator[None]:
+    """While inside: warnings of crce go to stderr, one line each; those of other libraries only with `debug`."""
+    logger = logging.getLogger("crce")
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(_Line())
+    level = logger.level
+    logger.addHandler(handler)
+    logger.setLevel(logging.DEBUG if debug else logging.WARNING)
+    try:
+        with warnings.catch_warnings():
+            if not debug:
+                warnings.simplefilter("ignore")
+            yield
+    finally:
+        logger.removeHandler(handler)
+        logger.setLevel(level)
+
+
+def quiet_libraries() -> None:
+    """Keep the notes and bars of transformers and diffusers off the terminal, unless --debug was given.
+
+    To be called before they are imported for real: transformers notes what it misses while it is.
+    """
+    if logging.getLogger("crce").isEnabledFor(logging.DEBUG):
+        return
+    from transformers.utils import logging as transformers_logging
+
+    transformers_logging.set_verbosity_error()
+    transformers_logging.disable_progress_bar()
+    from diffusers.utils import logging as diffusers_logging
+
+    diffusers_logging.set_verbosity_error()
+    diffusers_logging.disable_progress_bar()
+
+
+def slug(text: str) -> str:
+    """`text` as part of a file name on any system: "Mrs. Claus" becomes "mrs-claus"."""
+    return re.sub(r"\W+", "-", text.lower()).strip("-")[:60] or "untitled"
+
+
+def free_folder(parent: Path, name: str) -> Path:
+    """The first of parent/name-1, parent/name-2, ... that does not exist."""
+    number = 1
+    while (parent / f"{name}-{number}").exists():
+        number += 1
+    return parent / f"{name}-{number}"

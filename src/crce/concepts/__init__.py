@@ -1,0 +1,26 @@
+"""What to erase and what to keep: concept sets, their files, and the bundled atlas."""
+
+from crce.concepts.concept_set import CERTAINTY_WORDS, KINDS, ConceptSet, Related, certainty_word
+from crce.concepts.corefconcept import read_corefconcept, write_corefconcept
+from crce.concepts.documents import dump_concepts, parse_concepts
+from crce.concepts.faults import Fault
+from crce.concepts.library import atlas, atlas_names, find_concepts, read_concepts, write_concepts
+
+
+__all__ = [
+    "CERTAINTY_WORDS",
+    "KINDS",
+    "ConceptSet",
+    "Fault",
+    "Related",
+    "atlas",
+    "atlas_names",
+    "certainty_word",
+    "dump_concepts",
+    "find_concepts",
+    "parse_concepts",
+    "read_concepts",
+    "read_corefconcept",
+    "write_concepts",
+    "write_corefconcept",
+]

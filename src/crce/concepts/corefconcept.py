@@ -1,0 +1,258 @@
+"""Concept sets in the published CorefConcept form (JSON), read with every oddity reported.
+
+A file maps a group to its concepts:
+
+    {"object": [{"type": "object", "concept": "cat",
+                 "train-coref": ["kitty", ...], "train-coref-certainty": ["High", ...], "test-coref": [...], ...}]}
+
+The four lists (train-coref, test-coref, train-retain, test-retain) stand beside their certainties; `test-` phrases
+are the held-out ones. The types "object", "celebrity" and "IP" are the kinds object, person and character; other
+kinds keep their name. Concept names are targets as they stand: "bank (riverbank)" is prompted with its brackets.
+
+Repaired on reading, because nothing is lost: white space; a certainty that is missing (read as Normal, 0.6) or has no
+phrase (dropped); a missing list (empty); a phrase twice on one side (the first stays, so a training phrase wins over
+a held-out one); the target among its own corefs (dropped, it is erased anyway). Kept verbatim and noted: U+FFFD, left
+by a wrong decoding, since what stood there can't be known; commas and slashes, since the phrase is one phrase.
+A concept with any other fault is left out of what is read.
+
+Three optional keys go beyond the published form, so that every set is read back equal: "erase-from", "anchor" and
+lists such as "train-coref-source"; they are written only where a set needs them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, Literal, cast
+
+from crce.concepts.concept_set import (
+    CERTAINTY_WORDS,
+    KINDS,
+    ConceptSet,
+    Kind,
+    Placed,
+    Related,
+    certainty_word,
+    clashes,
+    direction_fault,
+    fold,
+    parse_certainty,
+    text_fault,
+    tidy,
+)
+from crce.concepts.faults import Fault, did_you_mean, error_from
+from crce.concepts.nodes import json_value, read_text
+from crce.errors import ConceptError
+from crce.files import write_json
+
+
+MISSING_CERTAINTY = CERTAINTY_WORDS["Normal"]  # the middle word: neither trusted fully nor dropped
+
+_SOURCE = "corefconcept"
+_TYPES: dict[str, str] = {"person": "celebrity", "character": "IP"}  # the published names of our kinds
+_KINDS: dict[str, str] = {**{kind: kind for kind in KINDS}, "celebrity": "person", "ip": "character"}
+_LISTS: dict[str, tuple[Literal["coref", "retain"], bool]] = {
+    "train-coref": ("coref", False),
+    "test-coref": ("coref", True),
+    "train-retain": ("retain", False),
+    "test-retain": ("retain", True),
+}
+_KEYS = (
+    "type",
+    "concept",
+    "erase-from",
+    "anchor",
+    *(name + suffix for name in _LISTS for suffix in ("", "-certainty", "-source")),
+)
+
+
+def read_corefconcept(path: Path | str) -> tuple[list[ConceptSet], list[Fault]]:
+    """Read every usable concept of a CorefConcept file.
+
+    Returns:
+        The sets in the order of the file, and everything odd about it. A concept that has a fault with outcome
+        "error" is not among the sets.
+
+    Raises:
+        ConceptError: the file can't be read, or is not in this form at all.
+    """
+    path = Path(path)
+    value, repeated_keys = json_value(read_text(path), path.name)
+    if repeated_keys:
+        raise error_from(path.name, repeated_keys)
+    return sets_from(value, path.name)
+
+
+def is_corefconcept(value: object) -> bool:
+    """Whether a JSON value looks like a CorefConcept file rather than like one concept set."""
+    groups = value.values() if isinstance(value, dict) else ()
+    items = (item for group in groups if isinstance(group, list) for item in group)
+    return any(isinstance(item, dict) and "concept" in item for item in items)
+
+
+def sets_from(value: object, file: str) -> tuple[list[ConceptSet], list[Fault]]:
+    """As `read_corefconcept`, for the JSON value of a file."""
+    if not isinstance(value, dict) or not all(isinstance(entries, list) for entries in value.values()):
+        raise ConceptError(
+            f"{file} is not in the CorefConcept form. It must map a group to a list of concepts: "
+            '{"object": [{"concept": "cat", "train-coref": [...], ...}]}.'
+        )
+    faults: list[Fault] = []
+    sets: dict[str, ConceptSet] = {}
+    for group, entries in value.items():
+        for i, entry in enumerate(entries):
+            reader = _EntryReader(file, group, i, entry)
+            concepts = reader.concept_set()
+            faults += reader.faults
+            if concepts is not None and sets.setdefault(fold(concepts.target), concepts) is not concepts:
+                text = "stands twice in the file; the first is used. Rename or delete one."
+                faults.append(Fault(file, text, concept=concepts.target, field=group, index=i))
+    return list(sets.values()), faults
+
+
+def write_corefconcept(path: Path | str, sets: Iterable[ConceptSet]) -> None:
+    """Write concept sets in the CorefConcept form; `read_corefconcept` reads them back equal.
+
+    Raises:
+        RunError: the file can't be written.
+    """
+    groups: dict[str, list[dict[str, Any]]] = {}
+    for concepts in sets:
+        type_ = _TYPES.get(concepts.kind, concepts.kind)
+        entry: dict[str, Any] = {"type": type_, "concept": concepts.target}
+        entry |= {} if concepts.erase_from is None else {"erase-from": concepts.erase_from}
+        entry |= {} if concepts.anchor is None else {"anchor": concepts.anchor}
+        for name, (side, held_out) in _LISTS.items():
+            both = concepts.corefs if side == "coref" else concepts.retains
+            related = [r for r in both if r.held_out == held_out]
+            entry[name] = [r.text for r in related]
+            entry[f"{name}-certainty"] = [certainty_word(r.certainty) for r in related]
+            if any(r.source != _SOURCE for r in related):
+                entry[f"{name}-source"] = [r.source for r in related]
+        groups.setdefault(type_.lower(), []).append(entry)
+    write_json(Path(path), groups)
+
+
+class _EntryReader:
+    """Reads one entry of a group and collects its faults."""
+
+    def __init__(self, file: str, group: str, index: int, entry: object) -> None:
+        self.file = file
+        self.group = group
+        self.index = index
+        self.entry = entry
+        self.concept: str | None = None
+        self.faults: list[Fault] = []
+
+    def fault(
+        self,
+        text: str,
+        field: str | None = None,
+        index: int | None = None,
+        outcome: Literal["error", "repaired", "note"] = "error",
+    ) -> None:
+        if self.concept is None:  # nothing to call the entry by but its place in the group
+            text, field, index = f"{field}: {text}" if field else text, self.group, self.index
+        self.faults.append(Fault(self.file, text, outcome, concept=self.concept, field=field, index=index))
+
+    def concept_set(self) -> ConceptSet | None:
+        if not isinstance(self.entry, dict):
+            self.fault(f"{self.entry!r} is not a concept. Write an object with the keys {', '.join(_KEYS)}.")
+            return None
+        name = self.entry.get("concept")
+        if not isinstance(name, str) or text_fault(name):
+            self.fault(f"{name!r} is not a concept's name. Write the phrase to erase.", "concept")
+            return None
+        self.concept = self.text(name, "concept")
+        for key in self.entry:
+            if key not in _KEYS:
+                hint = did_you_mean(key, [known for known in _KEYS if known not in self.entry])
+                outcome: Literal["error", "note"] = "error" if hint else "note"  # a misspelt list must not get lost
+                self.fault(f"unknown key, not read.{hint}", key, outcome=outcome)
+        kind = self.kind()
+        erase_from, anchor = (
+            self.text(text, key) if (text := self.entry.get(key)) is not None else None
+            for key in ("erase-from", "anchor")
+        )
+        placed = [phrase for name in _LISTS for phrase in self.phrases(name)]
+        dropped = set()
+        for clash in clashes(self.concept, placed):
+            field, _, index = placed[clash.at].place.rstrip("]").partition("[")
+            text = f"{placed[clash.at].related.text!r} {clash.text}"
+            if clash.sort == "duplicate" or (clash.sort == "target" and placed[clash.at].side == "coref"):
+                dropped.add(clash.at)
+                self.fault(f"{text} It was dropped here.", field, int(index), "repaired")
+            else:
+                self.fault(text, field, int(index))
+        if direction := direction_fault(self.concept, erase_from, anchor, placed):
+            self.fault(direction, "anchor")
+        if any(fault.outcome == "error" for fault in self.faults):
+            return None
+        kept = [p for i, p in enumerate(placed) if i not in dropped]
+        corefs, retains = (tuple(p.related for p in kept if p.side == side) for side in ("coref", "retain"))
+        return ConceptSet(cast(str, self.concept), kind, corefs, retains, erase_from, anchor)
+
+    def kind(self) -> Kind:
+        given = cast(dict, self.entry).get("type", self.group)
+        kind = _KINDS.get(given.casefold()) if isinstance(given, str) else None
+        if kind is None:
+            known = ", ".join(dict.fromkeys(_TYPES.get(kind, kind) for kind in KINDS))
+            self.fault(f"{given!r} is not a known type ({known}); read as kind other.", "type", outcome="repaired")
+        return cast(Kind, kind or "other")
+
+    def phrases(self, name: str) -> list[Placed]:
+        """The phrases of one list with their certainties and sources."""
+        texts, certainties, sources = (self.items(name + suffix) for suffix in ("", "-certainty", "-source"))
+        if len(certainties) != len(texts):
+            self.fault(
+                f"{len(texts)} phrases but {len(certainties)} certainties; a missing one is read as Normal, one without "
+                "a phrase is dropped. Check that each certainty stands beside its phrase.",
+                name,
+                outcome="repaired",
+            )
+        side, held_out = _LISTS[name]
+        placed = []
+        for i, text in enumerate(texts):
+            text = self.text(text, name, i)
+            certainty = self.certainty(certainties[i], name, i) if i < len(certainties) else MISSING_CERTAINTY
+            source = self.text(sources[i], f"{name}-source", i) if i < len(sources) else _SOURCE
+            if text is not None and certainty is not None and source is not None:
+                placed.append(Placed(side, Related(text, certainty, source, held_out), f"{name}[{i}]"))
+        return placed
+
+    def items(self, key: str) -> list[Any]:
+        entry = cast(dict, self.entry)
+        if key not in entry:
+            if key in _LISTS:
+                self.fault("the list is missing; read as empty.", key, outcome="repaired")
+            return []
+        if not isinstance(entry[key], list):
+            self.fault(f"{entry[key]!r} is not a list. Put it in brackets: [...].", key)
+            return []
+        return entry[key]
+
+    def text(self, text: object, field: str, index: int | None = None) -> str | None:
+        if not isinstance(text, str):
+            self.fault(f"{text!r} is not text. Write a phrase in double quotes.", field, index)
+            return None
+        if reason := text_fault(text):
+            self.fault(reason, field, index)
+            return None
+        if tidy(text) != text:
+            self.fault(f"{text!r} has white space to spare; read as {tidy(text)!r}.", field, index, "repaired")
+        if "\ufffd" in text:
+            cure = "it was lost in an earlier decoding. Kept as it stands: correct it by hand."
+            self.fault(f"{text!r} holds U+FFFD in place of a letter; {cure}", field, index, "note")
+        if "," in text or "/" in text:
+            self.fault(f"{text!r} holds a comma or a slash; kept as one phrase.", field, index, "note")
+        return tidy(text)
+
+    def certainty(self, value: object, name: str, index: int) -> float | None:
+        if value is None:
+            self.fault("the certainty is null; read as Normal.", f"{name}-certainty", index, "repaired")
+            return MISSING_CERTAINTY
+        try:
+            return parse_certainty(value)
+        except ValueError as error:
+            self.fault(str(error), f"{name}-certainty", index)
+            return None

@@ -1,0 +1,132 @@
+"""The form in which people write concept sets: YAML, or the same in JSON.
+
+A file holds one set, or a list of them:
+
+    target: cat
+    kind: object                      # object, character, person, style, explicit, other
+    corefs:
+      - {text: house cat, certainty: Very High}
+      - {text: kitty, certainty: 0.8, source: WordNet}
+      - kitten                        # certainty Very High
+      - {text: domestic cat, held_out: true}
+    retains:
+      - dog
+
+Either side may be written short, by certainty, with training and held-out phrases apart:
+
+    corefs: {Very High: [house cat, kitty], Normal: [tabby]}
+    corefs_held_out: {Very High: [domestic cat]}
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import yaml
+
+from crce.concepts.concept_set import ConceptSet, Related, certainty_word, fold
+from crce.concepts.faults import Fault, error_from
+from crce.concepts.nodes import json_value, line_of, node_from, yaml_node
+from crce.concepts.reader import Reader
+from crce.errors import ConceptError
+
+
+def parse_concepts(text: str, source: str) -> ConceptSet:
+    """Read one concept set from YAML text.
+
+    Args:
+        text: the YAML.
+        source: how faults call the text, e.g. its file name.
+
+    Raises:
+        ConceptError: lists every fault with its line.
+    """
+    sets = parse_sets(text, source)
+    if len(sets) != 1:
+        raise ConceptError(f"{source} holds {len(sets)} concept sets. Give one.")
+    return sets[0]
+
+
+def parse_sets(text: str, file: str, *, phrase_source: str = "user") -> list[ConceptSet]:
+    """Read the concept set, or the list of them, of a YAML text.
+
+    Args:
+        text: the YAML.
+        file: how faults call the text.
+        phrase_source: the source of phrases that don't name one.
+
+    Raises:
+        ConceptError: lists every fault with its line.
+    """
+    return _sets_from(yaml_node(text, file), Reader(file, phrase_source))
+
+
+def parse_json_sets(text: str, file: str) -> list[ConceptSet]:
+    """As `parse_sets`, for JSON; faults name the concept and the phrase, not the line."""
+    value, repeated_keys = json_value(text, file)
+    reader = Reader(file, "user")
+    reader.faults += repeated_keys
+    try:
+        root = node_from(value)
+    except RecursionError as error:
+        raise ConceptError(f"{file} is nested too deeply. Write one concept set, or a list of them.") from error
+    return _sets_from(root, reader)
+
+
+def dump_concepts(concepts: ConceptSet) -> str:
+    """The set as YAML; `parse_concepts` reads it back equal."""
+    return yaml.dump(
+        _plain(concepts),
+        Dumper=_Dumper,
+        default_flow_style=None,  # keys in a block, each phrase on one line
+        sort_keys=False,
+        allow_unicode=True,
+        width=float("inf"),
+    )
+
+
+def dump_json(concepts: ConceptSet) -> str:
+    """The set as JSON, with the keys of the YAML form."""
+    return json.dumps(_plain(concepts), indent=2, ensure_ascii=False) + "\n"
+
+
+def _sets_from(root: yaml.Node | None, reader: Reader) -> list[ConceptSet]:
+    nodes: list[yaml.Node] = []
+    if root is not None:
+        nodes = root.value if isinstance(root, yaml.SequenceNode) else [root]
+    if not nodes:
+        raise ConceptError(f"{reader.file} is empty. Write at least 'target: ...', the phrase to erase.")
+    sets: dict[str, ConceptSet] = {}
+    for node in nodes:
+        concepts = reader.concept_set(node)
+        if concepts is not None and sets.setdefault(fold(concepts.target), concepts) is not concepts:
+            text = f"target '{concepts.target}' stands twice. Keep one set of it."
+            reader.faults.append(Fault(reader.file, text, line=line_of(node)))
+    if reader.faults:
+        raise error_from(reader.file, reader.faults)
+    return list(sets.values())
+
+
+def _plain(concepts: ConceptSet) -> dict[str, Any]:
+    def entry(related: Related) -> dict[str, Any]:
+        value: dict[str, Any] = {"text": related.text, "certainty": certainty_word(related.certainty)}
+        if related.source != "user":
+            value["source"] = related.source
+        if related.held_out:
+            value["held_out"] = True
+        return value
+
+    directions = {"erase_from": concepts.erase_from, "anchor": concepts.anchor}
+    return {
+        "target": concepts.target,
+        "kind": concepts.kind,
+        **{key: text for key, text in directions.items() if text is not None},
+        "corefs": [entry(r) for r in concepts.corefs],
+        "retains": [entry(r) for r in concepts.retains],
+    }
+
+
+class _Dumper(yaml.SafeDumper):
+    def increase_indent(self, flow: bool = False, indentless: bool = False) -> None:
+        super().increase_indent(flow, False)  # list items stand below their key, not beside it

@@ -1,0 +1,55 @@
+"""What is wrong with a concept file, and where: faults are collected and shown together."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from crce.errors import ConceptError
+
+
+@dataclass(frozen=True)
+class Fault:
+    """One oddity of a concept file.
+
+    Attributes:
+        file: the file's name, as it is shown.
+        text: what was given, what is allowed, what to do.
+        outcome: "error" (the concept can't be used), "repaired" (read in a way that loses nothing) or "note" (kept
+            as it stands, worth a look).
+        line: line in the file, from 1; None where the format has no lines of its own (JSON).
+        concept: the target of the set it was found in.
+        field: the key it was found under, e.g. "train-coref".
+        index: position in that field's list, from 0.
+    """
+
+    file: str
+    text: str
+    outcome: Literal["error", "repaired", "note"] = "error"
+    line: int | None = None
+    concept: str | None = None
+    field: str | None = None
+    index: int | None = None
+
+    def __str__(self) -> str:
+        if self.line is not None:
+            return f"{self.file}:{self.line}: {self.text}"
+        field = self.field if self.index is None else f"{self.field}[{self.index}]"
+        return ": ".join(part for part in (self.file, self.concept, field, self.text) if part)
+
+
+def error_from(file: str, faults: Iterable[Fault]) -> ConceptError:
+    """One error that lists every fault, in the order of the file."""
+    ordered = sorted(faults, key=lambda fault: fault.line or 0)
+    if len(ordered) == 1:
+        return ConceptError(str(ordered[0]))
+    return ConceptError("\n  ".join([f"{file} has {len(ordered)} faults:", *map(str, ordered)]))
+
+
+def did_you_mean(given: str, allowed: Sequence[str]) -> str:
+    """A sentence to append to a message, e.g. " Did you mean 'corefs'?", or nothing when no word is near."""
+    by_folded = {word.casefold(): word for word in allowed}
+    near = difflib.get_close_matches(given.casefold(), by_folded, n=1, cutoff=0.6)
+    return f" Did you mean '{by_folded[near[0]]}'?" if near else ""

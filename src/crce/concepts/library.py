@@ -1,0 +1,158 @@
+"""Where concept sets come from: files, and the atlas that comes with crce."""
+
+from __future__ import annotations
+
+import difflib
+import functools
+import logging
+import os
+from importlib import resources
+from pathlib import Path
+
+from crce.concepts.concept_set import ConceptSet, fold
+from crce.concepts.corefconcept import is_corefconcept, sets_from
+from crce.concepts.documents import dump_concepts, dump_json, parse_json_sets, parse_sets
+from crce.concepts.faults import Fault, did_you_mean, error_from
+from crce.concepts.nodes import json_value, read_text
+from crce.errors import ConceptError
+from crce.files import write_text
+
+
+logger = logging.getLogger(__name__)
+
+_SUFFIXES = (".yaml", ".yml", ".json")
+_OWN_SET = (
+    "For your own set, write 'target: ...', 'corefs: [...]', 'retains: [...]' in a YAML file and name that file."
+)
+
+
+def read_concepts(path: Path | str) -> ConceptSet:
+    """Read one concept set from a file.
+
+    Args:
+        path: a YAML file, a JSON file with the same keys, or a CorefConcept JSON file. Where the file holds several
+            sets, `#` and the target follow: `object.json#cat`.
+
+    Raises:
+        ConceptError: lists every fault of the file, or the targets to choose from.
+    """
+    path = Path(path)
+    wanted: str | None = None
+    if "#" in path.name and not os.path.isfile(path):
+        name, _, wanted = path.name.partition("#")
+        path = path.with_name(name)
+    text = read_text(path)
+    if path.suffix.lower() != ".json":
+        return _chosen(parse_sets(text, path.name), [], wanted, path)
+    value, repeated_keys = json_value(text, path.name)
+    if not is_corefconcept(value):
+        return _chosen(parse_json_sets(text, path.name), [], wanted, path)
+    if repeated_keys:
+        raise error_from(path.name, repeated_keys)
+    return _chosen(*sets_from(value, path.name), wanted, path)
+
+
+def write_concepts(path: Path | str, concepts: ConceptSet) -> None:
+    """Write a concept set as YAML, or as JSON where the name ends in `.json`.
+
+    Raises:
+        RunError: the file can't be written.
+    """
+    path = Path(path)
+    write_text(path, dump_json(concepts) if path.suffix.lower() == ".json" else dump_concepts(concepts))
+
+
+def find_concepts(name_or_path: str | Path) -> ConceptSet:
+    """The concept set of an atlas entry (any case) or of a file, as `read_concepts` takes it.
+
+    A bare name is looked up in the atlas first; write `./cat` for a file that is called like an entry.
+
+    Raises:
+        ConceptError: neither; the message suggests names, and says how to write a set.
+    """
+    if isinstance(name_or_path, Path):
+        return read_concepts(name_or_path)
+    entries = {fold(name): concepts for name, concepts in atlas().items()}
+    if fold(name_or_path) in entries:
+        return entries[fold(name_or_path)]
+    file = name_or_path if os.path.isfile(name_or_path) else name_or_path.partition("#")[0]
+    if os.path.isfile(file) or os.path.isdir(file) or Path(file).suffix.lower() in _SUFFIXES:
+        return read_concepts(name_or_path)
+    raise ConceptError(
+        f"'{name_or_path}' is neither in the atlas nor a file.{_suggestion(name_or_path)} "
+        f"`crce ls` lists the atlas. {_OWN_SET}"
+    )
+
+
+def atlas() -> dict[str, ConceptSet]:
+    """The bundled concept sets by target, sorted.
+
+    Raises:
+        ConceptError: a bundled file holds faults.
+    """
+    return dict(_atlas())
+
+
+def atlas_names() -> list[str]:
+    """The targets of the bundled concept sets, sorted."""
+    return list(_atlas())
+
+
+@functools.cache
+def _atlas() -> dict[str, ConceptSet]:
+    return read_atlas(Path(str(resources.files("crce.concepts") / "atlas")))
+
+
+def read_atlas(folder: Path) -> dict[str, ConceptSet]:
+    """Every concept set of a folder of YAML files, by target, sorted.
+
+    Raises:
+        ConceptError: lists the faults of the first file that holds any, or a target that two files hold.
+    """
+    sets: dict[str, ConceptSet] = {}
+    files: dict[str, str] = {}
+    for file in sorted(folder.glob("*.yaml")):
+        for concepts in parse_sets(read_text(file), file.name, phrase_source="atlas"):
+            earlier = files.setdefault(fold(concepts.target), file.name)
+            if earlier != file.name:
+                raise ConceptError(f"{file.name}: target '{concepts.target}' is also in {earlier}. Keep one of them.")
+            sets[concepts.target] = concepts
+    return dict(sorted(sets.items(), key=lambda item: fold(item[0])))
+
+
+def _chosen(sets: list[ConceptSet], faults: list[Fault], wanted: str | None, path: Path) -> ConceptSet:
+    """The set that `path#wanted` names, or the only one where nothing is wanted by name."""
+    names = ", ".join(concepts.target for concepts in sets)
+    errors = [fault for fault in faults if fault.outcome == "error"]
+    if wanted is None:
+        if errors and len(sets) < 2:
+            raise error_from(path.name, errors)
+        if len(sets) > 1:
+            example = f"{path}#{sets[0].target}"
+            raise ConceptError(f"{path.name} holds {len(sets)} concept sets. Name one, e.g. '{example}': {names}.")
+        wanted = sets[0].target
+    own = [fault for fault in faults if fault.concept is not None and fold(fault.concept) == fold(wanted)]
+    chosen = next((concepts for concepts in sets if fold(concepts.target) == fold(wanted)), None)
+    if chosen is None and own:
+        raise error_from(path.name, [fault for fault in own if fault.outcome == "error"])
+    if chosen is None:
+        hint = did_you_mean(wanted, [concepts.target for concepts in sets])
+        raise ConceptError(f"{path.name} has no concept '{wanted}'.{hint} It holds: {names}.")
+    for fault in own:
+        logger.log(logging.INFO if fault.outcome == "note" else logging.WARNING, "%s", fault)
+    return chosen
+
+
+def _suggestion(name: str) -> str:
+    """The atlas entry whose coref `name` is, else the nearest target or coref; empty when nothing is near."""
+    targets_of: dict[str, list[str]] = {}
+    for concepts in atlas().values():
+        for related in concepts.corefs:
+            targets_of.setdefault(fold(related.text), []).append(concepts.target)
+    if targets := targets_of.get(fold(name)):
+        known = " and ".join(f"'{target}'" for target in targets)
+        return f" '{name}' is a coref of {known}: use {'one of them' if len(targets) > 1 else known}."
+    if near_target := did_you_mean(name, atlas_names()):
+        return near_target
+    near = difflib.get_close_matches(fold(name), targets_of, n=1, cutoff=0.75)
+    return f" Did you mean '{targets_of[near[0]][0]}', of which '{near[0]}' is a coref?" if near else ""

@@ -1,0 +1,21 @@
+"""Errors meant for the person at the keyboard: what was given, what is allowed, what to do."""
+
+
+class CRCEError(Exception):
+    """Base of every error that the command line shows as one line, without a traceback."""
+
+
+class ConceptError(CRCEError):
+    """A concept set is missing, unreadable or holds faults (all of them are listed in one message)."""
+
+
+class ConfigError(CRCEError):
+    """A recipe or a flag holds an unknown key or a value out of range."""
+
+
+class ModelError(CRCEError):
+    """A model can't be found, read, or is of a kind that crce does not support."""
+
+
+class RunError(CRCEError):
+    """A run folder is missing, unfinished, or can't be written."""

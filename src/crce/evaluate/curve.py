@@ -1,0 +1,71 @@
+"""The loss curve of a run as points of an SVG."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+TERMS = ("loss", "target", "coref", "retain")
+POINTS = 160  # per line; more can't be seen
+WINDOWS = 25  # the moving average is this fraction of the run wide
+
+
+def draw_curve(trace: Sequence[Mapping[str, Any]]) -> dict[str, Any] | None:
+    """Smoothed lines of the loss and its terms, in a square of 100 by 100 with the origin above left.
+
+    Args:
+        trace: rows with "step" and any of `TERMS`; what is not a finite number is skipped.
+
+    Returns:
+        "lines" (name and SVG points of each), "top" (the loss at the upper edge), "first" and "last" step;
+        None if there are fewer than two rows to draw.
+    """
+    lines = {name: _smooth(_values(trace, name)) for name in TERMS}
+    lines = {name: values for name, values in lines.items() if len(values) > 1}
+    if not lines:
+        return None
+    top = _round_up(max(float(values[:, 1].max()) for values in lines.values()))
+    first = min(float(values[0, 0]) for values in lines.values())
+    last = max(float(values[-1, 0]) for values in lines.values())
+    return {
+        "lines": {name: _points(values, first, last, top) for name, values in lines.items()},
+        "top": top,
+        "first": int(first),
+        "last": int(last),
+    }
+
+
+def _values(trace: Sequence[Mapping[str, Any]], name: str) -> NDArray[np.float64]:
+    """Steps and values of one line, shape (n, 2)."""
+    rows = [(row["step"], row.get(name)) for row in trace]
+    kept = [(step, value) for step, value in rows if isinstance(value, int | float) and math.isfinite(value)]
+    return np.array(kept, dtype=float).reshape(-1, 2)
+
+
+def _smooth(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    """A centred moving average, narrower at the ends, thinned to at most `POINTS` rows."""
+    n = len(values)
+    half = n // (2 * WINDOWS)
+    total = np.concatenate([[0.0], values[:, 1].cumsum()])
+    place = np.unique(np.linspace(0, n - 1, min(n, POINTS)).round().astype(int)) if n else np.empty(0, dtype=int)
+    low, high = np.maximum(place - half, 0), np.minimum(place + half + 1, n)
+    return np.stack([values[place, 0], (total[high] - total[low]) / np.maximum(high - low, 1)], axis=1)
+
+
+def _points(values: NDArray[np.float64], first: float, last: float, top: float) -> str:
+    x = 100 * (values[:, 0] - first) / max(last - first, 1)
+    y = 100 - 100 * np.clip(values[:, 1] / top, 0, 1)
+    return " ".join(f"{a:.2f},{b:.2f}" for a, b in zip(x, y, strict=True))
+
+
+def _round_up(value: float) -> float:
+    """The next of 1, 2, 2.5, 5, 10 times a power of ten."""
+    if value <= 0:
+        return 1.0
+    power = 10 ** math.floor(math.log10(value))
+    return next(k * power for k in (1, 2, 2.5, 5, 10) if value <= k * power * (1 + 1e-9))

@@ -1,0 +1,140 @@
+"""The prompts of an evaluation, in groups: those that should be gone and those that should be as before."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, TypeVar
+
+from crce.concepts import ConceptSet, Related
+
+
+if TYPE_CHECKING:
+    from crce.evaluate.judges import Judge
+
+T = TypeVar("T")
+
+ERASING = ("target", "coref", "coref_held_out")
+KEEPING = ("retain", "retain_held_out", "unrelated")
+UNRELATED_PROMPTS = 6
+
+# Drawn when no judge brings a class list: everyday things that any text-to-image model knows.
+EVERYDAY = (
+    "a bowl of fruit",
+    "a mountain lake",
+    "a red bicycle",
+    "a wooden chair",
+    "a city street at night",
+    "a sunflower",
+    "a sailing boat",
+    "a stone bridge",
+)
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """A phrase to draw.
+
+    Attributes:
+        text: the phrase, used as the whole prompt.
+        certainty: its certainty in the concept set; None for unrelated phrases.
+        expected: the judge's class that counts as recognised; None when the judge can't score this prompt.
+        left_out: why the judge can't score it; None when it can.
+    """
+
+    text: str
+    certainty: float | None = None
+    expected: str | None = None
+    left_out: str | None = None
+
+
+@dataclass(frozen=True)
+class Group:
+    """Prompts that should behave alike.
+
+    Attributes:
+        name: one of `ERASING` or `KEEPING`.
+        prompts: the prompts that are drawn.
+        available: how many phrases the concept set holds for this group; more than are drawn when it is long.
+    """
+
+    name: str
+    prompts: tuple[Prompt, ...]
+    available: int
+
+    @property
+    def erasing(self) -> bool:
+        """Whether its prompts should no longer be recognised (else they should be as before)."""
+        return self.name in ERASING
+
+
+def make_groups(concepts: ConceptSet, judge: Judge | None, limit: int = 10) -> list[Group]:
+    """Group the phrases of a concept set, with unrelated ones added.
+
+    Pictures of the target and its corefs are recognised when the judge sees the target's class, those of other
+    phrases when it sees the phrase's own class.
+
+    Args:
+        concepts: the target, its corefs and its retains.
+        judge: gives the classes; without one no prompt can be scored.
+        limit: most phrases a group draws; from longer lists every k-th is taken, so that all certainties are met.
+
+    Returns:
+        Six groups in the order of `ERASING + KEEPING`; some may be empty.
+    """
+    target_class = judge.class_of(concepts.target) if judge else None
+    relatives = {
+        "target": (Related(concepts.target),),
+        "coref": concepts.train_corefs,
+        "coref_held_out": concepts.held_out_corefs,
+        "retain": concepts.train_retains,
+        "retain_held_out": concepts.held_out_retains,
+    }
+    groups = []
+    for name, related in relatives.items():
+        picked = spread(related, limit)
+        if name in ERASING:
+            prompts = [_erased_prompt(r, concepts.target, target_class, judge) for r in picked]
+        else:
+            prompts = [_kept_prompt(r, concepts.target, target_class, judge) for r in picked]
+        groups.append(Group(name, tuple(prompts), len(related)))
+    unrelated = _unrelated(concepts, judge)
+    return [*groups, Group("unrelated", unrelated, len(unrelated))]
+
+
+def spread(items: Sequence[T], count: int) -> list[T]:
+    """`count` items at even distances, the first among them; all of them when there are fewer."""
+    if len(items) <= count:
+        return list(items)
+    return [items[i * len(items) // count] for i in range(count)]
+
+
+def _erased_prompt(related: Related, target: str, target_class: str | None, judge: Judge | None) -> Prompt:
+    if target_class:
+        return Prompt(related.text, related.certainty, target_class)
+    return Prompt(related.text, related.certainty, left_out=_no_class(target, judge))
+
+
+def _kept_prompt(related: Related, target: str, target_class: str | None, judge: Judge | None) -> Prompt:
+    own_class = judge.class_of(related.text) if judge else None
+    if own_class is None:
+        return Prompt(related.text, related.certainty, left_out=_no_class(related.text, judge))
+    if own_class == target_class:
+        reason = f'the judge has one class, "{own_class}", for it and for the target'
+        return Prompt(related.text, related.certainty, left_out=reason)
+    return Prompt(related.text, related.certainty, own_class)
+
+
+def _no_class(text: str, judge: Judge | None) -> str:
+    return f'the {judge.name} judge has no class for "{text}"' if judge else "no judge scored it"
+
+
+def _unrelated(concepts: ConceptSet, judge: Judge | None) -> tuple[Prompt, ...]:
+    phrases = [concepts.target, *(r.text for r in concepts.corefs + concepts.retains)]
+    if judge:
+        near = {judge.class_of(phrase) for phrase in phrases}
+        far = [c for c in judge.classes if c not in near and judge.class_of(c) == c]
+        return tuple(Prompt(c, expected=c) for c in spread(far, UNRELATED_PROMPTS))
+    used = {word for phrase in phrases for word in phrase.casefold().split()} - {"a", "at"}
+    far = [text for text in EVERYDAY if used.isdisjoint(text.split())]
+    return tuple(Prompt(text, left_out=_no_class(text, None)) for text in far[:UNRELATED_PROMPTS])

@@ -1,0 +1,113 @@
+"""Judges: classifiers that say what a picture shows. A judge never sees a generated picture in training."""
+
+from __future__ import annotations
+
+import hashlib
+from functools import cache
+from typing import TYPE_CHECKING, Protocol
+
+import numpy as np
+import torch
+from safetensors.torch import load_file
+from torch import nn
+
+from crce import demo
+from crce.errors import ConfigError
+
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+
+class Judge(Protocol):
+    """Says which of its classes a picture shows.
+
+    Attributes:
+        name: how it is chosen on the command line.
+        version: changes whenever its weights or its classes do.
+        hash: first 16 hex digits of the SHA-256 of its weights file.
+        classes: the words it can answer with.
+    """
+
+    name: str
+    version: str
+    hash: str
+    classes: list[str]
+
+    def probs(self, images: list[Image]) -> torch.Tensor:
+        """Class probabilities, shape (B, K)."""
+        ...
+
+    def class_of(self, text: str) -> str | None:
+        """The class that a phrase names, or None when it names none of them."""
+        ...
+
+
+class EmojiNetwork(nn.Module):
+    """A small convolutional classifier of 64-pixel pictures with a head for what and a head for whose style."""
+
+    def __init__(self, classes: int, styles: int, widths: tuple[int, ...] = (32, 64, 128, 256)) -> None:
+        super().__init__()
+        layers: list[nn.Module] = []
+        width = 3
+        for i, out in enumerate(widths):
+            layers += [nn.Conv2d(width, out, 3, 1 if i else 2, 1, bias=False), nn.BatchNorm2d(out), nn.ReLU(True)]
+            layers += [nn.Conv2d(out, out, 3, 1, 1, bias=False), nn.BatchNorm2d(out), nn.ReLU(True), nn.MaxPool2d(2)]
+            width = out
+        self.trunk = nn.Sequential(*layers)
+        self.drop = nn.Dropout(0.3)
+        # Position matters a little (wheels are below), so the last 2x2 map is kept instead of averaged.
+        self.what = nn.Linear(width * 4, classes)
+        self.style = nn.Linear(width * 4, styles)
+
+    def forward(self, pictures: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Logits over classes (B, K) and over styles (B, S) for pictures in [-1, 1], shape (B, 3, 64, 64)."""
+        h = self.drop(self.trunk(pictures).flatten(1))
+        return self.what(h), self.style(h)
+
+
+class EmojiJudge:
+    """The bundled judge: knows the concepts of the bundled model (see `crce.demo.world`)."""
+
+    name = "emoji"
+    version = "1"
+
+    def __init__(self) -> None:
+        path = demo.weights_path() / "judge.safetensors"
+        self.hash = hashlib.sha256(path.read_bytes()).hexdigest()[:16]
+        world = demo.world()
+        self.classes = [c["name"] for c in world["concepts"]]
+        self._class_by_phrase = {
+            phrase.casefold(): c["name"]
+            for c in world["concepts"]
+            for phrase in [c["name"], *c["names"], *c["held_out"]]
+        }
+        self._network = EmojiNetwork(len(self.classes), len(world["styles"]))
+        self._network.load_state_dict({k: v.float() for k, v in load_file(path).items()})
+        self._network.eval()
+
+    @torch.inference_mode()
+    def probs(self, images: list[Image]) -> torch.Tensor:
+        """Class probabilities, shape (B, K); pictures of any size are scaled to 64 pixels."""
+        arrays = [np.asarray(image.convert("RGB").resize((64, 64)), dtype=np.float32) for image in images]
+        pictures = torch.from_numpy(np.stack(arrays)).permute(0, 3, 1, 2) / 127.5 - 1
+        return self._network(pictures)[0].softmax(1)
+
+    def class_of(self, text: str) -> str | None:
+        """The class that a phrase names: a concept's name or one of its synonyms in the world file."""
+        return self._class_by_phrase.get(" ".join(text.split()).casefold())
+
+
+JUDGES = {"emoji": EmojiJudge}
+
+
+@cache
+def load_judge(name: str = "emoji") -> Judge:
+    """Load a judge by name.
+
+    Raises:
+        ConfigError: there is no judge of that name.
+    """
+    if name not in JUDGES:
+        raise ConfigError(f"There is no judge {name!r}. Use one of: {', '.join(JUDGES)}.")
+    return JUDGES[name]()

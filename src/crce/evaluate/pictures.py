@@ -1,0 +1,73 @@
+"""Pictures on disk and in a page: strips of before over after, and data URIs."""
+
+from __future__ import annotations
+
+import base64
+import io
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from PIL import Image
+
+from crce.files import write_atomic
+
+
+if TYPE_CHECKING:
+    from crce.evaluate.draw import Picture
+
+PAGE_SIZE = 192  # pixels of the longer side in the page
+GAP = 2
+NO_PICTURE = (128, 128, 128)
+
+
+def write_strips(
+    folder: Path, prompts: Sequence[tuple[str, str]], base: list[list[Picture]], erased: list[list[Picture]]
+) -> list[str]:
+    """Write one WebP per prompt: base pictures in the upper row, erased ones under them, grey where one failed.
+
+    Strips of an earlier evaluation are removed.
+
+    Args:
+        folder: the folder of strips.
+        prompts: group and text of each prompt.
+        base: for each prompt its base pictures.
+        erased: for each prompt its erased pictures, of the same seeds.
+
+    Returns:
+        The file names, in the order of the prompts.
+    """
+    names = []
+    for i, ((group, text), above, below) in enumerate(zip(prompts, base, erased, strict=True)):
+        names.append(f"{i:02d}-{group}-{_slug(text)}.webp")
+        strip = _strip(above, below)
+        write_atomic(folder / names[-1], lambda path, strip=strip: strip.save(path, format="WEBP", quality=92))  # type: ignore[misc]
+    for path in folder.glob("*.webp"):
+        if path.name not in names:
+            path.unlink()
+    return names
+
+
+def data_uri(image: Image.Image) -> str:
+    """The picture as a WebP data URI, scaled down to at most `PAGE_SIZE` pixels a side."""
+    small = image.convert("RGB")
+    small.thumbnail((PAGE_SIZE, PAGE_SIZE), Image.Resampling.LANCZOS)
+    buffer = io.BytesIO()
+    small.save(buffer, format="WEBP", quality=90)
+    return "data:image/webp;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")
+
+
+def _strip(above: list[Picture], below: list[Picture]) -> Image.Image:
+    width, height = next((image.size for image in above + below if image is not None), (64, 64))
+    strip = Image.new("RGB", (len(above) * (width + GAP) - GAP, 2 * height + GAP), "white")
+    for row, images in enumerate((above, below)):
+        for column, image in enumerate(images):
+            place = (column * (width + GAP), row * (height + GAP))
+            strip.paste(image or Image.new("RGB", (width, height), NO_PICTURE), place)
+    return strip
+
+
+def _slug(text: str) -> str:
+    """A file name part that every file system takes."""
+    return re.sub(r"[^a-z0-9]+", "-", text.casefold()).strip("-")[:40] or "prompt"

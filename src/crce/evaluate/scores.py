@@ -1,0 +1,154 @@
+"""Groups with the judge's answers: what was recognised, what was left out, and why."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from crce.evaluate.groups import Group, Prompt
+from crce.evaluate.metrics import Measure, Recognition, measure, recognise, summarise
+
+
+Words = Sequence[str | None]
+"""The judge's top word for each picture of a prompt; None for a picture that failed to be drawn."""
+
+NO_PHRASES = {
+    "target": "there is no target",
+    "coref": "the concept set has no corefs for training",
+    "coref_held_out": "the concept set has no held-out corefs",
+    "retain": "the concept set has no retains for training",
+    "retain_held_out": "the concept set has no held-out retains",
+    "unrelated": "there is nothing unrelated to draw",
+}
+
+
+@dataclass(frozen=True)
+class ScoredPrompt:
+    """A prompt with the judge's words for the base and the erased model's pictures (both None without a judge)."""
+
+    prompt: Prompt
+    base_words: Words | None
+    erased_words: Words | None
+    recognition: Recognition | None
+    left_out: str | None
+
+    @property
+    def text(self) -> str:
+        return self.prompt.text
+
+    @property
+    def n(self) -> int:
+        """Pictures that count: those the base model did not fail to draw."""
+        return self.recognition.base.size if self.recognition else 0
+
+    @property
+    def base(self) -> int:
+        """Recognised pictures of the base model."""
+        return int(self.recognition.base.sum()) if self.recognition else 0
+
+    @property
+    def erased(self) -> int:
+        """Recognised pictures of the erased model."""
+        return int(self.recognition.erased.sum()) if self.recognition else 0
+
+    @property
+    def failed(self) -> int:
+        """Pictures that count and that the erased model failed to draw."""
+        pairs = zip(self.base_words or (), self.erased_words or (), strict=True)
+        return sum(b is not None and a is None for b, a in pairs)
+
+    def as_json(self) -> dict[str, Any]:
+        scored = self.recognition is not None
+        return {
+            "text": self.text,
+            "certainty": self.prompt.certainty,
+            "class": self.prompt.expected,
+            "base": self.base if scored else None,
+            "erased": self.erased if scored else None,
+            "n": self.n if scored else None,
+            "left_out": self.left_out,
+            "words": None
+            if self.base_words is None or self.erased_words is None
+            else {"base": list(self.base_words), "erased": list(self.erased_words)},
+        }
+
+
+@dataclass(frozen=True)
+class ScoredGroup:
+    """A group with its scored prompts and the share of them that is erased (or kept)."""
+
+    group: Group
+    prompts: tuple[ScoredPrompt, ...]
+    measure: Measure
+
+    @property
+    def name(self) -> str:
+        return self.group.name
+
+    @property
+    def scored(self) -> list[ScoredPrompt]:
+        """The prompts that count."""
+        return [p for p in self.prompts if p.left_out is None]
+
+    @property
+    def recognitions(self) -> list[Recognition]:
+        return [p.recognition for p in self.scored if p.recognition is not None]
+
+    @property
+    def missing(self) -> str:
+        """Why nothing of the group could be measured, in words."""
+        if not self.prompts:
+            return NO_PHRASES[self.name]
+        reasons = {p.left_out for p in self.prompts}
+        return f"none of its {len(self.prompts)} prompts can be scored" if len(reasons) > 1 else str(reasons.pop())
+
+    def as_json(self) -> dict[str, Any]:
+        return {
+            "measures": "erased" if self.group.erasing else "kept",
+            **self.measure.as_json(),
+            "available": self.group.available,
+            "left_out": len(self.prompts) - len(self.scored),
+            "prompts": [p.as_json() for p in self.prompts],
+        }
+
+
+def score_group(
+    group: Group, base_words: Sequence[Words] | None, erased_words: Sequence[Words] | None, *, seed: int = 0
+) -> ScoredGroup:
+    """Score a group.
+
+    Args:
+        group: its prompts.
+        base_words: for each prompt the judge's words for the base model's pictures; None without a judge.
+        erased_words: likewise for the erased model.
+        seed: of the bootstrap.
+    """
+    if base_words is None or erased_words is None:
+        prompts = tuple(ScoredPrompt(p, None, None, None, p.left_out or "no judge scored it") for p in group.prompts)
+    else:
+        paired = zip(group.prompts, base_words, erased_words, strict=True)
+        prompts = tuple(_score(p, b, a, group.erasing) for p, b, a in paired)
+    scored = ScoredGroup(group, prompts, Measure(None, None, None, 0))
+    numbers, _ = measure(scored.recognitions, erasing=group.erasing, seed=seed, reason=scored.missing)
+    return ScoredGroup(group, prompts, numbers)
+
+
+def summarise_groups(groups: dict[str, ScoredGroup], *, seed: int = 0) -> dict[str, Measure]:
+    """The headline numbers: erased, coref_erased, kept and H."""
+    target, corefs, retains = groups["target"], groups["coref_held_out"], groups["retain_held_out"]
+    reasons = {"erased": target.missing, "coref_erased": corefs.missing, "kept": retains.missing}
+    return summarise(target.recognitions, corefs.recognitions, retains.recognitions, seed=seed, reasons=reasons)
+
+
+def _score(prompt: Prompt, base_words: Words, erased_words: Words, erasing: bool) -> ScoredPrompt:
+    if prompt.expected is None:
+        return ScoredPrompt(prompt, base_words, erased_words, None, prompt.left_out)
+    recognition = recognise(base_words, erased_words, prompt.expected, erasing=erasing)
+    left_out = None
+    if recognition.base.size == 0:
+        left_out = "the base model failed to draw it"
+    elif not recognition.drawable:
+        seen, n = int(recognition.base.sum()), recognition.base.size
+        left_out = f'the base model draws it as "{prompt.expected}" in only {seen} of {n} pictures'
+    return ScoredPrompt(prompt, base_words, erased_words, recognition, left_out)

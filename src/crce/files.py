@@ -1,0 +1,63 @@
+"""Atomic writes: a file either holds all of its new content or is as it was before."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from crce.errors import RunError
+
+
+if TYPE_CHECKING:
+    import torch
+
+
+def write_atomic(path: Path, write: Callable[[Path], object]) -> None:
+    """Call `write` on a partial file beside `path`, then move it into place.
+
+    Raises:
+        RunError: the file can't be written (no space left, no permission); `path` is unchanged.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(path.name + ".partial")
+    try:
+        write(partial)
+        with open(partial, "rb") as f:
+            os.fsync(f.fileno())
+        partial.replace(path)
+    except OSError as error:
+        partial.unlink(missing_ok=True)
+        raise RunError(
+            f"Cannot write {path}: {error.strerror or error}. What was there before is unchanged; "
+            "free some space or choose another folder with --out, then run the same command again."
+        ) from error
+    except BaseException:
+        partial.unlink(missing_ok=True)
+        raise
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write `text` as UTF-8, atomically."""
+    write_atomic(path, lambda partial: partial.write_text(text, encoding="utf-8"))
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write `value` as indented JSON, atomically."""
+    write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+
+
+def write_tensors(path: Path, tensors: Mapping[str, torch.Tensor], metadata: Mapping[str, str]) -> None:
+    """Write a safetensors file, atomically. Metadata values are strings, as the format demands."""
+    from safetensors import SafetensorError
+    from safetensors.torch import save_file
+
+    def save(partial: Path) -> None:
+        try:
+            save_file({k: v.detach().contiguous() for k, v in tensors.items()}, partial, metadata=dict(metadata))
+        except SafetensorError as error:  # safetensors wraps the operating system's error in its own
+            raise OSError(str(error)) from error
+
+    write_atomic(path, save)

@@ -1,0 +1,24 @@
+"""Erased Stable Diffusion: steer the prompt of a concept away from the concept."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+class ESD:
+    """Negative guidance as a training target.
+
+    References:
+        Gandikota et al., Erasing Concepts from Diffusion Models, ICCV 2023, equation 7, with the eta of the paper
+        (newer ESD code counts eta from the concept instead: eta_new = eta + 1).
+    """
+
+    name = "esd"
+
+    def erase_target(self, eps_base: Tensor, eps_concept: Tensor, eps_null: Tensor, eta: float) -> Tensor:
+        """eps_base - eta (eps_concept - eps_null); holds alike for eps, v and velocity, which are linear in eps."""
+        return eps_base - eta * (eps_concept - eps_null)

@@ -1,0 +1,203 @@
+"""What an erasure trains: a LoRA beside the frozen weights, or the weights themselves. Off, the model is the base."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+import torch
+from peft import LoraConfig, get_peft_model_state_dict, set_peft_model_state_dict
+from safetensors import SafetensorError, safe_open
+from torch import nn
+
+from crce.backbones.scopes import scope_modules
+from crce.errors import RunError
+
+
+if TYPE_CHECKING:
+    from crce.backbones import UNetBackbone
+
+NAME = "crce"
+
+
+class Adapter(Protocol):
+    """A change of a backbone's denoiser that can be switched off, saved and removed."""
+
+    def parameters(self) -> list[nn.Parameter]:
+        """The trained parameters, in float32."""
+        ...
+
+    def disabled(self) -> contextlib.AbstractContextManager[None]:
+        """Inside, the network is the base model, bit for bit."""
+        ...
+
+    def state(self) -> dict[str, torch.Tensor]:
+        """The trained tensors by name."""
+        ...
+
+    def load(self, state: dict[str, torch.Tensor]) -> None:
+        """Restore what `state` returned."""
+        ...
+
+    def metadata(self) -> dict[str, str]:
+        """What a file of `state` must say of itself to be read again."""
+        ...
+
+    def close(self) -> None:
+        """Remove the adapter from the network."""
+        ...
+
+
+class LoRA:
+    """A PEFT LoRA. Its file is a diffusers LoRA: `pipe.load_lora_weights` reads it."""
+
+    def __init__(self, backbone: UNetBackbone, modules: list[str], rank: int, alpha: float, seed: int = 0) -> None:
+        self._network = backbone.network
+        self._config = LoraConfig(r=rank, lora_alpha=alpha, target_modules=modules, init_lora_weights=True)
+        # PEFT draws the initial weights from the global generator.
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            self._network.add_adapter(self._config, adapter_name=NAME)
+        self._parameters = [p for p in self._network.parameters() if p.requires_grad]
+        for p in self._parameters:
+            p.data = p.data.float()
+
+    def parameters(self) -> list[nn.Parameter]:
+        return self._parameters
+
+    @contextlib.contextmanager
+    def disabled(self) -> Iterator[None]:
+        self._network.disable_adapters()
+        try:
+            yield
+        finally:
+            self._network.enable_adapters()
+
+    def state(self) -> dict[str, torch.Tensor]:
+        state = get_peft_model_state_dict(self._network, adapter_name=NAME)
+        return {f"unet.{k}": v.detach().clone().cpu() for k, v in state.items()}
+
+    def load(self, state: dict[str, torch.Tensor]) -> None:
+        state = {k.removeprefix("unet."): v for k, v in state.items()}
+        result = set_peft_model_state_dict(self._network, state, adapter_name=NAME)
+        if result.unexpected_keys:
+            raise RunError(f"The adapter does not fit this model: it has no layer {result.unexpected_keys[0]!r}.")
+
+    def metadata(self) -> dict[str, str]:
+        config = {f"unet.{k}": v for k, v in _jsonable(self._config.to_dict()).items()}
+        return {"adapter": "lora", "lora_adapter_metadata": json.dumps(config), "format": "pt"}
+
+    def close(self) -> None:
+        self._network.delete_adapters(NAME)
+        self._network.requires_grad_(False)
+
+
+class Weights:
+    """The layers' own weights. Only the trained tensors are kept twice; they are swapped, not copied."""
+
+    def __init__(self, backbone: UNetBackbone, modules: list[str]) -> None:
+        self._slots: list[tuple[nn.Module, str, str, nn.Parameter, nn.Parameter]] = []
+        for path in modules:
+            module = backbone.network.get_submodule(path)
+            for name, base in list(module.named_parameters(recurse=False)):
+                trained = nn.Parameter(base.detach().float().clone())
+                self._slots.append((module, name, f"{path}.{name}", base, trained))
+        self._modules = modules
+        self._swap(trained=True)
+
+    def _swap(self, *, trained: bool) -> None:
+        for module, name, _, base, own in self._slots:
+            module._parameters[name] = own if trained else base
+
+    def parameters(self) -> list[nn.Parameter]:
+        return [own for *_, own in self._slots]
+
+    @contextlib.contextmanager
+    def disabled(self) -> Iterator[None]:
+        self._swap(trained=False)
+        try:
+            yield
+        finally:
+            self._swap(trained=True)
+
+    def state(self) -> dict[str, torch.Tensor]:
+        return {f"unet.{path}": own.detach().clone().cpu() for _, _, path, _, own in self._slots}
+
+    def load(self, state: dict[str, torch.Tensor]) -> None:
+        missing = [path for _, _, path, _, _ in self._slots if f"unet.{path}" not in state]
+        if missing:
+            raise RunError(f"The adapter does not fit this model: it holds no weights for {missing[0]!r}.")
+        with torch.no_grad():
+            for _, _, path, _, own in self._slots:
+                own.copy_(state[f"unet.{path}"])
+
+    def metadata(self) -> dict[str, str]:
+        return {"adapter": "weights", "modules": json.dumps(self._modules), "format": "pt"}
+
+    def close(self) -> None:
+        self._swap(trained=False)
+
+
+def new_adapter(
+    backbone: UNetBackbone, kind: str, layers: str, rank: int, lora_alpha: float | None, seed: int
+) -> LoRA | Weights:
+    """An adapter that changes nothing yet.
+
+    Raises:
+        ConfigError: the layer preset is unknown or matches nothing.
+    """
+    modules = scope_modules(backbone.network, layers)
+    if kind == "lora":
+        return LoRA(backbone, modules, rank, rank if lora_alpha is None else lora_alpha, seed)
+    return Weights(backbone, modules)
+
+
+def apply_adapter(backbone: UNetBackbone, path: Path) -> LoRA | Weights:
+    """Put a saved adapter on a backbone.
+
+    Raises:
+        RunError: the file is missing, unreadable, not an adapter, or does not fit the backbone.
+    """
+    try:
+        with safe_open(path, "pt") as f:
+            metadata = f.metadata() or {}
+            state = {name: f.get_tensor(name) for name in f.keys()}  # noqa: SIM118 (not a dict)
+    except (OSError, SafetensorError) as error:
+        raise RunError(f"Cannot read the adapter {path}: {error}. Give a finished run.") from error
+    kind = metadata.get("adapter")
+    adapter: LoRA | Weights
+    try:
+        if kind == "lora":
+            config = {
+                k.removeprefix("unet."): v for k, v in json.loads(metadata["lora_adapter_metadata"]).items()
+            }
+            adapter = LoRA(backbone, config["target_modules"], config["r"], config["lora_alpha"])
+        elif kind == "weights":
+            adapter = Weights(backbone, json.loads(metadata["modules"]))
+        else:
+            raise RunError(f"{path} is not an adapter written by crce: its metadata says {kind!r}.")
+    except (ValueError, AttributeError) as error:
+        raise RunError(f"The adapter {path} does not fit the model {backbone.model!r}: {error}") from error
+    try:
+        adapter.load(state)
+    except RunError:
+        adapter.close()
+        raise
+    except RuntimeError as error:  # a tensor of another shape: another model of the same family
+        adapter.close()
+        raise RunError(f"The adapter {path} does not fit the model {backbone.model!r}: {error}") from error
+    return adapter
+
+
+def _jsonable(config: dict[str, Any]) -> dict[str, Any]:
+    """PEFT's config without what JSON can't hold or a reader doesn't need."""
+    kept = {}
+    for key, value in config.items():
+        if isinstance(value, set):
+            value = sorted(value)
+        if value is None or isinstance(value, (str, bool, int, float, list)):
+            kept[key] = value
+    return kept

@@ -1,0 +1,107 @@
+"""What can be set about an erasure: one model for flags, recipes and the record in run.json."""
+
+from __future__ import annotations
+
+import difflib
+from importlib import resources
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from crce.errors import ConfigError
+
+
+class ErasureConfig(BaseModel):
+    """Settings of an erasure. The defaults are those of the official CRCE code, except where a recipe says otherwise."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    method: Literal["esd"] = Field("esd", description="erasure method")
+    crce: bool = Field(True, description="use corefs and retains; without them the method is its plain self")
+    alpha: float = Field(1.0, ge=0, description="weight of the corefs")
+    beta: float = Field(1.0, ge=0, description="weight of the retains")
+    eta: float = Field(1.0, ge=0, description="strength of negative guidance")
+    corefs_per_step: int = Field(5, ge=0, description="M, corefs drawn per step without replacement")
+    retains_per_step: int = Field(3, ge=0, description="N, retains drawn per step without replacement")
+    steps: int = Field(500, ge=1, description="optimizer steps")
+    learning_rate: float = Field(2e-5, gt=0, description="learning rate of Adam")
+    layers: Literal["qk", "kv", "xattn", "noxattn", "selfattn", "full"] = Field(
+        "qk", description="which layers are trained"
+    )
+    adapter: Literal["lora", "weights"] = Field("lora", description="train a LoRA, or the weights themselves")
+    rank: int = Field(16, ge=1, description="rank of the LoRA")
+    lora_alpha: float | None = Field(None, gt=0, description="scale of the LoRA is lora_alpha / rank; default: rank")
+    x_t_source: Literal["student", "rolling"] = Field(
+        "rolling", description="a fresh partial trajectory per step, or a pool of trajectories advanced one step at a time"
+    )
+    x_t_prompts: Literal["target", "mix"] = Field(
+        "mix", description="whose prompt x_t comes from: the target's, or also corefs' and retains' own"
+    )
+    pool: int = Field(8, ge=1, description="trajectories in a rolling pool")
+    ddim_steps: int = Field(50, ge=3, description="steps of the DDIM grid that x_t lies on")
+    guidance: float = Field(3.0, ge=1, description="classifier-free guidance of the trajectories")
+    micro_batch: int = Field(0, ge=0, description="prompts per forward; 0: all at once, halved when memory runs out")
+    checkpoint_every: int = Field(100, ge=1, description="steps between checkpoints")
+    seed: int = Field(0, ge=0, description="seed of every random choice")
+    compat_timesteps: bool = Field(
+        False, description="tell the network the timestep the official code does, 19 off; for comparisons only"
+    )
+
+
+def recipe_names() -> list[str]:
+    """Names of the bundled recipes."""
+    folder = resources.files("crce.training") / "recipes"
+    return sorted(p.name.removesuffix(".yaml") for p in folder.iterdir() if p.name.endswith(".yaml"))
+
+
+def load_config(
+    recipe: str | Path | None = None, overrides: dict[str, Any] | None = None, *, model: str = "demo"
+) -> ErasureConfig:
+    """Settings from a recipe, with overrides winning.
+
+    Args:
+        recipe: name of a bundled recipe or a YAML file; None picks "demo" for the bundled model, else "sd15".
+        overrides: settings by name; those that are None are left to the recipe.
+        model: the model that the settings are for.
+
+    Raises:
+        ConfigError: the recipe can't be read, or settings are unknown or out of range; all faults in one message.
+    """
+    name = str(recipe) if recipe is not None else "demo" if model == "demo" else "sd15"
+    settings = _read_recipe(name) | {k: v for k, v in (overrides or {}).items() if v is not None}
+    try:
+        return ErasureConfig(**settings)
+    except ValidationError as error:
+        raise ConfigError(f"Recipe {name}: " + "; ".join(_fault(e) for e in error.errors())) from error
+
+
+def _read_recipe(name: str) -> dict[str, Any]:
+    if name in recipe_names():
+        text = (resources.files("crce.training") / "recipes" / f"{name}.yaml").read_text(encoding="utf-8")
+    elif Path(name).is_file():
+        try:
+            text = Path(name).read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise ConfigError(f"Cannot read the recipe {name}: {error}") from error
+    else:
+        raise ConfigError(
+            f"There is no recipe {name!r}. Give a YAML file or one of the bundled recipes: {', '.join(recipe_names())}."
+        )
+    try:
+        settings = yaml.safe_load(text) or {}
+    except yaml.YAMLError as error:
+        raise ConfigError(f"The recipe {name} is not valid YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(settings, dict) or not all(isinstance(k, str) for k in settings):
+        raise ConfigError(f"The recipe {name} must be a list of `setting: value` lines.")
+    return settings
+
+
+def _fault(error: Any) -> str:
+    name = ".".join(str(part) for part in error["loc"])
+    if error["type"] == "extra_forbidden":
+        near = difflib.get_close_matches(name, ErasureConfig.model_fields, n=1)
+        hint = f"did you mean {near[0]}?" if near else f"use one of: {', '.join(ErasureConfig.model_fields)}."
+        return f"unknown setting {name!r}, {hint}"
+    return f"{name} is {error['input']!r}: {error['msg'][0].lower()}{error['msg'][1:]}"

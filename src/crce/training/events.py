@@ -1,0 +1,55 @@
+"""What a training run tells whoever watches it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from crce.errors import CRCEError
+
+
+@dataclass(frozen=True)
+class Started:
+    """The first step is about to run; `start_step` is above 0 when a run is continued."""
+
+    total_steps: int
+    start_step: int
+    folder: Path
+
+
+@dataclass(frozen=True)
+class Step:
+    """One optimizer step. `terms` are the objective's sums over target, corefs and retains; they add up to `loss`."""
+
+    step: int
+    loss: float
+    terms: dict[str, float]
+    timestep: int
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Saved:
+    """A file was written."""
+
+    path: Path
+
+
+@dataclass(frozen=True)
+class Finished:
+    """Training is over and the adapter is on disk."""
+
+    folder: Path
+    seconds: float
+
+
+Event = Started | Step | Saved | Finished
+
+
+class Interrupted(CRCEError):
+    """Training was stopped by the user; a checkpoint was written."""
+
+    def __init__(self, folder: Path, step: int) -> None:
+        super().__init__(f"Stopped after step {step}; nothing is lost. Continue: crce erase --resume {folder}")
+        self.folder = folder
+        self.step = step

@@ -1,0 +1,122 @@
+"""The batched step against a plain, sequential, batch-1 reading of the official CRCE code."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import tiny
+import torch
+from diffusers import DDIMScheduler
+
+from crce.backbones import UNetBackbone
+from crce.concepts import ConceptSet
+from crce.training import Trainer, load_config
+
+
+def reference_step(pipe, names, prompt, target, corefs, retains, x_t, t, alpha, beta, eta):
+    """One official step on the trainable tensors of `pipe.unet`: returns the loss terms; gradients are left on them.
+
+    Every prompt is encoded anew and goes through the network alone, doubled for guidance at scale 1, the teacher is
+    the network with its first weights put back, and one backward ends the step.
+    """
+    unet = pipe.unet
+    trained = {n: p for n, p in unet.named_parameters() if n in names}
+    first = {n: p.detach().clone() for n, p in trained.items()}
+
+    def predict(text):
+        hidden, null = pipe.encode_prompt([text], "cpu", 1, True)
+        out = unet(torch.cat([x_t, x_t]), t, encoder_hidden_states=torch.cat([null, hidden])).sample
+        eps_null, eps_text = out.chunk(2)
+        return eps_null + 1.0 * (eps_text - eps_null)
+
+    def mse(a, b):
+        return torch.nn.functional.mse_loss(a, b)
+
+    with torch.no_grad():
+        now = {n: p.detach().clone() for n, p in trained.items()}
+        for n, p in trained.items():
+            p.copy_(first[n])
+        e_null, e_target = predict(""), predict(target)
+        e_from = e_null if prompt == target else predict(prompt)
+        e_corefs = [predict(text) for text, _ in corefs]
+        e_retains = [predict(text) for text, _ in retains]
+        for n, p in trained.items():
+            p.copy_(now[n])
+    anchor_loss = mse(predict(prompt), e_from - eta * (e_target - e_null))
+    coref_losses = [
+        w * mse(predict(text), e_from - eta * (e - e_null)) for (text, w), e in zip(corefs, e_corefs, strict=True)
+    ]
+    retain_losses = [w * mse(predict(text), e) for (text, w), e in zip(retains, e_retains, strict=True)]
+    coref_loss = alpha * sum(coref_losses) / max(len(corefs), 1)
+    retain_loss = beta * sum(retain_losses) / max(len(retains), 1)
+    (anchor_loss + coref_loss + retain_loss).backward()
+    return [float(v.detach() if torch.is_tensor(v) else v) for v in (anchor_loss, coref_loss, retain_loss)]
+
+
+def prepare(tmp_path: Path, concepts: ConceptSet, prediction_type: str = "epsilon", **overrides):
+    """A trainer on a tiny pipeline, its layers already a little trained so that no loss term is zero by symmetry."""
+    backbone = UNetBackbone(tiny.pipeline(tmp_path, prediction_type), "tiny")
+    settings = {"corefs_per_step": 4, "retains_per_step": 3, "eta": 1.3, "alpha": 0.7, "beta": 1.9, "ddim_steps": 10}
+    config = load_config("paper", settings | overrides)
+    return backbone, Trainer(backbone, concepts, config)
+
+
+@pytest.mark.parametrize("prediction_type", ["epsilon", "v_prediction"])
+@pytest.mark.parametrize("micro_batch", [0, 2])
+@pytest.mark.parametrize("erase_from", [None, "pet"])
+def test_batched_step_equals_the_official_sequential_one(tmp_path, cats, prediction_type, micro_batch, erase_from):
+    cats = ConceptSet(cats.target, cats.kind, cats.corefs, cats.retains, erase_from=erase_from)
+    backbone, trainer = prepare(tmp_path, cats, prediction_type, micro_batch=micro_batch, compat_timesteps=True)
+    k = 4
+    x_t = torch.randn(1, *backbone.latent_shape, generator=torch.Generator().manual_seed(3))
+    # The official timestep: the scheduler is set to 1000 steps and read at int(k * 1000 / n).
+    fine = DDIMScheduler.from_config(backbone.pipe.scheduler.config)
+    fine.set_timesteps(1000)
+    t = fine.timesteps[int(k * 1000 / 10)]
+    assert trainer._told[k] == int(t)
+    assert trainer._told[k] != trainer._grid.timesteps[k]
+
+    rows = trainer._rows(trainer._prompt, trainer._prompt)
+    losses = trainer.backward(rows, x_t.expand(len(rows), -1, -1, -1), t.expand(len(rows)))
+    terms = [sum(r.weight * v for r, v in zip(rows, losses, strict=True) if r.role == role) for role in ("target", "coref", "retain")]
+    gradients = {n: p.grad.clone() for n, p in backbone.network.named_parameters() if p.requires_grad}
+    assert len(gradients) == len(trainer.adapter.parameters()) > 0
+
+    for p in trainer.adapter.parameters():
+        p.grad = None
+    corefs = [(r.text, r.certainty) for r in cats.train_corefs]
+    retains = [(r.text, r.certainty) for r in cats.train_retains]
+    prompt = erase_from or "cat"
+    expected = reference_step(
+        backbone.pipe, set(gradients), prompt, "cat", corefs, retains, x_t, t, alpha=0.7, beta=1.9, eta=1.3
+    )
+    assert terms == pytest.approx(expected, rel=1e-5, abs=1e-9)
+    scale = max(p.grad.abs().max() for p in trainer.adapter.parameters())
+    assert scale > 0
+    for n, p in backbone.network.named_parameters():
+        if n in gradients:
+            torch.testing.assert_close(gradients[n], p.grad, rtol=1e-5, atol=1e-5 * float(scale))
+
+
+def test_empty_lists_are_esd_exactly(tmp_path, cats):
+    """A set without corefs and retains, and --no-crce on a full one, walk the same path as ESD alone."""
+    alone = ConceptSet("cat")
+    traces, weights = [], []
+    for name, concepts, overrides in (("a", alone, {}), ("b", cats, {"crce": False})):
+        backbone, trainer = prepare(tmp_path / name, concepts, x_t_source="rolling", pool=2, learning_rate=1e-3, **overrides)
+        traces.append([trainer.step() for _ in range(4)])
+        weights.append([p.detach().clone() for p in trainer.adapter.parameters()])
+    assert traces[0] == traces[1]
+    assert all(torch.equal(a, b) for a, b in zip(*weights, strict=True))
+    assert all(result.terms["coref"] == 0 and result.terms["retain"] == 0 for result in traces[0])
+
+    backbone, trainer = prepare(tmp_path / "c", alone)
+    x_t = torch.randn(1, *backbone.latent_shape)
+    rows = trainer._rows(trainer._prompt, trainer._prompt)
+    losses = trainer.backward(rows, x_t, torch.tensor([500]))
+    for p in trainer.adapter.parameters():
+        p.grad = None
+    names = {n for n, p in backbone.network.named_parameters() if p.requires_grad}
+    expected = reference_step(backbone.pipe, names, "cat", "cat", [], [], x_t, torch.tensor(500), 1, 1, 1.3)
+    assert losses == pytest.approx(expected[:1], rel=1e-5)

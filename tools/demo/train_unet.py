@@ -1,0 +1,201 @@
+"""Train the bundled model's denoiser: `python tools/demo/train_unet.py`. Resumes from its last checkpoint.
+
+Velocity prediction (Salimans and Ho 2022) with min-SNR weighting (Hang et al. 2023, gamma 5), on latents of augmented
+artwork encoded once by the frozen encoder, and captions embedded once by the frozen text encoder.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import time
+
+import torch
+from captions import all_captions, embed
+from common import (
+    WORK,
+    augment,
+    join,
+    load_artwork,
+    load_checkpoint,
+    optimizer_tensors,
+    restore_optimizer,
+    save_checkpoint,
+    sheet,
+    split,
+    world,
+)
+from diffusers import DDIMScheduler, UNet2DConditionModel
+from train_autoencoder import build as build_autoencoder
+
+
+EMPTY_CAPTIONS = 0.1
+STYLED_CAPTIONS = 0.4
+VARIANTS = 14
+GUIDANCE = 4.0
+
+
+def build() -> UNet2DConditionModel:
+    return UNet2DConditionModel(
+        sample_size=8,
+        in_channels=8,
+        out_channels=8,
+        down_block_types=("CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
+        up_block_types=("CrossAttnUpBlock2D", "CrossAttnUpBlock2D"),
+        block_out_channels=(96, 192),
+        layers_per_block=1,
+        cross_attention_dim=384,
+        attention_head_dim=8,
+        norm_num_groups=8,
+    )
+
+
+def scheduler() -> DDIMScheduler:
+    return DDIMScheduler(
+        beta_start=0.00085,
+        beta_end=0.012,
+        beta_schedule="scaled_linear",
+        clip_sample=False,
+        set_alpha_to_one=False,
+        steps_offset=1,
+        prediction_type="v_prediction",
+    )
+
+
+@torch.no_grad()
+def latents(vae, rgba: torch.Tensor, seed: int) -> torch.Tensor:
+    """VARIANTS augmented latents per icon, shape (N, VARIANTS, C, h, w), float16; made once and kept on disk."""
+    path = WORK / "latents.safetensors"
+    if path.exists():
+        return load_checkpoint(path)[0]["z"]
+    g = torch.Generator().manual_seed(seed)
+    out = []
+    for i in range(0, len(rgba), 64):
+        part = rgba[i : i + 64]
+        out.append(torch.stack([vae.encoder(augment(part, g)).half() for _ in range(VARIANTS)], 1))
+    z = torch.cat(out)
+    save_checkpoint(path, {"z": z}, {})
+    return z
+
+
+def caption_table(w: dict) -> tuple[torch.Tensor, dict]:
+    texts, index = all_captions(w)
+    path = WORK / "captions.safetensors"
+    if path.exists():
+        saved, meta = load_checkpoint(path)
+        if meta["texts"] == texts:
+            return saved["embeddings"], index
+    embeddings = embed(texts)
+    save_checkpoint(path, {"embeddings": embeddings}, {"texts": texts})
+    return embeddings, index
+
+
+@torch.no_grad()
+def sample(unet, embeddings: torch.Tensor, null: torch.Tensor, seed: int, steps: int = 20) -> torch.Tensor:
+    """Draw one latent per prompt embedding with classifier-free guidance."""
+    s = scheduler()
+    s.set_timesteps(steps)
+    x = torch.randn(len(embeddings), 8, 8, 8, generator=torch.Generator().manual_seed(seed))
+    cond = torch.cat([null.expand_as(embeddings), embeddings])
+    for t in s.timesteps:
+        u, c = unet(torch.cat([x, x]), t, cond).sample.chunk(2)
+        x = s.step(u + GUIDANCE * (c - u), t, x).prev_sample
+    return x
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--steps", type=int, default=16000)
+    parser.add_argument("--batch", type=int, default=16)
+    parser.add_argument("--lr", type=float, default=8e-4)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--threads", type=int, default=2)
+    args = parser.parse_args()
+    torch.set_num_threads(args.threads)
+    torch.manual_seed(args.seed)
+    w = world()
+    art = load_artwork([s["set"] for s in w["styles"].values()])
+    inside = (art["concept"] >= 0).nonzero()[:, 0]
+    vae = build_autoencoder().eval()
+    vae.load_state_dict(split(load_checkpoint(WORK / "encoder.safetensors")[0], "vae"))
+    z = latents(vae, art["rgba"][inside], args.seed)
+    embeddings, index = caption_table(w)
+    # pictures[concept] lists (row of z, set)
+    pictures: dict[int, list[tuple[int, str]]] = {}
+    for row, i in enumerate(inside.tolist()):
+        pictures.setdefault(art["concept"][i].item(), []).append((row, art["set"][i]))
+    unet = build().to(memory_format=torch.channels_last).train()
+    ema = {k: v.detach().clone() for k, v in unet.state_dict().items()}
+    optimizer = torch.optim.AdamW(unet.parameters(), lr=args.lr, betas=(0.9, 0.99), weight_decay=1e-2)
+    path = WORK / "unet.safetensors"
+    step = 0
+    if path.exists():
+        saved, meta = load_checkpoint(path)
+        unet.load_state_dict(split(saved, "unet"))
+        ema = split(saved, "ema")
+        restore_optimizer(optimizer, split(saved, "optimizer"))
+        step = meta["step"]
+    alpha_bar = scheduler().alphas_cumprod
+    clock, mean_loss = time.time(), 0.0
+    names = [i for i in range(len(w["concepts"])) if i in pictures]
+    while step < args.steps:
+        lr = args.lr * min(1, (step + 1) / 300) * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * step / args.steps)))
+        for group in optimizer.param_groups:
+            group["lr"] = lr
+        g = torch.Generator().manual_seed(args.seed * 10**7 + step)
+
+        def pick(n: int, g: torch.Generator = g) -> int:
+            return int(torch.randint(n, (1,), generator=g))
+
+        rows, captions = [], []
+        for _ in range(args.batch):
+            concept = names[pick(len(names))]
+            row, pack = pictures[concept][pick(len(pictures[concept]))]
+            draw = torch.rand(1, generator=g).item()
+            key = (concept, pack if draw < STYLED_CAPTIONS else None)
+            captions.append(0 if draw > 1 - EMPTY_CAPTIONS else index[key][pick(len(index[key]))])
+            rows.append(row)
+        variant = torch.randint(z.shape[1], (args.batch,), generator=g)
+        x0 = z[torch.tensor(rows), variant].float()
+        # One stratified timestep per picture: less noise in the gradient than independent draws.
+        u = (torch.arange(args.batch) + torch.rand(args.batch, generator=g)) / args.batch
+        t = (u * 1000).long()
+        a = alpha_bar[t][:, None, None, None]
+        eps = torch.randn(x0.shape, generator=g)
+        x_t = (a.sqrt() * x0 + (1 - a).sqrt() * eps).contiguous(memory_format=torch.channels_last)
+        v = a.sqrt() * eps - (1 - a).sqrt() * x0
+        snr = a / (1 - a)
+        weight = snr.clamp(max=5) / (snr + 1)
+        out = unet(x_t, t, embeddings[torch.tensor(captions)].float()).sample
+        # The division makes the mean weight about one.
+        loss = (weight * (out - v).square()).mean() / 0.35
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(unet.parameters(), 1.0)
+        optimizer.step()
+        step += 1
+        decay = min(0.9995, (1 + step) / (10 + step))
+        with torch.no_grad():
+            state = unet.state_dict()
+            torch._foreach_lerp_([ema[k] for k in state], list(state.values()), 1 - decay)
+        mean_loss += loss.item() / 100
+        if step % 100 == 0:
+            print(f"step {step} loss {mean_loss:.4f} lr {lr:.1e} {(time.time() - clock) * 10:.0f} ms/step", flush=True)
+            clock, mean_loss = time.time(), 0.0
+        if step % 500 == 0 or step == args.steps:
+            tensors = join(unet=unet.state_dict(), ema=ema, optimizer=optimizer_tensors(optimizer))
+            save_checkpoint(path, tensors, {"step": step})
+        if step % 1000 == 0 or step == args.steps:
+            drawer = build().eval()
+            drawer.load_state_dict(ema)
+            prompts = torch.stack([embeddings[index[i, None][0]] for i in names]).float()
+            decoder = WORK / "autoencoder.safetensors"
+            vae.load_state_dict(split(load_checkpoint(decoder)[0], "vae"))
+            with torch.no_grad():
+                drawn = vae.decoder(sample(drawer, prompts, embeddings[:1].float(), seed=1))
+            sheet(drawn, 14, WORK / "unet.png")
+            clock = time.time()
+
+
+if __name__ == "__main__":
+    main()
