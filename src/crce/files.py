@@ -21,22 +21,21 @@ def write_atomic(path: Path, write: Callable[[Path], object]) -> None:
     Raises:
         RunError: the file can't be written (no space left, no permission); `path` is unchanged.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(path.name + ".partial")
     try:
-        write(partial)
-        with open(partial, "rb") as f:
-            os.fsync(f.fileno())
-        partial.replace(path)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            write(partial)
+            with open(partial, "rb") as f:
+                os.fsync(f.fileno())
+            partial.replace(path)
+        finally:
+            partial.unlink(missing_ok=True)
     except OSError as error:
-        partial.unlink(missing_ok=True)
         raise RunError(
-            f"Cannot write {path}: {error.strerror or error}. What was there before is unchanged; "
-            "free some space or choose another folder with --out, then run the same command again."
+            f"Cannot write {path}: {error.strerror or error}. What was there before is unchanged. "
+            "Free some space, or choose a place that can be written."
         ) from error
-    except BaseException:
-        partial.unlink(missing_ok=True)
-        raise
 
 
 def write_text(path: Path, text: str) -> None:

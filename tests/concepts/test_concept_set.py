@@ -59,7 +59,8 @@ def test_every_fault_of_a_set_is_in_one_message():
         )
     message = str(caught.value)
     for part in (
-        "kind 'objekt' is not known. Use one of: object, character, person, style, explicit, other. Did you mean 'object'?",
+        "kind 'objekt' is not known. Use one of: object, character, person, style, explicit, other.",
+        "Did you mean 'object'?",
         "corefs[1] 'Kitty' is both a training and a held-out coref (corefs[0])",
         "retains[0] 'dog' is also a coref (corefs[2])",
         "retains[1] 'CAT' is the target itself",

@@ -88,14 +88,14 @@ def test_a_missing_certainty_is_read_as_normal(read):
     (concepts,), ((outcome, concept, field, index, text),) = read(entry(train_coref_certainty=["High"]))
     assert [(r.text, r.certainty) for r in concepts.train_corefs] == [("kitty", 0.8), ("house cat", 0.6)]
     assert (outcome, concept, field, index) == ("repaired", "cat", "train-coref", None)
-    assert text.startswith("2 phrases but 1 certainties")
+    assert text.startswith("phrases: 2, certainties: 1")
 
 
 def test_a_certainty_without_a_phrase_is_dropped(read):
     (concepts,), ((outcome, _, field, _, text),) = read(entry(test_retain_certainty=["Low", "High", "High"]))
     assert [(r.text, r.certainty) for r in concepts.held_out_retains] == [("fox", 0.4)]
     assert (outcome, field) == ("repaired", "test-retain")
-    assert text.startswith("1 phrases but 3 certainties")
+    assert text.startswith("phrases: 1, certainties: 3")
 
 
 @pytest.mark.parametrize(
@@ -198,6 +198,12 @@ def test_what_is_written_reads_back_equal(tmp_path):
     assert [entries[0]["type"] for entries in groups.values()] == ["object", "IP", "celebrity", "style"]
     assert groups["object"][0]["train-coref-certainty"] == [0.85]
     assert groups["object"][0]["test-coref-certainty"] == ["High"]
+
+
+def test_two_sets_of_one_target_are_not_written(tmp_path):
+    with pytest.raises(ConceptError, match="Two concept sets have the target 'Cat'"):
+        write_corefconcept(tmp_path / "mine.json", [ConceptSet("cat"), ConceptSet("Cat")])
+    assert not list(tmp_path.iterdir())
 
 
 def test_one_concept_of_a_file_is_chosen_by_name(tmp_path, caplog):

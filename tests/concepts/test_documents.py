@@ -130,31 +130,29 @@ retains:
   - kitty
   - Cat
   - {text: dog, txet: hound}
-""").split("\n")
+""").split("\n  ")
+    allowed = "Use Very High, High, Normal, Low, Very Low, or a number from 0 to 1."
+    keys = "target, kind, erase_from, anchor, corefs, corefs_held_out, retains, retains_held_out"
     assert lines == [
         "cat.yaml has 14 faults:",
-        "  cat.yaml:2: unknown key 'knid' in a concept set. Known keys: target, kind, erase_from, anchor, corefs, "
-        "corefs_held_out, retains, retains_held_out. Did you mean 'kind'?",
-        "  cat.yaml:3: kind 'objct' is not known. Use one of: object, character, person, style, explicit, other. "
-        "Did you mean 'object'?",
-        "  cat.yaml:5: erase_from 'an animal' and anchor 'dog' can't be used together: the first says where the target "
-        "is erased, the second what it becomes. Keep one.",
-        "  cat.yaml:7: coref 'house cat': certainty 'Hihg' is not known. Use Very High, High, Normal, Low, Very Low, or "
-        "a number from 0 to 1. Did you mean 'High'?",
-        "  cat.yaml:9: coref 'Kitty': certainty 1.2 is outside [0, 1]. Use Very High, High, Normal, Low, Very Low, or a "
-        "number from 0 to 1.",
-        "  cat.yaml:9: coref 'Kitty' is already a coref (line 8). Keep one of them.",
-        '  cat.yaml:10: corefs[2] 1984 is read as a number, not text. Put it in quotes: "1984".'.replace("[2]", "[3]"),
-        "  cat.yaml:11: corefs[4]: text is empty. Write the phrase as it would stand in a prompt, or delete the entry.",
-        "  cat.yaml:11: corefs[4]: certainty True is neither a word nor a number. Use Very High, High, Normal, Low, "
-        "Very Low, or a number from 0 to 1.",
-        "  cat.yaml:12: coref 'cat' is the target itself, which is erased anyway. Delete it.",
-        "  cat.yaml:14: coref 'house CAT' is both a training and a held-out coref (line 7). Keep one: held-out is never "
-        "trained.",
-        "  cat.yaml:16: retain 'kitty' is also a coref (line 8) and can't be erased and kept. Delete it on one side.",
-        "  cat.yaml:17: retain 'Cat' is the target itself, and can't be erased and kept. Delete it.",
-        "  cat.yaml:18: unknown key 'txet' in retains[2]. Known keys: text, certainty, source, held_out. "
-        "Did you mean 'text'?",
+        f"cat.yaml:2: unknown key 'knid' in a concept set. Known keys: {keys}. Did you mean 'kind'?",
+        "cat.yaml:3: kind 'objct' is not known. "
+        "Use one of: object, character, person, style, explicit, other. Did you mean 'object'?",
+        "cat.yaml:5: erase_from 'an animal' and anchor 'dog' can't be used together: "
+        "the first says where the target is erased, the second what it becomes. Keep one.",
+        f"cat.yaml:7: coref 'house cat': certainty 'Hihg' is not known. {allowed} Did you mean 'High'?",
+        f"cat.yaml:9: coref 'Kitty': certainty 1.2 is outside [0, 1]. {allowed}",
+        "cat.yaml:9: coref 'Kitty' is already a coref (line 8). Keep one of them.",
+        'cat.yaml:10: corefs[3] 1984 is read as a number, not text. Put it in quotes: "1984".',
+        "cat.yaml:11: corefs[4]: text is empty. Write the phrase as it would stand in a prompt, or delete the entry.",
+        f"cat.yaml:11: corefs[4]: certainty True is neither a word nor a number. {allowed}",
+        "cat.yaml:12: coref 'cat' is the target itself, which is erased anyway. Delete it.",
+        "cat.yaml:14: coref 'house CAT' is both a training and a held-out coref (line 7). "
+        "Keep one: what is held out is never trained.",
+        "cat.yaml:16: retain 'kitty' is also a coref (line 8) and can't be erased and kept. Delete it on one side.",
+        "cat.yaml:17: retain 'Cat' is the target itself, and can't be erased and kept. Delete it.",
+        "cat.yaml:18: unknown key 'txet' in retains[2]. "
+        "Known keys: text, certainty, source, held_out. Did you mean 'text'?",
     ]
 
 
@@ -200,7 +198,7 @@ def test_a_phrase_that_yaml_reads_as_something_else_must_be_quoted(phrase, read_
         ("target: cat\ncorefs: {Hgih: [kitty]}", "corefs: certainty 'Hgih' is not known"),
         ("target: cat\ncorefs: [{certainty: High}]", "corefs[0] has no text. Write {text: a phrase"),
         ("target: cat\ncorefs: [{text: a, certainty: .nan}]", "coref 'a': certainty nan is outside [0, 1]"),
-        ("target: cat\ncorefs: [{text: a, certainty:}]", "coref 'a': certainty None is neither"),
+        ("target: cat\ncorefs: [{text: a, certainty: null}]", "coref 'a': certainty None is neither"),
         ("target: cat\ncorefs: [{text: a, held_out: 'no'}]", "coref 'a': held_out is 'no'. Use true or false"),
         ("target: cat\ncorefs_held_out: [{text: a, held_out: false}]", "held_out is false under corefs_held_out"),
         ("target: cat\ncorefs: [{text: a, source: 3}]", "coref 'a': source 3 is read as a number"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import reference
 import tiny
 import torch
 from diffusers import DDIMScheduler
@@ -14,48 +15,17 @@ from crce.concepts import ConceptSet
 from crce.training import Trainer, load_config
 
 
-def reference_step(pipe, names, prompt, target, corefs, retains, x_t, t, alpha, beta, eta):
-    """One official step on the trainable tensors of `pipe.unet`: returns the loss terms; gradients are left on them.
-
-    Every prompt is encoded anew and goes through the network alone, doubled for guidance at scale 1, the teacher is
-    the network with its first weights put back, and one backward ends the step.
-    """
-    unet = pipe.unet
-    trained = {n: p for n, p in unet.named_parameters() if n in names}
+def reference_step(pipe, names, prompt, target, corefs, retains, x_t, t, **weights):
+    """The official loss terms at x_t; their gradients are left on the trained tensors, which stand at their first values."""
+    trained = {n: p for n, p in pipe.unet.named_parameters() if n in names}
     first = {n: p.detach().clone() for n, p in trained.items()}
-
-    def predict(text):
-        hidden, null = pipe.encode_prompt([text], "cpu", 1, True)
-        out = unet(torch.cat([x_t, x_t]), t, encoder_hidden_states=torch.cat([null, hidden])).sample
-        eps_null, eps_text = out.chunk(2)
-        return eps_null + 1.0 * (eps_text - eps_null)
-
-    def mse(a, b):
-        return torch.nn.functional.mse_loss(a, b)
-
-    with torch.no_grad():
-        now = {n: p.detach().clone() for n, p in trained.items()}
-        for n, p in trained.items():
-            p.copy_(first[n])
-        e_null, e_target = predict(""), predict(target)
-        e_from = e_null if prompt == target else predict(prompt)
-        e_corefs = [predict(text) for text, _ in corefs]
-        e_retains = [predict(text) for text, _ in retains]
-        for n, p in trained.items():
-            p.copy_(now[n])
-    anchor_loss = mse(predict(prompt), e_from - eta * (e_target - e_null))
-    coref_losses = [
-        w * mse(predict(text), e_from - eta * (e - e_null)) for (text, w), e in zip(corefs, e_corefs, strict=True)
-    ]
-    retain_losses = [w * mse(predict(text), e) for (text, w), e in zip(retains, e_retains, strict=True)]
-    coref_loss = alpha * sum(coref_losses) / max(len(corefs), 1)
-    retain_loss = beta * sum(retain_losses) / max(len(retains), 1)
-    (anchor_loss + coref_loss + retain_loss).backward()
-    return [float(v.detach() if torch.is_tensor(v) else v) for v in (anchor_loss, coref_loss, retain_loss)]
+    terms = reference.loss_terms(pipe, trained, first, prompt, target, corefs, retains, x_t, t, **weights)
+    sum(terms).backward()
+    return [float(term.detach()) for term in terms]
 
 
 def prepare(tmp_path: Path, concepts: ConceptSet, prediction_type: str = "epsilon", **overrides):
-    """A trainer on a tiny pipeline, its layers already a little trained so that no loss term is zero by symmetry."""
+    """A trainer on a tiny pipeline."""
     backbone = UNetBackbone(tiny.pipeline(tmp_path, prediction_type), "tiny")
     settings = {"corefs_per_step": 4, "retains_per_step": 3, "eta": 1.3, "alpha": 0.7, "beta": 1.9, "ddim_steps": 10}
     config = load_config("paper", settings | overrides)
@@ -118,5 +88,5 @@ def test_empty_lists_are_esd_exactly(tmp_path, cats):
     for p in trainer.adapter.parameters():
         p.grad = None
     names = {n for n, p in backbone.network.named_parameters() if p.requires_grad}
-    expected = reference_step(backbone.pipe, names, "cat", "cat", [], [], x_t, torch.tensor(500), 1, 1, 1.3)
+    expected = reference_step(backbone.pipe, names, "cat", "cat", [], [], x_t, torch.tensor(500), eta=1.3)
     assert losses == pytest.approx(expected[:1], rel=1e-5)

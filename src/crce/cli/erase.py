@@ -141,7 +141,7 @@ def _progress(bar: Bar) -> Callable[[Event], None]:
             total = event.total_steps
             typer.echo(f"run      {event.folder}", err=True)
         elif isinstance(event, Step):
-            terms = "  ".join(f"{name} {value:.4f}" for name, value in event.terms.items())
-            bar.show(event.step, total, f"loss {event.loss:.4f}  {terms}")
+            terms = " ".join(f"{name} {value:.4f}" for name, value in event.terms.items())
+            bar.show(event.step, total, f"loss {event.loss:.4f} {terms}")
 
     return show

@@ -60,15 +60,17 @@ def measure(erasure: Erasure, **settings: Any) -> Report:
 
 def print_report(report: Report) -> None:
     """The headline numbers, the verdict in words, and where the pictures are."""
-    for name, title in HEADLINES.items():
-        number = report.summary[name]
-        if number["value"] is None:
-            typer.echo(f"{title:<26} not measured: {number['reason']}")
-        else:
-            interval = f"95% {number['low']:.2f} to {number['high']:.2f}, n={number['n']}"
-            typer.echo(f"{title:<26} {number['value']:.2f}  ({interval})")
+    if any(report.summary[name]["value"] is not None for name in HEADLINES):  # else the verdict says all there is
+        for name, title in HEADLINES.items():
+            typer.echo(f"{title:<26} {_number(report.summary[name])}")
     typer.echo(f"\n{report.verdict}\n")
     typer.echo(f"report   {report.path_html}")
+
+
+def _number(number: dict[str, Any]) -> str:
+    if number["value"] is None:
+        return f"not measured: {number['reason']}"
+    return f"{number['value']:.2f}  (95% {number['low']:.2f} to {number['high']:.2f}, n={number['n']})"
 
 
 def print_next(folder: Path, target: str) -> None:

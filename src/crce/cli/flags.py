@@ -32,7 +32,7 @@ def with_config_flags(
     @functools.wraps(verb)
     def with_overrides(**arguments: Any) -> int:
         overrides = {name: arguments.pop(name) for name in fields}
-        return verb(**arguments, overrides={name: v for name, v in overrides.items() if v not in (None, [], ())})
+        return verb(**arguments, overrides={name: v for name, v in overrides.items() if v is not None})
 
     own = [p for p in inspect.signature(verb, eval_str=True).parameters.values() if p.name != "overrides"]
     own = [p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in own]
@@ -61,16 +61,11 @@ def _parameter(name: str, field: FieldInfo, defaults: Mapping[str, Any]) -> insp
 
 def _kind(annotation: Any) -> tuple[Any, list[str]]:
     """The type that the command line parses, and the choices if there are some."""
-    if get_origin(annotation) in (Union, types.UnionType):
-        kinds = [_kind(a) for a in get_args(annotation) if a is not type(None)]
-        parsed = {kind for kind, _ in kinds}
-        return (parsed.pop() if len(parsed) == 1 else str), [c for _, choices in kinds for c in choices]
+    if get_origin(annotation) in (Union, types.UnionType):  # an optional field
+        (annotation,) = (a for a in get_args(annotation) if a is not type(None))
     if get_origin(annotation) is Literal:
         return str, [str(choice) for choice in get_args(annotation)]
-    if get_origin(annotation) in (list, tuple):
-        kind, choices = _kind(get_args(annotation)[0])
-        return list[kind], choices  # type: ignore[valid-type]
-    return (annotation if annotation in (bool, int, float) else str), []
+    return annotation, []
 
 
 def _defaults_text(defaults: Mapping[str, Any]) -> str:
@@ -81,8 +76,6 @@ def _defaults_text(defaults: Mapping[str, Any]) -> str:
 
 
 def _shown(value: Any) -> str:
-    if isinstance(value, (list, tuple)):
-        return " ".join(map(str, value))
     if isinstance(value, bool) or value is None:
         return {True: "yes", False: "no", None: "none"}[value]
     return f"{value:g}" if isinstance(value, float) else str(value)

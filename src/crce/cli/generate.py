@@ -16,8 +16,6 @@ if TYPE_CHECKING:
 
     from crce.backbones import UNetBackbone
 
-BATCH = 8  # pictures drawn at once: fits a small GPU at 512 pixels
-
 
 def generate(
     prompts: Annotated[list[str], typer.Argument(metavar="PROMPT...", help="What to draw.")],
@@ -80,12 +78,15 @@ def _draw(
 ) -> list[Image | None]:
     from crce.evaluate import draw
 
-    pictures: list[Image | None] = []
-    for start in range(0, len(places), BATCH):
-        texts, seeds = zip(*places[start : start + BATCH], strict=True)
-        pictures += draw(backbone, list(texts), list(seeds), steps=steps, guidance=guidance, negative=negative)
-        bar.show(len(pictures), len(places))
-    return pictures
+    prompts, seeds = zip(*places, strict=True)
+    done = 0
+
+    def show(count: int) -> None:
+        nonlocal done
+        done += count
+        bar.show(done, len(places))
+
+    return draw(backbone, list(prompts), list(seeds), steps=steps, guidance=guidance, negative=negative, on_drawn=show)
 
 
 def _save(

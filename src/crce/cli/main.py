@@ -5,7 +5,6 @@ Exit codes: 0 done; 1 something failed on the way; 2 what was asked for can't be
 
 from __future__ import annotations
 
-import os
 import sys
 import traceback
 from typing import Annotated
@@ -78,11 +77,7 @@ def main(argv: list[str] | None = None) -> int:
             command = typer.main.get_command(command_line())
             return command.main(arguments, prog_name="crce", standalone_mode=False) or 0
         except (KeyboardInterrupt, typer.Abort):
-            error_line("interrupted")
             return 130
-        except BrokenPipeError:  # the reader of a pipe (`crce ls | head`) has seen enough
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            return 1
         except Exception as error:
             if debug:
                 traceback.print_exc()
@@ -92,7 +87,7 @@ def main(argv: list[str] | None = None) -> int:
             if isinstance(error, CRCEError):
                 error_line(str(error))
                 return 2
-            first_line = (str(error).splitlines() or [""])[0]
+            first_line = (str(error).splitlines() or [""])[0].rstrip(".")
             cure = "" if debug else " Run the same command again with --debug to see where it happened."
             error_line(f"unexpected {type(error).__name__}: {first_line}.{cure}")
             return 1

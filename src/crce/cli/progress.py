@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
-
 
 if TYPE_CHECKING:
     from types import TracebackType
+
+    from rich.progress import TaskID
 
 LINES = 10  # how often a bar's worth of progress is told where there is no bar
 
@@ -18,11 +17,20 @@ class Bar:
     """A progress bar on stderr with a note beside it, so that stdout holds results only."""
 
     def __init__(self, title: str) -> None:
+        from rich.console import Console
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
         self.title = title
         self.console = Console(stderr=True, highlight=False)
-        columns = (TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn())
-        note = TextColumn("{task.fields[note]}", markup=False)
-        self.progress = Progress(*columns, TimeRemainingColumn(), note, console=self.console, transient=True)
+        self.progress = Progress(
+            TextColumn("{task.description}", markup=False),
+            BarColumn(16),
+            MofNCompleteColumn(),
+            TimeRemainingColumn(compact=True),
+            TextColumn("{task.fields[note]}", markup=False),
+            console=self.console,
+            transient=True,
+        )
         self.task: TaskID | None = None
         self._told = 0
 
@@ -36,7 +44,8 @@ class Bar:
 
     def close(self) -> None:
         """Take the bar off the terminal."""
-        self.progress.stop()
+        if self.task is not None:
+            self.progress.stop()
 
     def show(self, done: int, total: int, note: str = "") -> None:
         """Show that `done` of `total` steps are done."""

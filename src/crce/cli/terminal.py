@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import re
-import sys
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,9 +12,11 @@ from pathlib import Path
 import typer
 
 
-class _Line(logging.Formatter):
-    def format(self, record: logging.LogRecord) -> str:
-        return f"{record.levelname.lower()}: {record.getMessage()}"
+class _Lines(logging.Handler):
+    """Prints one line per record, above a live progress bar if there is one."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        typer.echo(f"{record.levelname.lower()}: {record.getMessage()}", err=True)
 
 
 def error_line(text: str) -> None:
@@ -27,8 +28,7 @@ def error_line(text: str) -> None:
 def messages(debug: bool) -> Iterator[None]:
     """While inside: warnings of crce go to stderr, one line each; those of other libraries only with `debug`."""
     logger = logging.getLogger("crce")
-    handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(_Line())
+    handler = _Lines()
     level = logger.level
     logger.addHandler(handler)
     logger.setLevel(logging.DEBUG if debug else logging.WARNING)

@@ -128,9 +128,11 @@ def tidy(text: str) -> str:
 
 def text_fault(text: str) -> str | None:
     """Why `text` can't be a phrase, or None."""
-    if not text.strip():
+    tidied = tidy(text)
+    if not tidied:
         return "is empty. Write the phrase as it would stand in a prompt, or delete the entry."
-    if any(unicodedata.category(c) in ("Cc", "Cs") for c in tidy(text)):
+    # `isprintable` settles nearly every phrase at once; what it refuses besides, such as joiners in emoji, is fine
+    if not tidied.isprintable() and any(unicodedata.category(c) in ("Cc", "Cs") for c in tidied):
         return f"{text!r} holds a control character. Type the phrase again."
     return None
 
@@ -197,8 +199,8 @@ def clashes(target: str | None, placed: Sequence[Placed]) -> Iterator[Clash]:
             text = f"is also a {earlier.side} ({earlier.place}) and can't be erased and kept. Delete it on one side."
             yield Clash(i, "both sides", text)
         elif earlier.related.held_out != related.held_out:
-            text = f"is both a training and a held-out {side} ({earlier.place}). Keep one: held-out is never trained."
-            yield Clash(i, "duplicate", text)
+            text = f"is both a training and a held-out {side} ({earlier.place}). "
+            yield Clash(i, "duplicate", text + "Keep one: what is held out is never trained.")
         else:
             yield Clash(i, "duplicate", f"is already a {side} ({earlier.place}). Keep one of them.")
 

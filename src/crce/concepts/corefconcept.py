@@ -111,13 +111,18 @@ def sets_from(value: object, file: str) -> tuple[list[ConceptSet], list[Fault]]:
 
 
 def write_corefconcept(path: Path | str, sets: Iterable[ConceptSet]) -> None:
-    """Write concept sets in the CorefConcept form; `read_corefconcept` reads them back equal.
+    """Write concept sets, grouped by kind; `read_corefconcept` reads each back equal.
 
     Raises:
+        ConceptError: two sets have the same target, which a reader could not tell apart.
         RunError: the file can't be written.
     """
     groups: dict[str, list[dict[str, Any]]] = {}
+    targets: set[str] = set()
     for concepts in sets:
+        if fold(concepts.target) in targets:
+            raise ConceptError(f"Two concept sets have the target '{concepts.target}'. Write them to two files.")
+        targets.add(fold(concepts.target))
         type_ = _TYPES.get(concepts.kind, concepts.kind)
         entry: dict[str, Any] = {"type": type_, "concept": concepts.target}
         entry |= {} if concepts.erase_from is None else {"erase-from": concepts.erase_from}
@@ -205,8 +210,8 @@ class _EntryReader:
         texts, certainties, sources = (self.items(name + suffix) for suffix in ("", "-certainty", "-source"))
         if len(certainties) != len(texts):
             self.fault(
-                f"{len(texts)} phrases but {len(certainties)} certainties; a missing one is read as Normal, one without "
-                "a phrase is dropped. Check that each certainty stands beside its phrase.",
+                f"phrases: {len(texts)}, certainties: {len(certainties)}; a missing certainty is read as Normal, one "
+                "without a phrase is dropped. Check that each stands beside its phrase.",
                 name,
                 outcome="repaired",
             )

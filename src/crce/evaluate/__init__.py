@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 
 if TYPE_CHECKING:
-    from crce.evaluate.draw import Picture, draw
+    from crce.evaluate.drawing import draw
     from crce.evaluate.evaluation import Drawn, Report, evaluate
     from crce.evaluate.judges import Judge, load_judge
+    from crce.evaluate.pictures import Picture
 
 __all__ = ["Drawn", "Judge", "Picture", "Report", "draw", "evaluate", "load_judge"]
 
@@ -17,9 +18,9 @@ __all__ = ["Drawn", "Judge", "Picture", "Report", "draw", "evaluate", "load_judg
 _HOME = {
     "Drawn": "evaluation",
     "Judge": "judges",
-    "Picture": "draw",
+    "Picture": "pictures",
     "Report": "evaluation",
-    "draw": "draw",
+    "draw": "drawing",
     "evaluate": "evaluation",
     "load_judge": "judges",
 }

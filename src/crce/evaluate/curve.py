@@ -64,8 +64,8 @@ def _points(values: NDArray[np.float64], first: float, last: float, top: float) 
 
 
 def _round_up(value: float) -> float:
-    """The next of 1, 2, 2.5, 5, 10 times a power of ten."""
+    """The next round number, for the label of an axis."""
     if value <= 0:
         return 1.0
     power = 10 ** math.floor(math.log10(value))
-    return next(k * power for k in (1, 2, 2.5, 5, 10) if value <= k * power * (1 + 1e-9))
+    return next(k * power for k in (1, 1.5, 2, 3, 4, 5, 6, 8, 10) if value <= k * power * (1 + 1e-9))

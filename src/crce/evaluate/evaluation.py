@@ -15,7 +15,7 @@ from crce.backbones import load_backbone
 from crce.errors import ConfigError, RunError
 from crce.evaluate import draw, load_judge
 from crce.evaluate.groups import Group, make_groups
-from crce.evaluate.pictures import write_strips
+from crce.evaluate.pictures import Picture, is_blank, write_strips
 from crce.evaluate.report import render
 from crce.evaluate.scores import ScoredGroup, score_group, summarise_groups
 from crce.evaluate.verdict import make_verdict
@@ -25,12 +25,13 @@ from crce.training import Erasure, apply_adapter
 
 if TYPE_CHECKING:
     from crce.backbones import UNetBackbone
-    from crce.evaluate.draw import Picture
     from crce.evaluate.judges import Judge
 
 log = logging.getLogger(__name__)
 
-BASE_CACHE_KEY = ("model", "revision", "text", "seed", "steps", "guidance")
+BaseCache = MutableMapping[tuple[Any, ...], Picture]
+"""Base pictures by (model, revision, text, seed, steps, guidance)."""
+
 JUDGE_BATCH = 64
 
 
@@ -82,12 +83,12 @@ def evaluate(
     guidance: float = 4.0,
     judge: str | Judge = "auto",
     phrases_per_group: int = 10,
-    batch: int = 16,
+    batch: int = 0,
     device: str = "auto",
     dtype: str | None = None,
     on_event: Callable[[Drawn], None] | None = None,
     backbone: UNetBackbone | None = None,
-    base_cache: MutableMapping[tuple[Any, ...], Picture] | None = None,
+    base_cache: BaseCache | None = None,
 ) -> Report:
     """Measure what an erasure erased and what it kept; write report.json, report.html and images/ into its folder.
 
@@ -101,12 +102,12 @@ def evaluate(
         guidance: classifier-free guidance scale.
         judge: a judge or its name; "auto" takes the one that knows the model, or none for a model without one.
         phrases_per_group: most phrases drawn from each list of the concept set.
-        batch: pictures drawn at once.
+        batch: pictures drawn at once; 0 picks by the size of the model's latents.
         device: where to draw, unless `backbone` is given.
         dtype: in which numbers, likewise; None takes those of the training.
         on_event: is told of every drawn batch.
         backbone: the run's base model, already loaded: spares loading it again for every run. Returned unchanged.
-        base_cache: base pictures by `BASE_CACHE_KEY`, read and filled: spares drawing them again for every run.
+        base_cache: base pictures drawn before, read and filled: spares drawing them again for every run.
 
     Raises:
         ConfigError: a number is out of range, or there is no such judge.
@@ -114,7 +115,7 @@ def evaluate(
         RunError: not a run folder, an unfinished run, a base model that has changed, or no room for the report.
     """
     counts = {"images_per_prompt": images_per_prompt, "steps": steps, "phrases_per_group": phrases_per_group}
-    for name, value in {**counts, "batch": batch}.items():
+    for name, value in counts.items():
         if value < 1:
             raise ConfigError(f"{name} is {value}. Use 1 or more.")
     started = time.perf_counter()
@@ -177,39 +178,35 @@ def evaluate(
     return report
 
 
+@dataclass
 class _Sketcher:
-    """Draws prompts in batches, tells how far it is, and takes from a cache what was drawn before."""
+    """Draws prompts, tells how far it is, and takes from a cache what was drawn before."""
 
-    def __init__(
-        self,
-        backbone: UNetBackbone,
-        seeds: list[int],
-        steps: int,
-        guidance: float,
-        batch: int,
-        total: int,
-        on_event: Callable[[Drawn], None] | None,
-    ) -> None:
-        self.backbone, self.seeds, self.steps, self.guidance, self.batch = backbone, seeds, steps, guidance, batch
-        self.done, self.total, self.on_event = 0, total, on_event
+    backbone: UNetBackbone
+    seeds: list[int]
+    steps: int
+    guidance: float
+    batch: int
+    total: int
+    on_event: Callable[[Drawn], None] | None
+    done: int = 0
 
-    def sketch(self, texts: Sequence[str], cache: MutableMapping[tuple[Any, ...], Picture]) -> list[list[Picture]]:
+    def sketch(self, texts: Sequence[str], cache: BaseCache) -> list[list[Picture]]:
         """Pictures for each text, one per seed."""
         wanted = list(dict.fromkeys((text, seed) for text in texts for seed in self.seeds))
         missing = [pair for pair in wanted if self._key(*pair) not in cache]
         self._tell(len(wanted) - len(missing))
-        for start in range(0, len(missing), self.batch):
-            pairs = missing[start : start + self.batch]
-            pictures = draw(
-                self.backbone,
-                [text for text, _ in pairs],
-                [seed for _, seed in pairs],
-                steps=self.steps,
-                guidance=self.guidance,
-                batch=self.batch,
-            )
-            cache.update(zip((self._key(*pair) for pair in pairs), pictures, strict=True))
-            self._tell(len(pairs))
+        pictures = draw(
+            self.backbone,
+            [text for text, _ in missing],
+            [seed for _, seed in missing],
+            steps=self.steps,
+            guidance=self.guidance,
+            batch=self.batch,
+            on_drawn=self._tell,
+        )
+        drawn = (None if picture is None or is_blank(picture) else picture for picture in pictures)
+        cache.update(zip((self._key(*pair) for pair in missing), drawn, strict=True))
         return [[cache[self._key(text, seed)] for seed in self.seeds] for text in texts]
 
     def _key(self, text: str, seed: int) -> tuple[Any, ...]:

@@ -37,7 +37,7 @@ class Prompt:
 
     Attributes:
         text: the phrase, used as the whole prompt.
-        certainty: its certainty in the concept set; None for unrelated phrases.
+        certainty: its certainty in the concept set; None for the target and unrelated phrases.
         expected: the judge's class that counts as recognised; None when the judge can't score this prompt.
         left_out: why the judge can't score it; None when it can.
     """
@@ -84,19 +84,18 @@ def make_groups(concepts: ConceptSet, judge: Judge | None, limit: int = 10) -> l
     """
     target_class = judge.class_of(concepts.target) if judge else None
     relatives = {
-        "target": (Related(concepts.target),),
         "coref": concepts.train_corefs,
         "coref_held_out": concepts.held_out_corefs,
         "retain": concepts.train_retains,
         "retain_held_out": concepts.held_out_retains,
     }
-    groups = []
+    groups = [Group("target", (_erased_prompt(concepts.target, None, concepts.target, target_class, judge),), 1)]
     for name, related in relatives.items():
         picked = spread(related, limit)
         if name in ERASING:
-            prompts = [_erased_prompt(r, concepts.target, target_class, judge) for r in picked]
+            prompts = [_erased_prompt(r.text, r.certainty, concepts.target, target_class, judge) for r in picked]
         else:
-            prompts = [_kept_prompt(r, concepts.target, target_class, judge) for r in picked]
+            prompts = [_kept_prompt(r, target_class, judge) for r in picked]
         groups.append(Group(name, tuple(prompts), len(related)))
     unrelated = _unrelated(concepts, judge)
     return [*groups, Group("unrelated", unrelated, len(unrelated))]
@@ -109,13 +108,14 @@ def spread(items: Sequence[T], count: int) -> list[T]:
     return [items[i * len(items) // count] for i in range(count)]
 
 
-def _erased_prompt(related: Related, target: str, target_class: str | None, judge: Judge | None) -> Prompt:
-    if target_class:
-        return Prompt(related.text, related.certainty, target_class)
-    return Prompt(related.text, related.certainty, left_out=_no_class(target, judge))
+def _erased_prompt(
+    text: str, certainty: float | None, target: str, target_class: str | None, judge: Judge | None
+) -> Prompt:
+    left_out = None if target_class else _no_class(target, judge)
+    return Prompt(text, certainty, target_class, left_out)
 
 
-def _kept_prompt(related: Related, target: str, target_class: str | None, judge: Judge | None) -> Prompt:
+def _kept_prompt(related: Related, target_class: str | None, judge: Judge | None) -> Prompt:
     own_class = judge.class_of(related.text) if judge else None
     if own_class is None:
         return Prompt(related.text, related.certainty, left_out=_no_class(related.text, judge))

@@ -120,7 +120,7 @@ def summarise(
         samples.append(drawn)
     missing = [name for name in names if measures[name].value is None]
     if missing:
-        return {**measures, "H": Measure(None, None, None, 0, f"needs all three, and {', '.join(missing)} is missing")}
+        return {**measures, "H": Measure(None, None, None, 0, f"it takes all three; missing: {', '.join(missing)}")}
     value = float(harmonic_mean(np.array([[measures[name].value] for name in names], dtype=float))[0])
     n = sum(m.n for m in measures.values())
     return {**measures, "H": _with_interval(value, harmonic_mean(np.stack(samples)), n)}

@@ -6,16 +6,16 @@ import base64
 import io
 import re
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from PIL import Image
 
 from crce.files import write_atomic
 
 
-if TYPE_CHECKING:
-    from crce.evaluate.draw import Picture
+Picture = Image.Image | None
+"""A drawn picture; None where it failed to be drawn."""
 
 PAGE_SIZE = 192  # pixels of the longer side in the page
 GAP = 2
@@ -41,12 +41,16 @@ def write_strips(
     names = []
     for i, ((group, text), above, below) in enumerate(zip(prompts, base, erased, strict=True)):
         names.append(f"{i:02d}-{group}-{_slug(text)}.webp")
-        strip = _strip(above, below)
-        write_atomic(folder / names[-1], lambda path, strip=strip: strip.save(path, format="WEBP", quality=92))  # type: ignore[misc]
+        write_atomic(folder / names[-1], partial(_strip(above, below).save, format="WEBP", quality=92))
     for path in folder.glob("*.webp"):
         if path.name not in names:
             path.unlink()
     return names
+
+
+def is_blank(image: Image.Image) -> bool:
+    """Whether every pixel is the same: what not-a-number latents and safety filters leave, and no model draws."""
+    return image.convert("RGB").getcolors(1) is not None
 
 
 def data_uri(image: Image.Image) -> str:
@@ -54,7 +58,8 @@ def data_uri(image: Image.Image) -> str:
     small = image.convert("RGB")
     small.thumbnail((PAGE_SIZE, PAGE_SIZE), Image.Resampling.LANCZOS)
     buffer = io.BytesIO()
-    small.save(buffer, format="WEBP", quality=90)
+    # Pixels of a picture that is shown enlarged must stay clean.
+    small.save(buffer, format="WEBP", quality=92 if max(small.size) < PAGE_SIZE else 75)
     return "data:image/webp;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")
 
 

@@ -6,22 +6,21 @@ import re
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from crce.concepts import ConceptSet, certainty_word
 from crce.evaluate.curve import draw_curve
 from crce.evaluate.groups import ERASING
-from crce.evaluate.pictures import data_uri
+from crce.evaluate.pictures import Picture, data_uri
 from crce.evaluate.verdict import percent
 
 
-if TYPE_CHECKING:
-    from crce.evaluate.draw import Picture
-
 PAIRS = 4  # pairs shown per prompt
-PICTURES = 400  # most pictures in a page: with many prompts fewer pairs of each are shown
+PICTURES = 320  # most pictures in a page: with many prompts fewer pairs of each are shown
+
+EVALUATE_FLAGS = ("images_per_prompt", "seed", "steps", "guidance")
 
 HEADLINES = {
     "erased": ("Erased", "the target"),
@@ -68,7 +67,7 @@ def render(
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    groups = [_group(name, group) for name, group in data["groups"].items() if group["prompts"]]
+    groups = [_group(name, data) for name, group in data["groups"].items() if group["prompts"]]
     cards = [card for group in groups for card in group["cards"]]
     pairs = max(1, min(PAIRS, PICTURES // (2 * max(1, len(cards)))))
     for card, before, after in zip(cards, base, erased, strict=True):
@@ -79,6 +78,7 @@ def render(
         subtitle=_subtitle(info),
         headlines=[_headline(name, measure) for name, measure in data["summary"].items()],
         groups=groups,
+        pairs=pairs,
         left_out=[(group["title"], card) for group in groups for card in group["cards"] if card["left_out"]],
         curve=draw_curve(trace),
         sides=[("Corefs", concepts.corefs), ("Retains", concepts.retains)],
@@ -90,27 +90,30 @@ def render(
     )
 
 
-def _group(name: str, group: Mapping[str, Any]) -> dict[str, Any]:
+def _group(name: str, data: Mapping[str, Any]) -> dict[str, Any]:
+    group = data["groups"][name]
     title, note = GROUPS[name]
-    erasing = name in ERASING
+    # What counts as bad is the verdict's to say: one picture more or less does not.
+    bad = {change["text"] for change in data["leaks"] + data["broken"] if change["group"] == name}
+    if name == "target" and data["points"][0]["tone"] == "bad":
+        bad.add(data["target"])
     return {
         "title": title,
         "note": note,
         "score": None if group["value"] is None else f"{percent(group['value'])} {group['measures']}",
         "interval": _interval(group),
         "undrawn": group["available"] - len(group["prompts"]),
-        "cards": [_card(prompt, erasing) for prompt in group["prompts"]],
+        "cards": [_card(prompt, name in ERASING, prompt["text"] in bad) for prompt in group["prompts"]],
     }
 
 
-def _card(prompt: Mapping[str, Any], erasing: bool) -> dict[str, Any]:
+def _card(prompt: Mapping[str, Any], erasing: bool, bad: bool) -> dict[str, Any]:
     scored = prompt["left_out"] is None
-    lost = scored and (prompt["erased"] > 0 if erasing else prompt["erased"] < prompt["base"])
     return {
         **prompt,
         "erasing": erasing,
         "certainty": None if prompt["certainty"] is None else certainty_word(prompt["certainty"]),
-        "mark": None if not scored else "bad" if lost else "good",
+        "mark": None if not scored else "bad" if bad else "good",
         "count": f"{prompt['base']} → {prompt['erased']} of {prompt['n']}" if scored else "left out",
     }
 
@@ -155,7 +158,6 @@ def _subtitle(info: Mapping[str, Any]) -> str:
 
 def _facts(data: Mapping[str, Any], info: Mapping[str, Any]) -> dict[str, str]:
     judge = data["judge"]
-    seconds = {**info.get("seconds", {}), **{f"report: {k}": v for k, v in data["seconds"].items()}}
     facts = {
         "Model": f"{data['model']} ({data['revision'] or 'revision unknown'})",
         "Judge": f"{judge['name']} {judge['version']}, {judge['classes']} classes, weights {judge['hash']}"
@@ -164,26 +166,31 @@ def _facts(data: Mapping[str, Any], info: Mapping[str, Any]) -> dict[str, str]:
         "Drawn": ", ".join(f"{k.replace('_', ' ')} {_plain(v)}" for k, v in data["settings"].items()),
         "Device": info.get("device"),
         "Peak memory": f"{info['peak_memory_mb']:.0f} MB" if info.get("peak_memory_mb") else None,
-        "Seconds": ", ".join(f"{k} {v:.1f}" for k, v in seconds.items()),
+        "Seconds of the run": _seconds(info.get("seconds", {})),
+        "Seconds of this report": _seconds(data["seconds"]),
         "Started": info.get("started"),
         "Versions": ", ".join(f"{k} {v}" for k, v in {"crce": info.get("crce"), **info.get("versions", {})}.items()),
     }
     return {name: str(value) for name, value in facts.items() if value}
 
 
-def _commands(data: Mapping[str, Any], info: Mapping[str, Any]) -> list[str]:
-    """Commands that repeat the run and its report, with every setting spelled out."""
-    erase = ["crce", "erase", "concepts.yaml", "--model", str(info["model"])]
+def _seconds(seconds: Mapping[str, float]) -> str:
+    return ", ".join(f"{name} {value:.1f}" for name, value in seconds.items())
+
+
+def _commands(data: Mapping[str, Any], info: Mapping[str, Any]) -> list[list[str]]:
+    """Commands that repeat the run and its report with every setting spelled out, each flag with its value."""
+    erase = [("crce", "erase"), ("concepts.yaml",), ("--model", str(info["model"]))]
     if re.fullmatch("[0-9a-f]{40}", str(data["revision"])):  # a Hub commit; local files are pinned by a hash
-        erase += ["--revision", data["revision"]]
+        erase.append(("--revision", data["revision"]))
     for name, value in info["config"].items():
         flag = name.replace("_", "-")
         if isinstance(value, bool):
-            erase.append(f"--{flag}" if value else f"--no-{flag}")
+            erase.append((f"--{flag}" if value else f"--no-{flag}",))
         elif value is not None:
-            erase += [f"--{flag}", str(value)]
-    erase += ["--no-eval", "--out", "again"]
-    evaluate = ["crce", "evaluate", "again"]
-    for name in ("images_per_prompt", "seed", "steps", "guidance"):
-        evaluate += [f"--{name.replace('_', '-')}", str(data["settings"][name])]
-    return [shlex.join(erase), shlex.join(evaluate)]
+            erase.append((f"--{flag}", str(value)))
+    erase += [("--no-eval",), ("--out", "again")]
+    settings = [(f"--{name.replace('_', '-')}", str(data["settings"][name])) for name in EVALUATE_FLAGS]
+    return [
+        [shlex.join(words) for words in command] for command in (erase, [("crce", "evaluate", "again"), *settings])
+    ]

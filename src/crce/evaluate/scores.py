@@ -150,5 +150,6 @@ def _score(prompt: Prompt, base_words: Words, erased_words: Words, erasing: bool
         left_out = "the base model failed to draw it"
     elif not recognition.drawable:
         seen, n = int(recognition.base.sum()), recognition.base.size
-        left_out = f'the base model draws it as "{prompt.expected}" in only {seen} of {n} pictures'
+        often = f"in only {seen} of {n} pictures" if seen else f"in none of {n} pictures"
+        left_out = f'the base model draws it as "{prompt.expected}" {often}'
     return ScoredPrompt(prompt, base_words, erased_words, recognition, left_out)

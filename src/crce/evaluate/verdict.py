@@ -68,7 +68,7 @@ class Verdict:
 
     @property
     def text(self) -> str:
-        return " ".join(f"{p.label}: {p.text}" for p in self.points)
+        return "\n".join(f"{p.label}: {p.text}" for p in self.points)
 
 
 def percent(share: float) -> str:
@@ -163,13 +163,13 @@ def _advice(
     if weak:
         advice.append(f"Train longer (--steps, {_now(config, 'steps')}).")
     if trained_leaks:
-        advice.append(f"Raise --alpha ({_now(config, 'alpha')}): names that were trained on leak.")
+        advice.append(f"Raise --alpha ({_now(config, 'alpha')}): corefs it was trained on leak.")
     if unseen_leaks:
         advice.append(f"Add {_list(unseen_leaks, plain=True)} to the corefs.")
     trained_breaks = [c for c in broken if c.group == "retain"]
     unseen_breaks = [c for c in broken if c.group != "retain"]
     if trained_breaks:
-        advice.append(f"Raise --beta ({_now(config, 'beta')}): phrases that were trained to stay dropped.")
+        advice.append(f"Raise --beta ({_now(config, 'beta')}): retains it was trained on dropped.")
     if unseen_breaks:
         advice.append(f"Add {_list(unseen_breaks, plain=True)} to the retains.")
     return advice

@@ -91,7 +91,7 @@ class LoRA:
         return {"adapter": "lora", "lora_adapter_metadata": json.dumps(config), "format": "pt"}
 
     def close(self) -> None:
-        self._network.delete_adapters(NAME)
+        self._network.unload_lora()
         self._network.requires_grad_(False)
 
 

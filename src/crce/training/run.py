@@ -9,9 +9,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import platform
+import signal
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -183,14 +186,15 @@ def _train(
         earlier, clock = info["seconds"]["train"], time.perf_counter()
         status = "interrupted"
         try:
-            for event in _steps(folder, trainer, config):
-                if on_event:
-                    on_event(event)
+            with _stop_between_steps() as stopped:
+                for event in _steps(folder, trainer, config, stopped):
+                    if on_event:
+                        on_event(event)
+                if trainer.step_count < config.steps:
+                    save_checkpoint(folder, trainer)
+                    raise Interrupted(folder, trainer.step_count)
             _write_adapter(folder, trainer, concepts, info)
             status = "finished"
-        except KeyboardInterrupt as stop:
-            save_checkpoint(folder, trainer)
-            raise Interrupted(folder, trainer.step_count) from stop
         finally:
             seconds = earlier + time.perf_counter() - clock
             info["seconds"]["train"] = round(seconds, 3)
@@ -205,10 +209,30 @@ def _train(
     return Erasure(folder, concepts, config, info)
 
 
-def _steps(folder: Path, trainer: Trainer, config: ErasureConfig) -> Iterator[Event]:
+@contextlib.contextmanager
+def _stop_between_steps() -> Iterator[threading.Event]:
+    """Inside, Ctrl-C sets the event instead of breaking into a step; a second Ctrl-C stops at once."""
+    stopped = threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield stopped  # signals reach the main thread only
+        return
+    before = signal.getsignal(signal.SIGINT)
+
+    def on_interrupt(*_: Any) -> None:
+        stopped.set()
+        signal.signal(signal.SIGINT, before)
+
+    signal.signal(signal.SIGINT, on_interrupt)
+    try:
+        yield stopped
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def _steps(folder: Path, trainer: Trainer, config: ErasureConfig, stopped: threading.Event) -> Iterator[Event]:
     yield Started(config.steps, trainer.step_count, folder)
     with _open_metrics(folder / "metrics.jsonl", trainer.step_count) as metrics:
-        while trainer.step_count < config.steps:
+        while trainer.step_count < config.steps and not stopped.is_set():
             clock = time.perf_counter()
             result = trainer.step()
             step = Step(trainer.step_count, result.loss, result.terms, result.timestep, time.perf_counter() - clock)

@@ -1,0 +1,89 @@
+"""ESD alone and ESD with CRCE on the bundled model, at the same layers, rate, steps and seeds.
+
+    python benchmarks/erasure/foundation.py
+
+writes foundation.json beside this file: a row for each method, concept and seed, and the means over concepts. Rows
+already there are kept, so a run that was stopped goes on where it was; delete the file to measure anew.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from crce.backbones import load_backbone
+from crce.concepts import find_concepts
+from crce.evaluate import evaluate
+from crce.files import write_json
+from crce.training import erase, load_config
+
+
+CONCEPTS = ("cat", "dog", "car", "airplane", "bird", "apple", "ship", "horse", "frog", "santa claus")
+NUMBERS = ("erased", "coref_erased", "kept", "H")
+
+
+def measure(concept: str, crce: bool, seed: int, backbone: Any, cache: dict, images: int) -> dict[str, Any]:
+    """Erase one concept and score it; the run itself is thrown away."""
+    config = load_config("demo", {"crce": crce, "seed": seed})
+    with tempfile.TemporaryDirectory() as folder:
+        run = erase(find_concepts(concept), config=config, backbone=backbone, out=Path(folder) / "run")
+        report = evaluate(run, images_per_prompt=images, backbone=backbone, base_cache=cache, batch=32)
+    row = {"method": config.method, "crce": crce, "concept": concept, "seed": seed}
+    row |= {name: report.summary[name]["value"] for name in NUMBERS}
+    row["seconds"] = run.info["seconds"]["train"]
+    groups = report.data["groups"]
+    row["groups"] = {
+        name: {key: group[key] for key in ("measures", "value", "n", "left_out")} for name, group in groups.items()
+    }
+    row["settings"] = report.data["settings"]
+    return row
+
+
+def means(rows: list[dict[str, Any]]) -> dict[str, dict[str, float]]:
+    """Means over concepts; a number that could not be measured is left out and counted."""
+    table: dict[str, dict[str, float]] = {}
+    for name, crce in (("esd", False), ("esd+crce", True)):
+        part = [row for row in rows if row["crce"] == crce]
+        if not part:
+            continue
+        table[name] = {"rows": len(part)}
+        for number in NUMBERS:
+            values = [row[number] for row in part if row[number] is not None]
+            table[name][number] = round(statistics.fmean(values), 4) if values else float("nan")
+            table[name][f"{number}_unmeasured"] = len(part) - len(values)
+    return table
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--concepts", nargs="+", default=list(CONCEPTS))
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0])
+    parser.add_argument("--images", type=int, default=6, help="pictures per prompt")
+    parser.add_argument("--out", type=Path, default=Path(__file__).with_suffix(".json"))
+    args = parser.parse_args()
+    rows: list[dict[str, Any]] = json.loads(args.out.read_text())["rows"] if args.out.exists() else []
+    done = {(row["crce"], row["concept"], row["seed"]) for row in rows}
+    backbone = load_backbone("demo", device="cpu")
+    for concept in args.concepts:
+        cache: dict = {}
+        for seed in args.seeds:
+            for crce in (False, True):
+                if (crce, concept, seed) in done:
+                    continue
+                rows.append(measure(concept, crce, seed, backbone, cache, args.images))
+                config = load_config("demo").model_dump()
+                result = {"rows": rows, "means": means(rows), "config": config, "model": backbone.revision}
+                write_json(args.out, result | {"threads": torch.get_num_threads()})
+                shown = " ".join(f"{name} {rows[-1][name]}" for name in (*NUMBERS, "seconds"))
+                print(f"{concept:12} crce={crce!s:5} seed={seed} {shown}", flush=True)
+    print(json.dumps(means(rows), indent=2))
+
+
+if __name__ == "__main__":
+    main()

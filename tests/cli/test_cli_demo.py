@@ -1,0 +1,73 @@
+"""The whole way on the bundled model: erase, measure, report, draw."""
+
+from __future__ import annotations
+
+import inspect
+import json
+
+import pytest
+
+
+@pytest.fixture(scope="module")
+def erased(crce, tmp_path_factory):
+    """A short erasure of "cat" from the bundled model, with its report."""
+    folder = tmp_path_factory.mktemp("demo") / "run"
+    result = crce("erase", "cat", "--steps", 3, "--images-per-prompt", 1, "--out", folder)
+    assert result.code == 0, result.err
+    return folder, result
+
+
+def test_erase_ends_in_a_report_with_the_headline_numbers(erased):
+    folder, result = erased
+    report = json.loads((folder / "report.json").read_text())
+    assert f"report   {folder / 'report.html'}" in result.out
+    assert report["verdict"] in result.out
+    for name in ("erased (target)", "erased (held-out corefs)", "kept (held-out retains)", "harmonic mean H"):
+        assert name in result.out
+    assert (folder / "report.html").stat().st_size > 10_000
+
+
+def test_bundled_model_takes_the_demo_recipe(erased):
+    from crce.training import load_config
+
+    folder, _ = erased
+    assert json.loads((folder / "run.json").read_text())["config"] == load_config("demo", {"steps": 3}).model_dump()
+
+
+def test_nothing_of_the_libraries_reaches_the_terminal(erased):
+    _, result = erased
+    for line in result.err.splitlines():
+        assert line.startswith(("run ", "erasing ", "drawing and judging ")), line
+
+
+def test_evaluate_measures_the_run_again(crce, erased):
+    folder, _ = erased
+    result = crce("evaluate", folder, "--images-per-prompt", 1, "--steps", 2, "--seed", 7)
+    assert result.code == 0, result.err
+    settings = json.loads((folder / "report.json").read_text())["settings"]
+    assert (settings["seed"], settings["steps"], settings["images_per_prompt"]) == (7, 2, 1)
+
+
+def test_unknown_judge(crce, erased):
+    folder, _ = erased
+    result = crce("evaluate", folder, "--judge", "nobody")
+    assert result.code == 2
+    assert "nobody" in result.err
+    assert "emoji" in result.err
+
+
+def test_defaults_are_those_of_the_function():
+    from crce.cli.evaluate import evaluate as verb
+    from crce.evaluate import evaluate
+
+    defaults = {name: p.default for name, p in inspect.signature(evaluate).parameters.items()}
+    for name, parameter in inspect.signature(verb).parameters.items():
+        if name != "run":
+            assert parameter.default == defaults[name], name
+
+
+def test_generate_draws_from_the_bundled_model(crce, tmp_path):
+    result = crce("generate", "a kitten", "--n", 8, "--steps", 2, "--out", tmp_path)
+    assert result.code == 0, result.err
+    assert len(list(tmp_path.glob("a-kitten-*.png"))) == 8
+    assert (tmp_path / "sheet.png").is_file()

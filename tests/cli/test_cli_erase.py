@@ -1,0 +1,116 @@
+"""`crce erase` on a tiny pipeline of the real classes: recipes, flags, folders, interruption."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+
+SMALL = ["--pool", "2", "--device", "cpu", "--no-eval"]
+
+
+@pytest.fixture(scope="module")
+def finished(crce, tiny_folder, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("erase") / "run"
+    result = crce("erase", "cat", "--model", tiny_folder, "--steps", 3, "--out", folder, *SMALL)
+    assert result.code == 0, result.err
+    return folder, result
+
+
+def test_run_folder_is_complete_and_named(finished):
+    folder, result = finished
+    info = json.loads((folder / "run.json").read_text())
+    assert info["status"] == "finished"
+    assert info["steps_done"] == 3
+    assert len((folder / "metrics.jsonl").read_text().splitlines()) == 3
+    assert f"weights  {folder / 'adapter.safetensors'}" in result.out
+    assert f"crce generate cat --run {folder}" in result.out
+
+
+def test_progress_tells_every_term_where_there_is_no_terminal(finished):
+    _, result = finished
+    last = result.err.strip().splitlines()[-1]
+    assert "3/3" in last
+    for term in ("loss", "target", "coref", "retain"):
+        assert term in last
+
+
+def test_recipe_of_another_model_is_sd15(finished):
+    from crce.training import load_config
+
+    folder, _ = finished
+    config = json.loads((folder / "run.json").read_text())["config"]
+    assert config == load_config("sd15", {"steps": 3, "pool": 2}).model_dump()
+
+
+def test_flags_win_over_the_recipe(crce, tiny_folder, tmp_path):
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text("steps: 40\nrank: 2\ncrce: true\npool: 2\n")
+    command = ["erase", "cat", "--model", tiny_folder, "--config", recipe, "--out", tmp_path / "run"]
+    result = crce(*command, "--steps", 2, "--no-crce", "--no-eval", "--device", "cpu")
+    assert result.code == 0, result.err
+    config = json.loads((tmp_path / "run" / "run.json").read_text())["config"]
+    assert (config["steps"], config["rank"], config["crce"]) == (2, 2, False)
+    assert json.loads((tmp_path / "run" / "metrics.jsonl").read_text().splitlines()[0])["coref"] == 0
+
+
+def test_a_run_is_never_overwritten(crce, tiny_folder, finished, tmp_path, monkeypatch):
+    folder, _ = finished
+    before = (folder / "adapter.safetensors").read_bytes()
+    result = crce("erase", "cat", "--model", tiny_folder, "--steps", 1, "--out", folder, *SMALL)
+    assert result.code == 2
+    assert str(folder) in result.err
+    assert (folder / "adapter.safetensors").read_bytes() == before
+
+    monkeypatch.chdir(tmp_path)
+    for _ in range(2):
+        assert crce("erase", "cat", "--model", tiny_folder, "--steps", 1, *SMALL).code == 0
+    assert sorted(path.name for path in (tmp_path / "runs").iterdir()) == ["cat-1", "cat-2"]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="sends SIGINT")
+def test_interrupted_run_says_how_to_resume_and_resumes(crce, start, tiny_folder, tmp_path):
+    folder = tmp_path / "run"
+    command = ["erase", "cat", "--model", tiny_folder, "--steps", 40, "--out", folder, *SMALL]
+    with subprocess.Popen([*start, *map(str, command)], stderr=subprocess.PIPE, text=True) as process:
+        metrics = folder / "metrics.jsonl"
+        while process.poll() is None and not (metrics.exists() and metrics.read_text().count("\n") >= 3):
+            time.sleep(0.01)
+        process.send_signal(signal.SIGINT)
+        errors = process.communicate(timeout=60)[1]
+    assert process.returncode == 130, errors
+    assert f"crce erase --resume {folder}" in errors
+    assert "Traceback" not in errors
+    assert json.loads((folder / "run.json").read_text())["status"] == "interrupted"
+
+    result = crce("erase", "--resume", folder, "--no-eval", "--device", "cpu")
+    assert result.code == 0, result.err
+    assert json.loads((folder / "run.json").read_text())["status"] == "finished"
+    assert [json.loads(line)["step"] for line in metrics.read_text().splitlines()][-1] == 40
+
+
+def test_interrupted_evaluation_keeps_the_weights_and_says_what_to_run(crce, tiny_folder, tmp_path, monkeypatch):
+    def stop(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("crce.cli.erase.measure", stop)
+    folder = tmp_path / "run"
+    small = [option for option in SMALL if option != "--no-eval"]
+    result = crce("erase", "cat", "--model", tiny_folder, "--steps", 1, "--out", folder, *small)
+    assert result.code == 130
+    assert f"crce evaluate {folder}" in result.err
+    assert (folder / "adapter.safetensors").is_file()
+
+
+def test_folder_that_cannot_be_written(crce, tiny_folder, tmp_path):
+    (tmp_path / "file").write_text("not a folder")
+    out = tmp_path / "file" / "run"
+    result = crce("erase", "cat", "--model", tiny_folder, "--steps", 1, "--out", out, *SMALL)
+    assert result.code == 2
+    assert str(out) in result.err
+    assert result.err.splitlines()[-1].startswith("error: Cannot write")

@@ -1,0 +1,127 @@
+"""Every error is one line on stderr, with an exit code that says whose it is."""
+
+from __future__ import annotations
+
+import errno
+import json
+
+import pytest
+
+
+# What is asked for, and words that the error holds.
+REFUSED: list[tuple[list[str], list[str]]] = [
+    (["eras", "cat"], ["eras", "erase", "crce --help"]),
+    (["erase", "cat", "--stps", "3"], ["--stps", "--steps", "crce erase --help"]),
+    (["erase", "cat", "--steps", "many"], ["--steps", "crce erase --help"]),
+    (
+        ["erase", "cat", "--layers", "everything", "--alpha", "-1"],
+        ["layers", "everything", "xattn", "alpha", "-1"],
+    ),
+    (["erase", "cat", "--config", "fast"], ["fast", "demo", "paper", "sd15"]),
+    (["erase", "cta"], ["cta", "cat"]),
+    (["erase", "kitten"], ["kitten", "cat"]),
+    (["erase", "missing.yaml"], ["missing.yaml"]),
+    (["erase"], ["crce ls", "--resume"]),
+    (["erase", "cat", "--resume", "runs/cat-1"], ["--resume"]),
+    (["erase", "--resume", "nowhere"], ["nowhere", "run.json"]),
+    (["erase", "--resume", "nowhere", "--rank", "4"], ["--resume", "settings"]),
+    (["erase", "cat", "--model", "./no-such-model", "--out", "out"], ["no-such-model", "demo"]),
+    (["erase", "cat", "--device", "abacus", "--out", "out"], ["abacus", "auto"]),
+    (["generate"], ["PROMPT", "crce generate --help"]),
+    (["generate", "a cat", "--n", "0"], ["--n", "crce generate --help"]),
+    (["generate", "a cat", "--model", "./no-such-model"], ["no-such-model"]),
+    (["generate", "a cat", "--run", "nowhere"], ["nowhere"]),
+    (["evaluate"], ["RUN", "crce evaluate --help"]),
+    (["evaluate", "nowhere"], ["nowhere", "run.json"]),
+    (["show", "cta"], ["cta", "cat"]),
+    (["ls", "--kind", "animal"], ["animal", "object", "character"]),
+]
+
+
+@pytest.mark.parametrize(("arguments", "words"), REFUSED, ids=[" ".join(arguments) for arguments, _ in REFUSED])
+def test_what_cannot_be_done_is_one_line_and_exit_code_2(crce, tmp_path, monkeypatch, arguments, words):
+    monkeypatch.chdir(tmp_path)
+    result = crce(*arguments)
+    assert result.code == 2
+    assert result.out == ""
+    assert result.err.startswith("error: ")
+    assert result.err.count("\n") == 1
+    for word in words:
+        assert word in result.err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_all_faults_of_a_concept_file_are_reported(crce, tmp_path):
+    path = tmp_path / "cat.yaml"
+    path.write_text("target: cat\nkind: beast\ncorefs:\n  - {text: kitty, certainty: Hihg}\nretians: [dog]\n")
+    result = crce("erase", path)
+    assert result.code == 2
+    for word in ("cat.yaml", "beast", "Hihg", "retians", "retains"):
+        assert word in result.err
+
+
+def test_all_faults_of_a_recipe_are_reported(crce, tmp_path):
+    path = tmp_path / "recipe.yaml"
+    path.write_text("stps: 3\nrank: 0\n")
+    result = crce("erase", "cat", "--config", path)
+    assert result.code == 2
+    for word in ("stps", "steps", "rank", "0"):
+        assert word in result.err
+
+
+def test_recipe_that_is_not_yaml(crce, tmp_path):
+    path = tmp_path / "recipe.yaml"
+    path.write_text("steps: [3")
+    result = crce("erase", "cat", "--config", path)
+    assert result.code == 2
+    assert result.err.count("\n") == 1
+    assert "recipe.yaml" in result.err
+
+
+def test_unfinished_run_is_not_evaluated(crce, tmp_path):
+    from crce.concepts import find_concepts, write_concepts
+    from crce.training import load_config
+
+    info = {"status": "interrupted", "config": load_config("demo").model_dump(), "model": "demo", "revision": None}
+    (tmp_path / "run.json").write_text(json.dumps(info))
+    write_concepts(tmp_path / "concepts.yaml", find_concepts("cat"))
+    result = crce("evaluate", tmp_path)
+    assert result.code == 2
+    assert f"crce erase --resume {tmp_path}" in result.err
+
+
+@pytest.mark.parametrize("position", [["--debug", "show", "cta"], ["show", "cta", "--debug"]], ids=["before", "after"])
+def test_debug_shows_the_traceback(crce, position):
+    result = crce(*position)
+    assert result.code == 2
+    assert result.err.startswith("Traceback")
+    assert "ConceptError" in result.err
+
+
+def test_unexpected_error_is_one_line_and_exit_code_1(crce, monkeypatch):
+    def no_space() -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("crce.cli.ls.atlas", no_space)
+    result = crce("ls")
+    assert result.code == 1
+    assert result.err.startswith("error: unexpected OSError")
+    assert "No space left on device" in result.err
+    assert "--debug" in result.err
+    assert result.err.count("\n") == 1
+    assert "no_space" in crce("ls", "--debug").err
+
+
+def test_warnings_are_lines_of_their_own(crce, monkeypatch):
+    import logging
+
+    from crce.concepts import atlas
+
+    def with_warning() -> dict:
+        logging.getLogger("crce.concepts").warning("look at %s", "this")
+        return atlas()
+
+    monkeypatch.setattr("crce.cli.ls.atlas", with_warning)
+    result = crce("ls")
+    assert result.code == 0
+    assert result.err == "warning: look at this\n"

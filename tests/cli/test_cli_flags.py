@@ -1,0 +1,64 @@
+"""Flags made from a pydantic model."""
+
+from __future__ import annotations
+
+import inspect
+from typing import Literal
+
+from pydantic import BaseModel, Field
+
+from crce.cli.erase import erase_command
+from crce.cli.flags import with_config_flags
+from crce.training import ErasureConfig, load_config, recipe_names
+
+
+class Settings(BaseModel):
+    size: int = Field(3, description="how large, in [0, 9]")
+    shape: Literal["round", "square"] = "round"
+    hollow: bool = True
+    scale: float | None = None
+
+
+def parameters(verb=lambda *, overrides: 0):
+    recipes = {"small": Settings(size=1), "large": Settings(size=9)}
+    return inspect.signature(with_config_flags(verb, Settings, recipes)).parameters
+
+
+def test_each_field_becomes_a_flag_with_its_type_and_choices():
+    found = parameters()
+    assert list(found) == ["size", "shape", "hollow", "scale"]
+    assert found["size"].annotation == int | None
+    assert found["shape"].annotation == str | None
+    assert found["shape"].default.metavar == "round|square"
+    assert found["hollow"].default.param_decls == ("--hollow/--no-hollow",)
+    assert found["scale"].annotation == float | None
+
+
+def test_help_says_what_each_recipe_sets():
+    found = parameters()
+    assert found["size"].default.help == "how large, in [0, 9] (small: 1, large: 9)"
+    assert found["shape"].default.help == "(default: round)"
+    assert found["scale"].default.help == ""
+
+
+def test_only_given_flags_are_passed_on():
+    seen = {}
+
+    def verb(*, name: str = "x", overrides: dict) -> int:
+        seen.update(overrides, name=name)
+        return 0
+
+    with_config_flags(verb, Settings, {})(name="y", size=0, shape=None, hollow=False, scale=None)
+    assert seen == {"name": "y", "size": 0, "hollow": False}
+
+
+def test_erase_has_a_flag_for_every_setting(crce, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "200")
+    shown = crce("erase", "--help").out
+    for name, field in ErasureConfig.model_fields.items():
+        assert name in inspect.signature(erase_command()).parameters
+        assert f"--{name.replace('_', '-')}" in shown
+        assert field.description
+    assert "--no-crce" in shown
+    assert "qk|kv|xattn" in shown
+    assert ", ".join(f"{name}: {load_config(name).steps}" for name in recipe_names()) in shown

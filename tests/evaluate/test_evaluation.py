@@ -1,0 +1,170 @@
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from crce.errors import ConfigError, RunError
+from crce.evaluate import Drawn, draw, evaluate
+from crce.training import erase, load_config
+
+
+GONE = {name: ["dog"] for name in ("cat", "kitty", "kitten", "feline")}
+
+
+def test_perfect_erasure(erasure, backbone, judge, model):
+    model.erased = GONE
+    report = evaluate(erasure, judge=judge, backbone=backbone, images_per_prompt=4)
+    assert {name: number["value"] for name, number in report.summary.items()} == {
+        "erased": 1,
+        "coref_erased": 1,
+        "kept": 1,
+        "H": 1,
+    }
+    assert report.summary["erased"] == {"value": 1.0, "low": 1.0, "high": 1.0, "n": 4}
+    assert report.verdict.startswith('Erased: "cat" is gone: 0 of 4')
+
+
+def test_failure_to_draw_is_never_a_success(erasure, backbone, judge, model):
+    model.erased = {name: [None] for name in ("cat", "kitten", "feline", "puppy", "vixen")}
+    summary = evaluate(erasure, judge=judge, backbone=backbone, images_per_prompt=4).summary
+    assert [summary[name]["value"] for name in ("erased", "coref_erased", "kept", "H")] == [0, 0, 0, 0]
+
+
+def test_blank_picture_is_a_failure(erasure, backbone, judge, model, monkeypatch):
+    def blank(*arguments, **settings):
+        pictures = model.draw(*arguments, **settings)
+        return pictures if model.is_base else [Image.new("RGB", (16, 16)) for _ in pictures]
+
+    monkeypatch.setattr("crce.evaluate.evaluation.draw", blank)
+    report = evaluate(erasure, judge=judge, backbone=backbone, images_per_prompt=2)
+    assert report.summary["erased"]["value"] == 0
+    assert report.data["failed"] == {"base": 0, "erased": 20}
+
+
+def test_report_json_holds_all_that_was_measured(erasure, backbone, judge, model):
+    model.erased = GONE | {"kitten": ["cat"], "puppy": ["ship"]}
+    model.base = {"vixen": ["fox", "dog", "dog", "dog"]}
+    report = evaluate(erasure, judge=judge, backbone=backbone, images_per_prompt=4)
+    data = json.loads(report.path_json.read_text(encoding="utf-8"))
+    assert data == report.data
+    assert data["judge"] == {"name": "colour", "version": "1", "hash": "00ff00ff00ff00ff", "classes": 5}
+    assert data["settings"]["seed"] == 1000
+    kitten, feline = data["groups"]["coref_held_out"]["prompts"]
+    assert (kitten["text"], kitten["class"], kitten["base"], kitten["erased"], kitten["n"]) == (
+        "kitten",
+        "cat",
+        4,
+        4,
+        4,
+    )
+    assert feline["words"] == {"base": ["cat"] * 4, "erased": ["dog"] * 4}
+    vixen = data["groups"]["retain_held_out"]["prompts"][1]
+    assert vixen["left_out"] == 'the base model draws it as "fox" in only 1 of 4 pictures'
+    assert data["groups"]["retain_held_out"]["left_out"] == 1
+    assert data["leaks"] == [{"text": "kitten", "group": "coref_held_out", "base": 4, "erased": 4, "n": 4}]
+    assert [change["text"] for change in data["broken"]] == ["puppy"]
+    assert data["summary"]["coref_erased"]["value"] == 0.5
+    for group in data["groups"].values():
+        for prompt in group["prompts"]:
+            assert (erasure.folder / prompt["image"]).is_file()
+
+
+def test_both_models_draw_the_same_seeds(erasure, backbone, judge, model):
+    evaluate(erasure, judge=judge, backbone=backbone, images_per_prompt=3, seed=7)
+    base = [call[1:] for call in model.calls if call[0]]
+    erased = [call[1:] for call in model.calls if not call[0]]
+    assert base == erased
+    assert [seed for text, seed in base if text == "puppy"] == [7, 8, 9]
+
+
+def test_real_pipeline_is_drawn_with_and_without_the_adapter(tiny_backbone, kitties, tmp_path):
+    config = load_config("paper", {"steps": 2, "learning_rate": 0.1, "ddim_steps": 4, "rank": 2, "layers": "xattn"})
+    erasure = erase(kitties, config=config, backbone=tiny_backbone, out=tmp_path / "run")
+    plain = draw(tiny_backbone, ["cat"], [3], steps=2)[0]
+    cache: dict = {}
+    report = evaluate(
+        erasure, backbone=tiny_backbone, images_per_prompt=1, seed=3, steps=2, guidance=4.0, base_cache=cache
+    )
+    base = cache[(tiny_backbone.model, tiny_backbone.revision, "cat", 3, 2, 4.0)]
+    assert np.array_equal(np.asarray(base), np.asarray(plain))
+    assert np.array_equal(np.asarray(draw(tiny_backbone, ["cat"], [3], steps=2)[0]), np.asarray(plain))
+    strip = np.asarray(
+        Image.open(report.folder / report.data["groups"]["target"]["prompts"][0]["image"]).convert("RGB")
+    )
+    height = plain.size[1]
+    assert np.abs(strip[:height].astype(int) - strip[-height:]).mean() > 1
+
+
+def test_progress_counts_up_to_its_total(erasure, backbone, judge, model):
+    events = []
+    evaluate(erasure, judge=judge, backbone=backbone, images_per_prompt=2, on_event=events.append)
+    assert events[-1] == Drawn(40, 40)
+    assert [event.done for event in events] == sorted(event.done for event in events)
+
+
+def test_base_cache_spares_drawing_the_base_again(erasure, backbone, judge, model):
+    model.erased = GONE
+    cache: dict = {}
+    first = evaluate(erasure, judge=judge, backbone=backbone, images_per_prompt=2, base_cache=cache)
+    assert len(cache) == 20
+    model.calls.clear()
+    events = []
+    second = evaluate(
+        erasure, judge=judge, backbone=backbone, images_per_prompt=2, base_cache=cache, on_event=events.append
+    )
+    assert not any(is_base for is_base, _, _ in model.calls)
+    assert second.data["groups"] == first.data["groups"]
+    assert events[-1] == Drawn(40, 40)
+
+
+def test_base_cache_is_not_mistaken_for_another_setting(erasure, backbone, judge, model):
+    cache: dict = {}
+    evaluate(erasure, judge=judge, backbone=backbone, images_per_prompt=1, base_cache=cache)
+    evaluate(erasure, judge=judge, backbone=backbone, images_per_prompt=1, base_cache=cache, steps=5)
+    assert len(cache) == 20
+
+
+def test_adapter_is_taken_off_even_when_drawing_breaks(erasure, backbone, judge, model, monkeypatch):
+    def broken(*arguments, **settings):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("crce.evaluate.evaluation.draw", broken)
+    with pytest.raises(KeyboardInterrupt):
+        evaluate(erasure, judge=judge, backbone=backbone)
+    assert model.closed
+
+
+def test_without_a_judge_there_are_no_numbers(erasure, backbone, model):
+    erasure.info["model"] = backbone.model = "somebody/some-model"
+    report = evaluate(erasure, backbone=backbone, images_per_prompt=1)
+    assert {number["value"] for number in report.summary.values()} == {None}
+    assert report.summary["erased"]["reason"] == "no judge scored it"
+    assert report.data["judge"] is None
+    assert report.verdict.startswith("Not scored")
+
+
+def test_model_that_has_changed_is_refused(erasure, backbone, judge, model):
+    backbone.revision = "unet-sha256:ffff"
+    with pytest.raises(RunError, match="unet-sha256:0011.*unet-sha256:ffff"):
+        evaluate(erasure, judge=judge, backbone=backbone)
+
+
+@pytest.mark.parametrize("name", ["images_per_prompt", "steps", "phrases_per_group"])
+def test_number_out_of_range_is_refused(erasure, backbone, judge, name):
+    with pytest.raises(ConfigError, match=f"{name} is 0. Use 1 or more"):
+        evaluate(erasure, judge=judge, backbone=backbone, **{name: 0})
+
+
+def test_folder_that_is_no_run_is_refused(tmp_path):
+    with pytest.raises(RunError, match="not a run folder"):
+        evaluate(tmp_path)
+
+
+def test_importing_the_package_does_not_import_torch():
+    code = "import sys, crce.evaluate; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0

@@ -1,0 +1,140 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from crce.evaluate.metrics import Recognition, harmonic_mean, measure, recognise, summarise
+
+
+def counts(base: int, erased: int, n: int = 6) -> Recognition:
+    """A prompt whose first `base` and `erased` of n pictures are recognised."""
+    return Recognition(np.arange(n) < base, np.arange(n) < erased)
+
+
+def test_erased_is_relative_to_the_base_model():
+    value, _ = measure([counts(4, 1), counts(6, 2)], erasing=True)
+    assert value.value == pytest.approx(1 - 3 / 10)
+    assert value.n == 12
+
+
+def test_kept_is_relative_to_the_base_model():
+    value, _ = measure([counts(4, 3), counts(6, 2)], erasing=False)
+    assert value.value == pytest.approx(5 / 10)
+
+
+@pytest.mark.parametrize(("erasing", "expected"), [(True, 0.0), (False, 1.0)])
+def test_more_recognised_than_before_is_clipped(erasing, expected):
+    value, _ = measure([counts(3, 6)], erasing=erasing)
+    assert (value.value, value.low, value.high) == (expected, expected, expected)
+
+
+def test_failed_picture_of_the_erased_model_counts_against_it():
+    base = ["cat", "cat", "cat", "cat"]
+    erased = [None, "dog", "dog", None]
+    assert recognise(base, erased, "cat", erasing=True).erased.tolist() == [True, False, False, True]
+    assert recognise(base, ["cat", None, "cat", None], "cat", erasing=False).erased.tolist() == [
+        True,
+        False,
+        True,
+        False,
+    ]
+
+
+def test_all_pictures_failed_is_no_success():
+    nothing = [None] * 4
+    gone, _ = measure([recognise(["cat"] * 4, nothing, "cat", erasing=True)], erasing=True)
+    kept, _ = measure([recognise(["dog"] * 4, nothing, "dog", erasing=False)], erasing=False)
+    assert gone.value == 0
+    assert kept.value == 0
+
+
+def test_failed_picture_of_the_base_model_is_left_out_with_its_pair():
+    recognition = recognise(["cat", None, "dog"], ["dog", "cat", "cat"], "cat", erasing=True)
+    assert recognition.base.tolist() == [True, False]
+    assert recognition.erased.tolist() == [False, True]
+
+
+@pytest.mark.parametrize(("base", "n", "drawable"), [(3, 6, True), (2, 6, False), (1, 1, True), (0, 0, False)])
+def test_drawable_in_at_least_half_of_the_pictures(base, n, drawable):
+    assert counts(base, 0, n).drawable is drawable
+
+
+def test_undrawable_prompts_change_no_number():
+    drawable = [counts(6, 1), counts(5, 0)]
+    with_more, _ = measure([*drawable, counts(2, 2), counts(0, 6)], erasing=True)
+    without, _ = measure(drawable, erasing=True)
+    assert with_more == without
+
+
+def test_nothing_drawable_is_not_measured():
+    value, samples = measure([counts(1, 0)], erasing=True, reason="too few cats")
+    assert (value.value, value.low, value.high, value.n, value.reason) == (None, None, None, 0, "too few cats")
+    assert value.as_json() == {"value": None, "low": None, "high": None, "n": 0, "reason": "too few cats"}
+    assert samples.size == 0
+
+
+def test_interval_holds_the_value_and_depends_on_the_seed_alone():
+    rng = np.random.default_rng(3)
+    for erasing in (True, False):
+        for _ in range(20):
+            prompts = [Recognition(rng.random(6) < 0.8, rng.random(6) < 0.4) for _ in range(5)]
+            if not any(p.drawable for p in prompts):
+                continue
+            value, samples = measure(prompts, erasing=erasing, seed=1)
+            assert 0 <= value.low <= value.value <= value.high <= 1
+            again, same = measure(prompts, erasing=erasing, seed=1)
+            assert again == value
+            assert np.array_equal(samples, same, equal_nan=True)
+
+
+def test_interval_of_one_prompt_is_that_of_its_pictures():
+    """With every base picture recognised, resampling n pictures of one prompt is binomial."""
+    value, samples = measure([counts(100, 30, 100)], erasing=True)
+    assert samples.std() == pytest.approx((0.7 * 0.3 / 100) ** 0.5, rel=0.05)
+    assert value.low == pytest.approx(0.7 - 1.96 * 0.0458, abs=0.02)
+    assert value.high == pytest.approx(0.7 + 1.96 * 0.0458, abs=0.02)
+
+
+def test_prompts_are_resampled_too():
+    """Two prompts that disagree fully: a quarter of the resamples holds the first alone, a quarter the second."""
+    value, samples = measure([counts(50, 50, 50), counts(50, 0, 50)], erasing=True)
+    assert sorted(set(samples)) == [0, 0.5, 1]
+    assert (samples == 0).mean() == pytest.approx(0.25, abs=0.04)
+    assert (value.low, value.high) == (0, 1)
+
+
+def test_base_and_erased_stay_paired():
+    """Where both models recognise the same pictures, every resample has a ratio of one."""
+    _, samples = measure([counts(7, 7, 10), counts(6, 6, 10)], erasing=False)
+    assert np.all(samples == 1)
+
+
+def test_prompts_of_unequal_sizes_are_resampled_to_their_own_size():
+    """A prompt of two pictures weighs two in every resample, whatever the other prompt has."""
+    _, samples = measure([counts(2, 2, 2), counts(8, 0, 8)], erasing=False)
+    assert {round(s, 6) for s in samples} == {0.0, 0.2, 1.0}
+
+
+def test_harmonic_mean():
+    assert harmonic_mean(np.array([[1.0, 0.5], [1.0, 0.5], [0.5, 0.0]])).tolist() == pytest.approx([0.75, 0.0])
+
+
+def test_summary_is_the_harmonic_mean_of_the_three():
+    summary = summarise([counts(6, 0)], [counts(6, 3)], [counts(6, 6), counts(4, 4)])
+    assert [summary[name].value for name in ("erased", "coref_erased", "kept")] == [1.0, 0.5, 1.0]
+    assert summary["H"].value == pytest.approx(3 / (1 + 2 + 1))
+    assert summary["H"].low <= summary["H"].value <= summary["H"].high
+    assert summary["H"].n == 6 + 6 + 12
+    assert set(summary["H"].as_json()) == {"value", "low", "high", "n"}
+
+
+def test_h_is_zero_when_nothing_is_kept():
+    assert summarise([counts(6, 0)], [counts(6, 0)], [counts(6, 0)])["H"].value == 0
+
+
+def test_h_is_not_measured_when_one_of_the_three_is_missing():
+    summary = summarise([counts(1, 0)], [counts(6, 0)], [counts(6, 6)], reasons={"erased": "never drawn"})
+    assert summary["erased"].reason == "never drawn"
+    assert summary["coref_erased"].value == 1
+    assert summary["H"].value is None
+    assert "erased" in summary["H"].reason

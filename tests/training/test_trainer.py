@@ -1,0 +1,175 @@
+"""Rows, trajectories and the step around them."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import pytest
+import torch
+
+from crce.concepts import ConceptSet, Related
+from crce.methods import METHODS
+from crce.methods.objective import make_rows, row_losses, row_targets
+from crce.training import Trainer, load_config
+from crce.training.trajectories import Grid, Pool
+
+
+def trainer(backbone, concepts, **overrides) -> Trainer:
+    settings = {"ddim_steps": 6, "pool": 3, "learning_rate": 1e-3, "layers": "kv"}
+    return Trainer(backbone, concepts, load_config("demo", settings | overrides))
+
+
+def test_rows_carry_certainty_over_the_count_drawn():
+    rows = make_rows(1, 1, [(2, 1.0), (3, 0.5)], [(4, 0.8)], alpha=3.0, beta=2.0)
+    assert [(r.role, r.prompt, r.weight) for r in rows] == [
+        ("target", 1, 1.0),
+        ("coref", 2, 1.5),
+        ("coref", 3, 0.75),
+        ("retain", 4, 1.6),
+    ]
+
+
+def test_targets_negate_each_erased_row_along_its_own_direction_and_keep_retains():
+    rows = make_rows(1, 1, [(2, 1.0)], [(3, 1.0)], 1, 1)
+    base, null = torch.full((1, 1, 1, 1), 10.0), torch.full((1, 1, 1, 1), 1.0)
+    concepts = torch.tensor([3.0, 5.0, 7.0]).view(3, 1, 1, 1)
+    out = row_targets(METHODS["esd"], rows, base, null, concepts, eta=2.0)
+    assert out.flatten().tolist() == [10 - 2 * (3 - 1), 10 - 2 * (5 - 1), 7]
+    assert row_losses(concepts, out).tolist() == [9.0, 9.0, 0.0]
+
+
+@pytest.mark.parametrize(("corefs", "retains"), [(0, 0), (2, 0), (0, 2), (1, 1), (9, 7)])
+def test_short_and_empty_lists_are_drawn_as_far_as_they_go(tiny_backbone, corefs, retains):
+    concepts = ConceptSet(
+        "cat",
+        corefs=tuple(Related(f"coref {i}") for i in range(corefs)),
+        retains=tuple(Related(f"retain {i}") for i in range(retains)),
+    )
+    t = trainer(tiny_backbone, concepts, corefs_per_step=5, retains_per_step=3)
+    seen: Counter[int] = Counter()
+    for _ in range(4):
+        rows = t._rows(t._prompt, t._prompt)
+        prompts = [row.prompt for row in rows]
+        assert len(set(prompts)) == len(prompts)  # without replacement
+        assert Counter(row.role for row in rows) == Counter(
+            {"target": 1} | ({"coref": min(5, corefs)} if corefs else {}) | ({"retain": min(3, retains)} if retains else {})
+        )
+        seen.update(prompts)
+    assert t.step().loss > 0
+    assert len(seen) > 6 or corefs + retains < 9  # later steps draw others
+
+
+def test_held_out_phrases_are_never_trained_on(tiny_backbone, cats):
+    t = trainer(tiny_backbone, cats)
+    assert len(t._corefs) == 4
+    assert len(t._retains) == 3
+    assert len(t._hidden) == 1 + 1 + 4 + 3
+
+
+def test_a_mix_gives_retains_their_own_latents_and_includes_whose_they_are(tiny_backbone, cats):
+    t = trainer(tiny_backbone, cats, x_t_prompts="mix", retains_per_step=1, corefs_per_step=1)
+    retains, corefs = {i for i, _ in t._retains}, {i for i, _ in t._corefs}
+    erase_prompts = set()
+    for _ in range(12):
+        x_erase, x_retain = t._trajectories()
+        assert x_retain.prompt in retains
+        assert not torch.equal(x_erase.x_t, x_retain.x_t)
+        rows = t._rows(x_erase.prompt, x_retain.prompt)
+        assert rows[-1].prompt == x_retain.prompt
+        erase_prompts.add(x_erase.prompt)
+    assert t._prompt in erase_prompts
+    assert erase_prompts - {t._prompt} <= corefs
+    only = trainer(tiny_backbone, cats, x_t_prompts="target")
+    x_erase, x_retain = only._trajectories()
+    assert x_erase is x_retain
+    assert x_erase.prompt == only._prompt
+
+
+def test_a_pool_walks_the_models_own_trajectory(tiny_backbone):
+    """Every x_t that a pool hands out lies on the plain guided DDIM path from the same noise, at the timestep told."""
+    hidden = tiny_backbone.encode(["", "cat"])
+    grid = Grid(tiny_backbone, hidden, 0, 5, 3.0, torch.Generator().manual_seed(0))
+    pool = Pool.spread(grid, [1])
+    noise = pool.trajectories[0].x_t.clone()
+    scheduler = tiny_backbone.ddim(5)
+    x = noise
+    for i, t in enumerate(scheduler.timesteps):
+        taken = pool.take(lambda: 1)
+        assert (taken.prompt, taken.index) == (1, i)
+        assert grid.timesteps[taken.index] == t
+        torch.testing.assert_close(taken.x_t, x, rtol=1e-4, atol=1e-4)
+        with torch.no_grad():
+            eps_null, eps = (tiny_backbone.predict(x, t, hidden[i : i + 1]) for i in (0, 1))
+        x = scheduler.step(eps_null + 3.0 * (eps - eps_null), t, x).prev_sample
+    restarted = pool.take(lambda: 1)
+    assert restarted.index == 0
+    assert not torch.equal(restarted.x_t, noise)
+
+
+def test_a_fresh_trajectory_equals_a_pooled_one_and_positions_spread_over_the_grid(tiny_backbone):
+    hidden = tiny_backbone.encode(["", "cat", "dog"])
+    grid = Grid(tiny_backbone, hidden, 0, 8, 3.0, torch.Generator().manual_seed(1))
+    fresh = grid.fresh(1, 2)
+    grid = Grid(tiny_backbone, hidden, 0, 8, 3.0, torch.Generator().manual_seed(1))
+    pool = Pool.spread(grid, [1, 2, 1, 2])
+    assert [t.index for t in pool.trajectories] == [0, 2, 4, 6]
+    first = Grid(tiny_backbone, hidden, 0, 8, 3.0, torch.Generator().manual_seed(1))
+    torch.testing.assert_close(fresh.x_t, first.fresh(1, 2).x_t)
+    torch.testing.assert_close(pool.trajectories[0].x_t, Grid(
+        tiny_backbone, hidden, 0, 8, 3.0, torch.Generator().manual_seed(1)
+    ).noise())
+
+
+def test_an_x_t_costs_two_forwards_when_rolling_and_half_the_grid_when_fresh(tiny_backbone, cats, monkeypatch):
+    rows = []
+    predict = tiny_backbone.predict
+    monkeypatch.setattr(tiny_backbone, "predict", lambda x, t, h: rows.append(len(x)) or predict(x, t, h))
+    costs = {}
+    for source in ("rolling", "student"):
+        t = trainer(tiny_backbone, cats, x_t_source=source, x_t_prompts="target", ddim_steps=20, pool=5)
+        t.step()  # fills the pool
+        for _ in range(4):
+            t.step()
+        rows.clear()
+        for _ in range(20):
+            t.step()
+        step_rows = 1 + 1 + 4 + 3 + (1 + 4 + 3)  # teacher: null, target, corefs, retains; student without null
+        costs[source] = sum(rows) / 20 - step_rows
+        t.adapter.close()
+    assert costs["rolling"] == 2
+    assert 14 < costs["student"] < 26  # about 10 guided steps of 2
+
+
+def test_running_out_of_memory_halves_the_batch_and_changes_nothing_else(tiny_backbone, cats, monkeypatch):
+    whole = trainer(tiny_backbone, cats, x_t_source="rolling")
+    traces = [[whole.step().loss for _ in range(3)]]
+    whole.adapter.close()
+    small = trainer(tiny_backbone, cats, x_t_source="rolling")
+    predict = tiny_backbone.predict
+
+    def short(x, t, h):
+        if len(x) > 4 and torch.is_grad_enabled():
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return predict(x, t, h)
+
+    monkeypatch.setattr(tiny_backbone, "predict", short)
+    traces.append([small.step().loss for _ in range(3)])
+    assert small._micro_batch == 4
+    assert traces[0] == pytest.approx(traces[1], rel=1e-5)
+
+
+def test_an_anchor_and_erase_from_move_the_base(tiny_backbone, cats):
+    for concepts, prompt, base in (
+        (ConceptSet("cat", anchor="dog"), "cat", "dog"),
+        (ConceptSet("cat", erase_from="pet"), "pet", "pet"),
+        (ConceptSet("cat"), "cat", ""),
+    ):
+        t = trainer(tiny_backbone, concepts, eta=1.0, x_t_source="student")
+        x_t = torch.randn(1, *tiny_backbone.latent_shape)
+        rows = t._rows(t._prompt, t._prompt)
+        hidden = tiny_backbone.encode([base, "cat", "", prompt])
+        with torch.no_grad(), t.adapter.disabled():
+            eps_base, eps_cat, eps_null, eps_prompt = (tiny_backbone.predict(x_t, 400, h[None]) for h in hidden)
+        expected = row_losses(eps_prompt, eps_base - (eps_cat - eps_null))
+        assert t.backward(rows, x_t, torch.tensor([400])) == pytest.approx(expected.tolist(), rel=1e-4)
+        t.adapter.close()
