@@ -1,4 +1,4 @@
-"""What several test modules share. Tests run on real components: tiny pipelines of the real classes, and the bundled model."""
+"""What several test modules share: tiny pipelines of the real classes, and the bundled model."""
 
 from __future__ import annotations
 

@@ -21,7 +21,7 @@ def tokenizer(folder: Path) -> CLIPTokenizer:
 
 
 def pipeline(folder: Path, prediction_type: str = "epsilon", seed: int = 0) -> StableDiffusionPipeline:
-    """A pipeline as Stable Diffusion 1.x (epsilon, PNDM) or 2.x (v_prediction, DDIM) has, a few thousand times smaller."""
+    """A pipeline built like Stable Diffusion 1.x (epsilon, PNDM) or 2.x (v_prediction, DDIM), but tiny."""
     torch.manual_seed(seed)
     words = tokenizer(folder / "words")
     unet = UNet2DConditionModel(

@@ -79,7 +79,11 @@ def main() -> None:
         rolling.step()
     seconds: dict[str, list[float]] = {"official": [], "student": [], "rolling": []}
     for k in lengths:
-        for name, step in (("official", lambda k=k: official.step(k)), ("student", student.step), ("rolling", rolling.step)):
+        for name, step in (
+            ("official", lambda k=k: official.step(k)),
+            ("student", student.step),
+            ("rolling", rolling.step),
+        ):
             clock = time.perf_counter()
             step()
             seconds[name].append(time.perf_counter() - clock)

@@ -86,5 +86,5 @@ def test_unknown_device_and_dtype_say_what_is_allowed(tiny_folder):
 
 @pytest.mark.network
 def test_a_hub_model_that_is_not_there():
-    with pytest.raises(ModelError, match="There is no model 'crce/none'"):
+    with pytest.raises(ModelError, match="Cannot load the model 'crce/none'"):
         load_backbone("crce/none")

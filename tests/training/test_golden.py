@@ -16,7 +16,7 @@ from crce.training import Trainer, load_config
 
 
 def reference_step(pipe, names, prompt, target, corefs, retains, x_t, t, **weights):
-    """The official loss terms at x_t; their gradients are left on the trained tensors, which stand at their first values."""
+    """The official loss terms at x_t, before training; their gradients are left on the trained tensors."""
     trained = {n: p for n, p in pipe.unet.named_parameters() if n in names}
     first = {n: p.detach().clone() for n, p in trained.items()}
     terms = reference.loss_terms(pipe, trained, first, prompt, target, corefs, retains, x_t, t, **weights)
@@ -49,7 +49,10 @@ def test_batched_step_equals_the_official_sequential_one(tmp_path, cats, predict
 
     rows = trainer._rows(trainer._prompt, trainer._prompt)
     losses = trainer.backward(rows, x_t.expand(len(rows), -1, -1, -1), t.expand(len(rows)))
-    terms = [sum(r.weight * v for r, v in zip(rows, losses, strict=True) if r.role == role) for role in ("target", "coref", "retain")]
+    terms = [
+        sum(r.weight * v for r, v in zip(rows, losses, strict=True) if r.role == role)
+        for role in ("target", "coref", "retain")
+    ]
     gradients = {n: p.grad.clone() for n, p in backbone.network.named_parameters() if p.requires_grad}
     assert len(gradients) == len(trainer.adapter.parameters()) > 0
 
@@ -74,7 +77,9 @@ def test_empty_lists_are_esd_exactly(tmp_path, cats):
     alone = ConceptSet("cat")
     traces, weights = [], []
     for name, concepts, overrides in (("a", alone, {}), ("b", cats, {"crce": False})):
-        backbone, trainer = prepare(tmp_path / name, concepts, x_t_source="rolling", pool=2, learning_rate=1e-3, **overrides)
+        backbone, trainer = prepare(
+            tmp_path / name, concepts, x_t_source="rolling", pool=2, learning_rate=1e-3, **overrides
+        )
         traces.append([trainer.step() for _ in range(4)])
         weights.append([p.detach().clone() for p in trainer.adapter.parameters()])
     assert traces[0] == traces[1]

@@ -52,7 +52,9 @@ def test_short_and_empty_lists_are_drawn_as_far_as_they_go(tiny_backbone, corefs
         prompts = [row.prompt for row in rows]
         assert len(set(prompts)) == len(prompts)  # without replacement
         assert Counter(row.role for row in rows) == Counter(
-            {"target": 1} | ({"coref": min(5, corefs)} if corefs else {}) | ({"retain": min(3, retains)} if retains else {})
+            {"target": 1}
+            | ({"coref": min(5, corefs)} if corefs else {})
+            | ({"retain": min(3, retains)} if retains else {})
         )
         seen.update(prompts)
     assert t.step().loss > 0
@@ -115,9 +117,9 @@ def test_a_fresh_trajectory_equals_a_pooled_one_and_positions_spread_over_the_gr
     assert [t.index for t in pool.trajectories] == [0, 2, 4, 6]
     first = Grid(tiny_backbone, hidden, 0, 8, 3.0, torch.Generator().manual_seed(1))
     torch.testing.assert_close(fresh.x_t, first.fresh(1, 2).x_t)
-    torch.testing.assert_close(pool.trajectories[0].x_t, Grid(
-        tiny_backbone, hidden, 0, 8, 3.0, torch.Generator().manual_seed(1)
-    ).noise())
+    torch.testing.assert_close(
+        pool.trajectories[0].x_t, Grid(tiny_backbone, hidden, 0, 8, 3.0, torch.Generator().manual_seed(1)).noise()
+    )
 
 
 def test_an_x_t_costs_two_forwards_when_rolling_and_half_the_grid_when_fresh(tiny_backbone, cats, monkeypatch):

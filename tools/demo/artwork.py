@@ -69,7 +69,9 @@ def main() -> None:
                     used.add(icon)
         if pack_name in training:
             others = sorted(set(pack["icons"]) - used)
-            others = [o for o in others if not any(k in o for k in ("flag", "skin", "light", "dark", "medium", "keycap"))]
+            others = [
+                o for o in others if not any(k in o for k in ("flag", "skin", "light", "dark", "medium", "keycap"))
+            ]
             for icon in random.Random(0).sample(others, OTHERS_PER_SET):
                 rows.append((render(pack, icon), -1, pack_name, icon))
         print(pack_name, sum(r[2] == pack_name for r in rows), flush=True)

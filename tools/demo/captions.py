@@ -13,7 +13,9 @@ TOKENS = 24
 TEMPLATES = ("{bare}", "{a}", "a picture of {a}", "an emoji of {a}", "a photo of {a}", "a drawing of {a}")
 STYLE_TEMPLATES = ("{caption} in {style} style", "{caption}, {style} style")
 # Names that take no article.
-BARE = re.compile(r"^(Santa|Father|Saint|Kris|Mrs|Mother|Dracula|king of|grapes|cherries|mice|slice|bunch|pair|piano keys)")
+BARE = re.compile(
+    r"^(Santa|Father|Saint|Kris|Mrs|Mother|Dracula|king of|grapes|cherries|mice|slice|bunch|pair|piano keys)"
+)
 
 
 def caption(name: str, template: str) -> str:

@@ -26,7 +26,6 @@ from common import (
     world,
 )
 from diffusers import AutoencoderTiny
-from torch.nn import functional as F
 
 
 CHANNELS = 8

@@ -1,4 +1,4 @@
-"""Train the judge on artwork of the training sets and test it on sets it never saw: `python tools/demo/train_judge.py`.
+"""Train the judge on the training sets, test it on sets it never saw: `python tools/demo/train_judge.py`.
 
 It never sees a generated picture. Blur, noise and colour shifts in training keep it from leaning on crisp edges.
 """

@@ -1,7 +1,8 @@
 """Train the bundled model's denoiser: `python tools/demo/train_unet.py`. Resumes from its last checkpoint.
 
-Velocity prediction (Salimans and Ho 2022) with min-SNR weighting (Hang et al. 2023, gamma 5), on latents of augmented
-artwork encoded once by the frozen encoder, and captions embedded once by the frozen text encoder.
+Velocity prediction (Salimans and Ho 2022), unweighted, on latents of augmented artwork encoded once by the frozen
+encoder, and captions embedded once by the frozen text encoder. Which picture is drawn is decided at high noise, where
+min-SNR weights are nearly zero: with them 2,000 steps gave blobs of the right colour and no shape.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ from train_autoencoder import build as build_autoencoder
 
 EMPTY_CAPTIONS = 0.1
 STYLED_CAPTIONS = 0.4
-VARIANTS = 14
+VARIANTS = 6
 GUIDANCE = 4.0
 
 
@@ -72,7 +73,12 @@ def latents(vae, rgba: torch.Tensor, seed: int) -> torch.Tensor:
     out = []
     for i in range(0, len(rgba), 64):
         part = rgba[i : i + 64]
-        out.append(torch.stack([vae.encoder(augment(part, g)).half() for _ in range(VARIANTS)], 1))
+        out.append(
+            torch.stack(
+                [vae.encoder(augment(part, g, strength=0.35, white=0.75, flip=False)).half() for _ in range(VARIANTS)],
+                1,
+            )
+        )
     z = torch.cat(out)
     save_checkpoint(path, {"z": z}, {})
     return z
@@ -164,11 +170,8 @@ def main() -> None:
         eps = torch.randn(x0.shape, generator=g)
         x_t = (a.sqrt() * x0 + (1 - a).sqrt() * eps).contiguous(memory_format=torch.channels_last)
         v = a.sqrt() * eps - (1 - a).sqrt() * x0
-        snr = a / (1 - a)
-        weight = snr.clamp(max=5) / (snr + 1)
         out = unet(x_t, t, embeddings[torch.tensor(captions)].float()).sample
-        # The division makes the mean weight about one.
-        loss = (weight * (out - v).square()).mean() / 0.35
+        loss = (out - v).square().mean()
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(unet.parameters(), 1.0)

@@ -8,10 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from diffusers import DiffusionPipeline, StableDiffusionPipeline
+from diffusers import StableDiffusionPipeline
 from diffusers.utils import logging as diffusers_logging
-from huggingface_hub import HfApi
-from huggingface_hub.errors import HfHubHTTPError, HFValidationError, RepositoryNotFoundError
+from huggingface_hub import try_to_load_from_cache
 from safetensors import SafetensorError
 
 from crce import demo
@@ -72,6 +71,8 @@ def load_backbone(
     place = pick_device(device)
     kind = pick_dtype(dtype, place)
     path = demo.model_path() if model == "demo" else Path(model).expanduser()
+    pipe: Any
+    pinned: str | None
     # The safety checker is left out: it hides from the judge what the model really draws.
     options: dict[str, Any] = {"torch_dtype": kind, "safety_checker": None, "requires_safety_checker": False}
     verbosity = diffusers_logging.get_verbosity()
@@ -82,31 +83,25 @@ def load_backbone(
             pipe = StableDiffusionPipeline.from_single_file(path, **options)
         elif path.is_dir():
             pinned = _check_folder(path)
-            pipe = DiffusionPipeline.from_pretrained(path, **options)
+            pipe = StableDiffusionPipeline.from_pretrained(path, **options)
         elif _looks_like_path(model):
             raise ModelError(f"There is no model at {path}. Give a Hub id, a folder, a .safetensors file, or demo.")
         else:
-            pinned = HfApi().model_info(model, revision=revision, timeout=20).sha
-            _refuse_unsupported(DiffusionPipeline.load_config(model, revision=pinned), model)
-            pipe = DiffusionPipeline.from_pretrained(model, revision=pinned, **options)
-    except (RepositoryNotFoundError, HFValidationError) as error:
+            pinned = _check_hub(model, revision)
+            pipe = StableDiffusionPipeline.from_pretrained(model, revision=pinned, **options)
+    except (OSError, ValueError, KeyError, SafetensorError) as error:
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
         raise ModelError(
-            f"There is no model {model!r}: not a file or folder here, and not on the Hub (or it is private). "
-            "Give a Hub id such as stable-diffusion-v1-5/stable-diffusion-v1-5, a folder, a .safetensors file, or demo."
-        ) from error
-    except (HfHubHTTPError, OSError, ValueError, KeyError, SafetensorError) as error:
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise ModelError(
-            f"Cannot load the model {model!r}: {reason} (Is it complete, and is the network there if it is on the Hub?)"
+            f"Cannot load the model {model!r}: {reason}. Give a Hub id such as "
+            "stable-diffusion-v1-5/stable-diffusion-v1-5 (the network must be there), a folder, a .safetensors file, "
+            "or demo."
         ) from error
     finally:
         diffusers_logging.set_verbosity(verbosity)
-    if type(pipe) is not StableDiffusionPipeline:
-        raise ModelError(f"{model!r} is a {type(pipe).__name__}. crce supports {SUPPORTED}.")
     if pipe.unet.config.in_channels != pipe.vae.config.latent_channels:
         raise ModelError(
-            f"{model!r} takes {pipe.unet.config.in_channels} input channels, more than its latents have: an inpainting "
-            f"or editing model. crce supports {SUPPORTED} for text-to-image."
+            f"{model!r} takes {pipe.unet.config.in_channels} input channels where its latents have "
+            f"{pipe.vae.config.latent_channels}: an inpainting or editing model. crce supports {SUPPORTED}."
         )
     pipe.set_progress_bar_config(disable=True)
     return UNetBackbone(pipe.to(place), model, pinned)
@@ -121,6 +116,13 @@ def _refuse_unsupported(index: Any, model: str) -> None:
     name = index.get("_class_name") if isinstance(index, dict) else None
     if name != StableDiffusionPipeline.__name__:
         raise ModelError(f"{model!r} is a {name or 'model of unknown kind'}. crce supports {SUPPORTED}.")
+
+
+def _check_hub(model: str, revision: str | None) -> str | None:
+    """The commit behind a Hub id; a cached model needs no network."""
+    _refuse_unsupported(StableDiffusionPipeline.load_config(model, revision=revision), model)
+    index = try_to_load_from_cache(model, "model_index.json", revision=revision)
+    return Path(index).parent.name if isinstance(index, str) else revision
 
 
 def _check_folder(path: Path) -> str:

@@ -54,6 +54,7 @@ def scope_modules(network: nn.Module, scope: str) -> list[str]:
     ]
     if not found:
         raise ConfigError(
-            f"layers is {scope!r}, but {type(network).__name__} has no such layer. Try another preset: {', '.join(SCOPES)}."
+            f"layers is {scope!r}, but {type(network).__name__} has no such layer. "
+            f"Try another preset: {', '.join(SCOPES)}."
         )
     return found

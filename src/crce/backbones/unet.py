@@ -8,19 +8,19 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from diffusers import DDIMScheduler, StableDiffusionPipeline
+from diffusers import DDIMScheduler
 
 
 class UNetBackbone:
     """A Stable Diffusion pipeline seen as encode, predict and step.
 
     Attributes:
-        pipe: the diffusers pipeline; its modules are frozen and in evaluation mode.
+        pipe: the diffusers `StableDiffusionPipeline`; its modules are frozen and in evaluation mode.
         model: the model as the user named it.
         revision: what pins its weights: a Hub commit or a hash of the files, when known.
     """
 
-    def __init__(self, pipe: StableDiffusionPipeline, model: str, revision: str | None = None) -> None:
+    def __init__(self, pipe: Any, model: str, revision: str | None = None) -> None:
         self.pipe = pipe
         self.model = model
         self.revision = revision
@@ -70,8 +70,8 @@ class UNetBackbone:
             out = self.network(x_t.to(self.dtype), t, encoder_hidden_states=hidden).sample
         return out.float()
 
-    def ddim(self, steps: int) -> DDIMScheduler:
-        """A DDIM grid of `steps` noise levels on the model's own noise schedule and prediction type."""
+    def ddim(self, steps: int) -> Any:
+        """A `DDIMScheduler` set to `steps` noise levels on the model's own noise schedule and prediction type."""
         scheduler = DDIMScheduler.from_config(self.pipe.scheduler.config)
         scheduler.set_timesteps(steps)
         return scheduler

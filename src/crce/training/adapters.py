@@ -56,7 +56,8 @@ class LoRA:
 
     def __init__(self, backbone: UNetBackbone, modules: list[str], rank: int, alpha: float, seed: int = 0) -> None:
         self._network = backbone.network
-        self._config = LoraConfig(r=rank, lora_alpha=alpha, target_modules=modules, init_lora_weights=True)
+        # PEFT's annotation says int, but it only ever divides by the rank.
+        self._config = LoraConfig(r=rank, lora_alpha=alpha, target_modules=modules)  # type: ignore[arg-type]
         # PEFT draws the initial weights from the global generator.
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
@@ -82,7 +83,7 @@ class LoRA:
 
     def load(self, state: dict[str, torch.Tensor]) -> None:
         state = {k.removeprefix("unet."): v for k, v in state.items()}
-        result = set_peft_model_state_dict(self._network, state, adapter_name=NAME)
+        result: Any = set_peft_model_state_dict(self._network, state, adapter_name=NAME)
         if result.unexpected_keys:
             raise RunError(f"The adapter does not fit this model: it has no layer {result.unexpected_keys[0]!r}.")
 
@@ -171,9 +172,7 @@ def apply_adapter(backbone: UNetBackbone, path: Path) -> LoRA | Weights:
     adapter: LoRA | Weights
     try:
         if kind == "lora":
-            config = {
-                k.removeprefix("unet."): v for k, v in json.loads(metadata["lora_adapter_metadata"]).items()
-            }
+            config = {k.removeprefix("unet."): v for k, v in json.loads(metadata["lora_adapter_metadata"]).items()}
             adapter = LoRA(backbone, config["target_modules"], config["r"], config["lora_alpha"])
         elif kind == "weights":
             adapter = Weights(backbone, json.loads(metadata["modules"]))

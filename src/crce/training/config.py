@@ -14,7 +14,7 @@ from crce.errors import ConfigError
 
 
 class ErasureConfig(BaseModel):
-    """Settings of an erasure. The defaults are those of the official CRCE code, except where a recipe says otherwise."""
+    """Settings of an erasure. Defaults are those of the official CRCE code where it has the setting."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -34,7 +34,8 @@ class ErasureConfig(BaseModel):
     rank: int = Field(16, ge=1, description="rank of the LoRA")
     lora_alpha: float | None = Field(None, gt=0, description="scale of the LoRA is lora_alpha / rank; default: rank")
     x_t_source: Literal["student", "rolling"] = Field(
-        "rolling", description="a fresh partial trajectory per step, or a pool of trajectories advanced one step at a time"
+        "rolling",
+        description="a fresh partial trajectory per step, or a pool of trajectories advanced one step at a time",
     )
     x_t_prompts: Literal["target", "mix"] = Field(
         "mix", description="whose prompt x_t comes from: the target's, or also corefs' and retains' own"
@@ -87,7 +88,7 @@ def _read_recipe(name: str) -> dict[str, Any]:
             raise ConfigError(f"Cannot read the recipe {name}: {error}") from error
     else:
         raise ConfigError(
-            f"There is no recipe {name!r}. Give a YAML file or one of the bundled recipes: {', '.join(recipe_names())}."
+            f"There is no recipe {name!r}. Give a YAML file or a bundled recipe: {', '.join(recipe_names())}."
         )
     try:
         settings = yaml.safe_load(text) or {}

@@ -1,10 +1,10 @@
 """Run folders: one erasure with all it was made of and all it made.
 
-    run.json              settings, seeds, versions, model and its revision, timings, peak memory, status
-    concepts.yaml         the concept set
-    metrics.jsonl         one line per step
-    adapter.safetensors   what was trained; its metadata holds the concept set and the base model
-    checkpoint.safetensors  only while the run is unfinished
+run.json              settings, seeds, versions, model and its revision, timings, peak memory, status
+concepts.yaml         the concept set
+metrics.jsonl         one line per step
+adapter.safetensors   what was trained; its metadata holds the concept set and the base model
+checkpoint.safetensors  only while the run is unfinished
 """
 
 from __future__ import annotations
@@ -198,7 +198,11 @@ def _train(
         finally:
             seconds = earlier + time.perf_counter() - clock
             info["seconds"]["train"] = round(seconds, 3)
-            info |= {"status": status, "steps_done": trainer.step_count, "peak_memory_mb": _peak_memory(backbone.device)}
+            info |= {
+                "status": status,
+                "steps_done": trainer.step_count,
+                "peak_memory_mb": _peak_memory(backbone.device),
+            }
             info["finished"] = _now() if status == "finished" else None
             write_json(folder / "run.json", info)
     finally:
@@ -243,8 +247,8 @@ def _steps(folder: Path, trainer: Trainer, config: ErasureConfig, stopped: threa
                 metrics.flush()
             except OSError as error:
                 raise RunError(
-                    f"Cannot write {folder / 'metrics.jsonl'}: {error.strerror}. The last checkpoint is whole; free some "
-                    f"space, then continue: crce erase --resume {folder}"
+                    f"Cannot write {folder / 'metrics.jsonl'}: {error.strerror}. The last checkpoint is whole; "
+                    f"free some space, then continue: crce erase --resume {folder}"
                 ) from error
             yield step
             if trainer.step_count % config.checkpoint_every == 0 and trainer.step_count < config.steps:

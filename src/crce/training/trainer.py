@@ -85,7 +85,7 @@ class Trainer:
         losses = self.backward(rows, x_t, t)
         self.optimizer.step()
         self.step_count += 1
-        weighted = {role: 0.0 for role in ROLES}
+        weighted: dict[str, float] = dict.fromkeys(ROLES, 0.0)
         for row, loss in zip(rows, losses, strict=True):
             weighted[row.role] += row.weight * loss
         return StepResult(sum(weighted.values()), weighted, t_erase)
@@ -212,9 +212,7 @@ class Trainer:
             if name.startswith("optimizer."):
                 _, i, key = name.split(".")
                 moments.setdefault(int(i), {})[key] = tensor
-        self.optimizer.load_state_dict(
-            {"state": moments, "param_groups": self.optimizer.state_dict()["param_groups"]}
-        )
+        self.optimizer.load_state_dict({"state": moments, "param_groups": self.optimizer.state_dict()["param_groups"]})
         self.generator.set_state(tensors["generator"])
         self.step_count = values["step"]
         self._micro_batch = values["micro_batch"]

@@ -37,7 +37,13 @@ class Grid:
     """Guided DDIM steps of a backbone on a grid of timesteps, with prompt states encoded beforehand."""
 
     def __init__(
-        self, backbone: UNetBackbone, hidden: torch.Tensor, null: int, steps: int, guidance: float, generator: torch.Generator
+        self,
+        backbone: UNetBackbone,
+        hidden: torch.Tensor,
+        null: int,
+        steps: int,
+        guidance: float,
+        generator: torch.Generator,
     ) -> None:
         """
         Args:
