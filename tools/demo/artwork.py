@@ -1,7 +1,7 @@
 """Fetch the open emoji artwork from npm and rasterise it: `python tools/demo/artwork.py`.
 
 Writes build/demo/artwork.npz. Icons of concepts carry the concept's index, other icons of the training sets carry -1
-(they train the autoencoder and test the judge's sense of style).
+(they train the autoencoder).
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ def main() -> None:
     w = world()
     training = [style["set"] for style in w["styles"].values()]
     rows: list[tuple[np.ndarray, int, str, str]] = []
-    for pack_name in training + w["judge_test_sets"]:
+    for pack_name in training + w["judge_training_sets"] + w["judge_test_sets"]:
         pack = fetch(pack_name)
         used = set()
         for index, concept in enumerate(w["concepts"]):

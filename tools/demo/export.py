@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import torch
 from common import DEMO, WORK, load_checkpoint, split
 from safetensors.torch import save_file
@@ -22,7 +24,9 @@ def main() -> None:
         save_file({k: v.half().contiguous() for k, v in module.state_dict().items()}, folder / f"{name}.safetensors")
         (folder / f"{name}.json").write_text(module.to_json_string(), encoding="utf-8")
     (folder / "scheduler.json").write_text(scheduler().to_json_string(), encoding="utf-8")
-    judge = split(load_checkpoint(WORK / "judge.safetensors")[0], "network")
+    tensors, facts = load_checkpoint(WORK / "judge.safetensors")
+    judge = split(tensors, "network")
+    (folder / "judge.json").write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
     keep = {k: v if v.dtype == torch.int64 else v.half() for k, v in judge.items()}
     save_file({k: v.contiguous() for k, v in keep.items()}, folder / "judge.safetensors")
     for path in sorted(folder.iterdir()):

@@ -44,9 +44,9 @@ class Judge(Protocol):
 
 
 class EmojiNetwork(nn.Module):
-    """A small convolutional classifier of 64-pixel pictures with a head for what and a head for whose style."""
+    """A small convolutional classifier of 64-pixel pictures."""
 
-    def __init__(self, classes: int, styles: int, widths: tuple[int, ...] = (32, 64, 128, 256)) -> None:
+    def __init__(self, classes: int, widths: tuple[int, ...] = (32, 64, 128, 256)) -> None:
         super().__init__()
         layers: list[nn.Module] = []
         width = 3
@@ -55,15 +55,11 @@ class EmojiNetwork(nn.Module):
             layers += [nn.Conv2d(out, out, 3, 1, 1, bias=False), nn.BatchNorm2d(out), nn.ReLU(True), nn.MaxPool2d(2)]
             width = out
         self.trunk = nn.Sequential(*layers)
-        self.drop = nn.Dropout(0.3)
-        # Position matters a little (wheels are below), so the last 2x2 map is kept instead of averaged.
-        self.what = nn.Linear(width * 4, classes)
-        self.style = nn.Linear(width * 4, styles)
+        self.head = nn.Sequential(nn.Dropout(0.2), nn.Linear(width, classes))
 
-    def forward(self, pictures: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Logits over classes (B, K) and over styles (B, S) for pictures in [-1, 1], shape (B, 3, 64, 64)."""
-        h = self.drop(self.trunk(pictures).flatten(1))
-        return self.what(h), self.style(h)
+    def forward(self, pictures: torch.Tensor) -> torch.Tensor:
+        """Logits, shape (B, K), for pictures in [-1, 1], shape (B, 3, 64, 64)."""
+        return self.head(self.trunk(pictures).mean((2, 3)))
 
 
 class EmojiJudge:
@@ -82,7 +78,7 @@ class EmojiJudge:
             for c in world["concepts"]
             for phrase in [c["name"], *c["names"], *c["held_out"]]
         }
-        self._network = EmojiNetwork(len(self.classes), len(world["styles"]))
+        self._network = EmojiNetwork(len(self.classes))
         self._network.load_state_dict({k: v.float() for k, v in load_file(path).items()})
         self._network.eval()
 
@@ -91,7 +87,7 @@ class EmojiJudge:
         """Class probabilities, shape (B, K); pictures of any size are scaled to 64 pixels."""
         arrays = [np.asarray(image.convert("RGB").resize((64, 64)), dtype=np.float32) for image in images]
         pictures = torch.from_numpy(np.stack(arrays)).permute(0, 3, 1, 2) / 127.5 - 1
-        return self._network(pictures)[0].softmax(1)
+        return self._network(pictures).softmax(1)
 
     def class_of(self, text: str) -> str | None:
         """The class that a phrase names: a concept's name or one of its synonyms in the world file."""
