@@ -42,7 +42,7 @@ def main() -> None:
         phrases = [(c["name"], p) for c in concepts for p in ([c["name"]] if group == "names" else c["held_out"])]
         prompts = [phrase for _, phrase in phrases for _ in range(args.images)]
         seeds = [SEED + k for _ in phrases for k in range(args.images)]
-        pictures = draw(backbone, prompts, seeds, steps=STEPS, guidance=GUIDANCE)
+        pictures = draw(backbone.pipe, prompts, seeds, steps=STEPS, guidance=GUIDANCE)
         drawn = [picture for picture in pictures if picture is not None]
         if len(drawn) < len(pictures):
             raise SystemExit(f"{len(pictures) - len(drawn)} pictures failed to be drawn")

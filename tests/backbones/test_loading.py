@@ -44,7 +44,7 @@ def test_predict_equals_the_network_and_encode_equals_the_pipeline(tiny_backbone
 @pytest.mark.parametrize("name", ["StableDiffusionXLPipeline", "FluxPipeline", "StableDiffusion3Pipeline"])
 def test_other_families_are_refused_by_name(tmp_path, name):
     (tmp_path / "model_index.json").write_text(json.dumps({"_class_name": name}))
-    with pytest.raises(ModelError, match=f"is a {name}. crce supports StableDiffusionPipeline"):
+    with pytest.raises(ModelError, match=f"is a {name}. crce erases from StableDiffusionPipeline"):
         load_backbone(str(tmp_path))
 
 

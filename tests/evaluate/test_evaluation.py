@@ -85,14 +85,14 @@ def test_both_models_draw_the_same_seeds(erasure, backbone, judge, model):
 def test_real_pipeline_is_drawn_with_and_without_the_adapter(tiny_backbone, kitties, tmp_path):
     config = load_config("paper", {"steps": 2, "learning_rate": 0.1, "ddim_steps": 4, "rank": 2, "layers": "xattn"})
     erasure = erase(kitties, config=config, backbone=tiny_backbone, out=tmp_path / "run")
-    plain = draw(tiny_backbone, ["cat"], [3], steps=2)[0]
+    plain = draw(tiny_backbone.pipe, ["cat"], [3], steps=2)[0]
     cache: dict = {}
     report = evaluate(
         erasure, backbone=tiny_backbone, images_per_prompt=1, seed=3, steps=2, guidance=4.0, base_cache=cache
     )
     base = cache[(tiny_backbone.model, tiny_backbone.revision, "cat", 3, 2, 4.0)]
     assert np.array_equal(np.asarray(base), np.asarray(plain))
-    assert np.array_equal(np.asarray(draw(tiny_backbone, ["cat"], [3], steps=2)[0]), np.asarray(plain))
+    assert np.array_equal(np.asarray(draw(tiny_backbone.pipe, ["cat"], [3], steps=2)[0]), np.asarray(plain))
     strip = np.asarray(
         Image.open(report.folder / report.data["groups"]["target"]["prompts"][0]["image"]).convert("RGB")
     )

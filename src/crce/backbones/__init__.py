@@ -4,19 +4,19 @@ from typing import TYPE_CHECKING, Any
 
 
 if TYPE_CHECKING:
-    from crce.backbones.loading import load_backbone
+    from crce.backbones.loading import load_backbone, load_pipeline
     from crce.backbones.unet import UNetBackbone
 
 
-__all__ = ["UNetBackbone", "load_backbone"]
+__all__ = ["UNetBackbone", "load_backbone", "load_pipeline"]
 
 
 def __getattr__(name: str) -> Any:
     # Loaded on first use, so that the command line starts without torch.
-    if name == "load_backbone":
-        from crce.backbones.loading import load_backbone
+    if name in ("load_backbone", "load_pipeline"):
+        from crce.backbones import loading
 
-        return load_backbone
+        return getattr(loading, name)
     if name == "UNetBackbone":
         from crce.backbones.unet import UNetBackbone
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from diffusers import StableDiffusionPipeline
+from diffusers import DiffusionPipeline, StableDiffusionPipeline
 from diffusers.utils import logging as diffusers_logging
 from huggingface_hub import try_to_load_from_cache
 from safetensors import SafetensorError
@@ -56,7 +56,7 @@ def pick_dtype(dtype: str, device: torch.device) -> torch.dtype:
 def load_backbone(
     model: str = "demo", *, device: str = "auto", dtype: str = "auto", revision: str | None = None
 ) -> UNetBackbone:
-    """Load a text-to-image model.
+    """Load a text-to-image model to erase from.
 
     Args:
         model: "demo" (the bundled model), a Hub id, a folder in diffusers form, or one .safetensors file.
@@ -68,27 +68,52 @@ def load_backbone(
         ModelError: the model can't be found or read, or its kind isn't supported.
         ConfigError: device or dtype can't be used.
     """
+    pipe, pinned = _load(model, device, dtype, revision, erasable=True)
+    if pipe.unet.config.in_channels != pipe.vae.config.latent_channels:
+        raise ModelError(
+            f"{model!r} takes {pipe.unet.config.in_channels} input channels where its latents have "
+            f"{pipe.vae.config.latent_channels}: an inpainting or editing model. crce erases from {SUPPORTED}."
+        )
+    return UNetBackbone(pipe, model, pinned)
+
+
+def load_pipeline(
+    model: str = "demo", *, device: str = "auto", dtype: str = "auto", revision: str | None = None
+) -> DiffusionPipeline:
+    """Load any diffusers pipeline, only to draw with. Arguments and errors are those of `load_backbone`."""
+    return _load(model, device, dtype, revision, erasable=False)[0]
+
+
+def _load(model: str, device: str, dtype: str, revision: str | None, *, erasable: bool) -> tuple[Any, str | None]:
+    """The pipeline, and what pins its weights: a Hub commit or a hash of the files."""
     place = pick_device(device)
-    kind = pick_dtype(dtype, place)
     path = demo.model_path() if model == "demo" else Path(model).expanduser()
-    pipe: Any
-    pinned: str | None
+    if not path.exists() and _looks_like_path(model):
+        raise ModelError(f"There is no model at {path}. Give a Hub id, a folder, a .safetensors file, or demo.")
+    options: dict[str, Any] = {"torch_dtype": pick_dtype(dtype, place)}
     # The safety checker is left out: it hides from the judge what the model really draws.
-    options: dict[str, Any] = {"torch_dtype": kind, "safety_checker": None, "requires_safety_checker": False}
+    unchecked = {"safety_checker": None, "requires_safety_checker": False}
     verbosity = diffusers_logging.get_verbosity()
     diffusers_logging.set_verbosity_error()
     try:
         if path.is_file():
-            pinned = _check_file(path)
-            pipe = StableDiffusionPipeline.from_single_file(path, **options)
-        elif path.is_dir():
-            pinned = _check_folder(path)
-            pipe = StableDiffusionPipeline.from_pretrained(path, **options)
-        elif _looks_like_path(model):
-            raise ModelError(f"There is no model at {path}. Give a Hub id, a folder, a .safetensors file, or demo.")
+            if path.suffix != ".safetensors":
+                raise ModelError(f"{path} is not a .safetensors file. Other formats can run code; convert it first.")
+            pinned: str | None = f"sha256:{_digest([path])}"
+            pipe = StableDiffusionPipeline.from_single_file(path, **options, **unchecked)
         else:
-            pinned = _check_hub(model, revision)
-            pipe = StableDiffusionPipeline.from_pretrained(model, revision=pinned, **options)
+            index, source = _index(model, path, revision)
+            name = index.get("_class_name")
+            if erasable and name != StableDiffusionPipeline.__name__:
+                raise ModelError(f"{model!r} is a {name or 'model of unknown kind'}. crce erases from {SUPPORTED}.")
+            if path.is_dir():
+                pinned = f"unet-sha256:{_digest(sorted((path / 'unet').glob('*.safetensors')))}"
+            else:
+                pinned = options["revision"] = source
+            if name == StableDiffusionPipeline.__name__:
+                options |= unchecked
+            # Pickled weights can run code, so they are never read.
+            pipe = DiffusionPipeline.from_pretrained(path if path.is_dir() else model, use_safetensors=True, **options)
     except (OSError, ValueError, KeyError, SafetensorError) as error:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
         raise ModelError(
@@ -98,51 +123,29 @@ def load_backbone(
         ) from error
     finally:
         diffusers_logging.set_verbosity(verbosity)
-    if pipe.unet.config.in_channels != pipe.vae.config.latent_channels:
-        raise ModelError(
-            f"{model!r} takes {pipe.unet.config.in_channels} input channels where its latents have "
-            f"{pipe.vae.config.latent_channels}: an inpainting or editing model. crce supports {SUPPORTED}."
-        )
     pipe.set_progress_bar_config(disable=True)
-    return UNetBackbone(pipe.to(place), model, pinned)
+    return pipe.to(place), pinned
 
 
 def _looks_like_path(model: str) -> bool:
     return model.startswith((".", "/", "~")) or model.count("/") > 1 or "\\" in model or model.endswith(".safetensors")
 
 
-def _refuse_unsupported(index: Any, model: str) -> None:
-    """Name the pipeline class before gigabytes are read or downloaded."""
-    name = index.get("_class_name") if isinstance(index, dict) else None
-    if name != StableDiffusionPipeline.__name__:
-        raise ModelError(f"{model!r} is a {name or 'model of unknown kind'}. crce supports {SUPPORTED}.")
+def _index(model: str, path: Path, revision: str | None) -> tuple[dict[str, Any], str | None]:
+    """The pipeline's index, read before gigabytes are, and for a Hub id its commit; a cached one needs no network."""
+    if path.is_dir():
+        if not (path / "model_index.json").is_file():
+            raise ModelError(f"{path} holds no model_index.json, so it isn't a diffusers pipeline folder.")
+        return json.loads((path / "model_index.json").read_text(encoding="utf-8")), None
+    index: Any = DiffusionPipeline.load_config(model, revision=revision)
+    cached = try_to_load_from_cache(model, "model_index.json", revision=revision)
+    return index, Path(cached).parent.name if isinstance(cached, str) else revision
 
 
-def _check_hub(model: str, revision: str | None) -> str | None:
-    """The commit behind a Hub id; a cached model needs no network."""
-    _refuse_unsupported(StableDiffusionPipeline.load_config(model, revision=revision), model)
-    index = try_to_load_from_cache(model, "model_index.json", revision=revision)
-    return Path(index).parent.name if isinstance(index, str) else revision
-
-
-def _check_folder(path: Path) -> str:
-    index = path / "model_index.json"
-    if not index.is_file():
-        raise ModelError(f"{path} holds no model_index.json, so it isn't a diffusers pipeline folder.")
-    _refuse_unsupported(json.loads(index.read_text(encoding="utf-8")), str(path))
+def _digest(files: list[Path]) -> str:
     digest = hashlib.sha256()
-    for file in sorted((path / "unet").glob("*.safetensors")):
+    for file in files:
         with open(file, "rb") as stream:
             while chunk := stream.read(1 << 22):
                 digest.update(chunk)
-    return f"unet-sha256:{digest.hexdigest()[:16]}"
-
-
-def _check_file(path: Path) -> str:
-    if path.suffix != ".safetensors":
-        raise ModelError(f"{path} is not a .safetensors file. Other formats can run code when read; convert it first.")
-    digest = hashlib.sha256()
-    with open(path, "rb") as stream:
-        while chunk := stream.read(1 << 22):
-            digest.update(chunk)
-    return f"sha256:{digest.hexdigest()[:16]}"
+    return digest.hexdigest()[:16]

@@ -12,9 +12,8 @@ from crce.cli.terminal import error_line, free_folder, quiet_libraries, slug
 
 
 if TYPE_CHECKING:
+    from diffusers import DiffusionPipeline
     from PIL.Image import Image
-
-    from crce.backbones import UNetBackbone
 
 
 def generate(
@@ -42,24 +41,24 @@ def generate(
 ) -> int:
     """Draw pictures of prompts, and a contact sheet of them all."""
     quiet_libraries()
-    from crce.backbones import load_backbone
+    from crce.backbones import load_backbone, load_pipeline
     from crce.training import Erasure, apply_adapter
-
-    erasure = Erasure.load(run) if run is not None else None
-    if erasure is not None and model is None:
-        model, revision = erasure.info["model"], erasure.info["revision"]
-    backbone = load_backbone(model or "demo", device=device, dtype=dtype, revision=revision)
-    adapter = apply_adapter(backbone, erasure.adapter) if erasure is not None else None
 
     places = [(prompt, seed + k) for prompt in prompts for k in range(n)]
     drawn: dict[str, list[Image | None]] = {}
     with Bar("drawing") as bar:
-        if adapter is None:
-            drawn[""] = _draw(backbone, places, steps, guidance, negative, bar)
+        if run is None:
+            pipe = load_pipeline(model or "demo", device=device, dtype=dtype, revision=revision)
+            drawn[""] = _draw(pipe, places, steps, guidance, negative, bar)
         else:
+            erasure = Erasure.load(run)
+            if model is None:
+                model, revision = erasure.info["model"], erasure.info["revision"]
+            backbone = load_backbone(model, device=device, dtype=dtype, revision=revision)
+            adapter = apply_adapter(backbone, erasure.adapter)
             with adapter.disabled():
-                drawn["before"] = _draw(backbone, places, steps, guidance, negative, bar)
-            drawn["after"] = _draw(backbone, places, steps, guidance, negative, bar)
+                drawn["before"] = _draw(backbone.pipe, places, steps, guidance, negative, bar)
+            drawn["after"] = _draw(backbone.pipe, places, steps, guidance, negative, bar)
 
     folder = out or free_folder(Path("pictures"), slug(prompts[0]))
     missing = _save(folder, prompts, places, drawn)
@@ -69,7 +68,7 @@ def generate(
 
 
 def _draw(
-    backbone: UNetBackbone,
+    pipe: DiffusionPipeline,
     places: list[tuple[str, int]],
     steps: int,
     guidance: float,
@@ -86,7 +85,7 @@ def _draw(
         done += count
         bar.show(done, len(places))
 
-    return draw(backbone, list(prompts), list(seeds), steps=steps, guidance=guidance, negative=negative, on_drawn=show)
+    return draw(pipe, list(prompts), list(seeds), steps=steps, guidance=guidance, negative=negative, on_drawn=show)
 
 
 def _save(

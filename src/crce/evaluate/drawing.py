@@ -4,20 +4,21 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 
 
 if TYPE_CHECKING:
-    from crce.backbones import UNetBackbone
+    from diffusers import DiffusionPipeline
+
     from crce.evaluate.pictures import Picture
 
 logger = logging.getLogger(__name__)
 
 
 def draw(
-    backbone: UNetBackbone,
+    pipe: DiffusionPipeline,
     prompts: list[str],
     seeds: list[int],
     *,
@@ -30,7 +31,7 @@ def draw(
     """Draw one picture per prompt with the model's own scheduler.
 
     Args:
-        backbone: the model, with its adapter on or off.
+        pipe: any text-to-image pipeline of diffusers.
         prompts: what to draw.
         seeds: one per prompt; starting noise is made on the CPU, so that it is the same on every machine.
         steps: denoising steps.
@@ -42,26 +43,32 @@ def draw(
     Returns:
         One PIL image per prompt; None where the picture could not be drawn.
     """
-    _, height, width = backbone.latent_shape
-    size = batch or max(1, min(32, 4096 // (height * width)))
+    size = batch or _batch_size(pipe)
     pictures: list[Picture] = []
     for start in range(0, len(prompts), size):
         part = prompts[start : start + size]
-        pictures += _draw_batch(backbone, part, seeds[start : start + size], steps, guidance, negative)
+        pictures += _draw_batch(pipe, part, seeds[start : start + size], steps, guidance, negative)
         if on_drawn:
             on_drawn(len(part))
     return pictures
 
 
+def _batch_size(pipe: Any) -> int:
+    """32 pictures at once of the bundled model, one of Stable Diffusion."""
+    side = getattr(getattr(pipe, "unet", None), "config", {}).get("sample_size", 64)
+    return max(1, min(32, 4096 // side**2)) if isinstance(side, int) else 1
+
+
 def _draw_batch(
-    backbone: UNetBackbone, prompts: list[str], seeds: list[int], steps: int, guidance: float, negative: str | None
+    pipe: Any, prompts: list[str], seeds: list[int], steps: int, guidance: float, negative: str | None
 ) -> list[Picture]:
     generators = [torch.Generator().manual_seed(seed) for seed in seeds]
     try:
         with torch.inference_mode():
-            return backbone.pipe(
+            return pipe(
                 prompts,
-                negative_prompt=None if negative is None else [negative] * len(prompts),
+                # Not every pipeline knows a negative prompt.
+                **({} if negative is None else {"negative_prompt": [negative] * len(prompts)}),
                 num_inference_steps=steps,
                 guidance_scale=guidance,
                 generator=generators,
@@ -72,5 +79,5 @@ def _draw_batch(
             return [None]
         # One bad prompt must not take its neighbours along, and half a batch may fit where a whole one didn't.
         half = len(prompts) // 2
-        first = _draw_batch(backbone, prompts[:half], seeds[:half], steps, guidance, negative)
-        return first + _draw_batch(backbone, prompts[half:], seeds[half:], steps, guidance, negative)
+        first = _draw_batch(pipe, prompts[:half], seeds[:half], steps, guidance, negative)
+        return first + _draw_batch(pipe, prompts[half:], seeds[half:], steps, guidance, negative)

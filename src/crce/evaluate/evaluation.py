@@ -197,7 +197,7 @@ class _Sketcher:
         missing = [pair for pair in wanted if self._key(*pair) not in cache]
         self._tell(len(wanted) - len(missing))
         pictures = draw(
-            self.backbone,
+            self.backbone.pipe,
             [text for text, _ in missing],
             [seed for _, seed in missing],
             steps=self.steps,

@@ -1,0 +1,56 @@
+"""Every figure in README stands in a committed JSON file, and the promises that README makes hold there."""
+
+from __future__ import annotations
+
+import json
+import statistics
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def read(name: str) -> Any:
+    return json.loads((ROOT / "benchmarks" / name).read_text(encoding="utf-8"))
+
+
+def rows(crce: bool) -> list[dict[str, Any]]:
+    return [row for row in read("erasure/foundation.json")["rows"] if row["crce"] is crce]
+
+
+def mean(crce: bool, number: str) -> float:
+    return statistics.fmean(row[number] for row in rows(crce) if row[number] is not None)
+
+
+def test_crce_erases_its_names_keeps_neighbours_and_beats_plain_esd():
+    assert len({row["concept"] for row in rows(True)}) >= 10
+    assert {(r["concept"], r["seed"]) for r in rows(True)} == {(r["concept"], r["seed"]) for r in rows(False)}
+    assert mean(True, "erased") >= 0.97
+    assert mean(True, "coref_erased") >= 0.90
+    assert mean(True, "kept") >= 0.90
+    assert mean(True, "H") >= mean(False, "H") + 0.10
+
+
+def test_a_batched_step_is_faster_than_the_official_one():
+    ratios = read("speed/step.json")["ratios"]
+    assert ratios["student"] >= 1.6
+    assert ratios["rolling"] >= 7
+
+
+@pytest.mark.parametrize(("crce", "name"), [(False, "ESD"), (True, "ESD + CRCE")])
+def test_readme_shows_the_measured_erasure(crce, name):
+    cells = [f"{mean(crce, number):.2f}" for number in ("erased", "coref_erased", "kept", "H")]
+    assert f"| {name} | {' | '.join(cells)} |" in README
+
+
+def test_readme_shows_the_measured_speed_and_model():
+    for ratio in read("speed/step.json")["ratios"].values():
+        assert f"| {ratio:.1f} |" in README
+    model = read("demo/model.json")
+    assert f"{model['parameters'] / 1e6:.1f} million parameters" in README
+    for group in ("names", "held_out"):
+        assert f"{100 * model[group]['recognised']:.0f} %" in README
