@@ -31,7 +31,8 @@ class Official:
 
     def __init__(self, trainer: Trainer, concepts) -> None:
         self.pipe = trainer.backbone.pipe
-        self.target = concepts.target
+        self.null = reference.encode(self.pipe, "")
+        self.target = reference.encode(self.pipe, concepts.target)
         self.corefs = [(r.text, r.certainty) for r in concepts.train_corefs[:M]]
         self.retains = [(r.text, r.certainty) for r in concepts.train_retains[:N]]
         self.trained = {n: p for n, p in self.pipe.unet.named_parameters() if p.requires_grad}
@@ -47,7 +48,7 @@ class Official:
         )
         t = self.fine.timesteps[int(k * 1000 / GRID)]
         terms = reference.loss_terms(
-            self.pipe, self.trained, self.first, self.target, self.target, self.corefs, self.retains, x_t, t
+            self.pipe, self.trained, self.first, self.null, None, self.target, self.corefs, self.retains, x_t, t
         )
         self.optimizer.zero_grad()
         sum(terms).backward()

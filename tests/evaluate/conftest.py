@@ -79,7 +79,7 @@ class ColourModel:
         self.closed = True
 
     def draw(
-        self, backbone: Any, prompts: list[str], seeds: list[int], *, on_drawn: Callable[[int], None], **settings: Any
+        self, pipe: Any, prompts: list[str], seeds: list[int], *, on_drawn: Callable[[int], None], **settings: Any
     ) -> list[Image.Image | None]:
         pictures = []
         for prompt, seed in zip(prompts, seeds, strict=True):
@@ -135,7 +135,7 @@ def erasure(kitties: ConceptSet, tmp_path: Path) -> Erasure:
 
 @pytest.fixture
 def backbone() -> SimpleNamespace:
-    return SimpleNamespace(model="demo", revision="unet-sha256:0011")
+    return SimpleNamespace(model="demo", revision="unet-sha256:0011", pipe=None)
 
 
 @pytest.fixture

@@ -19,7 +19,9 @@ def reference_step(pipe, names, prompt, target, corefs, retains, x_t, t, **weigh
     """The official loss terms at x_t, before training; their gradients are left on the trained tensors."""
     trained = {n: p for n, p in pipe.unet.named_parameters() if n in names}
     first = {n: p.detach().clone() for n, p in trained.items()}
-    terms = reference.loss_terms(pipe, trained, first, prompt, target, corefs, retains, x_t, t, **weights)
+    null, states = reference.encode(pipe, ""), reference.encode(pipe, target)
+    wider = None if prompt == target else reference.encode(pipe, prompt)
+    terms = reference.loss_terms(pipe, trained, first, null, wider, states, corefs, retains, x_t, t, **weights)
     sum(terms).backward()
     return [float(term.detach()) for term in terms]
 

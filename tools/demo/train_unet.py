@@ -111,7 +111,7 @@ def sample(unet, embeddings: torch.Tensor, null: torch.Tensor, seed: int, steps:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--steps", type=int, default=12000)
+    parser.add_argument("--steps", type=int, default=9500)
     parser.add_argument("--batch", type=int, default=16)
     parser.add_argument("--lr", type=float, default=7e-4)
     parser.add_argument("--seed", type=int, default=0)

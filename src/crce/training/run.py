@@ -20,8 +20,9 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from importlib.metadata import version
+from io import RawIOBase
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import torch
 
@@ -29,7 +30,7 @@ from crce import __version__
 from crce.backbones import UNetBackbone, load_backbone
 from crce.concepts import ConceptSet, dump_concepts, read_concepts, write_concepts
 from crce.errors import RunError
-from crce.files import write_json, write_tensors
+from crce.files import write_json, write_tensors, write_text
 from crce.training.checkpoint import FILE as CHECKPOINT
 from crce.training.checkpoint import load_checkpoint, save_checkpoint
 from crce.training.config import ErasureConfig
@@ -243,8 +244,7 @@ def _steps(folder: Path, trainer: Trainer, config: ErasureConfig, stopped: threa
             line = {"step": step.step, "loss": step.loss} | step.terms
             line |= {"timestep": step.timestep, "seconds": round(step.seconds, 4)}
             try:
-                metrics.write(json.dumps(line) + "\n")
-                metrics.flush()
+                metrics.write(json.dumps(line).encode() + b"\n")
             except OSError as error:
                 raise RunError(
                     f"Cannot write {folder / 'metrics.jsonl'}: {error.strerror}. The last checkpoint is whole; "
@@ -255,12 +255,13 @@ def _steps(folder: Path, trainer: Trainer, config: ErasureConfig, stopped: threa
                 yield Saved(save_checkpoint(folder, trainer))
 
 
-def _open_metrics(path: Path, step: int) -> IO[str]:
+def _open_metrics(path: Path, step: int) -> RawIOBase:
     """Open the metrics for appending after `step` lines; later ones, of a run that was killed, are made again."""
     if path.exists():
         lines = path.read_text(encoding="utf-8").splitlines(keepends=True)[:step]
-        path.write_text("".join(lines), encoding="utf-8")
-    return open(path, "a", encoding="utf-8")
+        write_text(path, "".join(lines))
+    # Unbuffered: every line is on disk at once, and nothing is left to be written when the disk is full.
+    return open(path, "ab", buffering=0)
 
 
 def _write_adapter(folder: Path, trainer: Trainer, concepts: ConceptSet, info: dict[str, Any]) -> None:
