@@ -67,7 +67,7 @@ def fold_statistics(vae: AutoencoderTiny, rgba: torch.Tensor, generator: torch.G
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--joint", type=int, default=9000, help="steps of encoder and decoder together")
-    parser.add_argument("--decoder", type=int, default=16000, help="steps of the decoder alone")
+    parser.add_argument("--decoder", type=int, default=6000, help="steps of the decoder alone")
     parser.add_argument("--batch", type=int, default=4)
     parser.add_argument("--lr", type=float, default=1.5e-3)
     parser.add_argument("--seed", type=int, default=0)
