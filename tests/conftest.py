@@ -30,7 +30,7 @@ def demo_backbone() -> UNetBackbone:
     return load_backbone("demo", device="cpu")
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def cats() -> ConceptSet:
     """A small concept set with training and held-out phrases."""
     return ConceptSet(

@@ -21,6 +21,7 @@ from crce.errors import ModelError, RunError
 from crce.training import Erasure, Finished, Saved, Started, Step, erase, load_config, resume
 
 
+LONG = {"steps": 150, "checkpoint_every": 30}
 SETTINGS = {"steps": 12, "ddim_steps": 4, "pool": 2, "learning_rate": 1e-3, "checkpoint_every": 5}
 
 
@@ -112,13 +113,15 @@ class Command:
 @pytest.fixture
 def command(tiny_folder, cats, tmp_path) -> Command:
     write_concepts(tmp_path / "cats.yaml", cats)
-    return Command(tiny_folder, tmp_path / "cats.yaml", tmp_path / "run", steps=300, checkpoint_every=40)
+    return Command(tiny_folder, tmp_path / "cats.yaml", tmp_path / "run", **LONG)
 
 
-@pytest.fixture
-def undisturbed(command, tiny_folder, cats, tmp_path) -> Path:
+@pytest.fixture(scope="module")
+def undisturbed(tiny_folder, cats, tmp_path_factory) -> Path:
     """The run that `command` makes when nothing happens to it."""
-    other = Command(tiny_folder, tmp_path / "cats.yaml", tmp_path / "undisturbed", steps=300, checkpoint_every=40)
+    folder = tmp_path_factory.mktemp("undisturbed")
+    write_concepts(folder / "cats.yaml", cats)
+    other = Command(tiny_folder, folder / "cats.yaml", folder / "run", **LONG)
     process = other.start()
     output = process.communicate(timeout=240)[0]
     assert process.returncode == 0, output
@@ -128,7 +131,7 @@ def undisturbed(command, tiny_folder, cats, tmp_path) -> Path:
 @pytest.mark.skipif(sys.platform == "win32", reason="POSIX signals")
 def test_a_killed_run_ends_with_the_weights_of_one_never_killed(command, undisturbed):
     process = command.start()
-    command.wait_for_steps(process, 95)
+    command.wait_for_steps(process, 70)
     process.send_signal(signal.SIGKILL)
     process.communicate()
     assert process.returncode == -signal.SIGKILL
@@ -145,7 +148,7 @@ def test_a_killed_run_ends_with_the_weights_of_one_never_killed(command, undistu
 @pytest.mark.skipif(sys.platform == "win32", reason="POSIX signals")
 def test_ctrl_c_saves_and_says_how_to_go_on(command, undisturbed):
     process = command.start()
-    command.wait_for_steps(process, 55)
+    command.wait_for_steps(process, 40)
     process.send_signal(signal.SIGINT)
     output = process.communicate(timeout=60)[0]
     assert process.returncode == 130, output
@@ -153,7 +156,7 @@ def test_ctrl_c_saves_and_says_how_to_go_on(command, undisturbed):
     assert "Traceback" not in output
     info = json.loads((command.folder / "run.json").read_text())
     assert info["status"] == "interrupted"
-    assert info["steps_done"] == len(losses(command.folder)) < 300
+    assert info["steps_done"] == len(losses(command.folder)) < 150
     process = command.start("erase", "--resume", str(command.folder), "--no-eval")
     output = process.communicate(timeout=240)[0]
     assert process.returncode == 0, output
@@ -178,7 +181,7 @@ def test_a_write_that_fails_is_one_line_and_keeps_what_was_there(command, tiny_f
     process = command.start("erase", "--resume", str(command.folder), "--no-eval")
     output = process.communicate(timeout=240)[0]
     assert process.returncode == 0, output
-    assert Erasure.load(command.folder).info["steps_done"] == 300
+    assert Erasure.load(command.folder).info["steps_done"] == 150
 
 
 def test_a_run_folder_is_never_overwritten_and_a_changed_model_is_not_continued(tiny_backbone, cats, tmp_path):

@@ -81,6 +81,7 @@ def test_a_mix_gives_retains_their_own_latents_and_includes_whose_they_are(tiny_
         erase_prompts.add(x_erase.prompt)
     assert t._prompt in erase_prompts
     assert erase_prompts - {t._prompt} <= corefs
+    t.adapter.close()
     only = trainer(tiny_backbone, cats, x_t_prompts="target")
     x_erase, x_retain = only._trajectories()
     assert x_erase is x_retain
