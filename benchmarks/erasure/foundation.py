@@ -25,6 +25,7 @@ from crce.training import erase, load_config
 
 
 CONCEPTS = ("cat", "dog", "car", "airplane", "bird", "apple", "ship", "horse", "frog", "santa claus")
+PHRASES = 5  # of each list of the concept set; the held-out lists have no more
 NUMBERS = ("erased", "coref_erased", "kept", "H")
 
 
@@ -33,7 +34,9 @@ def measure(concept: str, crce: bool, seed: int, backbone: Any, cache: dict, ima
     config = load_config("demo", {"crce": crce, "seed": seed})
     with tempfile.TemporaryDirectory() as folder:
         run = erase(find_concepts(concept), config=config, backbone=backbone, out=Path(folder) / "run")
-        report = evaluate(run, images_per_prompt=images, backbone=backbone, base_cache=cache, batch=32)
+        report = evaluate(
+            run, images_per_prompt=images, phrases_per_group=PHRASES, backbone=backbone, base_cache=cache, batch=32
+        )
     row = {"method": config.method, "crce": crce, "concept": concept, "seed": seed}
     row |= {name: report.summary[name]["value"] for name in NUMBERS}
     row["seconds"] = run.info["seconds"]["train"]
@@ -64,7 +67,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--concepts", nargs="+", default=list(CONCEPTS))
     parser.add_argument("--seeds", nargs="+", type=int, default=[0])
-    parser.add_argument("--images", type=int, default=6, help="pictures per prompt")
+    parser.add_argument("--images", type=int, default=4, help="pictures per prompt")
     parser.add_argument("--out", type=Path, default=Path(__file__).with_suffix(".json"))
     args = parser.parse_args()
     rows: list[dict[str, Any]] = json.loads(args.out.read_text())["rows"] if args.out.exists() else []

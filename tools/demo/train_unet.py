@@ -109,17 +109,22 @@ def sample(unet, embeddings: torch.Tensor, null: torch.Tensor, seed: int, steps:
     return x
 
 
-def learning_rate(step: int, steps: int, peak: float, more: int) -> float:
-    """Warm-up and cosine over `steps`, then a second cosine from a third of the peak over `more`."""
-    if step < steps:
-        return peak * min(1, (step + 1) / 300) * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * step / steps)))
-    return peak / 3 * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * (step - steps) / more)))
+def learning_rate(step: int, peak: float, *cycles: int) -> float:
+    """Cosine cycles, each after the first from a third of the peak; the first one warms up."""
+    warmth, start = min(1.0, (step + 1) / 300), 0
+    for i, length in enumerate(cycles):
+        if step < start + length:
+            cosine = 0.5 * (1 + math.cos(math.pi * (step - start) / length))
+            return (peak if i == 0 else peak / 3) * warmth * (0.02 + 0.98 * cosine)
+        start += length
+    return 0.0
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--steps", type=int, default=9500)
     parser.add_argument("--more", type=int, default=2000, help="steps of a second, lower cycle of the learning rate")
+    parser.add_argument("--polish", type=int, default=1000, help="steps of a third cycle that favours hard concepts")
     parser.add_argument("--batch", type=int, default=16)
     parser.add_argument("--lr", type=float, default=7e-4)
     parser.add_argument("--seed", type=int, default=0)
@@ -152,8 +157,10 @@ def main() -> None:
     alpha_bar = scheduler().alphas_cumprod
     clock, mean_loss = time.time(), 0.0
     names = [i for i in range(len(w["concepts"])) if i in pictures]
-    while step < args.steps + args.more:
-        lr = learning_rate(step, args.steps, args.lr, args.more)
+    hard = [i for i in names if w["concepts"][i]["name"] in w["hard"]]
+    total = args.steps + args.more + args.polish
+    while step < total:
+        lr = learning_rate(step, args.lr, args.steps, args.more, args.polish)
         for group in optimizer.param_groups:
             group["lr"] = lr
         g = torch.Generator().manual_seed(args.seed * 10**7 + step)
@@ -163,7 +170,8 @@ def main() -> None:
 
         rows, captions = [], []
         for _ in range(args.batch):
-            concept = names[pick(len(names))]
+            favour = step >= args.steps + args.more and pick(5) < 2
+            concept = hard[pick(len(hard))] if favour else names[pick(len(names))]
             row, pack = pictures[concept][pick(len(pictures[concept]))]
             draw = torch.rand(1, generator=g).item()
             key = (concept, pack if draw < STYLED_CAPTIONS else None)
@@ -193,10 +201,10 @@ def main() -> None:
         if step % 100 == 0:
             print(f"step {step} loss {mean_loss:.4f} lr {lr:.1e} {(time.time() - clock) * 10:.0f} ms/step", flush=True)
             clock, mean_loss = time.time(), 0.0
-        if step % 500 == 0 or step == args.steps + args.more:
+        if step % 500 == 0 or step == total:
             tensors = join(unet=unet.state_dict(), ema=ema, optimizer=optimizer_tensors(optimizer))
             save_checkpoint(path, tensors, {"step": step})
-        if step % 1000 == 0 or step == args.steps + args.more:
+        if step % 1000 == 0 or step == total:
             drawer = build().eval()
             drawer.load_state_dict(ema)
             prompts = torch.stack([embeddings[index[i, None][0]] for i in names]).float()

@@ -56,7 +56,7 @@ def erase(
         Path | None, typer.Option(metavar="RUN", help="Continue an interrupted run, with its own settings.")
     ] = None,
     evaluate: Annotated[bool, typer.Option("--eval/--no-eval", help="Measure and report at the end.")] = True,
-    images_per_prompt: Annotated[int, typer.Option(min=1, help="Pictures for each prompt of the report.")] = 6,
+    images_per_prompt: Annotated[int, typer.Option(min=1, help="Pictures for each prompt of the report.")] = 8,
     *,
     overrides: dict[str, Any],
 ) -> int:

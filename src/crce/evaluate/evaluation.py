@@ -77,7 +77,7 @@ class Report:
 def evaluate(
     run: Path | str | Erasure,
     *,
-    images_per_prompt: int = 6,
+    images_per_prompt: int = 8,
     seed: int = 1000,
     steps: int = 20,
     guidance: float = 4.0,
