@@ -66,8 +66,9 @@ def test_world_and_judge_agree():
     assert judge.class_of("Kitty") == "cat"
     assert judge.class_of(" santa  claus ") == "santa claus"
     assert judge.class_of("a thing it never heard of") is None
-    names = [name for c in demo.world()["concepts"] for name in {c["name"], *c["names"], *c["held_out"]}]
-    assert len(names) == len({name.casefold() for name in names})  # no phrase names two classes
+    concepts = demo.world()["concepts"]
+    names = [n for c in concepts for n in {p.casefold() for p in [c["name"], *c["names"], *c["held_out"]]}]
+    assert len(names) == len(set(names))  # no phrase names two classes
     assert all(not set(c["names"]) & set(c["held_out"]) for c in demo.world()["concepts"])
 
 

@@ -26,7 +26,7 @@ HEADLINES = {
 
 def evaluate(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="The folder of a finished run.")],
-    images_per_prompt: Annotated[int, typer.Option(min=1, help="Pictures drawn for each prompt, by each model.")] = 6,
+    images_per_prompt: Annotated[int, typer.Option(min=1, help="Pictures drawn for each prompt, by each model.")] = 8,
     seed: Annotated[int, typer.Option(help="Seed of the first picture of a prompt.")] = 1000,
     steps: Annotated[int, typer.Option(min=1, help="Denoising steps of a picture.")] = 20,
     guidance: Annotated[float, typer.Option(help="Classifier-free guidance scale.")] = 4.0,
