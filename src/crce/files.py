@@ -1,9 +1,10 @@
-"""Atomic writes: a file either holds all of its new content or is as it was before."""
+"""File names that every system takes, and atomic writes: a file holds all of its new content or is as it was."""
 
 from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -60,3 +61,16 @@ def write_tensors(path: Path, tensors: Mapping[str, torch.Tensor], metadata: Map
             raise OSError(str(error)) from error
 
     write_atomic(path, save)
+
+
+def slug(text: str) -> str:
+    """`text` as part of a file name on any system: "Mrs. Claus" becomes "mrs-claus"."""
+    return re.sub(r"\W+", "-", text.lower()).strip("-")[:60] or "untitled"
+
+
+def free_folder(parent: Path, name: str) -> Path:
+    """The first of parent/name-1, parent/name-2, ... that does not exist."""
+    number = 1
+    while (parent / f"{name}-{number}").exists():
+        number += 1
+    return parent / f"{name}-{number}"

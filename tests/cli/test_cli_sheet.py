@@ -5,7 +5,7 @@ from __future__ import annotations
 from PIL import Image
 
 from crce.cli.sheet import CAPTION, GAP, SMALLEST, contact_sheet
-from crce.cli.terminal import free_folder, slug
+from crce.files import free_folder, slug
 
 
 def test_sheet_holds_every_picture_in_its_place_and_crosses_out_what_is_missing():

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from crce.cli.progress import Bar
-from crce.cli.terminal import error_line, free_folder, quiet_libraries, slug
+from crce.cli.terminal import error_line, quiet_libraries
+from crce.files import free_folder, slug
 
 
 if TYPE_CHECKING:

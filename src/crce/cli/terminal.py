@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import logging
-import re
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 
 import typer
 
@@ -57,16 +55,3 @@ def quiet_libraries() -> None:
 
     diffusers_logging.set_verbosity_error()
     diffusers_logging.disable_progress_bar()
-
-
-def slug(text: str) -> str:
-    """`text` as part of a file name on any system: "Mrs. Claus" becomes "mrs-claus"."""
-    return re.sub(r"\W+", "-", text.lower()).strip("-")[:60] or "untitled"
-
-
-def free_folder(parent: Path, name: str) -> Path:
-    """The first of parent/name-1, parent/name-2, ... that does not exist."""
-    number = 1
-    while (parent / f"{name}-{number}").exists():
-        number += 1
-    return parent / f"{name}-{number}"

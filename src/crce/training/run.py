@@ -30,7 +30,7 @@ from crce import __version__
 from crce.backbones import UNetBackbone, load_backbone
 from crce.concepts import ConceptSet, dump_concepts, read_concepts, write_concepts
 from crce.errors import RunError
-from crce.files import write_json, write_tensors, write_text
+from crce.files import free_folder, slug, write_json, write_tensors, write_text
 from crce.training.checkpoint import FILE as CHECKPOINT
 from crce.training.checkpoint import load_checkpoint, save_checkpoint
 from crce.training.config import ErasureConfig
@@ -163,12 +163,7 @@ def resume(
 
 def next_folder(concepts: ConceptSet, root: Path = Path("runs")) -> Path:
     """The first free runs/<target>-<number>; the name is safe on every system."""
-    slug = "".join(c if c.isalnum() else "-" for c in concepts.target.lower())
-    slug = "-".join(part for part in slug.split("-") if part)[:40] or "concept"
-    number = 1
-    while (root / f"{slug}-{number}").exists():
-        number += 1
-    return root / f"{slug}-{number}"
+    return free_folder(root, slug(concepts.target))
 
 
 def _train(
