@@ -176,3 +176,14 @@ def test_an_anchor_and_erase_from_move_the_base(tiny_backbone, cats):
         expected = row_losses(eps_prompt, eps_base - (eps_cat - eps_null))
         assert t.backward(rows, x_t, torch.tensor([400])) == pytest.approx(expected.tolist(), rel=1e-4)
         t.adapter.close()
+
+
+def test_a_cosine_falls_from_the_learning_rate_to_zero_and_a_constant_rate_stays(tiny_backbone, cats):
+    for schedule, expected in (("cosine", [1.0, 0.8536, 0.5, 0.1464]), ("constant", [1.0] * 4)):
+        stepper = trainer(tiny_backbone, cats, schedule=schedule, steps=4, learning_rate=1e-3)
+        rates = []
+        for _ in range(4):
+            stepper.step()
+            rates.append(stepper.optimizer.param_groups[0]["lr"] / 1e-3)
+        stepper.adapter.close()
+        assert rates == pytest.approx(expected, abs=1e-4)

@@ -27,6 +27,9 @@ class ErasureConfig(BaseModel):
     retains_per_step: int = Field(3, ge=0, description="N, retains drawn per step without replacement")
     steps: int = Field(500, ge=1, description="optimizer steps")
     learning_rate: float = Field(2e-5, gt=0, description="learning rate of Adam")
+    schedule: Literal["constant", "cosine"] = Field(
+        "constant", description="learning rate over the run: constant as published, or falling to zero along a cosine"
+    )
     layers: Literal["qk", "kv", "xattn", "noxattn", "selfattn", "full"] = Field(
         "qk", description="which layers are trained"
     )

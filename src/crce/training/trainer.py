@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -83,6 +84,8 @@ class Trainer:
         t = torch.tensor([t_retain if row.role == "retain" else t_erase for row in rows], device=x_t.device)
         self.optimizer.zero_grad(set_to_none=True)
         losses = self.backward(rows, x_t, t)
+        for group in self.optimizer.param_groups:
+            group["lr"] = self._learning_rate()
         self.optimizer.step()
         self.step_count += 1
         weighted: dict[str, float] = dict.fromkeys(ROLES, 0.0)
@@ -139,6 +142,12 @@ class Trainer:
             eps = torch.cat([self.backbone.predict(x, s, h) for x, s, h in parts])
         eps_null, eps_base, eps_concepts = eps[:1], eps[len(extra) - 1 : len(extra)], eps[len(extra) :]
         return row_targets(self._method, rows, eps_base, eps_null, eps_concepts, self.config.eta)
+
+    def _learning_rate(self) -> float:
+        """The rate of the step to come; a function of the step alone, so that a resumed run takes the same ones."""
+        if self.config.schedule == "constant":
+            return self.config.learning_rate
+        return self.config.learning_rate * (1 + math.cos(math.pi * self.step_count / self.config.steps)) / 2
 
     # ---- what a step is made of -----------------------------------------------------------------------------------
 
