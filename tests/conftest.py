@@ -11,6 +11,12 @@ from crce.backbones import UNetBackbone, load_backbone
 from crce.concepts import ConceptSet, Related
 
 
+@pytest.fixture(autouse=True)
+def no_decisions(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Suggestions of the tests know nothing of what the user has decided, and leave nothing behind."""
+    monkeypatch.setenv("CRCE_DECISIONS", str(tmp_path_factory.getbasetemp() / "decisions-of-nobody.jsonl"))
+
+
 @pytest.fixture(scope="session")
 def tiny_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A saved pipeline with epsilon prediction."""

@@ -19,3 +19,7 @@ class ModelError(CRCEError):
 
 class RunError(CRCEError):
     """A run folder is missing, unfinished, or can't be written."""
+
+
+class SuggestError(CRCEError):
+    """Corefs and retains can't be suggested: the concept is unknown, or a language model fails, refuses or talks nonsense."""

@@ -63,6 +63,21 @@ def write_tensors(path: Path, tensors: Mapping[str, torch.Tensor], metadata: Map
     write_atomic(path, save)
 
 
+def read_tensors(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
+    """The tensors and the metadata of a safetensors file.
+
+    Raises:
+        OSError: the file can't be read, or is no safetensors file; who asked for it knows what to do about that.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, "pt") as f:
+            return {name: f.get_tensor(name) for name in f.keys()}, f.metadata() or {}  # noqa: SIM118 (not a dict)
+    except SafetensorError as error:
+        raise OSError(str(error)) from error
+
+
 def slug(text: str) -> str:
     """`text` as part of a file name on any system: "Mrs. Claus" becomes "mrs-claus"."""
     return re.sub(r"\W+", "-", text.lower()).strip("-")[:60] or "untitled"

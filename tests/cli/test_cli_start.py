@@ -9,7 +9,7 @@ import time
 import pytest
 
 
-VERBS = ["erase", "generate", "evaluate", "show", "ls", "env"]
+VERBS = ["erase", "suggest", "review", "feedback", "generate", "evaluate", "refine", "show", "ls", "env"]
 HEAVY = ["torch", "transformers", "diffusers", "peft", "accelerate", "sklearn", "scipy"]
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable
+from difflib import SequenceMatcher
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -12,12 +14,14 @@ from crce.cli.evaluate import measure, print_next, print_report
 from crce.cli.flags import with_config_flags
 from crce.cli.progress import Bar
 from crce.cli.terminal import quiet_libraries
-from crce.concepts import find_concepts
-from crce.errors import ConfigError
+from crce.concepts import ConceptSet, atlas, find_concepts
+from crce.concepts.concept_set import fold
+from crce.errors import ConceptError, ConfigError
 from crce.training.config import ErasureConfig, load_config, recipe_names
 
 
 if TYPE_CHECKING:
+    from crce.suggest import Record
     from crce.training import Erasure, Event
 
 
@@ -29,7 +33,11 @@ def erase_command() -> Callable[..., int]:
 def erase(
     concept: Annotated[
         str | None,
-        typer.Argument(metavar="CONCEPT|FILE.yaml", help="A target of the atlas (see: crce ls), or a YAML file."),
+        typer.Argument(
+            metavar="CONCEPT|FILE.yaml",
+            help="A target of the atlas (see: crce ls), a YAML file, or any other concept, for which corefs and "
+            "retains are suggested.",
+        ),
     ] = None,
     config: Annotated[
         str | None,
@@ -55,6 +63,9 @@ def erase(
     resume: Annotated[
         Path | None, typer.Option(metavar="RUN", help="Continue an interrupted run, with its own settings.")
     ] = None,
+    start_from: Annotated[
+        Path | None, typer.Option(metavar="RUN", help="Train on from the weights of a finished run of this model.")
+    ] = None,
     evaluate: Annotated[bool, typer.Option("--eval/--no-eval", help="Measure and report at the end.")] = True,
     images_per_prompt: Annotated[int, typer.Option(min=1, help="Pictures for each prompt of the report.")] = 8,
     *,
@@ -62,22 +73,27 @@ def erase(
 ) -> int:
     """Erase a concept with its corefs, keep its retains, and report what came of it."""
     if resume is not None:
-        if overrides or any(given is not None for given in (concept, config, model, revision, dtype, out)):
+        if overrides or any(given is not None for given in (concept, config, model, revision, dtype, out, start_from)):
             raise ConfigError(
                 "--resume continues a run with its own concept, model and settings. Give nothing beside it but "
                 "--device, --eval and --images-per-prompt."
             )
-        train = _continue(resume, device)
+        train, record = _continue(resume, device), None
     elif concept is None:
-        raise ConfigError("Name what to erase: a target of the atlas (see: crce ls), a YAML file, or --resume RUN.")
+        raise ConfigError(
+            "Name what to erase: a target of the atlas (see: crce ls), a YAML file or any other concept; or --resume "
+            "RUN."
+        )
     else:
-        train = _start(concept, config, model or "demo", revision, device, dtype or "auto", out, overrides)
+        train, record = _start(
+            concept, config, model or "demo", revision, device, dtype or "auto", out, start_from, overrides
+        )
 
     from crce.training import Interrupted
 
     with Bar("erasing") as bar:
         try:
-            erasure = train(_progress(bar))
+            erasure = train(_progress(bar, record))
         except Interrupted as interrupted:
             bar.close()
             typer.echo(interrupted, err=True)
@@ -104,23 +120,72 @@ def _start(
     device: str,
     dtype: str,
     out: Path | None,
+    start_from: Path | None,
     overrides: dict[str, Any],
-) -> Callable[[Callable[[Event], None]], Erasure]:
-    concepts = find_concepts(concept)
-    config = load_config(recipe, overrides, model=model)
+) -> tuple[Callable[[Callable[[Event], None]], Erasure], Record | None]:
+    """What trains, and the record of the suggestion where the concept set was suggested."""
+    config = load_config(recipe, overrides, model=model)  # before anything is asked of a language model
+    concepts, record = _found_or_suggested(concept)
     quiet_libraries()
     from crce import training
 
-    return lambda on_event: training.erase(
-        concepts,
-        config=config,
-        model=model,
-        out=out,
-        device=device,
-        dtype=dtype,
-        revision=revision,
-        on_event=on_event,
+    def train(on_event: Callable[[Event], None]) -> Erasure:
+        return training.erase(
+            concepts,
+            config=config,
+            model=model,
+            out=out,
+            start_from=start_from,
+            device=device,
+            dtype=dtype,
+            revision=revision,
+            on_event=on_event,
+        )
+
+    return train, record
+
+
+def _found_or_suggested(concept: str) -> tuple[ConceptSet, Record | None]:
+    """The set of the atlas or of a file; for any other concept one that is suggested, with its record."""
+    try:
+        return find_concepts(concept), None
+    except ConceptError:
+        if not _is_new(concept):
+            raise
+    from crce.suggest import suggest
+
+    suggestion = suggest(concept)
+    concepts, record = suggestion.concepts, suggestion.record
+    typer.echo(
+        f"'{concept}' is not in the atlas: {len(concepts.corefs)} corefs and {len(concepts.retains)} retains were "
+        f"suggested by {record.suggester}. To look at them first: crce suggest {shlex.quote(concept)}",
+        err=True,
     )
+    return concepts, record
+
+
+def _is_new(concept: str) -> bool:
+    """Whether a name that is neither in the atlas nor a file is meant as it stands, and is no slip of the pen."""
+    path = Path(concept.partition("#")[0])
+    if path.exists() or path.suffix.lower() in (".yaml", ".yml", ".json") or not concept.strip():
+        return False
+    from crce.suggest.suggestion import parts
+    from crce.suggest.wordnet import load_wordnet
+
+    target, sense = parts(concept)
+    if sense is not None:
+        return True
+    names = {fold(name) for c in atlas().values() for name in (c.target, *(r.text for r in c.corefs))}
+    if fold(target) in names:
+        return False  # a coref: its target is what the atlas erases
+    return not any(_is_slip(fold(target), name) for name in names) or bool(load_wordnet().senses(target))
+
+
+def _is_slip(given: str, meant: str) -> bool:
+    """Whether about one letter of `given` has to change to make `meant` of it."""
+    if abs(len(given) - len(meant)) > 1:
+        return False
+    return SequenceMatcher(None, given, meant, autojunk=False).ratio() >= 1 - 1.5 / min(len(given), len(meant))
 
 
 def _continue(folder: Path, device: str) -> Callable[[Callable[[Event], None]], Erasure]:
@@ -130,7 +195,7 @@ def _continue(folder: Path, device: str) -> Callable[[Callable[[Event], None]], 
     return lambda on_event: training.resume(folder, device=device, on_event=on_event)
 
 
-def _progress(bar: Bar) -> Callable[[Event], None]:
+def _progress(bar: Bar, record: Record | None) -> Callable[[Event], None]:
     from crce.training import Started, Step
 
     total = 0
@@ -139,6 +204,10 @@ def _progress(bar: Bar) -> Callable[[Event], None]:
         nonlocal total
         if isinstance(event, Started):
             total = event.total_steps
+            if record is not None:
+                from crce.suggest import write_record
+
+                write_record(event.folder / "suggest.json", record)
             typer.echo(f"run      {event.folder}", err=True)
         elif isinstance(event, Step):
             terms = " ".join(f"{name} {value:.4f}" for name, value in event.terms.items())

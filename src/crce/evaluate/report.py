@@ -183,6 +183,8 @@ def _commands(data: Mapping[str, Any], info: Mapping[str, Any]) -> list[list[str
     erase = [("crce", "erase"), ("concepts.yaml",), ("--model", str(info["model"]))]
     if re.fullmatch("[0-9a-f]{40}", str(data["revision"])):  # a Hub commit; local files are pinned by a hash
         erase.append(("--revision", data["revision"]))
+    if info.get("start_from"):
+        erase.append(("--start-from", info["start_from"]["run"]))
     for name, value in info["config"].items():
         flag = name.replace("_", "-")
         if isinstance(value, bool):

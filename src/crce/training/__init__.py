@@ -8,11 +8,12 @@ from crce.training.events import Event, Finished, Interrupted, Saved, Started, S
 
 if TYPE_CHECKING:
     from crce.training.adapters import apply_adapter
-    from crce.training.run import Erasure, erase, resume
+    from crce.training.run import erase, resume
+    from crce.training.run_folder import Erasure
     from crce.training.trainer import Trainer
 
 _LAZY = {
-    "Erasure": "crce.training.run",
+    "Erasure": "crce.training.run_folder",
     "Trainer": "crce.training.trainer",
     "apply_adapter": "crce.training.adapters",
     "erase": "crce.training.run",

@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 from peft import LoraConfig, get_peft_model_state_dict, set_peft_model_state_dict
-from safetensors import SafetensorError, safe_open
 from torch import nn
 
 from crce.backbones.scopes import scope_modules
 from crce.errors import RunError
+from crce.files import read_tensors
 
 
 if TYPE_CHECKING:
@@ -163,10 +163,8 @@ def apply_adapter(backbone: UNetBackbone, path: Path) -> LoRA | Weights:
         RunError: the file is missing, unreadable, not an adapter, or does not fit the backbone.
     """
     try:
-        with safe_open(path, "pt") as f:
-            metadata = f.metadata() or {}
-            state = {name: f.get_tensor(name) for name in f.keys()}  # noqa: SIM118 (not a dict)
-    except (OSError, SafetensorError) as error:
+        state, metadata = read_tensors(path)
+    except OSError as error:
         raise RunError(f"Cannot read the adapter {path}: {error}. Give a finished run.") from error
     kind = metadata.get("adapter")
     adapter: LoRA | Weights

@@ -6,10 +6,8 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from safetensors import SafetensorError, safe_open
-
 from crce.errors import RunError
-from crce.files import write_tensors
+from crce.files import read_tensors, write_tensors
 
 
 if TYPE_CHECKING:
@@ -30,21 +28,24 @@ def save_checkpoint(folder: Path, trainer: Trainer) -> Path:
     return path
 
 
-def load_checkpoint(folder: Path, trainer: Trainer) -> None:
+def load_checkpoint(folder: Path, trainer: Trainer) -> bool:
     """Continue from the folder's checkpoint; without one the trainer starts at the first step.
+
+    Returns:
+        Whether there was a checkpoint.
 
     Raises:
         RunError: the checkpoint is damaged.
     """
     path = folder / FILE
     if not path.exists():
-        return
+        return False
     try:
-        with safe_open(path, "pt") as f:
-            values = json.loads((f.metadata() or {})["state"])
-            tensors = {name: f.get_tensor(name) for name in f.keys()}  # noqa: SIM118 (not a dict)
-    except (OSError, SafetensorError, KeyError, ValueError) as error:
+        tensors, metadata = read_tensors(path)
+        values = json.loads(metadata["state"])
+    except (OSError, KeyError, ValueError) as error:
         raise RunError(
             f"The checkpoint {path} is damaged ({error}). Delete it to train this run from its first step."
         ) from error
     trainer.load_state(tensors, values)
+    return True

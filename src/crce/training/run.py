@@ -1,80 +1,39 @@
-"""Run folders: one erasure with all it was made of and all it made.
-
-run.json              settings, seeds, versions, model and its revision, timings, peak memory, status
-concepts.yaml         the concept set
-metrics.jsonl         one line per step
-adapter.safetensors   what was trained; its metadata holds the concept set and the base model
-checkpoint.safetensors  only while the run is unfinished
-"""
+"""Erasing: the run from the first step to the adapter on disk, and its way back after a stop."""
 
 from __future__ import annotations
 
 import contextlib
 import json
-import platform
 import signal
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from datetime import datetime, timezone
-from importlib.metadata import version
-from io import RawIOBase
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from crce import __version__
 from crce.backbones import UNetBackbone, load_backbone
-from crce.concepts import ConceptSet, dump_concepts, read_concepts, write_concepts
+from crce.concepts import ConceptSet, write_concepts
 from crce.errors import RunError
-from crce.files import free_folder, slug, write_json, write_tensors, write_text
+from crce.files import write_json
 from crce.training.checkpoint import FILE as CHECKPOINT
 from crce.training.checkpoint import load_checkpoint, save_checkpoint
 from crce.training.config import ErasureConfig
 from crce.training.events import Event, Finished, Interrupted, Saved, Started, Step
+from crce.training.run_folder import (
+    Erasure,
+    new_info,
+    next_folder,
+    now,
+    open_metrics,
+    peak_memory,
+    read_run,
+    start_record,
+    start_state,
+    write_adapter,
+)
 from crce.training.trainer import Trainer
-
-
-PACKAGES = ("torch", "diffusers", "transformers", "peft", "safetensors", "numpy")
-
-
-@dataclass(frozen=True)
-class Erasure:
-    """A finished run.
-
-    Attributes:
-        folder: the run folder.
-        concepts: what was erased and kept.
-        config: with which settings.
-        info: the content of run.json.
-    """
-
-    folder: Path
-    concepts: ConceptSet
-    config: ErasureConfig
-    info: dict[str, Any]
-
-    @property
-    def adapter(self) -> Path:
-        """The trained adapter, for `apply_adapter`."""
-        return self.folder / "adapter.safetensors"
-
-    @classmethod
-    def load(cls, folder: str | Path) -> Erasure:
-        """Read a run folder.
-
-        Raises:
-            RunError: it is no run folder, or its training hasn't finished.
-        """
-        info, concepts, config = _read_run(Path(folder))
-        if info["status"] != "finished":
-            raise RunError(
-                f"The run {folder} is {info['status']}, not finished. Continue it: crce erase --resume {folder}"
-            )
-        return cls(Path(folder), concepts, config, info)
 
 
 def erase(
@@ -83,6 +42,7 @@ def erase(
     config: ErasureConfig,
     model: str = "demo",
     out: str | Path | None = None,
+    start_from: str | Path | None = None,
     device: str = "auto",
     dtype: str = "auto",
     revision: str | None = None,
@@ -96,11 +56,13 @@ def erase(
         config: settings, see `load_config`.
         model: see `load_backbone`, as are device, dtype and revision.
         out: run folder; None takes the next free runs/<target>-<number>.
+        start_from: a finished run of the same model and adapter shape: the student starts from its weights. The
+            teacher is the base model all the same.
         backbone: a loaded backbone to use instead of `model`; it is handed back as it was.
         on_event: called with every event of the run.
 
     Raises:
-        RunError: `out` holds a run already, or can't be written.
+        RunError: `out` holds a run already, or can't be written; `start_from` is unfinished or of another shape.
         ModelError: the model can't be loaded.
         Interrupted: the user stopped it; a checkpoint was written.
     """
@@ -111,23 +73,9 @@ def erase(
         )
     clock = time.perf_counter()
     loaded = backbone or load_backbone(model, device=device, dtype=dtype, revision=revision)
-    info = {
-        "crce": __version__,
-        "status": "running",
-        "model": loaded.model,
-        "revision": loaded.revision,
-        "concept": concepts.target,
-        "config": config.model_dump(),
-        "steps_done": 0,
-        "started": _now(),
-        "finished": None,
-        "seconds": {"load": round(time.perf_counter() - clock, 3), "train": 0.0},
-        "peak_memory_mb": None,
-        "device": str(loaded.device),
-        "dtype": str(loaded.dtype).removeprefix("torch."),
-        "threads": torch.get_num_threads(),
-        "versions": {"python": platform.python_version()} | {p: version(p) for p in PACKAGES},
-    }
+    seconds = time.perf_counter() - clock
+    start = None if start_from is None else start_record(start_from, config, loaded)
+    info = new_info(concepts, config, loaded, start, seconds)
     write_concepts(folder / "concepts.yaml", concepts)
     write_json(folder / "run.json", info)
     return _train(folder, info, concepts, config, loaded, on_event)
@@ -147,7 +95,7 @@ def resume(
         Interrupted: the user stopped it again.
     """
     folder = Path(folder)
-    info, concepts, config = _read_run(folder)
+    info, concepts, config = read_run(folder)
     if info["status"] == "finished":
         return Erasure(folder, concepts, config, info)
     loaded = backbone or load_backbone(
@@ -159,11 +107,6 @@ def resume(
             f"{loaded.revision} now), so the run can't be continued. Start a new one."
         )
     return _train(folder, info, concepts, config, loaded, on_event)
-
-
-def next_folder(concepts: ConceptSet, root: Path = Path("runs")) -> Path:
-    """The first free runs/<target>-<number>; the name is safe on every system."""
-    return free_folder(root, slug(concepts.target))
 
 
 def _train(
@@ -178,7 +121,9 @@ def _train(
         torch.cuda.reset_peak_memory_stats(backbone.device)
     trainer = Trainer(backbone, concepts, config)
     try:
-        load_checkpoint(folder, trainer)
+        # A checkpoint holds the trained weights whole: only a run without one needs those it starts from.
+        if not load_checkpoint(folder, trainer) and info.get("start_from"):
+            trainer.adapter.load(start_state(info["start_from"], folder))
         earlier, clock = info["seconds"]["train"], time.perf_counter()
         status = "interrupted"
         try:
@@ -189,7 +134,7 @@ def _train(
                 if trainer.step_count < config.steps:
                     save_checkpoint(folder, trainer)
                     raise Interrupted(folder, trainer.step_count)
-            _write_adapter(folder, trainer, concepts, info)
+            write_adapter(folder, trainer.adapter, concepts, info)
             status = "finished"
         finally:
             seconds = earlier + time.perf_counter() - clock
@@ -197,9 +142,9 @@ def _train(
             info |= {
                 "status": status,
                 "steps_done": trainer.step_count,
-                "peak_memory_mb": _peak_memory(backbone.device),
+                "peak_memory_mb": peak_memory(backbone.device),
             }
-            info["finished"] = _now() if status == "finished" else None
+            info["finished"] = now() if status == "finished" else None
             write_json(folder / "run.json", info)
     finally:
         trainer.adapter.close()
@@ -231,7 +176,7 @@ def _stop_between_steps() -> Iterator[threading.Event]:
 
 def _steps(folder: Path, trainer: Trainer, config: ErasureConfig, stopped: threading.Event) -> Iterator[Event]:
     yield Started(config.steps, trainer.step_count, folder)
-    with _open_metrics(folder / "metrics.jsonl", trainer.step_count) as metrics:
+    with open_metrics(folder / "metrics.jsonl", trainer.step_count) as metrics:
         while trainer.step_count < config.steps and not stopped.is_set():
             clock = time.perf_counter()
             result = trainer.step()
@@ -250,53 +195,5 @@ def _steps(folder: Path, trainer: Trainer, config: ErasureConfig, stopped: threa
                 yield Saved(save_checkpoint(folder, trainer))
 
 
-def _open_metrics(path: Path, step: int) -> RawIOBase:
-    """Open the metrics for appending after `step` lines; later ones, of a run that was killed, are made again."""
-    if path.exists():
-        lines = path.read_text(encoding="utf-8").splitlines(keepends=True)[:step]
-        write_text(path, "".join(lines))
-    # Unbuffered: every line is on disk at once, and nothing is left to be written when the disk is full.
-    return open(path, "ab", buffering=0)
-
-
-def _write_adapter(folder: Path, trainer: Trainer, concepts: ConceptSet, info: dict[str, Any]) -> None:
-    metadata = trainer.adapter.metadata() | {
-        "crce": __version__,
-        "base_model": info["model"],
-        "base_revision": info["revision"] or "",
-        "concepts": dump_concepts(concepts),
-        "config": json.dumps(info["config"]),
-    }
-    write_tensors(folder / "adapter.safetensors", trainer.adapter.state(), metadata)
-
-
-def _read_run(folder: Path) -> tuple[dict[str, Any], ConceptSet, ErasureConfig]:
-    path = folder / "run.json"
-    if not path.is_file():
-        raise RunError(f"{folder} is not a run folder: it holds no run.json. Make one: crce erase CONCEPT")
-    try:
-        info = json.loads(path.read_text(encoding="utf-8"))
-        config = ErasureConfig(**info["config"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise RunError(f"Cannot read {path}: {error}") from error
-    return info, read_concepts(folder / "concepts.yaml"), config
-
-
 def _hub_revision(revision: str | None) -> str | None:
     return None if revision is None or ":" in revision else revision
-
-
-def _now() -> str:
-    return datetime.now(timezone.utc).isoformat(timespec="seconds")
-
-
-def _peak_memory(device: torch.device) -> float | None:
-    """Peak memory in MB: of the GPU, or of this process."""
-    if device.type == "cuda":
-        return round(torch.cuda.max_memory_allocated(device) / 2**20, 1)
-    if sys.platform == "win32":
-        return None
-    import resource
-
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return round(peak / (2**20 if sys.platform == "darwin" else 2**10), 1)

@@ -1,0 +1,113 @@
+"""The commands of a review: one line each, from what is typed to the operation on the review."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+from crce.concepts.faults import did_you_mean
+from crce.errors import SuggestError
+
+
+if TYPE_CHECKING:
+    from crce.suggest.review import Review
+
+# name, short form, what follows it, what it does
+COMMANDS: tuple[tuple[str, str, str, str], ...] = (
+    ("accept", "a", "3 5-8 | all", "keep these phrases; all: whatever is not decided yet; rejected ones come back"),
+    ("reject", "r", "3 5-8 | all", "take these phrases out of the set, and never propose them again"),
+    ("move", "m", "3", "put it on the other side"),
+    ("edit", "e", "3 NEW WORDS", "change the words"),
+    ("certainty", "c", "3 High | 3 0.8", "change the certainty, which weighs the phrase in training"),
+    ("hold", "h", "3", "hold it out of training, to evaluate with"),
+    ("train", "t", "3", "use it in training"),
+    ("add", "+", "coref|retain WORDS", "add a phrase of your own"),
+    ("undo", "u", "", "take the last change back"),
+    ("redo", "", "", "make it again"),
+    ("list", "l", "", "show the set"),
+    ("help", "?", "", "show these commands"),
+    ("quit", "q", "", "end; everything is written already"),
+)
+_NAMES = {form: name for name, short, _, _ in COMMANDS for form in (name, short) if form} | {"save": "quit"}
+
+
+def parse(line: str) -> tuple[str, str]:
+    """The full name of a command (empty for an empty line) and what follows it.
+
+    Raises:
+        SuggestError: there is no such command.
+    """
+    first, _, rest = line.strip().partition(" ")
+    if not first:
+        return "", ""
+    if first.lower() not in _NAMES:
+        hint = did_you_mean(first, list(_NAMES))
+        raise SuggestError(f"There is no command {first!r}.{hint} Use one of: {', '.join(c[0] for c in COMMANDS)}.")
+    return _NAMES[first.lower()], rest.strip()
+
+
+def apply(review: Review, name: str, words: str) -> Review:
+    """The review after one command that changes it.
+
+    Raises:
+        SuggestError: what follows the command is not what it takes, or can't be done.
+        ConceptError: the phrase can't be so.
+    """
+    first, _, rest = words.partition(" ")
+    match name:
+        case "undo" | "redo" if words:
+            raise SuggestError(f"{name} takes nothing after it, but got {words!r}.")
+        case "undo":
+            return review.undo()
+        case "redo":
+            return review.redo()
+        case "add" if first in ("coref", "retain") and rest.strip():
+            return review.add(first, rest)  # type: ignore[arg-type]  # mypy does not narrow by `in`
+        case "edit" | "certainty" if first.isdecimal() and rest.strip():
+            number = int(first)
+            return review.edit(number, rest) if name == "edit" else review.set_certainty(number, _number_or_word(rest))
+        case "add" | "edit" | "certainty":
+            raise SuggestError(f"{name} was given {words!r}. Write: {_usage(name)}.")
+    if words.lower() == "all":
+        if name not in ("accept", "reject"):
+            raise SuggestError(f"{name} was given 'all'. Write: {_usage(name)}.")
+        if not review.open:
+            raise SuggestError("Every phrase is decided already.")
+        numbers = [e.number for e in review.open]
+    else:
+        numbers = _numbers(words, name, review)
+    operations = {
+        "accept": review.accept,
+        "reject": review.reject,
+        "move": review.move,
+        "hold": review.hold_out,
+        "train": review.train,
+    }
+    return operations[name](*numbers)
+
+
+def _numbers(words: str, name: str, review: Review) -> list[int]:
+    """The numbers behind "3 5-8" or "3, 5"."""
+    found: list[int] = []
+    for word in words.replace(",", " ").split():
+        low, dash, high = word.partition("-")
+        if not low.isdecimal() or (dash and not high.isdecimal()):
+            raise SuggestError(f"{name} was given {word!r}. Write: {_usage(name)}.")
+        ends = (review.entry(int(low)).number, review.entry(int(high or low)).number)
+        if ends[0] > ends[1]:
+            raise SuggestError(f"{word!r} runs backwards. Write {ends[1]}-{ends[0]}.")
+        found += range(ends[0], ends[1] + 1)
+    if not found:
+        raise SuggestError(f"{name} needs the number of a phrase. Write: {_usage(name)}.")
+    return found
+
+
+def _usage(name: str) -> str:
+    after = next(after for known, _, after, _ in COMMANDS if known == name)
+    return " or ".join(f"'{name} {one.strip()}'" for one in (after.split(" | ")))
+
+
+def _number_or_word(text: str) -> float | str:
+    with suppress(ValueError):
+        return float(text)
+    return text

@@ -1,0 +1,269 @@
+"""`crce review`: a person goes through a concept set at the terminal; every change is written at once."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from crce.cli.commands import COMMANDS, apply, parse
+from crce.concepts import ConceptSet, atlas_names, certainty_word, read_concepts
+from crce.concepts.concept_set import fold
+from crce.concepts.corefconcept import is_corefconcept
+from crce.concepts.documents import dump_concepts, dump_json
+from crce.concepts.nodes import json_value, read_text
+from crce.errors import ConceptError, SuggestError
+from crce.files import write_text
+
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from crce.suggest.memory import Memory
+    from crce.suggest.record import Record
+    from crce.suggest.review import Entry, Proposal, Review
+
+logger = logging.getLogger(__name__)
+
+
+def review(
+    file: Annotated[Path, typer.Argument(metavar="FILE.yaml", help="A concept set, as crce suggest writes it.")],
+) -> int:
+    """Accept, reject, move, edit or add the phrases of a concept set, by hand.
+
+    Every change is written to the file at once. What you decide is remembered, and used the next time you ask for
+    suggestions. Commands may be piped in, one a line.
+    """
+    from rich.console import Console
+
+    from crce.suggest.memory import Memory
+    from crce.suggest.review import Review
+
+    text, concepts = _own_set(file)
+    record = _record(file, concepts)
+    memory = Memory()
+    sense = record.request.sense if record else None
+    start = Review.start(concepts, proposals=_proposals(record), known=memory.decisions(), sense=sense)
+    return _Session(file, text, start, memory, Console(highlight=False)).run()
+
+
+class _Session:
+    """The loop over commands, and what is on disk."""
+
+    def __init__(self, path: Path, text: str, review: Review, memory: Memory, console: Console) -> None:
+        self.path = path
+        self.text = text  # of the file, as it was last read or written
+        self.review = review
+        self.written = review.concepts
+        self.memory = memory
+        self.remembered = review.decisions()
+        self.console = console
+
+    def run(self) -> int:
+        _print_set(self.console, self.review)
+        interactive = sys.stdin.isatty()
+        if interactive:
+            typer.echo("Type a command, such as: reject 3. ? shows all of them.")
+        try:
+            for number, line in enumerate(_lines(interactive), start=1):
+                try:
+                    if not self._obey(line):
+                        break
+                except (ConceptError, SuggestError) as error:
+                    if not interactive:
+                        raise SuggestError(
+                            f"line {number} ({line.strip()!r}): {error} What stands before it is done and written; "
+                            "nothing after it was done."
+                        ) from error
+                    typer.echo(str(error))
+                    continue
+                self._write()
+        except KeyboardInterrupt:
+            self._write()  # the signal may have come between the two files
+            typer.echo(f"\nInterrupted. Every change is written in {self.path}.", err=True)
+            raise
+        concepts, undecided = self.review.concepts, len(self.review.open)
+        rest = f" {undecided} phrases are not decided yet." if undecided else ""
+        line = f"{self.path}: {len(concepts.corefs)} corefs and {len(concepts.retains)} retains.{rest}"
+        typer.echo(line)
+        return 0
+
+    def _obey(self, line: str) -> bool:
+        """Do what one line says; False when it says to stop."""
+        name, words = parse(line)
+        if name == "quit":
+            return False
+        if name == "list":
+            _print_set(self.console, self.review)
+        elif name == "help":
+            _print_help(self.console)
+        elif name:
+            before = self.review
+            self.review = apply(before, name, words)
+            earlier = {e.number: e for e in before.entries}
+            now = {e.number: e for e in self.review.entries}
+            changed = [n for n in earlier.keys() | now.keys() if earlier.get(n) != now.get(n)]
+            for number in sorted(changed):
+                text = _said(now[number]) if number in now else f"{number}  is gone again"
+                typer.echo(text)
+            if not changed:
+                typer.echo("That is so already.")
+        return True
+
+    def _write(self) -> None:
+        """Bring both files to the state of the review."""
+        concepts = self.review.concepts
+        if concepts != self.written:
+            new = _dump(self.path, concepts)
+            if self.path.is_file() and read_text(self.path) not in (self.text, new):
+                raise ConceptError(
+                    f"{self.path} was changed by someone else in the meantime, and is left as it is. "
+                    "Start the review again to go on from there; your last change was not written."
+                )
+            if self.text != _dump(self.path, self.written) and self.written == self.review.base:
+                copy = _free_name(self.path)
+                write_text(copy, self.text)
+                typer.echo(f"The file as you wrote it is kept in {copy}.")
+            write_text(self.path, new)
+            self.text, self.written = new, concepts
+        decisions = self.review.decisions()
+        self.memory.update(self.remembered, decisions)
+        self.remembered = decisions
+
+
+def _lines(interactive: bool) -> Iterator[str]:
+    """What the person types, or what is piped in; ends with the input."""
+    if not interactive:
+        yield from sys.stdin
+        return
+    with suppress(ImportError):
+        import readline  # noqa: F401  input() then edits lines and remembers them; Windows has its own way
+    while True:
+        try:
+            yield input("review> ")
+        except EOFError:
+            typer.echo()
+            return
+
+
+def _own_set(path: Path) -> tuple[str, ConceptSet]:
+    """The text and the concept set of a file that may be written to.
+
+    Raises:
+        ConceptError: it can't be read, holds more than one set, or belongs to a run.
+    """
+    copy = "crce show '{}' --yaml > {}.yaml, then review that file."
+    if not path.exists() and str(path).casefold() in map(str.casefold, atlas_names()):
+        raise ConceptError(f"'{path}' is in the atlas, which is not changed. Copy it: {copy.format(path, path)}")
+    if "#" in path.name and not path.exists():
+        name = path.name.rpartition("#")[2]
+        raise ConceptError(f"{path} is one set of a file of several. Copy it: {copy.format(path, name)}")
+    text = read_text(path)
+    concepts = read_concepts(path)
+    if (path.parent / "run.json").is_file():
+        raise ConceptError(f"{path} says what a run was trained on, and is not changed. Copy it somewhere else first.")
+    if path.suffix.lower() == ".json" and is_corefconcept(json_value(text, path.name)[0]):
+        name = f"{path}#{concepts.target}"
+        raise ConceptError(f"{path} is a CorefConcept file. Copy the set: {copy.format(name, concepts.target)}")
+    return text, concepts
+
+
+def _record(path: Path, concepts: ConceptSet) -> Record | None:
+    """The record of the suggestion that made this set, where it lies beside it and can be read."""
+    from crce.suggest.record import read_record
+
+    beside = path.with_name(path.stem + ".suggest.json")
+    if not beside.is_file():
+        return None
+    try:
+        record = read_record(beside)
+    except SuggestError as error:
+        logger.warning("Reviewed without its reasons: %s", error)
+        return None
+    return record if fold(record.concept_set.target) == fold(concepts.target) else None
+
+
+def _proposals(record: Record | None) -> list[Proposal]:
+    """The phrases of a record as they went into its set, with what was measured."""
+    from crce.suggest.review import Proposal
+
+    if record is None:
+        return []
+    closeness = {fold(text): measured.get("closeness") for text, measured in record.grounding.items()}
+    return [
+        Proposal(d.text, d.side, d.certainty, d.source, d.reason, closeness=closeness.get(fold(d.text)))
+        for d in record.decisions
+        if d.outcome != "dropped"
+    ]
+
+
+def _dump(path: Path, concepts: ConceptSet) -> str:
+    return dump_json(concepts) if path.suffix.lower() == ".json" else dump_concepts(concepts)
+
+
+def _free_name(path: Path) -> Path:
+    """cat.before-review.yaml, or the first such name with a number that does not exist."""
+    copy, number = path.with_name(f"{path.stem}.before-review{path.suffix}"), 1
+    while copy.exists():
+        number += 1
+        copy = path.with_name(f"{path.stem}.before-review-{number}{path.suffix}")
+    return copy
+
+
+def _used_for(entry: Entry) -> str:
+    return "evaluation" if entry.related.held_out else "training"
+
+
+def _said(entry: Entry) -> str:
+    """One line about a phrase."""
+    facts = (entry.side, _used_for(entry), str(certainty_word(entry.related.certainty)), entry.status)
+    return f"{entry.number}  {entry.related.text}: {', '.join(facts)}"
+
+
+def _print_set(console: Console, review: Review) -> None:
+    """The phrases of each side under their numbers, the rejected ones too."""
+    from rich.table import Table
+    from rich.text import Text
+
+    typer.echo(f"target     {review.base.target}\nkind       {review.base.kind}")
+    titles = {"coref": "corefs: erased with the target", "retain": "retains: kept"}
+    for side, title in titles.items():
+        entries = [e for e in review.entries if e.side == side]
+        # what nobody measured or gave a reason for needs no column
+        measured = any(e.proposal.closeness is not None for e in entries)
+        reasons = any(e.proposal.reason for e in entries)
+        columns = ["text", "certainty", "used for", "decided", "source"]
+        columns += ["closeness"] * measured + ["reason"] * reasons
+        table = Table(title=title, title_justify="left", title_style="bold")
+        table.add_column("#", justify="right")
+        for column in columns:
+            table.add_column(column)
+        for e in entries:
+            closeness = "" if e.proposal.closeness is None else f"{e.proposal.closeness:.2f}"
+            cells = {
+                "text": e.related.text,
+                "certainty": str(certainty_word(e.related.certainty)),
+                "used for": _used_for(e),
+                "decided": "" if e.status == "open" else e.status,
+                "source": e.related.source,
+                "closeness": closeness,
+                "reason": e.proposal.reason if e.as_proposed else "",
+            }
+            style = "dim" if e.status == "rejected" else ""
+            table.add_row(str(e.number), *(Text(cells[column]) for column in columns), style=style)
+        console.print(table)
+
+
+def _print_help(console: Console) -> None:
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=None, show_header=False)
+    for name, short, after, what in COMMANDS:
+        table.add_row(*map(Text, (f"{name} {after}".strip(), short, what)))
+    console.print(table)

@@ -1,0 +1,188 @@
+"""`crce suggest`: find corefs and retains for a concept, and write them as a set that can be edited."""
+
+from __future__ import annotations
+
+import shlex
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from crce.cli.terminal import quiet_libraries
+from crce.concepts import KINDS, certainty_word, write_concepts
+from crce.concepts.documents import dump_json
+from crce.errors import SuggestError
+from crce.files import slug
+
+
+if TYPE_CHECKING:
+    from crce.evaluate import Judge
+    from crce.suggest import Record, Suggestion
+
+RECORD_SUFFIX = ".suggest.json"
+_USES = {"train": "training", "held-out": "evaluation"}
+
+
+def suggest(
+    concept: Annotated[
+        str | None,
+        typer.Argument(metavar="CONCEPT", help='What to erase; a sense in brackets tells it apart: "bat (animal)".'),
+    ] = None,
+    kind: Annotated[
+        str | None, typer.Option(metavar="|".join(KINDS), help="What sort of thing it is.", show_default="inferred")
+    ] = None,
+    suggester: Annotated[
+        str | None,
+        typer.Option(
+            help="lexicon, wordnet, nearest, or a language model: openai:MODEL, anthropic:MODEL, azure:DEPLOYMENT, "
+            "local:ID_OR_PATH.",
+            show_default="$CRCE_SUGGESTER, else lexicon",
+        ),
+    ] = None,
+    base_url: Annotated[str | None, typer.Option(help="Address of an OpenAI-compatible server.")] = None,
+    corefs: Annotated[int, typer.Option(min=0, help="Corefs to train.")] = 8,
+    retains: Annotated[int, typer.Option(min=0, help="Retains to train.")] = 8,
+    held_out: Annotated[int, typer.Option(min=0, help="Phrases to hold out for the evaluation, on each side.")] = 4,
+    verify: Annotated[
+        bool | None,
+        typer.Option(
+            "--verify/--no-verify",
+            help="Ask the language model a second time about every phrase.",
+            show_default="on where it is asked over the network",
+        ),
+    ] = None,
+    ground: Annotated[
+        bool, typer.Option("--ground/--no-ground", help="Ask the text-to-image model what it draws for each phrase.")
+    ] = False,
+    model: Annotated[str, typer.Option(help="The text-to-image model of --ground.")] = "demo",
+    prompts: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="Folder with own prompts.", show_default="$CRCE_PROMPTS, else bundled"),
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(metavar="FILE.yaml", help="Where to write the set.", show_default="CONCEPT.yaml")
+    ] = None,
+    force: Annotated[bool, typer.Option("--force", help="Overwrite what stands there.")] = False,
+    json: Annotated[
+        bool, typer.Option("--json", help="Print the set as JSON and nothing else; write files only with --out.")
+    ] = False,
+    replay: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE.suggest.json", help="Make the set of a record again, offline."),
+    ] = None,
+    token_budget: Annotated[int, typer.Option(min=1, help="Tokens that a language model may use in all.")] = 100_000,
+    timeout: Annotated[float, typer.Option(min=1, help="Seconds to wait for an answer of a language model.")] = 60,
+    seed: Annotated[int, typer.Option(help="Seed of whatever is drawn at random.")] = 0,
+) -> int:
+    """Find the other ways to call a concept (corefs, erased with it) and its near neighbours (retains, kept)."""
+    if out is not None and not force:
+        _refuse_existing(out)
+    from crce import suggest as room
+
+    if replay is not None:
+        if ground or any(given is not None for given in (concept, kind, suggester, base_url, verify, prompts)):
+            raise SuggestError(
+                "--replay takes everything from its record. Give nothing beside it but --out, --force and --json."
+            )
+        suggestion = room.replay(replay)
+    elif concept is None:
+        raise SuggestError("Name a concept, e.g. crce suggest cat, or --replay FILE.suggest.json.")
+    else:
+        if ground:
+            quiet_libraries()
+        suggestion = room.suggest(
+            concept,
+            kind=kind,
+            suggester=suggester,
+            corefs=corefs,
+            retains=retains,
+            held_out=held_out,
+            verify=verify,
+            ground=ground,
+            model=model,
+            judge=_judge(model) if ground else None,
+            base_url=base_url,
+            prompts=prompts,
+            seed=seed,
+            timeout=timeout,
+            token_budget=token_budget,
+        )
+    for warning in suggestion.record.warnings:
+        typer.echo(f"warning: {warning}", err=True)
+    if json:
+        if out is not None:
+            write_suggestion(out, suggestion)
+        typer.echo(dump_json(suggestion.concepts), nl=False)
+        return 0
+    path = out or _free_file(suggestion.concepts.target, force)
+    write_suggestion(path, suggestion)
+    print_record(suggestion.record)
+    name = shlex.quote(str(path))
+    typer.echo(
+        f"set      {path}\nrecord   {record_path(path)}\nreview   crce review {name}\nerase    crce erase {name}"
+    )
+    return 0
+
+
+def write_suggestion(path: Path, suggestion: Suggestion) -> None:
+    """Write the concept set and, beside it, its record.
+
+    Raises:
+        RunError: a file can't be written.
+    """
+    from crce.suggest import write_record
+
+    write_concepts(path, suggestion.concepts)
+    write_record(record_path(path), suggestion.record)
+
+
+def record_path(path: Path) -> Path:
+    """Where the record of a set lies: `cat.suggest.json` beside `cat.yaml`."""
+    return path.with_suffix(RECORD_SUFFIX)
+
+
+def print_record(record: Record) -> None:
+    """What was chosen, as a table, and how much was dropped."""
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    console = Console(highlight=False)
+    target, sense = record.request.target, record.request.sense
+    title = f"{target} ({sense})" if sense else target
+    console.print(f"{title}, {record.request.kind}, suggested by {record.suggester}", markup=False)
+    table = Table()
+    for column in ("phrase", "side", "used for", "certainty", "source", "reason"):
+        table.add_column(column)
+    chosen = [d for d in record.decisions if d.outcome != "dropped"]
+    for d in chosen:
+        certainty = str(certainty_word(d.certainty))
+        table.add_row(*map(Text, (d.text, d.side, _USES[d.outcome], certainty, d.source, d.reason)))
+    console.print(table)
+    if dropped := len(record.decisions) - len(chosen):
+        console.print(f"{dropped} more were proposed and dropped; the record says why.", markup=False)
+
+
+def _free_file(target: str, force: bool) -> Path:
+    """CONCEPT.yaml in this folder, or the first free CONCEPT-N.yaml."""
+    stem, number = slug(target), 1
+    path = Path(f"{stem}.yaml")
+    while not force and (path.exists() or record_path(path).exists()):
+        number += 1
+        path = Path(f"{stem}-{number}.yaml")
+    return path
+
+
+def _refuse_existing(out: Path) -> None:
+    for path in (out, record_path(out)):
+        if path.exists():
+            raise SuggestError(f"{path} exists. Choose another --out, or overwrite it with --force.")
+
+
+def _judge(model: str) -> Judge | None:
+    """Who says what the model's pictures show: the bundled judge for the bundled model."""
+    if model != "demo":
+        return None
+    from crce.evaluate import load_judge
+
+    return load_judge()

@@ -1,0 +1,132 @@
+"""A language model of Anthropic, or behind a service that speaks its protocol."""
+
+from __future__ import annotations
+
+import os
+import re
+from typing import Any
+
+from crce.errors import SuggestError
+from crce.suggest.budget import TokenBudget
+from crce.suggest.chat import Message, Reply
+from crce.suggest.service import NO_KEY, Service, count, read_key, with_schema
+from crce.suggest.service_faults import Declined
+
+
+ANTHROPIC_URL = "https://api.anthropic.com"
+KEY = "ANTHROPIC_API_KEY"
+
+
+class AnthropicChat:
+    """A model of Anthropic; the key comes from the environment alone."""
+
+    provider = "anthropic"
+    remote = True
+
+    def __init__(
+        self,
+        model: str,
+        *,
+        base_url: str | None = None,
+        timeout: float = 60.0,
+        retries: int = 4,
+        token_budget: int = 100_000,
+    ) -> None:
+        """Get the client ready; nothing is sent.
+
+        Args:
+            model: the model's name there.
+            base_url: where the service is; None for ANTHROPIC_BASE_URL, and Anthropic itself without it.
+            timeout: seconds that one try may take.
+            retries: how often to ask again after a fault that may pass.
+            token_budget: tokens that all questions and answers together may have.
+
+        Raises:
+            SuggestError: the package or the key is missing, or an argument is out of range.
+        """
+        try:
+            import anthropic
+        except ImportError as error:
+            raise SuggestError(
+                "The package anthropic is missing. Install it: pip install 'crce[llm]', or use --suggester lexicon."
+            ) from error
+
+        self.model = model
+        self._budget = TokenBudget(token_budget)
+        self._takes_schema = True
+        self._takes_temperature = True
+        given = base_url or os.environ.get("ANTHROPIC_BASE_URL")
+        key = read_key(KEY)
+        if not key and not given:
+            raise SuggestError(
+                f"No key for anthropic:{model}. Set {KEY}, give the --base-url of a server that needs none, "
+                "or use --suggester lexicon."
+            )
+        url = given or ANTHROPIC_URL
+        name = f"anthropic:{model}"
+        self._service = Service(anthropic, name, url, KEY, key=key, timeout=timeout, retries=retries)
+        client = anthropic.Anthropic(base_url=url, api_key=key or NO_KEY, timeout=timeout, max_retries=0)
+        self._create = client.messages.with_raw_response.create
+        self._simplify = anthropic.transform_schema
+
+    def complete(
+        self,
+        messages: list[Message],
+        schema: dict[str, Any],
+        *,
+        max_tokens: int = 2000,
+        temperature: float = 0.0,
+        seed: int = 0,
+    ) -> Reply:
+        """Answer once, as JSON of the schema where the model enforces it. There is no seed in this protocol.
+
+        Raises:
+            SuggestError: it can't be reached, refuses the key, is out of quota or time, or the token budget is spent.
+        """
+        max_tokens = self._budget.allow(messages, max_tokens)
+        takes_schema, takes_temperature = self._takes_schema, self._takes_temperature
+        while True:
+            params = self._params(messages, schema, takes_schema, temperature if takes_temperature else None)
+            try:
+                body = self._service.ask(self._create, model=self.model, max_tokens=max_tokens, **params)
+            except Declined as error:
+                if takes_temperature and re.search(r"\btemperature\b", error.said):
+                    takes_temperature = False
+                elif takes_schema:
+                    takes_schema = False
+                else:
+                    raise
+            else:
+                break
+        self._takes_schema, self._takes_temperature = takes_schema, takes_temperature
+        reply = self._read(body)
+        self._budget.spend(messages, reply)
+        return reply
+
+    def _params(
+        self, messages: list[Message], schema: dict[str, Any], takes_schema: bool, temperature: float | None
+    ) -> dict[str, Any]:
+        asked = messages if takes_schema else with_schema(messages, schema)
+        turns = [{"role": message.role, "content": message.content} for message in asked if message.role != "system"]
+        params: dict[str, Any] = {"messages": turns}
+        system = "\n\n".join(message.content for message in asked if message.role == "system")
+        if system:
+            params["system"] = system
+        if temperature is not None:
+            params["extra_body"] = {"temperature": temperature}  # newer clients have no argument for it
+        if takes_schema:
+            # Lengths and numbers of items are not enforced there; the client moves them into the descriptions.
+            params["output_config"] = {"format": {"type": "json_schema", "schema": self._simplify(schema)}}
+        return params
+
+    def _read(self, body: dict[str, Any]) -> Reply:
+        parts, reason, usage = body.get("content"), body.get("stop_reason"), body.get("usage")
+        if not isinstance(parts, list):
+            raise self._service.faults.unreadable("there is no content in it")
+        texts = [part.get("text") for part in parts if isinstance(part, dict) and part.get("type") == "text"]
+        text = "".join(text for text in texts if isinstance(text, str))
+        tokens = count(usage, "input_tokens"), count(usage, "output_tokens")
+        if reason == "refusal":
+            return Reply(text, "refusal", *tokens)
+        cut = reason in ("max_tokens", "model_context_window_exceeded")
+        return Reply(text, "length" if cut else "stop", *tokens)

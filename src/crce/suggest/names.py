@@ -1,0 +1,104 @@
+"""Other ways to write the name of a person, a character or a style, where no list knows the name itself."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+from crce.concepts.concept_set import CERTAINTY_WORDS, fold, tidy
+from crce.suggest.wordnet import load_wordnet
+
+
+if TYPE_CHECKING:
+    from crce.concepts.concept_set import Kind
+
+_HIGH, _NORMAL, _LOW, _VERY_LOW = (CERTAINTY_WORDS[word] for word in ("High", "Normal", "Low", "Very Low"))
+_BEFORE = re.compile(
+    r"^(?:(?:in )?the style of |in the manner of |(?:a |an )?(?:painting|paintings|art|artwork) (?:by|of) |by )", re.I
+)
+_AFTER = re.compile(r"(?:'s|’s)?[ -](?:art ?style|style|styled|painting|paintings|art|artwork)$", re.I)
+_PARTICLES = frozenset("van von de da di der den la le el al bin of the du del dos".split())
+_TITLES = frozenset("mr mrs ms dr sir king queen prince princess saint st the pope president lady lord".split())
+_SUFFIXES = frozenset("jr sr ii iii iv".split())
+
+
+def style_core(target: str) -> str:
+    """The name in a style: "Van Gogh" for "Van Gogh style" and for "in the style of Van Gogh"."""
+    core = tidy(_AFTER.sub("", _BEFORE.sub("", tidy(target))))
+    return core or tidy(target)
+
+
+def is_style_phrase(target: str) -> bool:
+    """Whether the words themselves say that a style is meant ("... style", "in the style of ...")."""
+    folded = fold(target)
+    return re.search(r"(?:^| )styled?$|^(?:in )?the (?:style|manner) of ", folded) is not None
+
+
+def name_variants(target: str, kind: Kind) -> list[tuple[str, float, str]]:
+    """(phrase, certainty, reason) for other ways to write a name, the most certain first; none for other kinds."""
+    if kind == "style":
+        variants = _style_variants(target)
+    elif kind in ("person", "character"):
+        variants = [*_name_forms(target, kind), *(_PERSON if kind == "person" else _CHARACTER)]
+        variants = [(text.format(name=target), certainty, reason) for text, certainty, reason in variants]
+    else:
+        return []
+    unique = {fold(text): (text, certainty, reason) for text, certainty, reason in reversed(variants)}
+    unique.pop(fold(target), None)
+    return sorted(unique.values(), key=lambda variant: -variant[1])
+
+
+_PERSON = [
+    ("photo of {name}", _NORMAL, "a picture of the person by name"),
+    ("portrait of {name}", _NORMAL, "a picture of the person by name"),
+    ("{name}'s face", _NORMAL, "the face by name"),
+    ("person who looks like {name}", _LOW, "likeness by name"),
+    ("{name} lookalike", _LOW, "likeness by name"),
+]
+_CHARACTER = [
+    ("{name} character", _NORMAL, "the character by name"),
+    ("drawing of {name}", _NORMAL, "a picture of the character by name"),
+    ("{name} toy", _LOW, "a likeness by name"),
+    ("person dressed as {name}", _LOW, "a likeness by name"),
+    ("{name} costume", _LOW, "a likeness by name"),
+]
+
+
+def _name_forms(name: str, kind: Kind) -> list[tuple[str, float, str]]:
+    """The family name, the first name and the initials, where there are several words."""
+    words = name.replace("{", "").replace("}", "").split()
+    if len(words) > 1 and words[0].lower() == "the":
+        return [(" ".join(words[1:]), _NORMAL, "the name without its article")]
+    if len(words) < 2 or any(word.lower() in ("of", "the", "from", "and") for word in words):
+        return []
+    given = words[0]
+    rest = [word for word in words if word.lower().strip(".") not in _SUFFIXES]
+    start = next((i for i, w in enumerate(rest[1:-1], 1) if w.lower() in _PARTICLES), len(rest) - 1)
+    family = " ".join(rest[start:])
+    forms = []
+    # "Mouse" alone is no Mickey Mouse, and "Swift" is a bird too
+    also_noun = any(family.lower() in sense.words for sense in load_wordnet().senses(family))
+    if not also_noun:
+        forms.append((family, _NORMAL, "family name alone; others bear it too"))
+    elif kind == "person":
+        forms.append((family, _LOW, "family name alone; it is a common noun too"))
+    if given.lower().strip(".") not in _TITLES:
+        if kind == "person":
+            forms.append((f"{given[0]}. {family}", _NORMAL, "initial and family name"))
+        certainty = _LOW if kind == "character" else _VERY_LOW
+        forms.append((given, certainty, "first name alone; others bear it too"))
+    return forms
+
+
+def _style_variants(target: str) -> list[tuple[str, float, str]]:
+    core = style_core(target)
+    return [
+        (f"in the style of {core}", _HIGH, "the style by name"),
+        (f"{core} style", _HIGH, "the style by name"),
+        (core, _HIGH, "the name of the style without its frame"),
+        (f"{core} painting", _NORMAL, "a work in the style by name"),
+        (f"painting by {core}", _NORMAL, "a work in the style by name"),
+        (f"by {core}", _NORMAL, "the usual ending of a prompt for this style"),
+        (f"{core} artwork", _NORMAL, "a work in the style by name"),
+        (f"art inspired by {core}", _LOW, "near the style by name"),
+    ]

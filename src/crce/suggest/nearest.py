@@ -1,0 +1,75 @@
+"""Corefs and retains by distance alone: the nearest phrases are erased, those of the next ring are kept.
+
+This is how methods without a language model or a lexicon choose their phrases (for example the neighbourhoods of
+RealEra, Liu et al., 2024). It knows no relations: an antonym or a sister lies as near as a synonym. It is here to be
+compared with, and for targets that no lexicon holds.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import TYPE_CHECKING
+
+from crce.concepts.concept_set import fold
+from crce.concepts.library import atlas
+from crce.suggest.candidates import Candidate, Request, Side
+from crce.suggest.embedding import Embedder, load_embedder
+from crce.suggest.wordnet import CONCRETE, WordNet, load_wordnet
+
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    import numpy as np
+    from numpy.typing import NDArray
+
+_SHORTLIST = 800  # phrases whose words alone are near; all 100,000 nouns would take minutes
+_MET = 20  # times a noun was met in texts to be ranked in any case
+
+
+class NearestSuggester:
+    """Proposes the nouns of WordNet and the phrases of the atlas that lie nearest in the sentence embedding."""
+
+    name = "nearest"
+
+    def propose(self, request: Request) -> list[Candidate]:
+        """Twice the corefs asked for, nearest first, then twice the retains from the ring around them."""
+        embedder = load_embedder()
+        query = f"{request.target} ({request.sense})" if request.sense else request.target
+        texts = self._phrases(query, embedder)
+        avoid = {(side, fold(text)) for side, text in request.avoid}
+        near = embedder.similarity([query], texts)[0]
+        ranked = [(texts[i], float(near[i])) for i in (-near).argsort(kind="stable").tolist()]
+        ranked = [(text, similarity) for text, similarity in ranked if fold(text) != fold(request.target)]
+        found: list[Candidate] = []
+        sides: tuple[tuple[Side, int], ...] = (("coref", 2 * request.corefs), ("retain", 2 * request.retains))
+        start = 0
+        for side, count in sides:
+            for text, similarity in ranked[start : start + count]:
+                if (side, fold(text)) not in avoid:
+                    certainty = round(min(max(similarity, 0.1), 0.95), 2)
+                    found.append(Candidate(text, side, certainty, self.name, f"similarity {similarity:.2f}"))
+            start += count
+        return found
+
+    def _phrases(self, query: str, embedder: Embedder) -> list[str]:
+        """The nouns often met, and of all nouns and the atlas the phrases whose words are near to the query's."""
+        texts, words = _vocabulary()
+        near = embedder.word_similarity(query, words)
+        shortlist = (texts[i] for i in (-near).argsort(kind="stable")[:_SHORTLIST].tolist())
+        return list({fold(text): text for text in (*shortlist, *_often_met(load_wordnet()))}.values())
+
+
+@cache
+def _vocabulary() -> tuple[list[str], tuple[NDArray[np.int64], NDArray[np.int64]]]:
+    """Every phrase of the atlas and every noun of WordNet but very long ones, and their word pieces."""
+    known = [r.text for concepts in atlas().values() for r in (*concepts.corefs, *concepts.retains)]
+    nouns = (lemma for lemma in load_wordnet().lemmas() if 2 < len(lemma) < 25 and not any(c.isdigit() for c in lemma))
+    texts = list({fold(text): text for text in (*known, *nouns)}.values())
+    return texts, load_embedder().words(texts)
+
+
+def _often_met(net: WordNet) -> Iterator[str]:
+    for (lemma, file), count in net.counts.items():
+        if file in CONCRETE and count >= _MET:
+            yield lemma

@@ -1,0 +1,150 @@
+"""suggest.json: everything that was asked and answered for a concept set, and what was decided about each phrase."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, ValidationError, field_serializer
+
+from crce.concepts import ConceptSet
+from crce.concepts.documents import dump_json, parse_json_sets
+from crce.errors import ConceptError, SuggestError
+from crce.files import write_text
+from crce.suggest.candidates import Candidate, Request, Side
+
+
+class _Model(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Decided(_Model):
+    """What became of one proposed phrase."""
+
+    text: str
+    side: Side
+    outcome: Literal["train", "held-out", "dropped"]
+    certainty: float
+    reason: str
+    source: str
+
+
+class Settings(_Model):
+    """How many phrases were asked for, and what was done beside asking."""
+
+    corefs: int
+    retains: int
+    held_out: int
+    diversity: float
+    verify: Literal["question", "consistency"] | None = None
+    ground: str | None = None  # the model that was asked
+    prompts: str | None = None
+    seed: int = 0
+
+
+class Score(_Model):
+    """How much a phrase was worth by the decisions of the person who asked."""
+
+    text: str
+    side: Side
+    score: float
+
+
+class Record(_Model):
+    """Everything about one suggestion, enough to make it again offline.
+
+    Attributes:
+        crce: version that made it.
+        suggester: name of the suggester.
+        provider: who served the language model; None without one.
+        model: the language model; None without one.
+        prompt_hash: of the prompt that asked for phrases; None without a language model.
+        request: what was asked.
+        settings: how the set was chosen.
+        proposed: every candidate, as it was proposed.
+        exchanges: every question to the language model and its answer.
+        verified: what the second questions gave, phrase by phrase.
+        grounding: what the text-to-image model makes of each phrase.
+        scores: worth of the phrases by what was decided before; empty with too few decisions.
+        decisions: what became of each phrase, and why.
+        warnings: what the person who asked should know.
+        concepts: the concept set.
+    """
+
+    crce: str
+    suggester: str
+    provider: str | None = None
+    model: str | None = None
+    prompt_hash: str | None = None
+    request: Request
+    settings: Settings
+    proposed: tuple[Candidate, ...]
+    exchanges: tuple[dict[str, Any], ...] = ()
+    verified: tuple[dict[str, Any], ...] = ()
+    grounding: dict[str, dict[str, Any]] = {}
+    scores: tuple[Score, ...] = ()
+    decisions: tuple[Decided, ...]
+    warnings: tuple[str, ...] = ()
+    concepts: dict[str, Any]
+
+    @field_serializer("request")
+    def _request(self, request: Request) -> dict[str, Any]:
+        # a set has no order of its own, and the same record must be the same file
+        return {**vars(request), "avoid": sorted(request.avoid), "examples": [vars(e) for e in request.examples]}
+
+    @property
+    def concept_set(self) -> ConceptSet:
+        """The concept set that was made.
+
+        Raises:
+            ConceptError: someone has edited it into one that can't be used.
+        """
+        (concepts,) = parse_json_sets(json.dumps(self.concepts), "suggest.json")
+        return concepts
+
+
+def plain_concepts(concepts: ConceptSet) -> dict[str, Any]:
+    """The set as it stands in a record: the keys of its YAML form."""
+    return json.loads(dump_json(concepts))
+
+
+def write_record(path: str | Path, record: Record) -> None:
+    """Write a record as JSON, atomically.
+
+    Raises:
+        RunError: the file can't be written.
+    """
+    text = json.dumps(record.model_dump(mode="json"), indent=2, ensure_ascii=False) + "\n"
+    # half a character, as a language model may answer it, can stand in a file as an escape only
+    write_text(Path(path), re.sub("[\ud800-\udfff]", lambda half: f"\\u{ord(half[0]):04x}", text))
+
+
+def read_record(path: str | Path) -> Record:
+    """Read a record.
+
+    Raises:
+        SuggestError: the file is missing or unreadable, or is no record; every fault is named.
+    """
+    path = Path(path)
+    make = "Make one: crce suggest CONCEPT"
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = "There is no such file" if isinstance(error, FileNotFoundError) else f"It can't be read ({error})"
+        raise SuggestError(f"{path}: no record of a suggestion. {reason}. {make}") from error
+    try:
+        record = Record.model_validate(json.loads(text))
+        _ = record.concept_set  # looked at now, so that its faults are those of the file
+    except ValidationError as error:
+        faults = [f"{'.'.join(map(str, fault['loc'])) or 'the file'}: {fault['msg']}" for fault in error.errors()]
+        more = f"; and {len(faults) - 5} more" if len(faults) > 5 else ""
+        raise SuggestError(
+            f"{path} is not a record of a suggestion: {'; '.join(faults[:5])}{more}. Name a suggest.json. {make}"
+        ) from error
+    except (ValueError, RecursionError) as error:
+        raise SuggestError(f"{path} is not a record of a suggestion: it is no JSON ({error}). {make}") from error
+    except ConceptError as error:
+        raise SuggestError(f"{path}: the concept set in it can't be used. {error}") from error
+    return record

@@ -1,0 +1,303 @@
+"""A person's review of a concept set, as pure operations: the terminal and the web page do the same.
+
+    review = Review.start(concepts)
+    review = review.reject(3).move(5).set_certainty(2, "High").add("coref", "moggy").undo()
+    write_concepts("cat.yaml", review.concepts)
+    memory.update([], review.decisions())
+
+Every phrase has a number that it keeps, wherever it goes. A rejected one leaves the concept set and can be accepted
+back. Whoever changes a phrase has looked at it and wants it: the change accepts it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+from crce.concepts import ConceptSet, Related
+from crce.concepts.concept_set import Placed, clashes, fold, parse_certainty
+from crce.errors import ConceptError, SuggestError
+from crce.suggest.candidates import SIDES, Side
+from crce.suggest.memory import Decision, Key
+
+
+Status = Literal["open", "accepted", "rejected"]
+
+
+@dataclass(frozen=True)
+class Proposal:
+    """A phrase as it was proposed, before the person touched it.
+
+    Attributes:
+        text: the phrase.
+        side: the side it was proposed for.
+        certainty: how sure its source was.
+        source: who proposed it.
+        reason: why, in one line.
+        similarity: cosine of the embeddings of phrase and target, where it was measured.
+        closeness: how far the model draws the target for it, in [0, 1], where it was measured.
+    """
+
+    text: str
+    side: Side
+    certainty: float
+    source: str
+    reason: str = ""
+    similarity: float | None = None
+    closeness: float | None = None
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One phrase under review.
+
+    Attributes:
+        number: how the person calls it; it never changes.
+        side: the side it is on now.
+        related: the phrase as it is now.
+        status: "open" until the person has decided; a "rejected" phrase is out of the concept set.
+        proposal: the phrase as it was proposed.
+    """
+
+    number: int
+    side: Side
+    related: Related
+    status: Status
+    proposal: Proposal
+
+    @property
+    def as_proposed(self) -> bool:
+        """Whether text and side are still those of the proposal."""
+        return self.side == self.proposal.side and fold(self.related.text) == fold(self.proposal.text)
+
+
+@dataclass(frozen=True)
+class Review:
+    """A concept set under review, with what can be undone and redone; every operation returns a new one.
+
+    Attributes:
+        base: the concept set the review started from.
+        entries: the phrases, in the order of their numbers.
+        sense: which meaning of the target is reviewed, as in "bat (animal)".
+        past: the entries before each operation so far.
+        future: the entries that `redo` brings back, the next one last.
+    """
+
+    base: ConceptSet
+    entries: tuple[Entry, ...]
+    sense: str | None = None
+    past: tuple[tuple[Entry, ...], ...] = ()
+    future: tuple[tuple[Entry, ...], ...] = ()
+
+    @classmethod
+    def start(
+        cls,
+        concepts: ConceptSet,
+        *,
+        proposals: Iterable[Proposal] = (),
+        known: Iterable[Decision] = (),
+        sense: str | None = None,
+    ) -> Review:
+        """A review of `concepts`, numbered from 1.
+
+        Args:
+            concepts: the set.
+            proposals: how its phrases were proposed, where that is known; others are ignored.
+            known: earlier decisions; a phrase that was accepted before starts as accepted.
+            sense: which meaning of the target is reviewed.
+        """
+        proposed = {(p.side, fold(p.text)): p for p in proposals}
+        accepted = {d.key: d for d in known if d.accepted}
+        placed: list[tuple[Side, Related]] = [("coref", r) for r in concepts.corefs]
+        placed += [("retain", r) for r in concepts.retains]
+        entries, whose = [], (concepts.target, concepts.kind)
+        for number, (side, related) in enumerate(placed, start=1):
+            own = Decision(*whose, related.text, side, True, related.certainty, related.source, sense=sense)
+            # after an earlier review the file holds what the person made of the proposal, the decision what it was
+            d = accepted.get(own.key, own)
+            made = Proposal(related.text, side, d.certainty, d.source, "", d.similarity, d.closeness)
+            proposal = proposed.get((side, fold(related.text)), made)
+            entries.append(Entry(number, side, related, "accepted" if own.key in accepted else "open", proposal))
+        return cls(concepts, tuple(entries), sense)
+
+    @property
+    def concepts(self) -> ConceptSet:
+        """The concept set as it is now: every phrase that is not rejected."""
+        corefs, retains = (
+            tuple(e.related for e in self.entries if e.side == side and e.status != "rejected") for side in SIDES
+        )
+        return replace(self.base, corefs=corefs, retains=retains)
+
+    @property
+    def open(self) -> tuple[Entry, ...]:
+        """The phrases that the person has not decided about."""
+        return tuple(e for e in self.entries if e.status == "open")
+
+    def decisions(self) -> list[Decision]:
+        """What the person decided, one decision per phrase and side.
+
+        A phrase that was moved or edited gives two: its proposal was rejected, what became of it accepted.
+        """
+        found: dict[Key, Decision] = {}
+        for entry in (e for e in self.entries if e.status != "open"):
+            decisions = [self._decision(entry)]
+            # one's own words put better are no rejection of a proposal
+            if not entry.as_proposed and (entry.proposal.source != "user" or entry.side != entry.proposal.side):
+                decisions.append(self._decision(replace(entry, status="rejected"), as_proposed=True))
+            for decision in decisions:
+                # what is in the set wins over a rejected phrase of the same words
+                if decision.accepted or decision.key not in found:
+                    found[decision.key] = decision
+        return list(found.values())
+
+    def accept(self, *numbers: int) -> Review:
+        """Keep these phrases where they are; rejected ones come back."""
+        return self._each(numbers, lambda e: replace(e, status="accepted"), revive=True)
+
+    def reject(self, *numbers: int) -> Review:
+        """Take these phrases out of the concept set."""
+        return self._each(numbers, lambda e: replace(e, status="rejected"), revive=True)
+
+    def move(self, *numbers: int) -> Review:
+        """Put these phrases on the other side, with the certainty they have."""
+
+        def moved(entry: Entry) -> Entry:
+            return _signed(replace(entry, side="retain" if entry.side == "coref" else "coref", status="accepted"))
+
+        return self._each(numbers, moved)
+
+    def edit(self, number: int, text: str) -> Review:
+        """Give a phrase other words."""
+        return self._each([number], lambda e: _signed(_changed(e, text=text)))
+
+    def set_certainty(self, number: int, certainty: float | str) -> Review:
+        """Give a phrase another certainty, as a word or a number in [0, 1].
+
+        Raises:
+            ConceptError: neither.
+        """
+        value = _certainty(certainty)
+        return self._each([number], lambda e: _changed(e, certainty=value))
+
+    def hold_out(self, *numbers: int) -> Review:
+        """Keep these phrases out of training: they are used to evaluate."""
+        return self._each(numbers, lambda e: _changed(e, held_out=True))
+
+    def train(self, *numbers: int) -> Review:
+        """Use these phrases in training."""
+        return self._each(numbers, lambda e: _changed(e, held_out=False))
+
+    def add(self, side: Side, text: str, certainty: float | str = 1.0, *, held_out: bool = False) -> Review:
+        """Add a phrase of the person's own; it gets the next number.
+
+        Raises:
+            ConceptError: the text or the certainty can't be used, or the phrase stands somewhere already.
+            SuggestError: there is no such side.
+        """
+        if side not in SIDES:
+            raise SuggestError(f"There is no side {side!r}. Use one of: {', '.join(SIDES)}.")
+        related = Related(text, _certainty(certainty), "user", held_out)
+        for entry in self.entries:
+            if entry.status == "rejected" and entry.side == side and fold(entry.related.text) == fold(related.text):
+                raise ConceptError(
+                    f"'{related.text}' is number {entry.number}, rejected. Accept {entry.number} instead."
+                )
+        number = max((e.number for e in self.entries), default=0) + 1
+        proposal = Proposal(related.text, side, related.certainty, related.source)
+        return self._with((*self.entries, Entry(number, side, related, "accepted", proposal)))
+
+    def undo(self) -> Review:
+        """The review before its last operation.
+
+        Raises:
+            SuggestError: there was none.
+        """
+        if not self.past:
+            raise SuggestError("There is nothing to undo.")
+        return replace(self, entries=self.past[-1], past=self.past[:-1], future=(*self.future, self.entries))
+
+    def redo(self) -> Review:
+        """The review before the last `undo`.
+
+        Raises:
+            SuggestError: nothing was undone since the last operation.
+        """
+        if not self.future:
+            raise SuggestError("There is nothing to redo.")
+        return replace(self, entries=self.future[-1], past=(*self.past, self.entries), future=self.future[:-1])
+
+    def entry(self, number: int) -> Entry:
+        """The phrase of this number.
+
+        Raises:
+            SuggestError: there is none.
+        """
+        for entry in self.entries:
+            if entry.number == number:
+                return entry
+        allowed = f"Use a number from 1 to {self.entries[-1].number}." if self.entries else "Add a phrase first."
+        raise SuggestError(f"There is no number {number}. {allowed}")
+
+    def _each(self, numbers: Iterable[int], change: Callable[[Entry], Entry], *, revive: bool = False) -> Review:
+        """Change these entries in one step; a rejected one only with `revive`."""
+        wanted = dict.fromkeys(numbers)
+        if not wanted:
+            raise SuggestError("No number was given. Name a phrase by the number in front of it.")
+        for number in wanted:
+            if self.entry(number).status == "rejected" and not revive:
+                raise SuggestError(f"Number {number} is rejected. Accept {number} first.")
+        return self._with(tuple(change(e) if e.number in wanted else e for e in self.entries))
+
+    def _with(self, entries: tuple[Entry, ...]) -> Review:
+        """These entries as the next step; self where nothing changes.
+
+        Raises:
+            ConceptError: the concept set can't be so.
+        """
+        if entries == self.entries:
+            return self
+        placed = [Placed(e.side, e.related, f"number {e.number}") for e in entries if e.status != "rejected"]
+        clash = next(clashes(self.base.target, placed), None)
+        if clash is not None:
+            raise ConceptError(f"'{placed[clash.at].related.text}' {clash.text}")
+        changed = replace(self, entries=entries, past=(*self.past, self.entries), future=())
+        changed.concepts  # noqa: B018  it raises ConceptError for what is left, such as a coref that is the anchor
+        return changed
+
+    def _decision(self, entry: Entry, *, as_proposed: bool = False) -> Decision:
+        p = entry.proposal
+        own = not (as_proposed or entry.as_proposed)
+        same_text = not own or fold(p.text) == fold(entry.related.text)
+        return Decision(
+            target=self.base.target,
+            kind=self.base.kind,
+            text=entry.related.text if own else p.text,
+            side=entry.side if own else p.side,
+            accepted=entry.status == "accepted",
+            certainty=entry.related.certainty if own else p.certainty,
+            source="user" if own else p.source,
+            # both were measured on the words, whatever side they stand on
+            similarity=p.similarity if same_text else None,
+            closeness=p.closeness if same_text else None,
+            sense=self.sense,
+        )
+
+
+def _changed(entry: Entry, **values: Any) -> Entry:
+    """`entry` with these values of its phrase changed, and so accepted."""
+    return replace(entry, related=replace(entry.related, **values), status="accepted")
+
+
+def _signed(entry: Entry) -> Entry:
+    """`entry` with the source that fits: whoever proposed these words for this side, else the person."""
+    source = entry.proposal.source if entry.as_proposed else "user"
+    return replace(entry, related=replace(entry.related, source=source))
+
+
+def _certainty(value: float | str) -> float:
+    try:
+        return parse_certainty(value)
+    except ValueError as error:
+        text = str(error)
+        raise ConceptError(text[:1].upper() + text[1:]) from error

@@ -1,0 +1,137 @@
+"""Which of the cleaned candidates are trained, which are held out, and which are not needed.
+
+Maximal marginal relevance (Carbonell and Goldstein, "The Use of MMR", 1998): phrases are taken one by one, each time
+
+    argmax_i  (1 - diversity) score_i - diversity max_{j taken} cos(e_i, e_j)
+
+so that a phrase which says again what is taken already waits for one that adds something.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from crce.concepts.concept_set import CERTAINTY_WORDS
+from crce.suggest.candidates import SIDES, Candidate, Request
+
+
+if TYPE_CHECKING:
+    from crce.suggest.embedding import Embedder, Vectors
+
+# a held-out phrase this near to a training one would measure training, not what it reaches
+NEAR_DUPLICATE = 0.95
+# what is less certain than this may be trained, with its small weight, but says nothing when it is measured
+HELD_OUT_FLOOR = CERTAINTY_WORDS["Low"]
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """A candidate that enters the concept set, to be trained or held out."""
+
+    candidate: Candidate
+    held_out: bool
+
+
+def select(
+    candidates: Sequence[Candidate],
+    request: Request,
+    embedder: Embedder,
+    *,
+    corefs: int = 8,
+    retains: int = 8,
+    held_out: int = 4,
+    diversity: float = 0.3,
+    score: Callable[[Candidate], float] | None = None,
+) -> tuple[list[Chosen], list[Candidate]]:
+    """Choose the phrases of a concept set.
+
+    Where a side has too few candidates for both uses they are shared out in the same proportion. Held-out phrases
+    are spread over the certainties, from the most certain down, and none is nearly the same as a training phrase.
+
+    Args:
+        candidates: cleaned, so that no two say the same.
+        request: what they were proposed for.
+        embedder: measures how near two phrases are.
+        corefs: M, corefs to train.
+        retains: N, retains to train.
+        held_out: phrases to hold out on each side.
+        diversity: 0 takes the highest scores, 1 the phrases farthest from each other.
+        score: how much a candidate is worth, in [0, 1]; None takes its certainty.
+
+    Returns:
+        What is chosen, corefs first and training phrases before held-out ones; and what is left over.
+
+    Raises:
+        ValueError: a count is negative, or `diversity` is outside [0, 1].
+    """
+    if min(corefs, retains, held_out) < 0 or not 0 <= diversity <= 1:
+        raise ValueError(
+            f"corefs={corefs}, retains={retains}, held_out={held_out}, diversity={diversity}: counts must not be "
+            "negative, and diversity is a number from 0 to 1."
+        )
+    chosen: list[Chosen] = []
+    for side, train in zip(SIDES, (corefs, retains), strict=True):
+        own = [c for c in candidates if c.side == side]
+        scores = [c.certainty if score is None else score(c) for c in own]
+        texts = [c.text for c in own]
+        near = embedder.similarity(texts, texts)
+        trained, measured = _split(own, scores, near, train, held_out, diversity)
+        chosen += [Chosen(own[i], held_out=False) for i in trained]
+        chosen += [Chosen(own[i], held_out=True) for i in measured]
+    taken = {id(c.candidate) for c in chosen}
+    return chosen, [c for c in candidates if id(c) not in taken]
+
+
+def _split(
+    own: list[Candidate], scores: list[float], near: Vectors, train: int, held_out: int, diversity: float
+) -> tuple[list[int], list[int]]:
+    """Positions of the training and of the held-out phrases of one side; `near` has shape (n, n)."""
+    order = _by_relevance(scores, near, diversity)
+    # ceil: where there is too little for both, training comes first
+    share = math.ceil(len(own) * train / (train + held_out)) if train else 0
+    trained, rest = order[: min(train, share)], order[min(train, share) :]
+    measured = _spread(rest, own, near, trained, held_out)
+    # what was kept free to be held out but can't be is trained instead, unless it would give a held-out phrase away
+    spare = [i for i in rest if i not in measured and not _repeats(i, measured, near)]
+    trained += spare[: train - len(trained)]
+    return sorted(trained, key=lambda i: -scores[i]), sorted(measured, key=lambda i: -scores[i])
+
+
+def _by_relevance(scores: list[float], near: Vectors, diversity: float) -> list[int]:
+    """All positions in the order in which maximal marginal relevance takes them; `near` has shape (n, n)."""
+    order: list[int] = []
+    waiting = list(range(len(scores)))
+    nearest = [0.0] * len(scores)  # cosine with the nearest phrase taken so far
+    cosines = near.tolist()
+    while waiting:
+        best = max(waiting, key=lambda i: (1 - diversity) * scores[i] - diversity * nearest[i])  # the first of equals
+        waiting.remove(best)
+        order.append(best)
+        nearest = [max(old, new) for old, new in zip(nearest, cosines[best], strict=True)]
+    return order
+
+
+def _spread(rest: list[int], own: list[Candidate], near: Vectors, trained: list[int], count: int) -> list[int]:
+    """Up to `count` positions of `rest`, one from each certainty in turn, the most certain first."""
+    bands: dict[float, list[int]] = {}
+    for i in rest:
+        if own[i].certainty >= HELD_OUT_FLOOR and not _repeats(i, trained, near):
+            word = min(CERTAINTY_WORDS.values(), key=lambda value: abs(value - own[i].certainty))
+            bands.setdefault(word, []).append(i)
+    taken: list[int] = []
+    while bands and len(taken) < count:
+        for certainty in sorted(bands, reverse=True):
+            while bands[certainty] and _repeats(bands[certainty][0], taken, near):
+                bands[certainty].pop(0)
+            if bands[certainty] and len(taken) < count:
+                taken.append(bands[certainty].pop(0))
+            if not bands[certainty]:
+                del bands[certainty]
+    return taken
+
+
+def _repeats(i: int, others: list[int], near: Vectors) -> bool:
+    return bool(others) and float(near[i, others].max()) > NEAR_DUPLICATE

@@ -1,0 +1,270 @@
+"""The nouns of WordNet 3.1 (Princeton University): the senses of a phrase, and what stands around a sense.
+
+They lie in one SQLite database, `wordnet_data/wordnet.db`, made by tools/lexicon/build.py. It opens at once and only
+what is asked for is read; importing NLTK alone takes longer than a whole suggestion may.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from functools import cache, cached_property, lru_cache
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+from crce.concepts.concept_set import Kind, fold
+
+
+# What the lexicographers filed under these names can be drawn, the most often meant first.
+CONCRETE = ("animal", "artifact", "food", "plant", "body", "object", "person", "phenomenon", "substance", "Tops")
+_DETACHMENT = (
+    *(("s", ""), ("ses", "s"), ("ves", "f"), ("xes", "x"), ("zes", "z")),
+    *(("ches", "ch"), ("shes", "sh"), ("men", "man"), ("ies", "y")),
+)  # WordNet's own rules for nouns, morphy(7WN)
+# What each question selects: the columns of Sense, and the tables they stand in.
+_SENSE = "sense.number, sense.words, file.name, sense.gloss, sense.is_instance"
+_FROM = "FROM sense JOIN file ON file.id = sense.file"
+_OF_WORD = f"SELECT {_SENSE} {_FROM} JOIN word ON word.sense = sense.number WHERE word.lemma = ? ORDER BY word.rank"
+_NUMBERED = f"SELECT {_SENSE} {_FROM} WHERE sense.number = ?"
+_ABOVE = f"""
+    SELECT {_SENSE} {_FROM} JOIN (
+        SELECT above, 0 AS rank FROM sense WHERE number = ?1
+        UNION ALL SELECT above, rank FROM also_above WHERE sense = ?1
+    ) AS link ON link.above = sense.number ORDER BY link.rank"""
+_BELOW = f"""
+    SELECT {_SENSE} {_FROM} WHERE sense.number IN (
+        SELECT number FROM sense WHERE above = ?1 UNION ALL SELECT sense FROM also_above WHERE above = ?1
+    ) ORDER BY sense.number"""
+_PARTS = f"SELECT {_SENSE} {_FROM} JOIN part ON part.part = sense.number WHERE part.whole = ? ORDER BY sense.number"
+_LIFE_FORMS = f"SELECT {_SENSE} {_FROM} JOIN life_form ON life_form.sense = sense.number WHERE life_form.word = ?"
+_COUNTS = f"""
+    SELECT word.lemma, file.name, sum(word.count) {_FROM} JOIN word ON word.sense = sense.number
+    WHERE word.count > 0 GROUP BY word.lemma, file.id"""
+
+
+@dataclass(frozen=True)
+class Sense:
+    """One meaning, with all the words that have it.
+
+    Attributes:
+        number: its place among the nouns, which tells it from every other.
+        words: the words that mean it, the usual one first, as they are written ("Siamese cat").
+        file: what it was filed under: "animal", "artifact", "person", ...
+        gloss: its definition, shortened.
+        is_instance: whether it is one single thing, such as a person or a city, and not a sort of thing.
+    """
+
+    number: int
+    words: tuple[str, ...] = field(compare=False)
+    file: str = field(compare=False)
+    gloss: str = field(compare=False)
+    is_instance: bool = field(compare=False)
+
+
+class WordNet:
+    """Senses and their relations, read from a folder that tools/lexicon/build.py wrote. Threads may share it."""
+
+    def __init__(self, folder: Path) -> None:
+        # nobody writes to it, so that no locks are needed and it may lie on a read-only disk
+        self._uri = f"{(folder / 'wordnet.db').resolve().as_uri()}?mode=ro&immutable=1"
+        self._opened = threading.local()
+        self._find = lru_cache(2**16)(self._select)
+
+    def base_form(self, word: str) -> str | None:
+        """The singular that WordNet knows, e.g. "cat" for "Cats", or None. A known word stays as it is."""
+        lemma = _lemma(word)
+        irregular = (singular for (singular,) in self._rows("SELECT singular FROM plural WHERE lemma = ?", lemma))
+        regular = (lemma[: -len(ending)] + new for ending, new in _DETACHMENT if lemma.endswith(ending))
+        return next((form for form in chain([lemma], irregular, regular) if self._knows(form)), None)
+
+    def senses(self, phrase: str) -> list[Sense]:
+        """Every sense of a phrase or of its singular, the most frequent first; none where it is unknown."""
+        return list(self._find(_OF_WORD, self.base_form(phrase)))
+
+    def sense(self, number: int) -> Sense:
+        """The sense with a number.
+
+        Raises:
+            KeyError: there is none.
+        """
+        if not (found := self._find(_NUMBERED, number)):
+            raise KeyError(f"WordNet has no sense {number}")
+        return found[0]
+
+    def hypernyms(self, sense: Sense) -> list[Sense]:
+        """What it is a sort of, or an instance of."""
+        return list(self._find(_ABOVE, sense.number))
+
+    def hyponyms(self, sense: Sense) -> list[Sense]:
+        """Its sorts."""
+        return [other for other in self._find(_BELOW, sense.number) if not other.is_instance]
+
+    def instances(self, sense: Sense) -> list[Sense]:
+        """The single things of this sort."""
+        return [other for other in self._find(_BELOW, sense.number) if other.is_instance]
+
+    def parts(self, sense: Sense) -> list[Sense]:
+        """What it consists of."""
+        return list(self._find(_PARTS, sense.number))
+
+    def ancestors(self, sense: Sense) -> dict[Sense, int]:
+        """Everything above a sense with the number of steps to it, nearest first; not the sense itself."""
+        return _walk(sense, self.hypernyms)
+
+    def descendants(self, sense: Sense, depth: int = 99) -> dict[Sense, int]:
+        """Its sorts and instances, theirs, ..., with the number of steps, nearest first."""
+        return _walk(sense, lambda s: self._find(_BELOW, s.number), depth)
+
+    def sisters(self, sense: Sense) -> list[Sense]:
+        """The other sorts (or instances, for an instance) of what it is a sort of."""
+        below = self.instances if sense.is_instance else self.hyponyms
+        around = (other for parent in self.hypernyms(sense) for other in below(parent))
+        return [other for other in dict.fromkeys(around) if other != sense]
+
+    def cousins(self, sense: Sense) -> list[Sense]:
+        """The sorts (or instances) of the sisters of what it is a sort of, and those sisters."""
+        found: dict[Sense, None] = {}
+        for parent in self.hypernyms(sense):
+            aunts = [aunt for above in self.hypernyms(parent) for aunt in self.hyponyms(above) if aunt != parent]
+            for aunt in aunts:
+                found |= dict.fromkeys([*([] if sense.is_instance else [aunt]), *self._below(aunt, sense)])
+        near = {sense, *self.sisters(sense)}
+        return [other for other in found if other not in near]
+
+    def life_forms(self, word: str) -> list[Sense]:
+        """The animals that are defined as a young, male, female, ... one of `word` ("puppy", "mare").
+
+        WordNet hangs many of them under "young mammal" and the like, not under their kind.
+        """
+        return list(self._find(_LIFE_FORMS, _lemma(word)))
+
+    def count(self, sense: Sense, word: str | None = None) -> int:
+        """How often the sense was met under `word` (None: under any of its words) in texts tagged by hand."""
+        words = sense.words if word is None else (word,)
+        return sum(self.counts.get((_lemma(each), sense.file), 0) for each in words)
+
+    def lemmas(self) -> Iterator[str]:
+        """Every word and phrase it knows, in lower case, sorted."""
+        return (lemma for (lemma,) in self._rows("SELECT lemma FROM word WHERE rank = 0 ORDER BY lemma"))
+
+    def choose(self, phrase: str, kind: Kind = "object", sense: str | None = None) -> Sense | None:
+        """The sense of `phrase` that is meant.
+
+        Args:
+            phrase: e.g. "bat".
+            kind: what sort of thing it is; only persons and characters are single things.
+            sense: a word or phrase that tells it from the others: a hypernym ("animal"), a synonym, or words of its
+                definition.
+
+        Returns:
+            With `sense`, the one it fits best, and None where it fits none. Without it, the sense of this kind that is
+            written in the same case, is a sort of thing and was met most often; None where no sense is of this kind.
+        """
+        known = self.senses(phrase)
+        if sense is not None:
+            scores = [(self.fit(each, phrase, sense), each) for each in known]
+            best = max(scores, key=lambda scored: scored[0], default=(0.0, None))
+            return best[1] if best[0] > 0 else None
+        of_kind = [each for each in known if self._is_kind(each, kind)]
+        return min(of_kind, key=lambda each: self._rareness(each, phrase), default=None)
+
+    def _rareness(self, sense: Sense, phrase: str) -> tuple[bool, bool, bool, bool, int, int]:
+        """The key by which the senses of `phrase` are ordered; equal ones stay in WordNet's order."""
+        base = self.base_form(phrase) or phrase
+        rank = CONCRETE.index(sense.file) if sense.file in CONCRETE else len(CONCRETE)
+        met = self.count(sense, base) // 5  # a few more or less say nothing
+        other_case = phrase not in sense.words, base not in sense.words  # "turkey" is no country
+        return *other_case, sense.is_instance, rank == len(CONCRETE), -met, rank
+
+    def fit(self, sense: Sense, phrase: str, meant: str) -> float:
+        """How well `meant` names one sense of `phrase`, from 0 (not at all) to 1 (one of its words)."""
+        wanted = {fold(meant), fold(self.base_form(meant) or meant)}
+        others = {fold(word) for word in sense.words} - {fold(phrase)}
+        combined = {f"{one} {fold(phrase)}" for one in wanted} | {f"{fold(phrase)} {one}" for one in wanted}
+        if wanted & others or combined & others:
+            return 1.0
+        steps = [n for above, n in self.ancestors(sense).items() if wanted & {fold(word) for word in above.words}]
+        if steps:
+            return 0.9 / (1 + 0.05 * min(steps))
+        below = (fold(word) for other in self.descendants(sense, 1) for word in other.words)
+        if wanted & set(below):
+            return 0.8
+        if sense.file in wanted:
+            return 0.7
+        about = {
+            self.base_form(word) or word for word in fold(sense.gloss).replace("(", " ").replace(",", " ").split()
+        }
+        shared = {self.base_form(word) or word for word in fold(meant).split() if len(word) > 3} & about
+        return 0.5 if shared else 0.0
+
+    def _is_kind(self, sense: Sense, kind: Kind) -> bool:
+        if kind == "person":
+            return sense.file == "person" and sense.is_instance and not self._is_under(sense, "imaginary being")
+        if kind == "character":
+            return self.is_imagined(sense)
+        if kind == "style":
+            return self._is_under(sense, "artistic movement") or self._is_under(sense, "artist")
+        if kind == "object":
+            drawn = sense.file in (*CONCRETE, "group", "location", "event", "shape", "communication")
+            return drawn and not (sense.is_instance and sense.file == "person")
+        return True
+
+    def is_imagined(self, sense: Sense) -> bool:
+        """Whether it is a being of fiction, legend or religion."""
+        return (
+            self._is_under(sense, "imaginary being")
+            or self._is_under(sense, "character")
+            or (sense.is_instance and "fiction" in sense.gloss)
+        )
+
+    def _is_under(self, sense: Sense, name: str) -> bool:
+        return any(name in above.words for above in self.ancestors(sense))
+
+    def _below(self, aunt: Sense, sense: Sense) -> list[Sense]:
+        return self.instances(aunt) if sense.is_instance else self.hyponyms(aunt)
+
+    @cached_property
+    def counts(self) -> dict[tuple[str, str], int]:
+        """(lemma, file) -> count; senses of one lemma in one file are told apart too seldom to matter."""
+        return {(lemma, file): count for lemma, file, count in self._rows(_COUNTS)}
+
+    def _knows(self, lemma: str) -> bool:
+        return any(self._rows("SELECT 1 FROM word WHERE lemma = ? AND rank = 0", lemma))
+
+    def _select(self, query: str, value: str | int | None) -> tuple[Sense, ...]:
+        return tuple(
+            Sense(number, tuple(words.split("\n")), file, gloss, bool(is_instance))
+            for number, words, file, gloss, is_instance in self._rows(query, value)
+        )
+
+    def _rows(self, query: str, *values: str | int | None) -> Iterator[tuple[Any, ...]]:
+        if not hasattr(self._opened, "connection"):  # a connection belongs to the thread that made it
+            self._opened.connection = sqlite3.connect(self._uri, uri=True)
+        return self._opened.connection.execute(query, values)
+
+
+@cache
+def load_wordnet() -> WordNet:
+    """The bundled WordNet, loaded once per process."""
+    return WordNet(Path(__file__).parent / "wordnet_data")
+
+
+def _walk(start: Sense, step: Callable[[Sense], Iterable[Sense]], depth: int = 99) -> dict[Sense, int]:
+    """Breadth first from `start`, which is not among what is found."""
+    found: dict[Sense, int] = {}
+    level: Iterable[Sense] = [start]
+    for n in range(1, depth + 1):
+        level = [s for each in level for s in step(each)]
+        level = [s for s in dict.fromkeys(level) if s not in found and s != start]
+        if not level:
+            break
+        found |= dict.fromkeys(level, n)
+    return found
+
+
+def _lemma(phrase: str) -> str:
+    # what is no text, such as half a surrogate pair, can't be looked up and becomes "?"
+    return " ".join(phrase.split()).lower().encode(errors="replace").decode()

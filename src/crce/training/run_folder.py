@@ -1,0 +1,221 @@
+"""Run folders: one erasure with all it was made of and all it made.
+
+run.json              settings, seeds, versions, model and its revision, timings, peak memory, status
+concepts.yaml         the concept set
+metrics.jsonl         one line per step
+adapter.safetensors   what was trained; its metadata holds the concept set and the base model
+checkpoint.safetensors  only while the run is unfinished
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import platform
+import sys
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from importlib.metadata import version
+from io import RawIOBase
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from crce import __version__
+from crce.concepts import ConceptSet, dump_concepts, read_concepts
+from crce.errors import RunError
+from crce.files import free_folder, read_tensors, slug, write_tensors, write_text
+from crce.training.config import ErasureConfig
+
+
+if TYPE_CHECKING:
+    from crce.backbones import UNetBackbone
+    from crce.training.adapters import Adapter
+
+PACKAGES = ("torch", "diffusers", "transformers", "peft", "safetensors", "numpy")
+
+
+@dataclass(frozen=True)
+class Erasure:
+    """A finished run.
+
+    Attributes:
+        folder: the run folder.
+        concepts: what was erased and kept.
+        config: with which settings.
+        info: the content of run.json.
+    """
+
+    folder: Path
+    concepts: ConceptSet
+    config: ErasureConfig
+    info: dict[str, Any]
+
+    @property
+    def adapter(self) -> Path:
+        """The trained adapter, for `apply_adapter`."""
+        return self.folder / "adapter.safetensors"
+
+    @classmethod
+    def load(cls, folder: str | Path) -> Erasure:
+        """Read a run folder.
+
+        Raises:
+            RunError: it is no run folder, or its training hasn't finished.
+        """
+        info, concepts, config = read_run(Path(folder))
+        if info["status"] != "finished":
+            raise RunError(
+                f"The run {folder} is {info['status']}, not finished. Continue it: crce erase --resume {folder}"
+            )
+        return cls(Path(folder), concepts, config, info)
+
+
+def next_folder(concepts: ConceptSet, root: Path = Path("runs")) -> Path:
+    """The first free runs/<target>-<number>; the name is safe on every system."""
+    return free_folder(root, slug(concepts.target))
+
+
+def read_run(folder: Path) -> tuple[dict[str, Any], ConceptSet, ErasureConfig]:
+    """What a run folder says of its run, finished or not.
+
+    Raises:
+        RunError: it is no run folder, or its run.json can't be read.
+    """
+    path = folder / "run.json"
+    if not path.is_file():
+        raise RunError(f"{folder} is not a run folder: it holds no run.json. Make one: crce erase CONCEPT")
+    try:
+        info = json.loads(path.read_text(encoding="utf-8"))
+        config = ErasureConfig(**info["config"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise RunError(f"Cannot read {path}: {error}") from error
+    return info, read_concepts(folder / "concepts.yaml"), config
+
+
+def new_info(
+    concepts: ConceptSet,
+    config: ErasureConfig,
+    backbone: UNetBackbone,
+    start: dict[str, str] | None,
+    seconds_loading: float,
+) -> dict[str, Any]:
+    """The content of run.json before the first step.
+
+    Args:
+        concepts: what is erased and kept.
+        config: with which settings.
+        backbone: from which model.
+        start: the earlier run whose weights the student starts from, see `start_record`.
+        seconds_loading: how long the model took to load.
+    """
+    return {
+        "crce": __version__,
+        "status": "running",
+        "model": backbone.model,
+        "revision": backbone.revision,
+        "concept": concepts.target,
+        "config": config.model_dump(),
+        "start_from": start,
+        "steps_done": 0,
+        "started": now(),
+        "finished": None,
+        "seconds": {"load": round(seconds_loading, 3), "train": 0.0},
+        "peak_memory_mb": None,
+        "device": str(backbone.device),
+        "dtype": str(backbone.dtype).removeprefix("torch."),
+        "threads": torch.get_num_threads(),
+        "versions": {"python": platform.python_version()} | {p: version(p) for p in PACKAGES},
+    }
+
+
+def start_record(folder: str | Path, config: ErasureConfig, backbone: UNetBackbone) -> dict[str, str]:
+    """What run.json keeps of the earlier run that a student starts from.
+
+    Raises:
+        RunError: the run is missing, unfinished, of another model, or of an adapter of another shape.
+    """
+    earlier = Erasure.load(folder)
+    then, here = earlier.info["revision"], backbone.revision
+    if (then or earlier.info["model"]) != (here or backbone.model):
+        raise RunError(
+            f"The run {folder} erased from {earlier.info['model']!r} at {then}, but the model here is "
+            f"{backbone.model!r} at {here}. Its weights fit the model they were trained on: use that."
+        )
+    names = ["adapter", "layers", *(("rank", "lora_alpha") if config.adapter == "lora" else ())]
+    wrong = [name for name in names if _shape(earlier.config, name) != _shape(config, name)]
+    if wrong:
+        theirs, ours = (", ".join(f"{n} {_shape(c, n)}" for n in wrong) for c in (earlier.config, config))
+        raise RunError(f"Can't start from the run {folder}: it has {theirs}, these settings {ours}. Use the same.")
+    return {"run": str(earlier.folder.resolve()), "adapter": file_hash(earlier.adapter)}
+
+
+def start_state(start: dict[str, str], folder: Path) -> dict[str, torch.Tensor]:
+    """The weights that the run in `folder` starts from, as long as they are still those it began with.
+
+    Raises:
+        RunError: they are gone, damaged or have changed.
+    """
+    path = Path(start["run"]) / "adapter.safetensors"
+    if file_hash(path) != start["adapter"]:
+        raise RunError(f"{path} has changed since {folder} began from it, so that run can't be continued. Start anew.")
+    try:
+        return read_tensors(path)[0]
+    except OSError as error:
+        raise RunError(f"The adapter {path} is damaged: {error}. Erase that run again.") from error
+
+
+def file_hash(path: Path) -> str:
+    """The SHA-256 of a file, as "sha256:...".
+
+    Raises:
+        RunError: it can't be read.
+    """
+    try:
+        return f"sha256:{hashlib.sha256(path.read_bytes()).hexdigest()}"
+    except OSError as error:
+        raise RunError(f"Cannot read {path}: {error.strerror}. It holds the weights of a run.") from error
+
+
+def open_metrics(path: Path, step: int) -> RawIOBase:
+    """Open the metrics for appending after `step` lines; later ones, of a run that was killed, are made again."""
+    if path.exists():
+        lines = path.read_text(encoding="utf-8").splitlines(keepends=True)[:step]
+        write_text(path, "".join(lines))
+    # Unbuffered: every line is on disk at once, and nothing is left to be written when the disk is full.
+    return open(path, "ab", buffering=0)
+
+
+def write_adapter(folder: Path, adapter: Adapter, concepts: ConceptSet, info: dict[str, Any]) -> None:
+    """Write what was trained, with the concept set and the base model in its metadata."""
+    metadata = adapter.metadata() | {
+        "crce": __version__,
+        "base_model": info["model"],
+        "base_revision": info["revision"] or "",
+        "concepts": dump_concepts(concepts),
+        "config": json.dumps(info["config"]),
+    }
+    write_tensors(folder / "adapter.safetensors", adapter.state(), metadata)
+
+
+def now() -> str:
+    """The time in UTC, as run.json keeps it."""
+    return datetime.now(timezone.utc).isoformat(timespec="seconds")
+
+
+def peak_memory(device: torch.device) -> float | None:
+    """Peak memory in MB: of the GPU, or of this process."""
+    if device.type == "cuda":
+        return round(torch.cuda.max_memory_allocated(device) / 2**20, 1)
+    if sys.platform == "win32":
+        return None
+    import resource
+
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return round(peak / (2**20 if sys.platform == "darwin" else 2**10), 1)
+
+
+def _shape(config: ErasureConfig, name: str) -> Any:
+    """A setting that decides which tensors an adapter has and what they mean."""
+    return (config.lora_alpha or config.rank) if name == "lora_alpha" else getattr(config, name)

@@ -1,0 +1,103 @@
+"""`crce refine` on the bundled model, with short trainings and few pictures."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import sys
+from pathlib import Path
+
+import pytest
+
+from crce.concepts import ConceptSet, Related
+from crce.evaluate import evaluate
+from crce.training import Step, erase, load_config
+
+
+@pytest.fixture(scope="module")
+def run(demo_backbone, tmp_path_factory) -> Path:
+    concepts = ConceptSet(
+        "cat",
+        corefs=(Related("feline", 0.6), Related("kitten", held_out=True), Related("pussycat", held_out=True)),
+        retains=(Related("dog", 0.6), Related("tiger", held_out=True), Related("fox", held_out=True)),
+    )
+    folder = tmp_path_factory.mktemp("refined") / "my cat"
+    config = load_config("demo", {"steps": 4, "pool": 2, "ddim_steps": 4, "checkpoint_every": 2})
+    erasure = erase(concepts, config=config, backbone=demo_backbone, out=folder)
+    evaluate(erasure, images_per_prompt=1, steps=4, seed=50, backbone=demo_backbone)
+    return folder
+
+
+@pytest.fixture
+def copy(run, tmp_path, monkeypatch) -> Path:
+    monkeypatch.setenv("CRCE_DECISIONS", str(tmp_path / "decisions.jsonl"))
+    monkeypatch.delenv("CRCE_SUGGESTER", raising=False)
+    folder = tmp_path / "my cat"
+    shutil.copytree(run, folder)
+    return folder
+
+
+def test_a_row_for_each_round_and_the_best_at_the_end(crce, copy):
+    result = crce("refine", copy, "--rounds", 1, "--device", "cpu")
+    assert result.code == 0, result.err
+    record = json.loads((copy / "refine.json").read_text())
+    assert record["settings"]["suggester"] == "lexicon"
+    lines = result.out.splitlines()
+    assert lines[0] == "on the test half, which is never trained:"
+    assert lines[1].split() == "round erased corefs kept H gain new corefs new retains".split()
+    start, first = (line.split() for line in lines[2:4])
+    values = [
+        f"{record['rounds'][1]['summary'][name]['value']:.2f}" for name in ("erased", "coref_erased", "kept", "H")
+    ]
+    assert start[0] == "start"
+    assert first[:6] == ["1", *values, f"{record['rounds'][1]['gain']:+.2f}"]
+    best = copy if record["best"] == 0 else copy / "round-1"
+    assert f"report   {best / 'report.html'}" in lines
+    assert lines[-1] == f"record   {copy / 'refine.json'}"
+    assert f"round 1: {copy / 'round-1'}" in result.err
+    for change in record["rounds"][1]["changes"][:8]:
+        assert f"{change['outcome']} {change['side']} {change['text']!r}: {change['reason']}" in result.err
+
+    again = crce("refine", copy, "--rounds", 1, "--device", "cpu")
+    assert (again.code, again.out) == (0, result.out)
+    assert "erasing" not in again.err
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="POSIX signals")
+def test_ctrl_c_says_how_to_go_on_and_going_on_works(crce, copy, monkeypatch):
+    from crce.cli.refine import _Teller
+
+    tell = _Teller.__call__
+
+    def tell_and_interrupt(self, event):
+        tell(self, event)
+        if isinstance(event, Step) and event.step == 3:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(_Teller, "__call__", tell_and_interrupt)
+        result = crce("refine", copy, "--rounds", 1, "--device", "cpu")
+    assert result.code == 130
+    assert f"Stopped. Nothing is lost. Continue: crce refine '{copy}'" in result.err
+    assert "--resume" not in result.err
+    assert json.loads((copy / "round-1" / "run.json").read_text())["status"] == "interrupted"
+    result = crce("refine", copy, "--rounds", 1, "--device", "cpu")
+    assert result.code == 0, result.err
+    assert json.loads((copy / "round-1" / "run.json").read_text())["status"] == "finished"
+    assert len((copy / "round-1" / "metrics.jsonl").read_text().splitlines()) == 4
+
+
+def test_errors_are_one_line(crce, copy, tmp_path):
+    for arguments, said in (
+        ((tmp_path,), "is not a run folder"),
+        ((copy, "--suggester", "lexikon"), "There is no suggester 'lexikon'"),
+        ((copy, "--rounds", 0), "--rounds"),
+        ((copy, "--min-gain", 1), "min_gain is 1"),
+    ):
+        result = crce("refine", *arguments)
+        assert result.code == 2
+        assert said in result.err
+        assert len(result.err.strip().splitlines()) == 1
+        assert not (copy / "refine.json").exists()

@@ -1,0 +1,252 @@
+"""The loop on the bundled model, with short trainings and few pictures."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from crce.backbones import UNetBackbone
+from crce.concepts import ConceptSet, Related, read_concepts
+from crce.errors import ConfigError, RunError
+from crce.evaluate import Drawn, evaluate
+from crce.refine import Planned, Refinement, Scored, read_refinement, refine
+from crce.refine.halves import score
+from crce.refine.record import inherited_halves
+from crce.suggest.memory import Memory
+from crce.training import Erasure, Finished, Step, erase, load_config
+
+
+SETTINGS = {"steps": 4, "pool": 2, "ddim_steps": 4, "corefs_per_step": 2, "retains_per_step": 2, "seed": 3}
+SET = ConceptSet(
+    "cat",
+    corefs=(
+        Related("kitty", 1.0),
+        Related("feline", 0.6),
+        *(Related(text, 1.0, held_out=True) for text in ("kitten", "pussycat", "pet cat")),
+    ),
+    retains=(
+        Related("dog", 1.0),
+        Related("lion", 0.6),
+        *(Related(text, 1.0, held_out=True) for text in ("tiger", "fox", "wolf")),
+    ),
+)
+
+
+@pytest.fixture(scope="module")
+def suggester(list_suggester):
+    return list_suggester(
+        corefs={"cat": ["house cat", "kittens", "pet cats"], "fox": ["red fox"]},
+        retains={"cat": ["leopard", "rabbit"], "dog": ["wolves", "puppy"]},
+    )
+
+
+@pytest.fixture(scope="module")
+def run(demo_backbone: UNetBackbone, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A short run with its report; to be copied, not refined."""
+    folder = tmp_path_factory.mktemp("refined") / "cat"
+    erasure = erase(SET, config=load_config("demo", SETTINGS), backbone=demo_backbone, out=folder)
+    evaluate(erasure, images_per_prompt=1, steps=4, seed=50, backbone=demo_backbone)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def again(run, suggester, demo_backbone, tmp_path_factory):
+    """`again(folder, rounds=2)` refines; without a folder, a new copy of the run."""
+    memory = Memory(tmp_path_factory.mktemp("memory") / "decisions.jsonl")
+
+    def make(folder: Path | None = None, **settings) -> Refinement:
+        if folder is None:
+            folder = tmp_path_factory.mktemp("copy") / "cat"
+            shutil.copytree(run, folder)
+        options = {"rounds": 2, "suggester": suggester, "min_gain": 0.0, "memory": memory, "backbone": demo_backbone}
+        return refine(folder, **options | settings)
+
+    return make
+
+
+@pytest.fixture(scope="module")
+def refined(again) -> tuple[Refinement, list]:
+    events: list = []
+    return again(on_event=events.append), events
+
+
+def weights(folder: Path) -> dict[str, torch.Tensor]:
+    return load_file(folder / "adapter.safetensors")
+
+
+def test_each_round_is_a_run_that_starts_from_the_best_before_it(refined):
+    refinement, _ = refined
+    assert len(refinement.rounds) >= 2
+    best = refinement.rounds[0]
+    for scored in refinement.rounds[1:]:
+        erasure = Erasure.load(scored.folder)
+        assert erasure.folder == refinement.root / f"round-{scored.number}"
+        assert erasure.concepts == scored.concepts
+        assert erasure.info["start_from"]["run"] == str(best.folder.resolve())
+        assert erasure.config.seed == 3 + scored.number
+        assert (scored.folder / "report.html").is_file()
+        assert scored.gain == pytest.approx(scored.H - best.H, abs=1e-4)
+        if scored.gain >= 0:
+            best = scored
+    assert refinement.best_round is best
+    assert refinement.stopped == ("all rounds done" if refinement.rounds[-1].gain >= 0 else "no gain")
+
+
+def test_what_leaked_was_added_and_the_reason_is_kept(refined):
+    first = refined[0].rounds[1]
+    report = json.loads((refined[0].root / "report.json").read_text())
+    leaked = {leak["text"] for leak in report["leaks"]}
+    assert leaked  # so short a training leaves much to learn
+    assert first.changes
+    assert all(change.reason for change in first.changes)
+    trained = {r.text for r in first.concepts.train_corefs}
+    assert {c.text for c in first.added_corefs} <= trained
+    assert ("pussycat" in trained) == ("pussycat" in leaked)  # the probe half
+
+
+def test_the_test_half_is_fixed_and_never_trained(refined):
+    refinement, _ = refined
+    test = set(refinement.halves.corefs + refinement.halves.retains)
+    assert {"kitten", "tiger"} <= test
+    for scored in refinement.rounds:
+        concepts = read_concepts(scored.folder / "concepts.yaml")
+        assert test <= {r.text for r in concepts.held_out_corefs + concepts.held_out_retains}
+        trained = {r.text for r in concepts.train_corefs + concepts.train_retains}
+        assert not trained & {*test, "kittens", "pet cats"}
+        report = json.loads((scored.folder / "report.json").read_text())
+        numbers = {name: measure.as_json() for name, measure in score(report, refinement.halves).items()}
+        assert scored.summary == numbers
+        assert report["settings"] | {"phrases_per_group": 10} == {
+            "images_per_prompt": 1,
+            "seed": 50,
+            "steps": 4,
+            "guidance": 4.0,
+            "phrases_per_group": 10,
+        }
+
+
+def test_events_tell_every_round(refined):
+    refinement, events = refined
+    assert [e.round.number for e in events if isinstance(e, Scored)] == [r.number for r in refinement.rounds]
+    assert [e.round.number for e in events if isinstance(e, Planned)] == [r.number for r in refinement.rounds[1:]]
+    assert {Step, Drawn, Finished} <= {type(e) for e in events}
+
+
+def test_refine_json_reads_back_and_a_finished_refinement_is_not_done_twice(refined, again):
+    refinement, _ = refined
+    assert read_refinement(refinement.root) == refinement
+    events: list = []
+    assert again(refinement.root, on_event=events.append) == refinement
+    assert {type(e) for e in events} == {Scored}
+
+
+class Killed(Exception):
+    pass
+
+
+@pytest.mark.parametrize("where", [Planned, Step, Drawn])
+def test_a_stopped_refinement_goes_on_to_the_same_end(refined, again, run, tmp_path, where):
+    whole = refined[0].rounds[1]
+    folder = tmp_path / "cat"
+    shutil.copytree(run, folder)
+
+    def kill(event):
+        if isinstance(event, where):
+            raise Killed
+
+    with pytest.raises(Killed):
+        again(folder, rounds=1, on_event=kill)
+    assert not read_refinement(folder).rounds[-1].summary
+    ended = again(folder, rounds=1)
+    assert (ended.rounds[1].changes, ended.rounds[1].summary) == (whole.changes, whole.summary)
+    here, there = weights(ended.rounds[1].folder), weights(whole.folder)
+    assert all(torch.equal(here[name], there[name]) for name in there)
+
+
+def test_a_refinement_of_a_round_keeps_its_test_half(refined, tmp_path):
+    refinement, _ = refined
+    root = tmp_path / "cat"
+    shutil.copytree(refinement.root, root)
+    last = refinement.rounds[-1]
+    halves = inherited_halves(root / last.folder.name, last.concepts)
+    assert halves == refinement.halves
+    shutil.copytree(root / last.folder.name, root / "mine")  # beside the rounds, but none of them
+    assert inherited_halves(root / "mine", last.concepts) is None
+    assert inherited_halves(root, last.concepts) is None
+
+
+def test_other_settings_or_weights_do_not_go_on(refined, again, tmp_path):
+    folder = tmp_path / "cat"
+    shutil.copytree(refined[0].root, folder)
+    with pytest.raises(RunError, match="with images_per_prompt 1, not 5. Give the same, or: Move .*refine.json"):
+        again(folder, images_per_prompt=5)
+    with pytest.raises(RunError, match="with min_gain 0.0, not 0.5"):
+        again(folder, min_gain=0.5)
+    with pytest.raises(RunError, match="with suggester list, not lexicon"):
+        again(folder, suggester="lexicon")
+    shutil.copy(refined[0].rounds[1].folder / "adapter.safetensors", folder / "adapter.safetensors")
+    with pytest.raises(RunError, match="refined from other weights"):
+        again(folder)
+    (folder / "refine.json").write_text('{"rounds": [{}]}')
+    with pytest.raises(RunError, match="Cannot read .*refine.json"):
+        again(folder)
+
+
+def test_a_run_that_learned_all_there_is_stops_at_once(again, run, tmp_path):
+    """Leaks and breaks only in the test half: they are not to be learned from."""
+    folder = tmp_path / "cat"
+    shutil.copytree(run, folder)
+    report = json.loads((folder / "report.json").read_text())
+    for group in report["groups"].values():
+        for prompt in group["prompts"]:
+            prompt["erased"] = 0 if prompt["class"] == "cat" else prompt["base"]
+    report["leaks"] = [{"text": "kitten", "group": "coref_held_out", "base": 1, "erased": 1, "n": 1}]
+    report["broken"] = []
+    (folder / "report.json").write_text(json.dumps(report))
+    ended = again(folder)
+    assert (ended.stopped, ended.best, len(ended.rounds)) == ("nothing to learn", 0, 1)
+    assert json.loads((folder / "refine.json").read_text())["stopped"] == "nothing to learn"
+
+
+def test_a_run_without_corefs_and_retains_is_refused(again, run, tmp_path):
+    folder = tmp_path / "cat"
+    shutil.copytree(run, folder)
+    info = json.loads((folder / "run.json").read_text())
+    info["config"]["crce"] = False
+    (folder / "run.json").write_text(json.dumps(info))
+    with pytest.raises(RunError, match="trained on its target alone"):
+        again(folder)
+
+
+def test_numbers_out_of_range_are_refused(again, run, tmp_path):
+    for setting, value in (("rounds", 0), ("min_gain", 1.0), ("min_gain", -0.1), ("images_per_prompt", 0)):
+        with pytest.raises(ConfigError, match=f"{setting} is {value}"):
+            again(run, **{setting: value})
+    with pytest.raises(RunError, match="is not a run folder"):
+        again(tmp_path)
+    assert not (run / "refine.json").exists()
+
+
+def test_a_damaged_report_says_what_to_do(again, run, tmp_path):
+    folder = tmp_path / "cat"
+    shutil.copytree(run, folder)
+    (folder / "report.json").write_text("[1")
+    with pytest.raises(RunError, match="Make it anew: crce evaluate"):
+        again(folder)
+    (folder / "report.json").write_text("{}")
+    with pytest.raises(RunError, match="is no report"):
+        again(folder)
+
+
+def test_a_folder_in_the_way_of_a_round_is_not_touched(again, run, tmp_path):
+    folder = tmp_path / "cat"
+    shutil.copytree(run, folder)
+    shutil.copytree(run, folder / "round-1")
+    with pytest.raises(RunError, match="round-1 holds a run that .*refine.json does not know of"):
+        again(folder)
+    assert read_concepts(folder / "round-1" / "concepts.yaml") == SET

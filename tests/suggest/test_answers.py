@@ -1,0 +1,293 @@
+import json
+import time
+
+import pytest
+from suggest.scripted_chat import judged, lists
+
+from crce.suggest.answers import (
+    MAX_ITEMS,
+    MAX_REASON,
+    MAX_TEXT,
+    Judgement,
+    Proposals,
+    judgements_schema,
+    parse_judgements,
+    parse_proposals,
+    proposals_schema,
+)
+from crce.suggest.repair import MAX_CHARS, AnswerError
+
+
+GOOD = lists({"kitty": "High", "Felis catus": "Very High"}, {"dog": "Very High", "lynx": "Low"})
+
+
+def texts(proposals):
+    return [p.text for p in proposals.corefs], [p.text for p in proposals.retains]
+
+
+def words(proposals):
+    return [p.certainty for p in proposals.corefs]
+
+
+def with_certainty(value):
+    return json.dumps(
+        {
+            "corefs": [{"text": "kitty", "reason": "r", "certainty": value}],
+            "retains": [{"text": "dog", "reason": "r", "certainty": "High"}],
+        }
+    )
+
+
+def test_a_well_formed_answer_is_taken_as_it_is():
+    parsed = parse_proposals(GOOD)
+    assert parsed.value == Proposals.model_validate_json(GOOD)
+    assert texts(parsed.value) == (["kitty", "Felis catus"], ["dog", "lynx"])
+    assert words(parsed.value) == ["High", "Very High"]
+    assert parsed.notes == ()
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        f"```json\n{GOOD}\n```",
+        f"Sure! Here are the corefs and retains: you asked for {{them}}.\n\n{GOOD}\n\nLet me know if it helps.",
+        f'{GOOD}\n{GOOD[:0]}Note: "pet" was left out.',
+        f"A draft: {lists({'animal': 'High'}, {'pet': 'High'})}. Better: {GOOD}",
+        f'{{"answer": {GOOD}}}',
+        f"[{GOOD}]",
+    ],
+    ids=["fence", "prose", "note after", "draft first", "wrapped", "in a list"],
+)
+def test_what_stands_around_the_json_is_passed_over(text):
+    parsed = parse_proposals(text)
+    assert texts(parsed.value) == (["kitty", "Felis catus"], ["dog", "lynx"])
+
+
+def test_passing_over_is_noted():
+    assert parse_proposals(f"Sure! {GOOD}").notes == ("the text around the JSON is passed over",)
+
+
+def test_what_a_model_thinks_aloud_is_passed_over():
+    draft = lists({"animal": "High"}, {"pet": "High"})
+    parsed = parse_proposals(f"<think>Maybe {draft}? No.</think>\n{GOOD}")
+    assert parsed.value == parse_proposals(GOOD).value
+    assert parsed.notes == ("the model's thinking aloud is passed over",)
+
+
+@pytest.mark.parametrize("share", range(5, 100, 5))
+def test_of_an_answer_that_is_cut_off_only_whole_entries_are_read(share):
+    long = lists({f"coref {i}": "High" for i in range(8)}, {f"retain {i}": "Low" for i in range(8)})
+    cut = long[: len(long) * share // 100]
+    whole = cut.count('"certainty": "High"') + cut.count('"certainty": "Low"')
+    try:
+        parsed = parse_proposals(cut)
+    except AnswerError as error:
+        if error.partial is None:
+            assert whole == 0
+            return
+        parsed = error.partial
+    corefs, retains = texts(parsed.value)
+    assert set(corefs + retains) <= {f"coref {i}" for i in range(8)} | {f"retain {i}" for i in range(8)}
+    assert abs(len(corefs) + len(retains) - whole) <= 1  # one whose certainty is half written is still plain
+    assert any("cut off" in note or "repaired" in note for note in parsed.notes)
+
+
+def test_what_was_made_up_to_close_an_answer_is_left_out():
+    value = json.loads(lists({"kitty": "High", "tom": "High", "puss i": "High"}, {"x": "Very High"}))
+    value["retains"][0]["reason"] = ""
+    with pytest.raises(AnswerError, match="holds no retains") as error:
+        parse_proposals(json.dumps(value), cut_off=True)
+    assert texts(error.value.partial.value) == (["kitty", "tom"], [])
+    assert "its last entries (2) are left out" in error.value.partial.notes[0]
+    answers = {str(i): {"reason": "seen" if i < 4 else "", "answer": "always"} for i in range(1, 7)}
+    with pytest.raises(AnswerError, match="no answer for 3, 4, 5, 6") as error:
+        parse_judgements(json.dumps(answers), cut_off=True, count=6)
+    assert list(error.value.partial.value) == [1, 2]
+
+
+def test_an_empty_phrase_that_follows_the_form_is_left_out():
+    parsed = parse_proposals(lists({"kitty": "High", "  ": "High", "...": "High"}, {"dog": "High"}))
+    assert texts(parsed.value) == (["kitty"], ["dog"])
+
+
+def test_broken_json_is_repaired_and_noted():
+    text = """{'corefs': [{'text': 'kitty', 'reason': 'the "small" one', 'certainty': 'High',},],
+               "retains": [{"text": "dog" "reason": "r", "certainty": "Low"}]"""
+    parsed = parse_proposals(text)
+    assert texts(parsed.value) == (["kitty"], ["dog"])
+    assert any("repaired" in note or "cut off" in note for note in parsed.notes)
+
+
+@pytest.mark.parametrize(
+    ("given", "word"),
+    [
+        ("very high", "Very High"),
+        ("VERY_HIGH", "Very High"),
+        ("VeryLow", "Very Low"),
+        ("Hihg", "High"),
+        ("Medium", "Normal"),
+        (0.83, "High"),
+        (95, "Very High"),
+        ("85%", "High"),
+        ("0.2", "Very Low"),
+        (1, "Very High"),
+        (0, "Very Low"),
+        (-3, "Normal"),
+        (1e300, "Normal"),
+        (True, "Normal"),
+        ("perhaps", "Normal"),
+        ("", "Normal"),
+        (None, "Normal"),
+        ({"a": 1}, "Normal"),
+    ],
+)
+def test_a_wrong_certainty_is_read_as_a_word_and_noted(given, word):
+    parsed = parse_proposals(with_certainty(given))
+    assert words(parsed.value) == [word]
+    assert any(note.endswith(f"is read as {word}") for note in parsed.notes)
+
+
+def test_equal_repairs_are_noted_once_with_their_number():
+    text = json.dumps({"corefs": ["kitty", "tom", "puss"], "retains": ["dog"]})
+    parsed = parse_proposals(text)
+    assert texts(parsed.value) == (["kitty", "tom", "puss"], ["dog"])
+    assert parsed.notes == ("a missing certainty is read as Normal (4 times)",)
+
+
+def test_other_names_of_the_keys_are_understood():
+    text = json.dumps({"Coref": {"kitty": "High"}, "RETAINS": [{"phrase": "dog", "Certainty": "Low", "extra": 1}]})
+    assert texts(parse_proposals(text).value) == (["kitty"], ["dog"])
+
+
+def test_control_characters_are_removed():
+    corefs = '[{"text": "kit\x00ty\x1b", "reason": "a\nb", "certainty": "High"}]'
+    parsed = parse_proposals('{"corefs": ' + corefs + ', "retains": ["d\\u0007og\\ud800"]}')
+    assert texts(parsed.value) == (["kitty"], ["dog"])
+    assert parsed.value.corefs[0].reason == "a b"
+    assert "control characters are removed (2 times)" in parsed.notes
+
+
+def test_entries_without_a_usable_text_are_left_out():
+    entries = [{"text": "kitty", "reason": "r", "certainty": "High"}, {"text": 7}, {}, None, "", "x" * 500, ["a"]]
+    parsed = parse_proposals(json.dumps({"corefs": entries, "retains": ["dog"]}))
+    assert texts(parsed.value) == (["kitty"], ["dog"])
+    assert "an entry of the corefs without a text is left out (4 times)" in parsed.notes
+    assert f"one of the corefs is longer than {MAX_TEXT} characters, left out" in parsed.notes
+
+
+def test_long_lists_and_reasons_are_cut():
+    many = {f"coref {i}": "High" for i in range(1000)}
+    value = json.loads(lists(many, {"dog": "High"}))
+    value["retains"][0]["reason"] = "why " * 1000
+    parsed = parse_proposals(json.dumps(value))
+    assert len(parsed.value.corefs) == MAX_ITEMS
+    assert len(parsed.value.retains[0].reason) == MAX_REASON
+    assert f"only the first {MAX_ITEMS} of 1,000 corefs are read" in parsed.notes
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "I'm sorry, but I can't help with that.",
+        "PWNED",
+        "{}",
+        "[]",
+        "null",
+        '{"corefs": [], "retains": []}',
+        '{"corefs": "kitty", "retains": 3}',
+        '{"cats": ["kitty"]}',
+        '{"corefs": ' * 3000,
+        "[" * 100_000,
+        "{" * 100_000,
+        '{"corefs": [' + "[" * 50_000,
+    ],
+    ids=lambda text: text[:20],
+)
+def test_an_answer_that_says_nothing_is_an_error(text):
+    with pytest.raises(AnswerError) as error:
+        parse_proposals(text)
+    assert error.value.partial is None
+    assert len(str(error.value)) < 250
+
+
+def test_one_empty_list_is_an_error_with_the_other_as_partial():
+    with pytest.raises(AnswerError, match="holds no retains") as error:
+        parse_proposals(lists({"kitty": "High"}, {}))
+    assert texts(error.value.partial.value) == (["kitty"], [])
+    assert error.value.partial.notes == ("no retains are proposed",)
+
+
+@pytest.mark.parametrize("filler", ["bla ", '{"a": 1} ', '"', "{", '{"corefs": [', 'a" b" '])
+def test_megabytes_are_read_in_seconds(filler):
+    text = GOOD + filler * (10_000_000 // len(filler))
+    start = time.perf_counter()
+    try:
+        parsed = parse_proposals(text)
+    except AnswerError:
+        parsed = None
+    assert time.perf_counter() - start < 5
+    assert parsed is not None
+    assert texts(parsed.value) == (["kitty", "Felis catus"], ["dog", "lynx"])
+    assert f"only the first {MAX_CHARS:,} of {len(text):,} characters are read" in parsed.notes
+
+
+def test_megabytes_of_broken_json_are_given_up_or_read_in_seconds():
+    start = time.perf_counter()
+    with pytest.raises(AnswerError):
+        parse_proposals('{"corefs": ["' + 'a" b" ' * 2_000_000)
+    assert time.perf_counter() - start < 20
+
+
+def test_the_schema_is_flat_and_closed():
+    schema = proposals_schema(5, 7)
+    assert "$ref" not in json.dumps(schema)
+    assert schema["required"] == ["corefs", "retains"]
+    assert schema["additionalProperties"] is False
+    assert (schema["properties"]["corefs"]["maxItems"], schema["properties"]["retains"]["maxItems"]) == (5, 7)
+    item = schema["properties"]["corefs"]["items"]
+    assert item["required"] == ["text", "reason", "certainty"]
+    assert item["properties"]["certainty"]["enum"] == ["Very High", "High", "Normal", "Low", "Very Low"]
+    assert item["properties"]["text"] == {"type": "string", "minLength": 1, "maxLength": MAX_TEXT}
+    assert proposals_schema(1000, 1)["properties"]["corefs"]["maxItems"] == MAX_ITEMS
+    assert judgements_schema(3)["required"] == ["1", "2", "3"]
+
+
+def test_judgements_are_read_by_number():
+    parsed = parse_judgements(judged("always", "never"), count=2)
+    assert parsed.value == {1: Judgement(reason="seen", answer="always"), 2: Judgement(reason="seen", answer="never")}
+    assert parsed.notes == ()
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '```\n{"1": "Always", "2": "NEVER."}\n```',
+        '{"answers": {"1": {"answer": "always."}, "2": {"answer": "Never, it is a dog", "reason": 4}}}',
+        '1 and 2: {"1": {"reason": "x", "answer": "always"}, "2": {"reason": "y", "answer": "never"',
+        '{"1": "always", "2": "never", "3": "always"}',
+    ],
+)
+def test_odd_judgements_are_repaired(text):
+    value = parse_judgements(text, count=2).value
+    assert {number: judgement.answer for number, judgement in value.items()} == {1: "always", 2: "never"}
+
+
+def test_control_characters_are_removed_from_judgements():
+    text = json.dumps({"1": {"reason": "x\x1b[2J\ny", "answer": "always"}})
+    assert parse_judgements(text, count=1).value[1].reason == "x[2J y"
+
+
+@pytest.mark.parametrize("answer", ["maybe", "not always", "", None, 3, ["always"]])
+def test_a_judgement_that_is_none_of_the_three_words_is_missing(answer):
+    text = json.dumps({"1": {"reason": "r", "answer": "never"}, "2": {"reason": "r", "answer": answer}})
+    with pytest.raises(AnswerError, match="no answer for 2") as error:
+        parse_judgements(text, count=2)
+    assert list(error.value.partial.value) == [1]
+
+
+@pytest.mark.parametrize("text", ["", "All of them: always.", "{}", '{"kitty": "always"}'])
+def test_no_judgement_at_all_is_an_error(text):
+    with pytest.raises(AnswerError) as error:
+        parse_judgements(text, count=2)
+    assert error.value.partial is None

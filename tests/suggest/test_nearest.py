@@ -1,0 +1,60 @@
+from __future__ import annotations
+
+import time
+
+import pytest
+
+from crce.suggest.candidates import Candidate, Request
+from crce.suggest.embedding import load_embedder
+from crce.suggest.nearest import NearestSuggester
+
+
+@pytest.fixture(scope="module")
+def church() -> list[Candidate]:
+    return NearestSuggester().propose(Request("church", "object", corefs=8, retains=6))
+
+
+def test_corefs_lie_nearest_and_retains_in_the_ring_around(church):
+    corefs = [c for c in church if c.side == "coref"]
+    retains = [c for c in church if c.side == "retain"]
+    assert (len(corefs), len(retains)) == (16, 12)
+    near = load_embedder().similarity(["church"], [c.text for c in church])[0].tolist()
+    assert near == sorted(near, reverse=True)
+    assert min(c.certainty for c in corefs) >= max(c.certainty for c in retains)
+
+
+def test_the_target_is_not_proposed_and_nothing_twice(church):
+    texts = [c.text.lower() for c in church]
+    assert "church" not in texts
+    assert len(set(texts)) == len(texts)
+    assert {c.source for c in church} == {"nearest"}
+    assert all(c.reason.startswith("similarity 0.") for c in church)
+
+
+def test_the_sense_moves_the_neighbourhood():
+    found = {
+        sense: {c.text for c in NearestSuggester().propose(Request("bat", "object", sense, corefs=8, retains=2))}
+        for sense in ("animal", "sports equipment")
+    }
+    assert "baseball bat" in found["sports equipment"]
+    assert found["animal"] != found["sports equipment"]
+
+
+def test_rejected_pairs_are_left_out(church):
+    first = church[0]
+    again = NearestSuggester().propose(
+        Request("church", "object", corefs=8, retains=6, avoid=frozenset({("coref", first.text.upper())}))
+    )
+    assert [(c.text, c.side) for c in again] == [(c.text, c.side) for c in church[1:]]
+
+
+@pytest.mark.parametrize("target", ["🦄", "", "a very long phrase " * 30])
+def test_every_target_has_neighbours(target):
+    found = NearestSuggester().propose(Request(target, "other", corefs=2, retains=2))
+    assert len(found) == 8
+
+
+def test_it_takes_less_than_ten_seconds_of_work():
+    start = time.process_time()
+    NearestSuggester().propose(Request("lighthouse", "object"))
+    assert time.process_time() - start < 10
