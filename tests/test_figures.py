@@ -32,8 +32,7 @@ def test_crce_erases_its_names_keeps_neighbours_and_beats_plain_esd():
     assert mean(True, "erased") >= 0.97
     assert mean(True, "coref_erased") >= 0.90
     assert mean(True, "kept") >= 0.90
-    assert mean(True, "H") > mean(False, "H")
-    assert mean(True, "kept") > mean(False, "kept")
+    assert mean(True, "H") >= mean(False, "H") + 0.10
 
 
 def test_a_batched_step_is_faster_than_the_official_one():
