@@ -22,4 +22,4 @@ class RunError(CRCEError):
 
 
 class SuggestError(CRCEError):
-    """Corefs and retains can't be suggested: the concept is unknown, or a language model fails, refuses or talks nonsense."""
+    """Nothing can be suggested: the concept is unknown, or a language model fails, refuses or talks nonsense."""

@@ -31,7 +31,7 @@ def suggester(lm_file: Path) -> Helped:
 
 def test_a_model_too_small_for_the_task_is_found_out(suggester, tmp_path, caplog):
     settings = {"kind": "object", "corefs": 1, "retains": 1, "held_out": 0, "verify": True}
-    with pytest.raises(SuggestError, match=r"phrases proposed for 'horse' none can be used.*control phrases"):
+    with pytest.raises(SuggestError, match=r"phrases proposed for 'horse' none can be used"):
         suggest("horse", suggester=suggester, memory=Memory(tmp_path / "none.jsonl"), **settings)
     assert "control phrases wrong" in caplog.text
     # it answered every question in the form that was asked for, and none of them well

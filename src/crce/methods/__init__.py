@@ -1,6 +1,7 @@
-"""How a concept is erased. A gradient method says what the student should predict for an erased prompt.
+"""How a concept is erased.
 
-To add one: a class with `erase_target`, and one line in METHODS.
+A gradient method says what the student should predict for an erased prompt; a closed-form method computes the weights.
+To add one: a class with `erase_target` or `edit`, and one line in METHODS or CLOSED_FORM.
 """
 
 from __future__ import annotations
@@ -8,10 +9,15 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Protocol
 
 from crce.methods.esd import ESD
+from crce.methods.rece import RECE
+from crce.methods.speed import SPEED
+from crce.methods.uce import UCE
 
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+    from crce.methods.closed_form import ClosedFormMethod
 
 
 class GradientMethod(Protocol):
@@ -35,5 +41,6 @@ class GradientMethod(Protocol):
 
 
 METHODS: dict[str, GradientMethod] = {method.name: method for method in (ESD(),)}
+CLOSED_FORM: dict[str, ClosedFormMethod] = {method.name: method for method in (UCE(), RECE(), SPEED())}
 
-__all__ = ["ESD", "METHODS", "GradientMethod"]
+__all__ = ["CLOSED_FORM", "ESD", "METHODS", "RECE", "SPEED", "UCE", "GradientMethod"]

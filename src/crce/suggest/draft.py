@@ -204,5 +204,6 @@ def _nothing_left(request: Request, decisions: list[Decided]) -> str:
     cure = "Name the kind (--kind), choose another suggester (--suggester), or write your own set."
     if not decisions:
         return f"Nothing was proposed for '{request.target}'. {cure}"
-    first = f"{decisions[0].text!r}: {decisions[0].reason}"
+    last = decisions[-1]  # what came furthest says most about why nothing is left
+    first = f"{last.text!r}: {last.reason}"
     return f"Of {len(decisions)} phrases proposed for '{request.target}' none can be used, e.g. {first}. {cure}"

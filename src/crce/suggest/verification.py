@@ -5,7 +5,7 @@ Two methods:
   picture of it is always, sometimes or never a picture of the target. The stated certainty is multiplied by the
   agreement: for a coref always 1, sometimes 1/2, never 0; for a retain the other way round. Control phrases whose
   answer is known (the target itself, things far from it, a made-up word) stand among them. The share of controls
-  answered right multiplies every certainty too: a model that fails them all is not believed at all.
+  answered right multiplies every certainty too: a model that gets half of them wrong or more is not believed at all.
 - consistency: the question for corefs and retains is asked several times at a temperature, and the stated certainty is
   multiplied by the share of answers that hold the phrase on the same side.
 
@@ -142,12 +142,13 @@ def _by_question(
         judgements |= {batch[number - 1][0]: judgement for number, judgement in numbered.items()}
     answers = {text: judgements[fold(text)].answer for text in controls if fold(text) in judgements}
     wrong = [f"{text!r} {answer}" for text, answer in answers.items() if answer != controls[text]]
-    trust = 1 - len(wrong) / len(answers) if answers else 1.0
+    right = 1 - len(wrong) / len(answers) if answers else 1.0
+    trust = right if right > 0.5 else 0.0
     if wrong:
         logger.warning(
             "%s got %d of %d control phrases wrong (a picture of %s is one of %r?), so its answers count %.0f %%.%s",
             *(chat.model, len(wrong), len(answers), ", of ".join(wrong), request.target, 100 * trust),
-            " Use a larger model, or --no-verify." if trust < 0.5 else "",
+            " Use a larger model, or --no-verify." if not trust else "",
         )
     return [_judged(candidate, judgements.get(fold(candidate.text)), request, trust) for candidate in candidates]
 
@@ -172,7 +173,7 @@ def _judged(candidate: Candidate, judgement: Judgement | None, request: Request,
     if judgement.reason:
         reason += f" ({judgement.reason})"
     if trust < 1:
-        reason += f"; the model answers {100 * trust:.0f} % of the control phrases right"
+        reason += f"; the model fails control phrases and is believed {100 * trust:.0f} %"
     return Verified(candidate, round(candidate.certainty * agreement * trust, 4), judgement.answer, reason)
 
 

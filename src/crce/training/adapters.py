@@ -135,6 +135,21 @@ class Weights:
             for _, _, path, _, own in self._slots:
                 own.copy_(state[f"unet.{path}"])
 
+    def weights(self) -> dict[str, torch.Tensor]:
+        """A copy of the layers' weight matrices by module path, each of shape (C, D); biases are not among them."""
+        return {
+            path.removesuffix(".weight"): own.detach().clone()
+            for _, name, path, _, own in self._slots
+            if name == "weight"
+        }
+
+    def set_weights(self, weights: dict[str, torch.Tensor]) -> None:
+        """Put other matrices, as `weights` returned them, in the layers' place."""
+        with torch.no_grad():
+            for _, name, path, _, own in self._slots:
+                if name == "weight":
+                    own.copy_(weights[path.removesuffix(".weight")])
+
     def metadata(self) -> dict[str, str]:
         return {"adapter": "weights", "modules": json.dumps(self._modules), "format": "pt"}
 

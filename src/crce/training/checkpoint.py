@@ -11,12 +11,13 @@ from crce.files import read_tensors, write_tensors
 
 
 if TYPE_CHECKING:
+    from crce.training.editor import Editor
     from crce.training.trainer import Trainer
 
 FILE = "checkpoint.safetensors"
 
 
-def save_checkpoint(folder: Path, trainer: Trainer) -> Path:
+def save_checkpoint(folder: Path, trainer: Trainer | Editor) -> Path:
     """Write the trainer's state; the checkpoint before stays until the new one is whole.
 
     Raises:
@@ -28,7 +29,7 @@ def save_checkpoint(folder: Path, trainer: Trainer) -> Path:
     return path
 
 
-def load_checkpoint(folder: Path, trainer: Trainer) -> bool:
+def load_checkpoint(folder: Path, trainer: Trainer | Editor) -> bool:
     """Continue from the folder's checkpoint; without one the trainer starts at the first step.
 
     Returns:

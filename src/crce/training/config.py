@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from crce.errors import ConfigError
 
@@ -18,7 +18,9 @@ class ErasureConfig(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    method: Literal["esd"] = Field("esd", description="erasure method")
+    method: Literal["esd", "uce", "rece", "speed"] = Field(
+        "esd", description="erasure method: esd is trained; uce, rece and speed are solved in one step"
+    )
     crce: bool = Field(True, description="use corefs and retains; without them the method is its plain self")
     alpha: float = Field(1.0, ge=0, description="weight of the corefs")
     beta: float = Field(1.0, ge=0, description="weight of the retains")
@@ -49,9 +51,25 @@ class ErasureConfig(BaseModel):
     micro_batch: int = Field(0, ge=0, description="prompts per forward; 0: all at once, halved when memory runs out")
     checkpoint_every: int = Field(100, ge=1, description="steps between checkpoints")
     seed: int = Field(0, ge=0, description="seed of every random choice")
+    ridge: float = Field(0.5, gt=0, description="uce, rece: how firmly weights stay where no prompt pulls at them")
+    rece_rounds: int = Field(1, ge=1, description="rece: rounds of attack and answer")
+    rece_rho: float = Field(0.1, gt=0, description="rece: how small the attack is kept")
+    speed_threshold: float = Field(
+        0.1, gt=0, description="speed: what retains use less than this is free to be edited"
+    )
+    speed_retain_scale: float = Field(1.0, gt=0, description="speed: how firmly free directions stay")
     compat_timesteps: bool = Field(
         False, description="tell the network the timestep the official code does, 19 off; for comparisons only"
     )
+
+    @model_validator(mode="after")
+    def _solved_in_one_step(self) -> ErasureConfig:
+        if self.method != "esd" and (self.steps, self.adapter, self.layers) != (1, "weights", "kv"):
+            raise ValueError(
+                f"{self.method} computes the weights of the layers that read the text in one step. Use steps: 1, "
+                f"adapter: weights and layers: kv, as the recipe {self.method!r} does"
+            )
+        return self
 
 
 def recipe_names() -> list[str]:
@@ -66,14 +84,17 @@ def load_config(
     """Settings from a recipe, with overrides winning.
 
     Args:
-        recipe: name of a bundled recipe or a YAML file; None picks "demo" for the bundled model, else "sd15".
+        recipe: name of a bundled recipe or a YAML file; None picks the one called like the method in `overrides`, else
+            "demo" for the bundled model and "sd15" for others.
         overrides: settings by name; those that are None are left to the recipe.
         model: the model that the settings are for.
 
     Raises:
         ConfigError: the recipe can't be read, or settings are unknown or out of range; all faults in one message.
     """
-    name = str(recipe) if recipe is not None else "demo" if model == "demo" else "sd15"
+    method = (overrides or {}).get("method")
+    own = method if method in recipe_names() else "demo" if model == "demo" else "sd15"
+    name = str(recipe) if recipe is not None else own
     settings = _read_recipe(name) | {k: v for k, v in (overrides or {}).items() if v is not None}
     try:
         return ErasureConfig(**settings)
@@ -103,6 +124,8 @@ def _read_recipe(name: str) -> dict[str, Any]:
 
 
 def _fault(error: Any) -> str:
+    if not error["loc"]:  # of several settings together
+        return str(error["ctx"]["error"])
     name = ".".join(str(part) for part in error["loc"])
     if error["type"] == "extra_forbidden":
         near = difflib.get_close_matches(name, ErasureConfig.model_fields, n=1)

@@ -17,9 +17,11 @@ from crce.backbones import UNetBackbone, load_backbone
 from crce.concepts import ConceptSet, write_concepts
 from crce.errors import RunError
 from crce.files import write_json
+from crce.methods import CLOSED_FORM
 from crce.training.checkpoint import FILE as CHECKPOINT
 from crce.training.checkpoint import load_checkpoint, save_checkpoint
 from crce.training.config import ErasureConfig
+from crce.training.editor import Editor
 from crce.training.events import Event, Finished, Interrupted, Saved, Started, Step
 from crce.training.run_folder import (
     Erasure,
@@ -119,7 +121,7 @@ def _train(
 ) -> Erasure:
     if backbone.device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(backbone.device)
-    trainer = Trainer(backbone, concepts, config)
+    trainer: Trainer | Editor = (Editor if config.method in CLOSED_FORM else Trainer)(backbone, concepts, config)
     try:
         # A checkpoint holds the trained weights whole: only a run without one needs those it starts from.
         if not load_checkpoint(folder, trainer) and info.get("start_from"):
@@ -174,7 +176,9 @@ def _stop_between_steps() -> Iterator[threading.Event]:
         signal.signal(signal.SIGINT, before)
 
 
-def _steps(folder: Path, trainer: Trainer, config: ErasureConfig, stopped: threading.Event) -> Iterator[Event]:
+def _steps(
+    folder: Path, trainer: Trainer | Editor, config: ErasureConfig, stopped: threading.Event
+) -> Iterator[Event]:
     yield Started(config.steps, trainer.step_count, folder)
     with open_metrics(folder / "metrics.jsonl", trainer.step_count) as metrics:
         while trainer.step_count < config.steps and not stopped.is_set():

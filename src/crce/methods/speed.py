@@ -1,0 +1,112 @@
+"""SPEED: the edit is kept in the null space of what the retains need."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+import torch
+
+from crce.methods.closed_form import Rows, sums
+
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from crce.training.config import ErasureConfig
+
+COPIES = 10  # perturbed copies of each retain state, as in the authors' code
+CENTRES = 3  # of the empty prompt's states, held exactly
+
+
+class SPEED:
+    """Erase in the directions that the retains do not use.
+
+    For each layer, retains that the erasure would hardly touch are left out (influence filter), the others are joined
+    by perturbed copies of themselves, and the null space of their sums carries the edit. The empty prompt's states
+    are held by an equality constraint.
+
+    References:
+        Li et al., SPEED: Scalable, Precise, and Efficient Concept Erasure for Diffusion Models, 2025.
+    """
+
+    name = "speed"
+
+    def edit(self, weights: Mapping[str, Tensor], rows: Rows, config: ErasureConfig) -> dict[str, Tensor]:
+        """W' = W + W (S - T) P (I - M K (K^T P M K)^-1 K^T P) M with M = (T P + ridge I)^-1."""
+        width = rows.null.shape[-1]
+        cross, gram = sums(rows.erase, width)
+        held = _held(rows.null.double().cpu(), config.seed)
+        probe = (cross - gram) @ torch.linalg.inv(torch.eye(width, dtype=torch.float64) + gram)
+        states, state_weights = _retain_states(rows)
+        generator = torch.Generator().manual_seed(config.seed)
+        return {
+            path: self._layer(w, cross, gram, held, probe, states, state_weights, config, generator)
+            for path, w in weights.items()
+        }
+
+    def _layer(
+        self,
+        weight: Tensor,
+        cross: Tensor,
+        gram: Tensor,
+        held: Tensor,
+        probe: Tensor,
+        states: Tensor,
+        state_weights: Tensor,
+        config: ErasureConfig,
+        generator: torch.Generator,
+    ) -> Tensor:
+        w = weight.double().cpu()
+        identity = torch.eye(w.shape[1], dtype=torch.float64)
+        touched = w @ probe
+        p = null_space(_influenced(w, touched, states, state_weights, generator), config.speed_threshold)
+        m = torch.linalg.inv(gram @ p + config.speed_retain_scale * identity)
+        inner = held.T @ p @ m @ held
+        # pinv: where the null space leaves out a held direction, that direction is safe already.
+        correction = identity - m @ held @ torch.linalg.pinv(inner) @ held.T @ p
+        return (w + w @ (cross - gram) @ p @ correction @ m).to(weight)
+
+
+def null_space(states: Tensor, threshold: float) -> Tensor:
+    """Projector, shape (D, D), on the directions where the mean of r r^T over states (n, D) is below `threshold`."""
+    mean = states.T @ states / max(len(states), 1)
+    values, vectors = torch.linalg.eigh(mean)
+    free = vectors[:, values < threshold]
+    return free @ free.T
+
+
+def _held(null: Tensor, seed: int) -> Tensor:
+    """States of the empty prompt that may not move: the first, and centres of the others; shape (D, 1 + CENTRES)."""
+    from scipy.cluster.vq import kmeans2
+
+    others = null[1:]
+    if len(others) <= CENTRES:
+        return null.T
+    centres, _ = kmeans2(others.numpy(), CENTRES, seed=seed, minit="++")
+    return torch.cat([null[:1], torch.from_numpy(centres)]).T
+
+
+def _retain_states(rows: Rows) -> tuple[Tensor, Tensor]:
+    """Token states of all retains, shape (n, D), and their weights (n,); the empty prompt's without any."""
+    if not rows.keep:
+        states = rows.null[1:].double().cpu()
+        return states, torch.ones(len(states), dtype=torch.float64)
+    states = torch.cat([row.key.double().cpu() for row in rows.keep])
+    weights = torch.cat([torch.full((len(row.key),), row.weight, dtype=torch.float64) for row in rows.keep])
+    return states, weights
+
+
+def _influenced(w: Tensor, touched: Tensor, states: Tensor, weights: Tensor, generator: torch.Generator) -> Tensor:
+    """The retain states that the edit would move most, with their perturbed copies, weighted; shape (n', D)."""
+    moved = (states @ touched.T).norm(dim=1)
+    keep = moved >= moved.mean()
+    states, weights = states[keep], weights[keep]
+    # The direction the layer answers least: copies differ from the original where it hardly matters.
+    quiet = torch.linalg.svd(w, full_matrices=False).Vh[-1]
+    noise = torch.randn(len(states), COPIES, w.shape[1], generator=generator, dtype=torch.float64)
+    copies = (states[:, None] + (noise @ quiet)[..., None] * quiet).reshape(-1, w.shape[1])
+    moved = (copies @ touched.T).norm(dim=1)
+    near = moved >= moved.mean()
+    roots = weights.sqrt()
+    return torch.cat([states * roots[:, None], copies[near] * roots.repeat_interleave(COPIES)[near][:, None]])

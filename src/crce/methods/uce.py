@@ -1,0 +1,30 @@
+"""Unified Concept Editing: one ridge least squares over erased and kept prompts."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+from crce.methods.closed_form import Rows, factor, multiplied, sums
+
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from crce.training.config import ErasureConfig
+
+
+class UCE:
+    """Erased prompts are answered like the guide, kept prompts as before.
+
+    References:
+        Gandikota et al., Unified Concept Editing in Diffusion Models, WACV 2024, equation 7. The sums run over all
+        token positions, not the last subject token alone: a text encoder mixes a word into every state.
+    """
+
+    name = "uce"
+
+    def edit(self, weights: Mapping[str, Tensor], rows: Rows, config: ErasureConfig) -> dict[str, Tensor]:
+        """W' = W (sum w v k^T + ridge I)(sum w k k^T + ridge I)^-1."""
+        cross, gram = sums((*rows.erase, *rows.keep), rows.null.shape[-1])
+        return multiplied(weights, factor(cross, gram, config.ridge))
