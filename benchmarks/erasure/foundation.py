@@ -12,6 +12,8 @@ import argparse
 import json
 import statistics
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +23,7 @@ from crce.backbones import load_backbone
 from crce.concepts import find_concepts
 from crce.evaluate import evaluate
 from crce.files import write_json
-from crce.training import erase, load_config
+from crce.training import ErasureConfig, erase, load_config
 
 
 CONCEPTS = ("cat", "dog", "car", "airplane", "bird", "apple", "ship", "horse", "frog", "santa claus")
@@ -29,17 +31,29 @@ PHRASES = 5  # of each list of the concept set; the held-out lists have no more
 NUMBERS = ("erased", "coref_erased", "kept", "H")
 
 
-def measure(concept: str, crce: bool, seed: int, backbone: Any, cache: dict, images: int) -> dict[str, Any]:
+@contextmanager
+def counted(backbone: Any) -> Iterator[list[int]]:
+    """Inside, the list holds the batch size of every forward of the denoiser."""
+    sizes: list[int] = []
+    handle = backbone.network.register_forward_pre_hook(lambda _, arguments: sizes.append(len(arguments[0])))
+    try:
+        yield sizes
+    finally:
+        handle.remove()
+
+
+def measure(concept: str, config: ErasureConfig, backbone: Any, cache: dict, images: int) -> dict[str, Any]:
     """Erase one concept and score it; the run itself is thrown away."""
-    config = load_config("demo", {"crce": crce, "seed": seed})
     with tempfile.TemporaryDirectory() as folder:
-        run = erase(find_concepts(concept), config=config, backbone=backbone, out=Path(folder) / "run")
+        with counted(backbone) as sizes:
+            run = erase(find_concepts(concept), config=config, backbone=backbone, out=Path(folder) / "run")
         report = evaluate(
             run, images_per_prompt=images, phrases_per_group=PHRASES, backbone=backbone, base_cache=cache, batch=32
         )
-    row = {"method": config.method, "crce": crce, "concept": concept, "seed": seed}
+    row: dict[str, Any] = {"method": config.method, "crce": config.crce, "concept": concept, "seed": config.seed}
     row |= {name: report.summary[name]["value"] for name in NUMBERS}
     row["seconds"] = run.info["seconds"]["train"]
+    row["forwards"] = sum(sizes)  # of the denoiser, counted in latents
     groups = report.data["groups"]
     row["groups"] = {
         name: {key: group[key] for key in ("measures", "value", "n", "left_out")} for name, group in groups.items()
@@ -49,12 +63,11 @@ def measure(concept: str, crce: bool, seed: int, backbone: Any, cache: dict, ima
 
 
 def means(rows: list[dict[str, Any]]) -> dict[str, dict[str, float]]:
-    """Means over concepts; a number that could not be measured is left out and counted."""
+    """Means over concepts and seeds; a number that could not be measured is left out and counted."""
     table: dict[str, dict[str, float]] = {}
-    for name, crce in (("esd", False), ("esd+crce", True)):
-        part = [row for row in rows if row["crce"] == crce]
-        if not part:
-            continue
+    for method, crce in dict.fromkeys((row["method"], row["crce"]) for row in rows):
+        part = [row for row in rows if (row["method"], row["crce"]) == (method, crce)]
+        name = f"{method}+crce" if crce else method
         table[name] = {"rows": len(part)}
         for number in NUMBERS:
             values = [row[number] for row in part if row[number] is not None]
@@ -79,7 +92,8 @@ def main() -> None:
             for crce in (False, True):
                 if (crce, concept, seed) in done:
                     continue
-                rows.append(measure(concept, crce, seed, backbone, cache, args.images))
+                settings = load_config("demo", {"crce": crce, "seed": seed})
+                rows.append(measure(concept, settings, backbone, cache, args.images))
                 config = load_config("demo").model_dump()
                 result = {"rows": rows, "means": means(rows), "config": config, "model": backbone.revision}
                 write_json(args.out, result | {"threads": torch.get_num_threads()})

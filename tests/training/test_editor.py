@@ -1,0 +1,100 @@
+"""Runs of closed-form methods: one step, the run folder of any other run."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import torch
+
+from crce.errors import ConfigError
+from crce.methods import CLOSED_FORM
+from crce.training import apply_adapter, erase, load_config, resume
+
+
+def run(backbone, concepts, out, **settings):
+    return erase(concepts, config=load_config(None, settings), backbone=backbone, out=out)
+
+
+@pytest.mark.parametrize("method", list(CLOSED_FORM))
+@pytest.mark.parametrize("crce", [True, False])
+def test_a_run_edits_what_reads_the_text_and_nothing_else(tiny_backbone, cats, tmp_path, method, crce):
+    before = {name: p.detach().clone() for name, p in tiny_backbone.network.named_parameters()}
+    finished = run(tiny_backbone, cats, tmp_path / "run", method=method, crce=crce)
+    line = json.loads((tmp_path / "run" / "metrics.jsonl").read_text())
+    assert all(line[term] == line[term] and abs(line[term]) < 1e6 for term in ("target", "coref", "retain"))
+    assert (line["coref"] > 0) == crce
+    assert all(torch.equal(p, before[name]) for name, p in tiny_backbone.network.named_parameters())
+    adapter = apply_adapter(tiny_backbone, finished.adapter)
+    try:
+        for name, p in tiny_backbone.network.named_parameters():
+            edited = name.endswith(("attn2.to_k.weight", "attn2.to_v.weight"))
+            assert torch.equal(p, before[name]) != edited, name
+    finally:
+        adapter.close()
+
+
+def test_the_target_is_answered_like_the_anchor_and_retains_as_before(tiny_backbone, cats, tmp_path):
+    run(tiny_backbone, cats, tmp_path / "run", method="uce", ridge=1e-4)
+    line = json.loads((tmp_path / "run" / "metrics.jsonl").read_text())
+    assert line["target"] < 0.05
+    assert line["retain"] < 0.05
+
+
+def test_the_same_edit_twice_is_the_same_and_an_edit_can_follow_another(tiny_backbone, cats, tmp_path):
+    def weights(name, **settings):
+        finished = run(tiny_backbone, cats, tmp_path / name, method="speed", **settings)
+        adapter = apply_adapter(tiny_backbone, finished.adapter)
+        state = adapter.state()
+        adapter.close()
+        return state
+
+    one, two = weights("one"), weights("two")
+    assert all(torch.equal(one[name], two[name]) for name in one)
+    config = load_config(None, {"method": "uce"})
+    followed = erase(cats, config=config, backbone=tiny_backbone, out=tmp_path / "next", start_from=tmp_path / "one")
+    adapter = apply_adapter(tiny_backbone, followed.adapter)
+    after = adapter.state()
+    adapter.close()
+    alone = run(tiny_backbone, cats, tmp_path / "alone", method="uce")
+    adapter = apply_adapter(tiny_backbone, alone.adapter)
+    assert any(not torch.equal(after[name], tensor) for name, tensor in adapter.state().items())
+    adapter.close()
+
+
+def test_a_run_that_was_killed_before_its_step_is_finished_by_resuming(tiny_backbone, cats, tmp_path):
+    whole = run(tiny_backbone, cats, tmp_path / "whole", method="uce")
+    run(tiny_backbone, cats, tmp_path / "killed", method="uce")
+    info = json.loads((tmp_path / "killed" / "run.json").read_text()) | {"status": "running", "steps_done": 0}
+    (tmp_path / "killed" / "run.json").write_text(json.dumps(info))
+    (tmp_path / "killed" / "adapter.safetensors").unlink()
+    again = resume(tmp_path / "killed", backbone=tiny_backbone)
+    a, b = apply_adapter(tiny_backbone, whole.adapter), None
+    expected = a.state()
+    a.close()
+    b = apply_adapter(tiny_backbone, again.adapter)
+    assert all(torch.equal(tensor, expected[name]) for name, tensor in b.state().items())
+    b.close()
+
+
+def test_one_concept_of_the_bundled_model_takes_less_than_a_second(demo_backbone, tmp_path):
+    from crce.concepts import find_concepts
+
+    for method in CLOSED_FORM:
+        seconds = [
+            run(demo_backbone, find_concepts("cat"), tmp_path / f"{method}-{i}", method=method).info["seconds"][
+                "train"
+            ]
+            for i in range(3)
+        ]
+        assert min(seconds) < 1, method  # the fastest: what else runs on the machine is not what is measured
+
+
+def test_a_method_brings_its_recipe_and_refuses_settings_that_make_no_sense():
+    config = load_config(None, {"method": "uce"})
+    assert (config.steps, config.adapter, config.layers) == (1, "weights", "kv")
+    assert load_config(None, {"method": "esd"}) == load_config("demo")
+    with pytest.raises(ConfigError, match="uce computes the weights .* in one step. Use steps: 1, adapter: weights"):
+        load_config("demo", {"method": "uce"})
+    with pytest.raises(ConfigError, match="as the recipe 'speed' does"):
+        load_config(None, {"method": "speed", "layers": "xattn"})
