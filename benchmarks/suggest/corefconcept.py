@@ -114,7 +114,7 @@ def matches(texts: list[str], references: list[str]) -> list[float]:
     if not texts or not references:
         return [0.0] * len(texts)
     same = {fold(reference) for reference in references}
-    nearest = load_embedder().similarity(texts, references).max(1).values.tolist()
+    nearest = load_embedder().similarity(texts, references).max(1).tolist()
     return [1.0 if fold(text) in same else cosine for text, cosine in zip(texts, nearest, strict=True)]
 
 

@@ -1,5 +1,9 @@
 """Errors meant for the person at the keyboard: what was given, what is allowed, what to do."""
 
+from __future__ import annotations
+
+from typing import Any
+
 
 class CRCEError(Exception):
     """Base of every error that the command line shows as one line, without a traceback."""
@@ -22,4 +26,10 @@ class RunError(CRCEError):
 
 
 class SuggestError(CRCEError):
-    """Nothing can be suggested: the concept is unknown, or a language model fails, refuses or talks nonsense."""
+    """Nothing can be suggested: the concept is unknown, or a language model fails, refuses or talks nonsense.
+
+    Attributes:
+        exchanges: what a language model was asked and answered until then; it may have been paid for.
+    """
+
+    exchanges: tuple[dict[str, Any], ...] = ()

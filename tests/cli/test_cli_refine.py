@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from suggest.server import ScriptedServer, answer
 
 from crce.concepts import ConceptSet, Related
 from crce.evaluate import evaluate
@@ -101,3 +102,16 @@ def test_errors_are_one_line(crce, copy, tmp_path):
         assert said in result.err
         assert len(result.err.strip().splitlines()) == 1
         assert not (copy / "refine.json").exists()
+
+
+def test_settings_of_a_language_model_are_passed_on(crce, copy, monkeypatch):
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-test")
+    result = crce("refine", copy, "--base-url", "http://localhost:1")
+    assert result.code == 2
+    assert "--base-url can't be used with suggester 'lexicon'" in result.err
+    model = ["--suggester", "openai:tiny", "--token-budget", 1, "--device", "cpu"]
+    with ScriptedServer(answer("Cats are lovely.")) as server:
+        result = crce("refine", copy, *model, "--base-url", server.url)
+    assert result.code == 2
+    assert "budget" in result.err.splitlines()[-1]
+    assert not (copy / "round-1" / "run.json").exists()

@@ -234,7 +234,7 @@ def test_the_record_beside_the_set_gives_reasons_and_measures(piped, path, memor
     path.with_name("cat.suggest.json").write_text("{}")
     result = piped("accept 2")
     assert result.code == 0
-    assert "warning: Reviewed without its reasons" in result.err
+    assert "warning: The record beside the set is not used: " in result.err
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="pexpect needs a POSIX terminal")

@@ -8,6 +8,7 @@ import subprocess
 import sys
 
 import pytest
+from suggest.server import ScriptedServer, answer
 
 from crce.concepts import find_concepts, parse_concepts, read_concepts
 from crce.concepts.documents import dump_json, parse_json_sets
@@ -121,6 +122,12 @@ def test_too_few_phrases_are_a_warning(crce, suggested):
         (["cat", "--corefs", "0", "--retains", "0"], ["at least one"]),
         (["--replay", "x.json", "--kind", "style"], ["--replay", "--out"]),
         (["--replay", "nowhere.json"], ["nowhere.json", "no such file"]),
+        (["--replay", "x.json", "--corefs", "3", "--seed", "9"], ["--corefs, --seed", "nothing"]),
+        (["cat", "--base-url", "http://localhost:1"], ["--base-url", "lexicon", "openai:MODEL"]),
+        (["cat", "--prompts", "mine"], ["--prompts", "lexicon", "openai:MODEL"]),
+        (["cat", "--out", "."], ["is a folder", "cat.yaml"]),
+        (["cat", "--out", "..", "--force"], ["is a folder", "cat.yaml"]),
+        (["cat " * 80], ["319 characters", "at most 200"]),
         (["  "], ["concept", "empty"]),
         (["walrus", "--ground", "--model", "./no-such-model"], ["no-such-model"]),
     ],
@@ -206,5 +213,53 @@ def test_erase_of_what_nobody_knows_says_what_to_do(crce, tmp_path):
     result = crce("erase", "qwzxv jkqp")
     assert result.code == 2
     assert "qwzxv jkqp" in result.err
+    assert "crce suggest 'qwzxv jkqp' --kind KIND --out FILE.yaml, then crce erase FILE.yaml." in result.err
     assert result.err.count("\n") == 1
     assert list(tmp_path.iterdir()) == []
+
+
+def test_erase_of_a_suggested_file_keeps_its_record(crce, suggested, tiny_folder, tmp_path):
+    shutil.copytree(suggested[1], tmp_path, dirs_exist_ok=True)
+    assert crce("erase", "walrus.yaml", "--model", tiny_folder, "--out", "run", *SMALL).code == 0
+    assert read_record("run/suggest.json") == read_record("walrus.suggest.json")
+    assert crce("erase", "run/concepts.yaml", "--model", tiny_folder, "--out", "again", *SMALL).code == 0
+    assert read_record("again/suggest.json") == read_record("walrus.suggest.json")
+
+    (tmp_path / "walrus.yaml").write_text("target: seal\ncorefs: [seals]\nretains: [dog]\n")
+    result = crce("erase", "walrus.yaml", "--model", tiny_folder, "--out", "other", *SMALL)
+    assert result.code == 0, result.err
+    assert not (tmp_path / "other" / "suggest.json").exists()
+
+
+def test_erase_tells_what_the_suggestion_lacks(crce, tiny_folder, tmp_path, monkeypatch):
+    from crce.suggest.lexicon import LexiconSuggester
+
+    propose = LexiconSuggester.propose
+    monkeypatch.setattr(
+        LexiconSuggester, "propose", lambda *given: [c for c in propose(*given) if c.side == "retain"][:3]
+    )
+    result = crce("erase", "walrus", "--model", tiny_folder, "--out", tmp_path / "run", *SMALL)
+    assert result.code == 0, result.err
+    for warning in read_record(tmp_path / "run" / "suggest.json").warnings:
+        assert f"warning: {warning}\n" in result.err
+    assert "warning: without corefs, other names of 'walrus'" in result.err
+    assert "warning: without retains" not in result.err
+
+
+def test_erase_refuses_a_concept_that_is_too_long(crce, tmp_path):
+    result = crce("erase", "walrus " * 60)
+    assert result.code == 2
+    assert "at most 200" in result.err
+    assert "walrus " * 9 not in result.err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_answers_that_came_to_nothing_are_kept(crce, tmp_path, monkeypatch):
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-test-secret")
+    with ScriptedServer(*[answer("Cats are lovely.")] * 3) as server:
+        result = crce("suggest", "walrus", "--suggester", "openai:tiny", "--base-url", server.url)
+    assert result.code == 2
+    kept = tmp_path / "walrus.failed.json"
+    assert f"answers  {kept.name}" in result.err
+    assert [exchange["reply"] for exchange in json.loads(kept.read_text())] == ["Cats are lovely."] * 3
+    assert "sk-test-secret" not in kept.read_text()

@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 
 from crce.concepts import Related
+from crce.errors import SuggestError
 from crce.refine.findings import findings
 from crce.refine.halves import split
 from crce.refine.plan import MOST, NEIGHBOURS, Planner
@@ -155,6 +156,22 @@ def test_a_suggester_is_asked_once_for_each_phrase(many_cats, reported, list_sug
     first = planner.plan(many_cats, found)
     planner.plan(first.concepts, found)
     assert [r.target for r in suggester.asked] == ["cat", "kitty"]
+
+
+def test_the_target_is_asked_for_in_its_sense(many_cats, reported, list_suggester):
+    suggester = list_suggester(corefs={"cat": ["puss"], "kitty": []})
+    halves = split(many_cats, reported(many_cats))
+    found = findings(many_cats, reported(many_cats, kitty=4, dog=0), halves)
+    Planner(suggester, halves, load_embedder(), sense="animal").plan(many_cats, found)
+    assert {r.target: r.sense for r in suggester.asked} == {"cat": "animal", "kitty": "cat", "dog": None}
+
+
+def test_a_fault_of_a_language_model_is_no_note(planned, list_suggester):
+    suggester = list_suggester(corefs={"cat": ["puss"]})
+    assert any("nothing around 'kitty'" in note for note in planned(suggester, kitty=4).notes)
+    suggester.chat = object()
+    with pytest.raises(SuggestError, match="'kitty' is not on the list"):
+        planned(suggester, kitty=4)
 
 
 def test_the_anchor_is_not_erased(planned, many_cats, list_suggester):

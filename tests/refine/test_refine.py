@@ -12,12 +12,17 @@ from safetensors.torch import load_file
 
 from crce.backbones import UNetBackbone
 from crce.concepts import ConceptSet, Related, read_concepts
-from crce.errors import ConfigError, RunError
+from crce.errors import ConfigError, RunError, SuggestError
 from crce.evaluate import Drawn, evaluate
 from crce.refine import Planned, Refinement, Scored, read_refinement, refine
 from crce.refine.halves import score
-from crce.refine.record import inherited_halves
-from crce.suggest.memory import Memory
+from crce.refine.record import erased_sense, inherited_halves
+from crce.suggest.candidates import Request
+from crce.suggest.chat import Reply
+from crce.suggest.llm import LLMSuggester
+from crce.suggest.memory import Decision, Memory
+from crce.suggest.record import Record, plain_concepts, write_record
+from crce.suggest.record import Settings as Suggested
 from crce.training import Erasure, Finished, Step, erase, load_config
 
 
@@ -250,3 +255,86 @@ def test_a_folder_in_the_way_of_a_round_is_not_touched(again, run, tmp_path):
     with pytest.raises(RunError, match="round-1 holds a run that .*refine.json does not know of"):
         again(folder)
     assert read_concepts(folder / "round-1" / "concepts.yaml") == SET
+
+
+def suggested(folder: Path, sense: str | None) -> None:
+    """Write the record of a suggestion into a run."""
+    settings = Suggested(corefs=8, retains=8, held_out=4, diversity=0.3)
+    request, concepts = Request("cat", "object", sense), plain_concepts(SET)
+    write_record(
+        folder / "suggest.json",
+        Record(
+            crce="1", suggester="s", request=request, settings=settings, proposed=(), decisions=(), concepts=concepts
+        ),
+    )
+
+
+class FailingChat:
+    """Answers once, then the service is gone."""
+
+    provider, model, remote = "scripted", "tiny", False
+
+    def __init__(self) -> None:
+        self.asked: list[str] = []
+
+    def complete(self, messages, schema, **_) -> Reply:
+        self.asked.append(messages[-1].content)
+        if len(self.asked) > 1:
+            raise SuggestError("scripted:tiny can't be reached.")
+        sides = {"corefs": ["house cat", "moggy"], "retains": ["leopard", "rabbit"]}
+        return Reply(
+            json.dumps(
+                {
+                    side: [{"text": text, "reason": "so it is", "certainty": "High"} for text in texts]
+                    for side, texts in sides.items()
+                }
+            )
+        )
+
+
+def test_the_sense_that_was_erased_is_asked_for_and_its_rejections_count(again, list_suggester, run, tmp_path):
+    folder = tmp_path / "cat"
+    shutil.copytree(run, folder)
+    suggested(folder, "animal")
+    memory = Memory(tmp_path / "decisions.jsonl")
+    given = {"kind": "object", "side": "coref", "accepted": False, "certainty": 0.8, "source": "list"}
+    rejected = [
+        Decision("cat", text="house cat", sense="animal", **given),
+        Decision("cat", text="pet cats", sense="whip", **given),
+    ]
+    memory.update([], rejected)
+    suggester = list_suggester(corefs={"cat": ["house cat"]})
+
+    def stop(event):
+        if isinstance(event, Planned):
+            raise Killed
+
+    with pytest.raises(Killed):
+        again(folder, suggester=suggester, memory=memory, on_event=stop)
+    asked = next(r for r in suggester.asked if r.target == "cat")
+    assert asked.sense == "animal"
+    assert asked.avoid == {("coref", "house cat")}
+
+
+def test_the_sense_comes_from_the_run_that_a_round_belongs_to(refined, tmp_path):
+    root = tmp_path / "cat"
+    shutil.copytree(refined[0].root, root)
+    assert erased_sense(root, "cat") is None
+    suggested(root, "animal")
+    assert erased_sense(root, "Cat") == erased_sense(root / "round-1", "cat") == "animal"
+    assert erased_sense(root, "dog") is None
+    (root / "suggest.json").write_text("{}")
+    with pytest.raises(RunError, match="which sense of 'cat' was erased, and can't be read. Move it away"):
+        erased_sense(root, "cat")
+
+
+def test_a_fault_of_the_service_ends_it_and_what_was_answered_is_kept(again, run, tmp_path):
+    folder = tmp_path / "cat"
+    shutil.copytree(run, folder)
+    for tries in (1, 2):
+        with pytest.raises(SuggestError, match="can't be reached"):
+            again(folder, suggester=LLMSuggester(FailingChat()))
+        exchanges = json.loads((folder / "round-1" / "suggest-exchanges.json").read_text())
+        assert [exchange["kind"] for exchange in exchanges] == ["propose"] * tries
+        assert "moggy" in exchanges[-1]["reply"]
+        assert len(read_refinement(folder).rounds) == 1

@@ -7,6 +7,10 @@ import re
 from typing import Any
 
 from crce.suggest.chat import Message, Reply
+from crce.suggest.verification import _SYLLABLES
+
+
+MADE_UP = re.compile(f"(?:{'|'.join(_SYLLABLES)}){{3}}")  # the control that means nothing
 
 
 class ScriptedChat:
@@ -59,7 +63,10 @@ def judged(*answers: str) -> str:
 
 
 class JudgingChat(ScriptedChat):
-    """Answers the second look by phrase; what is not in `answers` is "never". A phrase given as None is left out."""
+    """Answers the second look by phrase; what is not in `answers` is "never", and "nonsense" if it is made up.
+
+    A phrase given as None is left out.
+    """
 
     def __init__(self, answers: dict[str, str | None], **names: str) -> None:
         super().__init__(**names)
@@ -67,7 +74,11 @@ class JudgingChat(ScriptedChat):
 
     def complete(self, messages: list[Message], schema: dict[str, Any], **options: Any) -> Reply:
         numbered = re.findall(r'^(\d+)\. (".*")$', messages[-1].content, flags=re.MULTILINE)
-        answers = {number: self._answers.get(json.loads(phrase).casefold(), "never") for number, phrase in numbered}
+        phrases = {number: json.loads(phrase).casefold() for number, phrase in numbered}
+        answers = {
+            number: self._answers.get(phrase, "nonsense" if MADE_UP.fullmatch(phrase) else "never")
+            for number, phrase in phrases.items()
+        }
         text = json.dumps({n: {"reason": "seen", "answer": answer} for n, answer in answers.items() if answer})
         self._script.append(text)
         return super().complete(messages, schema, **options)

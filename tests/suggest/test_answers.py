@@ -273,13 +273,20 @@ def test_odd_judgements_are_repaired(text):
     assert {number: judgement.answer for number, judgement in value.items()} == {1: "always", 2: "never"}
 
 
+def test_nonsense_is_the_fourth_word():
+    text = '{"1": "Nonsense, there is no such word", "2": {"reason": "seen", "answer": "nonsense"}}'
+    assert [judgement.answer for judgement in parse_judgements(text, count=2).value.values()] == ["nonsense"] * 2
+    answers = judgements_schema(1)["properties"]["1"]["properties"]["answer"]["enum"]
+    assert answers == ["always", "sometimes", "never", "nonsense"]
+
+
 def test_control_characters_are_removed_from_judgements():
     text = json.dumps({"1": {"reason": "x\x1b[2J\ny", "answer": "always"}})
     assert parse_judgements(text, count=1).value[1].reason == "x[2J y"
 
 
 @pytest.mark.parametrize("answer", ["maybe", "not always", "", None, 3, ["always"]])
-def test_a_judgement_that_is_none_of_the_three_words_is_missing(answer):
+def test_a_judgement_that_is_none_of_the_four_words_is_missing(answer):
     text = json.dumps({"1": {"reason": "r", "answer": "never"}, "2": {"reason": "r", "answer": answer}})
     with pytest.raises(AnswerError, match="no answer for 2") as error:
         parse_judgements(text, count=2)

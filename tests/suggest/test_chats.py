@@ -439,6 +439,24 @@ def test_a_damaged_key_is_not_sent_and_not_shown(provider: str, key: str, monkey
     assert key not in str(caught.value)
 
 
+@pytest.mark.parametrize("provider", SERVICES)
+@pytest.mark.parametrize("finish", ["stop", "length", "refusal"])
+def test_an_answer_that_repeats_the_key_comes_without_it(provider: str, finish: str) -> None:
+    long = "a b\n" * 200  # neither cut nor put on one line
+    reply, _ = ask(provider, answer(f'{long}{{"corefs": ["{KEY}"]}}', finish=finish))
+    assert reply.text == f'{long}{{"corefs": ["***"]}}'
+
+
+def test_a_refusal_that_repeats_the_key_comes_without_it() -> None:
+    reply, _ = ask("openai", answer(None, refusal=f"No, {KEY}."))
+    assert reply == Reply("No, ***.", "refusal", 10, 5)
+
+
+def test_a_placeholder_for_a_key_stays_a_word(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", "kitty")
+    assert ask("openai", answer(GOOD))[0].text == GOOD
+
+
 def test_a_line_break_after_the_key_does_no_harm(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OPENAI_API_KEY", f" {KEY}\n")
     _, (request,) = ask("openai", answer(GOOD))

@@ -136,6 +136,39 @@ def test_a_movement_has_other_movements():
     assert {"surrealism", "Impressionism"} <= texts(found, "retain")
 
 
+def test_a_style_that_is_no_person_keeps_its_whole_name():
+    assert [style_core(text) for text in ("pop art", "oil painting", "Pixel Art style", "Japanese art")] == [
+        "pop art", "oil painting", "Pixel Art", "Japanese art"
+    ]  # fmt: skip
+    assert [style_core(text) for text in ("Van Gogh painting", "Banksy art", "monet paintings")] == [
+        "Van Gogh", "Banksy", "monet"
+    ]  # fmt: skip
+    found = propose("pop art", "style", atlas=True)
+    assert {"in the style of pop art", "pop art painting"} <= texts(found, "coref")
+    assert not {"pop", "by pop", "by pop art", "painting by pop art"} & texts(found, "coref")
+    assert "cubism" in texts(found, "retain")
+    assert not {"Andy Warhol", "Roy Lichtenstein", "Sinn Fein"} & texts(found, "retain")
+    assert "watercolor" in texts(propose("oil painting", "style", atlas=True), "retain")
+
+
+@pytest.mark.parametrize("target", ["gore", "torture", "sexual activity", "bank", "crane"])
+def test_nothing_is_added_to_an_atlas_entry_that_wordnet_does_not_mean(target):
+    assert {c.source for c in propose(target, infer_kind(target), atlas=True)} == {"atlas"}
+
+
+def test_the_sense_of_an_atlas_entry_is_found():
+    found = propose("Muhammad Ali", "person", atlas=True)
+    assert not any("Albania" in c.reason or c.text == "Mohammed Ali" for c in found if c.source == "wordnet")
+    assert "wordnet" in {c.source for c in propose("rocket", atlas=True)}
+
+
+def test_the_atlas_says_what_it_holds_out():
+    entry = atlas()["dog"]
+    wished = {c.text: c.held_out for c in propose("dog", atlas=True)}
+    assert all(wished[r.text] is r.held_out for r in (*entry.corefs, *entry.retains))
+    assert {c.held_out for c in propose("dog", atlas=False)} == {None}
+
+
 def test_a_person_nobody_lists_gets_honest_name_variants():
     found = propose("Greta Thunberg", "person", atlas=True)
     corefs = {c.text: c for c in found if c.side == "coref"}

@@ -1,3 +1,4 @@
+import dataclasses
 import json
 
 import pytest
@@ -163,15 +164,47 @@ def test_what_was_recorded_is_replayed_offline(tmp_path):
     assert exchanges[1].prompt_hash == prompt_hash(exchanges[1].messages)
 
 
-def test_a_replay_without_the_answer_says_so():
+def test_a_replay_takes_the_recorded_order_where_the_prompts_have_changed(tmp_path, monkeypatch, caplog):
+    (tmp_path / "object.md").write_text("# User\nOwn question about {target}", encoding="utf-8")
+    suggester = LLMSuggester(ScriptedChat("PWNED", GOOD), prompts=tmp_path)
+    candidates = suggester.propose(CAT)
+    with caplog.at_level("INFO"):
+        replayed = LLMSuggester(ReplayChat(suggester.exchanges, "scripted", "tiny"))
+        assert replayed.propose(CAT) == candidates
+    assert replayed.exchanges == suggester.exchanges
+    assert "the next recorded answer of its kind (propose) is taken" in caplog.text
+    monkeypatch.setenv("CRCE_PROMPTS", str(tmp_path / "gone"))
+    assert LLMSuggester(ReplayChat(suggester.exchanges, "scripted", "tiny")).propose(CAT) == candidates
+
+
+def test_a_replay_without_a_further_answer_says_so():
     suggester = LLMSuggester(ScriptedChat(GOOD))
     suggester.propose(CAT)
     replayed = LLMSuggester(ReplayChat(suggester.exchanges))
-    with pytest.raises(SuggestError, match="holds no answer to this question.*without --replay"):
-        replayed.propose(Request("dog", "object"))
     replayed.propose(CAT)
-    with pytest.raises(SuggestError, match="holds no further answer"):
+    with pytest.raises(SuggestError, match="holds no answer that is left .*without --replay"):
         replayed.propose(CAT)
+
+
+def test_a_replay_keeps_answers_of_one_kind_for_it():
+    suggester = LLMSuggester(ScriptedChat(GOOD))
+    suggester.propose(CAT)
+    second_look = dataclasses.replace(suggester.exchanges[0], kind="verify")
+    with pytest.raises(SuggestError, match="holds no answer that is left"):
+        LLMSuggester(ReplayChat([second_look])).propose(CAT)
+    assert ReplayChat([second_look]).complete(list(second_look.messages), {}).text == GOOD
+
+
+def test_after_an_answer_that_was_cut_off_a_longer_one_is_allowed():
+    cut = Reply('{"corefs": [', "length")
+    chat = ScriptedChat(cut, "PWNED", GOOD)
+    LLMSuggester(chat).propose(CAT)
+    first = chat.asked[0]["max_tokens"]
+    assert [asked["max_tokens"] for asked in chat.asked] == [first, 2 * first, 2 * first]
+    large = Request("cat", "object", corefs=30, retains=30)
+    chat = ScriptedChat(cut, cut, GOOD)
+    LLMSuggester(chat).propose(large)
+    assert [asked["max_tokens"] for asked in chat.asked[1:]] == [8000, 8000]
 
 
 @pytest.mark.parametrize(

@@ -189,17 +189,36 @@ def test_blank_lines_a_byte_order_mark_and_unknown_keys_are_fine(memory):
     assert [d.text for d in memory.decisions()] == ["kitty", "tabby"]
 
 
-def test_a_line_torn_by_a_crash_does_not_take_the_next_one_along(memory):
-    memory.update([], [decision("kitty"), decision("tabby")])
-    torn = memory.path.read_bytes()[:-20]
+@pytest.mark.parametrize("left", range(1, 150, 7))
+def test_a_line_torn_by_a_crash_is_skipped_and_takes_nothing_along(memory, caplog, left):
+    memory.update([], [decision("kitty")])
+    whole = memory.path.read_bytes()
+    memory.update([], [decision("猫猫猫猫猫猫猫猫猫猫", when="2030-01-01T00:00:00+00:00")])
+    torn = memory.path.read_bytes()[: len(whole) + left]
     memory.path.write_bytes(torn)
+    assert [d.text for d in memory.decisions()] == ["kitty"]
+    assert f"{memory.path}:2: this line was torn" in caplog.text
+    assert memory.path.read_bytes() == torn
     memory.update([], [decision("moggy")])
-    assert memory.path.read_bytes().startswith(torn + b"\n")
+    memory.update([], [decision("tabby")])
+    assert memory.path.read_bytes().startswith(torn)
+    assert [d.text for d in memory.decisions()] == ["kitty", "moggy", "tabby"]
+
+
+def test_a_whole_last_line_without_its_end_counts(memory):
+    memory.update([], [decision("kitty")])
+    memory.path.write_bytes(memory.path.read_bytes()[:-1])
+    assert [d.text for d in memory.decisions()] == ["kitty"]
+    memory.update([], [decision("moggy")])
+    assert [d.text for d in memory.decisions()] == ["kitty", "moggy"]
+
+
+@pytest.mark.parametrize("line", [json.dumps({**GOOD, "side": "corefs"}), json.dumps(GOOD) + ",", "kitty"])
+def test_a_last_line_that_was_written_wrong_is_no_torn_one(memory, line):
+    memory.update([], [decision("kitty")])
+    memory.path.write_bytes(memory.path.read_bytes() + line.encode())
     with pytest.raises(SuggestError, match=":2: "):
         memory.decisions()
-    lines = memory.path.read_bytes().splitlines()
-    memory.path.write_bytes(b"\n".join([lines[0], lines[2]]))
-    assert [d.text for d in memory.decisions()] == ["kitty", "moggy"]
 
 
 def _write_many(path: Path, name: str) -> None:

@@ -63,6 +63,42 @@ def test_what_is_very_doubtful_is_not_held_out(embedder):
     assert held_out == [1.0] * 3
 
 
+@pytest.mark.parametrize(
+    ("certainties", "corefs", "held_out", "measured"),
+    [
+        ((0.8, 0.4, 0.33, 0.29), 8, 4, 1),
+        ((0.8, 0.3, 0.3, 0.3), 8, 4, 0),
+        ((0.8, 0.8, 0.4, 0.2, 0.2, 0.2), 8, 1, 1),
+        ((0.8,) * 6 + (0.2,) * 6, 500, 250, 2),
+        ((0.8,) * 6 + (0.2,) * 6, 8, 4, 2),
+    ],
+)
+def test_a_share_of_what_can_be_held_out_is_held_out_however_many_are_trained(
+    embedder, certainties, corefs, held_out, measured
+):
+    given = candidates(COREFS[: len(certainties)], "coref", certainties)
+    chosen, _ = select(given, CAT, embedder, corefs=corefs, held_out=held_out)
+    assert len(texts(chosen, "coref", True)) == measured
+    assert len(texts(chosen, "coref", False)) == min(corefs, len(given) - measured)
+    assert chosen[0].candidate.certainty == 0.8, "the best is trained"
+
+
+def test_preferences_decide_what_is_trained_and_held_out_and_others_fill_up(embedder):
+    trained, held_out, either = COREFS[:3], COREFS[3:5], COREFS[5:]
+    given = [Candidate(text, "coref", 0.6, "atlas", "r", held_out=False) for text in trained]
+    given += [Candidate(text, "coref", 0.8, "atlas", "r", held_out=True) for text in held_out]
+    given += [Candidate(text, "coref", 1.0, "wordnet", "r") for text in either]
+    few, _ = select(given, CAT, embedder, corefs=2, held_out=1)
+    assert set(texts(few, "coref", False)) < set(trained)
+    assert set(texts(few, "coref", True)) < set(held_out)
+    many, _ = select(given, CAT, embedder, corefs=5, held_out=4)
+    assert set(trained) < set(texts(many, "coref", False))
+    assert set(held_out) < set(texts(many, "coref", True))
+    assert set(texts(many, "coref", False) + texts(many, "coref", True)) - {*trained, *held_out} < set(either)
+    alone, _ = select(given[:5], CAT, embedder, corefs=8, held_out=4)
+    assert set(texts(alone, "coref", True)) == set(held_out)
+
+
 def test_no_held_out_phrase_is_nearly_a_training_phrase_or_another_one(embedder):
     pairs = [("house cat", "house-cat"), ("tabby cat", "tabby-cat"), ("tomcat", "tom-cat"), ("kitty", "kitty!")]
     given = candidates([text for pair in pairs for text in pair], "coref", (0.8,))

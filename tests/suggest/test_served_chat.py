@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from suggest.brief_chat import BriefChat
 
 from crce.errors import SuggestError
 from crce.suggest import Memory, suggest
@@ -87,7 +88,7 @@ def test_the_whole_path_goes_through_the_server_and_says_why_nothing_came_of_it(
 ) -> None:
     # Nothing holds this server's answers to the schema, and the model is too small to keep to it by itself.
     chat = load_chat(f"openai:{lm_folder}", base_url=server, timeout=300)
-    suggester = LLMSuggester(chat, retries=0)
+    suggester = LLMSuggester(BriefChat(chat, 60), retries=0)
     with pytest.raises(SuggestError, match="no usable answer about 'horse'"):
         suggest("horse", suggester=suggester, corefs=1, retains=1, held_out=0, memory=Memory(tmp_path / "none.jsonl"))
     (exchange,) = suggester.exchanges

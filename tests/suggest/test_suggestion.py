@@ -12,7 +12,7 @@ from crce.concepts import KINDS, ConceptSet
 from crce.errors import SuggestError
 from crce.suggest import Candidate, Decision, Memory, Suggestion, read_record, replay, suggest, write_record
 from crce.suggest.suggesters import SUGGESTERS, load_suggester
-from crce.suggest.suggestion import parts
+from crce.suggest.suggestion import MAX_LENGTH, parts
 
 
 class Fixed:
@@ -168,7 +168,7 @@ def test_fewer_than_asked_is_fine_and_said():
 
 
 def test_nothing_on_either_side_is_an_error_that_names_a_reason():
-    with pytest.raises(SuggestError, match=r"Of 2 phrases .*'cats'.*the target itself"):
+    with pytest.raises(SuggestError, match=r"Of 2 phrases .*'cat'.*the target itself"):
         suggest("cat", suggester=Fixed([("cats", 1.0)], [("cat", 1.0)]))
 
 
@@ -394,3 +394,18 @@ def test_grounding_that_cannot_be_replayed_is_an_error(grounded, tmp_path, measu
     write_record(tmp_path / "cat.json", grounded.record.model_copy(update={"grounding": kept}))
     with pytest.raises(SuggestError, match=words):
         replay(tmp_path / "cat.json")
+
+
+def test_a_concept_has_a_limit_and_is_not_echoed_whole():
+    assert parts("c" * MAX_LENGTH).target == "c" * MAX_LENGTH
+    with pytest.raises(SuggestError, match="201 characters. Use at most 200") as raised:
+        parts("c" * (MAX_LENGTH + 1))
+    assert "c" * 57 + "..." in str(raised.value)
+    assert "c" * 58 not in str(raised.value)
+
+
+@pytest.mark.parametrize("name", ["lexicon", "nearest"])
+def test_settings_of_language_models_are_refused_without_one(name, tmp_path):
+    for given, flag in (({"base_url": "http://x"}, "--base-url"), ({"prompts": tmp_path}, "--prompts")):
+        with pytest.raises(SuggestError, match=f"{flag} can't be used with suggester '{name}'"):
+            suggest("cat", suggester=name, **given)

@@ -3,7 +3,7 @@ import logging
 import re
 
 import pytest
-from suggest.scripted_chat import JudgingChat, ScriptedChat, judged, lists
+from suggest.scripted_chat import MADE_UP, JudgingChat, ScriptedChat, judged, lists
 from suggest.server import ScriptedServer, answer
 
 from crce.errors import SuggestError
@@ -35,6 +35,36 @@ class Everything(dict):
         return self.answer
 
 
+class NeverNonsense(JudgingChat):
+    """A model that knows three of the four words."""
+
+    def complete(self, messages, schema, **options):
+        reply = super().complete(messages, schema, **options)
+        return Reply(reply.text.replace("nonsense", "never"))
+
+
+@pytest.mark.parametrize(
+    ("target", "kind", "unfit"),
+    [
+        ("food", "object", {"wedding cake"}),
+        ("dental hygiene", "other", {"toothbrush"}),
+        ("winter", "other", {"snowflake"}),
+        ("musical instrument", "object", {"bagpipes"}),
+        ("mountain", "object", {"volcano"}),
+        ("road sign", "object", {"traffic light"}),
+    ],
+)
+def test_the_far_controls_are_far_in_meaning(target, kind, unfit):
+    asked = []
+    for seed in (0, 1):
+        chat = judging()
+        verify([candidate("kitty", "retain")], Request(target, kind), chat, seed=seed)
+        phrases = re.findall(r'^\d+\. "(.*)"$', chat.asked[0]["messages"][-1].content, flags=re.MULTILINE)
+        asked.append({phrase for phrase in phrases if phrase not in (target, "kitty")})
+    assert len(asked[0] & asked[1] - {p for p in asked[0] if MADE_UP.fullmatch(p)}) == 2
+    assert not asked[0] & unfit
+
+
 def candidate(text, side, certainty=0.8):
     return Candidate(text, side, certainty, "somebody", "said so")
 
@@ -53,13 +83,16 @@ def judging(**answers):
         ("retain", "always", 0.0),
         ("retain", "sometimes", 0.4),
         ("retain", "never", 0.8),
+        ("coref", "nonsense", 0.0),
+        ("retain", "nonsense", 0.0),
     ],
 )
 def test_the_answer_and_the_stated_certainty_make_the_new_one(side, word, certainty):
     (verified,) = verify([candidate("kitty", side)], CAT, judging(kitty=word))
     assert verified.candidate == candidate("kitty", side)
     assert (verified.answer, verified.certainty, verified.dropped) == (word, certainty, certainty == 0)
-    assert verified.reason == f"a picture of it is {word} one of cat (seen)"
+    what = "it means nothing that could be drawn" if word == "nonsense" else f"a picture of it is {word} one of cat"
+    assert verified.reason == f"{what} (seen)"
 
 
 def test_nonsense_wide_words_and_true_corefs_among_the_retains_fall():
@@ -69,9 +102,11 @@ def test_nonsense_wide_words_and_true_corefs_among_the_retains_fall():
         candidate("brax wot", "coref", 1.0),
         candidate("dog", "retain", 1.0),
         candidate("tabby", "retain", 1.0),
+        candidate("wot brax", "retain", 1.0),
     ]
-    verified = verify(candidates, CAT, judging(kitty="always", pet="sometimes", tabby="always"))
-    assert [v.certainty for v in verified] == [1.0, 0.5, 0.0, 1.0, 0.0]
+    known = {"kitty": "always", "pet": "sometimes", "tabby": "always", "brax_wot": "nonsense", "wot_brax": "nonsense"}
+    verified = verify(candidates, CAT, judging(**known))
+    assert [v.certainty for v in verified] == [1.0, 0.5, 0.0, 1.0, 0.0, 0.0]
     assert [v.candidate for v in verified] == candidates
 
 
@@ -121,6 +156,16 @@ def test_a_model_that_says_sometimes_to_everything_is_not_believed_at_all():
     kitty, dog = verify([candidate("kitty", "coref"), candidate("dog", "retain")], CAT, chat)
     assert kitty.dropped
     assert dog.dropped
+
+
+def test_a_model_that_says_never_to_the_made_up_word_keeps_its_trust(caplog):
+    dog, wot = verify(
+        [candidate("dog", "retain"), candidate("brax wot", "retain")],
+        CAT,
+        NeverNonsense({"cat": "always", "brax wot": "nonsense"}),
+    )
+    assert (dog.certainty, wot.certainty) == (0.8, 0.8)
+    assert "control phrases wrong" not in caplog.text
 
 
 def test_no_candidates_no_question():
@@ -191,6 +236,38 @@ def test_a_second_look_is_replayed_offline(method):
     assert again == exchanges
 
 
+@pytest.mark.parametrize("method", ["question", "consistency"])
+def test_a_second_look_is_replayed_after_the_prompts_are_gone(method, tmp_path, caplog):
+    own = tmp_path / "prompts"
+    own.mkdir()
+    (own / "verify.md").write_text("# User\nOf {target}:\n{phrases}", encoding="utf-8")
+    (own / "object.md").write_text("# User\nAbout {target}", encoding="utf-8")
+    candidates = [candidate("dog", "retain"), candidate("kitty", "coref")]
+    chat = judging(dog="sometimes", kitty="always")
+    if method == "consistency":
+        chat = ScriptedChat(lists({"kitty": "High"}, {"dog": "High"}), lists({"tom": "High"}, {"dog": "High"}))
+    exchanges, again = [], []
+    settings = {"method": method, "samples": 2, "prompts": own}
+    first = verify(candidates, CAT, chat, exchanges=exchanges, **settings)
+    for file in own.iterdir():
+        file.unlink()
+    own.rmdir()
+    with pytest.raises(SuggestError, match="does not exist"):
+        verify(candidates, CAT, chat, **settings)
+    with caplog.at_level(logging.INFO):
+        assert verify(candidates, CAT, ReplayChat(exchanges), exchanges=again, **settings) == first
+    assert again == exchanges
+    assert "is replayed with the bundled prompts" in caplog.text
+    assert "is not in the record" in caplog.text
+
+
+def test_answers_by_number_are_not_replayed_for_other_phrases():
+    exchanges = []
+    verify([candidate("dog", "retain")], CAT, judging(), exchanges=exchanges)
+    with pytest.raises(SuggestError, match="asked about other phrases"):
+        verify([candidate("lynx", "retain")], CAT, ReplayChat(exchanges))
+
+
 def test_a_wrong_method_or_too_few_samples_is_an_error():
     with pytest.raises(SuggestError, match="'oracle' is not known. Use one of: question, consistency"):
         verify([candidate("kitty", "coref")], CAT, ScriptedChat(), method="oracle")
@@ -200,7 +277,9 @@ def test_a_wrong_method_or_too_few_samples_is_an_error():
 
 def test_the_second_look_goes_through_the_real_client():
     bad = json.dumps({"1": {"reason": "r", "answer": "perhaps"}})
-    with ScriptedServer(answer(bad), answer(f"So: {judged('always', *['never'] * 4)}")) as server:
+    with ScriptedServer(
+        answer(bad), answer(f"So: {judged('always', 'never', 'nonsense', 'never', 'never')}")
+    ) as server:
         chat = load_chat("openai:tiny", base_url=server.url, retries=0)
         (dog,) = verify([candidate("dog", "retain")], CAT, chat)
     assert (dog.answer, dog.certainty) == ("never", 0.8)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 from collections.abc import Callable
 from difflib import SequenceMatcher
@@ -13,16 +14,20 @@ import typer
 from crce.cli.evaluate import measure, print_next, print_report
 from crce.cli.flags import with_config_flags
 from crce.cli.progress import Bar
+from crce.cli.suggest import keep_answers, record_beside
 from crce.cli.terminal import quiet_libraries
 from crce.concepts import ConceptSet, atlas, find_concepts
 from crce.concepts.concept_set import fold
-from crce.errors import ConceptError, ConfigError
+from crce.errors import ConceptError, ConfigError, SuggestError
 from crce.training.config import ErasureConfig, load_config, recipe_names
 
 
 if TYPE_CHECKING:
     from crce.suggest import Record
     from crce.training import Erasure, Event
+
+
+_SUFFIXES = (".yaml", ".yml", ".json")
 
 
 def erase_command() -> Callable[..., int]:
@@ -123,7 +128,7 @@ def _start(
     start_from: Path | None,
     overrides: dict[str, Any],
 ) -> tuple[Callable[[Callable[[Event], None]], Erasure], Record | None]:
-    """What trains, and the record of the suggestion where the concept set was suggested."""
+    """What trains, and the record of the suggestion that made the concept set, if there is one."""
     config = load_config(recipe, overrides, model=model)  # before anything is asked of a language model
     concepts, record = _found_or_suggested(concept)
     quiet_libraries()
@@ -146,19 +151,43 @@ def _start(
 
 
 def _found_or_suggested(concept: str) -> tuple[ConceptSet, Record | None]:
-    """The set of the atlas or of a file; for any other concept one that is suggested, with its record."""
+    """The set of the atlas or of a file; for any other concept one that is suggested. With its record, if any."""
+    from crce.suggest.suggestion import MAX_LENGTH, parts, shortened
+
+    file = Path(concept if os.path.isfile(concept) else concept.partition("#")[0])
+    is_file = file.suffix.lower() in _SUFFIXES or os.path.exists(file)
+    if len(concept) > MAX_LENGTH and not is_file:
+        parts(concept)
     try:
-        return find_concepts(concept), None
+        concepts = find_concepts(concept)
+        return concepts, record_beside(file, concepts) if file.suffix.lower() in _SUFFIXES else None
     except ConceptError:
-        if not _is_new(concept):
+        if is_file or not _is_new(concept):
             raise
     from crce.suggest import suggest
 
-    suggestion = suggest(concept)
+    try:
+        suggestion = suggest(concept)
+    except SuggestError as error:
+        keep_answers(concept, error)
+        if "--" not in str(error):
+            raise
+        raise SuggestError(
+            f"{error} Those are flags of crce suggest: crce suggest {shlex.quote(shortened(concept))} --kind KIND "
+            "--out FILE.yaml, then crce erase FILE.yaml."
+        ) from error
     concepts, record = suggestion.concepts, suggestion.record
+    for warning in record.warnings:
+        typer.echo(f"warning: {warning}", err=True)
+    if not concepts.train_corefs:
+        typer.echo(
+            f"warning: without corefs, other names of '{concepts.target}' are likely to draw it still", err=True
+        )
+    if not concepts.train_retains:
+        typer.echo(f"warning: without retains, what is near '{concepts.target}' is likely to change too", err=True)
     typer.echo(
-        f"'{concept}' is not in the atlas: {len(concepts.corefs)} corefs and {len(concepts.retains)} retains were "
-        f"suggested by {record.suggester}. To look at them first: crce suggest {shlex.quote(concept)}",
+        f"'{shortened(concept)}' is not in the atlas: {len(concepts.corefs)} corefs and {len(concepts.retains)} "
+        f"retains were suggested by {record.suggester}. To look at them first: crce suggest {shlex.quote(concept)}",
         err=True,
     )
     return concepts, record
@@ -166,8 +195,7 @@ def _found_or_suggested(concept: str) -> tuple[ConceptSet, Record | None]:
 
 def _is_new(concept: str) -> bool:
     """Whether a name that is neither in the atlas nor a file is meant as it stands, and is no slip of the pen."""
-    path = Path(concept.partition("#")[0])
-    if path.exists() or path.suffix.lower() in (".yaml", ".yml", ".json") or not concept.strip():
+    if not concept.strip():
         return False
     from crce.suggest.suggestion import parts
     from crce.suggest.wordnet import load_wordnet

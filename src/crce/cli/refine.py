@@ -29,6 +29,12 @@ def refine(
             show_default="$CRCE_SUGGESTER, else lexicon",
         ),
     ] = None,
+    base_url: Annotated[str | None, typer.Option(help="Address of an OpenAI-compatible server.")] = None,
+    prompts: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="Folder with own prompts.", show_default="$CRCE_PROMPTS, else bundled"),
+    ] = None,
+    token_budget: Annotated[int, typer.Option(min=1, help="Tokens that a language model may use in all.")] = 100_000,
     images_per_prompt: Annotated[
         int | None,
         typer.Option(min=1, help="Pictures for each prompt.", show_default="as in the run's report, else 8"),
@@ -54,6 +60,9 @@ def refine(
                 run,
                 rounds=rounds,
                 suggester=suggester,
+                base_url=base_url,
+                prompts=prompts,
+                token_budget=token_budget,
                 images_per_prompt=images_per_prompt,
                 min_gain=min_gain,
                 device=device,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import sys
 from collections.abc import Iterator
 from contextlib import suppress
@@ -12,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from crce.cli.commands import COMMANDS, apply, parse
+from crce.cli.suggest import record_beside
 from crce.concepts import ConceptSet, atlas_names, certainty_word, read_concepts
 from crce.concepts.concept_set import fold
 from crce.concepts.corefconcept import is_corefconcept
@@ -28,8 +28,6 @@ if TYPE_CHECKING:
     from crce.suggest.record import Record
     from crce.suggest.review import Entry, Proposal, Review
 
-logger = logging.getLogger(__name__)
-
 
 def review(
     file: Annotated[Path, typer.Argument(metavar="FILE.yaml", help="A concept set, as crce suggest writes it.")],
@@ -45,7 +43,7 @@ def review(
     from crce.suggest.review import Review
 
     text, concepts = _own_set(file)
-    record = _record(file, concepts)
+    record = record_beside(file, concepts)
     memory = Memory()
     sense = record.request.sense if record else None
     start = Review.start(concepts, proposals=_proposals(record), known=memory.decisions(), sense=sense)
@@ -171,21 +169,6 @@ def _own_set(path: Path) -> tuple[str, ConceptSet]:
         name = f"{path}#{concepts.target}"
         raise ConceptError(f"{path} is a CorefConcept file. Copy the set: {copy.format(name, concepts.target)}")
     return text, concepts
-
-
-def _record(path: Path, concepts: ConceptSet) -> Record | None:
-    """The record of the suggestion that made this set, where it lies beside it and can be read."""
-    from crce.suggest.record import read_record
-
-    beside = path.with_name(path.stem + ".suggest.json")
-    if not beside.is_file():
-        return None
-    try:
-        record = read_record(beside)
-    except SuggestError as error:
-        logger.warning("Reviewed without its reasons: %s", error)
-        return None
-    return record if fold(record.concept_set.target) == fold(concepts.target) else None
 
 
 def _proposals(record: Record | None) -> list[Proposal]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -9,21 +10,26 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from crce.cli.terminal import quiet_libraries
-from crce.concepts import KINDS, certainty_word, write_concepts
+from crce.concepts import KINDS, ConceptSet, certainty_word, write_concepts
+from crce.concepts.concept_set import fold
 from crce.concepts.documents import dump_json
 from crce.errors import SuggestError
-from crce.files import slug
+from crce.files import slug, write_json
 
 
 if TYPE_CHECKING:
     from crce.evaluate import Judge
     from crce.suggest import Record, Suggestion
 
+logger = logging.getLogger(__name__)
+
 RECORD_SUFFIX = ".suggest.json"
+_OF_REPLAY = ("replay", "out", "force", "json")
 _USES = {"train": "training", "held-out": "evaluation"}
 
 
 def suggest(
+    context: typer.Context,
     concept: Annotated[
         str | None,
         typer.Argument(metavar="CONCEPT", help='What to erase; a sense in brackets tells it apart: "bat (animal)".'),
@@ -75,14 +81,15 @@ def suggest(
     seed: Annotated[int, typer.Option(help="Seed of whatever is drawn at random.")] = 0,
 ) -> int:
     """Find the other ways to call a concept (corefs, erased with it) and its near neighbours (retains, kept)."""
-    if out is not None and not force:
-        _refuse_existing(out)
+    if out is not None:
+        _refuse_taken(out, force)
     from crce import suggest as room
 
     if replay is not None:
-        if ground or any(given is not None for given in (concept, kind, suggester, base_url, verify, prompts)):
+        if beside := _given_beside_replay(context):
             raise SuggestError(
-                "--replay takes everything from its record. Give nothing beside it but --out, --force and --json."
+                f"--replay takes everything from its record, and can't be used with {', '.join(beside)}. Give nothing "
+                "beside it but --out, --force and --json."
             )
         suggestion = room.replay(replay)
     elif concept is None:
@@ -90,23 +97,27 @@ def suggest(
     else:
         if ground:
             quiet_libraries()
-        suggestion = room.suggest(
-            concept,
-            kind=kind,
-            suggester=suggester,
-            corefs=corefs,
-            retains=retains,
-            held_out=held_out,
-            verify=verify,
-            ground=ground,
-            model=model,
-            judge=_judge(model) if ground else None,
-            base_url=base_url,
-            prompts=prompts,
-            seed=seed,
-            timeout=timeout,
-            token_budget=token_budget,
-        )
+        try:
+            suggestion = room.suggest(
+                concept,
+                kind=kind,
+                suggester=suggester,
+                corefs=corefs,
+                retains=retains,
+                held_out=held_out,
+                verify=verify,
+                ground=ground,
+                model=model,
+                judge=_judge(model) if ground else None,
+                base_url=base_url,
+                prompts=prompts,
+                seed=seed,
+                timeout=timeout,
+                token_budget=token_budget,
+            )
+        except SuggestError as error:
+            keep_answers(concept, error)
+            raise
     for warning in suggestion.record.warnings:
         typer.echo(f"warning: {warning}", err=True)
     if json:
@@ -114,7 +125,8 @@ def suggest(
             write_suggestion(out, suggestion)
         typer.echo(dump_json(suggestion.concepts), nl=False)
         return 0
-    path = out or _free_file(suggestion.concepts.target, force)
+    name = slug(suggestion.concepts.target)
+    path = out or (Path(f"{name}.yaml") if force else _free_file(name, ".yaml", RECORD_SUFFIX))
     write_suggestion(path, suggestion)
     print_record(suggestion.record)
     name = shlex.quote(str(path))
@@ -141,6 +153,29 @@ def record_path(path: Path) -> Path:
     return path.with_suffix(RECORD_SUFFIX)
 
 
+def record_beside(path: Path, concepts: ConceptSet) -> Record | None:
+    """The record of the suggestion that made this set, where it lies beside it, or in its run, and can be read."""
+    from crce.suggest import read_record
+
+    beside = path.with_name("suggest.json") if (path.parent / "run.json").is_file() else record_path(path)
+    if not beside.is_file():
+        return None
+    try:
+        record = read_record(beside)
+    except SuggestError as error:
+        logger.warning("The record beside the set is not used: %s", error)
+        return None
+    return record if fold(record.concept_set.target) == fold(concepts.target) else None
+
+
+def keep_answers(concept: str, error: SuggestError) -> None:
+    """Write what a language model had answered until it failed, which may have been paid for."""
+    if error.exchanges:
+        kept = _free_file(slug(concept), ".failed.json")
+        write_json(kept, list(error.exchanges))
+        typer.echo(f"answers  {kept}", err=True)
+
+
 def print_record(record: Record) -> None:
     """What was chosen, as a table, and how much was dropped."""
     from rich.console import Console
@@ -163,18 +198,30 @@ def print_record(record: Record) -> None:
         console.print(f"{dropped} more were proposed and dropped; the record says why.", markup=False)
 
 
-def _free_file(target: str, force: bool) -> Path:
-    """CONCEPT.yaml in this folder, or the first free CONCEPT-N.yaml."""
-    stem, number = slug(target), 1
-    path = Path(f"{stem}.yaml")
-    while not force and (path.exists() or record_path(path).exists()):
+def _free_file(stem: str, *suffixes: str) -> Path:
+    """STEM with the first suffix, or the first STEM-N that is free with all of them, in this folder."""
+    number, name = 1, stem
+    while any(Path(name + suffix).exists() for suffix in suffixes):
         number += 1
-        path = Path(f"{stem}-{number}.yaml")
-    return path
+        name = f"{stem}-{number}"
+    return Path(name + suffixes[0])
 
 
-def _refuse_existing(out: Path) -> None:
-    for path in (out, record_path(out)):
+def _given_beside_replay(context: typer.Context) -> list[str]:
+    """What was typed that a replay can't follow."""
+    given = []
+    for parameter in context.command.params:
+        source = context.get_parameter_source(parameter.name or "")
+        # by name: typer brings its own click or uses the installed one
+        if source is not None and source.name == "COMMANDLINE" and parameter.name not in _OF_REPLAY:
+            given.append("CONCEPT" if parameter.name == "concept" else parameter.opts[0])
+    return given
+
+
+def _refuse_taken(out: Path, force: bool) -> None:
+    if out.is_dir():
+        raise SuggestError(f"--out {out} is a folder. Name a file, e.g. --out {out / 'cat.yaml'}.")
+    for path in () if force else (out, record_path(out)):
         if path.exists():
             raise SuggestError(f"{path} exists. Choose another --out, or overwrite it with --force.")
 

@@ -48,6 +48,7 @@ class Planner:
         suggester: is asked for phrases around those that leaked or broke.
         halves: the test half, from which every new phrase keeps away.
         embedder: tells which phrases are near.
+        sense: which meaning of the target was erased; None when there is nothing to tell apart.
         avoid: pairs (side, phrase) that a person has rejected for this target.
         examples: decisions of a person about other phrases.
     """
@@ -58,12 +59,14 @@ class Planner:
         halves: Halves,
         embedder: Embedder,
         *,
+        sense: str | None = None,
         avoid: frozenset[tuple[Side, str]] = frozenset(),
         examples: tuple[Example, ...] = (),
     ) -> None:
         self._suggester = suggester
         self._halves = halves
         self._embedder = embedder
+        self._sense = sense
         self._avoid = avoid
         self._examples = examples
         self._asked: dict[str, list[Candidate] | SuggestError] = {}
@@ -74,14 +77,17 @@ class Planner:
         Args:
             concepts: the set whose evaluation the findings are from.
             findings: what leaked and what broke, the worst first.
+
+        Raises:
+            SuggestError: the language model behind the suggester can't be reached, refuses, or answers nonsense.
         """
         notes: list[str] = []
         changes = self._known(concepts, findings, notes)
         promoted = {fold(c.text) for c in changes if c.outcome == "promoted"}
         # A retain that the suggester takes for a name of the target can't be kept; cleaning sees both proposals.
-        of_target = self._ask(concepts.target, concepts, notes)
+        of_target = self._ask(concepts.target, concepts, notes, sense=self._sense)
         proposed = {finding: self._around(finding, concepts, of_target, notes) for finding in findings}
-        request = self._request(concepts.target, concepts)
+        request = self._request(concepts.target, concepts, self._sense)
         kept, _ = clean([*of_target, *(c for own in proposed.values() for c in own)], request, self._embedder)
         usable = {(c.side, key(c.text)): c for c in kept if self._may_be_added(c, concepts)}
         for side in SIDES:
@@ -154,11 +160,15 @@ class Planner:
         return near
 
     def _ask(self, phrase: str, concepts: ConceptSet, notes: list[str], sense: str | None = None) -> list[Candidate]:
-        """What the suggester proposes for a phrase; asked once in a refinement."""
+        """What the suggester proposes for a phrase; asked once in a refinement. A note where it knows nothing."""
         if phrase not in self._asked:
             try:
                 self._asked[phrase] = self._suggester.propose(self._request(phrase, concepts, sense))
-            except SuggestError as error:  # a round can do without it; the note says so
+            except SuggestError as error:
+                # The lexicon says so of what it does not know, and a round can do without it; a language model takes
+                # every phrase, so that its errors are faults, and those of the next phrases too.
+                if getattr(self._suggester, "chat", None) is not None:
+                    raise
                 self._asked[phrase] = error
         answer = self._asked[phrase]
         if isinstance(answer, SuggestError):

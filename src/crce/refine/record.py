@@ -1,7 +1,8 @@
 """What a refinement did, round by round, and refine.json, which holds it and from which it goes on.
 
 RUN/refine.json   the settings, the test half, and for each round what was changed, why, and what came of it
-RUN/round-1, ...  each a run folder like any other, with its report
+RUN/round-1, ...  each a run folder like any other, with its report, and suggest-exchanges.json if a language model
+                  was asked for it
 """
 
 from __future__ import annotations
@@ -14,13 +15,15 @@ from typing import Any, Literal
 from crce import __version__
 from crce.concepts import ConceptSet, read_concepts
 from crce.concepts.concept_set import fold
-from crce.errors import RunError
+from crce.errors import RunError, SuggestError
 from crce.files import write_json
 from crce.refine.halves import Halves
 from crce.suggest.candidates import Side
 
 
 FILE = "refine.json"
+SUGGESTED = "suggest.json"  # the record of the suggestion that a run was erased with
+EXCHANGES = "suggest-exchanges.json"  # in a round's folder: what a language model was asked for it, and answered
 
 Outcome = Literal["added", "promoted", "raised", "held-out"]
 Stopped = Literal["no gain", "nothing to learn", "all rounds done"]
@@ -190,6 +193,40 @@ def read_refinement(root: Path | str) -> Refinement:
             f"Cannot read {path}: {type(error).__name__} {error}. Move it and {root}/round-* away to refine this "
             "run anew."
         ) from error
+
+
+def erased_sense(root: Path, target: str) -> str | None:
+    """Which meaning of the target was erased, from the record of the run, or of the run that `root` is a round of.
+
+    Raises:
+        RunError: the record can't be read.
+    """
+    from crce.suggest.record import read_record
+
+    path = root / SUGGESTED
+    if not path.is_file() and (root.parent / FILE).exists():
+        path = root.parent / SUGGESTED
+    if not path.is_file():
+        return None
+    try:
+        request = read_record(path).request
+    except SuggestError as error:
+        raise RunError(
+            f"{path} tells which sense of '{target}' was erased, and can't be read. Move it away to refine without. "
+            f"{error}"
+        ) from error
+    return request.sense if fold(request.target) == fold(target) else None
+
+
+def append_exchanges(folder: Path, exchanges: list[dict[str, Any]]) -> None:
+    """Add what a language model was asked for a round to the file of its folder; a round may be planned twice."""
+    path = folder / EXCHANGES
+    if exchanges:
+        try:
+            earlier = json.loads(path.read_text(encoding="utf-8")) if path.exists() else []
+        except (OSError, ValueError) as error:
+            raise RunError(f"Cannot read {path}: {error}. Move it away.") from error
+        write_json(path, [*earlier, *exchanges])
 
 
 def inherited_halves(root: Path, concepts: ConceptSet) -> Halves | None:

@@ -14,8 +14,18 @@ from crce.evaluate import Drawn, evaluate
 from crce.refine.findings import covers, findings, read_report
 from crce.refine.halves import Halves, score, split
 from crce.refine.plan import Planner
-from crce.refine.record import FILE, Refinement, Round, Settings, inherited_halves, read_refinement
+from crce.refine.record import (
+    FILE,
+    Refinement,
+    Round,
+    Settings,
+    append_exchanges,
+    erased_sense,
+    inherited_halves,
+    read_refinement,
+)
 from crce.suggest.embedding import load_embedder
+from crce.suggest.llm import LLMSuggester
 from crce.suggest.memory import Memory
 from crce.suggest.suggesters import load_suggester
 from crce.training import Erasure, Event, erase, resume
@@ -51,6 +61,9 @@ def refine(
     *,
     rounds: int = 3,
     suggester: str | Suggester | None = None,
+    base_url: str | None = None,
+    prompts: str | Path | None = None,
+    token_budget: int = 100_000,
     images_per_prompt: int | None = None,
     min_gain: float = 0.01,
     judge: str | Judge = "auto",
@@ -70,6 +83,9 @@ def refine(
         run: folder of a finished run. Its report is used when it covers the held-out phrases, else made.
         rounds: most rounds, those of an earlier call among them.
         suggester: is asked for phrases around those that leaked or broke, see `load_suggester`.
+        base_url: address of an OpenAI-compatible server.
+        prompts: folder with prompts that win over the bundled ones.
+        token_budget: tokens that a language model may use in all.
         images_per_prompt: pictures for each prompt; None takes as many as the run's report, else 8.
         min_gain: a round that gains less is the last, and is not kept.
         judge: see `evaluate`; "auto" takes that of the run's report.
@@ -85,7 +101,7 @@ def refine(
         ConfigError: a number is out of range.
         RunError: not a finished run, one trained without corefs and retains, one that can't be measured, or a
             refinement that was begun with other settings.
-        SuggestError: there is no such suggester.
+        SuggestError: there is no such suggester, or its language model fails; call again to go on.
         Interrupted: the user stopped it; call again to go on.
     """
     if rounds < 1:
@@ -101,7 +117,7 @@ def refine(
             f"them first: crce erase {erasure.folder / 'concepts.yaml'} --crce"
         )
     if suggester is None or isinstance(suggester, str):
-        suggester = load_suggester(suggester)
+        suggester = load_suggester(suggester, base_url=base_url, prompts=prompts, token_budget=token_budget)
     loop = _Loop(
         erasure,
         backbone
@@ -138,11 +154,13 @@ class _Loop:
             if scored.summary:
                 self.tell(Scored(scored))
         target, kind = self.erasure.concepts.target, self.erasure.concepts.kind
+        sense = erased_sense(root, target)
         planner = Planner(
             self.suggester,
             state.halves,
             load_embedder(),
-            avoid=self.memory.rejected(target),
+            sense=sense,
+            avoid=self.memory.rejected(target, sense),
             examples=self.memory.examples(kind),
         )
         while state.stopped in (None, "all rounds done"):
@@ -210,11 +228,16 @@ class _Loop:
         found = findings(best.concepts, read_report(best.folder), state.halves)
         if not found:
             return None
-        plan = planner.plan(best.concepts, found)
         number = len(state.rounds)
         folder = state.root / f"round-{number}"
         if (folder / "run.json").exists():
             raise RunError(f"{folder} holds a run that {state.root / FILE} does not know of. Move it away.")
+        exchanges = self.suggester.exchanges if isinstance(self.suggester, LLMSuggester) else []
+        asked = len(exchanges)
+        try:
+            plan = planner.plan(best.concepts, found)
+        finally:  # what was answered before a fault may have been paid for
+            append_exchanges(folder, [exchange.to_dict() for exchange in exchanges[asked:]])
         write_concepts(folder / "concepts.yaml", plan.concepts)
         return Round(number, folder, plan.concepts, plan.changes, plan.notes)
 

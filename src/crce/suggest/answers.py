@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal, TypeVar, cast
+from typing import Annotated, Any, Literal, TypeVar, cast, get_args
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
@@ -30,7 +30,8 @@ from crce.suggest.repair import (
 )
 
 
-Verdict = Literal["always", "sometimes", "never"]
+Verdict = Literal["always", "sometimes", "never", "nonsense"]
+VERDICTS: tuple[Verdict, ...] = get_args(Verdict)
 
 MAX_TEXT = LETTERS  # the schema stops a small model from writing what cleaning would drop
 MAX_REASON = 160
@@ -177,7 +178,7 @@ def parse_judgements(text: str, cut_off: bool = False, *, count: int) -> Parsed[
         for key, item in unwrapped(value, _NUMBERS).items():
             judgement = _judgement(item)
             if judgement is None:
-                notes["an entry without always, sometimes or never is left out"] += 1
+                notes["an entry without one of the four words is left out"] += 1
             elif key.strip().isdecimal():
                 judgements[int(key)] = judgement
     for number in [number for number in judgements if not 1 <= number <= count]:
@@ -185,7 +186,7 @@ def parse_judgements(text: str, cut_off: bool = False, *, count: int) -> Parsed[
         notes["an entry for a number that was not asked is left out"] += 1
     missing = [str(number) for number in range(1, count + 1) if number not in judgements]
     if missing:
-        why = f"there is no answer for {', '.join(missing)}. Answer always, sometimes or never for each number"
+        why = f"there is no answer for {', '.join(missing)}. Answer one of {', '.join(VERDICTS)} for each number"
         raise AnswerError(why, Parsed(judgements, texts(notes)) if judgements else None)
     return Parsed(judgements, texts(notes))
 
@@ -262,7 +263,7 @@ def _judgement(item: object) -> Judgement | None:
     fields = {fold(str(k)): v for k, v in item.items()} if isinstance(item, dict) else {"answer": item}
     given = fields.get("answer")
     # the word alone, or at the head of a sentence ("Never, it is a dog"); elsewhere it may be denied
-    word = re.match(r"\W*(always|sometimes|never)\b", given, re.IGNORECASE) if isinstance(given, str) else None
+    word = re.match(rf"\W*({'|'.join(VERDICTS)})\b", given, re.IGNORECASE) if isinstance(given, str) else None
     if word is None:
         return None
     reason = fields.get("reason")

@@ -37,7 +37,8 @@ class AnthropicChat:
         Args:
             model: the model's name there.
             base_url: where the service is; None for ANTHROPIC_BASE_URL, and Anthropic itself without it.
-            timeout: seconds that one try may take.
+            timeout: seconds to wait for a connection, and then for each next part of the answer; a try whose answer
+                comes in parts may take longer.
             retries: how often to ask again after a fault that may pass.
             token_budget: tokens that all questions and answers together may have.
 
@@ -124,7 +125,7 @@ class AnthropicChat:
         if not isinstance(parts, list):
             raise self._service.faults.unreadable("there is no content in it")
         texts = [part.get("text") for part in parts if isinstance(part, dict) and part.get("type") == "text"]
-        text = "".join(text for text in texts if isinstance(text, str))
+        text = self._service.faults.without_key("".join(text for text in texts if isinstance(text, str)))
         tokens = count(usage, "input_tokens"), count(usage, "output_tokens")
         if reason == "refusal":
             return Reply(text, "refusal", *tokens)

@@ -22,6 +22,7 @@ class Candidate:
         certainty: how sure the suggester is that it belongs on that side, in [0, 1].
         source: who proposed it: "atlas", "wordnet", "nearest", or "provider:model" of a language model.
         reason: one line for the person who reviews it.
+        held_out: whether it is better held out (True) or trained (False); None where either will do.
     """
 
     text: str
@@ -29,6 +30,7 @@ class Candidate:
     certainty: float
     source: str
     reason: str
+    held_out: bool | None = None
 
 
 @dataclass(frozen=True)

@@ -27,7 +27,7 @@ def load_chat(
         spec: provider and model, e.g. "openai:gpt-4o-mini", "local:HuggingFaceTB/SmolLM2-360M-Instruct" or
             "local:model.gguf".
         base_url: where the service is; None for the provider's own variable or its public address.
-        timeout: seconds that one try may take; a local model takes the time it needs.
+        timeout: seconds without a sign of life after which a try is given up; a local model takes the time it needs.
         retries: how often to ask again after a fault that may pass.
         token_budget: tokens that all questions and answers together may have.
 

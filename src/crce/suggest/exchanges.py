@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
-from collections import deque
-from collections.abc import Callable, Iterable, Mapping
+import logging
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal, TypeVar, cast
 
 from crce.errors import SuggestError
@@ -14,11 +16,16 @@ from crce.suggest.prompts import prompt_hash
 from crce.suggest.repair import MAX_CHARS, AnswerError, Parsed
 
 
+logger = logging.getLogger(__name__)
+
 T = TypeVar("T")
 Purpose = Literal["propose", "verify"]
 Finish = Literal["stop", "length", "refusal"]
 
 _WARMTH = 0.8  # temperature of a repeated question: without chance, a small model repeats its bad answer
+_LONGEST = 8000  # tokens; an answer that is cut off may be twice as long the next time, up to this
+_BUNDLED = Path(__file__).parent / "prompts"
+_NUMBERED = re.compile(r'(\d+)\. ("(?:[^"\\]|\\.)*")[ \t]*$', re.MULTILINE)  # a phrase of the second look
 
 
 @dataclass(frozen=True)
@@ -44,6 +51,11 @@ class Exchange:
     prompt_tokens: int = 0
     completion_tokens: int = 0
     notes: tuple[str, ...] = ()
+
+    @property
+    def answer(self) -> Reply:
+        """The reply as a chat gives it."""
+        return Reply(self.reply, self.finish, self.prompt_tokens, self.completion_tokens)
 
     def to_dict(self) -> dict[str, Any]:
         return {
@@ -98,6 +110,9 @@ class UnreadableAnswer(SuggestError):
 class ReplayChat:
     """A chat that answers from recorded exchanges: each question by its hash, repeated ones in their order.
 
+    A question that was not asked in these words (the prompts have changed since) gets the next recorded answer to a
+    question for the same purpose.
+
     Args:
         exchanges: what was recorded, in order.
         provider: the provider that answered then, so that candidates keep their source.
@@ -109,9 +124,7 @@ class ReplayChat:
     def __init__(self, exchanges: Iterable[Exchange], provider: str = "replay", model: str = "record") -> None:
         self.provider = provider
         self.model = model
-        self._answers: dict[str, deque[Exchange]] = {}
-        for exchange in exchanges:
-            self._answers.setdefault(exchange.prompt_hash, deque()).append(exchange)
+        self._left = list(exchanges)
 
     def complete(
         self,
@@ -122,21 +135,68 @@ class ReplayChat:
         temperature: float = 0.0,
         seed: int = 0,
     ) -> Reply:
-        """The recorded answer to these messages.
+        """The recorded answer to these messages, whatever they were asked for.
 
         Raises:
             SuggestError: the record holds no (further) answer to them.
         """
+        return self.recorded(messages).answer
+
+    def recorded(self, messages: Sequence[Message], kind: Purpose | None = None) -> Exchange:
+        """The exchange that answers these messages; each is given once.
+
+        Args:
+            messages: the question as it is asked now.
+            kind: what it is asked for; None for anything.
+
+        Raises:
+            SuggestError: the record holds no (further) answer for this purpose, or none about these phrases.
+        """
         key = prompt_hash(messages)
-        answers = self._answers.get(key)
-        if not answers:
-            how = "no answer" if answers is None else "no further answer"
-            raise SuggestError(
-                f"The record holds {how} to this question (prompt hash {key}): the target, the settings, the prompts "
-                "or crce itself have changed since. Suggest anew, without --replay."
+        fitting = [e for e in self._left if kind in (None, e.kind)]
+        found = next((e for e in fitting if e.prompt_hash == key), None)
+        if found is None:
+            # the answers of a second look are by number: of other phrases they would be wrong without a word
+            phrases = _numbered(messages)
+            found = next((e for e in fitting if _numbered(e.messages) == phrases), None)
+            if found is None:
+                why = "asked about other phrases" if fitting else "holds no answer that is left"
+                raise SuggestError(
+                    f"The record {why} (question {kind or 'of any kind'}, prompt hash {key}): the target, the "
+                    "settings or crce itself have changed since. Suggest anew, without --replay."
+                )
+            logger.info(
+                "The question %s is not in the record (the prompts have changed since); the next recorded answer of "
+                "its kind (%s) is taken, which was to %s.",
+                *(key, found.kind, found.prompt_hash),
             )
-        answer = answers.popleft()
-        return Reply(answer.reply, answer.finish, answer.prompt_tokens, answer.completion_tokens)
+        # by identity: the same question may have had the same answer twice
+        self._left = [e for e in self._left if e is not found]
+        return found
+
+
+def question(
+    chat: Chat, render: Callable[[Path | str | None], list[Message]], prompts: Path | str | None
+) -> list[Message]:
+    """The messages of a question from the prompts in a folder.
+
+    A replay needs them only to find its answer, so it takes the bundled prompts where those can't be used any more.
+
+    Args:
+        chat: who will be asked.
+        render: makes the messages, given a folder.
+        prompts: folder of own prompts; None reads CRCE_PROMPTS.
+
+    Raises:
+        SuggestError: the prompts can't be used.
+    """
+    try:
+        return render(prompts)
+    except SuggestError as error:
+        if not isinstance(chat, ReplayChat):
+            raise
+        logger.info("%s The record is replayed with the bundled prompts.", error)
+        return render(_BUNDLED)
 
 
 def ask(
@@ -164,7 +224,7 @@ def ask(
         about: the target, for error messages.
         exchanges: where every question and answer is appended.
         retries: how often to ask again.
-        max_tokens: of the answer.
+        max_tokens: of the answer; twice as many, at most 8000, after one that was cut off.
         temperature: of the answer; at least 0.8 when it is asked again.
         seed: of the answer; each further one has the next.
 
@@ -181,7 +241,12 @@ def ask(
     fault = ""
     for attempt in range(max(retries, 0) + 1):
         warmth = max(temperature, _WARMTH) if attempt else temperature
-        reply = chat.complete(conversation, schema, max_tokens=max_tokens, temperature=warmth, seed=seed + attempt)
+        asked: Sequence[Message] = conversation
+        if isinstance(chat, ReplayChat):
+            recorded = chat.recorded(conversation, kind)
+            asked, reply = recorded.messages, recorded.answer  # what it answers stays with it
+        else:
+            reply = chat.complete(conversation, schema, max_tokens=max_tokens, temperature=warmth, seed=seed + attempt)
         try:
             if reply.finish == "refusal":
                 raise AnswerError("the model refused to answer")
@@ -190,15 +255,17 @@ def ask(
             fault = str(error)
             if error.partial is not None:
                 partial, partial_at = error.partial, len(exchanges)
-            exchanges.append(_exchange(kind, conversation, reply, (f"not used: {fault}",)))
+            exchanges.append(_exchange(kind, asked, reply, (f"not used: {fault}",)))
         else:
-            exchanges.append(_exchange(kind, conversation, reply, parsed.notes))
+            exchanges.append(_exchange(kind, asked, reply, parsed.notes))
             return parsed.value
         if reply.finish == "refusal":
             raise SuggestError(
                 f"{chat.provider}:{chat.model} refused to answer about {about!r}{_shown(reply.text)}. "
                 "Use another model, or --suggester lexicon."
             )
+        if reply.finish == "length":
+            max_tokens = max(max_tokens, min(2 * max_tokens, _LONGEST))
         # without the bad answer itself, which a small model would copy
         note = f"An earlier answer can't be used: {fault}. Answer with the one JSON object alone."
         conversation = [*messages[:-1], Message(messages[-1].role, f"{messages[-1].content}\n\n{note}")]
@@ -213,7 +280,7 @@ def ask(
     )
 
 
-def _exchange(kind: Purpose, messages: list[Message], reply: Reply, notes: tuple[str, ...]) -> Exchange:
+def _exchange(kind: Purpose, messages: Sequence[Message], reply: Reply, notes: tuple[str, ...]) -> Exchange:
     return Exchange(
         kind=kind,
         prompt_hash=prompt_hash(messages),
@@ -224,6 +291,11 @@ def _exchange(kind: Purpose, messages: list[Message], reply: Reply, notes: tuple
         completion_tokens=reply.completion_tokens,
         notes=notes,
     )
+
+
+def _numbered(messages: Sequence[Message]) -> list[tuple[str, str]]:
+    """The numbered phrases of a question; none where it asks for phrases."""
+    return _NUMBERED.findall(messages[-1].content) if messages else []
 
 
 def _is_message(value: object) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
@@ -12,7 +13,7 @@ from crce.errors import SuggestError
 from crce.suggest.candidates import Candidate, Request, Side
 from crce.suggest.embedding import load_embedder
 from crce.suggest.names import is_style_phrase, name_variants, style_core
-from crce.suggest.relations import Relative, other_words, things_around
+from crce.suggest.relations import TOO_WIDE, Relative, other_words, things_around
 from crce.suggest.wordnet import load_wordnet
 
 
@@ -30,6 +31,8 @@ _PEERS = {
     "style": ("painter", "artistic movement"),
 }
 _MOST_PEERS = 300
+_ARTS = frozenset({"genre", "graphic art", "artistic style"})
+_MIN_AGREEMENT = 1 / 3  # of a sense with an atlas entry, below it they are about different things
 
 
 class LexiconSuggester:
@@ -50,12 +53,14 @@ class LexiconSuggester:
             SuggestError: neither knows the target, and it is no name of a person, a character or a style.
         """
         entry = _atlas_entry(request) if self.use_atlas else None
-        sense = _sense(request)
+        sense = known = _sense(request)
+        if entry is not None:
+            known = _sense_of_entry(entry, request)
         if entry is None and sense is None and request.kind not in _NAMED:
             raise SuggestError(_unknown(request))
         proposed = [
             *(_from_atlas(entry) if entry else ()),
-            *(_from_wordnet(request, sense, trust=0.7 if entry else 1.0) if sense else ()),
+            *(_from_wordnet(request, known, trust=0.7 if entry else 1.0) if known else ()),
         ]
         if sense is None or sense.is_instance or request.kind == "style":  # "dragon" is a character and no name
             variants = name_variants(request.target, request.kind)
@@ -89,6 +94,8 @@ class LexiconSuggester:
                         texts.setdefault(name, ("wordnet", f"another {word}"))
         core = {*fold(request.target).split(), *fold(style_core(request.target)).split()}
         names = [text for text in texts if not core & set(fold(text).split())]
+        if request.kind == "style":
+            names = [text for text in names if not _works_in(text, style_core(request.target))]
         near = _similarities(request.target, names)
         found = []
         for name, similarity in zip(names, near, strict=True):
@@ -159,11 +166,64 @@ def _atlas_entry(request: Request) -> ConceptSet | None:
     return entry if kept and shared.get(meant) == max(shared.values(), default=0) else None
 
 
+def _sense_of_entry(entry: ConceptSet, request: Request) -> Sense | None:
+    """The sense an atlas entry is about, told by its phrases; None where WordNet has nothing to add to it.
+
+    An explicit entry is about pictures that nobody should see, which WordNet has no words for: its gore is cloth.
+    """
+    chosen = _sense(request)
+    if "explicit" in (request.kind, entry.kind):
+        return None
+    if chosen is None or request.sense is not None:
+        return chosen
+    net = load_wordnet()
+    target = style_core(request.target) if request.kind == "style" else request.target
+    if not (senses := [s for s in net.senses(target) if request.kind not in _NAMED or s.file == chosen.file]):
+        return chosen
+    near = load_embedder().similarity([_described(s) for s in senses], [r.text for r in entry.corefs]).mean(axis=1)
+    if request.kind in _NAMED:
+        best = int(near.argmax())
+        return senses[best] if near[best] >= _MIN_SENSE_SIMILARITY else None
+    agreed = {each: _agreement(each, entry) for each in senses}
+    best_sense, _ = max(zip(senses, near.tolist(), strict=True), key=lambda pair: agreed[pair[0]] + pair[1])
+    return best_sense if agreed[best_sense] >= _MIN_AGREEMENT else None
+
+
+def _agreement(sense: Sense, entry: ConceptSet) -> float:
+    """The share of an entry's corefs that are words or sorts of a sense, and of its retains that are its relatives."""
+    net = load_wordnet()
+    below = (sense, *net.descendants(sense), *net.life_forms(entry.target))
+    own = {fold(word) for each in below for word in each.words}
+    above = {each for each in net.ancestors(sense) if not TOO_WIDE & set(each.words)}
+    kept = [other for r in entry.retains if (other := net.choose(r.text)) is not None]
+    related = sum(not above.isdisjoint(net.ancestors(other)) for other in kept)
+    sorts = sum(fold(r.text) in own for r in entry.corefs)
+    return sorts / max(len(entry.corefs), 1) + related / max(len(kept), 1)
+
+
+def _works_in(text: str, style: str) -> bool:
+    """Whether a name belongs to a style: its definition or its atlas entry names it ("a leader of Pop Art")."""
+    entry = _entry_named(text)
+    said = [sense.gloss for sense in load_wordnet().senses(text)] + [r.text for r in (entry.corefs if entry else ())]
+    # an impressionist works in Impressionism; "Post-impressionist" is another style
+    stem = re.escape(fold(style))
+    stem = rf"{stem[:-1]}(?:m|ts?|tic)" if stem.endswith("ism") else stem
+    return any(re.search(rf"(?<![\w-]){stem}(?!\w)", fold(each)) for each in said)
+
+
+def _is_other_style(text: str, style: str) -> bool:
+    """Whether a relative is a style too, and one apart: "Sinn Fein" is a movement that nobody paints."""
+    net = load_wordnet()
+    above = {word for sense in net.senses(text) for each in net.ancestors(sense) for word in each.words}
+    return bool(above & {*_ARTS, "artistic movement", "artist"}) and not _works_in(text, style)
+
+
 def _from_atlas(entry: ConceptSet) -> Iterator[Candidate]:
     sides: tuple[tuple[Side, Sequence[Related]], ...] = (("coref", entry.corefs), ("retain", entry.retains))
     for side, related in sides:
         for r in related:
-            yield Candidate(r.text, side, r.certainty, "atlas", f"{side} of '{entry.target}' in the atlas")
+            reason = f"{side} of '{entry.target}' in the atlas"
+            yield Candidate(r.text, side, r.certainty, "atlas", reason, held_out=r.held_out)
 
 
 def _from_wordnet(request: Request, sense: Sense, trust: float) -> list[Candidate]:
@@ -183,6 +243,8 @@ def _from_wordnet(request: Request, sense: Sense, trust: float) -> list[Candidat
     found = []
     for side, relatives, similarities in sides:
         for relative, similarity in zip(relatives, similarities, strict=True):
+            if side == "retain" and request.kind == "style" and not _is_other_style(relative.text, target):
+                continue
             found.append(_candidate(side, relative, similarity, trust))
     return found
 
@@ -200,6 +262,9 @@ def _sense(request: Request) -> Sense | None:
     net = load_wordnet()
     target = style_core(request.target) if request.kind == "style" else request.target
     chosen = net.choose(target, request.kind, request.sense)
+    if chosen is None and request.kind == "style" and request.sense is None:
+        # "oil painting" is no movement, but a sort of art
+        return next((s for s in net.senses(target) if _ARTS & {w for a in net.ancestors(s) for w in a.words}), None)
     if chosen is not None or (request.sense is None and request.kind in _NAMED):
         return chosen
     senses = net.senses(target)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 from crce.concepts.concept_set import CERTAINTY_WORDS, fold
 from crce.suggest.answers import MAX_ITEMS, Proposal, Proposals, parse_proposals, proposals_schema
 from crce.suggest.candidates import Candidate, Request, Side
 from crce.suggest.chat import Chat
-from crce.suggest.exchanges import Exchange, Purpose, ask
+from crce.suggest.exchanges import Exchange, Purpose, ask, question
 from crce.suggest.prompts import propose_messages
 from crce.suggest.repair import AnswerError, Parsed
 
@@ -24,7 +25,6 @@ class LLMSuggester:
 
     Attributes:
         name: "provider:model", also the source of each candidate.
-        chat: the language model.
         chat: the language model.
         exchanges: every question and answer so far.
     """
@@ -67,7 +67,7 @@ def ask_for_candidates(
     corefs, retains = _asked(request.corefs), _asked(request.retains)
     proposals: Proposals = ask(
         chat,
-        propose_messages(request, corefs, retains, prompts),
+        question(chat, partial(propose_messages, request, corefs, retains), prompts),
         proposals_schema(corefs, retains),
         lambda text, cut_off: _beside_target(parse_proposals(text, cut_off), request.target),
         kind=kind,

@@ -2,12 +2,14 @@
 
 The file is a log in JSON lines, one per user: `$CRCE_DECISIONS`, else `decisions.jsonl` in the user's data folder.
 Nothing in it is ever rewritten. A line either records a decision or takes back the newest one about the same phrase
-(`"accepted": null`), after which the one before it stands again; that is how an undo reaches the file.
+(`"accepted": null`), after which the one before it stands again; that is how an undo reaches the file. A last line
+that a crash tore is skipped, and marked as torn when the next one is written.
 """
 
 from __future__ import annotations
 
 import json
+import logging
 import math
 import os
 from collections.abc import Iterable, Iterator
@@ -22,7 +24,11 @@ from crce.files import write_text
 from crce.suggest.candidates import SIDES, Example, Side
 
 
+logger = logging.getLogger(__name__)
+
 Key = tuple[str, str, Side, str]
+
+_TORN = b"  # torn"  # stands at the end of what is left of a line
 
 
 def now() -> str:
@@ -218,8 +224,10 @@ class Memory:
                 text = "".join(lines)
                 if size := file.seek(0, os.SEEK_END):
                     file.seek(size - 1)
-                    # a line torn by a crash must not swallow the next one
-                    text = text if file.read(1) == b"\n" else "\n" + text
+                    if file.read(1) != b"\n":  # a line torn by a crash must not swallow the next one
+                        file.seek(0)
+                        last = file.read().splitlines()[-1]
+                        text = (_TORN.decode() if _is_torn(last) else "") + "\n" + text
                 file.write(text.encode("utf-8"))
                 file.flush()
                 os.fsync(file.fileno())
@@ -258,8 +266,13 @@ def _read(path: Path) -> Iterator[tuple[int, Decision, bool]]:
         return
     except OSError as error:
         raise SuggestError(f"Cannot read {path}: {error.strerror or error}. Check the file's permissions.") from error
-    for number, raw in enumerate(data.splitlines(), start=1):
+    lines = data.splitlines()
+    for number, raw in enumerate(lines, start=1):
         if not raw.strip():
+            continue
+        unended = number == len(lines) and not data.endswith((b"\n", b"\r"))
+        if raw.endswith(_TORN) or (unended and _is_torn(raw)):
+            logger.warning("%s:%d: this line was torn while it was written, and is skipped.", path, number)
             continue
         try:
             decision, taken_back = _parsed(raw)
@@ -269,6 +282,19 @@ def _read(path: Path) -> Iterator[tuple[int, Decision, bool]]:
                 f"{path}:{number}: {what.rstrip('.')}. Mend or delete this line; the others stay as they are."
             ) from error
         yield number, decision, taken_back
+
+
+def _is_torn(raw: bytes) -> bool:
+    """Whether a line is the beginning of one: JSON that ends too early, perhaps amid a character."""
+    if not raw.startswith(b"{"):
+        return False
+    try:
+        json.loads(raw.decode("utf-8", "ignore"))
+    except json.JSONDecodeError as error:
+        return error.msg != "Extra data"  # that is a whole line with something after it
+    except RecursionError:
+        return False
+    return False
 
 
 def _parsed(raw: bytes) -> tuple[Decision, bool]:

@@ -6,6 +6,7 @@ import re
 from typing import TYPE_CHECKING
 
 from crce.concepts.concept_set import CERTAINTY_WORDS, fold, tidy
+from crce.concepts.library import atlas
 from crce.suggest.wordnet import load_wordnet
 
 
@@ -16,16 +17,33 @@ _HIGH, _NORMAL, _LOW, _VERY_LOW = (CERTAINTY_WORDS[word] for word in ("High", "N
 _BEFORE = re.compile(
     r"^(?:(?:in )?the style of |in the manner of |(?:a |an )?(?:painting|paintings|art|artwork) (?:by|of) |by )", re.I
 )
-_AFTER = re.compile(r"(?:'s|’s)?[ -](?:art ?style|style|styled|painting|paintings|art|artwork)$", re.I)
+_STYLE = re.compile(r"(?:'s|’s)?[ -](?:style|styled)$", re.I)
+_WORK = re.compile(r"(?:'s|’s)?[ -](?:painting|paintings|art|artwork)$", re.I)
+_BY = re.compile(r"\bby ", re.I)
 _PARTICLES = frozenset("van von de da di der den la le el al bin of the du del dos".split())
 _TITLES = frozenset("mr mrs ms dr sir king queen prince princess saint st the pope president lady lord".split())
 _SUFFIXES = frozenset("jr sr ii iii iv".split())
 
 
 def style_core(target: str) -> str:
-    """The name in a style: "Van Gogh" for "Van Gogh style" and for "in the style of Van Gogh"."""
-    core = tidy(_AFTER.sub("", _BEFORE.sub("", tidy(target))))
-    return core or tidy(target)
+    """The name in a style: "Van Gogh" for "Van Gogh painting" and "in the style of Van Gogh", "pop art" for itself."""
+    named = tidy(_STYLE.sub("", _BEFORE.sub("", tidy(target)))) or tidy(target)
+    core = tidy(_WORK.sub("", named))
+    if not core or core == named or load_wordnet().base_form(named) or fold(named) in map(fold, atlas()):
+        return named
+    # "Van Gogh painting" is called after a person; "pixel art" is no style of pixels
+    return core if is_artist(core) else named
+
+
+def is_artist(name: str) -> bool:
+    """Whether a style is called after a person: one that is known, or an unknown capitalised name."""
+    senses = load_wordnet().senses(name)
+    persons = [sense for sense in senses if sense.is_instance and sense.file == "person"]
+    own = next((entry.target for entry in atlas().values() if fold(entry.target) == fold(name)), name)
+    capital = own[:1] != own[:1].lower()
+    if senses:
+        return bool(persons) and (capital or senses[0] in persons)
+    return capital
 
 
 def is_style_phrase(target: str) -> bool:
@@ -92,13 +110,30 @@ def _name_forms(name: str, kind: Kind) -> list[tuple[str, float, str]]:
 
 def _style_variants(target: str) -> list[tuple[str, float, str]]:
     core = style_core(target)
-    return [
+    variants = [
         (f"in the style of {core}", _HIGH, "the style by name"),
         (f"{core} style", _HIGH, "the style by name"),
         (core, _HIGH, "the name of the style without its frame"),
-        (f"{core} painting", _NORMAL, "a work in the style by name"),
-        (f"painting by {core}", _NORMAL, "a work in the style by name"),
-        (f"by {core}", _NORMAL, "the usual ending of a prompt for this style"),
-        (f"{core} artwork", _NORMAL, "a work in the style by name"),
-        (f"art inspired by {core}", _LOW, "near the style by name"),
     ]
+    if not re.search(r"\bpaintings?$", fold(core)):
+        variants.append((f"{core} painting", _NORMAL, "a work in the style by name"))
+    if is_artist(core) or _BY.search(_framed(target)):
+        variants += [
+            (f"painting by {core}", _NORMAL, "a work in the style by name"),
+            (f"by {core}", _NORMAL, "the usual ending of a prompt for this style"),
+        ]
+    else:
+        variants += [
+            (f"picture in {core} style", _NORMAL, "a work in the style by name"),
+            (f"{core} picture", _NORMAL, "a work in the style by name"),
+        ]
+    if not _WORK.search(core):  # "pop art artwork" says it twice
+        variants.append((f"{core} artwork", _NORMAL, "a work in the style by name"))
+    variants.append((f"art inspired by {core}", _LOW, "near the style by name"))
+    return variants
+
+
+def _framed(target: str) -> str:
+    """The words before the name of a style, e.g. "painting by "."""
+    found = _BEFORE.match(tidy(target))
+    return found[0] if found else ""

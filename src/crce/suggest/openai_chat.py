@@ -74,7 +74,8 @@ class OpenAIChat:
             base_url: where the service is; None for OPENAI_BASE_URL, and OpenAI itself without it. Azure's is in
                 AZURE_OPENAI_ENDPOINT.
             azure: whether it is Azure's own protocol.
-            timeout: seconds that one try may take.
+            timeout: seconds to wait for a connection, and then for each next part of the answer; a try whose answer
+                comes in parts may take longer.
             retries: how often to ask again after a fault that may pass.
             token_budget: tokens that all questions and answers together may have.
 
@@ -164,11 +165,12 @@ class OpenAIChat:
             content = "".join(part.get("text") or "" for part in content if isinstance(part, dict))
         if not isinstance(content, str | None):
             raise self._service.faults.unreadable("choices[0].message.content is no text")
+        content, refusal = (self._service.faults.without_key(str(text or "")) for text in (content, refusal))
         usage, finish = body.get("usage"), choice.get("finish_reason")
         tokens = count(usage, "prompt_tokens"), count(usage, "completion_tokens")
         if refusal or finish == "content_filter":
-            return Reply(str(refusal or content or ""), "refusal", *tokens)
-        return Reply(content or "", "length" if finish == "length" else "stop", *tokens)
+            return Reply(refusal or content, "refusal", *tokens)
+        return Reply(content, "length" if finish == "length" else "stop", *tokens)
 
 
 def _params(

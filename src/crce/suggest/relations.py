@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 MOST = 240  # phrases that are ranked; more takes too long
 # Above these everything is a neighbour of everything.
-_TOO_WIDE = frozenset(
+TOO_WIDE = frozenset(
     "entity object whole artifact instrumentality organism matter abstraction person thing cognition group attribute "
     "state condition act activity event property relation measure communication location shape process".split()
 ) | {"physical entity", "living thing", "natural object", "causal agent", "social group", "psychological feature"}
@@ -73,7 +73,7 @@ def things_around(net: WordNet, sense: Sense, target: str) -> list[Relative]:
     found: dict[Sense, tuple[int, int]] = {}
     for up in range(1, _STEPS_UP + 1):
         for ancestor in [each for each, steps in above.items() if steps == up]:
-            if _TOO_WIDE & set(ancestor.words):
+            if TOO_WIDE & set(ancestor.words):
                 continue
             for other, down in net.descendants(ancestor, 3 if up < 3 else 2).items():
                 if other not in own and other.is_instance == sense.is_instance:

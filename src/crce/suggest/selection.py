@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 NEAR_DUPLICATE = 0.95
 # what is less certain than this may be trained, with its small weight, but says nothing when it is measured
 HELD_OUT_FLOOR = CERTAINTY_WORDS["Low"]
+_ENOUGH_FOR_BOTH = 3  # phrases of which one is held out, where two are certain enough
+_TRAINED_AFTER: dict[bool | None, int] = {False: 0, None: 1, True: 2}
 
 
 @dataclass(frozen=True)
@@ -48,8 +50,10 @@ def select(
 ) -> tuple[list[Chosen], list[Candidate]]:
     """Choose the phrases of a concept set.
 
-    Where a side has too few candidates for both uses they are shared out in the same proportion. Held-out phrases
-    are spread over the certainties, from the most certain down, and none is nearly the same as a training phrase.
+    Where a side has too few candidates for both uses they are shared out in the same proportion; of three phrases, two
+    of them certain enough, at least one is held out. Held-out phrases are spread over the certainties, from the most
+    certain down, and none is nearly the same as a training phrase. A candidate that is better held out or better
+    trained, as the atlas says of its own, goes first there and is used the other way only where nothing else is left.
 
     Args:
         candidates: cleaned, so that no two say the same.
@@ -89,15 +93,54 @@ def _split(
     own: list[Candidate], scores: list[float], near: Vectors, train: int, held_out: int, diversity: float
 ) -> tuple[list[int], list[int]]:
     """Positions of the training and of the held-out phrases of one side; `near` has shape (n, n)."""
-    order = _by_relevance(scores, near, diversity)
-    # ceil: where there is too little for both, training comes first
-    share = math.ceil(len(own) * train / (train + held_out)) if train else 0
-    trained, rest = order[: min(train, share)], order[min(train, share) :]
-    measured = _spread(rest, own, near, trained, held_out)
+    # what is better trained comes first, and what is better held out last
+    order = sorted(_by_relevance(scores, near, diversity), key=lambda i: _TRAINED_AFTER[own[i].held_out])
+    trained = _train_first(order, own, near, train, held_out)
+    rest = [i for i in order if i not in trained]
+    measured: list[int] = []
+    for preference in (True, None, False):
+        preferring = [i for i in rest if own[i].held_out is preference]
+        measured += _spread(preferring, own, near, trained, measured, held_out - len(measured))
     # what was kept free to be held out but can't be is trained instead, unless it would give a held-out phrase away
     spare = [i for i in rest if i not in measured and not _repeats(i, measured, near)]
     trained += spare[: train - len(trained)]
     return sorted(trained, key=lambda i: -scores[i]), sorted(measured, key=lambda i: -scores[i])
+
+
+def _train_first(order: list[int], own: list[Candidate], near: Vectors, train: int, held_out: int) -> list[int]:
+    """Up to `train` positions of `order`, from its start, that leave enough phrases to be held out."""
+    meaning = _meanings(near)  # phrases that are nearly the same can't be on both sides, so they count once
+    fit = [i for i in order if own[i].certainty >= HELD_OUT_FLOOR]
+    free = {meaning[i] for i in fit}
+    # what training leaves of all and, up to a third, of those that are fit, for training can take the others too
+    left, left_of_fit = (len(free) - _share(n, train, held_out) for n in (len(order), len(free)))
+    wished = len({meaning[i] for i in fit if own[i].held_out})
+    least = 1 if len(order) >= _ENOUGH_FOR_BOTH and len(free) > 1 else 0
+    reserved = min(held_out, max(left, min(left_of_fit, len(free) // 3), min(wished, len(free) - 1), least))
+    trained: list[int] = []
+    for i in order:
+        if len(trained) == train:
+            break
+        if meaning[i] in free and len(free) <= reserved:
+            continue
+        free.discard(meaning[i])
+        trained.append(i)
+    return trained
+
+
+def _share(n: int, train: int, held_out: int) -> int:
+    """How many of n phrases are trained; rounded up, for training comes first where there is too little for both."""
+    return min(train, math.ceil(n * train / (train + held_out))) if train else 0
+
+
+def _meanings(near: Vectors) -> list[int]:
+    """A number for each position, the same for those that are linked by near duplicates; `near` has shape (n, n)."""
+    meaning = list(range(len(near)))
+    for i, j in zip(*(near > NEAR_DUPLICATE).nonzero(), strict=True):
+        if meaning[i] != meaning[j]:
+            old, new = meaning[i], meaning[j]
+            meaning = [new if number == old else number for number in meaning]
+    return meaning
 
 
 def _by_relevance(scores: list[float], near: Vectors, diversity: float) -> list[int]:
@@ -114,11 +157,13 @@ def _by_relevance(scores: list[float], near: Vectors, diversity: float) -> list[
     return order
 
 
-def _spread(rest: list[int], own: list[Candidate], near: Vectors, trained: list[int], count: int) -> list[int]:
+def _spread(
+    rest: list[int], own: list[Candidate], near: Vectors, trained: list[int], measured: list[int], count: int
+) -> list[int]:
     """Up to `count` positions of `rest`, one from each certainty in turn, the most certain first."""
     bands: dict[float, list[int]] = {}
     for i in rest:
-        if own[i].certainty >= HELD_OUT_FLOOR and not _repeats(i, trained, near):
+        if own[i].certainty >= HELD_OUT_FLOOR and not _repeats(i, [*trained, *measured], near):
             word = min(CERTAINTY_WORDS.values(), key=lambda value: abs(value - own[i].certainty))
             bands.setdefault(word, []).append(i)
     taken: list[int] = []

@@ -46,7 +46,8 @@ class Service:
             base_url: where the service is.
             key_variable: the environment variable of the key.
             key: the key itself, "" for a service that needs none.
-            timeout: seconds that one try may take.
+            timeout: seconds to wait for a connection, and then for each next part of the answer; a try whose answer
+                comes in parts may take longer.
             retries: how often to ask again after a fault that may pass.
 
         Raises:

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from types import ModuleType
 
 MAX_WAIT = 60.0  # seconds; a service that wants a longer pause is told of, not waited for
+MIN_KEY = 12  # characters; those of real keys are longer
 QUOTA_CODES = {"insufficient_quota", "billing_hard_limit_reached", "billing_not_active", "billing_error"}
 OTHERWISE = "Or use --suggester lexicon, which needs no network."
 
@@ -43,7 +44,8 @@ class Faults:
         place: the address, as it may be shown.
         key_variable: the environment variable of the key.
         key: the key itself, which is never shown; "" when there is none.
-        timeout: seconds that one try may take.
+        timeout: seconds to wait for a connection, and then for each next part of the answer; a try whose answer
+            comes in parts may take longer.
     """
 
     def __init__(self, sdk: ModuleType, name: str, place: str, key_variable: str, key: str, timeout: float) -> None:
@@ -53,6 +55,13 @@ class Faults:
         self._key_variable = key_variable
         self._key = key
         self._timeout = timeout
+
+    def without_key(self, text: str) -> str:
+        """`text` without the key, otherwise as it is.
+
+        What is shorter than a key can be ("ollama", given to a server that needs none) may be a word of the answer.
+        """
+        return text.replace(self._key, "***") if len(self._key) >= MIN_KEY else text
 
     def redact(self, text: str, limit: int = 300) -> str:
         """`text` on one line, cut to `limit` characters, without the key."""

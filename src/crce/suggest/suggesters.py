@@ -67,7 +67,8 @@ def load_suggester(
         seed: of a language model's answers.
 
     Raises:
-        SuggestError: there is no such suggester, or it can't be loaded (a missing package, key or model).
+        SuggestError: there is no such suggester, it can't be loaded (a missing package, key or model), or a setting
+            of language models is given for one that has none.
     """
     spec = (spec or default_suggester()).strip()
     provider, colon, model = spec.partition(":")
@@ -83,11 +84,15 @@ def load_suggester(
 
         chat = load_chat(spec, base_url=base_url, timeout=timeout, token_budget=token_budget)
         return LLMSuggester(chat, prompts=prompts, seed=seed)
-    if spec in SUGGESTERS:
-        return SUGGESTERS[spec]()
     others = {point.name: point for point in entry_points(group=ENTRY_POINTS)}
-    if spec in others:
-        return _load(others[spec])
+    if spec in SUGGESTERS or spec in others:
+        given = [flag for flag, value in (("--base-url", base_url), ("--prompts", prompts)) if value is not None]
+        if given:
+            raise SuggestError(
+                f"{' and '.join(given)} can't be used with suggester {spec!r}, which asks no language model. Leave it "
+                f"out, or choose one with --suggester: {', '.join(f'{name}:MODEL' for name in PROVIDERS)}."
+            )
+        return SUGGESTERS[spec]() if spec in SUGGESTERS else _load(others[spec])
     names = [*SUGGESTERS, *others]
     raise SuggestError(
         f"There is no suggester {spec!r}. Use one of: {', '.join(names)}, or a language model: "

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 DIVERSITY = 0.3
+MAX_LENGTH = 200  # characters of a concept; what can be erased is a phrase, not a page
 _WITH_SENSE = re.compile(r"^(?P<target>.*\S)\s*\((?P<sense>[^()]*)\)$")
 
 
@@ -178,14 +179,24 @@ def parts(concept: str) -> Parts:
     """The target and the sense of a concept as it is typed.
 
     Raises:
-        SuggestError: there is no target, or it holds a control character.
+        SuggestError: there is no target, it is too long, or it holds a control character.
     """
+    if len(tidied := tidy(concept)) > MAX_LENGTH:
+        raise SuggestError(
+            f"The concept {shortened(tidied)!r} has {len(tidied)} characters. Use at most {MAX_LENGTH}: a phrase as "
+            "it would stand in a prompt."
+        )
     if reason := text_fault(concept):
         raise SuggestError(f"The concept {reason}")
     found = _WITH_SENSE.match(tidy(concept))
     if found is None:
         return Parts(tidy(concept), None)
     return Parts(found["target"], tidy(found["sense"]) or None)
+
+
+def shortened(text: str) -> str:
+    """A concept as an error shows it: cut to 60 characters."""
+    return text if len(text) <= 60 else text[:57] + "..."
 
 
 def chat_of(suggester: Suggester) -> Chat | None:
@@ -270,15 +281,19 @@ def _suggestion(
 
     model = suggester if isinstance(suggester, LLMSuggester) else None
     asked = len(model.exchanges) if model is not None else 0  # by earlier suggestions of the same suggester
-    draft = Draft(request, settings, suggester.propose(request), load_embedder())
-    proposed = tuple(draft.candidates)
-    draft.clean()
-    if model is not None:
-        draft.verify(model.chat, model.exchanges)
-    if settings.ground is not None:
-        draft.ground(measure)
-    rank(draft)
-    concepts = draft.select()
+    try:
+        draft = Draft(request, settings, suggester.propose(request), load_embedder())
+        proposed = tuple(draft.candidates)
+        draft.clean()
+        if model is not None:
+            draft.verify(model.chat, model.exchanges)
+        if settings.ground is not None:
+            draft.ground(measure)
+        rank(draft)
+        concepts = draft.select()
+    except SuggestError as error:
+        error.exchanges = tuple(e.to_dict() for e in model.exchanges[asked:]) if model is not None else ()
+        raise
     exchanges = [e.to_dict() for e in model.exchanges[asked:]] if model is not None else []
     record = Record(
         crce=__version__,

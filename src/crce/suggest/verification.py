@@ -2,10 +2,12 @@
 
 Two methods:
 - question: the phrases are shown without their side, in alphabetical order, and the model says of each whether a
-  picture of it is always, sometimes or never a picture of the target. The stated certainty is multiplied by the
-  agreement: for a coref always 1, sometimes 1/2, never 0; for a retain the other way round. Control phrases whose
-  answer is known (the target itself, things far from it, a made-up word) stand among them. The share of controls
-  answered right multiplies every certainty too: a model that gets half of them wrong or more is not believed at all.
+  picture of it is always, sometimes or never a picture of the target, or that the phrase is nonsense. The stated
+  certainty is multiplied by the agreement: for a coref always 1, sometimes 1/2, never 0; for a retain the other way
+  round; nonsense is 0 on both sides. Control phrases whose answer is known (the target itself, things far from it, a
+  made-up word) stand among them. The share of controls answered right multiplies every certainty too: a model that
+  gets half of them wrong or more is not believed at all. "Never" for the made-up word counts as right too: it is
+  true of its pictures, and what such a model says of phrases that mean something is as good as another's.
 - consistency: the question for corefs and retains is asked several times at a temperature, and the stated certainty is
   multiplied by the share of answers that hold the phrase on the same side.
 
@@ -24,10 +26,11 @@ from typing import Literal, get_args
 
 from crce.concepts.concept_set import fold
 from crce.errors import SuggestError
-from crce.suggest.answers import Judgement, judgements_schema, parse_judgements
-from crce.suggest.candidates import Candidate, Request
+from crce.suggest.answers import Judgement, Verdict, judgements_schema, parse_judgements
+from crce.suggest.candidates import Candidate, Request, Side
 from crce.suggest.chat import Chat
-from crce.suggest.exchanges import Exchange, UnreadableAnswer, ask
+from crce.suggest.embedding import load_embedder
+from crce.suggest.exchanges import Exchange, UnreadableAnswer, ask, question
 from crce.suggest.llm import ask_for_candidates
 from crce.suggest.phrases import key
 from crce.suggest.prompts import verify_messages
@@ -39,7 +42,10 @@ Method = Literal["question", "consistency"]
 METHODS: tuple[Method, ...] = get_args(Method)
 
 UNANSWERED = "unanswered"
-_AGREEMENT = {"always": 1.0, "sometimes": 0.5, "never": 0.0}  # of a coref
+_AGREEMENT: dict[Side, dict[Verdict, float]] = {
+    "coref": {"always": 1.0, "sometimes": 0.5, "never": 0.0, "nonsense": 0.0},
+    "retain": {"always": 0.0, "sometimes": 0.5, "never": 1.0, "nonsense": 0.0},
+}
 _BATCH = 20  # phrases of one question; small models lose count in longer ones
 _TEMPERATURE = 0.8
 _FAR = ("paper clip", "volcano", "traffic light", "bagpipes", "wedding cake", "oil rig", "snowflake", "toothbrush")
@@ -54,7 +60,7 @@ class Verified:
         candidate: as it was proposed.
         certainty: the stated certainty times the agreement and the share of controls answered right; without the
             agreement where there was no answer.
-        answer: "always", "sometimes", "never", "unanswered", or "4 of 5" (answers that hold the phrase).
+        answer: "always", "sometimes", "never", "nonsense", "unanswered", or "4 of 5" (answers that hold the phrase).
         reason: one line for the person who reviews it.
     """
 
@@ -127,7 +133,7 @@ def _by_question(
         try:
             numbered = ask(
                 chat,
-                verify_messages(request, [text for _, text in batch], prompts),
+                question(chat, partial(verify_messages, request, [text for _, text in batch]), prompts),
                 judgements_schema(len(batch)),
                 partial(parse_judgements, count=len(batch)),
                 kind="verify",
@@ -141,7 +147,7 @@ def _by_question(
             continue
         judgements |= {batch[number - 1][0]: judgement for number, judgement in numbered.items()}
     answers = {text: judgements[fold(text)].answer for text in controls if fold(text) in judgements}
-    wrong = [f"{text!r} {answer}" for text, answer in answers.items() if answer != controls[text]]
+    wrong = [f"{text!r} {answer}" for text, answer in answers.items() if answer not in controls[text]]
     right = 1 - len(wrong) / len(answers) if answers else 1.0
     trust = right if right > 0.5 else 0.0
     if wrong:
@@ -153,23 +159,28 @@ def _by_question(
     return [_judged(candidate, judgements.get(fold(candidate.text)), request, trust) for candidate in candidates]
 
 
-def _controls(candidates: Sequence[Candidate], request: Request, seed: int) -> dict[str, str]:
-    """Phrases whose answer is known, with it."""
-    rng = random.Random(f"{seed} {request.target}")
+def _controls(candidates: Sequence[Candidate], request: Request, seed: int) -> dict[str, tuple[Verdict, ...]]:
+    """Phrases whose answer is known, with what is right for each."""
     about = {word for text in (request.target, *(c.text for c in candidates)) for word in fold(text).split()}
     far = [text for text in _FAR if not about & set(text.split())]
-    made_up = "".join(rng.sample(_SYLLABLES, 3))
-    return {request.target: "always", made_up: "never"} | dict.fromkeys(rng.sample(far, min(2, len(far))), "never")
+    # by meaning too: of the target "food", a wedding cake shares no word and is no control
+    meant = [request.target, *([request.sense] if request.sense else [])]
+    nearness = dict(zip(far, load_embedder().similarity(far, meant).max(axis=1).tolist(), strict=True)) if far else {}
+    far.sort(key=lambda text: (nearness[text], text))
+    made_up = "".join(random.Random(f"{seed} {request.target}").sample(_SYLLABLES, 3))
+    known: dict[str, tuple[Verdict, ...]] = {request.target: ("always",), made_up: ("nonsense", "never")}
+    return known | dict.fromkeys(far[:2], ("never",))
 
 
 def _judged(candidate: Candidate, judgement: Judgement | None, request: Request, trust: float) -> Verified:
     if judgement is None:
         reason = "not verified, the model gave no answer"
         return Verified(candidate, round(candidate.certainty * trust, 4), UNANSWERED, reason)
-    agreement = _AGREEMENT[judgement.answer]
-    if candidate.side == "retain":
-        agreement = 1.0 - agreement
-    reason = f"a picture of it is {judgement.answer} one of {request.target}"
+    agreement = _AGREEMENT[candidate.side][judgement.answer]
+    if judgement.answer == "nonsense":
+        reason = "it means nothing that could be drawn"
+    else:
+        reason = f"a picture of it is {judgement.answer} one of {request.target}"
     if judgement.reason:
         reason += f" ({judgement.reason})"
     if trust < 1:
