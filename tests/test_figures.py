@@ -54,3 +54,12 @@ def test_readme_shows_the_measured_speed_and_model():
     assert f"{model['parameters'] / 1e6:.1f} million parameters" in README
     for group in ("names", "held_out"):
         assert f"{100 * model[group]['recognised']:.0f} %" in README
+
+
+def test_the_documents_show_what_grounding_gains():
+    measured, text = read("suggest/grounding.json"), (ROOT / "docs" / "suggest.md").read_text(encoding="utf-8")
+    assert len({row["concept"] for row in measured["rows"]}) >= 6
+    for name, means in measured["means"].items():
+        cells = [f"{means[number]:.2f}" for number in ("erased", "coref_erased", "kept", "H")]
+        assert f"| {name} | {' | '.join(cells)} |" in text
+    assert f"AUC {measured['closeness']['pooled_auc']:.3f}" in text
