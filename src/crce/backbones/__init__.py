@@ -1,6 +1,8 @@
 """Diffusion families that concepts can be erased from."""
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from crce.lazy import lazy_names
 
 
 if TYPE_CHECKING:
@@ -10,15 +12,4 @@ if TYPE_CHECKING:
 
 __all__ = ["UNetBackbone", "load_backbone", "load_pipeline"]
 
-
-def __getattr__(name: str) -> Any:
-    # Loaded on first use, so that the command line starts without torch.
-    if name in ("load_backbone", "load_pipeline"):
-        from crce.backbones import loading
-
-        return getattr(loading, name)
-    if name == "UNetBackbone":
-        from crce.backbones.unet import UNetBackbone
-
-        return UNetBackbone
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+__getattr__ = lazy_names(__name__, {"UNetBackbone": "unet", "load_backbone": "loading", "load_pipeline": "loading"})

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from crce.lazy import lazy_names
 
 
 if TYPE_CHECKING:
@@ -14,21 +15,15 @@ if TYPE_CHECKING:
 
 __all__ = ["Drawn", "Judge", "Picture", "Report", "draw", "evaluate", "load_judge"]
 
-# Loaded on first use, so that importing this package does not import torch.
-_HOME = {
-    "Drawn": "evaluation",
-    "Judge": "judges",
-    "Picture": "pictures",
-    "Report": "evaluation",
-    "draw": "drawing",
-    "evaluate": "evaluation",
-    "load_judge": "judges",
-}
-
-
-def __getattr__(name: str) -> Any:
-    if name not in _HOME:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(import_module(f"{__name__}.{_HOME[name]}"), name)
-    globals()[name] = value
-    return value
+__getattr__ = lazy_names(
+    __name__,
+    {
+        "Drawn": "evaluation",
+        "Judge": "judges",
+        "Picture": "pictures",
+        "Report": "evaluation",
+        "draw": "drawing",
+        "evaluate": "evaluation",
+        "load_judge": "judges",
+    },
+)

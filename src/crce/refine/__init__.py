@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from crce.lazy import lazy_names
 
 
 if TYPE_CHECKING:
@@ -13,20 +14,16 @@ if TYPE_CHECKING:
 
 __all__ = ["Change", "Halves", "Planned", "Refinement", "Round", "Scored", "read_refinement", "refine"]
 
-# Loaded on first use, so that the command line starts without torch.
-_HOME = {
-    "Change": "record",
-    "Halves": "halves",
-    "Planned": "refinement",
-    "Refinement": "record",
-    "Round": "record",
-    "Scored": "refinement",
-    "read_refinement": "record",
-    "refine": "refinement",
-}
-
-
-def __getattr__(name: str) -> Any:
-    if name not in _HOME:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.{_HOME[name]}"), name)
+__getattr__ = lazy_names(
+    __name__,
+    {
+        "Change": "record",
+        "Halves": "halves",
+        "Planned": "refinement",
+        "Refinement": "record",
+        "Round": "record",
+        "Scored": "refinement",
+        "read_refinement": "record",
+        "refine": "refinement",
+    },
+)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from crce.lazy import lazy_names
 
 
 if TYPE_CHECKING:
@@ -36,31 +37,25 @@ __all__ = [
     "write_record",
 ]
 
-# Loaded on first use, so that importing this package imports none of the libraries behind it.
-_HOME = {
-    "Candidate": "candidates",
-    "Decision": "memory",
-    "Example": "candidates",
-    "Grounded": "grounding",
-    "Memory": "memory",
-    "Ranker": "ranking",
-    "Record": "record",
-    "Request": "candidates",
-    "Review": "review",
-    "Suggester": "candidates",
-    "Suggestion": "suggestion",
-    "ground": "grounding",
-    "load_suggester": "suggesters",
-    "read_record": "record",
-    "replay": "suggestion",
-    "suggest": "suggestion",
-    "write_record": "record",
-}
-
-
-def __getattr__(name: str) -> Any:
-    if name not in _HOME:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(import_module(f"{__name__}.{_HOME[name]}"), name)
-    globals()[name] = value
-    return value
+__getattr__ = lazy_names(
+    __name__,
+    {
+        "Candidate": "candidates",
+        "Decision": "memory",
+        "Example": "candidates",
+        "Grounded": "grounding",
+        "Memory": "memory",
+        "Ranker": "ranking",
+        "Record": "record",
+        "Request": "candidates",
+        "Review": "review",
+        "Suggester": "candidates",
+        "Suggestion": "suggestion",
+        "ground": "grounding",
+        "load_suggester": "suggesters",
+        "read_record": "record",
+        "replay": "suggestion",
+        "suggest": "suggestion",
+        "write_record": "record",
+    },
+)

@@ -1,7 +1,8 @@
 """Erasing: settings, the training loop, adapters and run folders."""
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from crce.lazy import lazy_names
 from crce.training.config import ErasureConfig, load_config, recipe_names
 from crce.training.events import Event, Finished, Interrupted, Saved, Started, Step
 
@@ -11,14 +12,6 @@ if TYPE_CHECKING:
     from crce.training.run import erase, resume
     from crce.training.run_folder import Erasure
     from crce.training.trainer import Trainer
-
-_LAZY = {
-    "Erasure": "crce.training.run_folder",
-    "Trainer": "crce.training.trainer",
-    "apply_adapter": "crce.training.adapters",
-    "erase": "crce.training.run",
-    "resume": "crce.training.run",
-}
 
 __all__ = [
     "Erasure",
@@ -37,11 +30,13 @@ __all__ = [
     "resume",
 ]
 
-
-def __getattr__(name: str) -> Any:
-    # Loaded on first use, so that the command line starts without torch.
-    if name in _LAZY:
-        from importlib import import_module
-
-        return getattr(import_module(_LAZY[name]), name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+__getattr__ = lazy_names(
+    __name__,
+    {
+        "Erasure": "run_folder",
+        "Trainer": "trainer",
+        "apply_adapter": "adapters",
+        "erase": "run",
+        "resume": "run",
+    },
+)
