@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import re
@@ -76,6 +77,20 @@ def read_tensors(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
             return {name: f.get_tensor(name) for name in f.keys()}, f.metadata() or {}  # noqa: SIM118 (not a dict)
     except SafetensorError as error:
         raise OSError(str(error)) from error
+
+
+def sha256(*files: Path) -> str:
+    """The SHA-256, in hexadecimal, of the content of files one after the other; none is held in memory.
+
+    Raises:
+        OSError: one can't be read.
+    """
+    digest = hashlib.sha256()
+    for file in files:
+        with open(file, "rb") as stream:
+            while chunk := stream.read(1 << 22):
+                digest.update(chunk)
+    return digest.hexdigest()
 
 
 def slug(text: str) -> str:

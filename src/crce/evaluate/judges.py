@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from functools import cache
 from typing import TYPE_CHECKING, Protocol
 
@@ -13,6 +12,7 @@ from torch import nn
 
 from crce import demo
 from crce.errors import ConfigError
+from crce.files import sha256
 
 
 if TYPE_CHECKING:
@@ -70,7 +70,7 @@ class EmojiJudge:
 
     def __init__(self) -> None:
         path = demo.weights_path() / "judge.safetensors"
-        self.hash = hashlib.sha256(path.read_bytes()).hexdigest()[:16]
+        self.hash = sha256(path)[:16]
         world = demo.world()
         self.classes = [c["name"] for c in world["concepts"]]
         self._class_by_phrase = {

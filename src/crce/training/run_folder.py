@@ -9,7 +9,6 @@ checkpoint.safetensors  only while the run is unfinished
 
 from __future__ import annotations
 
-import hashlib
 import json
 import platform
 import sys
@@ -25,7 +24,7 @@ import torch
 from crce import __version__
 from crce.concepts import ConceptSet, dump_concepts, read_concepts
 from crce.errors import RunError
-from crce.files import free_folder, read_tensors, slug, write_tensors, write_text
+from crce.files import free_folder, read_tensors, sha256, slug, write_tensors, write_text
 from crce.training.config import ErasureConfig
 
 
@@ -173,7 +172,7 @@ def file_hash(path: Path) -> str:
         RunError: it can't be read.
     """
     try:
-        return f"sha256:{hashlib.sha256(path.read_bytes()).hexdigest()}"
+        return f"sha256:{sha256(path)}"
     except OSError as error:
         raise RunError(f"Cannot read {path}: {error.strerror}. It holds the weights of a run.") from error
 
