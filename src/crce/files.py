@@ -47,7 +47,9 @@ def write_text(path: Path, text: str) -> None:
 
 def write_json(path: Path, value: Any) -> None:
     """Write `value` as indented JSON, atomically."""
-    write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+    text = json.dumps(value, indent=2, ensure_ascii=False) + "\n"
+    # half a character, as a language model may answer it, can stand in a file as an escape only
+    write_text(path, re.sub("[\ud800-\udfff]", lambda half: f"\\u{ord(half[0]):04x}", text))
 
 
 def write_tensors(path: Path, tensors: Mapping[str, torch.Tensor], metadata: Mapping[str, str]) -> None:
@@ -104,3 +106,12 @@ def free_folder(parent: Path, name: str) -> Path:
     while (parent / f"{name}-{number}").exists():
         number += 1
     return parent / f"{name}-{number}"
+
+
+def free_file(base: Path, *suffixes: str) -> Path:
+    """`base` with the first suffix, or the first base-2, base-3, ... that is free with all of them."""
+    number, name = 1, base.name
+    while any(base.with_name(name + suffix).exists() for suffix in suffixes):
+        number += 1
+        name = f"{base.name}-{number}"
+    return base.with_name(name + suffixes[0])

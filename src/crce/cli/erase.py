@@ -18,6 +18,7 @@ from crce.cli.suggest import keep_answers, record_beside
 from crce.cli.terminal import quiet_libraries
 from crce.concepts import ConceptSet, atlas, find_concepts
 from crce.concepts.concept_set import fold
+from crce.concepts.library import SUFFIXES
 from crce.errors import ConceptError, ConfigError, SuggestError
 from crce.training.config import ErasureConfig, load_config, recipe_names
 
@@ -25,9 +26,6 @@ from crce.training.config import ErasureConfig, load_config, recipe_names
 if TYPE_CHECKING:
     from crce.suggest import Record
     from crce.training import Erasure, Event
-
-
-_SUFFIXES = (".yaml", ".yml", ".json")
 
 
 def erase_command() -> Callable[..., int]:
@@ -83,22 +81,20 @@ def erase(
                 "--resume continues a run with its own concept, model and settings. Give nothing beside it but "
                 "--device, --eval and --images-per-prompt."
             )
-        train, record = _continue(resume, device), None
+        train = _continue(resume, device)
     elif concept is None:
         raise ConfigError(
             "Name what to erase: a target of the atlas (see: crce ls), a YAML file or any other concept; or --resume "
             "RUN."
         )
     else:
-        train, record = _start(
-            concept, config, model or "demo", revision, device, dtype or "auto", out, start_from, overrides
-        )
+        train = _start(concept, config, model or "demo", revision, device, dtype or "auto", out, start_from, overrides)
 
     from crce.training import Interrupted
 
     with Bar("erasing") as bar:
         try:
-            erasure = train(_progress(bar, record))
+            erasure = train(_progress(bar))
         except Interrupted as interrupted:
             bar.close()
             typer.echo(interrupted, err=True)
@@ -127,14 +123,20 @@ def _start(
     out: Path | None,
     start_from: Path | None,
     overrides: dict[str, Any],
-) -> tuple[Callable[[Callable[[Event], None]], Erasure], Record | None]:
-    """What trains, and the record of the suggestion that made the concept set, if there is one."""
+) -> Callable[[Callable[[Event], None]], Erasure]:
     config = load_config(recipe, overrides, model=model)  # before anything is asked of a language model
     concepts, record = _found_or_suggested(concept)
     quiet_libraries()
     from crce import training
 
     def train(on_event: Callable[[Event], None]) -> Erasure:
+        def tell(event: Event) -> None:
+            if record is not None and isinstance(event, training.Started):
+                from crce.suggest import write_record
+
+                write_record(event.folder / "suggest.json", record)
+            on_event(event)
+
         return training.erase(
             concepts,
             config=config,
@@ -144,10 +146,10 @@ def _start(
             device=device,
             dtype=dtype,
             revision=revision,
-            on_event=on_event,
+            on_event=tell,
         )
 
-    return train, record
+    return train
 
 
 def _found_or_suggested(concept: str) -> tuple[ConceptSet, Record | None]:
@@ -155,12 +157,12 @@ def _found_or_suggested(concept: str) -> tuple[ConceptSet, Record | None]:
     from crce.suggest.suggestion import MAX_LENGTH, parts, shortened
 
     file = Path(concept if os.path.isfile(concept) else concept.partition("#")[0])
-    is_file = file.suffix.lower() in _SUFFIXES or os.path.exists(file)
+    is_file = file.suffix.lower() in SUFFIXES or os.path.exists(file)
     if len(concept) > MAX_LENGTH and not is_file:
         parts(concept)
     try:
         concepts = find_concepts(concept)
-        return concepts, record_beside(file, concepts) if file.suffix.lower() in _SUFFIXES else None
+        return concepts, record_beside(file, concepts) if file.suffix.lower() in SUFFIXES else None
     except ConceptError:
         if is_file or not _is_new(concept):
             raise
@@ -223,7 +225,7 @@ def _continue(folder: Path, device: str) -> Callable[[Callable[[Event], None]], 
     return lambda on_event: training.resume(folder, device=device, on_event=on_event)
 
 
-def _progress(bar: Bar, record: Record | None) -> Callable[[Event], None]:
+def _progress(bar: Bar) -> Callable[[Event], None]:
     from crce.training import Started, Step
 
     total = 0
@@ -232,10 +234,6 @@ def _progress(bar: Bar, record: Record | None) -> Callable[[Event], None]:
         nonlocal total
         if isinstance(event, Started):
             total = event.total_steps
-            if record is not None:
-                from crce.suggest import write_record
-
-                write_record(event.folder / "suggest.json", record)
             typer.echo(f"run      {event.folder}", err=True)
         elif isinstance(event, Step):
             terms = " ".join(f"{name} {value:.4f}" for name, value in event.terms.items())

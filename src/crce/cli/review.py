@@ -15,10 +15,10 @@ from crce.cli.suggest import record_beside
 from crce.concepts import ConceptSet, atlas_names, certainty_word, read_concepts
 from crce.concepts.concept_set import fold
 from crce.concepts.corefconcept import is_corefconcept
-from crce.concepts.documents import dump_concepts, dump_json
+from crce.concepts.library import dump_for
 from crce.concepts.nodes import json_value, read_text
 from crce.errors import ConceptError, SuggestError
-from crce.files import write_text
+from crce.files import free_file, write_text
 
 
 if TYPE_CHECKING:
@@ -117,14 +117,14 @@ class _Session:
         """Bring both files to the state of the review."""
         concepts = self.review.concepts
         if concepts != self.written:
-            new = _dump(self.path, concepts)
+            new = dump_for(self.path, concepts)
             if self.path.is_file() and read_text(self.path) not in (self.text, new):
                 raise ConceptError(
                     f"{self.path} was changed by someone else in the meantime, and is left as it is. "
                     "Start the review again to go on from there; your last change was not written."
                 )
-            if self.text != _dump(self.path, self.written) and self.written == self.review.base:
-                copy = _free_name(self.path)
+            if self.text != dump_for(self.path, self.written) and self.written == self.review.base:
+                copy = free_file(self.path.with_name(f"{self.path.stem}.before-review"), self.path.suffix)
                 write_text(copy, self.text)
                 typer.echo(f"The file as you wrote it is kept in {copy}.")
             write_text(self.path, new)
@@ -183,19 +183,6 @@ def _proposals(record: Record | None) -> list[Proposal]:
         for d in record.decisions
         if d.outcome != "dropped"
     ]
-
-
-def _dump(path: Path, concepts: ConceptSet) -> str:
-    return dump_json(concepts) if path.suffix.lower() == ".json" else dump_concepts(concepts)
-
-
-def _free_name(path: Path) -> Path:
-    """cat.before-review.yaml, or the first such name with a number that does not exist."""
-    copy, number = path.with_name(f"{path.stem}.before-review{path.suffix}"), 1
-    while copy.exists():
-        number += 1
-        copy = path.with_name(f"{path.stem}.before-review-{number}{path.suffix}")
-    return copy
 
 
 def _used_for(entry: Entry) -> str:

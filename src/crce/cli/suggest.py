@@ -14,7 +14,7 @@ from crce.concepts import KINDS, ConceptSet, certainty_word, write_concepts
 from crce.concepts.concept_set import fold
 from crce.concepts.documents import dump_json
 from crce.errors import SuggestError
-from crce.files import slug, write_json
+from crce.files import free_file, slug, write_json
 
 
 if TYPE_CHECKING:
@@ -126,7 +126,7 @@ def suggest(
         typer.echo(dump_json(suggestion.concepts), nl=False)
         return 0
     name = slug(suggestion.concepts.target)
-    path = out or (Path(f"{name}.yaml") if force else _free_file(name, ".yaml", RECORD_SUFFIX))
+    path = out or (Path(f"{name}.yaml") if force else free_file(Path(name), ".yaml", RECORD_SUFFIX))
     write_suggestion(path, suggestion)
     print_record(suggestion.record)
     name = shlex.quote(str(path))
@@ -171,7 +171,7 @@ def record_beside(path: Path, concepts: ConceptSet) -> Record | None:
 def keep_answers(concept: str, error: SuggestError) -> None:
     """Write what a language model had answered until it failed, which may have been paid for."""
     if error.exchanges:
-        kept = _free_file(slug(concept), ".failed.json")
+        kept = free_file(Path(slug(concept)), ".failed.json")
         write_json(kept, list(error.exchanges))
         typer.echo(f"answers  {kept}", err=True)
 
@@ -196,15 +196,6 @@ def print_record(record: Record) -> None:
     console.print(table)
     if dropped := len(record.decisions) - len(chosen):
         console.print(f"{dropped} more were proposed and dropped; the record says why.", markup=False)
-
-
-def _free_file(stem: str, *suffixes: str) -> Path:
-    """STEM with the first suffix, or the first STEM-N that is free with all of them, in this folder."""
-    number, name = 1, stem
-    while any(Path(name + suffix).exists() for suffix in suffixes):
-        number += 1
-        name = f"{stem}-{number}"
-    return Path(name + suffixes[0])
 
 
 def _given_beside_replay(context: typer.Context) -> list[str]:

@@ -20,7 +20,7 @@ from crce.files import write_text
 
 logger = logging.getLogger(__name__)
 
-_SUFFIXES = (".yaml", ".yml", ".json")
+SUFFIXES = (".yaml", ".yml", ".json")
 _OWN_SET = (
     "For your own set, write 'target: ...', 'corefs: [...]', 'retains: [...]' in a YAML file and name that file."
 )
@@ -59,7 +59,12 @@ def write_concepts(path: Path | str, concepts: ConceptSet) -> None:
         RunError: the file can't be written.
     """
     path = Path(path)
-    write_text(path, dump_json(concepts) if path.suffix.lower() == ".json" else dump_concepts(concepts))
+    write_text(path, dump_for(path, concepts))
+
+
+def dump_for(path: Path, concepts: ConceptSet) -> str:
+    """The text of a concept set in the form that the name of its file calls for, as `write_concepts` writes it."""
+    return dump_json(concepts) if path.suffix.lower() == ".json" else dump_concepts(concepts)
 
 
 def find_concepts(name_or_path: str | Path) -> ConceptSet:
@@ -76,7 +81,7 @@ def find_concepts(name_or_path: str | Path) -> ConceptSet:
     if fold(name_or_path) in entries:
         return entries[fold(name_or_path)]
     file = name_or_path if os.path.isfile(name_or_path) else name_or_path.partition("#")[0]
-    if os.path.isfile(file) or os.path.isdir(file) or Path(file).suffix.lower() in _SUFFIXES:
+    if os.path.isfile(file) or os.path.isdir(file) or Path(file).suffix.lower() in SUFFIXES:
         return read_concepts(name_or_path)
     raise ConceptError(
         f"'{name_or_path}' is neither in the atlas nor a file.{_suggestion(name_or_path)} "

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 from pathlib import Path
 from typing import Any, Literal
 
@@ -12,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError, field_serializer
 from crce.concepts import ConceptSet
 from crce.concepts.documents import dump_json, parse_json_sets
 from crce.errors import ConceptError, SuggestError
-from crce.files import write_text
+from crce.files import write_json
 from crce.suggest.candidates import Candidate, Request, Side
 
 
@@ -116,9 +115,7 @@ def write_record(path: str | Path, record: Record) -> None:
     Raises:
         RunError: the file can't be written.
     """
-    text = json.dumps(record.model_dump(mode="json"), indent=2, ensure_ascii=False) + "\n"
-    # half a character, as a language model may answer it, can stand in a file as an escape only
-    write_text(Path(path), re.sub("[\ud800-\udfff]", lambda half: f"\\u{ord(half[0]):04x}", text))
+    write_json(Path(path), record.model_dump(mode="json"))
 
 
 def read_record(path: str | Path) -> Record:
