@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Any, Literal
 from crce.concepts import ConceptSet
 from crce.concepts.concept_set import fold
 from crce.errors import RunError
+from crce.evaluate.groups import ERASING
 from crce.evaluate.judges import JUDGES
 from crce.evaluate.verdict import ERASED_WELL
-from crce.refine.halves import Halves
+from crce.refine.halves import Halves, held_out
 from crce.suggest.candidates import Side
 
 
@@ -42,7 +43,12 @@ class Finding:
     @property
     def side(self) -> Side:
         """The side on which the concept set should grow."""
-        return "coref" if self.group in ("target", "coref", "coref_held_out") else "retain"
+        return "coref" if self.group in ERASING else "retain"
+
+    @property
+    def verb(self) -> str:
+        """What it did, in a word."""
+        return "leaked" if self.side == "coref" else "broke"
 
     @property
     def held_out(self) -> bool:
@@ -87,11 +93,9 @@ def covers(report: dict[str, Any], erasure: Erasure, images: int | None) -> bool
         return False
     if report["judge"]["name"] not in JUDGES or images not in (None, report["settings"]["images_per_prompt"]):
         return False
-    concepts = erasure.concepts
-    held_out = {"coref_held_out": concepts.held_out_corefs, "retain_held_out": concepts.held_out_retains}
     return all(
         [p["text"] for p in report["groups"][name]["prompts"]] == [r.text for r in related]
-        for name, related in held_out.items()
+        for name, related in held_out(erasure.concepts).items()
     )
 
 

@@ -13,14 +13,16 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from crce.concepts import ConceptSet
+from crce.concepts import ConceptSet, Related
 from crce.concepts.concept_set import fold
 from crce.errors import RunError
 from crce.evaluate.metrics import Measure, Recognition, recognise, summarise
 from crce.suggest.phrases import words
 
 
-HELD_OUT = {"coref_held_out": "held-out corefs", "retain_held_out": "held-out retains"}
+def held_out(concepts: ConceptSet) -> dict[str, tuple[Related, ...]]:
+    """The held-out phrases of a set by the group of the evaluation they stand in."""
+    return {"coref_held_out": concepts.held_out_corefs, "retain_held_out": concepts.held_out_retains}
 
 
 @dataclass(frozen=True)
@@ -71,18 +73,27 @@ def split(concepts: ConceptSet, report: Mapping[str, Any]) -> Halves:
         RunError: nothing of one of the lists could be scored.
     """
     sides: dict[str, tuple[str, ...]] = {}
-    for group in HELD_OUT:
+    for group, related in held_out(concepts).items():
         scored = [p["text"] for p in report["groups"][group]["prompts"] if p["left_out"] is None]
         probe = {fold(text) for text in scored[1::2]}
-        held_out = concepts.held_out_corefs if group == "coref_held_out" else concepts.held_out_retains
-        sides[group] = tuple(r.text for r in held_out if fold(r.text) not in probe)
+        sides[group] = tuple(r.text for r in related if fold(r.text) not in probe)
     halves = Halves(concepts.target, sides["coref_held_out"], sides["retain_held_out"])
-    score(report, halves)
+    _recognised(report, halves)
     return halves
 
 
 def score(report: Mapping[str, Any], halves: Halves) -> dict[str, Measure]:
     """`erased`, `coref_erased`, `kept` and `H` of a report, over the target and the test half alone.
+
+    Raises:
+        RunError: one of them can't be measured.
+    """
+    found = _recognised(report, halves)
+    return summarise(found["erased"], found["coref_erased"], found["kept"], seed=report["settings"]["seed"])
+
+
+def _recognised(report: Mapping[str, Any], halves: Halves) -> dict[str, list[Recognition]]:
+    """What each measure is made of.
 
     Raises:
         RunError: one of them can't be measured.
@@ -96,9 +107,7 @@ def score(report: Mapping[str, Any], halves: Halves) -> dict[str, Measure]:
     missing = [name for name, found in recognised.items() if not found]
     if missing:
         raise RunError(_unmeasured(report, missing[0], prompts[missing[0]]))
-    return summarise(
-        recognised["erased"], recognised["coref_erased"], recognised["kept"], seed=report["settings"]["seed"]
-    )
+    return recognised
 
 
 def _recognitions(prompts: list[dict[str, Any]], *, erasing: bool) -> list[Recognition]:

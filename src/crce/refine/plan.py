@@ -89,7 +89,10 @@ class Planner:
         proposed = {finding: self._around(finding, concepts, of_target, notes) for finding in findings}
         request = self._request(concepts.target, concepts, self._sense)
         kept, _ = clean([*of_target, *(c for own in proposed.values() for c in own)], request, self._embedder)
-        usable = {(c.side, key(c.text)): c for c in kept if self._may_be_added(c, concepts)}
+        known = [*(r.text for r in concepts.corefs + concepts.retains), concepts.erase_from, concepts.anchor]
+        taboo = {key(text) for text in known if text}
+        new = (c for c in kept if key(c.text) not in taboo and not self._halves.touched_by(c.text))
+        usable = {(c.side, key(c.text)): c for c in new}
         for side in SIDES:
             own = [finding for finding in findings if finding.side == side]
             queues = [[c for c in proposed[f] if (c.side, key(c.text)) in usable] for f in own]
@@ -122,7 +125,7 @@ class Planner:
         changes = []
         for finding in findings:
             own = related.get(fold(finding.text))
-            reason = ("leaked: " if finding.side == "coref" else "broke: ") + finding.found
+            reason = f"{finding.verb}: {finding.found}"
             if finding.held_out or finding.group == "unrelated":
                 if touched := self._halves.touched_by(finding.text):
                     notes.append(
@@ -179,14 +182,8 @@ class Planner:
     def _request(self, phrase: str, concepts: ConceptSet, sense: str | None = None) -> Request:
         return Request(phrase, concepts.kind, sense, avoid=self._avoid, examples=self._examples)
 
-    def _may_be_added(self, candidate: Candidate, concepts: ConceptSet) -> bool:
-        known = [r.text for r in concepts.corefs + concepts.retains]
-        known += [text for text in (concepts.erase_from, concepts.anchor) if text]
-        return key(candidate.text) not in set(map(key, known)) and not self._halves.touched_by(candidate.text)
-
     def _new(self, candidate: Candidate, finding: Finding, outcome: Literal["added", "held-out"]) -> Change:
-        verb = "leaked" if finding.side == "coref" else "broke"
-        reason = f"near {finding.text!r}, which {verb}"
+        reason = f"near {finding.text!r}, which {finding.verb}"
         if candidate.reason:
             reason += f"; {candidate.reason}"
         return Change(candidate.text, candidate.side, outcome, candidate.certainty, candidate.source, reason)

@@ -170,10 +170,10 @@ class _Loop:
                 break
             if last.summary:
                 planned = self._planned(state, planner)
-                state = replace(state, stopped=None) if planned else replace(state, stopped="nothing to learn")
                 if planned is None:
+                    state = replace(state, stopped="nothing to learn")
                     break
-                state = state.with_round(planned)
+                state = replace(state, stopped=None).with_round(planned)
                 state.write()
             state = self._done(state)
             state.write()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from crce.backbones.scopes import scope_modules
 from crce.methods import CLOSED_FORM
 from crce.methods.closed_form import Row, make_rows
 from crce.training.adapters import Weights
@@ -29,8 +30,6 @@ class Editor:
     """
 
     def __init__(self, backbone: UNetBackbone, concepts: ConceptSet, config: ErasureConfig) -> None:
-        from crce.backbones.scopes import scope_modules
-
         self.config = config
         self.adapter = Weights(backbone, scope_modules(backbone.network, config.layers))
         self.step_count = 0
