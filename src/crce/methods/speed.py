@@ -104,8 +104,9 @@ def _influenced(w: Tensor, touched: Tensor, states: Tensor, weights: Tensor, gen
     states, weights = states[keep], weights[keep]
     # The direction the layer answers least: copies differ from the original where it hardly matters.
     quiet = torch.linalg.svd(w, full_matrices=False).Vh[-1]
-    noise = torch.randn(len(states), COPIES, w.shape[1], generator=generator, dtype=torch.float64)
-    copies = (states[:, None] + (noise @ quiet)[..., None] * quiet).reshape(-1, w.shape[1])
+    # Of normal noise only the part along `quiet`, of unit length, is added, and that is a normal number.
+    noise = torch.randn(len(states), COPIES, 1, generator=generator, dtype=torch.float64)
+    copies = (states[:, None] + noise * quiet).reshape(-1, w.shape[1])
     moved = (copies @ touched.T).norm(dim=1)
     near = moved >= moved.mean()
     roots = weights.sqrt()
