@@ -11,8 +11,8 @@ from suggest.server import Received, Scripted, ScriptedServer, answer, fault
 from crce.concepts import KINDS, ConceptSet
 from crce.errors import SuggestError
 from crce.suggest import Candidate, Decision, Memory, Suggestion, read_record, replay, suggest, write_record
+from crce.suggest.concept import MAX_LENGTH, parts
 from crce.suggest.suggesters import SUGGESTERS, load_suggester
-from crce.suggest.suggestion import MAX_LENGTH, parts
 
 
 class Fixed:

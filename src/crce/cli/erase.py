@@ -154,7 +154,7 @@ def _start(
 
 def _found_or_suggested(concept: str) -> tuple[ConceptSet, Record | None]:
     """The set of the atlas or of a file; for any other concept one that is suggested. With its record, if any."""
-    from crce.suggest.suggestion import MAX_LENGTH, parts, shortened
+    from crce.suggest.concept import MAX_LENGTH, brief, parts
 
     file = Path(concept if os.path.isfile(concept) else concept.partition("#")[0])
     is_file = file.suffix.lower() in SUFFIXES or os.path.exists(file)
@@ -175,7 +175,7 @@ def _found_or_suggested(concept: str) -> tuple[ConceptSet, Record | None]:
         if "--" not in str(error):
             raise
         raise SuggestError(
-            f"{error} Those are flags of crce suggest: crce suggest {shlex.quote(shortened(concept))} --kind KIND "
+            f"{error} Those are flags of crce suggest: crce suggest {shlex.quote(brief(concept))} --kind KIND "
             "--out FILE.yaml, then crce erase FILE.yaml."
         ) from error
     concepts, record = suggestion.concepts, suggestion.record
@@ -188,7 +188,7 @@ def _found_or_suggested(concept: str) -> tuple[ConceptSet, Record | None]:
     if not concepts.train_retains:
         typer.echo(f"warning: without retains, what is near '{concepts.target}' is likely to change too", err=True)
     typer.echo(
-        f"'{shortened(concept)}' is not in the atlas: {len(concepts.corefs)} corefs and {len(concepts.retains)} "
+        f"'{brief(concept)}' is not in the atlas: {len(concepts.corefs)} corefs and {len(concepts.retains)} "
         f"retains were suggested by {record.suggester}. To look at them first: crce suggest {shlex.quote(concept)}",
         err=True,
     )
@@ -199,7 +199,7 @@ def _is_new(concept: str) -> bool:
     """Whether a name that is neither in the atlas nor a file is meant as it stands, and is no slip of the pen."""
     if not concept.strip():
         return False
-    from crce.suggest.suggestion import parts
+    from crce.suggest.concept import parts
     from crce.suggest.wordnet import load_wordnet
 
     target, sense = parts(concept)

@@ -85,13 +85,9 @@ def _show_ranking(console: Console, decisions: list[Decision]) -> None:
     from rich.table import Table
     from rich.text import Text
 
-    from crce.suggest.ranking import Ranker, TooFew, with_similarity
+    from crce.suggest.ranking import TooFew, learned
 
-    ranker = Ranker.fit(decisions)
-    if not isinstance(ranker, TooFew):  # only then is the embedding worth loading
-        from crce.suggest.embedding import load_embedder
-
-        ranker = Ranker.fit(with_similarity(decisions, load_embedder()))
+    ranker = learned(decisions)
     if isinstance(ranker, TooFew):
         typer.echo(f"The order of candidates is not learned yet: {ranker}")
         return

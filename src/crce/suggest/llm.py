@@ -7,9 +7,10 @@ from pathlib import Path
 
 from crce.concepts.concept_set import CERTAINTY_WORDS, fold
 from crce.suggest.answers import MAX_ITEMS, Proposal, Proposals, parse_proposals, proposals_schema
+from crce.suggest.asking import ask, question
 from crce.suggest.candidates import Candidate, Request, Side
 from crce.suggest.chat import Chat
-from crce.suggest.exchanges import Exchange, Purpose, ask, question
+from crce.suggest.exchanges import Exchange, Purpose
 from crce.suggest.prompts import propose_messages
 from crce.suggest.repair import AnswerError, Parsed
 

@@ -22,6 +22,7 @@ from crce.concepts.concept_set import KINDS, fold, tidy
 from crce.concepts.faults import did_you_mean
 from crce.errors import SuggestError
 from crce.suggest.chat import Message
+from crce.suggest.concept import MAX_LENGTH
 
 
 if TYPE_CHECKING:
@@ -29,7 +30,6 @@ if TYPE_CHECKING:
 
 VERIFY = "verify"
 TEMPLATES: tuple[str, ...] = (*KINDS, VERIFY)
-MAX_TARGET = 200  # characters; a concept has a name, and a page of text in its place is a mistake or an attack
 MAX_AVOID = 80
 MAX_EXAMPLES = 24
 
@@ -40,7 +40,7 @@ _PLACEHOLDERS: dict[str, tuple[str, ...]] = {
 _NEEDED = {**dict.fromkeys(KINDS, ("target",)), VERIFY: ("target", "phrases")}
 _PLACEHOLDER = re.compile(r"\{([A-Za-z_]+)\}")
 _HEADING = re.compile(r"^#[ \t]+(system|user)[ \t]*$", re.IGNORECASE | re.MULTILINE)
-_BUNDLED = Path(__file__).parent / "prompts"
+BUNDLED = Path(__file__).parent / "prompts"
 
 
 def template_file(name: str, folder: Path | str | None = None) -> Path:
@@ -55,7 +55,7 @@ def template_file(name: str, folder: Path | str | None = None) -> Path:
     """
     own = folder if folder is not None else os.environ.get("CRCE_PROMPTS") or None
     if own is None:
-        return _BUNDLED / f"{name}.md"
+        return BUNDLED / f"{name}.md"
     own = Path(own).expanduser()
     if not own.is_dir():
         raise SuggestError(
@@ -67,7 +67,7 @@ def template_file(name: str, folder: Path | str | None = None) -> Path:
             raise SuggestError(
                 f"{file} is no prompt of crce. Use one of: {_file_names()}.{did_you_mean(file.stem, TEMPLATES)}"
             )
-    return own / f"{name}.md" if (own / f"{name}.md").is_file() else _BUNDLED / f"{name}.md"
+    return own / f"{name}.md" if (own / f"{name}.md").is_file() else BUNDLED / f"{name}.md"
 
 
 def propose_messages(request: Request, corefs: int, retains: int, folder: Path | str | None = None) -> list[Message]:
@@ -114,9 +114,9 @@ def quoted(text: str) -> str:
 
 def _about(request: Request) -> dict[str, str]:
     for what, text in (("target", request.target), ("sense", request.sense or "")):
-        if len(text) > MAX_TARGET:
+        if len(text) > MAX_LENGTH:
             raise SuggestError(
-                f"The {what} {text[:40]!r}... is {len(text):,} characters long. Use a name of at most {MAX_TARGET}."
+                f"The {what} {text[:40]!r}... is {len(text):,} characters long. Use a name of at most {MAX_LENGTH}."
             )
     sense = quoted(request.sense) if request.sense and fold(request.sense) else "the usual one"
     return {"target": quoted(request.target), "sense": sense, "kind": request.kind}

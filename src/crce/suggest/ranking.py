@@ -110,11 +110,9 @@ class Ranker:
 
         Phrases that the person brought are left out: they say nothing about what a suggester proposes.
         """
-        used = [d for d in decisions if d.source != "user"]
-        accepted = sum(d.accepted for d in used)
-        if len(used) < ENOUGH or min(accepted, len(used) - accepted) < ENOUGH_OF_EACH:
-            needed = max(ENOUGH, len(used) + max(0, ENOUGH_OF_EACH - min(accepted, len(used) - accepted)))
-            return TooFew(len(used), needed, accepted, len(used) - accepted)
+        used = _of_suggesters(decisions)
+        if too_few := _too_few(used):
+            return too_few
         import numpy as np
 
         features = [Features.of(d) for d in used]
@@ -134,6 +132,29 @@ class Ranker:
     def score(self, features: Features) -> float:
         """The probability that the person would accept the candidate."""
         return 1 / (1 + math.exp(-max(-500.0, _log_odds(features, self.bias, self.weights, self.averages))))
+
+
+def learned(decisions: Iterable[Decision]) -> Ranker | TooFew:
+    """The ranking that decisions teach; where there is enough to learn from, missing similarities are measured."""
+    decisions = list(decisions)
+    if too_few := _too_few(_of_suggesters(decisions)):
+        return too_few
+    from crce.suggest.embedding import load_embedder
+
+    return Ranker.fit(with_similarity(decisions, load_embedder()))
+
+
+def _of_suggesters(decisions: Iterable[Decision]) -> list[Decision]:
+    return [d for d in decisions if d.source != "user"]
+
+
+def _too_few(used: list[Decision]) -> TooFew | None:
+    accepted = sum(d.accepted for d in used)
+    fewest = min(accepted, len(used) - accepted)
+    if len(used) >= ENOUGH and fewest >= ENOUGH_OF_EACH:
+        return None
+    needed = max(ENOUGH, len(used) + max(0, ENOUGH_OF_EACH - fewest))
+    return TooFew(len(used), needed, accepted, len(used) - accepted)
 
 
 def with_similarity(decisions: Iterable[Decision], embedder: Embedder) -> list[Decision]:

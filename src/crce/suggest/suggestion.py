@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import logging
 import os
-import re
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, NamedTuple, cast
+from typing import TYPE_CHECKING, Literal, cast
 
 from crce import __version__
 from crce.concepts import KINDS, ConceptSet
-from crce.concepts.concept_set import Kind, text_fault, tidy, unknown_kind
+from crce.concepts.concept_set import Kind, unknown_kind
 from crce.errors import SuggestError
 from crce.suggest.candidates import Candidate, Request, Suggester
+from crce.suggest.concept import parts
 from crce.suggest.draft import Draft
 from crce.suggest.memory import Memory
 from crce.suggest.record import Record, Settings, plain_concepts, read_record
@@ -30,8 +30,6 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 DIVERSITY = 0.3
-MAX_LENGTH = 200  # characters of a concept; what can be erased is a phrase, not a page
-_WITH_SENSE = re.compile(r"^(?P<target>.*\S)\s*\((?P<sense>[^()]*)\)$")
 
 
 @dataclass(frozen=True)
@@ -40,13 +38,6 @@ class Suggestion:
 
     concepts: ConceptSet
     record: Record
-
-
-class Parts(NamedTuple):
-    """A concept as it is typed: "bat (animal)" is the target "bat" in the sense "animal"."""
-
-    target: str
-    sense: str | None
 
 
 def suggest(
@@ -175,30 +166,6 @@ def replay(path: str | Path) -> Suggestion:
     return suggestion
 
 
-def parts(concept: str) -> Parts:
-    """The target and the sense of a concept as it is typed.
-
-    Raises:
-        SuggestError: there is no target, it is too long, or it holds a control character.
-    """
-    if len(tidied := tidy(concept)) > MAX_LENGTH:
-        raise SuggestError(
-            f"The concept {shortened(tidied)!r} has {len(tidied)} characters. Use at most {MAX_LENGTH}: a phrase as "
-            "it would stand in a prompt."
-        )
-    if reason := text_fault(concept):
-        raise SuggestError(f"The concept {reason}")
-    found = _WITH_SENSE.match(tidy(concept))
-    if found is None:
-        return Parts(tidy(concept), None)
-    return Parts(found["target"], tidy(found["sense"]) or None)
-
-
-def shortened(text: str) -> str:
-    """A concept as an error shows it: cut to 60 characters."""
-    return text if len(text) <= 60 else text[:57] + "..."
-
-
 def chat_of(suggester: Suggester) -> Chat | None:
     """The language model behind a suggester, or None."""
     from crce.suggest.llm import LLMSuggester
@@ -255,13 +222,12 @@ def _method(
 
 def _rank(draft: Draft, memory: Memory) -> None:
     """Rank by what was decided before, where there is enough of it."""
-    from crce.suggest.embedding import load_embedder
-    from crce.suggest.ranking import Ranker, TooFew, with_similarity
+    from crce.suggest.ranking import TooFew, learned
 
     decisions = memory.decisions()
     if not decisions:
         return
-    ranker = Ranker.fit(with_similarity(decisions, load_embedder()))
+    ranker = learned(decisions)
     if isinstance(ranker, TooFew):
         logger.info("%s", ranker)
     else:
@@ -280,31 +246,32 @@ def _suggestion(
     from crce.suggest.llm import LLMSuggester
 
     model = suggester if isinstance(suggester, LLMSuggester) else None
-    asked = len(model.exchanges) if model is not None else 0  # by earlier suggestions of the same suggester
+    exchanges = model.exchanges if model is not None else []
+    asked = len(exchanges)  # by earlier suggestions of the same suggester
     try:
         draft = Draft(request, settings, suggester.propose(request), load_embedder())
         proposed = tuple(draft.candidates)
         draft.clean()
         if model is not None:
-            draft.verify(model.chat, model.exchanges)
+            draft.verify(model.chat, exchanges)
         if settings.ground is not None:
             draft.ground(measure)
         rank(draft)
         concepts = draft.select()
     except SuggestError as error:
-        error.exchanges = tuple(e.to_dict() for e in model.exchanges[asked:]) if model is not None else ()
+        error.exchanges = tuple(e.to_dict() for e in exchanges[asked:])
         raise
-    exchanges = [e.to_dict() for e in model.exchanges[asked:]] if model is not None else []
+    answered = tuple(e.to_dict() for e in exchanges[asked:])
     record = Record(
         crce=__version__,
         suggester=suggester.name,
         provider=model.chat.provider if model is not None else None,
         model=model.chat.model if model is not None else None,
-        prompt_hash=exchanges[0]["prompt_hash"] if exchanges else None,
+        prompt_hash=answered[0]["prompt_hash"] if answered else None,
         request=request,
         settings=settings,
         proposed=proposed,
-        exchanges=tuple(exchanges),
+        exchanges=answered,
         verified=tuple(draft.verified),
         grounding={phrase: asdict(grounded) for phrase, grounded in draft.grounding.items()},
         scores=tuple(draft.scores),
