@@ -9,7 +9,8 @@ import sys
 import pytest
 
 from crce.concepts import ConceptSet, Related, find_concepts, read_concepts, write_concepts
-from crce.suggest.memory import Decision, Memory
+from crce.suggest.decision import Decision
+from crce.suggest.memory import Memory
 
 
 @pytest.fixture(autouse=True)

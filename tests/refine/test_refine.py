@@ -19,8 +19,9 @@ from crce.refine.halves import score
 from crce.refine.record import erased_sense, inherited_halves
 from crce.suggest.candidates import Request
 from crce.suggest.chat import Reply
+from crce.suggest.decision import Decision
 from crce.suggest.llm import LLMSuggester
-from crce.suggest.memory import Decision, Memory
+from crce.suggest.memory import Memory
 from crce.suggest.record import Record, plain_concepts, write_record
 from crce.suggest.record import Settings as Suggested
 from crce.training import Erasure, Finished, Step, erase, load_config

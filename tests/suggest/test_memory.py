@@ -12,7 +12,8 @@ import pytest
 
 from crce.errors import SuggestError
 from crce.suggest.candidates import Example
-from crce.suggest.memory import Decision, Memory
+from crce.suggest.decision import Decision
+from crce.suggest.memory import Memory
 
 
 def decision(text: str, accepted: bool = True, **values) -> Decision:

@@ -6,7 +6,8 @@ import pytest
 
 from crce.concepts import ConceptSet, Related
 from crce.errors import ConceptError, SuggestError
-from crce.suggest.memory import Decision, Memory
+from crce.suggest.decision import Decision
+from crce.suggest.memory import Memory
 from crce.suggest.review import Proposal, Review
 
 

@@ -9,8 +9,9 @@ from crce.lazy import lazy_names
 
 if TYPE_CHECKING:
     from crce.suggest.candidates import Candidate, Example, Request, Suggester
+    from crce.suggest.decision import Decision
     from crce.suggest.grounding import Grounded, ground
-    from crce.suggest.memory import Decision, Memory
+    from crce.suggest.memory import Memory
     from crce.suggest.ranking import Ranker
     from crce.suggest.record import Record, read_record, write_record
     from crce.suggest.review import Review
@@ -41,7 +42,7 @@ __getattr__ = lazy_names(
     __name__,
     {
         "Candidate": "candidates",
-        "Decision": "memory",
+        "Decision": "decision",
         "Example": "candidates",
         "Grounded": "grounding",
         "Memory": "memory",

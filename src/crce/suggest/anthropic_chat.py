@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from dataclasses import dataclass, replace
 from typing import Any
 
 from crce.errors import SuggestError
@@ -15,6 +16,25 @@ from crce.suggest.service_faults import Declined
 
 ANTHROPIC_URL = "https://api.anthropic.com"
 KEY = "ANTHROPIC_API_KEY"
+
+
+@dataclass(frozen=True)
+class Ways:
+    """How a service is asked.
+
+    Attributes:
+        schema: whether it enforces the schema.
+        temperature: whether it takes a temperature.
+    """
+
+    schema: bool = True
+    temperature: bool = True
+
+    def simpler(self, declined: Declined) -> Ways | None:
+        """What to try after the service declined; None when there is nothing left to drop."""
+        if self.temperature and re.search(r"\btemperature\b", declined.said):
+            return replace(self, temperature=False)
+        return replace(self, schema=False) if self.schema else None
 
 
 class AnthropicChat:
@@ -54,8 +74,7 @@ class AnthropicChat:
 
         self.model = model
         self._budget = TokenBudget(token_budget)
-        self._takes_schema = True
-        self._takes_temperature = True
+        self._ways = Ways()
         given = base_url or os.environ.get("ANTHROPIC_BASE_URL")
         key = read_key(KEY)
         if not key and not given:
@@ -85,37 +104,28 @@ class AnthropicChat:
             SuggestError: it can't be reached, refuses the key, is out of quota or time, or the token budget is spent.
         """
         max_tokens = self._budget.allow(messages, max_tokens)
-        takes_schema, takes_temperature = self._takes_schema, self._takes_temperature
-        while True:
-            params = self._params(messages, schema, takes_schema, temperature if takes_temperature else None)
-            try:
-                body = self._service.ask(self._create, model=self.model, max_tokens=max_tokens, **params)
-            except Declined as error:
-                if takes_temperature and re.search(r"\btemperature\b", error.said):
-                    takes_temperature = False
-                elif takes_schema:
-                    takes_schema = False
-                else:
-                    raise
-            else:
-                break
-        self._takes_schema, self._takes_temperature = takes_schema, takes_temperature
+
+        def params(ways: Ways) -> dict[str, Any]:
+            fixed = {"model": self.model, "max_tokens": max_tokens}
+            return fixed | self._params(ways, messages, schema, temperature)
+
+        body, self._ways = self._service.settle(self._create, self._ways, params, Ways.simpler)
         reply = self._read(body)
         self._budget.spend(messages, reply)
         return reply
 
     def _params(
-        self, messages: list[Message], schema: dict[str, Any], takes_schema: bool, temperature: float | None
+        self, ways: Ways, messages: list[Message], schema: dict[str, Any], temperature: float
     ) -> dict[str, Any]:
-        asked = messages if takes_schema else with_schema(messages, schema)
+        asked = messages if ways.schema else with_schema(messages, schema)
         turns = [{"role": message.role, "content": message.content} for message in asked if message.role != "system"]
         params: dict[str, Any] = {"messages": turns}
         system = "\n\n".join(message.content for message in asked if message.role == "system")
         if system:
             params["system"] = system
-        if temperature is not None:
+        if ways.temperature:
             params["extra_body"] = {"temperature": temperature}  # newer clients have no argument for it
-        if takes_schema:
+        if ways.schema:
             # Lengths and numbers of items are not enforced there; the client moves them into the descriptions.
             params["output_config"] = {"format": {"type": "json_schema", "schema": self._simplify(schema)}}
         return params

@@ -21,6 +21,7 @@ from crce.suggest.service_faults import Declined
 
 OPENAI_URL = "https://api.openai.com/v1"
 AZURE_VERSION = "2024-10-21"  # of the protocol; OPENAI_API_VERSION names another
+FILTERED = "content_filter"  # Azure reads the question before the model does
 FORMATS = ("strict schema", "schema", "object", "plain")
 
 
@@ -40,8 +41,11 @@ class Ways:
     temperature: bool = True
     seed: bool = True
 
-    def simpler(self, said: str) -> Ways | None:
-        """What to try after the service declined with these words; None when there is nothing left to drop."""
+    def simpler(self, declined: Declined) -> Ways | None:
+        """What to try after the service declined; None when there is nothing left to drop."""
+        said = declined.said
+        if declined.code == FILTERED:
+            return None
         if self.limit == "max_tokens" and "max_completion_tokens" in said:
             return replace(self, limit="max_completion_tokens")
         if self.temperature and re.search(r"\btemperature\b", said):
@@ -133,21 +137,16 @@ class OpenAIChat:
             SuggestError: it can't be reached, refuses the key, is out of quota or time, or the token budget is spent.
         """
         max_tokens = self._budget.allow(messages, max_tokens)
-        ways = self._ways
-        while True:
-            params = _params(ways, messages, schema, max_tokens, temperature, seed)
-            try:
-                body = self._service.ask(self._create, model=self.model, **params)
-            except Declined as error:
-                if error.code == "content_filter":  # Azure reads the question before the model does
-                    return Reply(error.said, "refusal")
-                simpler = ways.simpler(error.said)
-                if simpler is None:
-                    raise
-                ways = simpler
-            else:
-                break
-        self._ways = ways
+
+        def params(ways: Ways) -> dict[str, Any]:
+            return {"model": self.model} | _params(ways, messages, schema, max_tokens, temperature, seed)
+
+        try:
+            body, self._ways = self._service.settle(self._create, self._ways, params, Ways.simpler)
+        except Declined as error:
+            if error.code != FILTERED:
+                raise
+            return Reply(error.said, "refusal")
         reply = self._read(body)
         self._budget.spend(messages, reply)
         return reply

@@ -17,7 +17,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from crce.suggest.candidates import SIDES, Side
-from crce.suggest.memory import Decision
+from crce.suggest.decision import Decision
 
 
 if TYPE_CHECKING:

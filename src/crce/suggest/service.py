@@ -9,12 +9,12 @@ import json
 import logging
 import os
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import urlsplit
 
 from crce.errors import SuggestError
 from crce.suggest.chat import Message
-from crce.suggest.service_faults import Faults
+from crce.suggest.service_faults import Declined, Faults
 
 
 if TYPE_CHECKING:
@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from tenacity import RetryCallState
 
 logger = logging.getLogger(__name__)
+
+Ways = TypeVar("Ways")  # how a question is asked: what of it a provider may decline
 
 MAX_REPLY = 200_000  # bytes of one answer; a list of phrases takes a tenth of it
 NO_KEY = "none"  # the clients insist on a key, also for servers that need none
@@ -96,6 +98,34 @@ class Service:
         if not isinstance(body, dict):
             raise self.faults.unreadable("it is not a JSON object")
         return body
+
+    def settle(
+        self,
+        create: Callable[..., Any],
+        ways: Ways,
+        params: Callable[[Ways], dict[str, Any]],
+        simpler: Callable[[Ways, Declined], Ways | None],
+    ) -> tuple[dict[str, Any], Ways]:
+        """Ask in a simpler way each time that the service declines, and say which way it took.
+
+        Args:
+            create: see `ask`.
+            ways: how to ask first.
+            params: the arguments for a way of asking.
+            simpler: what to try after it was declined; None when there is nothing left to drop.
+
+        Raises:
+            Declined: the simplest way was declined too.
+            SuggestError: see `ask`.
+        """
+        while True:
+            try:
+                return self.ask(create, **params(ways)), ways
+            except Declined as error:
+                left = simpler(ways, error)
+                if left is None:
+                    raise
+                ways = left
 
     def _pause(self, state: RetryCallState) -> float:
         from tenacity import wait_exponential_jitter
