@@ -12,7 +12,8 @@ import argparse
 import json
 import statistics
 import tempfile
-from collections.abc import Iterator
+from collections import defaultdict
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -76,30 +77,52 @@ def means(rows: list[dict[str, Any]]) -> dict[str, dict[str, float]]:
     return table
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--concepts", nargs="+", default=list(CONCEPTS))
-    parser.add_argument("--seeds", nargs="+", type=int, default=[0])
-    parser.add_argument("--images", type=int, default=4, help="pictures per prompt")
-    parser.add_argument("--out", type=Path, default=Path(__file__).with_suffix(".json"))
-    args = parser.parse_args()
-    rows: list[dict[str, Any]] = json.loads(args.out.read_text())["rows"] if args.out.exists() else []
-    done = {(row["crce"], row["concept"], row["seed"]) for row in rows}
-    backbone = load_backbone("demo", device="cpu")
-    for concept in args.concepts:
-        cache: dict = {}
-        for seed in args.seeds:
-            for crce in (False, True):
-                if (crce, concept, seed) in done:
-                    continue
-                settings = load_config("demo", {"crce": crce, "seed": seed})
-                rows.append(measure(concept, settings, backbone, cache, args.images))
-                config = load_config("demo").model_dump()
-                result = {"rows": rows, "means": means(rows), "config": config, "model": backbone.revision}
-                write_json(args.out, result | {"threads": torch.get_num_threads()})
-                shown = " ".join(f"{name} {rows[-1][name]}" for name in (*NUMBERS, "seconds"))
-                print(f"{concept:12} crce={crce!s:5} seed={seed} {shown}", flush=True)
+def measure_all(
+    cells: Iterable[tuple[str, ErasureConfig]], images: int, out: Path, facts: dict[str, Any], backbone: Any
+) -> None:
+    """Measure every concept and config that `out` does not hold yet, and write it after each.
+
+    Args:
+        cells: concepts with their configs, in the order in which they are measured.
+        images: pictures per prompt.
+        out: the JSON file.
+        facts: what else stands in it.
+        backbone: the model; it is handed back as it was.
+    """
+    rows: list[dict[str, Any]] = json.loads(out.read_text())["rows"] if out.exists() else []
+    done = {(row["method"], row["crce"], row["concept"], row["seed"]) for row in rows}
+    caches: dict[str, dict] = defaultdict(dict)
+    for concept, config in cells:
+        if (config.method, config.crce, concept, config.seed) in done:
+            continue
+        rows.append(row := measure(concept, config, backbone, caches[concept], images))
+        result = {"rows": rows, "means": means(rows), **facts, "model": backbone.revision}
+        write_json(out, result | {"threads": torch.get_num_threads()})
+        shown = " ".join(f"{name} {row[name]}" for name in (*NUMBERS, "seconds", "forwards"))
+        print(f"{concept:12} {config.method} crce={config.crce!s:5} seed={config.seed} {shown}", flush=True)
     print(json.dumps(means(rows), indent=2))
+
+
+def flags(description: str | None, concepts: Iterable[str], seeds: list[int], out: Path) -> argparse.ArgumentParser:
+    """The flags that the erasure benchmarks share, with their defaults."""
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--concepts", nargs="+", default=list(concepts))
+    parser.add_argument("--seeds", nargs="+", type=int, default=seeds)
+    parser.add_argument("--images", type=int, default=4, help="pictures per prompt")
+    parser.add_argument("--out", type=Path, default=out)
+    return parser
+
+
+def main() -> None:
+    args = flags(__doc__, CONCEPTS, [0], Path(__file__).with_suffix(".json")).parse_args()
+    cells = (
+        (concept, load_config("demo", {"crce": crce, "seed": seed}))
+        for concept in args.concepts
+        for seed in args.seeds
+        for crce in (False, True)
+    )
+    facts = {"config": load_config("demo").model_dump()}
+    measure_all(cells, args.images, args.out, facts, load_backbone("demo", device="cpu"))
 
 
 if __name__ == "__main__":

@@ -50,6 +50,6 @@ def test_its_second_look_is_not_believed_without_a_check(chat, caplog):
     verified = verify(candidates, Request("horse", "object"), chat, exchanges=exchanges)
     assert [v.candidate for v in verified] == candidates
     assert {exchange.kind for exchange in exchanges} == {"verify"}
-    # Rejected, believed less, or marked as not looked at: at its word it is only taken when it knows all controls.
-    doubted = [v for v in verified if v.dropped or v.certainty < 0.8 or v.answer == "unanswered"]
-    assert doubted == verified or "control phrases wrong" not in caplog.text
+    if "control phrases wrong" in caplog.text:  # which a model of this size gets wrong on most processors
+        doubted = [v for v in verified if v.dropped or v.certainty < 0.8 or v.answer == "unanswered"]
+        assert doubted == verified
