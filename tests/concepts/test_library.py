@@ -32,6 +32,7 @@ def small_atlas(tmp_path, monkeypatch):
         encoding="utf-8",
     )
     monkeypatch.setattr(library, "_atlas", lambda: library.read_atlas(folder))
+    monkeypatch.setattr(library, "_by_folded_name", library._by_folded_name.__wrapped__)
     return folder
 
 

@@ -77,9 +77,8 @@ def find_concepts(name_or_path: str | Path) -> ConceptSet:
     """
     if isinstance(name_or_path, Path):
         return read_concepts(name_or_path)
-    entries = {fold(name): concepts for name, concepts in atlas().items()}
-    if fold(name_or_path) in entries:
-        return entries[fold(name_or_path)]
+    if entry := atlas_entry(name_or_path):
+        return entry
     file = name_or_path if os.path.isfile(name_or_path) else name_or_path.partition("#")[0]
     if os.path.isfile(file) or os.path.isdir(file) or Path(file).suffix.lower() in SUFFIXES:
         return read_concepts(name_or_path)
@@ -101,6 +100,20 @@ def atlas() -> dict[str, ConceptSet]:
 def atlas_names() -> list[str]:
     """The targets of the bundled concept sets, sorted."""
     return list(_atlas())
+
+
+def atlas_entry(name: str) -> ConceptSet | None:
+    """The bundled concept set of a target, in any case, or None.
+
+    Raises:
+        ConceptError: a bundled file holds faults.
+    """
+    return _by_folded_name().get(fold(name))
+
+
+@functools.cache
+def _by_folded_name() -> dict[str, ConceptSet]:
+    return {fold(name): concepts for name, concepts in _atlas().items()}
 
 
 @functools.cache

@@ -2,37 +2,39 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
-from crce.concepts.concept_set import ConceptSet, Kind, Related, fold
+from crce.concepts.concept_set import ConceptSet, Related, fold
 from crce.concepts.faults import did_you_mean
 from crce.concepts.library import atlas
 from crce.errors import SuggestError
 from crce.suggest.candidates import Candidate, Request, Side
 from crce.suggest.embedding import load_embedder
-from crce.suggest.names import is_style_phrase, name_variants, style_core
-from crce.suggest.relations import TOO_WIDE, Relative, other_words, things_around
+from crce.suggest.meaning import (
+    NAMED,
+    bare_name,
+    entry_of,
+    is_other_style,
+    meant_sense,
+    sense_of_entry,
+    twins,
+    works_in,
+)
+from crce.suggest.names import name_variants, style_core
+from crce.suggest.relations import Relative, other_words, things_around
 from crce.suggest.wordnet import load_wordnet
 
 
 if TYPE_CHECKING:
     from crce.suggest.wordnet import Sense
 
-_NAMED: tuple[Kind, ...] = ("person", "character", "style")  # kinds whose names have variants
-_MIN_SENSE_SIMILARITY = (
-    0.3  # of a word that tells senses apart with a definition, below it they have nothing in common
-)
-_SAME_SENSE = 0.8  # similarity of two definitions that mean one thing; different things of one word stay below 0.75
 _PEERS = {
     "person": ("performer", "politician", "athlete", "musician", "scientist", "head of state"),
     "character": ("fictional character", "fictional animal", "imaginary being"),
     "style": ("painter", "artistic movement"),
 }
 _MOST_PEERS = 300
-_ARTS = frozenset({"genre", "graphic art", "artistic style"})
-_MIN_AGREEMENT = 1 / 3  # of a sense with an atlas entry, below it they are about different things
 
 
 class LexiconSuggester:
@@ -52,11 +54,10 @@ class LexiconSuggester:
         Raises:
             SuggestError: neither knows the target, and it is no name of a person, a character or a style.
         """
-        entry = _atlas_entry(request) if self.use_atlas else None
-        sense = known = _sense(request)
-        if entry is not None:
-            known = _sense_of_entry(entry, request)
-        if entry is None and sense is None and request.kind not in _NAMED:
+        sense = meant_sense(request)
+        entry = entry_of(request, sense) if self.use_atlas else None
+        known = sense if entry is None else sense_of_entry(entry, request, sense)
+        if entry is None and sense is None and request.kind not in NAMED:
             raise SuggestError(_unknown(request))
         proposed = [
             *(_from_atlas(entry) if entry else ()),
@@ -67,7 +68,7 @@ class LexiconSuggester:
             proposed += [
                 Candidate(text, "coref", certainty, "lexicon", reason) for text, certainty, reason in variants
             ]
-        if request.kind in _NAMED and sum(c.side == "retain" for c in proposed) < request.retains:
+        if request.kind in NAMED and sum(c.side == "retain" for c in proposed) < request.retains:
             proposed += self._peers(request, entry)
         first: dict[str, Candidate] = {}
         for candidate in proposed:  # the atlas before WordNet, corefs before retains
@@ -92,10 +93,11 @@ class LexiconSuggester:
                     if len(texts) < 2 * _MOST_PEERS and (other.is_instance or request.kind == "style"):
                         name = next((w for w in other.words if " " in w), other.words[0])
                         texts.setdefault(name, ("wordnet", f"another {word}"))
-        core = {*fold(request.target).split(), *fold(style_core(request.target)).split()}
+        style = style_core(request.target)
+        core = {*fold(request.target).split(), *fold(style).split()}
         names = [text for text in texts if not core & set(fold(text).split())]
         if request.kind == "style":
-            names = [text for text in names if not _works_in(text, style_core(request.target))]
+            names = [text for text in names if not works_in(text, style)]
         near = _similarities(request.target, names)
         found = []
         for name, similarity in zip(names, near, strict=True):
@@ -104,118 +106,6 @@ class LexiconSuggester:
             reason = f"{reason}, similarity {similarity:.2f}"
             found.append(Candidate(name, "retain", _certainty(certainty), source, reason))
         return sorted(found, key=lambda c: -c.certainty)[: 3 * request.retains]
-
-
-def infer_kind(target: str, sense: str | None = None) -> Kind | None:
-    """What sort of thing a target is, from the atlas, from its words ("... style") or from WordNet.
-
-    Returns:
-        None where nothing is known about it.
-    """
-    entry = _entry_named(target)
-    if entry is not None and sense is None:
-        return entry.kind
-    if is_style_phrase(target):
-        return "style"
-    net = load_wordnet()
-    if sense is None and target[:1].isupper() and (named := net.choose(target, "person")) and target in named.words:
-        return "style" if _is_painter(named) else "person"
-    meant = net.choose(target, "object", sense) or net.choose(target, "other", sense)
-    if meant is None:
-        return entry.kind if entry else None
-    above = {word for each in net.ancestors(meant) for word in each.words}
-    if net.is_imagined(meant):
-        return "character"
-    if "artistic movement" in above or _is_painter(meant):
-        return "style"
-    if meant.is_instance and meant.file == "person":
-        return "person"
-    return "object" if net.choose(target, "object", sense) is not None else "other"
-
-
-def _is_painter(sense: Sense) -> bool:
-    return sense.is_instance and any("painter" in above.words for above in load_wordnet().ancestors(sense))
-
-
-def _entry_named(target: str) -> ConceptSet | None:
-    """The atlas entry of a target, also where it is called after a style's frame ("Van Gogh style")."""
-    by_name = {fold(name): concepts for name, concepts in atlas().items()}
-    entry = by_name.get(fold(target))
-    if entry is None and (framed := by_name.get(fold(style_core(target)))) is not None and framed.kind == "style":
-        return framed
-    return entry
-
-
-def _atlas_entry(request: Request) -> ConceptSet | None:
-    entry = _entry_named(request.target)
-    if entry is None or (request.kind in _NAMED and entry.kind != request.kind):
-        return None
-    if request.sense is None:
-        return entry
-    # The entry is about one sense: the one that has most in common with what the entry keeps.
-    net = load_wordnet()
-    meant = _sense(request)
-    if meant is None:
-        named = {word for r in (*entry.corefs, *entry.retains) for word in fold(r.text).split()}
-        return entry if set(fold(request.sense).split()) & named else None
-    kept = [sense for r in entry.retains if (sense := net.choose(r.text)) is not None]
-    shared = {
-        sense: sum(len(net.ancestors(sense).keys() & net.ancestors(other).keys()) for other in kept)
-        for sense in net.senses(entry.target)
-    }
-    return entry if kept and shared.get(meant) == max(shared.values(), default=0) else None
-
-
-def _sense_of_entry(entry: ConceptSet, request: Request) -> Sense | None:
-    """The sense an atlas entry is about, told by its phrases; None where WordNet has nothing to add to it.
-
-    An explicit entry is about pictures that nobody should see, which WordNet has no words for: its gore is cloth.
-    """
-    chosen = _sense(request)
-    if "explicit" in (request.kind, entry.kind):
-        return None
-    if chosen is None or request.sense is not None:
-        return chosen
-    net = load_wordnet()
-    target = style_core(request.target) if request.kind == "style" else request.target
-    if not (senses := [s for s in net.senses(target) if request.kind not in _NAMED or s.file == chosen.file]):
-        return chosen
-    near = load_embedder().similarity([_described(s) for s in senses], [r.text for r in entry.corefs]).mean(axis=1)
-    if request.kind in _NAMED:
-        best = int(near.argmax())
-        return senses[best] if near[best] >= _MIN_SENSE_SIMILARITY else None
-    agreed = {each: _agreement(each, entry) for each in senses}
-    best_sense, _ = max(zip(senses, near.tolist(), strict=True), key=lambda pair: agreed[pair[0]] + pair[1])
-    return best_sense if agreed[best_sense] >= _MIN_AGREEMENT else None
-
-
-def _agreement(sense: Sense, entry: ConceptSet) -> float:
-    """The share of an entry's corefs that are words or sorts of a sense, and of its retains that are its relatives."""
-    net = load_wordnet()
-    below = (sense, *net.descendants(sense), *net.life_forms(entry.target))
-    own = {fold(word) for each in below for word in each.words}
-    above = {each for each in net.ancestors(sense) if not TOO_WIDE & set(each.words)}
-    kept = [other for r in entry.retains if (other := net.choose(r.text)) is not None]
-    related = sum(not above.isdisjoint(net.ancestors(other)) for other in kept)
-    sorts = sum(fold(r.text) in own for r in entry.corefs)
-    return sorts / max(len(entry.corefs), 1) + related / max(len(kept), 1)
-
-
-def _works_in(text: str, style: str) -> bool:
-    """Whether a name belongs to a style: its definition or its atlas entry names it ("a leader of Pop Art")."""
-    entry = _entry_named(text)
-    said = [sense.gloss for sense in load_wordnet().senses(text)] + [r.text for r in (entry.corefs if entry else ())]
-    # an impressionist works in Impressionism; "Post-impressionist" is another style
-    stem = re.escape(fold(style))
-    stem = rf"{stem[:-1]}(?:m|ts?|tic)" if stem.endswith("ism") else stem
-    return any(re.search(rf"(?<![\w-]){stem}(?!\w)", fold(each)) for each in said)
-
-
-def _is_other_style(text: str, style: str) -> bool:
-    """Whether a relative is a style too, and one apart: "Sinn Fein" is a movement that nobody paints."""
-    net = load_wordnet()
-    above = {word for sense in net.senses(text) for each in net.ancestors(sense) for word in each.words}
-    return bool(above & {*_ARTS, "artistic movement", "artist"}) and not _works_in(text, style)
 
 
 def _from_atlas(entry: ConceptSet) -> Iterator[Candidate]:
@@ -229,9 +119,9 @@ def _from_atlas(entry: ConceptSet) -> Iterator[Candidate]:
 def _from_wordnet(request: Request, sense: Sense, trust: float) -> list[Candidate]:
     """Relatives of the target; `trust` scales their certainty, below 1 where a set written by hand leads."""
     net = load_wordnet()
-    target = style_core(request.target) if request.kind == "style" else request.target
+    target = bare_name(request)
     base = net.base_form(target) or target
-    corefs = [relative for each in (sense, *_twins(sense, target)) for relative in other_words(net, each, base)]
+    corefs = [relative for each in (sense, *twins(sense, target)) for relative in other_words(net, each, base)]
     retains = things_around(net, sense, base)
     hint = request.sense or next((each.words[0] for each in net.hypernyms(sense)), "")
     query = f"{base} ({hint})" if hint else base
@@ -243,7 +133,7 @@ def _from_wordnet(request: Request, sense: Sense, trust: float) -> list[Candidat
     found = []
     for side, relatives, similarities in sides:
         for relative, similarity in zip(relatives, similarities, strict=True):
-            if side == "retain" and request.kind == "style" and not _is_other_style(relative.text, target):
+            if side == "retain" and request.kind == "style" and not is_other_style(relative.text, target):
                 continue
             found.append(_candidate(side, relative, similarity, trust))
     return found
@@ -255,37 +145,6 @@ def _candidate(side: Side, relative: Relative, similarity: float, trust: float) 
     rare = min(0.06 * load_embedder().rarity(relative.text), 0.2)
     certainty = _certainty(trust * (relative.certainty + 0.5 * (similarity - 0.5) + common - rare))
     return Candidate(relative.text, side, certainty, "wordnet", f"{relative.reason}, similarity {similarity:.2f}")
-
-
-def _sense(request: Request) -> Sense | None:
-    """The sense of the target that is meant, by what WordNet says or else by the nearest definition."""
-    net = load_wordnet()
-    target = style_core(request.target) if request.kind == "style" else request.target
-    chosen = net.choose(target, request.kind, request.sense)
-    if chosen is None and request.kind == "style" and request.sense is None:
-        # "oil painting" is no movement, but a sort of art
-        return next((s for s in net.senses(target) if _ARTS & {w for a in net.ancestors(s) for w in a.words}), None)
-    if chosen is not None or (request.sense is None and request.kind in _NAMED):
-        return chosen
-    senses = net.senses(target)
-    if request.sense is None or not senses:
-        return net.choose(target, "other")
-    near = load_embedder().similarity([request.sense], [_described(sense) for sense in senses])[0]
-    return senses[int(near.argmax())] if near.max() >= _MIN_SENSE_SIMILARITY else None
-
-
-def _twins(sense: Sense, target: str) -> list[Sense]:
-    """Other senses of the target that say nearly the same: WordNet tells the bat of cricket from that of baseball."""
-    others = [s for s in load_wordnet().senses(target) if s.file == sense.file and s != sense and not s.is_instance]
-    if not others or sense.is_instance:
-        return []
-    near = load_embedder().similarity([_described(sense)], [_described(other) for other in others])[0].tolist()
-    return [other for other, similarity in zip(others, near, strict=True) if similarity >= _SAME_SENSE]
-
-
-def _described(sense: Sense) -> str:
-    above = load_wordnet().hypernyms(sense)
-    return f"{', '.join(sense.words)}: {sense.gloss} ({', '.join(each.words[0] for each in above)})"
 
 
 def _similarities(query: str, texts: Iterable[str]) -> list[float]:

@@ -6,7 +6,7 @@ import re
 from typing import TYPE_CHECKING
 
 from crce.concepts.concept_set import CERTAINTY_WORDS, fold, tidy
-from crce.concepts.library import atlas
+from crce.concepts.library import atlas_entry
 from crce.suggest.wordnet import load_wordnet
 
 
@@ -29,7 +29,7 @@ def style_core(target: str) -> str:
     """The name in a style: "Van Gogh" for "Van Gogh painting" and "in the style of Van Gogh", "pop art" for itself."""
     named = tidy(_STYLE.sub("", _BEFORE.sub("", tidy(target)))) or tidy(target)
     core = tidy(_WORK.sub("", named))
-    if not core or core == named or load_wordnet().base_form(named) or fold(named) in map(fold, atlas()):
+    if not core or core == named or load_wordnet().base_form(named) or atlas_entry(named):
         return named
     # "Van Gogh painting" is called after a person; "pixel art" is no style of pixels
     return core if is_artist(core) else named
@@ -39,7 +39,7 @@ def is_artist(name: str) -> bool:
     """Whether a style is called after a person: one that is known, or an unknown capitalised name."""
     senses = load_wordnet().senses(name)
     persons = [sense for sense in senses if sense.is_instance and sense.file == "person"]
-    own = next((entry.target for entry in atlas().values() if fold(entry.target) == fold(name)), name)
+    own = entry.target if (entry := atlas_entry(name)) else name
     capital = own[:1] != own[:1].lower()
     if senses:
         return bool(persons) and (capital or senses[0] in persons)

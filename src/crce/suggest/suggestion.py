@@ -196,7 +196,7 @@ def _replayed(record: Record) -> Suggester:
 
 
 def _inferred(target: str, sense: str | None, chat: Chat | None) -> Kind:
-    from crce.suggest.lexicon import infer_kind
+    from crce.suggest.meaning import infer_kind
 
     # a language model has a prompt for what is neither; the lexicon says itself that it does not know the target
     return infer_kind(target, sense) or ("object" if chat is None else "other")
