@@ -78,7 +78,12 @@ def means(rows: list[dict[str, Any]]) -> dict[str, dict[str, float]]:
 
 
 def measure_all(
-    cells: Iterable[tuple[str, ErasureConfig]], images: int, out: Path, facts: dict[str, Any], backbone: Any
+    cells: Iterable[tuple[str, ErasureConfig]],
+    images: int,
+    out: Path,
+    facts: dict[str, Any],
+    backbone: Any,
+    known: Iterable[dict[str, Any]] = (),
 ) -> None:
     """Measure every concept and config that `out` does not hold yet, and write it after each.
 
@@ -88,8 +93,9 @@ def measure_all(
         out: the JSON file.
         facts: what else stands in it.
         backbone: the model; it is handed back as it was.
+        known: rows of the same settings measured before, taken over as they are.
     """
-    rows: list[dict[str, Any]] = json.loads(out.read_text())["rows"] if out.exists() else []
+    rows: list[dict[str, Any]] = json.loads(out.read_text())["rows"] if out.exists() else list(known)
     done = {(row["method"], row["crce"], row["concept"], row["seed"]) for row in rows}
     caches: dict[str, dict] = defaultdict(dict)
     for concept, config in cells:

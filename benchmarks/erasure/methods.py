@@ -2,14 +2,15 @@
 
     python benchmarks/erasure/methods.py
 
-writes methods.json beside this file: rows as foundation.py makes them. Rows already there are kept, so a run that was
-stopped goes on where it was.
+writes methods.json beside this file: rows as foundation.py makes them. ESD's rows of foundation.json are taken over
+where its settings are the same. Rows already there are kept, so a run that was stopped goes on where it was.
 """
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
-from typing import get_args
+from typing import Any, get_args
 
 from foundation import flags, measure_all
 
@@ -19,6 +20,19 @@ from crce.training import ErasureConfig, load_config
 
 METHODS = get_args(ErasureConfig.model_fields["method"].annotation)
 TARGETS = ("cat", "dog", "car", "bird", "horse", "frog")
+
+
+def known_rows(concepts: list[str], seeds: list[int], images: int) -> list[dict[str, Any]]:
+    """ESD's rows of foundation.json, if they were measured with the settings of today."""
+    data = json.loads((Path(__file__).parent / "foundation.json").read_text())
+    config = load_config(None, {"method": "esd"}).model_dump()
+    if any(config.get(name) != value for name, value in data["config"].items()):
+        return []
+    return [
+        row
+        for row in data["rows"]
+        if row["concept"] in concepts and row["seed"] in seeds and row["settings"]["images_per_prompt"] == images
+    ]
 
 
 def main() -> None:
@@ -33,7 +47,8 @@ def main() -> None:
         for crce in (False, True)
     )
     facts = {"configs": {name: load_config(None, {"method": name}).model_dump() for name in METHODS}}
-    measure_all(cells, args.images, args.out, facts, load_backbone("demo", device="cpu"))
+    known = known_rows(args.concepts, args.seeds, args.images) if "esd" in args.methods else []
+    measure_all(cells, args.images, args.out, facts, load_backbone("demo", device="cpu"), known)
 
 
 if __name__ == "__main__":

@@ -13,9 +13,11 @@ import platform
 import statistics
 import time
 from pathlib import Path
+from typing import Any
 
 import reference
 import torch
+from diffusers import DDIMScheduler
 
 from crce.backbones import load_backbone
 from crce.concepts import find_concepts
@@ -24,6 +26,12 @@ from crce.training import Trainer, load_config
 
 
 M, N, GRID, GUIDANCE = 5, 3, 50, 3.0
+
+
+def ddim(pipe: Any, steps: int) -> DDIMScheduler:
+    scheduler = DDIMScheduler.from_config(pipe.scheduler.config)
+    scheduler.set_timesteps(steps)
+    return scheduler
 
 
 class Official:
@@ -38,8 +46,7 @@ class Official:
         self.trained = {n: p for n, p in self.pipe.unet.named_parameters() if p.requires_grad}
         self.first = {n: p.detach().clone() for n, p in self.trained.items()}
         self.optimizer = torch.optim.Adam(self.trained.values(), lr=2e-5)
-        self.scheduler = trainer.backbone.ddim(GRID)
-        self.fine = trainer.backbone.ddim(1000)
+        self.scheduler, self.fine = (ddim(self.pipe, steps) for steps in (GRID, 1000))
         self.shape = (1, *trainer.backbone.latent_shape)
 
     def step(self, k: int) -> None:
@@ -65,7 +72,7 @@ def main() -> None:
 
     def trainer(source: str) -> Trainer:
         settings = {"x_t_source": source, "corefs_per_step": M, "retains_per_step": N, "ddim_steps": GRID}
-        return Trainer(load_backbone("demo", device="cpu"), concepts, load_config("paper", settings))
+        return Trainer(load_backbone("demo", device="cpu"), [concepts], load_config("paper", settings))
 
     official_trainer, student, rolling = trainer("student"), trainer("student"), trainer("rolling")
     official = Official(official_trainer, concepts)

@@ -1,8 +1,13 @@
-"""Layer presets on a real UNet."""
+"""Layer presets on real denoisers of every family."""
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
+
 import pytest
+import tiny_families
+from torch import nn
 
 from crce.backbones import UNetBackbone
 from crce.backbones.scopes import SCOPES, scope_modules
@@ -39,3 +44,58 @@ def test_every_preset_has_a_description_and_layers(tiny_backbone: UNetBackbone):
 def test_an_unknown_preset_names_the_known_ones(tiny_backbone: UNetBackbone):
     with pytest.raises(ConfigError, match="'xattn-strict'.*qk, kv, xattn"):
         scope_modules(tiny_backbone.network, "xattn-strict")
+
+
+def test_a_network_without_attention_has_no_such_layer():
+    with pytest.raises(ConfigError, match="layers is 'kv', but Sequential has no such layer. Try another preset"):
+        scope_modules(nn.Sequential(nn.Linear(2, 2)), "kv")
+
+
+# By family and preset, what the paths of its layers must match as a whole; all that match are in it.
+TEXT = r"transformer_blocks\.\d\.attn\.(add_{}_proj)"
+EXPECTED = {
+    "sd3": {
+        "qk": TEXT.format("[qk]"),
+        "kv": TEXT.format("[kv]"),
+        "xattn": TEXT.format("[qkv]") + r"|transformer_blocks\.\d\.(attn\.to_add_out|ff_context\..+)",
+        "selfattn": r"transformer_blocks\.\d\.attn2?\.to_(q|k|v|out\.0)",
+        "noxattn": r"transformer_blocks\.\d\.(attn2?\.to_(q|k|v|out\.0)|ff\..+)",
+    },
+    "flux_dev": {
+        "qk": TEXT.format("[qk]"),
+        "kv": TEXT.format("[kv]"),
+        "xattn": TEXT.format("[qkv]") + r"|transformer_blocks\.\d\.(attn\.to_add_out|ff_context\..+)",
+        "selfattn": r"(single_)?transformer_blocks\.\d\.attn\.to_(q|k|v|out\.0)",
+        "noxattn": r"(single_)?transformer_blocks\.\d\.(attn\.to_(q|k|v|out\.0)|ff\..+|proj_mlp|proj_out)",
+    },
+    "z_image": {
+        "qk": r"layers\.\d\.attention\.to_[qk]",
+        "kv": r"layers\.\d\.attention\.to_[kv]",
+        "xattn": r"layers\.\d\.attention\.to_(q|k|v|out\.0)|context_refiner\..+",
+        "selfattn": r"noise_refiner\.\d\.attention\.to_(q|k|v|out\.0)",
+        "noxattn": r"noise_refiner\.\d\.(attention|feed_forward)\..+|layers\.\d\.feed_forward\..+",
+    },
+    "sdxl": {
+        "kv": r".+\.attn2\.to_[kv]",
+        "selfattn": r".+\.attn1\..+",
+        "noxattn": r"(?!.*\.attn2\.)(?!time_embedding|add_embedding|conv_out).+",
+    },
+}
+
+
+@pytest.mark.parametrize("family", EXPECTED)
+def test_presets_hold_exactly_their_layers_in_every_family(family: str, tmp_path: Path):
+    pipe = tiny_families.BUILDERS[family](tmp_path)
+    network = pipe.components.get("unet") or pipe.transformer
+    layers = [path for path, module in network.named_modules() if isinstance(module, (nn.Linear, nn.Conv2d))]
+    # The text's last queries in SD 3 ask for something that no later layer reads.
+    unused = {"transformer_blocks.1.attn.add_q_proj"} if family == "sd3" else set()
+    assert set(layers) >= unused
+    for scope, pattern in EXPECTED[family].items():
+        expected = [path for path in layers if re.fullmatch(pattern, path) and path not in unused]
+        assert scope_modules(network, scope) == expected
+    found = {scope: set(scope_modules(network, scope)) for scope in SCOPES}
+    assert found["full"] == set(layers) - unused
+    assert found["qk"] | found["kv"] < found["xattn"]
+    assert found["selfattn"] < found["noxattn"]
+    assert not found["xattn"] & found["noxattn"]

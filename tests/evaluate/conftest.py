@@ -119,7 +119,7 @@ def erasure(kitties: ConceptSet, tmp_path: Path) -> Erasure:
         "status": "finished",
         "model": "demo",
         "revision": "unet-sha256:0011",
-        "concept": "cat",
+        "targets": ["cat"],
         "config": config.model_dump(),
         "started": "2025-01-01T00:00:00+00:00",
         "seconds": {"load": 1.0, "train": 70.0},
@@ -130,7 +130,7 @@ def erasure(kitties: ConceptSet, tmp_path: Path) -> Erasure:
     }
     rows = [{"step": i + 1, "loss": 3 / (i + 1), "target": 1 / (i + 1), "coref": 2 / (i + 1)} for i in range(50)]
     (tmp_path / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    return Erasure(tmp_path, kitties, config, info)
+    return Erasure(tmp_path, (kitties,), config, info)
 
 
 @pytest.fixture
@@ -142,7 +142,7 @@ def backbone() -> SimpleNamespace:
 def model(monkeypatch: pytest.MonkeyPatch) -> ColourModel:
     """Takes the place of adapter and drawing in the evaluation."""
     model = ColourModel()
-    monkeypatch.setattr("crce.evaluate.evaluation.draw", model.draw)
+    monkeypatch.setattr("crce.evaluate.sketches.draw", model.draw)
     monkeypatch.setattr("crce.evaluate.evaluation.apply_adapter", lambda backbone, path: model)
     return model
 

@@ -40,7 +40,7 @@ def test_blank_picture_is_a_failure(erasure, backbone, judge, model, monkeypatch
         pictures = model.draw(*arguments, **settings)
         return pictures if model.is_base else [Image.new("RGB", (16, 16)) for _ in pictures]
 
-    monkeypatch.setattr("crce.evaluate.evaluation.draw", blank)
+    monkeypatch.setattr("crce.evaluate.sketches.draw", blank)
     report = evaluate(erasure, judge=judge, backbone=backbone, images_per_prompt=2)
     assert report.summary["erased"]["value"] == 0
     assert report.data["failed"] == {"base": 0, "erased": 20}
@@ -133,7 +133,7 @@ def test_adapter_is_taken_off_even_when_drawing_breaks(erasure, backbone, judge,
     def broken(*arguments, **settings):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("crce.evaluate.evaluation.draw", broken)
+    monkeypatch.setattr("crce.evaluate.sketches.draw", broken)
     with pytest.raises(KeyboardInterrupt):
         evaluate(erasure, judge=judge, backbone=backbone)
     assert model.closed

@@ -7,9 +7,10 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from crce.methods.closed_form import Row, Rows, factor, joined, make_rows, sums
+from crce.methods.closed_form import Row, Rows, factor, sums
+from crce.methods.mace import around
 from crce.methods.rece import RECE
-from crce.methods.speed import SPEED, null_space
+from crce.methods.speed import COPIES, SPEED, _influenced, null_space
 from crce.methods.uce import UCE
 
 
@@ -28,15 +29,10 @@ def weights() -> dict[str, torch.Tensor]:
 
 @pytest.fixture
 def rows() -> Rows:
-    return make_rows(
-        states(3),
-        [(states(4), 0.8), (states(5), 0.4)],
-        [(states(6), 1.0), (states(7), 0.6)],
-        states(8),
-        states(9),
-        2,
-        3,
-    )
+    guide = states(8)
+    erase = [Row(states(3), guide, 1.0), Row(states(4), guide, 1.6, "coref"), Row(states(5), guide, 0.8, "coref")]
+    kept = [(states(6), 3.0), (states(7), 1.8)]
+    return Rows(tuple(erase), tuple(Row(k, k, weight, "retain") for k, weight in kept), states(9))
 
 
 def loss(new: torch.Tensor, old: torch.Tensor, rows: Rows, ridge: float) -> torch.Tensor:
@@ -46,13 +42,6 @@ def loss(new: torch.Tensor, old: torch.Tensor, rows: Rows, ridge: float) -> torc
         for key, value in zip(row.key.double(), row.value.double(), strict=True):
             total = total + row.weight * (new @ key - old @ value).square().sum()
     return total
-
-
-def test_certainties_weigh_corefs_and_retains(rows):
-    assert [row.weight for row in rows.erase] == pytest.approx([1, 1.6, 0.8])
-    assert [row.weight for row in rows.keep] == pytest.approx([3, 1.8])
-    assert all(torch.equal(row.value, rows.guide) for row in rows.erase)
-    assert all(torch.equal(row.value, row.key) for row in rows.keep)
 
 
 def test_uce_is_the_minimum_of_its_objective(weights, rows):
@@ -67,7 +56,7 @@ def test_uce_is_the_minimum_of_its_objective(weights, rows):
 
 
 def test_without_corefs_and_retains_uce_is_the_published_sum(weights, rows):
-    alone = Rows(rows.erase[:1], (), rows.guide, rows.null)
+    alone = Rows(rows.erase[:1], (), rows.null)
     key, value = alone.erase[0].key.double(), alone.erase[0].value.double()
     for path, new in UCE().edit(weights, alone, CONFIG).items():
         w = weights[path].double()
@@ -115,7 +104,7 @@ def test_speed_moves_nothing_that_the_retains_and_the_empty_prompt_span():
     width = 24
     weights = {"v": states(1, 30, width)}
     retain, null = states(2, 4, width), states(3, 3, width)
-    rows = make_rows(states(4, 4, width), [], [(retain, 1.0)], states(5, 4, width), null, 1, 1)
+    rows = Rows((Row(states(4, 4, width), states(5, 4, width), 1.0),), (Row(retain, retain, 1.0, "retain"),), null)
     (new,) = SPEED().edit(weights, rows, CONFIG).values()
     change = new.double() - weights["v"].double()
     assert (change @ rows.erase[0].key.T.double()).norm() > 0.1
@@ -126,18 +115,36 @@ def test_speed_moves_nothing_that_the_retains_and_the_empty_prompt_span():
     assert (change @ null.T.double()).norm() < 1e-6 * weights["v"].norm()
 
 
+def test_the_sums_over_copies_are_those_of_copies_that_are_made():
+    w, touched, kept = (states(seed, n, D).double() for seed, n in ((1, 8), (2, 8), (3, 5)))
+    weights = torch.rand(5, dtype=torch.float64, generator=torch.Generator().manual_seed(4))
+    mean = _influenced(w, touched, kept, weights, torch.Generator().manual_seed(5))
+    moved = (kept @ touched.T).norm(dim=1)
+    near = moved >= moved.mean()
+    quiet = torch.linalg.svd(w, full_matrices=False).Vh[-1]
+    noise = torch.randn(int(near.sum()), COPIES, generator=torch.Generator().manual_seed(5), dtype=torch.float64)
+    made = [(s, weight) for s, weight in zip(kept[near], weights[near], strict=True)]
+    copies = [(s + n * quiet, weight) for (s, weight), own in zip(made, noise, strict=True) for n in own]
+    moved = torch.stack([(touched @ r).norm() for r, _ in copies])
+    made += [copy for copy, size in zip(copies, moved, strict=True) if size >= moved.mean()]
+    torch.testing.assert_close(mean, sum(weight * torch.outer(r, r) for r, weight in made) / len(made))
+
+
 def test_a_null_space_projector_keeps_what_is_orthogonal_and_kills_the_rest():
-    used = torch.eye(4, dtype=torch.float64)[:2]
+    used = torch.diag(torch.tensor([0.5, 0.5, 1e-4, 0], dtype=torch.float64))
     projector = null_space(used, 1e-3)
     torch.testing.assert_close(projector, torch.diag(torch.tensor([0.0, 0, 1, 1], dtype=torch.float64)))
 
 
-def test_joined_sets_erase_what_any_of_them_erases():
-    shared = states(1)
-    one = make_rows(states(2), [], [(shared, 1.0), (states(3), 1.0)], states(8), states(9), 1, 1)
-    two = make_rows(shared, [], [(states(4), 1.0)], states(8), states(9), 1, 1)
-    both = joined(one, two)
-    assert len(both.erase) == 2
-    assert [row.weight for row in both.keep] == [1.0, 1.0]
-    assert not any(torch.equal(row.key, shared) for row in both.keep)
-    assert isinstance(both.keep[0], Row)
+def test_mace_pairs_the_words_that_two_prompts_share():
+    # [CLS] a photo of [cat] in snow [SEP] pad pad pad  |  [CLS] a photo of [a living] ... of two words
+    cat = [1, 10, 11, 12, 50, 20, 21, 2, 0, 0, 0, 0]
+    other = [1, 10, 11, 12, 60, 61, 20, 21, 2, 0, 0, 0]
+    shared = [(0, 0), (1, 1), (2, 2), (3, 3), (5, 6), (6, 7), (7, 8), (8, 9), (9, 10), (10, 11)]
+    assert around(cat, other) == shared
+    # a tokenizer that pads with the token that ends a prompt
+    cat, nothing = [1, 10, 11, 50, 2, 2, 2, 2], [1, 10, 11, 2, 2, 2, 2, 2]
+    assert around(cat, nothing) == [(0, 0), (1, 1), (2, 2), (4, 3), (5, 4), (6, 5), (7, 6)]
+    # without padding, and a phrase at the beginning
+    assert around([1, 50, 51, 10, 2], [1, 60, 10, 2]) == [(0, 0), (3, 2), (4, 3)]
+    assert around([1, 50, 2], [1, 50, 2]) == [(0, 0), (1, 1), (2, 2)]

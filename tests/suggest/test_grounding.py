@@ -10,6 +10,7 @@ from dataclasses import asdict
 
 import pytest
 import torch
+from diffusers import DDIMScheduler
 
 from crce.backbones import UNetBackbone
 from crce.errors import SuggestError
@@ -69,7 +70,8 @@ def test_distance_is_the_formula_in_plain_torch(tiny_backbone: UNetBackbone) -> 
     measured = ground("cat", ["dog"], tiny_backbone, seed=3, latents=2, timesteps=2, unrelated=["car"])
     states = {text: tiny_backbone.encode([text]) for text in ("cat", "dog", "car", "")}
     noise = torch.randn(2, *tiny_backbone.latent_shape, generator=torch.Generator().manual_seed(3))
-    scheduler = tiny_backbone.ddim(STEPS)
+    scheduler = DDIMScheduler.from_config(tiny_backbone.pipe.scheduler.config, clip_sample=False)
+    scheduler.set_timesteps(STEPS)
     grid = scheduler.timesteps.tolist()
 
     def eps(x_t: torch.Tensor, t: int, text: str) -> torch.Tensor:

@@ -32,7 +32,21 @@ cat n 2 1 @ 2 1 00000003 00000006
 felis n 1 1 @ 1 0 00000006
 true_cat n 1 1 @ 1 0 00000003
 """
-SENSES = "cat%1:05:00:: 00000003 1 7\ncat%2:05:00:: 00000003 1 9\nfelis%1:05:00:: 00000006 1 0\n"
+SENSES = """\
+cat%1:05:00:: 00000003 1 7
+cat%2:05:00:: 00000003 1 9
+felis%1:05:00:: 00000006 1 0
+true_cat%1:05:00:: 00000003 1 0
+"""
+VERB = '00000009 29 v 01 meow 0 000 | the sea cats meow; "a sea cat and the queen of cats"\n'
+SOURCES = {
+    **{"data.noun": DATA, "data.verb": VERB, "data.adj": "", "data.adv": ""},
+    **{"index.noun": INDEX, "index.sense": SENSES},
+    **{
+        "unigrams.txt": "cat\t1000000\nsea\t9\n",
+        "bigrams.txt": "true cat\t150000\nTrue cat\t50000\nqueen of\t9\nof cats\t8\n",
+    },
+}
 
 
 @pytest.fixture(scope="module")
@@ -49,7 +63,7 @@ def tool() -> Iterator[ModuleType]:
 
 @pytest.fixture
 def source(tmp_path: Path) -> Path:
-    for name, text in (("data.noun", DATA), ("index.noun", INDEX), ("index.sense", SENSES)):
+    for name, text in SOURCES.items():
         (tmp_path / name).write_text(text, encoding="utf-8")
     return tmp_path
 
@@ -65,19 +79,29 @@ def rows(path: Path, query: str) -> list[tuple]:
 def test_nouns_become_rows(tool, source):
     tool.build(source, "licence", source / "out")
     path = source / "out" / "wordnet.db"
-    assert rows(path, "SELECT number, above, is_instance, words, gloss FROM sense") == [
-        (1, None, 0, "entity", "that which is"),
-        (2, 1, 0, "feline\nfelid", "a beast"),
-        (3, 2, 0, "cat\ntrue cat", "soft fur"),
-        (4, 1, 0, "kitten", "young domestic cat"),
-        (5, None, 0, "Claw", "a sharp nail"),
-        (6, 3, 1, "Tom", "a famous cat"),
+    assert rows(path, "SELECT number, above, is_instance, sorts, words, gloss FROM sense") == [
+        (1, None, 0, 4, "entity", "that which is"),
+        (2, 1, 0, 3, "feline\nfelid", "a beast"),
+        (3, 2, 0, 1, "cat\ntrue cat", "soft fur"),
+        (4, 1, 0, 0, "kitten", "young domestic cat"),
+        (5, None, 0, 0, "Claw", "a sharp nail"),
+        (6, 3, 1, 0, "Tom", "a famous cat"),
     ]
-    assert rows(path, "SELECT * FROM word") == [("cat", 0, 3, 7), ("true cat", 0, 3, 0)]
+    # the noun has 8 of the 18 shares of "cat": 444,444 times are 10 log10 444 = 26; "true cat" was met 200,000 times
+    assert rows(path, "SELECT * FROM word") == [("cat", 0, 3, 7, 26), ("true cat", 0, 3, 0, 23)]
     assert rows(path, "SELECT * FROM also_above") == [(4, 1, 2)]
     assert rows(path, "SELECT * FROM part") == [(2, 5)]
     assert rows(path, "SELECT * FROM life_form") == [("cat", 4), ("domestic cat", 4)]
     assert (source / "out" / "LICENSE").read_text(encoding="utf-8") == "licence"
+
+
+def test_two_words_that_the_web_does_not_list_are_told_apart_by_mentions(tool, source):
+    times = tool.times_met(source)
+    assert times("cat") == 1_000_000
+    assert times("true cat") == times("true-cat") == 200_000
+    assert times("sea cat") == tool.UNLISTED + 2 * tool.MENTIONED < tool.LEAST_LISTED
+    assert times("queen of cats") == tool.UNLISTED + tool.MENTIONED, "'queen of' and 'of cats' say nothing about it"
+    assert times("xyzzy") == times("xyzzy cat") == tool.UNLISTED
 
 
 def test_building_again_gives_the_same_bytes(tool, source):

@@ -103,7 +103,11 @@ def test_life_forms_are_found_by_their_definition(net):
     ("phrase", "kind", "file", "word"),
     [
         ("bat", "object", "animal", "chiropteran"),
-        ("crane", "object", "animal", "crane"),  # neither the writer nor the constellation
+        ("crane", "object", "artifact", "crane"),  # neither the writer nor the constellation
+        ("hammer", "object", "artifact", "hammer"),
+        ("cake", "object", "food", "cake"),  # and no bar of soap
+        ("lemon", "object", "food", "lemon"),  # nor a bad car
+        ("strawberry", "object", "food", "strawberry"),  # rather than the plant
         ("church", "object", "artifact", "church building"),
         ("turkey", "object", "animal", "turkey"),
         ("Turkey", "object", "location", "Republic of Turkey"),
@@ -150,6 +154,34 @@ def test_a_sense_that_is_not_there_is_not_guessed(net, phrase, meant):
 def test_a_common_noun_is_no_person(net):
     assert net.choose("table", "person") is None
     assert net.choose("Albert Einstein", "character") is None
+
+
+def test_a_tool_is_meant_before_a_part_of_a_gun(net):
+    assert "hand tool" in sense_of(net, "hammer").gloss
+
+
+def test_common_tells_what_people_say(net):
+    def common(word: str) -> float:
+        return net.common(sense_of(net, word), word)
+
+    assert 0 <= common("leptodactylid frog") < common("tree frog") < common("frog") <= 1
+    assert common("python") > common("taipan")
+    assert common("rocking chair") > common("fighting chair")
+    assert common("cutlass") > net.common(sense_of(net, "cutlass"), "cutlas")
+    assert net.common(sense_of(net, "cat"), "dog") == 0, "no word of this sense"
+
+
+def test_a_word_is_shared_out_among_its_senses(net):
+    shares = [net.common(sense, "stock") for sense in net.senses("stock")]
+    flower = next(sense for sense in net.senses("stock") if sense.file == "plant")
+    assert net.common(flower, "stock") < max(shares) - 0.2
+
+
+def test_sorts_are_counted(net):
+    for word in ("cat", "chair", "whale", "violin", "bread"):
+        sense = sense_of(net, word)
+        assert sense.sorts == len(net.descendants(sense)) > 0
+    assert sense_of(net, "teapot").sorts == 0
 
 
 def test_counts_tell_common_from_rare(net):

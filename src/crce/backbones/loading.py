@@ -3,23 +3,54 @@
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+import diffusers
 import torch
-from diffusers import DiffusionPipeline, StableDiffusionPipeline
+from diffusers import DiffusionPipeline
 from diffusers.utils import logging as diffusers_logging
 from huggingface_hub import try_to_load_from_cache
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 
 from crce import demo
-from crce.backbones.unet import UNetBackbone
+from crce.backbones.backbone import Backbone
 from crce.errors import ConfigError, ModelError
 from crce.files import sha256
 
 
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
-SUPPORTED = "StableDiffusionPipeline (Stable Diffusion 1.x and 2.x)"
+
+
+@dataclass(frozen=True)
+class Family:
+    """What a pipeline class of diffusers is erased with.
+
+    Attributes:
+        module: of `crce.backbones`, imported when such a model is loaded.
+        backbone: the class in it.
+        models: the models of that class, in words.
+        files: what diffusers calls single files of it (see its `infer_diffusers_model_type`).
+    """
+
+    module: str
+    backbone: str
+    models: str
+    files: tuple[str, ...]
+
+
+FAMILIES: dict[str, Family] = {
+    "StableDiffusionPipeline": Family("unet", "UNetBackbone", "Stable Diffusion 1.x and 2.x", ("v1", "v2")),
+    "StableDiffusionXLPipeline": Family("sdxl", "SDXLBackbone", "Stable Diffusion XL", ("xl_base",)),
+    "StableDiffusion3Pipeline": Family(
+        "sd3", "SD3Backbone", "Stable Diffusion 3 and 3.5", ("sd3", "sd35_medium", "sd35_large")
+    ),
+    "FluxPipeline": Family("flux", "FluxBackbone", "FLUX.1 dev and schnell", ("flux-dev", "flux-schnell")),
+    "ZImagePipeline": Family("z_image", "ZImageBackbone", "Z-Image and Z-Image-Turbo", ("z-image-turbo",)),
+}
+SUPPORTED = ", ".join(f"{name} ({family.models})" for name, family in FAMILIES.items())
 
 
 def pick_device(device: str = "auto") -> torch.device:
@@ -40,22 +71,34 @@ def pick_device(device: str = "auto") -> torch.device:
     return torch.device(device)
 
 
-def pick_dtype(dtype: str, device: torch.device) -> torch.dtype:
-    """Turn "auto" into float16 on a GPU and float32 elsewhere.
+def pick_dtype(dtype: str, device: torch.device, component: str = "unet") -> torch.dtype:
+    """Turn "auto" into half the bits on a GPU and float32 elsewhere.
+
+    Args:
+        dtype: "auto" or a name.
+        device: where the model will run.
+        component: the pipeline's name for its denoiser. A UNet takes float16; transformers overflow in it.
 
     Raises:
         ConfigError: the type is unknown.
     """
     if dtype == "auto":
-        return torch.float16 if device.type == "cuda" else torch.float32
+        if device.type != "cuda":
+            return torch.float32
+        return torch.float16 if component == "unet" else torch.bfloat16
     if dtype not in DTYPES:
         raise ConfigError(f"dtype is {dtype!r}. Use auto or one of: {', '.join(DTYPES)}.")
     return DTYPES[dtype]
 
 
 def load_backbone(
-    model: str = "demo", *, device: str = "auto", dtype: str = "auto", revision: str | None = None
-) -> UNetBackbone:
+    model: str = "demo",
+    *,
+    device: str = "auto",
+    dtype: str = "auto",
+    revision: str | None = None,
+    offload: bool = False,
+) -> Backbone:
     """Load a text-to-image model to erase from.
 
     Args:
@@ -63,57 +106,86 @@ def load_backbone(
         device: "auto", "cpu", "cuda", "mps", ...
         dtype: "auto", "float32", "float16" or "bfloat16".
         revision: branch, tag or commit of a Hub model.
+        offload: keep on the device only the network that works, see `Backbone.offload`.
 
     Raises:
         ModelError: the model can't be found or read, or its kind isn't supported.
-        ConfigError: device or dtype can't be used.
+        ConfigError: device or dtype can't be used, or nothing can be moved off the device.
     """
-    pipe, pinned = _load(model, device, dtype, revision, erasable=True)
-    if pipe.unet.config.in_channels != pipe.vae.config.latent_channels:
+    place = pick_device(device)
+    if offload and place.type == "cpu":
+        raise ConfigError("offload moves networks between a GPU and the computer's memory, but the device is cpu.")
+    pipe, pinned = _load(model, place, dtype, revision, erasable=True)
+    backbone = backbone_class(type(pipe).__name__)(pipe, model, pinned)
+    channels, latent = backbone.latent_shape[0], pipe.vae.config.latent_channels
+    if channels != latent:
         raise ModelError(
-            f"{model!r} takes {pipe.unet.config.in_channels} input channels where its latents have "
-            f"{pipe.vae.config.latent_channels}: an inpainting or editing model. crce erases from {SUPPORTED}."
+            f"{model!r} takes {channels} input channels where its latents have {latent}: an inpainting or editing "
+            f"model. crce erases from {SUPPORTED}."
         )
-    return UNetBackbone(pipe, model, pinned)
+    if backbone.network.config.get("time_cond_proj_dim"):
+        raise ModelError(
+            f"{model!r} is a consistency model with guidance as an input, which has no DDIM steps. Use the model that "
+            "it was distilled from."
+        )
+    backbone.grid(3)  # refuses the noise levels of other schedulers
+    if offload:
+        backbone.offload(place)
+    else:
+        pipe.to(place)
+    return backbone
 
 
 def load_pipeline(
     model: str = "demo", *, device: str = "auto", dtype: str = "auto", revision: str | None = None
 ) -> DiffusionPipeline:
     """Load any diffusers pipeline, only to draw with. Arguments and errors are those of `load_backbone`."""
-    return _load(model, device, dtype, revision, erasable=False)[0]
-
-
-def _load(model: str, device: str, dtype: str, revision: str | None, *, erasable: bool) -> tuple[Any, str | None]:
-    """The pipeline, and what pins its weights: a Hub commit or a hash of the files."""
     place = pick_device(device)
+    return _load(model, place, dtype, revision, erasable=False)[0].to(place)
+
+
+def backbone_class(pipeline: str) -> type[Backbone]:
+    """The backbone of a pipeline class in FAMILIES."""
+    family = FAMILIES[pipeline]
+    return getattr(import_module(f"crce.backbones.{family.module}"), family.backbone)
+
+
+def _load(
+    model: str, place: torch.device, dtype: str, revision: str | None, *, erasable: bool
+) -> tuple[Any, str | None]:
+    """The pipeline in the computer's memory, and what pins its weights: a Hub commit or a hash of the files."""
     path = demo.model_path() if model == "demo" else Path(model).expanduser()
     if not path.exists() and _looks_like_path(model):
         raise ModelError(f"There is no model at {path}. Give a Hub id, a folder, a .safetensors file, or demo.")
-    options: dict[str, Any] = {"torch_dtype": pick_dtype(dtype, place)}
-    # The safety checker is left out: it hides from the judge what the model really draws.
-    unchecked = {"safety_checker": None, "requires_safety_checker": False}
+    pick_dtype(dtype, place)  # a wrong name is told before anything is read
     verbosity = diffusers_logging.get_verbosity()
     diffusers_logging.set_verbosity_error()
     try:
+        index, commit = _index(model, path, revision)
+        name = index.get("_class_name")
+        if name not in FAMILIES and (erasable or path.is_file()):
+            raise ModelError(f"{model!r} is a {name or 'model of unknown kind'}. crce erases from {SUPPORTED}.")
+        if name in FAMILIES and not hasattr(diffusers, str(name)):
+            raise ModelError(
+                f"{model!r} is a {name}, which diffusers {diffusers.__version__} lacks. Install a newer one."
+            )
+        component = backbone_class(name).component if name in FAMILIES else "transformer"
+        options: dict[str, Any] = {"torch_dtype": pick_dtype(dtype, place, component)}
+        if name == "StableDiffusionPipeline":
+            # The safety checker is left out: it hides from the judge what the model really draws.
+            options |= {"safety_checker": None, "requires_safety_checker": False}
+        if name == "StableDiffusion3Pipeline" and not path.is_file() and not any(index.get("text_encoder_3") or ()):
+            options |= {"text_encoder_3": None, "tokenizer_3": None}  # a pipeline that was saved without T5
         if path.is_file():
-            if path.suffix != ".safetensors":
-                raise ModelError(f"{path} is not a .safetensors file. Other formats can run code; convert it first.")
             pinned: str | None = f"sha256:{sha256(path)[:16]}"
-            pipe = StableDiffusionPipeline.from_single_file(path, **options, **unchecked)
-        else:
-            index, source = _index(model, path, revision)
-            name = index.get("_class_name")
-            if erasable and name != StableDiffusionPipeline.__name__:
-                raise ModelError(f"{model!r} is a {name or 'model of unknown kind'}. crce erases from {SUPPORTED}.")
-            if path.is_dir():
-                pinned = f"unet-sha256:{sha256(*sorted((path / 'unet').glob('*.safetensors')))[:16]}"
-            else:
-                pinned = options["revision"] = source
-            if name == StableDiffusionPipeline.__name__:
-                options |= unchecked
+            pipe = getattr(diffusers, str(name)).from_single_file(path, **options)
+        elif path.is_dir():
+            pinned = _folder_hash(path, component) if erasable else None
             # Pickled weights can run code, so they are never read.
-            pipe = DiffusionPipeline.from_pretrained(path if path.is_dir() else model, use_safetensors=True, **options)
+            pipe = DiffusionPipeline.from_pretrained(path, use_safetensors=True, **options)
+        else:
+            pinned = commit
+            pipe = DiffusionPipeline.from_pretrained(model, use_safetensors=True, revision=commit, **options)
     except (OSError, ValueError, KeyError, SafetensorError) as error:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
         raise ModelError(
@@ -124,7 +196,7 @@ def _load(model: str, device: str, dtype: str, revision: str | None, *, erasable
     finally:
         diffusers_logging.set_verbosity(verbosity)
     pipe.set_progress_bar_config(disable=True)
-    return pipe.to(place), pinned
+    return pipe, pinned
 
 
 def _looks_like_path(model: str) -> bool:
@@ -133,6 +205,10 @@ def _looks_like_path(model: str) -> bool:
 
 def _index(model: str, path: Path, revision: str | None) -> tuple[dict[str, Any], str | None]:
     """The pipeline's index, read before gigabytes are, and for a Hub id its commit; a cached one needs no network."""
+    if path.is_file():
+        if path.suffix != ".safetensors":
+            raise ModelError(f"{path} is not a .safetensors file. Other formats can run code; convert it first.")
+        return {"_class_name": single_file_pipeline(path)}, None
     if path.is_dir():
         if not (path / "model_index.json").is_file():
             raise ModelError(f"{path} holds no model_index.json, so it isn't a diffusers pipeline folder.")
@@ -140,3 +216,26 @@ def _index(model: str, path: Path, revision: str | None) -> tuple[dict[str, Any]
     index: Any = DiffusionPipeline.load_config(model, revision=revision)
     cached = try_to_load_from_cache(model, "model_index.json", revision=revision)
     return index, Path(cached).parent.name if isinstance(cached, str) else revision
+
+
+def single_file_pipeline(path: Path) -> str:
+    """The pipeline class of a single file, told by the names and shapes of its tensors.
+
+    What diffusers does not know it takes for Stable Diffusion 1.x; here that must have its name too.
+
+    Returns:
+        A class name, or in words what the file is where no class in FAMILIES reads it.
+    """
+    from diffusers.loaders.single_file_utils import CHECKPOINT_KEY_NAMES, infer_diffusers_model_type
+
+    with safe_open(path, "pt") as f:
+        names = f.keys()
+        shapes = {name: torch.empty(f.get_slice(name).get_shape(), device="meta") for name in names}
+    kind = infer_diffusers_model_type(shapes)
+    if kind == "v1" and CHECKPOINT_KEY_NAMES["v1"] not in shapes:
+        return "file without a denoiser that diffusers knows"
+    return next((name for name, family in FAMILIES.items() if kind in family.files), f"single file of kind {kind}")
+
+
+def _folder_hash(path: Path, component: str) -> str:
+    return f"{component}-sha256:{sha256(*sorted((path / component).glob('*.safetensors')))[:16]}"

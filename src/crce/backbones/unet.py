@@ -1,77 +1,61 @@
-"""Stable Diffusion 1.x and 2.x: a `UNet2DConditionModel` conditioned on the hidden states of one text encoder.
-
-Shapes: B batch, L tokens, D text width; latents (B, C, h, w).
-"""
+"""Stable Diffusion 1.x and 2.x: a `UNet2DConditionModel` conditioned on the hidden states of one text encoder."""
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
-from diffusers import DDIMScheduler
+
+from crce.backbones.backbone import Backbone
+from crce.backbones.conditioning import Conditioning
+from crce.backbones.noise import DDIMGrid
 
 
-class UNetBackbone:
-    """A Stable Diffusion pipeline seen as encode, predict and step.
+class UNetBackbone(Backbone):
+    """A `StableDiffusionPipeline`."""
 
-    Attributes:
-        pipe: the diffusers `StableDiffusionPipeline`; its modules are frozen and in evaluation mode.
-        model: the model as the user named it.
-        revision: what pins its weights: a Hub commit or a hash of the files, when known.
-    """
-
-    def __init__(self, pipe: Any, model: str, revision: str | None = None) -> None:
-        self.pipe = pipe
-        self.model = model
-        self.revision = revision
-        for part in (pipe.unet, pipe.vae, pipe.text_encoder):
-            part.requires_grad_(False).eval()
-
-    @property
-    def network(self) -> Any:
-        """The denoiser, a `UNet2DConditionModel`."""
-        return self.pipe.unet
-
-    @property
-    def device(self) -> torch.device:
-        return self.network.device
-
-    @property
-    def dtype(self) -> torch.dtype:
-        """The type of the frozen weights."""
-        return self.network.dtype
+    component = "unet"
 
     @property
     def latent_shape(self) -> tuple[int, int, int]:
-        """Shape (C, h, w) of one latent at the model's native resolution."""
         config = self.network.config
         size = config.sample_size
         height, width = (size, size) if isinstance(size, int) else size
         return config.in_channels, height, width
 
-    @torch.no_grad()
-    def encode(self, prompts: list[str]) -> torch.Tensor:
-        """Hidden states of prompts, shape (B, L, D). The empty prompt is the unconditional one."""
+    def _encode(self, prompts: list[str]) -> Conditioning:
         hidden, _ = self.pipe.encode_prompt(prompts, self.device, 1, do_classifier_free_guidance=False)
-        return hidden
+        return Conditioning(hidden)
 
-    def predict(self, x_t: torch.Tensor, t: torch.Tensor | int, hidden: torch.Tensor) -> torch.Tensor:
-        """What the denoiser was trained to predict (eps or v), without guidance.
+    def encode_soft(self, prompts: list[str], prefix: torch.Tensor | None = None) -> Conditioning:
+        """As `encode`, with gradients, and with word embeddings of no word put before each prompt.
 
         Args:
-            x_t: latents, shape (B, C, h, w).
-            t: timestep of the noise level that x_t has, one for all or shape (B,).
-            hidden: prompt states, shape (B, L, D).
-
-        Returns:
-            Prediction in float32, shape (B, C, h, w).
+            prompts: B prompts.
+            prefix: embeddings, shape (B, K, W) with W the width of the word embeddings; they take the place of K
+                tokens after the first one, and the prompt moves back.
         """
-        with torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32):
-            out = self.network(x_t.to(self.dtype), t, encoder_hidden_states=hidden).sample
-        return out.float()
+        tokenizer, encoder = self.pipe.tokenizer, self.pipe.text_encoder
+        padding = {"padding": "max_length", "max_length": tokenizer.model_max_length, "truncation": True}
+        tokens = tokenizer(prompts, return_tensors="pt", **padding).to(self.device)
+        ids, mask = tokens.input_ids, tokens.attention_mask
+        hook = None
+        if prefix is not None:
+            k = prefix.shape[1]
+            # The last token stays the last: where a prompt fills its room, that is its end.
+            ids = torch.cat([ids[:, :1], ids[:, 1:2].expand(-1, k), ids[:, 1 : -k - 1], ids[:, -1:]], 1)
+            mask = torch.cat([mask[:, :1], mask[:, :1].expand(-1, k), mask[:, 1 : -k - 1], mask[:, -1:]], 1)
+            hook = encoder.get_input_embeddings().register_forward_hook(
+                lambda _, __, words: torch.cat([words[:, :1], prefix.to(words), words[:, 1 + k :]], 1)
+            )
+        masked = getattr(encoder.config, "use_attention_mask", False)
+        try:
+            with torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32):
+                return Conditioning(encoder(ids, attention_mask=mask if masked else None)[0])
+        finally:
+            if hook is not None:
+                hook.remove()
 
-    def ddim(self, steps: int) -> Any:
-        """A `DDIMScheduler` set to `steps` noise levels on the model's own noise schedule and prediction type."""
-        scheduler = DDIMScheduler.from_config(self.pipe.scheduler.config)
-        scheduler.set_timesteps(steps)
-        return scheduler
+    def grid(self, steps: int) -> DDIMGrid:
+        return DDIMGrid(self.pipe.scheduler.config, steps)
+
+    def _forward(self, x_t: torch.Tensor, t: torch.Tensor, cond: Conditioning, guidance: float | None) -> torch.Tensor:
+        return self.network(x_t, t, encoder_hidden_states=cond.hidden).sample

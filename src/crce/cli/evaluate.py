@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -22,6 +23,9 @@ HEADLINES = {
     "kept": "kept (held-out retains)",
     "H": "harmonic mean H",
 }
+COLUMNS = {"erased": "erased", "coref_erased": "corefs", "kept": "kept", "H": "H"}
+WIDTH = 26  # of the names before numbers
+DRAWN = 4  # targets that the line on drawing names
 
 
 def evaluate(
@@ -59,12 +63,23 @@ def measure(erasure: Erasure, **settings: Any) -> Report:
 
 
 def print_report(report: Report) -> None:
-    """The headline numbers, the verdict in words, and where the pictures are."""
+    """The headline numbers, the verdict in words, and where the pictures are; of several targets a row for each."""
     if any(report.summary[name]["value"] is not None for name in HEADLINES):  # else the verdict says all there is
         for name, title in HEADLINES.items():
-            typer.echo(f"{title:<26} {_number(report.summary[name])}")
+            title = title.replace("(target)", "(all targets)") if report.targets else title
+            typer.echo(f"{title:<{WIDTH}} {_number(report.summary[name])}")
+        if report.targets:
+            _print_targets(report)
     typer.echo(f"\n{report.verdict}\n")
     typer.echo(f"report   {report.path_html}")
+
+
+def _print_targets(report: Report) -> None:
+    typer.echo(f"\n{'target':<{WIDTH}}" + "".join(f"{title:>8}" for title in COLUMNS.values()))
+    for entry in report.targets:
+        values = [entry["summary"][name]["value"] for name in COLUMNS]
+        name = entry["target"] if len(entry["target"]) < WIDTH else entry["target"][: WIDTH - 4] + "..."
+        typer.echo(f"{name:<{WIDTH}}" + "".join(f"{'-' if v is None else f'{v:.2f}':>8}" for v in values))
 
 
 def _number(number: dict[str, Any]) -> str:
@@ -73,8 +88,8 @@ def _number(number: dict[str, Any]) -> str:
     return f"{number['value']:.2f}  (95% {number['low']:.2f} to {number['high']:.2f}, n={number['n']})"
 
 
-def print_next(folder: Path, target: str) -> None:
+def print_next(folder: Path, targets: Sequence[str]) -> None:
     """What can be done with a run now."""
     run = shlex.quote(str(folder))
-    typer.echo(f"draw     crce generate {shlex.quote(target)} --run {run}")
+    typer.echo(f"draw     crce generate {shlex.join(targets[:DRAWN])} --run {run}")
     typer.echo(f"measure  crce evaluate {run} --images-per-prompt 12")

@@ -15,6 +15,7 @@ from crce import __version__
 from crce.cli.env import env
 from crce.cli.erase import erase_command
 from crce.cli.evaluate import evaluate
+from crce.cli.export import check, export, info, push
 from crce.cli.feedback import feedback
 from crce.cli.generate import generate
 from crce.cli.ls import ls
@@ -62,6 +63,10 @@ def command_line() -> typer.Typer:
     app.command("generate", epilog='Example: crce generate "a kitten" "a dog" --run runs/cat-1')(generate)
     app.command("evaluate", epilog="Example: crce evaluate runs/cat-1 --images-per-prompt 12")(evaluate)
     app.command("refine", epilog="Example: crce refine runs/cat-1 --rounds 2")(refine)
+    app.command("export", epilog="Example: crce export runs/cat-1 --to kohya")(export)
+    app.command("check", epilog="Example: crce check erase-cat-kohya.safetensors --against runs/cat-1")(check)
+    app.command("info", epilog="Example: crce info erase-cat-kohya.safetensors --json")(info)
+    app.command("push", epilog="Example: crce push runs/cat-1 me/erase-cat --dry-run")(push)
     app.command("show", epilog="Example: crce show cat --yaml > my-cat.yaml")(show)
     app.command("ls", epilog="Example: crce ls --kind character")(ls)
     app.command("env", epilog="Example: crce env --json")(env)

@@ -157,7 +157,10 @@ def record_beside(path: Path, concepts: ConceptSet) -> Record | None:
     """The record of the suggestion that made this set, where it lies beside it, or in its run, and can be read."""
     from crce.suggest import read_record
 
-    beside = path.with_name("suggest.json") if (path.parent / "run.json").is_file() else record_path(path)
+    beside = record_path(path)
+    if (path.parent / "run.json").is_file():  # of several suggested sets each has its own there
+        own = path.with_name(f"suggest-{slug(concepts.target)}.json")
+        beside = own if own.is_file() else path.with_name("suggest.json")
     if not beside.is_file():
         return None
     try:

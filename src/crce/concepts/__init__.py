@@ -4,7 +4,15 @@ from crce.concepts.concept_set import CERTAINTY_WORDS, KINDS, ConceptSet, Relate
 from crce.concepts.corefconcept import read_corefconcept, write_corefconcept
 from crce.concepts.documents import dump_concepts, parse_concepts
 from crce.concepts.faults import Fault
-from crce.concepts.library import atlas, atlas_names, find_concepts, read_concepts, write_concepts
+from crce.concepts.library import (
+    atlas,
+    atlas_names,
+    find_concepts,
+    read_concepts,
+    read_sets,
+    write_concepts,
+    write_sets,
+)
 
 
 __all__ = [
@@ -21,6 +29,8 @@ __all__ = [
     "parse_concepts",
     "read_concepts",
     "read_corefconcept",
+    "read_sets",
     "write_concepts",
     "write_corefconcept",
+    "write_sets",
 ]

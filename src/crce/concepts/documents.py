@@ -21,6 +21,7 @@ Either side may be written short, by certainty, with training and held-out phras
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from typing import Any
 
 import yaml
@@ -74,10 +75,10 @@ def parse_json_sets(text: str, file: str) -> list[ConceptSet]:
     return _sets_from(root, reader)
 
 
-def dump_concepts(concepts: ConceptSet) -> str:
-    """The set as YAML; `parse_concepts` reads it back equal."""
+def dump_concepts(concepts: ConceptSet | Sequence[ConceptSet]) -> str:
+    """One set, or a list of them, as YAML; `parse_concepts` and `parse_sets` read it back equal."""
     return yaml.dump(
-        _plain(concepts),
+        _plain(concepts) if isinstance(concepts, ConceptSet) else [_plain(c) for c in concepts],
         Dumper=_Dumper,
         default_flow_style=None,  # keys in a block, each phrase on one line
         sort_keys=False,

@@ -6,6 +6,7 @@ import difflib
 import functools
 import logging
 import os
+from collections.abc import Sequence
 from importlib import resources
 from pathlib import Path
 
@@ -50,6 +51,24 @@ def read_concepts(path: Path | str) -> ConceptSet:
     if repeated_keys:
         raise error_from(path.name, repeated_keys)
     return _chosen(*sets_from(value, path.name), wanted, path)
+
+
+def read_sets(path: Path | str) -> tuple[ConceptSet, ...]:
+    """Every concept set of a YAML file, in its order.
+
+    Raises:
+        ConceptError: lists every fault of the file.
+    """
+    return tuple(parse_sets(read_text(Path(path)), Path(path).name))
+
+
+def write_sets(path: Path | str, sets: Sequence[ConceptSet]) -> None:
+    """Write concept sets as YAML: one as it is, several as a list.
+
+    Raises:
+        RunError: the file can't be written.
+    """
+    write_text(Path(path), dump_concepts(sets[0] if len(sets) == 1 else sets))
 
 
 def write_concepts(path: Path | str, concepts: ConceptSet) -> None:

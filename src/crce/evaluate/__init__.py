@@ -9,16 +9,17 @@ from crce.lazy import lazy_names
 
 if TYPE_CHECKING:
     from crce.evaluate.drawing import draw
-    from crce.evaluate.evaluation import Drawn, Report, evaluate
+    from crce.evaluate.evaluation import Report, evaluate
     from crce.evaluate.judges import Judge, load_judge
     from crce.evaluate.pictures import Picture
+    from crce.evaluate.sketches import Drawn
 
 __all__ = ["Drawn", "Judge", "Picture", "Report", "draw", "evaluate", "load_judge"]
 
 __getattr__ = lazy_names(
     __name__,
     {
-        "Drawn": "evaluation",
+        "Drawn": "sketches",
         "Judge": "judges",
         "Picture": "pictures",
         "Report": "evaluation",

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from crce.backbones.backbone import latents_at_once
+
 
 if TYPE_CHECKING:
     from diffusers import DiffusionPipeline
@@ -35,7 +37,7 @@ def draw(
         prompts: what to draw.
         seeds: one per prompt; starting noise is made on the CPU, so that it is the same on every machine.
         steps: denoising steps.
-        guidance: classifier-free guidance scale.
+        guidance: classifier-free guidance scale, as the pipeline counts it.
         negative: prompt to steer away from.
         batch: pictures per call; 0 picks by the size of the latents.
         on_drawn: called with the number of pictures that each call drew.
@@ -54,9 +56,12 @@ def draw(
 
 
 def _batch_size(pipe: Any) -> int:
-    """32 pictures at once of the bundled model, one of Stable Diffusion."""
-    side = getattr(getattr(pipe, "unet", None), "config", {}).get("sample_size", 64)
-    return max(1, min(32, 4096 // side**2)) if isinstance(side, int) else 1
+    """As many pictures at once as the size of their latents allows; one where the pipeline does not say it."""
+    config = getattr(getattr(pipe, "unet", None), "config", {})
+    size = config.get("sample_size") or getattr(pipe, "default_sample_size", None)
+    if size is None:
+        return 1
+    return latents_at_once(*((size, size) if isinstance(size, int) else size))
 
 
 def _draw_batch(
@@ -66,7 +71,7 @@ def _draw_batch(
     try:
         with torch.inference_mode():
             return pipe(
-                prompts,
+                list(prompts),  # some pipelines write their template into the list
                 # Not every pipeline knows a negative prompt.
                 **({} if negative is None else {"negative_prompt": [negative] * len(prompts)}),
                 num_inference_steps=steps,

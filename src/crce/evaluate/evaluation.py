@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import time
-from collections.abc import Callable, Iterator, MutableMapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,39 +13,32 @@ from typing import TYPE_CHECKING, Any
 
 from crce.backbones import load_backbone
 from crce.errors import ConfigError, RunError
-from crce.evaluate import draw, load_judge
+from crce.evaluate import load_judge
 from crce.evaluate.groups import Group, make_groups
-from crce.evaluate.pictures import Picture, is_blank, write_strips
+from crce.evaluate.overview import render_overview
+from crce.evaluate.pictures import write_strips
 from crce.evaluate.report import render
-from crce.evaluate.scores import ScoredGroup, score_group, summarise_groups
+from crce.evaluate.scores import ScoredGroup, Words, score_group, summarise_groups
+from crce.evaluate.sketches import BaseCache, Drawn, Side, Sketcher, failures
+from crce.evaluate.targets import Target, joint_report, target_folders
 from crce.evaluate.verdict import make_verdict
 from crce.files import write_json, write_text
 from crce.training import Erasure, apply_adapter
 
 
 if TYPE_CHECKING:
-    from crce.backbones import UNetBackbone
+    from crce.backbones import Backbone
+    from crce.concepts import ConceptSet
     from crce.evaluate.judges import Judge
 
 log = logging.getLogger(__name__)
-
-BaseCache = MutableMapping[tuple[Any, ...], Picture]
-"""Base pictures by (model, revision, text, seed, steps, guidance)."""
-
-JUDGE_BATCH = 64
-
-
-@dataclass(frozen=True)
-class Drawn:
-    """Progress: pictures drawn so far, of base and erased model together."""
-
-    done: int
-    total: int
 
 
 @dataclass(frozen=True)
 class Report:
     """What an evaluation left in the run folder.
+
+    With several targets, report.json and report.html are an overview, and each target has its own under targets/.
 
     Attributes:
         folder: the run folder.
@@ -69,6 +62,11 @@ class Report:
         return self.data["summary"]
 
     @property
+    def targets(self) -> list[dict[str, Any]]:
+        """Of several targets each with its `target`, `kind`, `summary`, `verdict` and `report`; of one none."""
+        return self.data.get("targets", [])
+
+    @property
     def verdict(self) -> str:
         """What was erased, what leaked, what broke and what to try next, in plain words."""
         return self.data["verdict"]
@@ -87,12 +85,13 @@ def evaluate(
     device: str = "auto",
     dtype: str | None = None,
     on_event: Callable[[Drawn], None] | None = None,
-    backbone: UNetBackbone | None = None,
+    backbone: Backbone | None = None,
     base_cache: BaseCache | None = None,
 ) -> Report:
     """Measure what an erasure erased and what it kept; write report.json, report.html and images/ into its folder.
 
-    Picture k of every prompt is drawn from seed + k, by the base and by the erased model.
+    Picture k of every prompt is drawn from seed + k, by the base and by the erased model. Of a run with several
+    targets each is measured by itself, under targets/; the numbers of the run are those of all targets together.
 
     Args:
         run: a finished run, or its folder.
@@ -128,33 +127,18 @@ def evaluate(
         revision=erasure.info["revision"],
     )
     _check_revision(backbone, erasure)
-    groups = make_groups(erasure.concepts, scorer, phrases_per_group)
-    texts = [prompt.text for group in groups for prompt in group.prompts]
+    everything = [
+        make_groups(c, scorer, phrases_per_group, [o for o in erasure.sets if o is not c], crce=erasure.config.crce)
+        for c in erasure.sets
+    ]
+    texts = [[prompt.text for group in groups for prompt in group.prompts] for groups in everything]
     seeds = [seed + k for k in range(images_per_prompt)]
-    loaded = time.perf_counter()
-
-    sketcher = _Sketcher(backbone, seeds, steps, guidance, batch, 2 * len(set(texts)) * len(seeds), on_event)
-    with _adapter(backbone, erasure) as adapter:
-        with adapter.disabled():
-            base = sketcher.sketch(texts, {} if base_cache is None else base_cache)
-        erased = sketcher.sketch(texts, {})
-    drawn = time.perf_counter()
-
-    scored = _score(groups, base, erased, scorer, seed)
-    summary = summarise_groups(scored, seed=seed)
-    verdict = make_verdict(erasure.concepts.target, scored, summary, erasure.info["config"])
-    names = [(group.name, prompt.text) for group in groups for prompt in group.prompts]
-    files = write_strips(erasure.folder / "images", names, base, erased)
-    data = {
-        "target": erasure.concepts.target,
-        "kind": erasure.concepts.kind,
+    total = 2 * len({text for own in texts for text in own}) * len(seeds)
+    sketcher = Sketcher(backbone, seeds, steps, guidance, batch, total, on_event)
+    base, erased = Side(sketcher, {} if base_cache is None else base_cache), Side(sketcher, {})
+    common = {
         "model": erasure.info["model"],
         "revision": erasure.info["revision"],
-        "summary": {name: measure.as_json() for name, measure in summary.items()},
-        "verdict": verdict.text,
-        "points": [dict(vars(point)) for point in verdict.points],
-        "leaks": [change.as_json() for change in verdict.leaks],
-        "broken": [change.as_json() for change in verdict.broken],
         "judge": _describe(scorer),
         "settings": {
             "images_per_prompt": images_per_prompt,
@@ -163,59 +147,101 @@ def evaluate(
             "guidance": guidance,
             "phrases_per_group": phrases_per_group,
         },
-        "failed": {"base": _failed(base), "erased": _failed(erased)},
-        "groups": _groups_json(scored, files),
-        "seconds": {
-            "load": round(loaded - started, 2),
-            "draw": round(drawn - loaded, 2),
-            "score": round(time.perf_counter() - drawn, 2),
-        },
     }
-    report = Report(erasure.folder, data)
-    write_json(report.path_json, data)
-    html = render(data, base, erased, concepts=erasure.concepts, info=erasure.info, trace=_read_trace(erasure.folder))
-    write_text(report.path_html, html)
+    loading = round(time.perf_counter() - started, 2)
+
+    several = len(erasure.sets) > 1
+    folders = target_folders(erasure.sets) if several else [Path()]
+    targets: list[Target] = []
+    with _adapter(backbone, erasure) as adapter:
+        gauge = _Gauge(erasure, scorer, seed, adapter, base, erased, common, loading)
+        for i, (concepts, groups, folder) in enumerate(zip(erasure.sets, everything, folders, strict=True)):
+            targets.append(gauge.measure(concepts, groups, folder, "../../report.html" if several else None))
+            # The pictures of many targets don't fit in memory together; those of the caller's cache are the caller's.
+            for side in (erased, base) if base_cache is None else (erased,):
+                side.forget(set(texts[i]).difference(*texts[i + 1 :]))
+    if not several:
+        return Report(erasure.folder, targets[0].data)
+    failed = {"base": base.failed, "erased": erased.failed}
+    report = Report(erasure.folder, joint_report(targets, common, erasure.info["config"], failed, seed))
+    write_json(report.path_json, report.data)
+    page = render_overview(report.data, targets, info=erasure.info, trace=_read_trace(erasure.folder))
+    write_text(report.path_html, page)
     return report
 
 
 @dataclass
-class _Sketcher:
-    """Draws prompts, tells how far it is, and takes from a cache what was drawn before."""
+class _Gauge:
+    """Measures the targets of a run one after the other.
 
-    backbone: UNetBackbone
-    seeds: list[int]
-    steps: int
-    guidance: float
-    batch: int
-    total: int
-    on_event: Callable[[Drawn], None] | None
-    done: int = 0
+    Attributes:
+        erasure: the run.
+        judge: scores the pictures.
+        seed: of the bootstrap.
+        adapter: the run's, on the model that draws for both sides.
+        base: the base model.
+        erased: the erased model.
+        common: what the reports of all targets say alike.
+        loading: seconds that loading took.
+    """
 
-    def sketch(self, texts: Sequence[str], cache: BaseCache) -> list[list[Picture]]:
-        """Pictures for each text, one per seed."""
-        wanted = list(dict.fromkeys((text, seed) for text in texts for seed in self.seeds))
-        missing = [pair for pair in wanted if self._key(*pair) not in cache]
-        self._tell(len(wanted) - len(missing))
-        pictures = draw(
-            self.backbone.pipe,
-            [text for text, _ in missing],
-            [seed for _, seed in missing],
-            steps=self.steps,
-            guidance=self.guidance,
-            batch=self.batch,
-            on_drawn=self._tell,
-        )
-        drawn = (None if picture is None or is_blank(picture) else picture for picture in pictures)
-        cache.update(zip((self._key(*pair) for pair in missing), drawn, strict=True))
-        return [[cache[self._key(text, seed)] for seed in self.seeds] for text in texts]
+    erasure: Erasure
+    judge: Judge | None
+    seed: int
+    adapter: Any
+    base: Side
+    erased: Side
+    common: Mapping[str, Any]
+    loading: float
 
-    def _key(self, text: str, seed: int) -> tuple[Any, ...]:
-        return (self.backbone.model, self.backbone.revision, text, seed, self.steps, self.guidance)
+    def measure(self, concepts: ConceptSet, groups: Sequence[Group], folder: Path, overview: str | None) -> Target:
+        """Draw, score and report one target.
 
-    def _tell(self, count: int) -> None:
-        self.done += count
-        if self.on_event and count:
-            self.on_event(Drawn(self.done, self.total))
+        Args:
+            concepts: its concept set.
+            groups: the prompts of the set.
+            folder: where its report goes, relative to the run's folder.
+            overview: where the page of all targets is, relative to its own; None if there is no other target.
+        """
+        names = [(group.name, prompt.text) for group in groups for prompt in group.prompts]
+        texts = [text for _, text in names]
+        clock = time.perf_counter()
+        with self.adapter.disabled():
+            before = self.base.draw(texts)
+        after = self.erased.draw(texts)
+        drawn = time.perf_counter()
+        words = (self.base.words_for(self.judge, texts), self.erased.words_for(self.judge, texts))
+        scored = _score(groups, *words, self.seed)
+        summary = summarise_groups(scored, seed=self.seed)
+        info = self.erasure.info
+        verdict = make_verdict(concepts.target, scored, summary, info["config"])
+        files = write_strips(self.erasure.folder / folder / "images", names, before, after)
+        data = {
+            "target": concepts.target,
+            "kind": concepts.kind,
+            "model": self.common["model"],
+            "revision": self.common["revision"],
+            "summary": {name: measure.as_json() for name, measure in summary.items()},
+            "verdict": verdict.text,
+            "points": [dict(vars(point)) for point in verdict.points],
+            "leaks": [change.as_json() for change in verdict.leaks],
+            "broken": [change.as_json() for change in verdict.broken],
+            "judge": self.common["judge"],
+            "settings": self.common["settings"],
+            "failed": {"base": failures(before), "erased": failures(after)},
+            "groups": _groups_json(scored, files),
+            "seconds": {
+                "load": self.loading,
+                "draw": round(drawn - clock, 2),
+                "score": round(time.perf_counter() - drawn, 2),
+            },
+        }
+        report = Report(self.erasure.folder / folder, data)
+        write_json(report.path_json, data)
+        trace = _read_trace(self.erasure.folder)
+        page = render(data, before, after, concepts=concepts, info=info, trace=trace, overview=overview)
+        write_text(report.path_html, page)
+        return Target(concepts, folder, scored, summary, verdict, data, before[0], after[0])
 
 
 def _choose_judge(judge: str | Judge, model: str) -> Judge | None:
@@ -229,7 +255,7 @@ def _choose_judge(judge: str | Judge, model: str) -> Judge | None:
     return None
 
 
-def _check_revision(backbone: UNetBackbone, erasure: Erasure) -> None:
+def _check_revision(backbone: Backbone, erasure: Erasure) -> None:
     model, then, now = erasure.info["model"], erasure.info["revision"], backbone.revision
     if then != now:
         raise RunError(
@@ -239,7 +265,7 @@ def _check_revision(backbone: UNetBackbone, erasure: Erasure) -> None:
 
 
 @contextmanager
-def _adapter(backbone: UNetBackbone, erasure: Erasure) -> Iterator[Any]:
+def _adapter(backbone: Backbone, erasure: Erasure) -> Iterator[Any]:
     adapter = apply_adapter(backbone, erasure.adapter)
     try:
         yield adapter
@@ -248,10 +274,11 @@ def _adapter(backbone: UNetBackbone, erasure: Erasure) -> Iterator[Any]:
 
 
 def _score(
-    groups: Sequence[Group], base: list[list[Picture]], erased: list[list[Picture]], judge: Judge | None, seed: int
+    groups: Sequence[Group],
+    base_words: Sequence[Words] | None,
+    erased_words: Sequence[Words] | None,
+    seed: int,
 ) -> dict[str, ScoredGroup]:
-    base_words = _words(judge, base) if judge else None
-    erased_words = _words(judge, erased) if judge else None
     scored, start = {}, 0
     for i, group in enumerate(groups):
         part = slice(start, start + len(group.prompts))
@@ -261,25 +288,10 @@ def _score(
     return scored
 
 
-def _words(judge: Judge, pictures: list[list[Picture]]) -> list[list[str | None]]:
-    """The judge's top class for every picture; None where there is no picture."""
-    images = [image for row in pictures for image in row if image is not None]
-    tops: list[str] = []
-    for start in range(0, len(images), JUDGE_BATCH):
-        probs = judge.probs(images[start : start + JUDGE_BATCH])
-        tops += [judge.classes[k] for k in probs.argmax(1).tolist()]
-    words = iter(tops)
-    return [[None if image is None else next(words) for image in row] for row in pictures]
-
-
 def _describe(judge: Judge | None) -> dict[str, Any] | None:
     if judge is None:
         return None
     return {"name": judge.name, "version": judge.version, "hash": judge.hash, "classes": len(judge.classes)}
-
-
-def _failed(pictures: list[list[Picture]]) -> int:
-    return sum(image is None for row in pictures for image in row)
 
 
 def _groups_json(scored: dict[str, ScoredGroup], files: list[str]) -> dict[str, Any]:

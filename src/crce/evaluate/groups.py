@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeVar
 
 from crce.concepts import ConceptSet, Related
+from crce.concepts.concept_set import fold
 
 
 if TYPE_CHECKING:
@@ -17,6 +18,7 @@ T = TypeVar("T")
 ERASING = ("target", "coref", "coref_held_out")
 KEEPING = ("retain", "retain_held_out", "unrelated")
 UNRELATED_PROMPTS = 6
+NO_JUDGE = "no judge scored it"  # why nothing is scored where there is no judge
 
 # Drawn when no judge brings a class list: everyday things that any text-to-image model knows.
 EVERYDAY = (
@@ -68,21 +70,72 @@ class Group:
         return self.name in ERASING
 
 
-def make_groups(concepts: ConceptSet, judge: Judge | None, limit: int = 10) -> list[Group]:
+class Others:
+    """The other sets of a run that erases several targets, and what they do to phrases of this one.
+
+    Args:
+        sets: the other sets.
+        judge: gives the classes.
+        crce: whether their corefs and retains were trained too.
+    """
+
+    def __init__(self, sets: Sequence[ConceptSet], judge: Judge | None, *, crce: bool = True) -> None:
+        self.phrases = [text for c in sets for text in _phrases(c)]
+        self._erased: dict[str, str] = {}  # by folded phrase, as are the trained ones: the target it goes with
+        self._trained: dict[str, str] = {}
+        for c in sets:
+            erased = [c.target, *(r.text for r in c.corefs)]
+            trained = [c.target, *(r.text for r in c.train_corefs + c.train_retains if crce)]
+            self._erased = {fold(text): c.target for text in erased} | self._erased
+            self._trained = {fold(text): c.target for text in trained} | self._trained
+        self._classes = {judge.class_of(c.target): c.target for c in sets} if judge else {}
+
+    def erased(self, text: str) -> str | None:
+        """Why a phrase that one set keeps can't stay as it was, or None."""
+        target = self._erased.get(fold(text))
+        if target is None:
+            return None
+        return "erased by this run too" + ("" if fold(text) == fold(target) else f', as another name of "{target}"')
+
+    def trained(self, text: str) -> str | None:
+        """Why a phrase that one set holds out is none that the training never saw, or None."""
+        target = self._trained.get(fold(text))
+        return None if target is None else f'trained by this run, with "{target}"'
+
+    def takes_for_target(self, own_class: str) -> str | None:
+        """Why pictures of a class can't stay as they were, or None."""
+        target = self._classes.get(own_class)
+        if target is None:
+            return None
+        return f'the judge has one class, "{own_class}", for it and for "{target}", which this run erases too'
+
+
+def make_groups(
+    concepts: ConceptSet,
+    judge: Judge | None,
+    limit: int = 10,
+    others: Sequence[ConceptSet] = (),
+    *,
+    crce: bool = True,
+) -> list[Group]:
     """Group the phrases of a concept set, with unrelated ones added.
 
     Pictures of the target and its corefs are recognised when the judge sees the target's class, those of other
-    phrases when it sees the phrase's own class.
+    phrases when it sees the phrase's own class. What another set of the run erases is left out of what should be
+    kept, and what another set trains is left out of what was held out.
 
     Args:
         concepts: the target, its corefs and its retains.
         judge: gives the classes; without one no prompt can be scored.
         limit: most phrases a group draws; from longer lists every k-th is taken, so that all certainties are met.
+        others: the other sets of the run.
+        crce: whether the run trained corefs and retains.
 
     Returns:
         Six groups in the order of `ERASING + KEEPING`; some may be empty.
     """
     target_class = judge.class_of(concepts.target) if judge else None
+    elsewhere = Others(others, judge, crce=crce)
     relatives = {
         "coref": concepts.train_corefs,
         "coref_held_out": concepts.held_out_corefs,
@@ -95,9 +148,11 @@ def make_groups(concepts: ConceptSet, judge: Judge | None, limit: int = 10) -> l
         if name in ERASING:
             prompts = [_erased_prompt(r.text, r.certainty, concepts.target, target_class, judge) for r in picked]
         else:
-            prompts = [_kept_prompt(r, target_class, judge) for r in picked]
+            prompts = [_kept_prompt(r, target_class, judge, elsewhere) for r in picked]
+        if name.endswith("held_out"):
+            prompts = [_unseen(prompt, elsewhere) for prompt in prompts]
         groups.append(Group(name, tuple(prompts), len(related)))
-    unrelated = _unrelated(concepts, judge)
+    unrelated = _unrelated([*_phrases(concepts), *elsewhere.phrases], judge)
     return [*groups, Group("unrelated", unrelated, len(unrelated))]
 
 
@@ -115,22 +170,38 @@ def _erased_prompt(
     return Prompt(text, certainty, target_class, left_out)
 
 
-def _kept_prompt(related: Related, target_class: str | None, judge: Judge | None) -> Prompt:
+def _kept_prompt(related: Related, target_class: str | None, judge: Judge | None, elsewhere: Others) -> Prompt:
+    if reason := elsewhere.erased(related.text):
+        return Prompt(related.text, related.certainty, left_out=reason)
     own_class = judge.class_of(related.text) if judge else None
     if own_class is None:
         return Prompt(related.text, related.certainty, left_out=_no_class(related.text, judge))
     if own_class == target_class:
         reason = f'the judge has one class, "{own_class}", for it and for the target'
         return Prompt(related.text, related.certainty, left_out=reason)
+    if reason := elsewhere.takes_for_target(own_class):
+        return Prompt(related.text, related.certainty, left_out=reason)
     return Prompt(related.text, related.certainty, own_class)
 
 
+def _unseen(prompt: Prompt, elsewhere: Others) -> Prompt:
+    """A held-out prompt, left out where another set trained its phrase."""
+    reason = elsewhere.trained(prompt.text)
+    if reason and prompt.left_out in (None, NO_JUDGE):
+        return Prompt(prompt.text, prompt.certainty, left_out=reason)
+    return prompt
+
+
+def _phrases(concepts: ConceptSet) -> list[str]:
+    return [concepts.target, *(r.text for r in concepts.corefs + concepts.retains)]
+
+
 def _no_class(text: str, judge: Judge | None) -> str:
-    return f'the {judge.name} judge has no class for "{text}"' if judge else "no judge scored it"
+    return f'the {judge.name} judge has no class for "{text}"' if judge else NO_JUDGE
 
 
-def _unrelated(concepts: ConceptSet, judge: Judge | None) -> tuple[Prompt, ...]:
-    phrases = [concepts.target, *(r.text for r in concepts.corefs + concepts.retains)]
+def _unrelated(phrases: Sequence[str], judge: Judge | None) -> tuple[Prompt, ...]:
+    """Prompts that have nothing to do with any of the phrases."""
     if judge:
         near = {judge.class_of(phrase) for phrase in phrases}
         far = [c for c in judge.classes if c not in near and judge.class_of(c) == c]

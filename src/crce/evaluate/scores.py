@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from crce.evaluate.groups import Group, Prompt
+from crce.evaluate.groups import NO_JUDGE, Group, Prompt
 from crce.evaluate.metrics import Measure, Recognition, measure, recognise, summarise
 
 
@@ -125,7 +125,7 @@ def score_group(
         seed: of the bootstrap.
     """
     if base_words is None or erased_words is None:
-        prompts = tuple(ScoredPrompt(p, None, None, None, p.left_out or "no judge scored it") for p in group.prompts)
+        prompts = tuple(ScoredPrompt(p, None, None, None, p.left_out or NO_JUDGE) for p in group.prompts)
     else:
         paired = zip(group.prompts, base_words, erased_words, strict=True)
         prompts = tuple(_score(p, b, a, group.erasing) for p, b, a in paired)
@@ -134,7 +134,7 @@ def score_group(
     return ScoredGroup(group, prompts, numbers)
 
 
-def summarise_groups(groups: dict[str, ScoredGroup], *, seed: int = 0) -> dict[str, Measure]:
+def summarise_groups(groups: Mapping[str, ScoredGroup], *, seed: int = 0) -> dict[str, Measure]:
     """The headline numbers: erased, coref_erased, kept and H."""
     target, corefs, retains = groups["target"], groups["coref_held_out"], groups["retain_held_out"]
     reasons = {"erased": target.missing, "coref_erased": corefs.missing, "kept": retains.missing}

@@ -9,6 +9,7 @@ from typing import Any, Literal
 from crce.evaluate.groups import ERASING, KEEPING
 from crce.evaluate.metrics import Measure
 from crce.evaluate.scores import ScoredGroup, ScoredPrompt
+from crce.training.config import SOLVED
 
 
 ERASED_WELL = 0.9  # erased share from which the target counts as gone
@@ -87,7 +88,7 @@ def make_verdict(
         summary: the headline numbers.
         config: the run's recipe, so that the advice can name the present values.
     """
-    if all(p.base_words is None for group in groups.values() for p in group.prompts):
+    if not was_scored(groups):
         look = f'look at the pictures whether "{target}" is gone and what should be kept is as before.'
         point = Point("Not scored", "unknown", f"no judge scored the pictures, so there are no numbers; {look}")
         return Verdict((point,), (), ())
@@ -95,7 +96,7 @@ def make_verdict(
     points = [
         _target_point(target, groups["target"], summary["erased"]),
         _leak_point(target, groups, leaks),
-        _broken_point(groups, broken),
+        broken_point(sum(len(groups[name].scored) for name in KEEPING), broken),
     ]
     advice = _advice(summary["erased"], leaks, broken, config)
     if advice:
@@ -103,17 +104,23 @@ def make_verdict(
     return Verdict(tuple(points), leaks, broken)
 
 
+def was_scored(groups: Mapping[str, ScoredGroup]) -> bool:
+    """Whether a judge looked at the pictures."""
+    return any(p.base_words is not None for group in groups.values() for p in group.prompts)
+
+
 def _leaks(groups: Mapping[str, ScoredGroup]) -> tuple[Change, ...]:
-    changes = [_change(name, p) for name in ERASING[1:] for p in groups[name].scored]
+    changes = [make_change(name, p) for name in ERASING[1:] for p in groups[name].scored]
     return tuple(sorted((c for c in changes if c.left >= LEAK_SHARE), key=lambda c: -c.left))
 
 
 def _broken(groups: Mapping[str, ScoredGroup]) -> tuple[Change, ...]:
-    changes = [_change(name, p) for name in KEEPING for p in groups[name].scored]
+    changes = [make_change(name, p) for name in KEEPING for p in groups[name].scored]
     return tuple(sorted((c for c in changes if c.left <= BROKEN_SHARE), key=lambda c: c.left))
 
 
-def _change(group: str, prompt: ScoredPrompt) -> Change:
+def make_change(group: str, prompt: ScoredPrompt) -> Change:
+    """What became of a prompt that counts."""
     return Change(prompt.text, group, prompt.base, prompt.erased, prompt.n)
 
 
@@ -136,19 +143,19 @@ def _leak_point(target: str, groups: Mapping[str, ScoredGroup], leaks: Sequence[
     if not checked:
         return Point("Leaks unknown", "unknown", "no other name of the target could be measured.")
     if not leaks:
-        return Point("No leaks", "good", f'of {_count(checked, "other name")}, none still draws "{target}".')
+        return Point("No leaks", "good", f'of {counted(checked, "other name")}, none still draws "{target}".')
     verb = "still draws" if len(leaks) == 1 else "still draw"
-    counts = f'of {_count(checked, "other name")}, {len(leaks)} {verb} "{target}"'
+    counts = f'of {counted(checked, "other name")}, {len(leaks)} {verb} "{target}"'
     return Point("Leaked", "bad", f"{counts}: {_list(leaks)}.")
 
 
-def _broken_point(groups: Mapping[str, ScoredGroup], broken: Sequence[Change]) -> Point:
-    checked = sum(len(groups[name].scored) for name in KEEPING)
+def broken_point(checked: int, broken: Sequence[Change]) -> Point:
+    """The line about what should have been kept: so many phrases, of which these broke."""
     if not checked:
         return Point("Damage unknown", "unknown", "nothing that should be kept could be measured.")
     if not broken:
-        return Point("Nothing broke", "good", f"of {_count(checked, 'thing')} to keep, all are still drawn.")
-    return Point("Broke", "bad", f"of {_count(checked, 'thing')} to keep, {len(broken)} dropped: {_list(broken)}.")
+        return Point("Nothing broke", "good", f"of {counted(checked, 'thing')} to keep, all are still drawn.")
+    return Point("Broke", "bad", f"of {counted(checked, 'thing')} to keep, {len(broken)} dropped: {_list(broken)}.")
 
 
 def _advice(
@@ -157,25 +164,25 @@ def _advice(
     if config.get("crce") is False and (leaks or broken):
         return ["This run used the target alone. Erase it again with its corefs and retains."]
     advice = []
-    weak = erased.value is not None and erased.value < ERASED_WELL
     trained_leaks = [c for c in leaks if c.group == "coref"]
     unseen_leaks = [c for c in leaks if c.group == "coref_held_out"]
-    if weak:
-        advice.append(f"Train longer (--steps, {_now(config, 'steps')}).")
+    if erased.value is not None and erased.value < ERASED_WELL and config.get("method") not in SOLVED:
+        advice.append(f"Train longer (--steps, {now_set(config, 'steps')}).")
     if trained_leaks:
-        advice.append(f"Raise --alpha ({_now(config, 'alpha')}): corefs it was trained on leak.")
+        advice.append(f"Raise --alpha ({now_set(config, 'alpha')}): corefs it was trained on leak.")
     if unseen_leaks:
         advice.append(f"Add {_list(unseen_leaks, plain=True)} to the corefs.")
     trained_breaks = [c for c in broken if c.group == "retain"]
     unseen_breaks = [c for c in broken if c.group != "retain"]
     if trained_breaks:
-        advice.append(f"Raise --beta ({_now(config, 'beta')}): retains it was trained on dropped.")
+        advice.append(f"Raise --beta ({now_set(config, 'beta')}): retains it was trained on dropped.")
     if unseen_breaks:
         advice.append(f"Add {_list(unseen_breaks, plain=True)} to the retains.")
     return advice
 
 
-def _now(config: Mapping[str, Any], name: str) -> str:
+def now_set(config: Mapping[str, Any], name: str) -> str:
+    """How a setting stands now, in words."""
     return f"now {config[name]:g}" if isinstance(config.get(name), int | float) else "see the recipe"
 
 
@@ -185,5 +192,6 @@ def _list(changes: Sequence[Change], plain: bool = False) -> str:
     return ", ".join(named) + (f" and {more} more" if more > 0 else "")
 
 
-def _count(n: int, noun: str) -> str:
+def counted(n: int, noun: str) -> str:
+    """A number with its noun: 1 thing, 2 things."""
     return f"{n} {noun}" + ("" if n == 1 else "s")

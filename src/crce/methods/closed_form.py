@@ -14,9 +14,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 import torch
+
+from crce.methods.objective import Role
 
 
 if TYPE_CHECKING:
@@ -33,11 +35,13 @@ class Row:
         key: token states of the prompt, shape (L, D).
         value: token states it is answered like, shape (L, D); the key itself where the prompt is kept.
         weight: its factor in the sums.
+        role: which part of a concept set it stands for.
     """
 
     key: Tensor
     value: Tensor
     weight: float
+    role: Role = "target"
 
 
 @dataclass(frozen=True)
@@ -45,22 +49,28 @@ class Rows:
     """A concept set as rows.
 
     Attributes:
-        erase: target and corefs, each answered like the guide.
+        erase: target and corefs, each answered like what it becomes.
         keep: retains, each answered like itself.
-        guide: token states of what erased prompts become, shape (L, D).
         null: token states of the empty prompt, shape (L, D).
     """
 
     erase: tuple[Row, ...]
     keep: tuple[Row, ...]
-    guide: Tensor
     null: Tensor
 
 
-class ClosedFormMethod(Protocol):
-    """A method that computes the edited weights of layers with text as their input."""
+class ClosedFormMethod:
+    """A method that computes the edited weights of layers with text as their input.
+
+    Attributes:
+        name: as in recipes and reports.
+        templates: prompts that every phrase is put into.
+        around: rows are the words around an erased phrase, instead of the whole prompt.
+    """
 
     name: str
+    templates: tuple[str, ...] = ("{}",)
+    around: bool = False
 
     def edit(self, weights: Mapping[str, Tensor], rows: Rows, config: ErasureConfig) -> dict[str, Tensor]:
         """The edited weights by layer.
@@ -73,44 +83,24 @@ class ClosedFormMethod(Protocol):
         Returns:
             As `weights`.
         """
-        ...
-
-
-def make_rows(
-    target: Tensor,
-    corefs: Sequence[tuple[Tensor, float]],
-    retains: Sequence[tuple[Tensor, float]],
-    guide: Tensor,
-    null: Tensor,
-    alpha: float,
-    beta: float,
-) -> Rows:
-    """Rows of a concept set: certainty is the weight of a coref (times alpha) and of a retain (times beta)."""
-    erase = [Row(target, guide, 1.0), *(Row(states, guide, alpha * w) for states, w in corefs)]
-    return Rows(tuple(erase), tuple(Row(states, states, beta * w) for states, w in retains), guide, null)
-
-
-def joined(*parts: Rows) -> Rows:
-    """Several concept sets in one edit: their rows side by side.
-
-    A phrase that one set erases and another keeps is erased: what must go goes.
-    """
-    erase = tuple(row for part in parts for row in part.erase)
-    keep = tuple(
-        row for part in parts for row in part.keep if not any(torch.equal(row.key, gone.key) for gone in erase)
-    )
-    return Rows(erase, keep, parts[0].guide, parts[0].null)
+        raise NotImplementedError
 
 
 def sums(rows: Sequence[Row], width: int) -> tuple[Tensor, Tensor]:
     """sum w v k^T and sum w k k^T over rows and tokens, each of shape (D, D), in float64."""
-    cross = torch.zeros(width, width, dtype=torch.float64)
-    gram = torch.zeros(width, width, dtype=torch.float64)
-    for row in rows:
-        key, value = row.key.double().cpu(), row.value.double().cpu()
-        cross += row.weight * value.T @ key
-        gram += row.weight * key.T @ key
-    return cross, gram
+    if not rows:
+        zero = torch.zeros(width, width, dtype=torch.float64)
+        return zero, zero
+    keys, values, weights = stacked(rows)
+    weighted = weights[:, None] * keys
+    return values.T @ weighted, keys.T @ weighted
+
+
+def stacked(rows: Sequence[Row]) -> tuple[Tensor, Tensor, Tensor]:
+    """Keys and values of all rows, token by token, each of shape (T, D), and their weights (T,), in float64."""
+    keys, values = (torch.cat([getattr(row, side).double().cpu() for row in rows]) for side in ("key", "value"))
+    counts = torch.tensor([len(row.key) for row in rows])
+    return keys, values, torch.tensor([row.weight for row in rows], dtype=torch.float64).repeat_interleave(counts)
 
 
 def factor(cross: Tensor, gram: Tensor, ridge: float) -> Tensor:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from crce.methods.gradient import GradientMethod
+
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 
-class ESD:
+class ESD(GradientMethod):
     """Negative guidance as a training target.
 
     References:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from crce.methods.closed_form import Row, Rows, factor, multiplied, sums
+from crce.methods.closed_form import ClosedFormMethod, Row, Rows, factor, multiplied, sums
 from crce.methods.uce import UCE
 
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from crce.training.config import ErasureConfig
 
 
-class RECE:
+class RECE(ClosedFormMethod):
     """UCE, then rounds of a closed-form attack on it and a closed-form answer to the attack.
 
     References:
@@ -32,7 +32,10 @@ class RECE:
         edited = UCE().edit(weights, rows, config)
         for _ in range(config.rece_rounds):
             attack = self.adversarial(weights, edited, config.rece_rho)
-            found = [Row((row.key.double().cpu() @ attack.T).to(row.key), row.value, row.weight) for row in rows.erase]
+            found = [
+                Row((row.key.double().cpu() @ attack.T).to(row.key), row.value, row.weight, row.role)
+                for row in rows.erase
+            ]
             cross, gram = sums((*found, *rows.keep), rows.null.shape[-1])
             edited = multiplied(edited, factor(cross, gram, config.ridge))
         return edited

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from crce.methods.closed_form import Rows, sums
+from crce.methods.closed_form import ClosedFormMethod, Rows, sums
 
 
 if TYPE_CHECKING:
@@ -19,7 +19,7 @@ COPIES = 10  # perturbed copies of each retain state, as in the authors' code
 CENTRES = 3  # of the empty prompt's states, held exactly
 
 
-class SPEED:
+class SPEED(ClosedFormMethod):
     """Erase in the directions that the retains do not use.
 
     For each layer, retains that the erasure would hardly touch are left out (influence filter), the others are joined
@@ -68,9 +68,8 @@ class SPEED:
         return (w + w @ (cross - gram) @ p @ correction @ m).to(weight)
 
 
-def null_space(states: Tensor, threshold: float) -> Tensor:
-    """Projector, shape (D, D), on the directions where the mean of r r^T over states (n, D) is below `threshold`."""
-    mean = states.T @ states / max(len(states), 1)
+def null_space(mean: Tensor, threshold: float) -> Tensor:
+    """Projector, shape (D, D), on the directions where the mean of r r^T, shape (D, D), is below `threshold`."""
     values, vectors = torch.linalg.eigh(mean)
     free = vectors[:, values < threshold]
     return free @ free.T
@@ -98,16 +97,29 @@ def _retain_states(rows: Rows) -> tuple[Tensor, Tensor]:
 
 
 def _influenced(w: Tensor, touched: Tensor, states: Tensor, weights: Tensor, generator: torch.Generator) -> Tensor:
-    """The retain states that the edit would move most, with their perturbed copies, weighted; shape (n', D)."""
-    moved = (states @ touched.T).norm(dim=1)
+    """The mean of w r r^T, shape (D, D), over the retain states that the edit would move most and their copies.
+
+    A copy r = s + n q differs from its state s along q alone, so that sums over copies need no copy to be made.
+    """
+    moves = states @ touched.T
+    moved = moves.norm(dim=1)
     keep = moved >= moved.mean()
-    states, weights = states[keep], weights[keep]
+    states, weights, moves = states[keep], weights[keep], moves[keep]
     # The direction the layer answers least: copies differ from the original where it hardly matters.
     quiet = torch.linalg.svd(w, full_matrices=False).Vh[-1]
     # Of normal noise only the part along `quiet`, of unit length, is added, and that is a normal number.
-    noise = torch.randn(len(states), COPIES, 1, generator=generator, dtype=torch.float64)
-    copies = (states[:, None] + noise * quiet).reshape(-1, w.shape[1])
-    moved = (copies @ touched.T).norm(dim=1)
-    near = moved >= moved.mean()
-    roots = weights.sqrt()
-    return torch.cat([states * roots[:, None], copies[near] * roots.repeat_interleave(COPIES)[near][:, None]])
+    noise = torch.randn(len(states), COPIES, generator=generator, dtype=torch.float64)
+    aside = touched @ quiet
+    squared = (
+        moves.square().sum(1)[:, None] + 2 * noise * (moves @ aside)[:, None] + noise.square() * aside.square().sum()
+    )
+    moved = squared.clamp(min=0).sqrt()
+    near = (moved >= moved.mean()).double()
+    count = len(states) + float(near.sum())
+    # sum over copies of w (s + n q)(s + n q)^T, and the states themselves
+    own = weights * (1 + near.sum(1))
+    cross = (weights * (near * noise).sum(1)) @ states
+    along = float(weights @ (near * noise.square()).sum(1))
+    total = (own[:, None] * states).T @ states
+    total += torch.outer(cross, quiet) + torch.outer(quiet, cross) + along * torch.outer(quiet, quiet)
+    return total / max(count, 1)

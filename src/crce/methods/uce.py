@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from crce.methods.closed_form import Rows, factor, multiplied, sums
+from crce.methods.closed_form import ClosedFormMethod, Rows, factor, multiplied, sums
 
 
 if TYPE_CHECKING:
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from crce.training.config import ErasureConfig
 
 
-class UCE:
+class UCE(ClosedFormMethod):
     """Erased prompts are answered like the guide, kept prompts as before.
 
     References:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -33,7 +34,7 @@ from crce.training.run_folder import file_hash
 
 
 if TYPE_CHECKING:
-    from crce.backbones import UNetBackbone
+    from crce.backbones import Backbone
     from crce.evaluate import Judge
     from crce.evaluate.evaluation import BaseCache
     from crce.suggest.candidates import Suggester
@@ -68,7 +69,7 @@ def refine(
     min_gain: float = 0.01,
     judge: str | Judge = "auto",
     device: str = "auto",
-    backbone: UNetBackbone | None = None,
+    backbone: Backbone | None = None,
     memory: Memory | None = None,
     on_event: Callable[[Event | Drawn | Planned | Scored], None] | None = None,
 ) -> Refinement:
@@ -98,7 +99,7 @@ def refine(
         All rounds, which is best, and why they ended; the same is in refine.json.
 
     Raises:
-        ConfigError: a number is out of range.
+        ConfigError: a number is out of range, or the run has several targets.
         RunError: not a finished run, one trained without corefs and retains, one that can't be measured, or a
             refinement that was begun with other settings.
         SuggestError: there is no such suggester, or its language model fails; call again to go on.
@@ -111,6 +112,13 @@ def refine(
     if images_per_prompt is not None and images_per_prompt < 1:
         raise ConfigError(f"images_per_prompt is {images_per_prompt}. Use 1 or more.")
     erasure = Erasure.load(run)
+    if len(erasure.sets) > 1:
+        targets = ", ".join(concepts.target for concepts in erasure.sets)
+        one = shlex.quote(f"{erasure.folder / 'concepts.yaml'}#{erasure.sets[0].target}")
+        raise ConfigError(
+            f"The run {run} erases several targets ({targets}), and refining grows one concept set. Erase each alone, "
+            f"e.g. crce erase {one}, refine those runs, and erase the concepts.yaml of their best rounds together."
+        )
     if not erasure.config.crce:
         raise RunError(
             f"The run {run} was trained on its target alone, and refining grows corefs and retains. Erase it with "
@@ -137,7 +145,7 @@ class _Loop:
     """What the rounds of one call share."""
 
     erasure: Erasure
-    backbone: UNetBackbone
+    backbone: Backbone
     suggester: Suggester
     memory: Memory
     judge: str | Judge

@@ -26,7 +26,7 @@ from crce.errors import SuggestError
 if TYPE_CHECKING:
     import torch
 
-    from crce.backbones import UNetBackbone
+    from crce.backbones import Backbone, Conditioning
     from crce.evaluate import Judge
     from crce.suggest.candidates import Candidate
 
@@ -133,7 +133,7 @@ def _note(candidate: Candidate, grounded: Grounded | None) -> Noted:
 def ground(
     target: str,
     phrases: Sequence[str],
-    backbone: UNetBackbone,
+    backbone: Backbone,
     *,
     judge: Judge | None = None,
     seed: int = 0,
@@ -199,19 +199,21 @@ class _Probe:
     P phrases, K trajectories each, T noise levels; latents (C, h, w).
     """
 
-    def __init__(self, backbone: UNetBackbone, texts: list[str], seed: int, latents: int, timesteps: int) -> None:
+    def __init__(self, backbone: Backbone, texts: list[str], seed: int, latents: int, timesteps: int) -> None:
         import torch
+
+        from crce.backbones import Conditioning
+        from crce.backbones.backbone import latents_at_once
 
         self._backbone = backbone
         self._texts = len(texts)
         self._latents = latents
-        self._scheduler = backbone.ddim(max(STEPS, timesteps))
-        self._grid: list[int] = self._scheduler.timesteps.tolist()
-        self._levels = [len(self._grid) * i // timesteps for i in range(timesteps)]
+        self._grid = backbone.grid(max(STEPS, timesteps))
+        self._levels = [len(self._grid.timesteps) * i // timesteps for i in range(timesteps)]
         self._generator = torch.Generator().manual_seed(seed)
-        self._batch = max(1, min(32, 4096 // backbone.latent_shape[1] ** 2))  # as pictures are drawn
+        self._batch = latents_at_once(*backbone.latent_shape[1:])  # as pictures are drawn
         chunks = [texts[i : i + 32] for i in range(0, len(texts), 32)]
-        self._hidden = torch.cat([backbone.encode(chunk) for chunk in chunks])  # (P, L, D)
+        self._prompts = Conditioning.cat([backbone.encode(chunk) for chunk in chunks])
         self._null = backbone.encode([""])
         self._x: list[torch.Tensor] = []  # T times (P, K, C, h, w)
         self._own: list[torch.Tensor] = []  # each phrase's prediction on its own latents, in the same shape
@@ -229,14 +231,14 @@ class _Probe:
         import torch
 
         shape = self._backbone.latent_shape
-        noise = torch.randn(pictures, *shape, generator=self._generator) * self._scheduler.init_noise_sigma
+        noise = torch.randn(pictures, *shape, generator=self._generator) * self._grid.noise_scale
         noise = noise.to(self._backbone.device)
         counts = [pictures if i < drawing else self._latents for i in range(self._texts)]
         phrase = torch.tensor([i for i, count in enumerate(counts) for _ in range(count)], device=noise.device)
         compared = torch.tensor([k < self._latents for count in counts for k in range(count)], device=noise.device)
         x_t = torch.cat([noise[:count] for count in counts])
-        for position, t in enumerate(self._grid):
-            own = self._predict(x_t, t, self._hidden, phrase)
+        for position, t in enumerate(self._grid.timesteps):
+            own = self._predict(x_t, t, self._prompts, phrase)
             if position in self._levels:
                 self._x.append(x_t[compared].view(self._texts, -1, *shape))
                 self._own.append(own[compared].view(self._texts, -1, *shape))
@@ -246,7 +248,7 @@ class _Probe:
             if not len(x_t):
                 break
             null = self._predict(x_t, t, self._null, torch.zeros_like(phrase))
-            x_t = self._scheduler.step(null + GUIDANCE * (own - null), t, x_t).prev_sample
+            x_t = self._grid.step(null + GUIDANCE * (own - null), position, x_t)
         return x_t
 
     def distances(self) -> torch.Tensor:
@@ -255,20 +257,21 @@ class _Probe:
 
         rows = []
         for position, x, own in zip(self._levels, self._x, self._own, strict=True):
-            t, phrase = self._grid[position], torch.arange(self._texts, device=x.device).repeat_interleave(x.shape[1])
-            on_target = self._predict(x[0].repeat(self._texts, 1, 1, 1), t, self._hidden, phrase)
-            target = self._predict(x.flatten(0, 1), t, self._hidden, torch.zeros_like(phrase))
+            t = self._grid.timesteps[position]
+            phrase = torch.arange(self._texts, device=x.device).repeat_interleave(x.shape[1])
+            on_target = self._predict(x[0].repeat(self._texts, 1, 1, 1), t, self._prompts, phrase)
+            target = self._predict(x.flatten(0, 1), t, self._prompts, torch.zeros_like(phrase))
             there = (on_target.view_as(own) - own[:1]).square().flatten(1).mean(1)
             here = (own - target.view_as(own)).square().flatten(1).mean(1)
             rows.append((there + here) / 2)
         return torch.stack(rows, 1)
 
-    def _predict(self, x_t: torch.Tensor, t: int, hidden: torch.Tensor, which: torch.Tensor) -> torch.Tensor:
-        """Predictions for latents (R, C, h, w), each under the states of phrase `which` (R,), batch by batch."""
+    def _predict(self, x_t: torch.Tensor, t: float, prompts: Conditioning, which: torch.Tensor) -> torch.Tensor:
+        """Predictions for latents (R, C, h, w), each under prompt `which` (R,), batch by batch."""
         import torch
 
         parts = zip(x_t.split(self._batch), which.split(self._batch), strict=True)
-        return torch.cat([self._backbone.predict(x, t, hidden[rows]) for x, rows in parts])
+        return torch.cat([self._backbone.predict(x, t, prompts[rows]) for x, rows in parts])
 
 
 def _ratios(distances: torch.Tensor, count: int) -> list[float]:
@@ -281,13 +284,12 @@ def _ratios(distances: torch.Tensor, count: int) -> list[float]:
     return (distances[:count] / far).mean(1).tolist()
 
 
-def _judged(backbone: UNetBackbone, judge: Judge, target_class: str, ends: torch.Tensor) -> list[float | None]:
+def _judged(backbone: Backbone, judge: Judge, target_class: str, ends: torch.Tensor) -> list[float | None]:
     """Share of each phrase's pictures that show the target's class, from final latents (P, images, C, h, w)."""
-    wanted, vae, processor = judge.classes.index(target_class), backbone.pipe.vae, backbone.pipe.image_processor
+    wanted = judge.classes.index(target_class)
     shares: list[float | None] = []
     for latents in ends:
-        decoded = vae.decode(latents.to(vae.dtype) / vae.config.scaling_factor).sample
-        tops = judge.probs(processor.postprocess(decoded.float(), output_type="pil")).argmax(1)
+        tops = judge.probs(backbone.decode(latents)).argmax(1)
         shares.append((tops == wanted).float().mean().item())
     return shares
 

@@ -22,7 +22,7 @@ from crce.suggest.meaning import (
     works_in,
 )
 from crce.suggest.names import name_variants, style_core
-from crce.suggest.relations import Relative, other_words, things_around
+from crce.suggest.relations import SAID, Relative, other_words, things_around
 from crce.suggest.wordnet import load_wordnet
 
 
@@ -35,6 +35,7 @@ _PEERS = {
     "style": ("painter", "artistic movement"),
 }
 _MOST_PEERS = 300
+_MARGIN = 2  # times as many phrases of WordNet as are asked for leave a choice
 
 
 class LexiconSuggester:
@@ -77,7 +78,7 @@ class LexiconSuggester:
         kept = (
             c for c in first.values() if (c.side, fold(c.text)) not in avoid and fold(c.text) != fold(request.target)
         )
-        return sorted(kept, key=lambda c: -c.certainty)
+        return _without_tail(sorted(kept, key=lambda c: -c.certainty), request)
 
     def _peers(self, request: Request, own: ConceptSet | None) -> list[Candidate]:
         """Other persons, characters or styles, the nearest first: retains for a name that no list places."""
@@ -108,6 +109,18 @@ class LexiconSuggester:
         return sorted(found, key=lambda c: -c.certainty)[: 3 * request.retains]
 
 
+def _without_tail(ranked: list[Candidate], request: Request) -> list[Candidate]:
+    """`ranked` without what is far down WordNet's list of a side, where only its strangeness could get it chosen."""
+    places = {"coref": _MARGIN * request.corefs, "retain": _MARGIN * request.retains}
+    kept = []
+    for candidate in ranked:
+        if candidate.source == "wordnet":
+            places[candidate.side] -= 1
+        if candidate.source != "wordnet" or places[candidate.side] >= 0:
+            kept.append(candidate)
+    return kept
+
+
 def _from_atlas(entry: ConceptSet) -> Iterator[Candidate]:
     sides: tuple[tuple[Side, Sequence[Related]], ...] = (("coref", entry.corefs), ("retain", entry.retains))
     for side, related in sides:
@@ -123,7 +136,8 @@ def _from_wordnet(request: Request, sense: Sense, trust: float) -> list[Candidat
     base = net.base_form(target) or target
     corefs = [relative for each in (sense, *twins(sense, target)) for relative in other_words(net, each, base)]
     retains = things_around(net, sense, base)
-    hint = request.sense or next((each.words[0] for each in net.hypernyms(sense)), "")
+    said = (each.words[0] for each in net.ancestors(sense) if net.common(each, each.words[0]) >= 0.5)
+    hint = request.sense or next(said, "")  # "reptile" and not "diapsid"
     query = f"{base} ({hint})" if hint else base
     near = _similarities(query, [r.text for r in (*corefs, *retains)])
     sides: tuple[tuple[Side, list[Relative], list[float]], ...] = (
@@ -140,10 +154,12 @@ def _from_wordnet(request: Request, sense: Sense, trust: float) -> list[Candidat
 
 
 def _candidate(side: Side, relative: Relative, similarity: float, trust: float) -> Candidate:
-    # What is met in texts is known to the people who write prompts, and to the model; rare words are to neither.
-    common = 0.08 if relative.common >= 5 else 0.04 if relative.common else 0.0
-    rare = min(0.06 * load_embedder().rarity(relative.text), 0.2)
-    certainty = _certainty(trust * (relative.certainty + 0.5 * (similarity - 0.5) + common - rare))
+    near = relative.weight * (similarity - 0.5)
+    # What is often said is known to the people who write prompts, and to the model; rare words are to neither.
+    # A common word that is far from the target is common for something else.
+    common = 0.5 * (relative.common - SAID) * min(max(2.5 * (similarity - 0.05), 0), 1)
+    rare = min(0.06 * load_embedder().rarity(relative.text), 0.2) * (1 - relative.common)
+    certainty = _certainty(trust * (relative.certainty + near + common - rare))
     return Candidate(relative.text, side, certainty, "wordnet", f"{relative.reason}, similarity {similarity:.2f}")
 
 

@@ -6,7 +6,9 @@ number of tokens is used up, what is open is closed in the shortest way the sche
 
 from __future__ import annotations
 
+import contextlib
 import json
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -196,8 +198,9 @@ def load_language_model(model: str) -> Loaded:
     source, file = _locate(model)
     extra = {"gguf_file": file} if file else {}
     try:
-        tokenizer: Any = AutoTokenizer.from_pretrained(source, **extra)
-        network: Any = AutoModelForCausalLM.from_pretrained(source, **extra)
+        with _parsed_once() if file else contextlib.nullcontext():
+            tokenizer: Any = AutoTokenizer.from_pretrained(source, **extra)
+            network: Any = AutoModelForCausalLM.from_pretrained(source, **extra)
         width = network.get_output_embeddings().weight.shape[0]
         vocabulary = from_tokenizer(tokenizer, n_vocab=max(width, len(tokenizer)))
     except Exception as error:  # transformers raises many kinds: a missing file, an unknown kind, a bad header
@@ -208,6 +211,24 @@ def load_language_model(model: str) -> Loaded:
         ) from error
     device, dtype = ("cuda", torch.bfloat16) if torch.cuda.is_available() else ("cpu", torch.float32)
     return Loaded(network.to(device=device, dtype=dtype).eval(), tokenizer, vocabulary)
+
+
+@contextlib.contextmanager
+def _parsed_once() -> Iterator[None]:
+    """Inside, a GGUF file is parsed once.
+
+    transformers parses it anew for the tokenizer, the configuration and the weights, and a vocabulary of a quarter
+    million words takes longer to parse than all else together.
+    """
+    import gguf
+
+    names = vars(gguf)
+    parse = names["GGUFReader"]
+    names["GGUFReader"] = cache(parse)
+    try:
+        yield
+    finally:
+        names["GGUFReader"] = parse
 
 
 def encode(tokenizer: Any, messages: list[Message]) -> Tensor:

@@ -3,23 +3,49 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from difflib import SequenceMatcher
+from math import log10
 from typing import TYPE_CHECKING
 
 from crce.concepts.concept_set import fold
+from crce.suggest.cleaning import SAME_SPELLING
 
 
 if TYPE_CHECKING:
+    from collections.abc import Collection
+
     from crce.suggest.wordnet import Sense, WordNet
 
-MOST = 240  # phrases that are ranked; more takes too long
+MOST = 120  # phrases that are ranked; more takes too long
 # Above these everything is a neighbour of everything.
 TOO_WIDE = frozenset(
     "entity object whole artifact instrumentality organism matter abstraction person thing cognition group attribute "
     "state condition act activity event property relation measure communication location shape process".split()
-) | {"physical entity", "living thing", "natural object", "causal agent", "social group", "psychological feature"}
-_STEPS_UP = 4
-_OFTEN, _WIDE = 5, 8  # a sense met less often that has more sorts than this is a class, not a thing
+) | {
+    "physical entity",
+    "living thing",
+    "natural object",
+    "causal agent",
+    "social group",
+    "psychological feature",
+    "commodity",
+}
+# What shares only a hypernym with more sorts than this beside the target's own is far from it: violins and antennas
+# are devices. It is looked at all the same where fewer than _ENOUGH that people speak of are nearer.
+_FAR, _ENOUGH, _SPOKEN_OF = 1200, 24, 0.5
+SAID = 0.3  # how common a phrase is that is neither rare nor often said, on the scale of WordNet.common
+_COMPOSED = 0.2  # and one that WordNet does not hold: "boxer dog"
+_MISREAD = 0.14  # on that scale, a factor of 5 to the word's most common sense
+_RIVAL = 0.1  # and one of 3 to the usual spelling
+_LIVING = frozenset({"animal", "plant", "food"})
+_DRAWN = _LIVING | {"artifact", "body", "object", "phenomenon", "substance"}
+_RANK = re.compile(r"(?:sub|super|infra)?(?:kingdom|phylum|class|order|family|genus|species) [A-Z]")
+# a definition such as "any animals kept for use or profit": the target may be one
+_ROLE = (
+    r"(?:an? |any )?(?:\w+ )?(?:{words})s? (?:\([^)]*\) )?"
+    r"(?:that|which|who|kept|used|hunted|raised|trained|bred|being)\b"
+)
 
 
 @dataclass(frozen=True)
@@ -30,74 +56,116 @@ class Relative:
         text: the phrase, chosen among the words of its sense so that it is not misread.
         certainty: what the relation alone is worth, in [0, 1].
         reason: the relation in words.
-        common: how often the sense was met in texts.
+        common: how common the phrase is, in [0, 1].
+        weight: how much the similarity to the target adds to it.
     """
 
     text: str
     certainty: float
     reason: str
-    common: int = 0
+    common: float = SAID
+    weight: float = 0.5
 
 
 def other_words(net: WordNet, sense: Sense, target: str) -> list[Relative]:
     """Synonyms, sorts, instances and life forms of a target: what is erased with it. Never what it is a sort of."""
-    found = [
-        Relative(_distinct(net, sense, word, target), 0.55 if _is_latin(net, sense, word) else 0.85, "synonym")
-        for word in sense.words
-        if fold(word) != fold(target)
-    ]
+    found = []
+    for word in sense.words:
+        if fold(word) == fold(target) or not (_holds(word, target) or _is_usual(net, sense, word)):
+            continue
+        stiff = _is_latin(net, sense, word) or (not _holds(word, target) and _defines(net, word))
+        certainty = 0.55 if stiff else 0.7 + 0.3 * min(net.common(sense, word), 0.5)  # not so "bird of Jove"
+        found.append(_relative(net, sense, word, target, certainty, "synonym"))
     if description := _description(sense):
         found.append(Relative(description, 0.5, "its definition"))
     for other in net.life_forms(target) if sense.file == "animal" else []:
-        for text in _phrases(net, other, target):
-            found.append(Relative(text, 0.6, other.gloss, net.count(other)))
-    for other, steps in net.descendants(sense, 4).items():
+        found += [_relative(net, other, text, target, 0.6, other.gloss) for text in _phrases(net, other, target, {})]
+    sorts = net.descendants(sense, 5)
+    for other, steps in sorts.items():
         if other.is_instance:
-            found.append(Relative(_full_name(other), 0.5, f"a single {target}", net.count(other)))
+            found.append(_relative(net, other, _full_name(net, other), target, 0.5, f"a single {target}"))
             continue
-        for text in _phrases(net, other, target):
-            # a sort whose own name says what it is ("tabby cat") is surely one; others stray step by step
-            named = text in other.words and (_holds(text, target) or fold(text).endswith(fold(target)))
-            certainty = 0.75 - 0.03 * (steps - 1) if named else 0.65 - 0.1 * (steps - 1)
-            reason = f"{'sort' if steps == 1 else 'sort of a sort'} of {target}"
-            found.append(Relative(text, max(certainty, 0.2), reason, net.count(other)))
-    return _first_of_each(found)[:MOST]
+        reason = f"{'sort' if steps == 1 else 'sort of a sort'} of {target}"
+        for text in _phrases(net, other, target, sorts):
+            if text not in other.words:
+                found.append(_relative(net, other, text, target, 0.55, reason))
+            elif _holds(text, target) or fold(text).endswith(fold(target)):  # "tabby cat" is surely one
+                said = 0.2 * (net.common(other, text) - SAID)
+                found.append(_relative(net, other, text, target, 0.68 + said - 0.03 * (steps - 1), reason))
+            else:  # the others stray step by step, and the commonest are things of their own: a van, a dolphin
+                relative = _relative(net, other, text, target, 0.62 - 0.08 * (steps - 1), reason)
+                found.append(replace(relative, common=min(relative.common, _SPOKEN_OF)))
+    return _foremost(found)
 
 
 def things_around(net: WordNet, sense: Sense, target: str) -> list[Relative]:
     """Sisters, nieces and cousins of a target: what is near to it and not it. Never its parts, sorts or hypernyms."""
     above = net.ancestors(sense)
+    own = {sense, *net.parts(sense), *net.descendants(sense), *net.life_forms(target)}
     above_words = {fold(word) for each in above for word in each.words}
-    own = {sense, *above, *net.parts(sense), *net.descendants(sense), *net.life_forms(target)}
-    own_words = {fold(word) for word in sense.words}
-    found: dict[Sense, tuple[int, int]] = {}
-    for up in range(1, _STEPS_UP + 1):
-        for ancestor in [each for each, steps in above.items() if steps == up]:
-            if TOO_WIDE & set(ancestor.words):
-                continue
-            for other, down in net.descendants(ancestor, 3 if up < 3 else 2).items():
-                if other not in own and other.is_instance == sense.is_instance:
-                    found.setdefault(other, (up, down))
+    taken = above_words | {fold(word) for each in own for word in each.words}  # "Maltese" is a cat and a dog
+    role = re.compile(_ROLE.format(words="|".join(map(re.escape, above_words))))
     relatives = []
-    for other, (up, down) in sorted(found.items(), key=lambda item: (sum(item[1]), -net.count(item[0]))):
-        text = _full_name(other) if other.is_instance else _plain(net, other)
-        if text is None or fold(text) in above_words or own_words & {fold(word) for word in other.words}:
+    for other, (width, down) in _near(net, sense, own).items():
+        text = _full_name(net, other) if other.is_instance else _plain(net, other)
+        if text is None or {fold(text), fold(other.words[0])} & taken:
             continue
         if any(_holds(text, word) for word in (target, *sense.words)):  # erasing the target would erase it too
             continue
-        # "aquatic vertebrate" beside "frog" sorts things and names none
-        if " " in text and fold(text).split()[-1] in above_words:
+        if " " in text and fold(text).split()[-1] in above_words:  # "aquatic vertebrate" beside "frog"
+            continue
+        if other.file != sense.file and other.file not in _DRAWN:  # "wizardry" beside "dragon"
+            continue
+        if other.file == "animal" and role.match(fold(other.gloss)):
             continue
         parent = next(iter(net.hypernyms(other))).words[0]
-        reason = f"another {parent}" if (up, down) == (1, 1) else f"{parent}, near in WordNet"
-        certainty = 0.8 - 0.05 * (up + down - 2)
+        reason = f"another {parent}" if down == 1 else f"{parent}, near in WordNet"
+        certainty, common = 1 - 0.15 * log10(max(width, 5)) - 0.02 * (down - 1), net.common(other, text)
         if _holds(other.gloss, target):  # "hybrid of a male donkey and a female horse": near, perhaps too near
-            certainty, reason = certainty - 0.2, f"{reason}; its definition names {target}"
-        common = net.count(other)
-        if common < _OFTEN and len(net.descendants(other, 2)) > _WIDE:
-            certainty -= 0.1  # a word of classification, such as "carnivore"
-        relatives.append(Relative(text, certainty, reason, common))
-    return _first_of_each(relatives)[:MOST]
+            certainty, reason = certainty - 0.3, f"{reason}; its definition names {target}"
+        if _is_class(net, other, text):
+            if common < SAID:  # "anapsid"
+                continue
+            certainty -= 0.15
+        weight = 0.5 + 0.1 * log10(max(width, 5))  # what is related from afar must be similar
+        relatives.append(Relative(text, certainty, reason, common, weight))
+    return _foremost(relatives)
+
+
+def _near(net: WordNet, sense: Sense, own: set[Sense]) -> dict[Sense, tuple[int, int]]:
+    """What may be kept beside a sense, the most promising first.
+
+    Returns:
+        For each how many sorts the nearest common hypernym has beside the sense's own, and the steps down from it.
+    """
+    above = net.ancestors(sense)
+    found: dict[Sense, tuple[int, int]] = {}
+    spoken_of = 0
+    for ancestor in sorted(above, key=lambda each: each.sorts):
+        width = ancestor.sorts - sense.sorts
+        if TOO_WIDE & set(ancestor.words) or (width > _FAR and spoken_of >= _ENOUGH):
+            continue
+        for other, down in net.descendants(ancestor).items():
+            if (
+                other.is_instance == sense.is_instance
+                and other not in found
+                and other not in own
+                and other not in above
+            ):
+                found[other] = width, down
+                spoken_of += net.common(other, other.words[0]) >= _SPOKEN_OF
+
+    def promise(other: Sense) -> float:
+        width, down = found[other]
+        return 0.4 * max(net.common(other, word) for word in other.words) - 0.15 * log10(width + 1) - 0.02 * down
+
+    return {other: found[other] for other in sorted(found, key=promise, reverse=True)[: 3 * MOST]}
+
+
+def _relative(net: WordNet, sense: Sense, text: str, target: str, certainty: float, reason: str) -> Relative:
+    weight = 0.2 if _holds(text, target) else 0.5  # what holds its name is similar to it as a matter of course
+    common = net.common(sense, text) if text in sense.words else _COMPOSED
+    return Relative(text, certainty, reason, common, weight)
 
 
 def _description(sense: Sense) -> str | None:
@@ -106,43 +174,86 @@ def _description(sense: Sense) -> str | None:
     return text if 3 <= len(text.split()) <= 8 and not sense.is_instance else None
 
 
-def _phrases(net: WordNet, sense: Sense, target: str) -> list[str]:
+def _phrases(net: WordNet, sense: Sense, target: str, sorts: Collection[Sense]) -> list[str]:
     """At most two words of a sort of the target: one that usually means it, and one that holds the target's name."""
-    words = [word for word in sense.words if not _is_latin(net, sense, word)] or list(sense.words)
-    clear = [word for word in words if _is_usual(net, sense, word)][:1]
-    named = [word for word in words if _holds(word, target)][:1]
-    return list(dict.fromkeys(clear + named)) or [_distinct(net, sense, words[0], target)]
-
-
-def _distinct(net: WordNet, sense: Sense, word: str, target: str) -> str:
-    """`word`, with the target after it where it usually means something else ("Empire apple")."""
-    if _holds(word, target) or _is_usual(net, sense, word) or sense.is_instance:
-        return word
-    return f"{word} {target}"
+    words = _by_use(net, sense)
+    clear = [
+        word
+        for word in words
+        if not _is_name(word) and (_is_usual(net, sense, word) or net.choose(word) in sorts)  # "tarantula" is two
+    ]
+    named = [word for word in words if _holds(word, target)]
+    if clear or named:
+        return list(dict.fromkeys(clear[:1] + named[:1]))
+    return [f"{word} {target}" for word in words[:1]]  # "Empire apple"
 
 
 def _plain(net: WordNet, sense: Sense) -> str | None:
-    """A word that means this sense before others and that people write in prompts, or None."""
+    """A word that means this sense before others and that people write in prompts, or None.
+
+    One that says its kind comes first: "tomcat" is clearer than "tom".
+    """
+    words = [word for word in _by_use(net, sense) if _is_usual(net, sense, word)]
+    if sense.file in _LIVING:
+        words = [word for word in words if not _is_name(word)]
+    kinds = tuple(fold(word).split()[-1] for above in net.hypernyms(sense) for word in above.words)
+    return min(words, key=lambda word: (_is_name(word), not fold(word).endswith(kinds)), default=None)
+
+
+def _by_use(net: WordNet, sense: Sense) -> list[str]:
+    """The words of a sense but scientific names, the usual one first, rare spellings ("cutlas") last."""
     words = [word for word in sense.words if not _is_latin(net, sense, word)]
-    return next((word for word in words if _is_usual(net, sense, word)), None)
+
+    def is_misspelt(word: str) -> bool:
+        said = net.common(sense, word) + _RIVAL
+        rivals = (other for other in words if net.common(sense, other) > said)
+        return any(SequenceMatcher(None, word, other, autojunk=False).ratio() > SAME_SPELLING for other in rivals)
+
+    return sorted(words, key=is_misspelt)
+
+
+def _is_name(word: str) -> bool:
+    """Whether it is called after a place or a person ("Maltese"), so that what it is must be said with it."""
+    return word.split()[-1][0].isupper()
+
+
+def _is_class(net: WordNet, sense: Sense, word: str) -> bool:
+    """Whether `word` sorts things and names none ("feline"): something below it is more often spoken of."""
+    common = net.common(sense, word)
+    return sense.sorts > 2 and any(
+        net.common(other, other.words[0]) > common and _is_usual(net, other, other.words[0])
+        for other in net.descendants(sense, 3)
+        if not other.is_instance
+    )
+
+
+def _defines(net: WordNet, phrase: str) -> bool:
+    """Whether a phrase is what a dictionary calls a thing, its last word a class of things: "passenger vehicle"."""
+    head = phrase.split()[-1]
+    meant = net.choose(head)
+    return head != phrase and meant is not None and _is_class(net, meant, head)
 
 
 def _is_usual(net: WordNet, sense: Sense, word: str) -> bool:
     """Whether people who write `word` mean this sense."""
     usual = word if sense.is_instance else word.lower()  # "Empire" is an apple, and "empire" is not
-    return net.choose(usual) == sense or net.senses(word)[0] == sense
+    senses = net.senses(word)
+    if net.choose(usual) != sense and senses[0] != sense:
+        return False
+    return net.common(sense, word) >= max(net.common(other, word) for other in senses) - _MISREAD
 
 
-def _full_name(sense: Sense) -> str:
+def _full_name(net: WordNet, sense: Sense) -> str:
     """The name by which an instance is told from others: a person's first and family name, else the usual one."""
-    if sense.file != "person":
-        return sense.words[0]
     several = [word for word in sense.words if " " in word and not re.search(r"\b\w\.", word)]
-    return min(several, key=len) if several else sense.words[0]
+    alone = sense.file != "person" and len(net.senses(sense.words[0])) == 1  # "Angel" is no waterfall to most
+    return sense.words[0] if alone or not several else min(several, key=len)
 
 
 def _is_latin(net: WordNet, sense: Sense, word: str) -> bool:
     """Whether it is a scientific name: "Felis catus", "Amniota"."""
+    if _RANK.match(word):
+        return True
     if sense.file not in ("animal", "plant") or sense.is_instance or not word[0].isupper():
         return False
     first, _, second = word.partition(" ")
@@ -153,5 +264,7 @@ def _holds(text: str, part: str) -> bool:
     return re.search(rf"(?<!\w){re.escape(fold(part))}(?:s|es)?(?!\w)", fold(text)) is not None
 
 
-def _first_of_each(relatives: list[Relative]) -> list[Relative]:
-    return list({fold(each.text): each for each in reversed(relatives)}.values())[::-1]
+def _foremost(relatives: list[Relative]) -> list[Relative]:
+    """Each phrase once, in its surest relation, as many as can be ranked."""
+    ordered = sorted(relatives, key=lambda each: -(each.certainty + 0.4 * each.common))
+    return list({fold(each.text): each for each in reversed(ordered)}.values())[::-1][:MOST]

@@ -22,7 +22,7 @@ from crce.suggest.suggesters import load_suggester
 
 
 if TYPE_CHECKING:
-    from crce.backbones import UNetBackbone
+    from crce.backbones import Backbone
     from crce.evaluate import Judge
     from crce.suggest.chat import Chat
     from crce.suggest.grounding import Grounded
@@ -51,7 +51,7 @@ def suggest(
     verify: bool | Literal["question", "consistency"] | None = None,
     ground: bool = False,
     model: str = "demo",
-    backbone: UNetBackbone | None = None,
+    backbone: Backbone | None = None,
     judge: Judge | None = None,
     base_url: str | None = None,
     prompts: str | Path | None = None,

@@ -6,6 +6,7 @@ what is asked for is read; importing NLTK alone takes longer than a whole sugges
 
 from __future__ import annotations
 
+import math
 import sqlite3
 import threading
 from collections.abc import Callable, Iterable, Iterator
@@ -25,7 +26,7 @@ _DETACHMENT = (
     *(("ches", "ch"), ("shes", "sh"), ("men", "man"), ("ies", "y")),
 )  # WordNet's own rules for nouns, morphy(7WN)
 # What each question selects: the columns of Sense, and the tables they stand in.
-_SENSE = "sense.number, sense.words, file.name, sense.gloss, sense.is_instance"
+_SENSE = "sense.number, sense.words, file.name, sense.gloss, sense.is_instance, sense.sorts"
 _FROM = "FROM sense JOIN file ON file.id = sense.file"
 _OF_WORD = f"SELECT {_SENSE} {_FROM} JOIN word ON word.sense = sense.number WHERE word.lemma = ? ORDER BY word.rank"
 _NUMBERED = f"SELECT {_SENSE} {_FROM} WHERE sense.number = ?"
@@ -40,6 +41,7 @@ _BELOW = f"""
     ) ORDER BY sense.number"""
 _PARTS = f"SELECT {_SENSE} {_FROM} JOIN part ON part.part = sense.number WHERE part.whole = ? ORDER BY sense.number"
 _LIFE_FORMS = f"SELECT {_SENSE} {_FROM} JOIN life_form ON life_form.sense = sense.number WHERE life_form.word = ?"
+_MET = "SELECT count, common FROM word WHERE lemma = ? AND sense = ?"
 _COUNTS = f"""
     SELECT word.lemma, file.name, sum(word.count) {_FROM} JOIN word ON word.sense = sense.number
     WHERE word.count > 0 GROUP BY word.lemma, file.id"""
@@ -55,6 +57,7 @@ class Sense:
         file: what it was filed under: "animal", "artifact", "person", ...
         gloss: its definition, shortened.
         is_instance: whether it is one single thing, such as a person or a city, and not a sort of thing.
+        sorts: how many senses stand below it.
     """
 
     number: int
@@ -62,6 +65,7 @@ class Sense:
     file: str = field(compare=False)
     gloss: str = field(compare=False)
     is_instance: bool = field(compare=False)
+    sorts: int = field(compare=False)
 
 
 class WordNet:
@@ -72,13 +76,12 @@ class WordNet:
         self._uri = f"{(folder / 'wordnet.db').resolve().as_uri()}?mode=ro&immutable=1"
         self._opened = threading.local()
         self._find = lru_cache(2**16)(self._select)
+        self._met = lru_cache(2**16)(self._times_met)
+        self._base = lru_cache(2**16)(self._singular)
 
     def base_form(self, word: str) -> str | None:
         """The singular that WordNet knows, e.g. "cat" for "Cats", or None. A known word stays as it is."""
-        lemma = _lemma(word)
-        irregular = (singular for (singular,) in self._rows("SELECT singular FROM plural WHERE lemma = ?", lemma))
-        regular = (lemma[: -len(ending)] + new for ending, new in _DETACHMENT if lemma.endswith(ending))
-        return next((form for form in chain([lemma], irregular, regular) if self._knows(form)), None)
+        return self._base(_lemma(word))
 
     def senses(self, phrase: str) -> list[Sense]:
         """Every sense of a phrase or of its singular, the most frequent first; none where it is unknown."""
@@ -141,10 +144,16 @@ class WordNet:
         """
         return list(self._find(_LIFE_FORMS, _lemma(word)))
 
-    def count(self, sense: Sense, word: str | None = None) -> int:
-        """How often the sense was met under `word` (None: under any of its words) in texts tagged by hand."""
-        words = sense.words if word is None else (word,)
-        return sum(self.counts.get((_lemma(each), sense.file), 0) for each in words)
+    def count(self, sense: Sense) -> int:
+        """How often the sense was met, under any of its words, in texts tagged by hand."""
+        return sum(self._met(sense.number, _lemma(word))[0] for word in sense.words)
+
+    def common(self, sense: Sense, word: str) -> float:
+        """How common `word` is in this sense: 0 where it is rare, 1 where everybody says it.
+
+        From 1,000 to 100,000,000 times among the trillion words of the web, on a logarithmic scale.
+        """
+        return min(self._met(sense.number, _lemma(word))[1] / 50, 1.0)
 
     def lemmas(self) -> Iterator[str]:
         """Every word and phrase it knows, in lower case, sorted."""
@@ -171,13 +180,21 @@ class WordNet:
         of_kind = [each for each in known if self._is_kind(each, kind)]
         return min(of_kind, key=lambda each: self._rareness(each, phrase), default=None)
 
-    def _rareness(self, sense: Sense, phrase: str) -> tuple[bool, bool, bool, bool, int, int]:
+    def _rareness(self, sense: Sense, phrase: str) -> tuple[bool | int, ...]:
         """The key by which the senses of `phrase` are ordered; equal ones stay in WordNet's order."""
         base = self.base_form(phrase) or phrase
         rank = CONCRETE.index(sense.file) if sense.file in CONCRETE else len(CONCRETE)
-        met = self.count(sense, base) // 5  # a few more or less say nothing
-        other_case = phrase not in sense.words, base not in sense.words  # "turkey" is no country
-        return *other_case, sense.is_instance, rank == len(CONCRETE), -met, rank
+        return (
+            phrase not in sense.words,  # "turkey" is no country
+            base not in sense.words,
+            sense.is_instance,
+            rank == len(CONCRETE),
+            -(self._met(sense.number, _lemma(base))[0] // 5),  # a few more or less say nothing
+            rank >= CONCRETE.index("person"),
+            sense.file == "plant" and any(other.file == "food" for other in self.senses(base)),  # "strawberry"
+            -int(math.log(1 + sense.sorts, 4)),  # what people have many words for, they speak of
+            rank > 0,  # the flesh of an animal goes by the same name
+        )
 
     def fit(self, sense: Sense, phrase: str, meant: str) -> float:
         """How well `meant` names one sense of `phrase`, from 0 (not at all) to 1 (one of its words)."""
@@ -228,17 +245,26 @@ class WordNet:
 
     @cached_property
     def counts(self) -> dict[tuple[str, str], int]:
-        """(lemma, file) -> count; senses of one lemma in one file are told apart too seldom to matter."""
+        """(lemma, file) -> count, for all words that were met in texts tagged by hand."""
         return {(lemma, file): count for lemma, file, count in self._rows(_COUNTS)}
+
+    def _singular(self, lemma: str) -> str | None:
+        irregular = (singular for (singular,) in self._rows("SELECT singular FROM plural WHERE lemma = ?", lemma))
+        regular = (lemma[: -len(ending)] + new for ending, new in _DETACHMENT if lemma.endswith(ending))
+        return next((form for form in chain([lemma], irregular, regular) if self._knows(form)), None)
 
     def _knows(self, lemma: str) -> bool:
         return any(self._rows("SELECT 1 FROM word WHERE lemma = ? AND rank = 0", lemma))
 
     def _select(self, query: str, value: str | int | None) -> tuple[Sense, ...]:
         return tuple(
-            Sense(number, tuple(words.split("\n")), file, gloss, bool(is_instance))
-            for number, words, file, gloss, is_instance in self._rows(query, value)
+            Sense(number, tuple(words.split("\n")), file, gloss, bool(is_instance), sorts)
+            for number, words, file, gloss, is_instance, sorts in self._rows(query, value)
         )
+
+    def _times_met(self, sense: int, lemma: str) -> tuple[int, int]:
+        """In tagged texts, and on the web in steps of 10 log10."""
+        return next(self._rows(_MET, lemma, sense), (0, 0))
 
     def _rows(self, query: str, *values: str | int | None) -> Iterator[tuple[Any, ...]]:
         if not hasattr(self._opened, "connection"):  # a connection belongs to the thread that made it

@@ -13,14 +13,15 @@ from peft import LoraConfig, get_peft_model_state_dict, set_peft_model_state_dic
 from torch import nn
 
 from crce.backbones.scopes import scope_modules
-from crce.errors import RunError
+from crce.errors import ConfigError, RunError
 from crce.files import read_tensors
 
 
 if TYPE_CHECKING:
-    from crce.backbones import UNetBackbone
+    from crce.backbones import Backbone
 
 NAME = "crce"
+TEXT_ENCODER = "text_encoder"
 
 
 class Adapter(Protocol):
@@ -54,8 +55,9 @@ class Adapter(Protocol):
 class LoRA:
     """A PEFT LoRA. Its file is a diffusers LoRA: `pipe.load_lora_weights` reads it."""
 
-    def __init__(self, backbone: UNetBackbone, modules: list[str], rank: int, alpha: float, seed: int = 0) -> None:
+    def __init__(self, backbone: Backbone, modules: list[str], rank: int, alpha: float, seed: int = 0) -> None:
         self._network = backbone.network
+        self._component = backbone.component
         # PEFT's annotation says int, but it only ever divides by the rank.
         self._config = LoraConfig(r=rank, lora_alpha=alpha, target_modules=modules)  # type: ignore[arg-type]
         # PEFT draws the initial weights from the global generator.
@@ -79,16 +81,16 @@ class LoRA:
 
     def state(self) -> dict[str, torch.Tensor]:
         state = get_peft_model_state_dict(self._network, adapter_name=NAME)
-        return {f"unet.{k}": v.detach().clone().cpu() for k, v in state.items()}
+        return {f"{self._component}.{k}": v.detach().clone().cpu() for k, v in state.items()}
 
     def load(self, state: dict[str, torch.Tensor]) -> None:
-        state = {k.removeprefix("unet."): v for k, v in state.items()}
+        state = {k.removeprefix(f"{self._component}."): v for k, v in state.items()}
         result: Any = set_peft_model_state_dict(self._network, state, adapter_name=NAME)
         if result.unexpected_keys:
             raise RunError(f"The adapter does not fit this model: it has no layer {result.unexpected_keys[0]!r}.")
 
     def metadata(self) -> dict[str, str]:
-        config = {f"unet.{k}": v for k, v in _jsonable(self._config.to_dict()).items()}
+        config = {f"{self._component}.{k}": v for k, v in _jsonable(self._config.to_dict()).items()}
         return {"adapter": "lora", "lora_adapter_metadata": json.dumps(config), "format": "pt"}
 
     def close(self) -> None:
@@ -99,10 +101,18 @@ class LoRA:
 class Weights:
     """The layers' own weights. Only the trained tensors are kept twice; they are swapped, not copied."""
 
-    def __init__(self, backbone: UNetBackbone, modules: list[str]) -> None:
+    def __init__(self, backbone: Backbone, modules: list[str], component: str | None = None) -> None:
+        """
+        Args:
+            backbone: the model.
+            modules: paths of the trained layers.
+            component: the pipeline's name for the network that they lie in; None is the denoiser.
+        """
+        self._component = component or backbone.component
+        network: nn.Module = getattr(backbone.pipe, self._component)
         self._slots: list[tuple[nn.Module, str, str, nn.Parameter, nn.Parameter]] = []
         for path in modules:
-            module = backbone.network.get_submodule(path)
+            module = network.get_submodule(path)
             for name, base in list(module.named_parameters(recurse=False)):
                 trained = nn.Parameter(base.detach().float().clone())
                 self._slots.append((module, name, f"{path}.{name}", base, trained))
@@ -125,15 +135,15 @@ class Weights:
             self._swap(trained=True)
 
     def state(self) -> dict[str, torch.Tensor]:
-        return {f"unet.{path}": own.detach().clone().cpu() for _, _, path, _, own in self._slots}
+        return {f"{self._component}.{path}": own.detach().clone().cpu() for _, _, path, _, own in self._slots}
 
     def load(self, state: dict[str, torch.Tensor]) -> None:
-        missing = [path for _, _, path, _, _ in self._slots if f"unet.{path}" not in state]
+        missing = [path for _, _, path, _, _ in self._slots if f"{self._component}.{path}" not in state]
         if missing:
             raise RunError(f"The adapter does not fit this model: it holds no weights for {missing[0]!r}.")
         with torch.no_grad():
             for _, _, path, _, own in self._slots:
-                own.copy_(state[f"unet.{path}"])
+                own.copy_(state[f"{self._component}.{path}"])
 
     def weights(self) -> dict[str, torch.Tensor]:
         """A copy of the layers' weight matrices by module path, each of shape (C, D); biases are not among them."""
@@ -151,27 +161,54 @@ class Weights:
                     own.copy_(weights[path.removesuffix(".weight")])
 
     def metadata(self) -> dict[str, str]:
-        return {"adapter": "weights", "modules": json.dumps(self._modules), "format": "pt"}
+        return {
+            "adapter": "weights",
+            "component": self._component,
+            "modules": json.dumps(self._modules),
+            "format": "pt",
+        }
 
     def close(self) -> None:
         self._swap(trained=False)
 
 
 def new_adapter(
-    backbone: UNetBackbone, kind: str, layers: str, rank: int, lora_alpha: float | None, seed: int
+    backbone: Backbone, kind: str, layers: str, rank: int, lora_alpha: float | None, seed: int
 ) -> LoRA | Weights:
     """An adapter that changes nothing yet.
 
     Raises:
         ConfigError: the layer preset is unknown or matches nothing.
     """
+    if layers == "text":
+        return Weights(backbone, text_modules(backbone), TEXT_ENCODER)
     modules = scope_modules(backbone.network, layers)
     if kind == "lora":
         return LoRA(backbone, modules, rank, rank if lora_alpha is None else lora_alpha, seed)
     return Weights(backbone, modules)
 
 
-def apply_adapter(backbone: UNetBackbone, path: Path) -> LoRA | Weights:
+def text_modules(backbone: Backbone) -> list[str]:
+    """Paths of the text encoder's layers after its embeddings, as AdvUnlearn trains them.
+
+    Raises:
+        ConfigError: the model has not one text encoder alone.
+    """
+    encoders = [name for name in backbone.pipe.components if name.startswith(TEXT_ENCODER)]
+    if encoders != [TEXT_ENCODER]:
+        raise ConfigError(
+            f"layers is 'text', but {type(backbone.pipe).__name__} has {len(encoders)} text encoders. Train the text "
+            "encoder of a Stable Diffusion 1.x or 2.x model, or use other layers."
+        )
+    return [
+        path
+        for path, module in backbone.pipe.text_encoder.named_modules()
+        if ("encoder" in path.split(".") or path.endswith("final_layer_norm"))
+        and any(True for _ in module.parameters(recurse=False))
+    ]
+
+
+def apply_adapter(backbone: Backbone, path: Path) -> LoRA | Weights:
     """Put a saved adapter on a backbone.
 
     Raises:
@@ -185,10 +222,11 @@ def apply_adapter(backbone: UNetBackbone, path: Path) -> LoRA | Weights:
     adapter: LoRA | Weights
     try:
         if kind == "lora":
-            config = {k.removeprefix("unet."): v for k, v in json.loads(metadata["lora_adapter_metadata"]).items()}
+            prefix = f"{backbone.component}."
+            config = {k.removeprefix(prefix): v for k, v in json.loads(metadata["lora_adapter_metadata"]).items()}
             adapter = LoRA(backbone, config["target_modules"], config["r"], config["lora_alpha"])
         elif kind == "weights":
-            adapter = Weights(backbone, json.loads(metadata["modules"]))
+            adapter = Weights(backbone, json.loads(metadata["modules"]), metadata.get("component"))
         else:
             raise RunError(f"{path} is not an adapter written by crce: its metadata says {kind!r}.")
     except (ValueError, AttributeError) as error:

@@ -13,13 +13,18 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from crce.errors import ConfigError
 
 
+SOLVED = ("uce", "rece", "speed", "mace")  # methods that compute the weights instead of training them
+
+
 class ErasureConfig(BaseModel):
     """Settings of an erasure. Defaults are those of the official CRCE code where it has the setting."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    method: Literal["esd", "uce", "rece", "speed"] = Field(
-        "esd", description="erasure method: esd is trained; uce, rece and speed are solved in one step"
+    method: Literal["esd", "ablation", "spm", "eap", "advunlearn", "uce", "rece", "speed", "mace"] = Field(
+        "esd",
+        description="erasure method: esd, ablation, spm, eap and advunlearn are trained; uce, rece, speed and mace "
+        "are solved in one step",
     )
     crce: bool = Field(True, description="use corefs and retains; without them the method is its plain self")
     alpha: float = Field(1.0, ge=0, description="weight of the corefs")
@@ -32,26 +37,33 @@ class ErasureConfig(BaseModel):
     schedule: Literal["constant", "cosine"] = Field(
         "constant", description="learning rate over the run: constant as published, or falling to zero along a cosine"
     )
-    layers: Literal["qk", "kv", "xattn", "noxattn", "selfattn", "full"] = Field(
-        "qk", description="which layers are trained"
+    layers: Literal["qk", "kv", "xattn", "noxattn", "selfattn", "full", "text"] = Field(
+        "qk", description="which layers are trained; text: the text encoder instead of the denoiser"
     )
     adapter: Literal["lora", "weights"] = Field("lora", description="train a LoRA, or the weights themselves")
     rank: int = Field(16, ge=1, description="rank of the LoRA")
     lora_alpha: float | None = Field(None, gt=0, description="scale of the LoRA is lora_alpha / rank; default: rank")
-    x_t_source: Literal["student", "rolling"] = Field(
+    x_t_source: Literal["student", "rolling", "noised"] = Field(
         "rolling",
-        description="a fresh partial trajectory per step, or a pool of trajectories advanced one step at a time",
+        description="a fresh partial trajectory per step, a pool of trajectories advanced one step at a time, or "
+        "pictures of the base model brought back to noise",
     )
     x_t_prompts: Literal["target", "mix"] = Field(
         "mix", description="whose prompt x_t comes from: the target's, or also corefs' and retains' own"
     )
-    pool: int = Field(8, ge=1, description="trajectories in a rolling pool")
+    pool: int = Field(8, ge=1, description="trajectories in a rolling pool, or pictures to be noised")
     ddim_steps: int = Field(50, ge=3, description="steps of the DDIM grid that x_t lies on")
     guidance: float = Field(3.0, ge=1, description="classifier-free guidance of the trajectories")
     micro_batch: int = Field(0, ge=0, description="prompts per forward; 0: all at once, halved when memory runs out")
     checkpoint_every: int = Field(100, ge=1, description="steps between checkpoints")
     seed: int = Field(0, ge=0, description="seed of every random choice")
-    ridge: float = Field(0.5, gt=0, description="uce, rece: how firmly weights stay where no prompt pulls at them")
+    spm_states: int = Field(4, ge=0, description="spm: random states that are kept at each step")
+    spm_weight: float = Field(1000.0, ge=0, description="spm: weight of the random states")
+    attack_steps: int = Field(4, ge=0, description="advunlearn: steps of the search for an adversarial word")
+    attack_rate: float = Field(0.01, gt=0, description="advunlearn: how far one of them moves each number of the word")
+    ridge: float = Field(
+        0.5, gt=0, description="uce, rece, mace: how firmly weights stay where no prompt pulls at them"
+    )
     rece_rounds: int = Field(1, ge=1, description="rece: rounds of attack and answer")
     rece_rho: float = Field(0.1, gt=0, description="rece: how small the attack is kept")
     speed_threshold: float = Field(
@@ -63,8 +75,19 @@ class ErasureConfig(BaseModel):
     )
 
     @model_validator(mode="after")
+    def _text_encoder(self) -> ErasureConfig:
+        if (self.layers == "text") != (self.method == "advunlearn"):
+            raise ValueError(
+                "advunlearn trains the text encoder, and it is the only method that does. Use method: advunlearn with "
+                "layers: text, as the recipe 'advunlearn' does, or other layers with other methods"
+            )
+        if self.layers == "text" and self.adapter != "weights":
+            raise ValueError("the text encoder is trained by its weights. Use adapter: weights")
+        return self
+
+    @model_validator(mode="after")
     def _solved_in_one_step(self) -> ErasureConfig:
-        if self.method != "esd" and (self.steps, self.adapter, self.layers) != (1, "weights", "kv"):
+        if self.method in SOLVED and (self.steps, self.adapter, self.layers) != (1, "weights", "kv"):
             raise ValueError(
                 f"{self.method} computes the weights of the layers that read the text in one step. Use steps: 1, "
                 f"adapter: weights and layers: kv, as the recipe {self.method!r} does"

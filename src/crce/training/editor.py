@@ -4,19 +4,22 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+import torch
+
 from crce.backbones.scopes import scope_modules
-from crce.methods import CLOSED_FORM
-from crce.methods.closed_form import Row, make_rows
+from crce.errors import ConfigError
+from crce.methods import CLOSED_FORM, METHODS
+from crce.methods.closed_form import Row, stacked
+from crce.methods.objective import ROLES
 from crce.training.adapters import Weights
+from crce.training.rows import make_rows
 from crce.training.trainer import StepResult
 
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    import torch
-
-    from crce.backbones import UNetBackbone
+    from crce.backbones import Backbone
     from crce.concepts import ConceptSet
     from crce.training.config import ErasureConfig
 
@@ -29,23 +32,17 @@ class Editor:
         step_count: steps done, 0 or 1.
     """
 
-    def __init__(self, backbone: UNetBackbone, concepts: ConceptSet, config: ErasureConfig) -> None:
+    def __init__(self, backbone: Backbone, sets: Sequence[ConceptSet], config: ErasureConfig) -> None:
+        if backbone.component != "unet":
+            raise ConfigError(
+                f"{config.method} solves for layers that read the text alone, and {type(backbone.pipe).__name__} "
+                f"mixes text and picture. Use one of: {', '.join(METHODS)}."
+            )
         self.config = config
+        self._method = CLOSED_FORM[config.method]
         self.adapter = Weights(backbone, scope_modules(backbone.network, config.layers))
         self.step_count = 0
-        corefs = concepts.train_corefs if config.crce else ()
-        retains = concepts.train_retains if config.crce else ()
-        texts = [concepts.target, concepts.anchor or "", "", *(r.text for r in corefs), *(r.text for r in retains)]
-        target, guide, null, *related = backbone.encode(texts).unbind()
-        self._rows = make_rows(
-            target,
-            [(states, r.certainty) for states, r in zip(related, corefs, strict=False)],
-            [(states, r.certainty) for states, r in zip(related[len(corefs) :], retains, strict=True)],
-            guide,
-            null,
-            config.alpha,
-            config.beta,
-        )
+        self._rows = make_rows(backbone, sets, self._method, config)
 
     def step(self) -> StepResult:
         """Solve for the weights.
@@ -55,14 +52,12 @@ class Editor:
             the size of the answers for what is kept.
         """
         before = self.adapter.weights()
-        after = CLOSED_FORM[self.config.method].edit(before, self._rows, self.config)
+        after = self._method.edit(before, self._rows, self.config)
         self.adapter.set_weights(after)
         self.step_count += 1
-        erase = self._rows.erase
-        terms = {
-            "target": _left(before, after, erase[:1]),
-            "coref": _left(before, after, erase[1:]),
-            "retain": _left(before, after, self._rows.keep),
+        rows = (*self._rows.erase, *self._rows.keep)
+        terms: dict[str, float] = {
+            role: _left(before, after, [row for row in rows if row.role == role]) for role in ROLES
         }
         return StepResult(sum(terms.values()), terms, 0)
 
@@ -77,12 +72,23 @@ class Editor:
 
 
 def _left(before: Mapping[str, torch.Tensor], after: Mapping[str, torch.Tensor], rows: Sequence[Row]) -> float:
-    """sum w |W' k - W v|^2 over rows and layers, relative to sum w |W k - W v|^2, or to sum w |W k|^2 where k is v."""
+    """sum w |W' k - W v|^2 over rows and layers, relative to sum w |W k - W v|^2, or to sum w |W k|^2 where k is v.
+
+    Rows are many and enter squared, so that their sums of outer products say all: sum w |A k|^2 = tr(A K A^T).
+    """
+    if not rows:
+        return 0.0
+    keys, values, weights = stacked(rows)
+    kept = rows[0].role == "retain"
+    both = torch.cat([keys, values], 1)  # of one row: W' k - W v = [W', -W] [k, v]
+    gram = both.T @ (weights[:, None] * both)
     left = size = 0.0
     for path, w in before.items():
-        for row in rows:
-            key, value = row.key.to(w), row.value.to(w)
-            wanted, now, was = value @ w.T, key @ after[path].T, key @ w.T
-            left += row.weight * float((now - wanted).square().sum())
-            size += row.weight * float((was if row.key is row.value else was - wanted).square().sum())
-    return left / size if size else 0.0
+        old, new = w.double().cpu(), after[path].double().cpu()
+        left += _square(torch.cat([new, -old], 1), gram)
+        size += _square(torch.cat([old, torch.zeros_like(old) if kept else -old], 1), gram)
+    return max(left, 0.0) / size if size else 0.0
+
+
+def _square(a: torch.Tensor, gram: torch.Tensor) -> float:
+    return float((a @ gram * a).sum())

@@ -24,7 +24,7 @@ class Step:
     step: int
     loss: float
     terms: dict[str, float]
-    timestep: int
+    timestep: float
     seconds: float
 
 

@@ -7,15 +7,16 @@ import json
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from crce.backbones import UNetBackbone, load_backbone
-from crce.concepts import ConceptSet, write_concepts
-from crce.errors import RunError
+from crce.backbones import Backbone, load_backbone
+from crce.concepts import ConceptSet, write_sets
+from crce.concepts.concept_set import fold
+from crce.errors import ConceptError, RunError
 from crce.files import write_json
 from crce.methods import CLOSED_FORM
 from crce.training.checkpoint import FILE as CHECKPOINT
@@ -35,11 +36,12 @@ from crce.training.run_folder import (
     start_state,
     write_adapter,
 )
+from crce.training.text_trainer import TextTrainer
 from crce.training.trainer import Trainer
 
 
 def erase(
-    concepts: ConceptSet,
+    concepts: ConceptSet | Sequence[ConceptSet],
     *,
     config: ErasureConfig,
     model: str = "demo",
@@ -48,27 +50,29 @@ def erase(
     device: str = "auto",
     dtype: str = "auto",
     revision: str | None = None,
-    backbone: UNetBackbone | None = None,
+    backbone: Backbone | None = None,
     on_event: Callable[[Event], None] | None = None,
 ) -> Erasure:
-    """Erase a concept set from a model.
+    """Erase a concept set, or several at once, from a model.
 
     Args:
-        concepts: what to erase and what to keep.
+        concepts: what to erase and what to keep, one set for each target.
         config: settings, see `load_config`.
         model: see `load_backbone`, as are device, dtype and revision.
         out: run folder; None takes the next free runs/<target>-<number>.
-        start_from: a finished run of the same model and adapter shape: the student starts from its weights. The
-            teacher is the base model all the same.
+        start_from: a finished run of the same model and adapter shape: the student starts from its weights, and what
+            that run erased is erased along, so that it does not come back. The teacher is the base model all the same.
         backbone: a loaded backbone to use instead of `model`; it is handed back as it was.
         on_event: called with every event of the run.
 
     Raises:
+        ConceptError: no concept set is given, or two of one target.
         RunError: `out` holds a run already, or can't be written; `start_from` is unfinished or of another shape.
         ModelError: the model can't be loaded.
         Interrupted: the user stopped it; a checkpoint was written.
     """
-    folder = Path(out) if out is not None else next_folder(concepts)
+    sets = _distinct(concepts)
+    folder = Path(out) if out is not None else next_folder(sets)
     if (folder / "run.json").exists():
         raise RunError(
             f"{folder} holds a run already. Choose another --out, or continue that run: crce erase --resume {folder}"
@@ -76,18 +80,34 @@ def erase(
     clock = time.perf_counter()
     loaded = backbone or load_backbone(model, device=device, dtype=dtype, revision=revision)
     seconds = time.perf_counter() - clock
-    start = None if start_from is None else start_record(start_from, config, loaded)
-    info = new_info(concepts, config, loaded, start, seconds)
-    write_concepts(folder / "concepts.yaml", concepts)
+    start = None
+    if start_from is not None:
+        start = start_record(start_from, config, loaded)
+        targets = {fold(c.target) for c in sets}
+        sets += tuple(c for c in Erasure.load(start_from).sets if fold(c.target) not in targets)
+    info = new_info(sets, config, loaded, start, seconds)
+    write_sets(folder / "concepts.yaml", sets)
     write_json(folder / "run.json", info)
-    return _train(folder, info, concepts, config, loaded, on_event)
+    return _train(folder, info, sets, config, loaded, on_event)
+
+
+def _distinct(concepts: ConceptSet | Sequence[ConceptSet]) -> tuple[ConceptSet, ...]:
+    sets = (concepts,) if isinstance(concepts, ConceptSet) else tuple(concepts)
+    if not sets:
+        raise ConceptError("Nothing is to be erased. Give at least one concept set.")
+    seen: set[str] = set()
+    for c in sets:
+        if fold(c.target) in seen:
+            raise ConceptError(f"'{c.target}' is given twice. Give one concept set of it.")
+        seen.add(fold(c.target))
+    return sets
 
 
 def resume(
     folder: str | Path,
     *,
     device: str = "auto",
-    backbone: UNetBackbone | None = None,
+    backbone: Backbone | None = None,
     on_event: Callable[[Event], None] | None = None,
 ) -> Erasure:
     """Continue an interrupted or killed run; it ends with the weights it would have had without the break.
@@ -97,9 +117,9 @@ def resume(
         Interrupted: the user stopped it again.
     """
     folder = Path(folder)
-    info, concepts, config = read_run(folder)
+    info, sets, config = read_run(folder)
     if info["status"] == "finished":
-        return Erasure(folder, concepts, config, info)
+        return Erasure(folder, sets, config, info)
     loaded = backbone or load_backbone(
         info["model"], device=device, dtype=info["dtype"], revision=_hub_revision(info["revision"])
     )
@@ -108,20 +128,20 @@ def resume(
             f"The model {info['model']!r} has changed since {folder} began ({info['revision']} then, "
             f"{loaded.revision} now), so the run can't be continued. Start a new one."
         )
-    return _train(folder, info, concepts, config, loaded, on_event)
+    return _train(folder, info, sets, config, loaded, on_event)
 
 
 def _train(
     folder: Path,
     info: dict[str, Any],
-    concepts: ConceptSet,
+    sets: tuple[ConceptSet, ...],
     config: ErasureConfig,
-    backbone: UNetBackbone,
+    backbone: Backbone,
     on_event: Callable[[Event], None] | None,
 ) -> Erasure:
     if backbone.device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(backbone.device)
-    trainer: Trainer | Editor = (Editor if config.method in CLOSED_FORM else Trainer)(backbone, concepts, config)
+    trainer = _trainer(backbone, sets, config)
     try:
         # A checkpoint holds the trained weights whole: only a run without one needs those it starts from.
         if not load_checkpoint(folder, trainer) and info.get("start_from"):
@@ -136,7 +156,7 @@ def _train(
                 if trainer.step_count < config.steps:
                     save_checkpoint(folder, trainer)
                     raise Interrupted(folder, trainer.step_count)
-            write_adapter(folder, trainer.adapter, concepts, info)
+            write_adapter(folder, trainer.adapter, sets, info)
             status = "finished"
         finally:
             seconds = earlier + time.perf_counter() - clock
@@ -153,7 +173,13 @@ def _train(
     (folder / CHECKPOINT).unlink(missing_ok=True)
     if on_event:
         on_event(Finished(folder, seconds))
-    return Erasure(folder, concepts, config, info)
+    return Erasure(folder, sets, config, info)
+
+
+def _trainer(backbone: Backbone, sets: tuple[ConceptSet, ...], config: ErasureConfig) -> Trainer | Editor:
+    if config.method in CLOSED_FORM:
+        return Editor(backbone, sets, config)
+    return (TextTrainer if config.layers == "text" else Trainer)(backbone, sets, config)
 
 
 @contextlib.contextmanager

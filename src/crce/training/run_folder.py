@@ -1,7 +1,7 @@
 """Run folders: one erasure with all it was made of and all it made.
 
 run.json              settings, seeds, versions, model and its revision, timings, peak memory, status
-concepts.yaml         the concept set
+concepts.yaml         the concept set, or a list of them
 metrics.jsonl         one line per step
 adapter.safetensors   what was trained; its metadata holds the concept set and the base model
 checkpoint.safetensors  only while the run is unfinished
@@ -12,6 +12,7 @@ from __future__ import annotations
 import json
 import platform
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from importlib.metadata import version
@@ -22,16 +23,17 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from crce import __version__
-from crce.concepts import ConceptSet, dump_concepts, read_concepts
+from crce.concepts import ConceptSet, dump_concepts, read_sets
 from crce.errors import RunError
 from crce.files import free_folder, read_tensors, sha256, slug, write_tensors, write_text
 from crce.training.config import ErasureConfig
 
 
 if TYPE_CHECKING:
-    from crce.backbones import UNetBackbone
+    from crce.backbones import Backbone
     from crce.training.adapters import Adapter
 
+NAMED = 3  # targets in a folder's name; the others are counted
 PACKAGES = ("torch", "diffusers", "transformers", "peft", "safetensors", "numpy")
 
 
@@ -41,15 +43,20 @@ class Erasure:
 
     Attributes:
         folder: the run folder.
-        concepts: what was erased and kept.
+        sets: what was erased and kept, one concept set for each target.
         config: with which settings.
         info: the content of run.json.
     """
 
     folder: Path
-    concepts: ConceptSet
+    sets: tuple[ConceptSet, ...]
     config: ErasureConfig
     info: dict[str, Any]
+
+    @property
+    def concepts(self) -> ConceptSet:
+        """The concept set of the run's first target, which is the only one of most runs."""
+        return self.sets[0]
 
     @property
     def adapter(self) -> Path:
@@ -63,20 +70,22 @@ class Erasure:
         Raises:
             RunError: it is no run folder, or its training hasn't finished.
         """
-        info, concepts, config = read_run(Path(folder))
+        info, sets, config = read_run(Path(folder))
         if info["status"] != "finished":
             raise RunError(
                 f"The run {folder} is {info['status']}, not finished. Continue it: crce erase --resume {folder}"
             )
-        return cls(Path(folder), concepts, config, info)
+        return cls(Path(folder), sets, config, info)
 
 
-def next_folder(concepts: ConceptSet, root: Path = Path("runs")) -> Path:
-    """The first free runs/<target>-<number>; the name is safe on every system."""
-    return free_folder(root, slug(concepts.target))
+def next_folder(sets: Sequence[ConceptSet], root: Path = Path("runs")) -> Path:
+    """The first free runs/<targets>-<number>; the name is safe on every system."""
+    names = [concepts.target for concepts in sets[:NAMED]]
+    more = [f"{len(sets) - NAMED} more"] if len(sets) > NAMED else []
+    return free_folder(root, slug("-".join(names + more)))
 
 
-def read_run(folder: Path) -> tuple[dict[str, Any], ConceptSet, ErasureConfig]:
+def read_run(folder: Path) -> tuple[dict[str, Any], tuple[ConceptSet, ...], ErasureConfig]:
     """What a run folder says of its run, finished or not.
 
     Raises:
@@ -90,20 +99,20 @@ def read_run(folder: Path) -> tuple[dict[str, Any], ConceptSet, ErasureConfig]:
         config = ErasureConfig(**info["config"])
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise RunError(f"Cannot read {path}: {error}") from error
-    return info, read_concepts(folder / "concepts.yaml"), config
+    return info, read_sets(folder / "concepts.yaml"), config
 
 
 def new_info(
-    concepts: ConceptSet,
+    sets: Sequence[ConceptSet],
     config: ErasureConfig,
-    backbone: UNetBackbone,
+    backbone: Backbone,
     start: dict[str, str] | None,
     seconds_loading: float,
 ) -> dict[str, Any]:
     """The content of run.json before the first step.
 
     Args:
-        concepts: what is erased and kept.
+        sets: what is erased and kept.
         config: with which settings.
         backbone: from which model.
         start: the earlier run whose weights the student starts from, see `start_record`.
@@ -114,7 +123,7 @@ def new_info(
         "status": "running",
         "model": backbone.model,
         "revision": backbone.revision,
-        "concept": concepts.target,
+        "targets": [concepts.target for concepts in sets],
         "config": config.model_dump(),
         "start_from": start,
         "steps_done": 0,
@@ -129,7 +138,7 @@ def new_info(
     }
 
 
-def start_record(folder: str | Path, config: ErasureConfig, backbone: UNetBackbone) -> dict[str, str]:
+def start_record(folder: str | Path, config: ErasureConfig, backbone: Backbone) -> dict[str, str]:
     """What run.json keeps of the earlier run that a student starts from.
 
     Raises:
@@ -186,13 +195,13 @@ def open_metrics(path: Path, step: int) -> RawIOBase:
     return open(path, "ab", buffering=0)
 
 
-def write_adapter(folder: Path, adapter: Adapter, concepts: ConceptSet, info: dict[str, Any]) -> None:
-    """Write what was trained, with the concept set and the base model in its metadata."""
+def write_adapter(folder: Path, adapter: Adapter, sets: Sequence[ConceptSet], info: dict[str, Any]) -> None:
+    """Write what was trained, with the concept sets and the base model in its metadata."""
     metadata = adapter.metadata() | {
         "crce": __version__,
         "base_model": info["model"],
         "base_revision": info["revision"] or "",
-        "concepts": dump_concepts(concepts),
+        "concepts": dump_concepts(sets[0] if len(sets) == 1 else sets),
         "config": json.dumps(info["config"]),
     }
     write_tensors(folder / "adapter.safetensors", adapter.state(), metadata)

@@ -2,20 +2,21 @@
 
 `student` runs a fresh partial trajectory for every x_t, as the official code does: about half of the grid's steps,
 each with classifier-free guidance. `rolling` keeps a pool of trajectories, each moved on by one step after it was
-used, so that an x_t costs one guided step.
+used, so that an x_t costs one guided step. `noised` draws a few pictures once and brings them back to noise levels.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import torch
 
 
 if TYPE_CHECKING:
-    from crce.backbones import UNetBackbone
+    from crce.backbones import Backbone
+    from crce.training.prompts import PromptTable
 
 
 @dataclass
@@ -33,66 +34,44 @@ class Trajectory:
     x_t: torch.Tensor
 
 
-class Grid:
-    """Guided DDIM steps of a backbone on a grid of timesteps, with prompt states encoded beforehand."""
+class Walk:
+    """Guided steps of a backbone on a grid of noise levels, for prompts encoded beforehand."""
 
     def __init__(
-        self,
-        backbone: UNetBackbone,
-        hidden: torch.Tensor,
-        null: int,
-        steps: int,
-        guidance: float,
-        generator: torch.Generator,
+        self, backbone: Backbone, table: PromptTable, steps: int, guidance: float, generator: torch.Generator
     ) -> None:
         """
         Args:
-            hidden: states of every prompt, shape (P, L, D).
-            null: index of the empty prompt.
+            table: the prompts; the first is the empty one.
             steps: steps of the grid.
             guidance: classifier-free guidance; 1 needs no second forward.
             generator: CPU generator of starting noise.
         """
         self._backbone = backbone
-        self._hidden = hidden
-        self._null = null
+        self._cond = table.cond
         self._guidance = guidance
-        self._scheduler = backbone.ddim(steps)
         self._generator = generator
-        self.timesteps: list[int] = self._scheduler.timesteps.tolist()
-
-    def training_timesteps(self) -> list[int]:
-        """Every timestep the network was trained on, from most to least noise."""
-        return self._backbone.ddim(self._scheduler.config.num_train_timesteps).timesteps.tolist()
+        self._grid = backbone.grid(steps)
+        self.timesteps = self._grid.timesteps
 
     def noise(self) -> torch.Tensor:
         """x_T, shape (1, C, h, w)."""
         shape = (1, *self._backbone.latent_shape)
-        noise = torch.randn(shape, generator=self._generator) * self._scheduler.init_noise_sigma
-        return noise.to(self._backbone.device)
+        return (torch.randn(shape, generator=self._generator) * self._grid.noise_scale).to(self._backbone.device)
 
     @torch.no_grad()
     def advance(self, trajectories: list[Trajectory], micro_batch: int = 0) -> None:
         """Move trajectories on by one step each; they may stand at different timesteps."""
         x_t = torch.cat([t.x_t for t in trajectories])
-        t = torch.tensor([self.timesteps[t.index] for t in trajectories], device=x_t.device)
-        prompts = self._hidden[[t.prompt for t in trajectories]]
-        if self._guidance == 1:
-            out = self._predict(x_t, t, prompts, micro_batch)
-        else:
-            null = self._hidden[self._null].expand_as(prompts)
-            out = self._predict(torch.cat([x_t, x_t]), torch.cat([t, t]), torch.cat([null, prompts]), micro_batch)
-            eps_null, eps_prompt = out.chunk(2)
-            out = eps_null + self._guidance * (eps_prompt - eps_null)
+        times = torch.tensor([self.timesteps[t.index] for t in trajectories], device=x_t.device)
+        cond = self._cond[[t.prompt for t in trajectories]]
+        size = max(1, micro_batch // 2) if micro_batch else len(x_t)  # guidance doubles a batch
+        parts = zip(x_t.split(size), times.split(size), cond.split(size), strict=True)
+        null = self._cond[:1]
+        out = torch.cat([self._backbone.predict_guided(x, t, c, null, self._guidance) for x, t, c in parts])
         for i, trajectory in enumerate(trajectories):
-            step = self._scheduler.step(out[i : i + 1], self.timesteps[trajectory.index], trajectory.x_t)
-            trajectory.x_t = step.prev_sample
+            trajectory.x_t = self._grid.step(out[i : i + 1], trajectory.index, trajectory.x_t)
             trajectory.index += 1
-
-    def _predict(self, x_t: torch.Tensor, t: torch.Tensor, hidden: torch.Tensor, micro_batch: int) -> torch.Tensor:
-        size = micro_batch or len(x_t)
-        parts = zip(x_t.split(size), t.split(size), hidden.split(size), strict=True)
-        return torch.cat([self._backbone.predict(x, s, h) for x, s, h in parts])
 
     def fresh(self, prompt: int, index: int, micro_batch: int = 0) -> Trajectory:
         """A new trajectory, drawn from noise up to a position on the grid."""
@@ -101,6 +80,22 @@ class Grid:
             self.advance([trajectory], micro_batch)
         return trajectory
 
+    def noised(self, finished: Trajectory) -> Trajectory:
+        """A finished picture brought back to a random position."""
+        position = int(torch.randint(len(self.timesteps), (), generator=self._generator))
+        return Trajectory(finished.prompt, position, self._grid.noised(finished.x_t, self.noise(), position))
+
+
+class Source(Protocol):
+    """Trajectories that one after the other are learned from; the list and `turn` are what a checkpoint keeps."""
+
+    trajectories: list[Trajectory]
+    turn: int
+
+    def take(self, new_prompt: Callable[[], int], micro_batch: int = 0) -> Trajectory:
+        """The next trajectory to learn from."""
+        ...
+
 
 class Pool:
     """Trajectories spread evenly over the grid. Each x_t is taken from the next one; after a round all move on.
@@ -108,27 +103,50 @@ class Pool:
     Moving the whole pool in one batch costs less than moving one trajectory at a time.
     """
 
-    def __init__(self, grid: Grid, trajectories: list[Trajectory], turn: int = 0) -> None:
-        self._grid = grid
+    def __init__(self, walk: Walk, trajectories: list[Trajectory], turn: int = 0) -> None:
+        self._walk = walk
         self.trajectories = trajectories
         self.turn = turn
 
     @classmethod
-    def spread(cls, grid: Grid, prompts: list[int], micro_batch: int = 0) -> Pool:
+    def spread(cls, walk: Walk, prompts: list[int], micro_batch: int = 0) -> Pool:
         """A pool of one trajectory per prompt, standing at evenly spaced positions."""
-        trajectories = [Trajectory(prompt, 0, grid.noise()) for prompt in prompts]
-        goals = [len(grid.timesteps) * i // len(prompts) for i in range(len(prompts))]
+        trajectories = [Trajectory(prompt, 0, walk.noise()) for prompt in prompts]
+        goals = [len(walk.timesteps) * i // len(prompts) for i in range(len(prompts))]
         while moving := [t for t, goal in zip(trajectories, goals, strict=True) if t.index < goal]:
-            grid.advance(moving, micro_batch)
-        return cls(grid, trajectories)
+            walk.advance(moving, micro_batch)
+        return cls(walk, trajectories)
 
     def take(self, new_prompt: Callable[[], int], micro_batch: int = 0) -> Trajectory:
         """The next trajectory to learn from. One that reaches the grid's end starts again with `new_prompt`."""
         if self.turn == len(self.trajectories):
             self.turn = 0
-            self._grid.advance(self.trajectories, micro_batch)
+            self._walk.advance(self.trajectories, micro_batch)
             for i, trajectory in enumerate(self.trajectories):
-                if trajectory.index == len(self._grid.timesteps):
-                    self.trajectories[i] = Trajectory(new_prompt(), 0, self._grid.noise())
+                if trajectory.index == len(self._walk.timesteps):
+                    self.trajectories[i] = Trajectory(new_prompt(), 0, self._walk.noise())
         self.turn += 1
         return self.trajectories[self.turn - 1]
+
+
+class Album:
+    """Finished pictures, drawn once; each x_t is the next of them brought back to a random noise level."""
+
+    def __init__(self, walk: Walk, trajectories: list[Trajectory], turn: int = 0) -> None:
+        self._walk = walk
+        self.trajectories = trajectories
+        self.turn = turn
+
+    @classmethod
+    def drawn(cls, walk: Walk, prompts: list[int], micro_batch: int = 0) -> Album:
+        """One picture per prompt."""
+        trajectories = [Trajectory(prompt, 0, walk.noise()) for prompt in prompts]
+        for _ in walk.timesteps:
+            walk.advance(trajectories, micro_batch)
+        return cls(walk, trajectories)
+
+    def take(self, new_prompt: Callable[[], int], micro_batch: int = 0) -> Trajectory:
+        """The next picture; `new_prompt` is not asked, since no picture is drawn anew."""
+        finished = self.trajectories[self.turn % len(self.trajectories)]
+        self.turn += 1
+        return self._walk.noised(finished)

@@ -1,0 +1,61 @@
+"""What a denoiser is told of prompts.
+
+Shapes: B prompts, L tokens, D text width, P pooled width.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+
+
+@dataclass(frozen=True)
+class Conditioning:
+    """Encoded prompts, indexed like a batch: `cond[2:4]` and `cond[[0, 0, 3]]` are conditionings again.
+
+    Attributes:
+        hidden: token states, shape (B, L, D).
+        pooled: one state per prompt, shape (B, P), where the family has one.
+        mask: 1 where a token counts and 0 where it is padding, shape (B, L), where the family asks for it.
+    """
+
+    hidden: torch.Tensor
+    pooled: torch.Tensor | None = None
+    mask: torch.Tensor | None = None
+
+    def __len__(self) -> int:
+        return len(self.hidden)
+
+    def __getitem__(self, rows: slice | Sequence[int] | torch.Tensor) -> Conditioning:
+        return self._each(lambda part: part[rows])
+
+    def expand(self, size: int) -> Conditioning:
+        """One prompt, seen as a batch of `size` without copying it."""
+        return self._each(lambda part: part.expand(size, *part.shape[1:]))
+
+    def split(self, size: int) -> Iterator[Conditioning]:
+        """Batches of at most `size` prompts."""
+        return (self[start : start + size] for start in range(0, len(self), size))
+
+    @staticmethod
+    def cat(parts: Sequence[Conditioning]) -> Conditioning:
+        """The prompts of several conditionings, one after the other."""
+        return Conditioning(
+            torch.cat([part.hidden for part in parts]),
+            _joined([part.pooled for part in parts]),
+            _joined([part.mask for part in parts]),
+        )
+
+    def _each(self, change: Callable[[torch.Tensor], torch.Tensor]) -> Conditioning:
+        return Conditioning(
+            change(self.hidden),
+            None if self.pooled is None else change(self.pooled),
+            None if self.mask is None else change(self.mask),
+        )
+
+
+def _joined(column: list[torch.Tensor | None]) -> torch.Tensor | None:
+    """One part of several conditionings; all of one family have it, or none has."""
+    return None if column[0] is None else torch.cat(column)  # type: ignore[arg-type]

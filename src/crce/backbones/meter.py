@@ -1,0 +1,116 @@
+"""Count, on tensors without content, the memory that a forward pass keeps for its backward pass.
+
+Operations run on the meta device, where autocast does not work and attention falls back to the form that keeps all
+scores. `Meter` does by hand what a GPU does: it casts as autocast does, and keeps of attention what fused
+kernels keep.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch.overrides import TorchFunctionMode
+from torch.utils._pytree import tree_map
+
+
+# As autocast on CUDA sorts them, as far as denoisers use them.
+_LOW = {"linear", "matmul", "__matmul__", "bmm", "baddbmm", "addmm", "conv2d", "scaled_dot_product_attention"}
+_FULL = {"layer_norm", "group_norm", "softmax", "pow", "__pow__", "rsqrt", "exp", "norm", "sum", "prod"}
+
+
+class Meter(TorchFunctionMode):
+    """Inside, the bytes are counted of what autograd saves, each storage once, parameters not at all.
+
+    Attributes:
+        saved: bytes that are kept until the backward pass.
+        recomputed: the most that one part kept which is computed again in the backward pass.
+        largest: bytes of the largest tensor that an operation made.
+    """
+
+    def __init__(self, network: torch.nn.Module, dtype: torch.dtype) -> None:
+        super().__init__()
+        self.saved = self.recomputed = self.largest = 0
+        self._dtype = dtype
+        self._own = {_storage(t) for t in (*network.parameters(), *network.buffers())}
+        self._kept: list[dict[int, torch.Tensor]] = [{}]  # the tensors are held, so that no address is used twice
+
+    def __enter__(self) -> Meter:
+        self._hooks = torch.autograd.graph.saved_tensors_hooks(self._pack, lambda tensor: tensor)
+        self._hooks.__enter__()
+        super().__enter__()
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        super().__exit__(*error)
+        self._hooks.__exit__(*error)
+        self.saved = _bytes(self._kept[0])
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        name = getattr(func, "__name__", "")
+        if self._dtype != torch.float32 and name in _LOW | _FULL:
+            wanted = self._dtype if name in _LOW else torch.float32
+            args, kwargs = tree_map(lambda value: _cast(value, wanted), (args, kwargs))
+        if name == "scaled_dot_product_attention":
+            out = _attention(*args, **kwargs)
+        else:
+            out = func(*args, **kwargs)
+        if isinstance(out, torch.Tensor) and out.device.type == "meta":
+            self.largest = max(self.largest, out.untyped_storage().nbytes())
+        return out
+
+    def checkpoint(self, part: Callable[..., Any], *args: Any) -> Any:
+        """What `enable_gradient_checkpointing` calls: only the inputs of a part are kept."""
+        for value in args:
+            if isinstance(value, torch.Tensor):
+                self._pack(value)
+        with self._aside() as kept:
+            out = part(*args)
+        self.recomputed = max(self.recomputed, _bytes(kept))
+        return out
+
+    @contextmanager
+    def _aside(self) -> Iterator[dict[int, torch.Tensor]]:
+        self._kept.append({})
+        try:
+            yield self._kept[-1]
+        finally:
+            self._kept.pop()
+
+    def _pack(self, tensor: torch.Tensor) -> torch.Tensor:
+        if _storage(tensor) not in self._own:
+            self._kept[-1][_storage(tensor)] = tensor
+        return tensor
+
+
+class _Fused(torch.autograd.Function):
+    """Attention as flash and memory-efficient kernels keep it: inputs, output, and one number per query."""
+
+    @staticmethod
+    def forward(ctx: Any, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
+        out = q.new_empty(*q.shape[:-1], v.shape[-1])
+        ctx.save_for_backward(q, k, v, out, q.new_empty(q.shape[:-1], dtype=torch.float32))
+        return out
+
+    @staticmethod
+    def backward(ctx: Any, grad: torch.Tensor) -> Any:
+        raise NotImplementedError("no backward pass is run")
+
+
+def _attention(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, *_: Any, **__: Any) -> torch.Tensor:
+    return _Fused.apply(query, key, value)
+
+
+def _cast(value: Any, dtype: torch.dtype) -> Any:
+    return value.to(dtype) if isinstance(value, torch.Tensor) and value.is_floating_point() else value
+
+
+def _storage(tensor: torch.Tensor) -> int:
+    return tensor.untyped_storage()._cdata
+
+
+def _bytes(tensors: dict[int, torch.Tensor]) -> int:
+    return sum(tensor.untyped_storage().nbytes() for tensor in tensors.values())

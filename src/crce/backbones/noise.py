@@ -1,0 +1,118 @@
+"""The noise levels that a model passes through while it draws, and the steps between them.
+
+A position is an index into the levels: 0 is pure noise, and after as many steps as there are levels the latent is
+finished. Latents have shape (B, C, h, w).
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Protocol
+
+from crce.errors import ModelError
+
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+class Grid(Protocol):
+    """Noise levels of one family on a given number of steps.
+
+    Attributes:
+        timesteps: what the network is told at each position.
+        noise_scale: standard deviation of the starting noise.
+    """
+
+    timesteps: list[float]
+    noise_scale: float
+
+    def step(self, prediction: Tensor, position: int, x_t: Tensor) -> Tensor:
+        """x_t moved on from `position` to the next one, given what the network predicts there."""
+        ...
+
+    def noised(self, x_0: Tensor, noise: Tensor, position: int) -> Tensor:
+        """A finished latent brought back to the noise level of `position`."""
+        ...
+
+
+class DDIMGrid:
+    """Deterministic DDIM on a model's own noise schedule, for epsilon and v prediction.
+
+    x_t keeps the variance of the schedule, so that no input has to be scaled, whatever the pipeline draws with.
+    """
+
+    def __init__(self, scheduler_config: Any, steps: int) -> None:
+        """
+        Raises:
+            ModelError: the scheduler has other noise levels, as those of EDM.
+        """
+        from diffusers import DDIMScheduler
+
+        if "beta_start" not in scheduler_config:
+            raise _unfit(scheduler_config, "one that is built from betas, such as DDIMScheduler")
+        # Schedulers that never clip do not say so, but DDIM clips unless told not to, and latents exceed [-1, 1].
+        clips = scheduler_config.get("clip_sample", False)
+        self._scheduler = DDIMScheduler.from_config(scheduler_config, clip_sample=clips)
+        self._scheduler.set_timesteps(steps)
+        self.timesteps: list[float] = self._scheduler.timesteps.tolist()
+        self.noise_scale = float(self._scheduler.init_noise_sigma)
+
+    def step(self, prediction: Tensor, position: int, x_t: Tensor) -> Tensor:
+        return self._scheduler.step(prediction, self.timesteps[position], x_t).prev_sample
+
+    def noised(self, x_0: Tensor, noise: Tensor, position: int) -> Tensor:
+        import torch
+
+        return self._scheduler.add_noise(x_0, noise, torch.tensor([int(self.timesteps[position])]))
+
+
+class FlowGrid:
+    """Euler steps of a rectified flow: x_t = (1 - sigma) x_0 + sigma noise, and the network predicts noise - x_0."""
+
+    def __init__(
+        self, scheduler_config: Any, steps: int, mu: float | None = None, levels: list[float] | None = None
+    ) -> None:
+        """
+        Args:
+            scheduler_config: of the pipeline's `FlowMatchEulerDiscreteScheduler`.
+            steps: steps of the grid.
+            mu: shift of the levels by the size of the picture, for schedules that ask for it.
+            levels: sigma before any shift, where the pipeline tells its scheduler; None leaves it to the scheduler.
+
+        Raises:
+            ModelError: the scheduler is not one of a rectified flow.
+        """
+        from diffusers import FlowMatchEulerDiscreteScheduler
+
+        if "shift" not in scheduler_config:
+            raise _unfit(scheduler_config, "one of a rectified flow, such as FlowMatchEulerDiscreteScheduler")
+        scheduler = FlowMatchEulerDiscreteScheduler.from_config(scheduler_config)
+        scheduler.set_timesteps(steps, sigmas=levels, mu=mu)
+        self.timesteps: list[float] = scheduler.timesteps.tolist()
+        self.noise_scale = 1.0
+        self._sigmas: list[float] = scheduler.sigmas.tolist()
+
+    def step(self, prediction: Tensor, position: int, x_t: Tensor) -> Tensor:
+        return x_t + (self._sigmas[position + 1] - self._sigmas[position]) * prediction
+
+    def noised(self, x_0: Tensor, noise: Tensor, position: int) -> Tensor:
+        return (1 - self._sigmas[position]) * x_0 + self._sigmas[position] * noise
+
+
+def shift_by_size(scheduler_config: Any, tokens: int) -> float:
+    """mu for `FlowGrid`: linear in how many tokens the picture has, between the two sizes that the schedule names."""
+    small, large = scheduler_config["base_image_seq_len"], scheduler_config["max_image_seq_len"]
+    low, high = scheduler_config["base_shift"], scheduler_config["max_shift"]
+    return low + (high - low) * (tokens - small) / (large - small)
+
+
+def even_levels(steps: int) -> list[float]:
+    """Levels for `FlowGrid`: 1, ..., 2 / steps, 1 / steps."""
+    return [1 - i / steps for i in range(steps)]
+
+
+def _unfit(scheduler_config: Any, wanted: str) -> ModelError:
+    name = scheduler_config.get("_class_name", "of unknown kind")
+    return ModelError(
+        f"The model's scheduler is {name}, and its noise levels can't be followed. Use a model with {wanted}."
+    )

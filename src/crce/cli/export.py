@@ -1,0 +1,183 @@
+"""`crce export`, `check`, `info` and `push`: runs as files of other programs."""
+
+from __future__ import annotations
+
+import dataclasses
+import json as json_format
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from crce.cli.terminal import error_line, quiet_libraries
+
+
+if TYPE_CHECKING:
+    from crce.export import Inspection
+
+FORMS = ("diffusers", "kohya", "merged", "single-file")
+
+
+def export(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="The folder of a finished run.")],
+    to: Annotated[
+        str,
+        typer.Option(
+            "--to",
+            metavar="|".join(FORMS),
+            help="diffusers: a LoRA for load_lora_weights. kohya: a LoRA for ComfyUI, AUTOMATIC1111, Forge. merged: a "
+            "pipeline folder. single-file: one checkpoint with text encoders and autoencoder.",
+        ),
+    ],
+    out: Annotated[
+        Path | None, typer.Option(help="The file or folder.", show_default="RUN/export/erase-CONCEPT-FORM")
+    ] = None,
+    rank: Annotated[
+        int | None,
+        typer.Option(
+            help="Most rank of a LoRA made of whole weights.",
+            show_default="the smallest with a relative error of 0.001",
+        ),
+    ] = None,
+    dtype: Annotated[
+        str | None,
+        typer.Option(help="float32, float16, bfloat16.", show_default="float32 for a LoRA, else as in training"),
+    ] = None,
+    force: Annotated[bool, typer.Option("--force", help="Write over what is there.")] = False,
+) -> int:
+    """Write a run in a form that other programs load."""
+    quiet_libraries()
+    from crce.export import export as export_run
+
+    done = export_run(run, to, out=out, rank=rank, dtype=dtype, force=force)
+    for note in done.notes:
+        typer.echo(f"note: {note}", err=True)
+    typer.echo(done.path)
+    return 0
+
+
+def check(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="A .safetensors file: LoRA, adapter or checkpoint.")],
+    against: Annotated[
+        Path | None, typer.Option(metavar="RUN", help="Compare what the file changes with what this run trained.")
+    ] = None,
+    tolerance: Annotated[float, typer.Option(min=0, help="Relative error of a layer that passes.")] = 2e-3,
+    json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> int:
+    """Say what a file is, which programs load it, and what is wrong with it. Exit code 2 if something is."""
+    quiet_libraries()
+    from crce.export import check as check_file
+
+    found = check_file(file, against=against, tolerance=tolerance)
+    if json:
+        typer.echo(json_format.dumps(_as_json(found), indent=2, ensure_ascii=False))
+    else:
+        _print_inspection(found)
+    return 2 if found.faults else 0
+
+
+def info(
+    path: Annotated[Path, typer.Argument(metavar="FILE|RUN", help="An exported or trained file, or a run folder.")],
+    json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> int:
+    """Print what a file or a run says of itself: concept set, base model, method, settings."""
+    quiet_libraries()
+    from crce.export import read_facts
+
+    facts = read_facts(path)
+    if json:
+        typer.echo(json_format.dumps(facts, indent=2, ensure_ascii=False))
+    else:
+        _print_facts(facts)
+    return 0
+
+
+def push(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="The folder of a finished run.")],
+    repo: Annotated[str, typer.Argument(metavar="USER/NAME", help="The model repository on the Hugging Face Hub.")],
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Write the folder, and upload nothing.")] = False,
+    out: Annotated[Path | None, typer.Option(help="The folder.", show_default="RUN/push-N, the next free N")] = None,
+    private: Annotated[bool, typer.Option("--private", help="Make a new repository private.")] = False,
+    rank: Annotated[int | None, typer.Option(min=1, help="Most rank of a LoRA made of whole weights.")] = None,
+) -> int:
+    """Write a folder with the LoRA, the concept set and a model card, and upload it to the Hub."""
+    quiet_libraries()
+    from crce.export import push as push_run
+
+    done = push_run(run, repo, out=out, private=private, dry_run=dry_run, rank=rank)
+    for note in done.notes:
+        typer.echo(f"note: {note}", err=True)
+    for name in done.files:
+        typer.echo(done.folder / name)
+    if done.url is not None:
+        typer.echo(done.url)
+    return 0
+
+
+def _print_inspection(found: Inspection) -> None:
+    facts: dict[str, Any] = {
+        "kind": found.kind,
+        "loads in": ", ".join(found.readers) or "no program known to crce",
+        "parts": ", ".join(found.components),
+        "modules": found.modules or "",
+        "rank": _counts(found.ranks),
+        "alpha": _counts(found.alphas),
+        "scale": _counts(found.scales),
+        "dtype": _counts(found.dtypes),
+    }
+    if found.comparison is not None and found.comparison.errors:
+        name, error = found.comparison.worst
+        state = "the same as" if found.comparison.passed else "NOT the same as"
+        facts["change"] = f"{state} the run's; largest relative error {error:.2g}, in {name}"
+    for title, value in facts.items():
+        if value:
+            typer.echo(f"{title:<10} {value}")
+    for warning in found.warnings:
+        typer.echo(f"warning: {warning}", err=True)
+    for fault in found.faults:
+        error_line(f"{found.path}: {fault}")
+
+
+def _counts(counts: dict[Any, int]) -> str:
+    """ "16", or "16 (30), 8 (2)" where not all are the same."""
+    shown = {f"{value:g}" if isinstance(value, float) else str(value): count for value, count in counts.items()}
+    if len(shown) < 2:
+        return "".join(shown)
+    return ", ".join(f"{value} ({count})" for value, count in shown.items())
+
+
+def _as_json(found: Inspection) -> dict[str, Any]:
+    value = dataclasses.asdict(found) | {"path": str(found.path)}
+    for name in ("ranks", "alphas", "scales"):
+        value[name] = {f"{key:g}": count for key, count in value[name].items()}
+    if found.comparison is not None:
+        value["comparison"] |= {"passed": found.comparison.passed}
+    return value
+
+
+def _print_facts(facts: dict[str, Any]) -> None:
+    from crce.export.facts import changed_settings
+
+    lines = {
+        "kind": facts["kind"],
+        "base model": facts["base_model"],
+        "revision": facts["base_revision"],
+        "method": facts["method"],
+        "crce": facts["crce"],
+        "concepts": facts["concepts_sha256"],
+    }
+    sets = facts["concepts"] or []
+    for number, concepts in enumerate(sets, 1):
+        which = f" {number}" if len(sets) > 1 else ""
+        lines[f"target{which}"] = f"{concepts['target']} ({concepts['kind']})"
+        for side in ("corefs", "retains"):
+            phrases = (r["text"] + (" (held out)" if r.get("held_out") else "") for r in concepts[side])
+            lines[f"{side}{which}"] = ", ".join(phrases)
+    if facts["settings"]:
+        lines["settings"] = ", ".join(f"{k} {v}" for k, v in changed_settings(facts["settings"]).items())
+    for name, value in facts["metadata"].items():
+        text = str(value)
+        lines[name] = text if len(text) <= 200 else f"{text[:200]}..."
+    for title, value in lines.items():
+        if value:
+            typer.echo(f"{title:<12} {value}")

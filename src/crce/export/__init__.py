@@ -1,0 +1,31 @@
+"""Runs in the forms that other programs load, what is in such files, and their way to the Hub."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from crce.lazy import lazy_names
+
+
+if TYPE_CHECKING:
+    from crce.export.comparison import Comparison
+    from crce.export.facts import read_facts
+    from crce.export.forms import Exported, export
+    from crce.export.inspection import Inspection, check
+    from crce.export.publication import Published, push
+
+__all__ = ["Comparison", "Exported", "Inspection", "Published", "check", "export", "push", "read_facts"]
+
+__getattr__ = lazy_names(
+    __name__,
+    {
+        "Comparison": "comparison",
+        "Exported": "forms",
+        "Inspection": "inspection",
+        "Published": "publication",
+        "check": "inspection",
+        "export": "forms",
+        "push": "publication",
+        "read_facts": "facts",
+    },
+)

@@ -1,0 +1,123 @@
+"""The model card: what was erased, how well that was measured, how to load it, and what it can't promise."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import yaml
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+from crce.concepts import certainty_word
+from crce.errors import RunError
+from crce.export.base import Base
+from crce.export.provenance import concepts_hash, method_name, targets
+from crce.files import write_text
+
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from crce.training import Erasure
+
+HEADLINES = {
+    "erased": "erased",
+    "coref_erased": "erased, held-out corefs",
+    "kept": "kept, held-out retains",
+    "H": "H, the harmonic mean of the three",
+}
+
+
+def read_report(folder: Path) -> dict[str, Any] | None:
+    """The report.json of a run, or None if the run was not evaluated.
+
+    Raises:
+        RunError: it is there and can't be read.
+    """
+    path = folder / "report.json"
+    if not path.is_file():
+        return None
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise RunError(f"Cannot read {path}: {error}. Evaluate again: crce evaluate {folder}") from error
+
+
+def write_card(
+    folder: Path,
+    erasure: Erasure,
+    base: Base,
+    *,
+    form: str,
+    repo: str | None = None,
+    kohya: str | None = None,
+    pictures: Sequence[tuple[str, str]] = (),
+) -> None:
+    """Write README.md.
+
+    Args:
+        folder: where to.
+        erasure: the run.
+        base: its base model.
+        form: "lora" or "merged".
+        repo: the repository of the Hub that it is for.
+        kohya: the name of the kohya file beside it.
+        pictures: caption and file of each strip of pictures beside it.
+    """
+    write_text(folder / "README.md", make_card(erasure, base, form=form, repo=repo, kohya=kohya, pictures=pictures))
+
+
+def make_card(
+    erasure: Erasure,
+    base: Base,
+    *,
+    form: str,
+    repo: str | None = None,
+    kohya: str | None = None,
+    pictures: Sequence[tuple[str, str]] = (),
+) -> str:
+    """The text of the card; arguments are those of `write_card`."""
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parent),
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    sets, config = erasure.sets, erasure.info["config"]
+    return environment.get_template("card.md.j2").render(
+        header=yaml.safe_dump(_header(base, form), sort_keys=False, allow_unicode=True),
+        sets=sets,
+        targets=targets(sets),
+        concepts_hash=concepts_hash(sets),
+        certainty=certainty_word,
+        base=base,
+        method=method_name(config),
+        config=config,
+        crce=erasure.info.get("crce", ""),
+        report=read_report(erasure.folder),
+        headlines=HEADLINES,
+        number=_number,
+        form=form,
+        repo=repo,
+        kohya=kohya,
+        pictures=pictures,
+    )
+
+
+def _header(base: Base, form: str) -> dict[str, Any]:
+    """The YAML header that the Hub reads. A licence is only ever the base model's own, as its card states it."""
+    licence = {"license": base.licence} if base.licence else {"license": "other", "license_name": "see-the-base-model"}
+    header: dict[str, Any] = {"library_name": "diffusers", "pipeline_tag": "text-to-image", **licence}
+    if base.is_hub_id:
+        header["base_model"] = base.model
+        header["base_model_relation"] = "adapter" if form == "lora" else "finetune"
+    header["tags"] = ["concept-erasure", "unlearning", "crce", "text-to-image", *(["lora"] if form == "lora" else [])]
+    return header
+
+
+def _number(measure: dict[str, Any]) -> str:
+    if measure["value"] is None:
+        return f"not measured: {measure['reason']}"
+    return f"{measure['value']:.2f} (95 % {measure['low']:.2f} to {measure['high']:.2f}, {measure['n']} pictures)"

@@ -1,0 +1,214 @@
+"""What a run changed, layer by layer: low-rank factors, or the difference of whole weights and its factors.
+
+Of a layer with weight W of shape (C, D), or (C, D, kh, kw) for a convolution, a LoRA holds `down` of shape (r, D) or
+(r, D, kh, kw) and `up` of shape (C, r) or (C, r, 1, 1), and adds
+
+    delta W = (alpha / r) up down
+
+Layers are named by the component of the pipeline and the path in it: "unet.mid_block.attentions.0.proj_in".
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from crce.errors import RunError
+from crce.files import read_tensors
+
+
+TOLERANCE = 1e-3  # relative error of a layer's factors
+SMALLER = (8, 32, 128)  # ranks whose error is told beside the one taken
+
+
+@dataclass(frozen=True)
+class Factors:
+    """The low-rank change of one layer; shapes as above."""
+
+    down: torch.Tensor
+    up: torch.Tensor
+    alpha: float
+
+    @property
+    def rank(self) -> int:
+        return self.down.shape[0]
+
+    @property
+    def scale(self) -> float:
+        return self.alpha / self.rank
+
+    def delta(self) -> torch.Tensor:
+        """The change of the weight in float32, of the weight's shape."""
+        product = self.up.float().flatten(1) @ self.down.float().flatten(1)
+        return self.scale * product.reshape(self.up.shape[0], *self.down.shape[1:])
+
+    def folded(self) -> Factors:
+        """The same change with alpha equal to the rank, so that a reader who knows no alpha applies it rightly."""
+        return Factors(self.down, self.up * self.scale, float(self.rank))
+
+
+@dataclass(frozen=True)
+class Adapter:
+    """A trained adapter as it lies in its file.
+
+    Attributes:
+        layers: of a LoRA, the factors by layer; empty for whole weights.
+        weights: of an adapter of whole weights, the trained tensors by parameter; empty for a LoRA.
+        metadata: the metadata of the file.
+    """
+
+    layers: dict[str, Factors]
+    weights: dict[str, torch.Tensor]
+    metadata: dict[str, str]
+
+    @property
+    def components(self) -> list[str]:
+        """The components of the pipeline that it changes, in the order of the file."""
+        return list(dict.fromkeys(name.partition(".")[0] for name in self.layers or self.weights))
+
+
+def read_adapter(path: Path) -> Adapter:
+    """Read an adapter written by crce.
+
+    Raises:
+        RunError: it can't be read, or is no adapter of crce.
+    """
+    try:
+        state, metadata = read_tensors(path)
+    except OSError as error:
+        raise RunError(f"Cannot read the adapter {path}: {error}. Give a finished run.") from error
+    return adapter_from(state, metadata, path)
+
+
+def adapter_from(state: Mapping[str, torch.Tensor], metadata: dict[str, str], path: Path) -> Adapter:
+    """The adapter in the tensors and the metadata of a file; `path` names it in errors.
+
+    Raises:
+        RunError: it is no adapter of crce.
+    """
+    kind = metadata.get("adapter")
+    if kind == "weights":
+        return Adapter({}, dict(state), metadata)
+    if kind != "lora":
+        raise RunError(f"{path} is not an adapter written by crce: its metadata says {kind!r}.")
+    config: dict[str, Any] = json.loads(metadata["lora_adapter_metadata"])
+    layers = {}
+    for key, down in state.items():
+        name = key.removesuffix(".lora_A.weight")
+        if name == key:
+            continue
+        alpha = config[f"{name.partition('.')[0]}.lora_alpha"]
+        layers[name] = Factors(down, state[f"{name}.lora_B.weight"], float(alpha))
+    return Adapter(layers, {}, metadata)
+
+
+def parameter(pipe: Any, name: str) -> torch.nn.Parameter:
+    """The parameter of a pipeline by its name, e.g. "unet.conv_in.weight".
+
+    Raises:
+        RunError: the pipeline has none of that name.
+    """
+    component, _, path = name.partition(".")
+    try:
+        return getattr(pipe, component).get_parameter(path)
+    except AttributeError as error:
+        raise RunError(f"The adapter doesn't fit {type(pipe).__name__}: it has no parameter {name!r}.") from error
+
+
+def weight_deltas(adapter: Adapter, pipe: Any) -> dict[str, torch.Tensor]:
+    """By parameter, what whole trained weights differ by from those of the base model, in float32."""
+    return {
+        name: trained.float() - parameter(pipe, name).detach().cpu().float()
+        for name, trained in adapter.weights.items()
+    }
+
+
+def trained_deltas(adapter: Adapter, pipe: Any | None = None) -> dict[str, torch.Tensor]:
+    """By layer, the change of its weight; biases are not among them.
+
+    Args:
+        adapter: what was trained.
+        pipe: the base model; needed for an adapter of whole weights.
+    """
+    if adapter.layers:
+        return {name: factors.delta() for name, factors in adapter.layers.items()}
+    deltas = weight_deltas(adapter, pipe)
+    return {name.removesuffix(".weight"): d for name, d in deltas.items() if name.endswith(".weight") and d.ndim > 1}
+
+
+@dataclass(frozen=True)
+class Factorised:
+    """Deltas in low-rank form.
+
+    Attributes:
+        layers: the factors by layer, all of one rank, with alpha equal to it; layers without a change are left out.
+        rank: that rank.
+        needed: the rank that reaches the tolerance in every layer.
+        errors: by layer, the Frobenius norm of what is lost over that of the delta.
+        smaller: for some lower ranks, the largest error that a layer would then have.
+    """
+
+    layers: dict[str, Factors]
+    rank: int
+    needed: int
+    errors: dict[str, float]
+    smaller: dict[int, float]
+
+    @property
+    def worst(self) -> float:
+        return max(self.errors.values())
+
+
+def factorise(
+    deltas: Mapping[str, torch.Tensor], *, rank: int | None = None, tolerance: float = TOLERANCE
+) -> Factorised:
+    """The best low-rank form of each delta, by singular value decomposition.
+
+    All layers get one rank, the smallest that reaches the tolerance in each of them: some readers take one rank and
+    one alpha for a whole file. A layer that needs less is filled up with zeros.
+
+    Args:
+        deltas: by layer, the change of its weight, of shape (C, D) or (C, D, kh, kw).
+        rank: the most that is allowed; the error may then be larger than the tolerance.
+        tolerance: the relative error that a layer may have.
+
+    Raises:
+        RunError: nothing was changed, or a delta is not finite.
+    """
+    parts: dict[str, tuple[torch.Tensor, torch.Tensor]] = {}
+    errors: dict[str, float] = {}
+    smaller = dict.fromkeys(SMALLER, 0.0)
+    needed = 0
+    for name, delta in deltas.items():
+        if not delta.isfinite().all():
+            raise RunError(f"The weights of {name} are not finite, so they can't be exported. Erase again.")
+        left, values, right = torch.linalg.svd(delta.flatten(1).float(), full_matrices=False)
+        total = float(values.norm())
+        if total == 0:
+            continue
+        # lost[r] is the norm of what rank r leaves out; the squares are summed from the smallest
+        lost = torch.cat([values.double().square().flip(0).cumsum(0).flip(0).sqrt(), torch.zeros(1)]) / total
+        enough = int((lost > tolerance).sum())
+        kept = enough if rank is None else min(enough, rank)
+        needed = max(needed, enough)
+        root = values[:kept].sqrt()
+        parts[name] = (root[:, None] * right[:kept], left[:, :kept] * root)
+        errors[name] = float(lost[kept])
+        smaller = {r: max(error, float(lost[min(r, len(values))])) for r, error in smaller.items()}
+    if not parts:
+        raise RunError("The run changed no weight, so there is nothing to export. Erase with more steps.")
+    common = max(down.shape[0] for down, _ in parts.values())
+    layers = {}
+    for name, (down, up) in parts.items():
+        pad = common - down.shape[0]
+        down, up = torch.nn.functional.pad(down, (0, 0, 0, pad)), torch.nn.functional.pad(up, (0, pad))
+        kernel = deltas[name].shape[2:]
+        down = down.reshape(common, -1, *kernel)
+        up = up.reshape(-1, common, *(1 for _ in kernel))
+        layers[name] = Factors(down, up, float(common))
+    return Factorised(layers, common, needed, errors, {r: e for r, e in smaller.items() if r < common})

@@ -1,0 +1,127 @@
+"""What every exported file says of itself: the concept set, the base model, the method, and how it was made.
+
+The keys of crce's own adapters stay (`crce`, `base_model`, `base_revision`, `concepts`, `config`); beside them stand
+those of the Stability metadata standard (`modelspec.*`) and those that kohya's trainer writes (`ss_*`), by which
+AUTOMATIC1111 tells for which models a LoRA is.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from crce import __version__
+from crce.concepts import ConceptSet, dump_concepts
+from crce.export.base import Base, Family
+from crce.files import slug
+from crce.training.config import SOLVED
+
+
+if TYPE_CHECKING:
+    from crce.training import Erasure
+
+
+NAMED = 3  # targets told by name; the others are counted
+
+
+def written(sets: Sequence[ConceptSet]) -> str:
+    """The concept sets in YAML, one as it is and several as a list, as a run keeps them."""
+    return dump_concepts(sets[0] if len(sets) == 1 else sets)
+
+
+def concepts_hash(sets: Sequence[ConceptSet]) -> str:
+    """The SHA-256 of the concept sets in their written form, as "sha256:..."."""
+    return f"sha256:{hashlib.sha256(written(sets).encode()).hexdigest()}"
+
+
+def targets(sets: Sequence[ConceptSet]) -> str:
+    """The targets in words."""
+    more = [f"{len(sets) - NAMED} more"] if len(sets) > NAMED else []
+    return ", ".join([c.target for c in sets[:NAMED]] + more)
+
+
+def stem(sets: Sequence[ConceptSet]) -> str:
+    """What the files of a run are called, e.g. "erase-cat"; safe on every system."""
+    return slug(f"erase-{targets(sets)}")
+
+
+def method_name(config: Mapping[str, Any]) -> str:
+    """The method in words: "ESD with CRCE", or "UCE" alone."""
+    name = str(config["method"]).upper()
+    return f"{name} with CRCE" if config["crce"] else name
+
+
+def description(sets: Sequence[ConceptSet]) -> str:
+    """In a sentence, what a model no longer draws."""
+    corefs, retains = sum(len(c.train_corefs) for c in sets), sum(len(c.train_retains) for c in sets)
+    text = f"Erases {targets(sets)}"
+    text += f" with {corefs} corefs" if corefs else ""
+    return text + (f" and keeps {retains} retains." if retains else ".")
+
+
+def run_metadata(erasure: Erasure, base: Base) -> dict[str, str]:
+    """What any file of a run carries, whatever its form."""
+    info, config = erasure.info, erasure.info["config"]
+    return {
+        "format": "pt",
+        "crce": __version__,
+        "crce_trained_with": str(info.get("crce") or __version__),
+        "base_model": base.public_name,
+        "base_revision": base.revision or "",
+        "concepts": written(erasure.sets),
+        "concepts_sha256": concepts_hash(erasure.sets),
+        "method": method_name(config),
+        "config": json.dumps(config),
+    }
+
+
+def modelspec(erasure: Erasure, base: Base, family: Family | None, *, form: str) -> dict[str, str]:
+    """The keys of the Stability metadata standard; those that aren't known are left out.
+
+    Args:
+        erasure: the run.
+        base: its base model.
+        family: the family of the base model, if it is known.
+        form: "diffusers", "kohya" or "single-file".
+    """
+    keys = {
+        "sai_model_spec": "1.0.0",
+        "title": f"{targets(erasure.sets)} erased ({method_name(erasure.info['config'])})",
+        "description": description(erasure.sets),
+        "tags": "concept-erasure, crce",
+    }
+    if erasure.info.get("finished"):
+        keys["date"] = erasure.info["finished"][:19]
+    if base.prediction_type is not None:
+        keys["prediction_type"] = {"v_prediction": "v"}.get(base.prediction_type, base.prediction_type)
+    if form == "single-file":
+        keys["merged_from"] = base.public_name
+    if family is not None:
+        keys["architecture"] = family.architecture + ("" if form == "single-file" else "/lora")
+        keys["implementation"] = "diffusers" if form == "diffusers" else family.implementation
+        keys["resolution"] = f"{family.resolution}x{family.resolution}"
+    return {f"modelspec.{name}": value for name, value in keys.items()}
+
+
+def network_metadata(
+    erasure: Erasure, base: Base, family: Family | None, *, rank: int, alpha: float, convolutions: bool
+) -> dict[str, str]:
+    """The keys of kohya's trainer that describe a LoRA."""
+    keys = {
+        "network_module": "networks.lora",
+        "network_dim": str(rank),
+        "network_alpha": f"{alpha:g}",
+        "output_name": stem(erasure.sets),
+        "sd_model_name": base.public_name,
+    }
+    if convolutions:
+        keys["network_args"] = json.dumps({"conv_dim": str(rank), "conv_alpha": f"{alpha:g}"})
+    if erasure.info["config"]["method"] not in SOLVED:
+        keys["steps"] = str(erasure.info["config"]["steps"])
+        keys["learning_rate"] = f"{erasure.info['config']['learning_rate']:g}"
+    if family is not None:
+        keys["base_model_version"] = family.version
+        keys["v2"] = str(family.version.startswith("sd_v2"))
+    return {f"ss_{name}": value for name, value in keys.items()}

@@ -1,0 +1,29 @@
+"""Concept Ablation: the prompt of a concept is answered like its anchor."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from crce.methods.gradient import GradientMethod
+
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+class ConceptAblation(GradientMethod):
+    """L = |eps(x_t, target) - sg eps(x_t, anchor)|^2 at x_t of the anchor's pictures, both from the student.
+
+    References:
+        Kumari et al., Ablating Concepts in Text-to-Image Diffusion Models, ICCV 2023, equation 4 (the model-based
+        variant). Left out of the authors' code: augmentation of the pictures, and the stop of gradients through the
+        first token.
+    """
+
+    name = "ablation"
+    pictures = "base"
+    base_from = "student"
+
+    def erase_target(self, eps_base: Tensor, eps_concept: Tensor, eps_null: Tensor, eta: float) -> Tensor:
+        """eps_base; eta has no part in it."""
+        return eps_base.expand_as(eps_concept)

@@ -1,0 +1,23 @@
+"""Adversarial preservation: keep what the erasure damages most."""
+
+from __future__ import annotations
+
+from crce.methods.esd import ESD
+
+
+class EAP(ESD):
+    """ESD's target, and at each step the retain whose prediction has changed most so far.
+
+    Where no retains are given it takes its candidates from everyday concepts near the target, as the authors' word
+    list does.
+
+    References:
+        Bui et al., Erasing Undesirable Concepts in Diffusion Models with Adversarial Preservation, NeurIPS 2024,
+        equation 6. The inner maximum is taken over the whole list instead of a Gumbel-softmax learned along, and the
+        error is measured on the prediction, not on the picture it implies, which would weigh high noise some hundred
+        times more.
+    """
+
+    name = "eap"
+    retain_choice = "damaged"
+    vocabulary = 20

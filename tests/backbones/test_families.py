@@ -1,0 +1,238 @@
+"""Every family against its own pipeline: what it draws, what is trained, and what the pipeline loads again."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tiny_families
+import torch
+from diffusers import DDIMScheduler, EulerDiscreteScheduler
+
+from crce.backbones import Backbone, Conditioning, load_backbone
+from crce.concepts import ConceptSet
+from crce.evaluate.drawing import draw
+from crce.suggest.grounding import ground
+from crce.training import Trainer, apply_adapter, erase, load_config
+
+
+FAMILIES = list(tiny_families.BUILDERS)
+PROMPTS = ["a cat", "the tall dog, 3"]  # of different lengths
+FEW = {"ddim_steps": 4, "pool": 2, "learning_rate": 1e-3, "steps": 2, "corefs_per_step": 1, "retains_per_step": 1}
+
+
+@pytest.fixture(scope="module")
+def load(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Backbone]:
+    """Loads a family from its folder, which is written once."""
+    folders: dict[str, Path] = {}
+
+    def load_family(name: str, dtype: str = "auto") -> Backbone:
+        if name not in folders:
+            folders[name] = tiny_families.saved(name, tmp_path_factory.mktemp("family"))
+        backbone = load_backbone(str(folders[name]), device="cpu", dtype=dtype)
+        if name.startswith("flux"):
+            backbone.pipe.default_sample_size = 8  # its pipeline knows 128 only
+        return backbone
+
+    return load_family
+
+
+@pytest.fixture(scope="module", params=FAMILIES)
+def backbone(request: pytest.FixtureRequest, load: Callable[..., Backbone]) -> Backbone:
+    """Every family in turn; whoever puts an adapter on it takes it off again."""
+    return load(request.param)
+
+
+def noise(backbone: Backbone, count: int = 2, seed: int = 0) -> torch.Tensor:
+    return torch.randn(count, *backbone.latent_shape, generator=torch.Generator().manual_seed(seed))
+
+
+def by_the_pipeline(backbone: Backbone, guidance: float, output: str, steps: int = 4) -> object:
+    """What the family's pipeline makes of PROMPTS from `noise`."""
+    pipe, latents = backbone.pipe, noise(backbone)
+    kind = type(pipe).__name__
+    if kind in ("StableDiffusionPipeline", "StableDiffusionXLPipeline"):
+        pipe.scheduler = DDIMScheduler.from_config(pipe.scheduler.config, clip_sample=False)
+    elif kind == "FluxPipeline":
+        latents = pipe._pack_latents(latents, *latents.shape)
+    elif kind == "ZImagePipeline":
+        guidance -= 1
+    out = pipe(
+        list(PROMPTS), num_inference_steps=steps, guidance_scale=guidance, latents=latents, output_type=output
+    ).images
+    if kind == "FluxPipeline" and output == "latent":
+        side = backbone.latent_shape[1] * pipe.vae_scale_factor
+        return pipe._unpack_latents(out, side, side, pipe.vae_scale_factor)
+    return out
+
+
+def by_the_backbone(backbone: Backbone, guidance: float, steps: int = 4) -> torch.Tensor:
+    grid, cond, null = backbone.grid(steps), backbone.encode(PROMPTS), backbone.encode([""])
+    x_t = noise(backbone) * grid.noise_scale
+    with torch.no_grad():
+        for position, t in enumerate(grid.timesteps):
+            x_t = grid.step(backbone.predict_guided(x_t, t, cond, null, guidance), position, x_t)
+    return x_t
+
+
+@pytest.mark.parametrize("guidance", [1.0, 3.5])
+def test_the_latents_of_a_picture_are_the_pipelines(backbone: Backbone, guidance):
+    expected = by_the_pipeline(backbone, guidance, "latent")
+    torch.testing.assert_close(by_the_backbone(backbone, guidance), expected, rtol=1e-4, atol=1e-4)
+
+
+def test_decoding_gives_the_pipelines_pictures(backbone: Backbone):
+    expected = by_the_pipeline(backbone, 3.5, "pil", steps=2)
+    pictures = backbone.decode(by_the_backbone(backbone, 3.5, steps=2))
+    for picture, own in zip(pictures, expected, strict=True):
+        assert picture.size == own.size
+        assert np.abs(np.asarray(picture, int) - np.asarray(own, int)).max() <= 1
+
+
+def test_prompts_are_encoded_and_predicted_alike_alone_and_in_a_batch(backbone: Backbone):
+    cond = backbone.encode(["", *PROMPTS])
+    x_t, t = noise(backbone, 3), torch.tensor([200.0, 500.0, 900.0])
+    with torch.no_grad():
+        together = backbone.predict(x_t, t, cond)
+        for i, prompt in enumerate(["", *PROMPTS]):
+            alone = backbone.predict(x_t[i : i + 1], float(t[i]), backbone.encode([prompt]))
+            torch.testing.assert_close(together[i : i + 1], alone, rtol=1e-4, atol=1e-4)
+    assert together[0].std() > 0.01
+    same = Conditioning.cat([cond[[1]], cond[[2]]])
+    out = backbone.predict(x_t[:1].expand(2, -1, -1, -1), 500, same)
+    assert (out[0] - out[1]).abs().max() > 1e-3  # the prompt makes a difference
+
+
+@pytest.mark.parametrize("layers", ["kv", "full"])
+def test_training_moves_every_trained_parameter_and_nothing_else(backbone: Backbone, cats: ConceptSet, layers: str):
+    before = {name: p.clone() for name, p in backbone.network.named_parameters()}
+    cond, x_t = backbone.encode(["", "cat"]), noise(backbone)
+    base = backbone.predict(x_t, 500, cond)
+    trainer = Trainer(backbone, [cats], load_config("demo", FEW | {"layers": layers, "guidance": 2.0}))
+    start = [p.detach().clone() for p in trainer.adapter.parameters()]
+    assert all(np.isfinite(trainer.step().loss) for _ in range(3))
+    moved = [not torch.equal(p, s) for p, s in zip(trainer.adapter.parameters(), start, strict=True)]
+    assert all(moved)
+    assert not torch.equal(backbone.predict(x_t, 500, cond), base)
+    with trainer.adapter.disabled():
+        assert torch.equal(backbone.predict(x_t, 500, cond), base)
+    trainer.adapter.close()
+    after = dict(backbone.network.named_parameters())
+    assert before.keys() == after.keys()
+    assert all(torch.equal(before[name], after[name]) for name in before)
+    assert torch.equal(backbone.predict(x_t, 500, cond), base)
+
+
+def test_the_pipeline_loads_the_adapter_of_a_run(backbone: Backbone, cats: ConceptSet, tmp_path: Path):
+    erasure = erase(
+        cats,
+        config=load_config("demo", FEW | {"layers": "xattn", "rank": 4, "lora_alpha": 8.0, "learning_rate": 0.02}),
+        backbone=backbone,
+        out=tmp_path / "run",
+    )
+    cond, x_t = backbone.encode(["cat"]), noise(backbone, 1)
+    with torch.no_grad():
+        base = backbone.predict(x_t, 500, cond)
+        adapter = apply_adapter(backbone, erasure.adapter)
+        ours = backbone.predict(x_t, 500, cond)
+        adapter.close()
+        backbone.pipe.load_lora_weights(str(tmp_path / "run"), weight_name="adapter.safetensors")
+        theirs = backbone.predict(x_t, 500, cond)
+        backbone.pipe.unload_lora_weights()
+    backbone.network.requires_grad_(False)
+    assert (ours - base).abs().max() > 1e-3
+    torch.testing.assert_close(theirs, ours, rtol=1e-5, atol=1e-5)
+
+
+def test_pictures_are_drawn_and_prompts_stay_as_they_are(backbone: Backbone):
+    prompts = list(PROMPTS)
+    pictures = draw(backbone.pipe, prompts, [1, 2], steps=2)
+    assert prompts == PROMPTS
+    assert [type(picture).__name__ for picture in pictures] == ["Image", "Image"]
+    side = backbone.latent_shape[1] * backbone.pipe.vae_scale_factor
+    assert {picture.size for picture in pictures} == {(side, side)}
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_half_precision_predicts_and_trains(load: Callable[..., Backbone], cats: ConceptSet, name: str):
+    whole, half = load(name), load(name, dtype="bfloat16")
+    x_t = noise(whole, 1)
+    with torch.no_grad():
+        out, rough = (b.predict(x_t, 500.0, b.encode(["a cat"])) for b in (whole, half))
+    assert rough.dtype == torch.float32
+    assert torch.nn.functional.cosine_similarity(out.flatten(), rough.flatten(), dim=0) > 0.99
+    trainer = Trainer(half, [cats], load_config("demo", FEW | {"layers": "xattn"}))
+    assert np.isfinite(trainer.step().loss)
+    assert all(p.dtype == torch.float32 and p.grad is not None for p in trainer.adapter.parameters())
+
+
+# ---- what is special about one family -----------------------------------------------------------------------------
+
+
+def test_the_empty_prompt_of_sdxl_is_zeros_as_in_its_sampler(load: Callable[..., Backbone]):
+    backbone = load("sdxl")
+    _, null, _, pooled_null = backbone.pipe.encode_prompt(["a cat"], device="cpu")
+    cond = backbone.encode(["", "a cat"])
+    assert not null.any()
+    assert torch.equal(cond.hidden[:1], null)
+    assert torch.equal(cond.pooled[:1], pooled_null)
+    assert cond.hidden[1].any()
+    backbone.pipe.register_to_config(force_zeros_for_empty_prompt=False)
+    assert backbone.encode([""]).hidden.any()
+
+
+def test_an_x_t_of_sdxl_is_what_euler_shows_the_unet_and_steps_to_the_same_latent(load: Callable[..., Backbone]):
+    """x_euler = x_t sqrt(sigma^2 + 1): the UNet is shown it scaled back, and a step of Euler is one of DDIM."""
+    backbone, steps = load("sdxl"), 8
+    pipe, grid, cond = backbone.pipe, backbone.grid(8), backbone.encode(["a cat"])
+    euler = pipe.scheduler
+    assert isinstance(euler, EulerDiscreteScheduler)
+    euler.set_timesteps(steps)
+    assert euler.timesteps.tolist() == grid.timesteps
+    seen: list[torch.Tensor] = []
+    hook = backbone.network.register_forward_pre_hook(lambda _, args: seen.append(args[0]))
+    x_t = noise(backbone, 1)
+    with torch.no_grad():
+        for position, t in enumerate(euler.timesteps[:-1]):
+            x_euler = x_t * (euler.sigmas[position] ** 2 + 1).sqrt()
+            prediction = backbone.predict(x_t, grid.timesteps[position], cond)
+            shown = euler.scale_model_input(x_euler, t)
+            torch.testing.assert_close(seen[-1], shown)
+            assert not torch.allclose(shown, x_euler, atol=0.01)
+            size = torch.tensor([[16.0, 16, 0, 0, 16, 16]])  # 8 latents of 2 pixels
+            told = {"text_embeds": cond.pooled, "time_ids": size}
+            own = pipe.unet(shown, t, encoder_hidden_states=cond.hidden, added_cond_kwargs=told).sample
+            torch.testing.assert_close(prediction, own, rtol=1e-4, atol=1e-5)
+            x_t = grid.step(prediction, position, x_t)
+            next_euler = euler.step(own, t, x_euler).prev_sample
+            expected = next_euler / (euler.sigmas[position + 1] ** 2 + 1).sqrt()
+            torch.testing.assert_close(x_t, expected, rtol=1e-3, atol=1e-3)
+    hook.remove()
+
+
+def test_flux_dev_is_told_its_guidance_in_one_forward_and_schnell_never(load: Callable[..., Backbone], monkeypatch):
+    for name, told in (("flux_dev", [[1.0, 1.0], [3.5, 3.5]]), ("flux_schnell", [None, None])):
+        backbone = load(name)
+        seen: list[object] = []
+        forward = backbone.network.forward
+
+        def spy(*, guidance, _seen=seen, _forward=forward, **given):
+            _seen.append(None if guidance is None else guidance.tolist())
+            return _forward(guidance=guidance, **given)
+
+        monkeypatch.setattr(backbone.network, "forward", spy)
+        cond, x_t = backbone.encode(PROMPTS), noise(backbone)
+        with torch.no_grad():
+            plain = backbone.predict(x_t, 500, cond)
+            guided = backbone.predict_guided(x_t, 500, cond, cond[:1], 3.5)
+        assert seen == told
+        assert torch.equal(plain, guided) == (name == "flux_schnell")
+
+
+@pytest.mark.parametrize("name", ["sd3", "flux_dev", "z_image"])
+def test_grounding_measures_a_flow_model(load: Callable[..., Backbone], name: str):
+    grounded = ground("cat", ["kitty"], load(name), latents=1, timesteps=2, unrelated=["house"])
+    assert grounded["cat"].closeness == 1
+    assert 0 <= grounded["kitty"].closeness <= 1

@@ -1,0 +1,230 @@
+"""Gradient methods against their equations, one prompt after the other."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from crce.concepts import ConceptSet, Related
+from crce.errors import ConfigError
+from crce.methods import METHODS
+from crce.methods.objective import ROLES
+from crce.training import Trainer, apply_adapter, erase, load_config
+from crce.training.text_trainer import TextTrainer
+from crce.training.trajectories import Trajectory
+
+
+FAST = {"ddim_steps": 6, "pool": 3, "rank": 2}
+
+
+def trainer(backbone, concepts, method: str, **overrides) -> Trainer:
+    own = {} if method == "advunlearn" else {"layers": "kv"}
+    config = load_config(None, {"method": method} | FAST | own | overrides)
+    return (TextTrainer if method == "advunlearn" else Trainer)(backbone, [concepts], config)
+
+
+def stirred(t: Trainer) -> Trainer:
+    """With an adapter that changes something, so that student and teacher differ."""
+    generator = torch.Generator().manual_seed(1)
+    with torch.no_grad():
+        for p in t.adapter.parameters():
+            p.add_(0.1 * torch.randn(p.shape, generator=generator))
+    return t
+
+
+def eps(backbone, x_t, t, text_or_states) -> torch.Tensor:
+    cond = backbone.encode([text_or_states]) if isinstance(text_or_states, str) else text_or_states
+    with torch.no_grad():
+        return backbone.predict(x_t, t, cond)
+
+
+@pytest.mark.parametrize("method", list(METHODS))
+@pytest.mark.parametrize("crce", [True, False])
+def test_a_few_steps_train_the_adapter_alone(tiny_backbone, cats, method, crce):
+    networks = (tiny_backbone.network, tiny_backbone.pipe.text_encoder)
+    before = [{n: p.detach().clone() for n, p in network.named_parameters()} for network in networks]
+    anchored = ConceptSet(cats.target, cats.kind, cats.corefs, cats.retains, anchor="pet")
+    t = trainer(tiny_backbone, anchored, method, crce=crce)
+    start = [p.detach().clone() for p in t.adapter.parameters()]
+    for _ in range(4):
+        result = t.step()
+        assert result.loss == pytest.approx(sum(result.terms[role] for role in ROLES))
+        assert 0 < result.loss < 1e6
+    assert (result.terms["coref"] > 0) == crce
+    assert all(not torch.equal(p, q) for p, q in zip(t.adapter.parameters(), start, strict=True))
+    t.adapter.close()
+    for network, were in zip(networks, before, strict=True):
+        assert all(torch.equal(p, were[n]) for n, p in network.named_parameters())
+
+
+def test_ablation_answers_like_the_anchor_does_now(tiny_backbone):
+    """L = |eps(x_t, target) - sg eps(x_t, anchor)|^2, both of the network in training, at x_t of the anchor."""
+    t = stirred(trainer(tiny_backbone, ConceptSet("cat", anchor="pet"), "ablation"))
+    (prompts,) = t._table.sets
+    x_erase, _ = t._trajectories(0, prompts)
+    assert t._table.texts[x_erase.prompt] == "pet"
+    rows, _ = t._rows(prompts, x_erase.prompt, x_erase)
+    times = torch.tensor([300])
+    (loss,) = t.backward(prompts, rows, x_erase.x_t, times)
+    cat, pet = (eps(tiny_backbone, x_erase.x_t, 300, text) for text in ("cat", "pet"))
+    assert loss == pytest.approx(float((cat - pet).square().mean()), rel=1e-4)
+    with t.adapter.disabled():
+        base = eps(tiny_backbone, x_erase.x_t, 300, "pet")
+    assert not torch.allclose(base, pet)
+
+
+def test_ablation_learns_from_the_base_models_pictures_of_the_anchor(tiny_backbone):
+    t = trainer(tiny_backbone, ConceptSet("cat", anchor="pet"), "ablation", pool=2)
+    assert t.config.x_t_source == "noised"
+    (prompts,) = t._table.sets
+    taken = t._take(0, "erase")
+    album = t._sources["0-erase"]
+    assert len(album.trajectories) == 2
+    finished = album.trajectories[0]
+    assert finished.index == len(t._walk.timesteps)
+    scheduler = tiny_backbone.grid(6)._scheduler
+    signal = scheduler.alphas_cumprod[int(t._walk.timesteps[taken.index])]
+    noise = (taken.x_t - signal.sqrt() * finished.x_t) / (1 - signal).sqrt()
+    assert 0.7 < float(noise.std()) < 1.3
+    places = {t._take(0, "erase").index for _ in range(20)}
+    assert len(places) > 3
+
+
+def test_spm_holds_random_states_of_the_targets_size(tiny_backbone):
+    """L = ESD's + spm_weight / n * sum |eps(x_t, a_j) - eps_0(x_t, a_j)|^2 at the target's x_t."""
+    t = stirred(trainer(tiny_backbone, ConceptSet("cat"), "spm", spm_states=3, spm_weight=50.0, eta=1.0))
+    (prompts,) = t._table.sets
+    x_t = torch.randn(1, *tiny_backbone.latent_shape, generator=torch.Generator().manual_seed(2))
+    rows, states = t._rows(prompts, prompts.prompt, Trajectory(prompts.prompt, 0, x_t))
+    assert [row.weight for row in rows] == pytest.approx([1.0, 50 / 3, 50 / 3, 50 / 3])
+    target = tiny_backbone.encode(["cat"]).hidden
+    sizes = states.hidden.flatten(1).norm(dim=1) / target.norm()
+    assert all(0.8 <= float(size) <= 1.2 for size in sizes)
+    cosines = torch.nn.functional.cosine_similarity(states.hidden.flatten(1), target.flatten(1))
+    assert float(cosines.abs().max()) < 0.5
+    losses = t.backward(prompts, rows, x_t.expand(4, -1, -1, -1), torch.full((4,), 400), states)
+    for i, loss in enumerate(losses[1:]):
+        student = eps(tiny_backbone, x_t, 400, states[i : i + 1])
+        with t.adapter.disabled():
+            teacher = eps(tiny_backbone, x_t, 400, states[i : i + 1])
+        assert loss == pytest.approx(float((student - teacher).square().mean()), rel=1e-3)
+    with t.adapter.disabled():
+        cat, null = eps(tiny_backbone, x_t, 400, "cat"), eps(tiny_backbone, x_t, 400, "")
+    assert losses[0] == pytest.approx(
+        float((eps(tiny_backbone, x_t, 400, "cat") - (2 * null - cat)).square().mean()), rel=1e-3
+    )
+
+
+def test_spm_with_corefs_and_retains_keeps_both_kinds(tiny_backbone, cats):
+    t = trainer(tiny_backbone, cats, "spm", spm_states=2)
+    (prompts,) = t._table.sets
+    rows, states = t._rows(prompts, prompts.prompt, Trajectory(prompts.prompt, 0, torch.zeros(1)))
+    assert len(states) == 2
+    kept = [row.prompt for row in rows if row.role == "retain"]
+    assert sorted(kept) == [*(i for i, _ in prompts.retains), len(t._table.texts), len(t._table.texts) + 1]
+
+
+def test_eap_keeps_what_has_changed_most(tiny_backbone, cats):
+    t = stirred(trainer(tiny_backbone, cats, "eap"))
+    (prompts,) = t._table.sets
+    x_t = torch.randn(1, *tiny_backbone.latent_shape, generator=torch.Generator().manual_seed(2))
+    rows, _ = t._rows(prompts, prompts.prompt, Trajectory(prompts.prompt, 2, x_t))
+    (kept,) = [row for row in rows if row.role == "retain"]
+    changed = {}
+    for i, _ in prompts.retains:
+        student = eps(tiny_backbone, x_t, t._told[2], t._table.cond[[i]])
+        with t.adapter.disabled():
+            teacher = eps(tiny_backbone, x_t, t._told[2], t._table.cond[[i]])
+        changed[i] = float((student - teacher).square().mean())
+    assert kept.prompt == max(changed, key=changed.__getitem__)
+
+
+def test_plain_eap_brings_its_own_candidates(tiny_backbone, cats):
+    t = trainer(tiny_backbone, cats, "eap", crce=False)
+    (prompts,) = t._table.sets
+    assert prompts.corefs == []
+    assert len(prompts.retains) == METHODS["eap"].vocabulary
+    assert not {t._table.texts[i] for i, _ in prompts.retains} & {r.text for r in cats.retains + cats.corefs}
+
+
+def test_soft_prompts_are_the_pipelines_own_and_a_prefix_moves_them_back(tiny_backbone):
+    texts = ["cat", "a much longer prompt that fills it all"]
+    plain = tiny_backbone.encode_soft(texts)
+    torch.testing.assert_close(plain.hidden, tiny_backbone.encode(texts).hidden)
+    words = tiny_backbone.pipe.text_encoder.get_input_embeddings().weight
+    dog = tiny_backbone.pipe.tokenizer("x").input_ids[1]
+    prefixed = tiny_backbone.encode_soft(["cat"], words[dog][None, None].detach())
+    spelled = tiny_backbone.pipe.tokenizer("x cat", padding="max_length", return_tensors="pt").input_ids
+    torch.testing.assert_close(prefixed.hidden, tiny_backbone.pipe.text_encoder(spelled)[0])
+    again = tiny_backbone.encode_soft(texts)  # the prefix leaves nothing behind
+    torch.testing.assert_close(again.hidden, plain.hidden)
+
+
+def test_the_attack_comes_nearer_to_what_the_teacher_draws(tiny_backbone, cats):
+    t = stirred(trainer(tiny_backbone, cats, "advunlearn", attack_steps=0))
+    (prompts,) = t._table.sets
+    x_t = torch.randn(1, *tiny_backbone.latent_shape, generator=torch.Generator().manual_seed(2))
+    rows, _ = t._rows(prompts, prompts.prompt, Trajectory(prompts.prompt, 0, x_t))
+    rows = [row for row in rows if row.role != "retain"]
+    x_t, times = x_t.expand(len(rows), -1, -1, -1), torch.full((len(rows),), 400)
+
+    def left(steps: int) -> float:
+        t.config = t.config.model_copy(update={"attack_steps": steps, "attack_rate": 0.003})
+        t.generator.manual_seed(5)
+        words = t.attack(rows, x_t, times)
+        assert words.shape == (len(rows), 1, tiny_backbone.pipe.text_encoder.config.hidden_size)
+        with torch.no_grad():
+            student = t.backbone.predict(
+                x_t, times, t._soft.encode_soft([t._table.texts[r.prompt] for r in rows], words)
+            )
+            teacher = t.backbone.predict(x_t, times, t._table.cond[[r.concept for r in rows]])
+        return float((student - teacher).square().mean())
+
+    assert left(20) < left(0)
+
+
+def test_erased_rows_are_told_their_own_adversarial_word_after_the_warm_up(tiny_backbone, cats):
+    t = trainer(tiny_backbone, cats, "advunlearn", attack_steps=1, steps=10)
+    seen = []
+    for _ in range(4):
+        t.step()
+        seen.append(set(t._words))
+    assert seen[0] == seen[1] == set()  # a fifth of the steps
+    (prompts,) = t._table.sets
+    assert seen[2]
+    assert seen[3]
+    assert seen[2] | seen[3] <= {prompts.prompt, *(i for i, _ in prompts.corefs)}
+    assert prompts.prompt in seen[2]
+
+
+def test_a_text_encoder_run_reads_back_and_leaves_the_denoiser_alone(tiny_backbone, cats, tmp_path):
+    config = load_config(None, {"method": "advunlearn", "steps": 3} | FAST)
+    finished = erase(cats, config=config, backbone=tiny_backbone, out=tmp_path / "run")
+    before = tiny_backbone.encode(["cat"]).hidden
+    adapter = apply_adapter(tiny_backbone, finished.adapter)
+    assert all(name.startswith("text_encoder.") for name in adapter.state())
+    assert not torch.equal(tiny_backbone.encode(["cat"]).hidden, before)
+    with adapter.disabled():
+        assert torch.equal(tiny_backbone.encode(["cat"]).hidden, before)
+    adapter.close()
+
+
+@pytest.mark.parametrize("settings", [{"layers": "kv"}, {"adapter": "lora"}])
+def test_what_advunlearn_trains_is_not_a_choice(settings):
+    with pytest.raises(ConfigError, match="text encoder"):
+        load_config(None, {"method": "advunlearn"} | settings)
+    with pytest.raises(ConfigError, match="only method that does"):
+        load_config("demo", {"layers": "text"})
+
+
+def test_several_targets_take_turns(tiny_backbone, cats):
+    dogs = ConceptSet("dog", corefs=(Related("hound"),), retains=(Related("cat"), Related("wolf")))
+    t = Trainer(tiny_backbone, [cats, dogs], load_config("demo", FAST | {"layers": "kv"}))
+    trained: set[str] = set()
+    for _ in range(12):
+        before = {name: source.turn for name, source in t._sources.items()}
+        t.step()
+        moved = {n for n, s in t._sources.items() if s.turn != before.get(n)}
+        assert len({name.partition("-")[0] for name in moved}) == 1  # one set a step
+        trained |= moved
+    assert trained == {"0-erase", "0-retain", "1-erase", "1-retain"}
