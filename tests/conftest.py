@@ -2,13 +2,34 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
 import tiny
+import torch
 
 from crce.backbones import UNetBackbone, load_backbone
 from crce.concepts import ConceptSet, Related
+
+
+LANGUAGE_MODEL = ("test_local_chat.py", "test_real_model.py", "test_served_chat.py")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Side by side, every process has its share of the cores, and so have the programs that it starts."""
+    if workers := os.environ.get("PYTEST_XDIST_WORKER_COUNT"):
+        threads = max(1, (os.cpu_count() or 1) // int(workers))
+        torch.set_num_threads(threads)
+        os.environ["OMP_NUM_THREADS"] = str(threads)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Side by side, the tests of a file stay in one process, and so do those that load the language model."""
+    for item in items:
+        group = "language model" if item.path.name in LANGUAGE_MODEL else str(item.path)
+        item.add_marker(pytest.mark.xdist_group(group))
 
 
 @pytest.fixture(autouse=True)

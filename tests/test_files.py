@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 
-from crce.files import free_file, sha256, write_json
+import pytest
+import torch
+
+from crce.files import free_file, sha256, write_json, write_tensors, write_text
 
 
 def test_half_a_character_is_written_as_an_escape_and_read_again(tmp_path):
@@ -31,3 +35,11 @@ def test_a_hash_is_that_of_the_files_one_after_the_other(tmp_path):
     (tmp_path / "a").write_bytes(b"left ")
     (tmp_path / "b").write_bytes(b"right")
     assert sha256(tmp_path / "a", tmp_path / "b") == hashlib.sha256(b"left right").hexdigest()
+
+
+@pytest.mark.skipif(os.name == "nt", reason="permissions of this kind are those of POSIX systems")
+def test_weights_can_be_read_by_whom_other_files_can(tmp_path):
+    write_text(tmp_path / "words.txt", "cat")
+    write_tensors(tmp_path / "weights.safetensors", {"w": torch.zeros(1)}, {})
+    modes = {path.stat().st_mode for path in tmp_path.iterdir()}
+    assert len(modes) == 1

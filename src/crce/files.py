@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import re
+import stat
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -27,7 +28,10 @@ def write_atomic(path: Path, write: Callable[[Path], object]) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
+            partial.touch()
+            mode = stat.S_IMODE(partial.stat().st_mode)
             write(partial)
+            partial.chmod(mode)  # safetensors lets nobody but the owner read, whatever the user's habits are
             with open(partial, "rb") as f:
                 os.fsync(f.fileno())
             partial.replace(path)
