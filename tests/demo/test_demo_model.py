@@ -97,7 +97,7 @@ def test_the_cat_goes_with_its_other_names_and_its_neighbours_stay(cat_report):
 
 
 def test_plain_esd_erases_the_target_too(demo_backbone, tmp_path):
-    config = load_config("demo", {"crce": False, "steps": 60})
+    config = load_config("demo", {"crce": False, "steps": 40})
     run = erase(ConceptSet("car"), config=config, backbone=demo_backbone, out=tmp_path / "run")
     report = evaluate(run, images_per_prompt=2, backbone=demo_backbone)
     group = report.data["groups"]["target"]["prompts"][0]

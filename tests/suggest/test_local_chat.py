@@ -72,9 +72,8 @@ def test_an_answer_follows_the_schema_and_counts_its_tokens(chat: LocalChat) -> 
     assert reply.completion_tokens > 3
 
 
-@pytest.mark.parametrize("seed", range(2))
-def test_even_a_feverish_answer_follows_the_schema(chat: LocalChat, seed: int) -> None:
-    check(chat.complete(QUESTION, SCHEMA, temperature=3.0, seed=seed, max_tokens=30).text)
+def test_even_a_feverish_answer_follows_the_schema(chat: LocalChat) -> None:
+    check(chat.complete(QUESTION, SCHEMA, temperature=3.0, max_tokens=30).text)
 
 
 @pytest.mark.parametrize("max_tokens", [1, 9, 23])

@@ -48,7 +48,7 @@ def test_rejected_pairs_are_left_out(church):
     assert [(c.text, c.side) for c in again] == [(c.text, c.side) for c in church[1:]]
 
 
-@pytest.mark.parametrize("target", ["🦄", "", "a very long phrase " * 30])
+@pytest.mark.parametrize("target", ["🦄", "a very long phrase " * 30])
 def test_every_target_has_neighbours(target):
     found = NearestSuggester().propose(Request(target, "other", corefs=2, retains=2))
     assert len(found) == 8
