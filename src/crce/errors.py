@@ -25,6 +25,10 @@ class RunError(CRCEError):
     """A run folder is missing, unfinished, or can't be written."""
 
 
+class MemoryShortage(CRCEError):
+    """The device's memory ran out where no smaller batch is possible."""
+
+
 class SuggestError(CRCEError):
     """Nothing can be suggested: the concept is unknown, or a language model fails, refuses or talks nonsense.
 

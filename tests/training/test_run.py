@@ -91,7 +91,10 @@ class Command:
         self.arguments += ["--config", "demo"]
 
     def start(self, *arguments: str, preexec: Callable[[], None] | None = None) -> subprocess.Popen[str]:
-        environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path), "OMP_NUM_THREADS": str(torch.get_num_threads())}
+        environment = os.environ | {
+            "PYTHONPATH": os.pathsep.join(sys.path),
+            "OMP_NUM_THREADS": str(torch.get_num_threads()),
+        }
         return subprocess.Popen(
             [*self.base, *(arguments or self.arguments)],
             stdout=subprocess.PIPE,

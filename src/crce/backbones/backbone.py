@@ -6,7 +6,8 @@ To add a family: a subclass with `component`, `latent_shape`, `_encode`, `grid` 
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, ClassVar
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import torch
 
@@ -21,6 +22,21 @@ if TYPE_CHECKING:
 def latents_at_once(height: int, width: int) -> int:
     """How many latents of a size make a batch: 32 of the bundled model, one of Stable Diffusion and above."""
     return max(1, min(32, 4096 // (height * width)))
+
+
+def on_device(parts: Iterable[str], phase: Literal["encode", "predict", "decode"], *, offload: bool) -> list[str]:
+    """Which networks are on the device in a phase of a run.
+
+    Args:
+        parts: the pipeline's names of its networks.
+        phase: "encode" prompts; "predict" with the denoiser, in training and in drawing; "decode" pictures.
+        offload: those that do not work wait in the computer's memory. Text encoders work side by side.
+    """
+
+    def phase_of(part: str) -> str:
+        return "encode" if part.startswith("text_encoder") else "decode" if part == "vae" else "predict"
+
+    return [part for part in parts if not offload or phase_of(part) == phase]
 
 
 class Backbone:
@@ -67,6 +83,15 @@ class Backbone:
         """
         self.pipe.enable_model_cpu_offload(device=device)
         self._place = device
+
+    def begin_training(self) -> None:
+        """Where networks take turns, it is the denoiser's now: an adapter put on it is made on the device."""
+        if self._place is None:
+            return
+        parts = {name: part for name, part in self.pipe.components.items() if isinstance(part, torch.nn.Module)}
+        here = on_device(parts, "predict", offload=True)
+        for name in sorted(parts, key=here.__contains__):  # first the others make room
+            parts[name].to(self._place if name in here else "cpu")
 
     @property
     def dtype(self) -> torch.dtype:

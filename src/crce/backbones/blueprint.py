@@ -13,12 +13,12 @@ import torch
 import transformers
 from diffusers.utils import logging as diffusers_logging
 from huggingface_hub import hf_hub_download
-from huggingface_hub.errors import EntryNotFoundError
+from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
 
 from crce import demo
 from crce.backbones.backbone import Backbone
 from crce.backbones.conditioning import Conditioning
-from crce.backbones.loading import FAMILIES, SUPPORTED, backbone_class
+from crce.backbones.loading import FAMILIES, SUPPORTED, backbone_class, looks_like_path, refuse_unfit
 from crce.errors import ModelError
 
 
@@ -92,6 +92,8 @@ def read_blueprint(model: str = "demo", *, revision: str | None = None) -> Bluep
     if Path(source).is_file() or str(model).endswith(".safetensors"):
         raise ModelError(f"{model!r} is a single file, which has no configs. Give a Hub id or a folder of that model.")
     if not Path(source).exists():
+        if looks_like_path(model):
+            raise ModelError(f"There is no model at {source}. Give a Hub id, a folder, or demo.")
         source = model
     index = _read(source, "model_index.json", revision)
     name = None if index is None else index.get("_class_name")
@@ -109,7 +111,9 @@ def read_blueprint(model: str = "demo", *, revision: str | None = None) -> Bluep
     encoders = {part: network for part, network in parts.items() if part.startswith("text_encoder")}
     tokenizer = _read(source, "tokenizer/tokenizer_config.json", revision) or {}
     tokens = min(int(tokenizer.get("model_max_length", CLIP_TOKENS)), CLIP_TOKENS)
-    return Blueprint(model, backbone_class(name)(pipe, model), encoders, tokens)
+    backbone = backbone_class(name)(pipe, model)
+    refuse_unfit(backbone)
+    return Blueprint(model, backbone, encoders, tokens)
 
 
 def _parts(source: Path | str, index: dict[str, Any], revision: str | None) -> dict[str, Any]:
@@ -158,9 +162,14 @@ def _read(source: Path | str, name: str, revision: str | None) -> dict[str, Any]
         else:
             path = Path(hf_hub_download(source, name, revision=revision))
         return json.loads(path.read_text(encoding="utf-8"))
-    except EntryNotFoundError:
-        return None
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, EntryNotFoundError) as error:
+        if isinstance(error, LocalEntryNotFoundError):  # a kind of EntryNotFoundError, but the Hub was not asked
+            raise ModelError(
+                f"Cannot read {name} of {str(source)!r}: it was never downloaded, and the Hub can't be reached. "
+                "Give a folder, or try again with a network."
+            ) from error
+        if isinstance(error, EntryNotFoundError):
+            return None
         reason = (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
         raise ModelError(
             f"Cannot read {name} of {str(source)!r}: {reason}. Give a Hub id (the network must be there) or a folder."

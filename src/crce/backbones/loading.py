@@ -106,18 +106,30 @@ def load_backbone(
         device: "auto", "cpu", "cuda", "mps", ...
         dtype: "auto", "float32", "float16" or "bfloat16".
         revision: branch, tag or commit of a Hub model.
-        offload: keep on the device only the network that works, see `Backbone.offload`.
+        offload: keep on the device only the network that works, see `Backbone.offload`; changes nothing on a CPU.
 
     Raises:
         ModelError: the model can't be found or read, or its kind isn't supported.
-        ConfigError: device or dtype can't be used, or nothing can be moved off the device.
+        ConfigError: device or dtype can't be used.
     """
     place = pick_device(device)
-    if offload and place.type == "cpu":
-        raise ConfigError("offload moves networks between a GPU and the computer's memory, but the device is cpu.")
     pipe, pinned = _load(model, place, dtype, revision, erasable=True)
     backbone = backbone_class(type(pipe).__name__)(pipe, model, pinned)
-    channels, latent = backbone.latent_shape[0], pipe.vae.config.latent_channels
+    refuse_unfit(backbone)
+    if offload and place.type != "cpu":
+        backbone.offload(place)
+    else:
+        pipe.to(place)
+    return backbone
+
+
+def refuse_unfit(backbone: Backbone) -> None:
+    """Refuse models of a supported class that can't be erased from.
+
+    Raises:
+        ModelError: it takes more than latents, is distilled without DDIM steps, or has noise levels of another kind.
+    """
+    model, channels, latent = backbone.model, backbone.latent_shape[0], backbone.pipe.vae.config.latent_channels
     if channels != latent:
         raise ModelError(
             f"{model!r} takes {channels} input channels where its latents have {latent}: an inpainting or editing "
@@ -129,11 +141,6 @@ def load_backbone(
             "it was distilled from."
         )
     backbone.grid(3)  # refuses the noise levels of other schedulers
-    if offload:
-        backbone.offload(place)
-    else:
-        pipe.to(place)
-    return backbone
 
 
 def load_pipeline(
@@ -155,7 +162,7 @@ def _load(
 ) -> tuple[Any, str | None]:
     """The pipeline in the computer's memory, and what pins its weights: a Hub commit or a hash of the files."""
     path = demo.model_path() if model == "demo" else Path(model).expanduser()
-    if not path.exists() and _looks_like_path(model):
+    if not path.exists() and looks_like_path(model):
         raise ModelError(f"There is no model at {path}. Give a Hub id, a folder, a .safetensors file, or demo.")
     pick_dtype(dtype, place)  # a wrong name is told before anything is read
     verbosity = diffusers_logging.get_verbosity()
@@ -199,7 +206,7 @@ def _load(
     return pipe, pinned
 
 
-def _looks_like_path(model: str) -> bool:
+def looks_like_path(model: str) -> bool:
     return model.startswith((".", "/", "~")) or model.count("/") > 1 or "\\" in model or model.endswith(".safetensors")
 
 

@@ -7,13 +7,15 @@ besides at any time, a twentieth is lost between blocks, and CUDA itself takes `
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from peft import LoraConfig
 from torch import nn
 
+from crce.backbones.backbone import on_device
 from crce.backbones.blueprint import Blueprint
 from crce.backbones.meter import Meter
 from crce.backbones.scopes import scope_modules
@@ -22,6 +24,7 @@ from crce.errors import ConfigError
 
 GIB = 2**30
 CONTEXT = 0.7 * GIB
+SHARE = 0.93  # of the memory that a card is sold with; one with error correction keeps 6% for it
 ALIVE = 3
 LOST = 0.05
 
@@ -83,7 +86,7 @@ class Plan:
 
     Attributes:
         work: of which erasure.
-        weights: of each network, the denoiser first.
+        weights: of each network with its buffers, the denoiser first.
         trained: parameters of the adapter.
         layers: how many layers it is on.
         plain: activations of a forward pass.
@@ -106,45 +109,51 @@ class Plan:
         """Parameters in float32, their gradients and both moments of Adam."""
         return 4 * self.trained * (4 if self.work.trained else 1)
 
-    def need(self, choice: Choice) -> int:
-        """Peak memory of a run, from its first prompt to the pictures of its report."""
-        denoiser, *others = self.weights.values()
-        if choice.offload:
-            encoding, drawing = max(others), max(denoiser, self.weights["vae"])
-            training = denoiser
-        else:
-            encoding = drawing = training = denoiser + sum(others)
+    def steps(self, choice: Choice) -> int:
+        """Activations of the optimizer steps at their peak."""
+        if not self.work.trained:
+            return 0
         forward = self.checkpointed if choice.checkpointing else self.plain
         rows = choice.micro_batch or self.work.rows
-        steps = 0.0
-        if self.work.trained:
-            backward = forward.fixed + rows * (forward.per_row + ALIVE * forward.largest)
-            # A guided step and the teacher's forward keep nothing.
-            seen = max(2, choice.micro_batch or max(2 * self.work.trajectories, self.work.rows + 2))
-            steps = max(backward, seen * ALIVE * self.plain.largest)
+        backward = forward.fixed + rows * (forward.per_row + ALIVE * forward.largest)
+        # A guided step and the teacher's forward keep nothing.
+        seen = max(2, choice.micro_batch or max(2 * self.work.trajectories, self.work.rows + 2))
+        return int((1 + LOST) * max(backward, seen * ALIVE * self.plain.largest))
+
+    def need(self, choice: Choice) -> int:
+        """Peak memory of a run, from its first prompt to the pictures of its report."""
+
+        def there(phase: Literal["encode", "predict", "decode"]) -> int:
+            return sum(self.weights[part] for part in on_device(self.weights, phase, offload=choice.offload))
+
         peak = max(
-            encoding + ALIVE * self.encoding,
-            training + self.adapter + steps * (1 + LOST),
-            drawing + self.adapter // 4 + ALIVE * max(self.decoding, 2 * self.plain.largest),
+            there("encode") + ALIVE * self.encoding,
+            there("predict") + self.adapter + self.steps(choice),
+            there("predict") + 4 * self.trained + ALIVE * 2 * self.plain.largest,  # the report's pictures, guided
+            there("decode") + 4 * self.trained + ALIVE * self.decoding,
         )
         return int(peak + CONTEXT)
 
-    def choose(self, memory: float, *, checkpointing: bool = True, offload: bool = True) -> Choice | None:
-        """The settings that lose least time within `memory` bytes; None where nothing fits.
+    def choices(self) -> Iterator[Choice]:
+        """Settings to choose from, the fastest first.
 
-        Args:
-            memory: of the card.
-            checkpointing: whether activations may be computed again, which takes a third more time.
-            offload: whether networks may wait in the computer's memory.
+        Offloading costs two moves of a network in a whole run, smaller batches some of the GPU's parallel work, and
+        checkpointing a third more time in every step. A closed form has no batches.
         """
-        # Adapters that swap weights in and out can't be moved with the network.
-        offload = offload and (self.work.adapter == "lora")
-        for recompute in (False, True) if checkpointing else (False,):
-            for wait in (False, True) if offload else (False,):
-                for choice in (Choice(rows, recompute, wait) for rows in _micro_batches(self.work.rows)):
-                    if self.need(choice) <= memory:
-                        return choice
-        return None
+        for recompute in (False, True) if self.work.trained else (False,):
+            # Adapters that swap weights in and out can't be moved with the network.
+            for wait in (False, True) if self.work.adapter == "lora" else (False,):
+                for rows in _micro_batches(self.work.rows) if self.work.trained else (0,):
+                    yield Choice(rows, recompute, wait)
+
+    def choose(self, gigabytes: float) -> Choice | None:
+        """The settings that lose least time on a card that is sold with `gigabytes`; None where nothing fits."""
+        memory = SHARE * GIB * gigabytes
+        return next((choice for choice in self.choices() if self.need(choice) <= memory), None)
+
+    def least(self) -> Choice:
+        """The settings that need least memory."""
+        return min(self.choices(), key=self.need)
 
 
 def make_plan(blueprint: Blueprint, work: Work, dtype: torch.dtype) -> Plan:
@@ -160,11 +169,13 @@ def make_plan(blueprint: Blueprint, work: Work, dtype: torch.dtype) -> Plan:
     """
     network = blueprint.backbone.network
     modules = scope_modules(network, work.layers)
-    weights = {
-        part: sum(p.numel() for p in net.parameters()) * dtype.itemsize for part, net in blueprint.networks().items()
-    }
     for net in blueprint.networks().values():
         net.to(dtype)
+    # Buffers count: the table of positions of Stable Diffusion 3.5 has a tenth of its weights.
+    weights = {
+        part: sum(t.numel() * t.element_size() for t in (*net.parameters(), *net.buffers()))
+        for part, net in blueprint.networks().items()
+    }
     encoding, decoding = _encoding(blueprint, dtype), _decoding(blueprint)
     _put_on(network, modules, work)
     trained = sum(p.numel() for p in network.parameters() if p.requires_grad)

@@ -51,6 +51,9 @@ def quiet_libraries() -> None:
 
     transformers_logging.set_verbosity_error()
     transformers_logging.disable_progress_bar()
+    from huggingface_hub.utils import logging as hub_logging
+
+    hub_logging.set_verbosity_error()
     from diffusers.utils import logging as diffusers_logging
 
     diffusers_logging.set_verbosity_error()

@@ -125,6 +125,7 @@ def evaluate(
         device=device,
         dtype=dtype or erasure.info["dtype"],
         revision=erasure.info["revision"],
+        offload=erasure.config.offload,
     )
     _check_revision(backbone, erasure)
     everything = [

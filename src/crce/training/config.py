@@ -55,6 +55,13 @@ class ErasureConfig(BaseModel):
     ddim_steps: int = Field(50, ge=3, description="steps of the DDIM grid that x_t lies on")
     guidance: float = Field(3.0, ge=1, description="classifier-free guidance of the trajectories")
     micro_batch: int = Field(0, ge=0, description="prompts per forward; 0: all at once, halved when memory runs out")
+    gradient_checkpointing: bool = Field(
+        False, description="compute activations again in the backward pass: much less memory, a third more time"
+    )
+    offload: bool = Field(
+        False,
+        description="keep on the GPU only the network that works, the others in the computer's memory; a LoRA only",
+    )
     checkpoint_every: int = Field(100, ge=1, description="steps between checkpoints")
     seed: int = Field(0, ge=0, description="seed of every random choice")
     spm_states: int = Field(4, ge=0, description="spm: random states that are kept at each step")
@@ -83,6 +90,15 @@ class ErasureConfig(BaseModel):
             )
         if self.layers == "text" and self.adapter != "weights":
             raise ValueError("the text encoder is trained by its weights. Use adapter: weights")
+        return self
+
+    @model_validator(mode="after")
+    def _offloaded(self) -> ErasureConfig:
+        if self.offload and self.adapter != "lora":
+            raise ValueError(
+                f"offload moves networks whole, and adapter {self.adapter!r} swaps weights in and out of one. Use "
+                "adapter: lora, or leave offload out"
+            )
         return self
 
     @model_validator(mode="after")

@@ -61,6 +61,10 @@ class Editor:
         }
         return StepResult(sum(terms.values()), terms, 0)
 
+    def close(self) -> None:
+        """Hand the backbone back as it was."""
+        self.adapter.close()
+
     def state(self) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
         """Tensors and plain values that `load_state` continues from exactly."""
         return {f"adapter.{k}": v for k, v in self.adapter.state().items()}, {"step": self.step_count}

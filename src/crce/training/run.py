@@ -16,7 +16,7 @@ import torch
 from crce.backbones import Backbone, load_backbone
 from crce.concepts import ConceptSet, write_sets
 from crce.concepts.concept_set import fold
-from crce.errors import ConceptError, RunError
+from crce.errors import ConceptError, MemoryShortage, RunError
 from crce.files import write_json
 from crce.methods import CLOSED_FORM
 from crce.training.checkpoint import FILE as CHECKPOINT
@@ -40,6 +40,19 @@ from crce.training.text_trainer import TextTrainer
 from crce.training.trainer import Trainer
 
 
+@contextlib.contextmanager
+def _shortage_told() -> Iterator[None]:
+    """Around a run: where memory runs out, the user is told what helps."""
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        raise MemoryShortage(
+            "The memory of the device ran out. Erase with those of --micro-batch 1, --gradient-checkpointing and "
+            "--offload that are not set yet. What a card needs is told by: crce plan --model MODEL"
+        ) from error
+
+
+@_shortage_told()
 def erase(
     concepts: ConceptSet | Sequence[ConceptSet],
     *,
@@ -62,13 +75,15 @@ def erase(
         out: run folder; None takes the next free runs/<target>-<number>.
         start_from: a finished run of the same model and adapter shape: the student starts from its weights, and what
             that run erased is erased along, so that it does not come back. The teacher is the base model all the same.
-        backbone: a loaded backbone to use instead of `model`; it is handed back as it was.
+        backbone: a loaded backbone to use instead of `model`; it is handed back as it was, and `offload` of the
+            config has no say in where its networks are.
         on_event: called with every event of the run.
 
     Raises:
         ConceptError: no concept set is given, or two of one target.
         RunError: `out` holds a run already, or can't be written; `start_from` is unfinished or of another shape.
         ModelError: the model can't be loaded.
+        MemoryShortage: the device's memory ran out.
         Interrupted: the user stopped it; a checkpoint was written.
     """
     sets = _distinct(concepts)
@@ -78,7 +93,7 @@ def erase(
             f"{folder} holds a run already. Choose another --out, or continue that run: crce erase --resume {folder}"
         )
     clock = time.perf_counter()
-    loaded = backbone or load_backbone(model, device=device, dtype=dtype, revision=revision)
+    loaded = backbone or load_backbone(model, device=device, dtype=dtype, revision=revision, offload=config.offload)
     seconds = time.perf_counter() - clock
     start = None
     if start_from is not None:
@@ -103,6 +118,7 @@ def _distinct(concepts: ConceptSet | Sequence[ConceptSet]) -> tuple[ConceptSet, 
     return sets
 
 
+@_shortage_told()
 def resume(
     folder: str | Path,
     *,
@@ -114,6 +130,7 @@ def resume(
 
     Raises:
         RunError: it is no run folder, or its model has changed.
+        MemoryShortage: the device's memory ran out.
         Interrupted: the user stopped it again.
     """
     folder = Path(folder)
@@ -121,7 +138,11 @@ def resume(
     if info["status"] == "finished":
         return Erasure(folder, sets, config, info)
     loaded = backbone or load_backbone(
-        info["model"], device=device, dtype=info["dtype"], revision=_hub_revision(info["revision"])
+        info["model"],
+        device=device,
+        dtype=info["dtype"],
+        revision=_hub_revision(info["revision"]),
+        offload=config.offload,
     )
     if loaded.revision != info["revision"]:
         raise RunError(
@@ -169,7 +190,7 @@ def _train(
             info["finished"] = now() if status == "finished" else None
             write_json(folder / "run.json", info)
     finally:
-        trainer.adapter.close()
+        trainer.close()
     (folder / CHECKPOINT).unlink(missing_ok=True)
     if on_event:
         on_event(Finished(folder, seconds))

@@ -52,9 +52,13 @@ class Trainer:
         self._method = METHODS[config.method]
         vocabulary = [] if config.crce else near_vocabulary(backbone, sets, self._method.vocabulary)
         self._table = make_table(backbone, sets, crce=config.crce, vocabulary=vocabulary)
+        backbone.begin_training()
         self.adapter = new_adapter(
             backbone, config.adapter, config.layers, config.rank, config.lora_alpha, config.seed
         )
+        if config.gradient_checkpointing:
+            # Diffusers recomputes wherever gradients are asked for, so that evaluation mode, without dropout, stays.
+            backbone.network.enable_gradient_checkpointing()
         self.optimizer = torch.optim.Adam(self.adapter.parameters(), lr=config.learning_rate)
         self.generator = torch.Generator().manual_seed(config.seed)
         self.step_count = 0
@@ -254,6 +258,12 @@ class Trainer:
         with self.adapter.disabled():
             teacher = self._predict(x_t, t, cond)
         return row_losses(self._predict(x_t, t, cond), teacher).tolist()
+
+    def close(self) -> None:
+        """Hand the backbone back as it was."""
+        self.adapter.close()
+        if self.config.gradient_checkpointing:
+            self.backbone.network.disable_gradient_checkpointing()
 
     # ---- state ----------------------------------------------------------------------------------------------------
 

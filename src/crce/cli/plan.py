@@ -1,0 +1,204 @@
+"""`crce plan`: how much memory an erasure will need, and with which flags it fits on a card."""
+
+from __future__ import annotations
+
+import json as json_format
+import shlex
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from crce.cli.terminal import quiet_libraries
+from crce.errors import ConfigError
+from crce.training.config import SOLVED, ErasureConfig, load_config
+
+
+if TYPE_CHECKING:
+    from crce.backbones.plan import Choice, Plan, Work
+
+CARDS = (8.0, 12.0, 16.0, 24.0, 48.0, 80.0)
+_PANEL = "Settings of the erasure (not given: as the recipe says)"
+
+
+def _help(setting: str) -> str:
+    return ErasureConfig.model_fields[setting].description or ""
+
+
+def plan(
+    model: Annotated[str, typer.Option(help="demo (bundled), a Hub id, or a folder; no weights are read.")] = "demo",
+    vram: Annotated[
+        float | None,
+        typer.Option(
+            metavar="8|12|16|24|48|80|GB", min=1, help="Memory of the card in GB.", show_default="the usual cards"
+        ),
+    ] = None,
+    config: Annotated[
+        str | None,
+        typer.Option(
+            metavar="RECIPE|FILE.yaml",
+            help="A bundled recipe or a file of settings; flags win over it.",
+            show_default="demo for the bundled model, else sd15",
+        ),
+    ] = None,
+    revision: Annotated[str | None, typer.Option(help="Commit, branch or tag of a Hub model.")] = None,
+    dtype: Annotated[
+        str, typer.Option(help="auto, float32, float16, bfloat16; auto is what a GPU takes: half the bits.")
+    ] = "auto",
+    layers: Annotated[str | None, typer.Option(help=_help("layers"), rich_help_panel=_PANEL)] = None,
+    adapter: Annotated[str | None, typer.Option(help=_help("adapter"), rich_help_panel=_PANEL)] = None,
+    rank: Annotated[int | None, typer.Option(help=_help("rank"), rich_help_panel=_PANEL)] = None,
+    corefs_per_step: Annotated[int | None, typer.Option(help=_help("corefs_per_step"), rich_help_panel=_PANEL)] = None,
+    retains_per_step: Annotated[
+        int | None, typer.Option(help=_help("retains_per_step"), rich_help_panel=_PANEL)
+    ] = None,
+    json: Annotated[bool, typer.Option("--json", help="Print JSON, sizes in bytes.")] = False,
+) -> int:
+    """Tell how much GPU memory an erasure needs, and the flags that make it fit, before a model is downloaded."""
+    given: dict[str, Any] = {"layers": layers, "adapter": adapter, "rank": rank}
+    given |= {"corefs_per_step": corefs_per_step, "retains_per_step": retains_per_step}
+    given = {name: value for name, value in given.items() if value is not None}
+    settings = load_config(config, given, model=model)
+    quiet_libraries()
+    import torch
+    from huggingface_hub.utils import disable_progress_bars
+
+    from crce.backbones.blueprint import read_blueprint
+    from crce.backbones.loading import pick_dtype
+    from crce.backbones.plan import make_plan
+
+    disable_progress_bars()  # configs are small
+    work = _work(settings)
+    gpu = torch.device("cuda")  # a name: nothing is put there
+    pick_dtype(dtype, gpu)  # a wrong name is told before anything is read
+    blueprint = read_blueprint(model, revision=revision)
+    numbers = pick_dtype(dtype, gpu, blueprint.backbone.component)
+    made = make_plan(blueprint, work, numbers)
+    start = [
+        "--model",
+        model,
+        *(["--revision", revision] if revision else []),
+        *(["--config", config] if config else []),
+    ]
+    start += ["--dtype", dtype] if dtype != "auto" else []
+    start += [part for name, value in given.items() for part in (_flag(name), str(value))]
+    facts = {
+        "model": model,
+        "pipeline": blueprint.pipeline,
+        "dtype": str(numbers).removeprefix("torch."),
+        "layers": settings.layers,
+        "adapter": settings.adapter,
+        "rank": settings.rank if settings.adapter == "lora" else None,
+        "prompts_per_step": work.rows,
+        "bytes": _sizes(made),
+        "trained_parameters": made.trained,
+        "trained_layers": made.layers,
+        "cards": [_card(size, made, settings, start) for size in ([vram] if vram else CARDS)],
+    }
+    if json:
+        typer.echo(json_format.dumps(facts, indent=2))
+    else:
+        _print(facts)
+    return 0
+
+
+def _work(settings: ErasureConfig) -> Work:
+    """What of the settings decides memory.
+
+    Raises:
+        ConfigError: the text encoder is trained instead of the denoiser.
+    """
+    from crce.backbones.plan import Work
+    from crce.methods import METHODS
+
+    if settings.layers == "text":
+        raise ConfigError(
+            "crce plan counts what the training of a denoiser needs, and layers is 'text'. Use another method, with "
+            "other layers."
+        )
+    trained = settings.method not in SOLVED
+    keeps = settings.crce or (trained and METHODS[settings.method].vocabulary > 0)
+    rows = 1 + (settings.corefs_per_step if settings.crce else 0) + (settings.retains_per_step if keeps else 0)
+    rows += settings.spm_states if settings.method == "spm" else 0
+    trajectories = 1 if settings.x_t_source == "student" else settings.pool
+    return Work(settings.layers, settings.adapter, settings.rank, rows, trajectories, trained)
+
+
+def _sizes(made: Plan) -> dict[str, Any]:
+    from crce.backbones.plan import Choice
+
+    plain = Choice()
+    return {
+        "weights": made.weights,
+        "adapter": made.adapter,
+        "activations": made.steps(plain),
+        "activations_checkpointed": made.steps(Choice(checkpointing=True)),
+        "peak": made.need(plain),
+    }
+
+
+def _card(gigabytes: float, made: Plan, settings: ErasureConfig, start: list[str]) -> dict[str, Any]:
+    """What fits on one card; where nothing does, how little the thriftiest settings need."""
+    choice = made.choose(gigabytes)
+    flags = None if choice is None else _flags(choice, settings)
+    return {
+        "gigabytes": gigabytes,
+        "fits": choice is not None,
+        "peak": made.need(choice or made.least()),
+        "flags": flags,
+        "command": None if flags is None else shlex.join(["crce", "erase", "CONCEPT", *start, *flags]),
+    }
+
+
+def _flags(choice: Choice, settings: ErasureConfig) -> list[str]:
+    """Flags of `crce erase` that turn the recipe's settings into those of the choice."""
+    flags = []
+    if choice.micro_batch != settings.micro_batch:
+        flags += ["--micro-batch", str(choice.micro_batch)]
+    for name, wanted in (("gradient_checkpointing", choice.checkpointing), ("offload", choice.offload)):
+        if wanted != getattr(settings, name):
+            flags.append(_flag(name) if wanted else f"--no-{_flag(name)[2:]}")
+    return flags
+
+
+def _flag(setting: str) -> str:
+    return f"--{setting.replace('_', '-')}"
+
+
+def _print(facts: dict[str, Any]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    console = Console(highlight=False, soft_wrap=True)
+    rank = f" of rank {facts['rank']}" if facts["rank"] else ""
+    console.print(
+        f"{facts['pipeline']} in {facts['dtype']}; {facts['adapter']}{rank} on {facts['trained_layers']} layers "
+        f"({facts['layers']}), {facts['trained_parameters']:,} parameters; "
+        f"up to {facts['prompts_per_step']} prompts a step"
+    )
+    sizes = facts["bytes"]
+    rows = dict(sizes["weights"])
+    rows["adapter, its gradients and Adam"] = sizes["adapter"]
+    rows["activations"] = sizes["activations"]
+    rows["activations with --gradient-checkpointing"] = sizes["activations_checkpointed"]
+    rows["peak, with no flags"] = sizes["peak"]
+    parts = Table()
+    parts.add_column("")
+    parts.add_column("GiB", justify="right")
+    for name, size in rows.items():
+        parts.add_row(Text(name), _gib(size))
+    console.print(parts)
+    cards = Table()
+    cards.add_column("card", justify="right")
+    cards.add_column("peak, GiB", justify="right")
+    cards.add_column("flags for crce erase", no_wrap=True)
+    for card in facts["cards"]:
+        flags = (shlex.join(card["flags"]) or "none") if card["fits"] else "does not fit with any flags"
+        cards.add_row(f"{card['gigabytes']:g} GB", _gib(card["peak"]), Text(flags))
+    console.print(cards)
+    if len(facts["cards"]) == 1 and facts["cards"][0]["fits"]:
+        console.print(facts["cards"][0]["command"], markup=False)
+
+
+def _gib(size: int) -> str:
+    return f"{size / 2**30:.2f}"

@@ -1,0 +1,128 @@
+"""`crce plan`, and the example in docs/backbones.md."""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+from pathlib import Path
+
+import published
+import pytest
+
+from crce.backbones.loading import FAMILIES
+from crce.backbones.scopes import SCOPES
+
+
+DOCS = (Path(__file__).parents[2] / "docs" / "backbones.md").read_text(encoding="utf-8")
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory):
+    root = tmp_path_factory.mktemp("published")
+    return {name: published.folder(name, root) for name in ("sd15", "sdxl")}
+
+
+def cards(crce, *arguments):
+    result = crce("plan", *arguments, "--json")
+    assert result.code == 0, result.err
+    return {card["gigabytes"]: card for card in json.loads(result.out)["cards"]}
+
+
+def test_the_demo_is_planned_by_itself(crce):
+    result = crce("plan")
+    assert (result.code, result.err) == (0, "")
+    assert "StableDiffusionPipeline in float16" in result.out
+    for line in ("unet", "text_encoder", "vae", "adapter, its gradients and Adam", "activations", "peak", "8 GB"):
+        assert line in result.out
+
+
+def test_a_row_for_each_of_the_usual_cards_or_one_for_yours(crce, folders):
+    usual = cards(crce, "--model", folders["sdxl"])
+    assert list(usual) == [8, 12, 16, 24, 48, 80]
+    assert usual[80]["flags"] == []
+    assert usual[8]["flags"] == ["--micro-batch", "1", "--gradient-checkpointing", "--offload"]
+    assert list(cards(crce, "--vram", "11.5")) == [11.5]
+
+
+@pytest.mark.parametrize("gigabytes", [4, 8])
+def test_crce_erase_takes_the_flags_that_are_printed(crce, folders, gigabytes):
+    given = ["--layers", "xattn", "--rank", "4", "--dtype", "bfloat16"]
+    result = crce("plan", "--model", folders["sd15"], "--vram", gigabytes, *given)
+    assert result.code == 0
+    command = shlex.split(result.out.splitlines()[-1])
+    assert command[:5] == ["crce", "erase", "CONCEPT", "--model", str(folders["sd15"])]
+    assert {"--layers", "--rank", "--dtype"} < set(command)
+    done = crce("erase", "cat", *command[3:], "--device", "cpu")  # ends where it looks for the weights
+    assert done.code == 2
+    assert f"Cannot load the model '{folders['sd15']}'" in done.err
+
+
+def test_what_a_recipe_sets_already_is_not_said_again(crce, folders, tmp_path):
+    recipe = tmp_path / "mine.yaml"
+    recipe.write_text("method: esd\nlayers: kv\nmicro_batch: 4\ngradient_checkpointing: true\n")
+    small = cards(crce, "--model", folders["sd15"], "--config", recipe, "--vram", 8)[8]
+    assert small["flags"] == ["--no-gradient-checkpointing"]
+    assert f"--config {recipe}" in small["command"]
+
+
+def test_settings_decide_the_memory(crce):
+    def peak(*arguments):
+        return cards(crce, "--vram", 80, *arguments)[80]["peak"]
+
+    own = peak()
+    assert peak("--rank", 64) > own
+    assert peak("--corefs-per-step", 2, "--retains-per-step", 2) < own
+    assert peak("--adapter", "weights") > own
+    assert peak("--dtype", "float32") > own
+    assert peak("--config", "uce") < own  # no activations are kept
+
+
+def test_a_card_that_is_too_small_is_told_what_is_missing(crce, folders):
+    result = crce("plan", "--model", folders["sd15"], "--vram", 2)
+    assert result.code == 0
+    assert "does not fit" in result.out
+    assert "crce erase CONCEPT" not in result.out
+    card = cards(crce, "--model", folders["sd15"], "--vram", 2)[2]
+    assert (card["fits"], card["flags"], card["command"]) == (False, None, None)
+    assert card["peak"] > 2 * 2**30
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["--model", "/nowhere/model"], "There is no model at /nowhere/model"),
+        (["--dtype", "int8"], "dtype is 'int8'"),
+        (["--layers", "strict"], "layers is 'strict'"),
+        (["--vram", "0"], "Invalid value for '--vram'"),
+        (["--config", "advunlearn"], "layers is 'text'"),
+    ],
+)
+def test_what_can_not_be_planned_is_one_line(crce, arguments, says):
+    result = crce("plan", *arguments)
+    assert (result.code, result.out) == (2, "")
+    assert says in result.err
+    assert len(result.err.splitlines()) == 1
+
+
+def test_another_pipeline_is_refused_by_its_class(crce, tmp_path):
+    (tmp_path / "model_index.json").write_text(json.dumps({"_class_name": "KandinskyPipeline"}))
+    result = crce("plan", "--model", tmp_path)
+    assert result.code == 2
+    assert "is a KandinskyPipeline" in result.err
+
+
+# ---- docs/backbones.md --------------------------------------------------------------------------------------------
+
+
+def test_the_example_of_the_documents_is_what_is_printed(crce, folders, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "100")
+    example = re.search(r"```text\n(.*?)```", DOCS, re.DOTALL).group(1)
+    assert crce("plan", "--model", folders["sdxl"]).out == example
+
+
+def test_the_documents_name_every_family_and_preset():
+    for name in FAMILIES:
+        assert f"`{name}`" in DOCS
+    for scope in SCOPES:
+        assert f"| `{scope}` |" in DOCS

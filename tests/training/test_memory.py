@@ -1,0 +1,138 @@
+"""The settings that spare memory change nothing else, and running out of it says what helps."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import tiny_families
+import torch
+
+from crce.backbones import Backbone, load_backbone
+from crce.errors import ConfigError, MemoryShortage
+from crce.training import Trainer, erase, load_config, resume
+
+
+FAMILIES = ["sd1", "sdxl", "sd3", "flux_dev", "z_image"]
+FEW = {"ddim_steps": 4, "pool": 2, "learning_rate": 1e-3, "steps": 3, "corefs_per_step": 2, "retains_per_step": 1}
+FEW |= {"layers": "xattn", "rank": 4}
+
+
+@pytest.fixture(scope="module", params=FAMILIES)
+def folder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny_families.saved(request.param, tmp_path_factory.mktemp("family"))
+
+
+def load(folder: Path) -> Backbone:
+    backbone = load_backbone(str(folder), device="cpu")
+    if folder.name.startswith("flux"):
+        backbone.pipe.default_sample_size = 8  # its pipeline knows 128 only
+    return backbone
+
+
+def trained(backbone: Backbone, cats, **settings) -> tuple[list[float], dict[str, torch.Tensor]]:
+    trainer = Trainer(backbone, [cats], load_config("demo", FEW | settings))
+    losses = [trainer.step().loss for _ in range(3)]
+    state = trainer.adapter.state()
+    trainer.close()
+    return losses, state
+
+
+@pytest.mark.parametrize("adapter", ["lora", "weights"])
+def test_gradient_checkpointing_changes_no_step(folder, cats, monkeypatch, adapter):
+    backbone, calls = load(folder), []
+    losses, state = trained(backbone, cats, adapter=adapter)
+    monkeypatch.setattr(
+        "torch.utils.checkpoint.checkpoint",
+        lambda part, *args, _own=torch.utils.checkpoint.checkpoint, **kwargs: (
+            calls.append(backbone.network.training) or _own(part, *args, **kwargs)
+        ),
+    )
+    again, state_again = trained(backbone, cats, adapter=adapter, gradient_checkpointing=True)
+    assert calls  # parts were computed again,
+    assert not any(calls)  # in evaluation mode: dropout is off
+    assert again == pytest.approx(losses, rel=1e-5)
+    for name, tensor in state.items():
+        torch.testing.assert_close(state_again[name], tensor, rtol=1e-5, atol=1e-5)
+    assert not backbone.network.is_gradient_checkpointing
+
+
+def test_checkpointed_gradients_are_the_same(folder, cats):
+    gradients = []
+    for checkpointing in (False, True):
+        backbone = load(folder)
+        trainer = Trainer(backbone, [cats], load_config("demo", FEW | {"gradient_checkpointing": checkpointing}))
+        trainer.step()
+        gradients.append([p.grad for p in trainer.adapter.parameters()])
+    for own, again in zip(*gradients, strict=True):
+        torch.testing.assert_close(again, own, rtol=1e-5, atol=1e-5 * float(own.abs().max()))
+
+
+def test_networks_that_take_turns_train_alike(folder, cats):
+    """Moved from the CPU to itself: the calls that move networks are there, under the same adapter and gradients."""
+    losses, state = trained(load(folder), cats)
+    backbone = load(folder)
+    backbone.offload(torch.device("cpu"))
+    networks = [part for part in backbone.pipe.components.values() if isinstance(part, torch.nn.Module)]
+    assert all(hasattr(network, "_hf_hook") for network in networks)
+    again, state_again = trained(backbone, cats)
+    assert again == losses
+    assert all(torch.equal(state_again[name], tensor) for name, tensor in state.items())
+
+
+def test_offload_changes_nothing_on_a_cpu(tiny_folder, cats, tmp_path):
+    backbone = load_backbone(str(tiny_folder), device="cpu", offload=True)
+    assert not hasattr(backbone.network, "_hf_hook")
+    runs = [
+        erase(
+            cats,
+            config=load_config("demo", FEW | settings),
+            model=str(tiny_folder),
+            device="cpu",
+            out=tmp_path / str(len(settings)),
+        )
+        for settings in ({}, {"offload": True, "gradient_checkpointing": True})
+    ]
+    assert runs[1].config.offload
+    assert runs[1].config.gradient_checkpointing
+    own, again = (
+        [json.loads(line)["loss"] for line in (run.folder / "metrics.jsonl").read_text().splitlines()] for run in runs
+    )
+    assert again == pytest.approx(own, rel=1e-5)
+
+
+def test_offload_is_for_a_lora():
+    with pytest.raises(ConfigError, match="offload moves networks whole, and adapter 'weights' swaps weights"):
+        load_config("demo", {"offload": True, "adapter": "weights"})
+
+
+def test_the_last_shortage_of_memory_names_what_helps(tiny_backbone, cats, tmp_path, monkeypatch):
+    sizes = []
+
+    def short(x_t, t, cond):
+        if not torch.is_grad_enabled():
+            return x_t
+        sizes.append(len(x_t))
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(tiny_backbone, "predict", short)
+    config = load_config("demo", FEW)
+    with pytest.raises(MemoryShortage) as caught:
+        erase(cats, config=config, backbone=tiny_backbone, out=tmp_path / "run")
+    assert sizes == [4, 2, 1]
+    message = str(caught.value)
+    assert "\n" not in message
+    for help_ in ("--micro-batch 1", "--gradient-checkpointing", "--offload", "crce plan"):
+        assert help_ in message
+    monkeypatch.undo()
+    assert resume(tmp_path / "run", backbone=tiny_backbone).info["status"] == "finished"
+
+
+def test_a_shortage_before_the_first_step_is_told_too(tiny_backbone, cats, tmp_path, monkeypatch):
+    def short(*_):
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(tiny_backbone, "encode", short)
+    with pytest.raises(MemoryShortage, match="--offload"):
+        erase(cats, config=load_config("demo", FEW), backbone=tiny_backbone, out=tmp_path / "run")
