@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import tables
 
 
 ROOT = Path(__file__).parents[1]
@@ -54,6 +55,22 @@ def test_readme_shows_the_measured_speed_and_model():
     assert f"{model['parameters'] / 1e6:.1f} million parameters" in README
     for group in ("names", "held_out"):
         assert f"{100 * model[group]['recognised']:.0f} %" in README
+
+
+@pytest.mark.parametrize("path", tables.documents(), ids=lambda path: path.name)
+def test_the_tables_of_the_documents_are_up_to_date(path):
+    text = path.read_text(encoding="utf-8")
+    assert text == tables.filled(text), "run: python tools/docs/tables.py"
+
+
+def test_every_table_stands_in_a_document():
+    found = [name for path in tables.documents() for _, name, *_ in tables.PLACE.findall(path.read_text("utf-8"))]
+    assert sorted(found) == sorted(tables.TABLES)
+
+
+def test_a_plan_is_what_a_gpu_took_or_a_little_more():
+    for row in read("plan/memory.json")["rows"]:
+        assert 1 <= row["planned"] / row["measured"] < 1.1
 
 
 def test_the_documents_show_what_grounding_gains():

@@ -11,10 +11,13 @@ from __future__ import annotations
 import argparse
 import json
 import statistics
+import sys
 import tempfile
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
+from concurrent.futures import ProcessPoolExecutor, as_completed
 from contextlib import contextmanager
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -60,7 +63,47 @@ def measure(concept: str, config: ErasureConfig, backbone: Any, cache: dict, ima
         name: {key: group[key] for key in ("measures", "value", "n", "left_out")} for name, group in groups.items()
     }
     row["settings"] = report.data["settings"]
+    row["device"] = backbone.device.type
     return row
+
+
+class _Worker:
+    """The model, and what it drew before any erasure, kept from one cell to the next."""
+
+    def __init__(self, device: str) -> None:
+        self.backbone = load_backbone("demo", device=device, dtype="float32")
+        self.caches: dict[str, dict] = defaultdict(dict)
+
+    def measure(self, concept: str, config: ErasureConfig, images: int) -> dict[str, Any]:
+        return measure(concept, config, self.backbone, self.caches[concept], images)
+
+
+_worker: _Worker  # of a process of its own
+
+
+def _begin(device: str) -> None:
+    global _worker
+    torch.set_num_threads(1)
+    _worker = _Worker(device)
+
+
+def _measure(concept: str, config: ErasureConfig, images: int) -> dict[str, Any]:
+    return _worker.measure(concept, config, images)
+
+
+def _measured(cells: list[tuple[str, ErasureConfig]], images: int, device: str, jobs: int) -> Iterator[dict[str, Any]]:
+    """The rows of all cells, each as soon as it is there."""
+    if jobs == 1:
+        worker = _Worker(device)
+        yield from (worker.measure(concept, config, images) for concept, config in cells)
+        return
+    with ProcessPoolExecutor(jobs, get_context("spawn"), _begin, (device,)) as pool:
+        futures = [pool.submit(_measure, concept, config, images) for concept, config in cells]
+        for future in as_completed(futures):
+            if error := future.exception():  # the others go on; the row is missing, and the next run tries again
+                print(f"a cell failed: {error!r}", file=sys.stderr)
+                continue
+            yield future.result()
 
 
 def means(rows: list[dict[str, Any]]) -> dict[str, dict[str, float]]:
@@ -79,33 +122,27 @@ def means(rows: list[dict[str, Any]]) -> dict[str, dict[str, float]]:
 
 def measure_all(
     cells: Iterable[tuple[str, ErasureConfig]],
-    images: int,
-    out: Path,
+    args: argparse.Namespace,
     facts: dict[str, Any],
-    backbone: Any,
     known: Iterable[dict[str, Any]] = (),
 ) -> None:
-    """Measure every concept and config that `out` does not hold yet, and write it after each.
+    """Measure every concept and config that the JSON file does not hold yet, and write it after each.
 
     Args:
-        cells: concepts with their configs, in the order in which they are measured.
-        images: pictures per prompt.
-        out: the JSON file.
-        facts: what else stands in it.
-        backbone: the model; it is handed back as it was.
+        cells: concepts with their configs, in the order in which they are begun.
+        args: what `flags` read.
+        facts: what else stands in the file.
         known: rows of the same settings measured before, taken over as they are.
     """
-    rows: list[dict[str, Any]] = json.loads(out.read_text())["rows"] if out.exists() else list(known)
+    rows: list[dict[str, Any]] = json.loads(args.out.read_text())["rows"] if args.out.exists() else list(known)
     done = {(row["method"], row["crce"], row["concept"], row["seed"]) for row in rows}
-    caches: dict[str, dict] = defaultdict(dict)
-    for concept, config in cells:
-        if (config.method, config.crce, concept, config.seed) in done:
-            continue
-        rows.append(row := measure(concept, config, backbone, caches[concept], images))
-        result = {"rows": rows, "means": means(rows), **facts, "model": backbone.revision}
-        write_json(out, result | {"threads": torch.get_num_threads()})
+    wanted = [(c, config) for c, config in cells if (config.method, config.crce, c, config.seed) not in done]
+    facts = facts | {"model": load_backbone("demo", device="cpu").revision, "jobs": args.jobs}
+    for row in _measured(wanted, args.images, args.device, args.jobs):
+        rows.append(row)
+        write_json(args.out, {"rows": rows, "means": means(rows), **facts, "threads": torch.get_num_threads()})
         shown = " ".join(f"{name} {row[name]}" for name in (*NUMBERS, "seconds", "forwards"))
-        print(f"{concept:12} {config.method} crce={config.crce!s:5} seed={config.seed} {shown}", flush=True)
+        print(f"{row['concept']:12} {row['method']} crce={row['crce']!s:5} seed={row['seed']} {shown}", flush=True)
     print(json.dumps(means(rows), indent=2))
 
 
@@ -115,6 +152,8 @@ def flags(description: str | None, concepts: Iterable[str], seeds: list[int], ou
     parser.add_argument("--concepts", nargs="+", default=list(concepts))
     parser.add_argument("--seeds", nargs="+", type=int, default=seeds)
     parser.add_argument("--images", type=int, default=4, help="pictures per prompt")
+    parser.add_argument("--device", default="cpu", help="where to erase and draw")
+    parser.add_argument("--jobs", type=int, default=1, help="processes side by side, each with one thread")
     parser.add_argument("--out", type=Path, default=out)
     return parser
 
@@ -128,7 +167,7 @@ def main() -> None:
         for crce in (False, True)
     )
     facts = {"config": load_config("demo").model_dump()}
-    measure_all(cells, args.images, args.out, facts, load_backbone("demo", device="cpu"))
+    measure_all(cells, args, facts)
 
 
 if __name__ == "__main__":

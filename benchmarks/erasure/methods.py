@@ -14,7 +14,6 @@ from typing import Any, get_args
 
 from foundation import flags, measure_all
 
-from crce.backbones import load_backbone
 from crce.training import ErasureConfig, load_config
 
 
@@ -47,8 +46,8 @@ def main() -> None:
         for crce in (False, True)
     )
     facts = {"configs": {name: load_config(None, {"method": name}).model_dump() for name in METHODS}}
-    known = known_rows(args.concepts, args.seeds, args.images) if "esd" in args.methods else []
-    measure_all(cells, args.images, args.out, facts, load_backbone("demo", device="cpu"), known)
+    reused = "esd" in args.methods and args.device == "cpu"
+    measure_all(cells, args, facts, known_rows(args.concepts, args.seeds, args.images) if reused else [])
 
 
 if __name__ == "__main__":

@@ -46,6 +46,7 @@ class Backbone:
         component: the pipeline's name for its denoiser, which adapters' keys start with.
         reads_states: whether the layers of "kv" read a prompt's states as `encode` returns them, which is what
             closed-form methods edit. In joint attention they read what earlier layers have made of the text.
+        reads_words: whether `encode_soft` shows its one text encoder embeddings of no word, and passes gradients.
         prompts_at_once: how many prompts the text encoders are shown in one batch; large ones take few, since they
             pad every prompt to hundreds of tokens.
         pipe: the diffusers pipeline; its networks are frozen and in evaluation mode.
@@ -55,6 +56,7 @@ class Backbone:
 
     component: ClassVar[str]
     reads_states: ClassVar[bool] = True
+    reads_words: ClassVar[bool] = False
     prompts_at_once: ClassVar[int] = 64
 
     def __init__(self, pipe: Any, model: str, revision: str | None = None) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
@@ -98,6 +99,7 @@ def load_backbone(
     dtype: str = "auto",
     revision: str | None = None,
     offload: bool = False,
+    accept: Callable[[str], object] | None = None,
 ) -> Backbone:
     """Load a text-to-image model to erase from.
 
@@ -107,13 +109,14 @@ def load_backbone(
         dtype: "auto", "float32", "float16" or "bfloat16".
         revision: branch, tag or commit of a Hub model.
         offload: keep on the device only the network that works, see `Backbone.offload`; changes nothing on a CPU.
+        accept: called with the pipeline's class name before weights are read; may raise to refuse it.
 
     Raises:
         ModelError: the model can't be found or read, or its kind isn't supported.
         ConfigError: device or dtype can't be used.
     """
     place = pick_device(device)
-    pipe, pinned = _load(model, place, dtype, revision, erasable=True)
+    pipe, pinned = _load(model, place, dtype, revision, accept or (lambda _: None))
     backbone = backbone_class(type(pipe).__name__)(pipe, model, pinned)
     refuse_unfit(backbone)
     if offload and place.type != "cpu":
@@ -148,7 +151,7 @@ def load_pipeline(
 ) -> DiffusionPipeline:
     """Load any diffusers pipeline, only to draw with. Arguments and errors are those of `load_backbone`."""
     place = pick_device(device)
-    return _load(model, place, dtype, revision, erasable=False)[0].to(place)
+    return _load(model, place, dtype, revision, None)[0].to(place)
 
 
 def backbone_class(pipeline: str) -> type[Backbone]:
@@ -158,9 +161,18 @@ def backbone_class(pipeline: str) -> type[Backbone]:
 
 
 def _load(
-    model: str, place: torch.device, dtype: str, revision: str | None, *, erasable: bool
+    model: str,
+    place: torch.device,
+    dtype: str,
+    revision: str | None,
+    accept: Callable[[str], object] | None,
 ) -> tuple[Any, str | None]:
-    """The pipeline in the computer's memory, and what pins its weights: a Hub commit or a hash of the files."""
+    """The pipeline in the computer's memory, and what pins its weights: a Hub commit or a hash of the files.
+
+    Args:
+        model: as in `load_backbone`, as are place, dtype and revision.
+        accept: may refuse a class of FAMILIES; None takes any class, only to draw with.
+    """
     path = demo.model_path() if model == "demo" else Path(model).expanduser()
     if not path.exists() and looks_like_path(model):
         raise ModelError(f"There is no model at {path}. Give a Hub id, a folder, a .safetensors file, or demo.")
@@ -170,12 +182,14 @@ def _load(
     try:
         index, commit = _index(model, path, revision)
         name = index.get("_class_name")
-        if name not in FAMILIES and (erasable or path.is_file()):
+        if name not in FAMILIES and (accept or path.is_file()):
             raise ModelError(f"{model!r} is a {name or 'model of unknown kind'}. crce erases from {SUPPORTED}.")
         if name in FAMILIES and not hasattr(diffusers, str(name)):
             raise ModelError(
                 f"{model!r} is a {name}, which diffusers {diffusers.__version__} lacks. Install a newer one."
             )
+        if accept:
+            accept(str(name))
         component = backbone_class(name).component if name in FAMILIES else "transformer"
         options: dict[str, Any] = {"torch_dtype": pick_dtype(dtype, place, component)}
         if name == "StableDiffusionPipeline":
@@ -187,7 +201,7 @@ def _load(
             pinned: str | None = f"sha256:{sha256(path)[:16]}"
             pipe = getattr(diffusers, str(name)).from_single_file(path, **options)
         elif path.is_dir():
-            pinned = _folder_hash(path, component) if erasable else None
+            pinned = _folder_hash(path, component) if accept else None
             # Pickled weights can run code, so they are never read.
             pipe = DiffusionPipeline.from_pretrained(path, use_safetensors=True, **options)
         else:

@@ -2,7 +2,8 @@
 
 Weights, adapter, gradients and optimizer are counted. What a forward pass keeps for its backward pass is counted as
 well, on tensors without content (see `meter`). The rest is a rule of thumb: three of the largest tensors are alive
-besides at any time, a twentieth is lost between blocks, and CUDA itself takes `CONTEXT`.
+besides at any time, six while the autoencoder decodes, a twentieth is lost between blocks, and CUDA itself takes
+`CONTEXT`. benchmarks/plan compares it with what a GPU was seen to take.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from crce.errors import ConfigError
 GIB = 2**30
 CONTEXT = 0.7 * GIB
 SHARE = 0.93  # of the memory that a card is sold with; one with error correction keeps 6% for it
-ALIVE = 3
+ALIVE, ALIVE_DECODING = 3, 6
 LOST = 0.05
 
 
@@ -130,7 +131,7 @@ class Plan:
             there("encode") + ALIVE * self.encoding,
             there("predict") + self.adapter + self.steps(choice),
             there("predict") + 4 * self.trained + ALIVE * 2 * self.plain.largest,  # the report's pictures, guided
-            there("decode") + 4 * self.trained + ALIVE * self.decoding,
+            there("decode") + 4 * self.trained + ALIVE_DECODING * self.decoding,
         )
         return int(peak + CONTEXT)
 

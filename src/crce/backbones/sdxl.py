@@ -14,6 +14,8 @@ class SDXLBackbone(UNetBackbone):
     An Euler latent is x_t sqrt(sigma^2 + 1), and the UNet is shown it divided by that root: exactly x_t.
     """
 
+    reads_words = False  # it has two text encoders
+
     def _encode(self, prompts: list[str]) -> Conditioning:
         hidden, _, pooled, _ = self.pipe.encode_prompt(prompts, device=self.device, do_classifier_free_guidance=False)
         if self.pipe.config.force_zeros_for_empty_prompt:

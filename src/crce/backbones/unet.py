@@ -13,6 +13,7 @@ class UNetBackbone(Backbone):
     """A `StableDiffusionPipeline`."""
 
     component = "unet"
+    reads_words = True
 
     @property
     def latent_shape(self) -> tuple[int, int, int]:

@@ -19,6 +19,7 @@ from crce.cli.export import check, export, info, push
 from crce.cli.feedback import feedback
 from crce.cli.generate import generate
 from crce.cli.ls import ls
+from crce.cli.methods import methods
 from crce.cli.plan import plan
 from crce.cli.refine import refine
 from crce.cli.review import review
@@ -71,6 +72,7 @@ def command_line() -> typer.Typer:
     app.command("push", epilog="Example: crce push runs/cat-1 me/erase-cat --dry-run")(push)
     app.command("show", epilog="Example: crce show cat --yaml > my-cat.yaml")(show)
     app.command("ls", epilog="Example: crce ls --kind character")(ls)
+    app.command("methods", epilog="Example: crce methods")(methods)
     app.command("env", epilog="Example: crce env --json")(env)
     return app
 

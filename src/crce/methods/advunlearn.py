@@ -19,3 +19,4 @@ class AdvUnlearn(ESD):
 
     name = "advunlearn"
     vocabulary = 40
+    trains_text = True

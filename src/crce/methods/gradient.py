@@ -29,6 +29,7 @@ class GradientMethod:
         retain_choice: which retains a step takes: at random; those that the network has changed most at this x_t; or
             those that earlier steps found changed most, which costs no forward.
         vocabulary: how many phrases near the target it keeps by itself, where no retains are given.
+        trains_text: its student is the text encoder, not the denoiser.
     """
 
     name: str
@@ -37,6 +38,7 @@ class GradientMethod:
     coref_choice: Literal["random", "remembered"] = "random"
     retain_choice: Literal["random", "damaged", "remembered"] = "random"
     vocabulary: int = 0
+    trains_text: bool = False
 
     def erase_target(self, eps_base: Tensor, eps_concept: Tensor, eps_null: Tensor, eta: float) -> Tensor:
         """What the student should predict for the prompt of an erased concept.

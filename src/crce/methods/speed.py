@@ -80,8 +80,9 @@ def _held(null: Tensor, seed: int) -> Tensor:
     from scipy.cluster.vq import kmeans2
 
     others = null[1:]
-    if len(others) <= CENTRES:
-        return null.T
+    distinct = others.unique(dim=0)  # SDXL is told nothing but zeros
+    if len(distinct) <= CENTRES:
+        return torch.cat([null[:1], distinct]).T
     centres, _ = kmeans2(others.numpy(), CENTRES, seed=seed, minit="++")
     return torch.cat([null[:1], torch.from_numpy(centres)]).T
 

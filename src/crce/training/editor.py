@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from crce.backbones.scopes import scope_modules
-from crce.errors import ConfigError
-from crce.methods import CLOSED_FORM, METHODS
+from crce.methods import CLOSED_FORM
 from crce.methods.closed_form import Row, stacked
 from crce.methods.objective import ROLES
+from crce.methods.support import refuse_unsupported
 from crce.training.adapters import Weights
 from crce.training.rows import make_rows
 from crce.training.trainer import StepResult
@@ -33,11 +33,7 @@ class Editor:
     """
 
     def __init__(self, backbone: Backbone, sets: Sequence[ConceptSet], config: ErasureConfig) -> None:
-        if backbone.component != "unet":
-            raise ConfigError(
-                f"{config.method} solves for layers that read the text alone, and {type(backbone.pipe).__name__} "
-                f"mixes text and picture. Use one of: {', '.join(METHODS)}."
-            )
+        refuse_unsupported(config.method, type(backbone.pipe).__name__)
         self.config = config
         self._method = CLOSED_FORM[config.method]
         self.adapter = Weights(backbone, scope_modules(backbone.network, config.layers))

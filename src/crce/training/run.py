@@ -8,6 +8,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from crce.concepts.concept_set import fold
 from crce.errors import ConceptError, MemoryShortage, RunError
 from crce.files import write_json
 from crce.methods import CLOSED_FORM
+from crce.methods.support import refuse_unsupported
 from crce.training.checkpoint import FILE as CHECKPOINT
 from crce.training.checkpoint import load_checkpoint, save_checkpoint
 from crce.training.config import ErasureConfig
@@ -81,6 +83,7 @@ def erase(
 
     Raises:
         ConceptError: no concept set is given, or two of one target.
+        ConfigError: the method does not work on models of this kind.
         RunError: `out` holds a run already, or can't be written; `start_from` is unfinished or of another shape.
         ModelError: the model can't be loaded.
         MemoryShortage: the device's memory ran out.
@@ -93,7 +96,11 @@ def erase(
             f"{folder} holds a run already. Choose another --out, or continue that run: crce erase --resume {folder}"
         )
     clock = time.perf_counter()
-    loaded = backbone or load_backbone(model, device=device, dtype=dtype, revision=revision, offload=config.offload)
+    refuse = partial(refuse_unsupported, config.method)  # before gigabytes are read, and before a folder is made
+    loaded = backbone or load_backbone(
+        model, device=device, dtype=dtype, revision=revision, offload=config.offload, accept=refuse
+    )
+    refuse(type(loaded.pipe).__name__)
     seconds = time.perf_counter() - clock
     start = None
     if start_from is not None:

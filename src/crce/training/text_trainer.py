@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import torch
 
 from crce.backbones.conditioning import Conditioning
 from crce.backbones.unet import UNetBackbone
-from crce.errors import ConfigError
+from crce.methods.support import refuse_unsupported
 from crce.training.trainer import Trainer
 
 
@@ -28,13 +28,9 @@ class TextTrainer(Trainer):
     """A trainer whose student is the text encoder. Trajectories and teacher are those of the model as it was."""
 
     def __init__(self, backbone: Backbone, sets: Sequence[ConceptSet], config: ErasureConfig) -> None:
-        if not isinstance(backbone, UNetBackbone):
-            raise ConfigError(
-                f"{config.method} trains the one text encoder of Stable Diffusion 1.x and 2.x, not "
-                f"{type(backbone.pipe).__name__}. Use another method."
-            )
+        refuse_unsupported(config.method, type(backbone.pipe).__name__)
         super().__init__(backbone, sets, config)
-        self._soft = backbone
+        self._soft = cast(UNetBackbone, backbone)
         self._words: dict[int, torch.Tensor] = {}  # the step's adversarial word of each erased prompt, shape (1, W)
 
     def backward(

@@ -1,0 +1,64 @@
+"""Which method erases from which models: one table for the documents, the command line and the refusals."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from crce.backbones.loading import FAMILIES, backbone_class
+from crce.errors import ConfigError
+from crce.methods import CLOSED_FORM, METHODS
+
+
+Level = Literal["tested", "experimental", "refused"]
+MEASURED = "StableDiffusionPipeline"  # the bundled model's class, the one whose erasures are measured
+
+
+@dataclass(frozen=True)
+class Support:
+    """What can be said of a method on the models of a pipeline class.
+
+    Attributes:
+        level: "tested": erasures of a trained model were measured. "experimental": the tests train it on tiny
+            pipelines of the real classes with random weights. "refused": it does not work there.
+        why: the reason of a refusal.
+    """
+
+    level: Level
+    why: str = ""
+
+
+def support(method: str, pipeline: str) -> Support:
+    """How far a method is known to work on the models of a pipeline class.
+
+    Args:
+        method: a name in METHODS or CLOSED_FORM.
+        pipeline: a class name in FAMILIES.
+    """
+    backbone = backbone_class(pipeline)
+    if method in CLOSED_FORM and not backbone.reads_states:
+        return Support("refused", "solves for layers that read the text alone, and {} mixes text and picture")
+    if method in METHODS and METHODS[method].trains_text and not backbone.reads_words:
+        return Support("refused", "trains the one text encoder of Stable Diffusion 1.x and 2.x, and {} has others")
+    return Support("tested" if pipeline == MEASURED else "experimental")
+
+
+def refuse_unsupported(method: str, pipeline: str) -> None:
+    """Refuse a method on models that it does not work on.
+
+    Raises:
+        ConfigError: with the methods that do.
+    """
+    found = support(method, pipeline)
+    if found.level == "refused":
+        others = [name for name in (*METHODS, *CLOSED_FORM) if support(name, pipeline).level != "refused"]
+        raise ConfigError(f"{method} {found.why.format(pipeline)}. Use one of: {', '.join(others)}.")
+
+
+def support_table() -> str:
+    """Every pair of method and pipeline class as a Markdown table."""
+    lines = [f"| method | {' | '.join(f'`{name}`' for name in FAMILIES)} |", "|---" * (len(FAMILIES) + 1) + "|"]
+    for method in (*METHODS, *CLOSED_FORM):
+        levels = (support(method, pipeline).level for pipeline in FAMILIES)
+        lines.append(f"| `{method}` | {' | '.join(levels)} |")
+    return "".join(f"{line}\n" for line in lines)

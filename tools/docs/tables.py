@@ -1,0 +1,89 @@
+"""Fill the tables of the documents from the benchmarks' JSON files and from the code.
+
+    python tools/docs/tables.py
+
+A table stands between `<!-- NAME -->` and `<!-- end -->`; the tests compare what stands there with what this makes.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections import defaultdict
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from crce.backbones.plan import GIB
+from crce.files import write_text
+from crce.methods import CLOSED_FORM, METHODS
+from crce.methods.support import support_table
+
+
+ROOT = Path(__file__).parents[2]
+PLACE = re.compile(r"(<!-- (\w+) -->\n)(.*?)(<!-- end -->)", re.DOTALL)
+
+
+def _read(name: str) -> Any:
+    return json.loads((ROOT / "benchmarks" / name).read_text(encoding="utf-8"))
+
+
+def _table(head: list[str], rows: list[list[str]]) -> str:
+    lines = [head, ["---"] * len(head), *rows]
+    return "".join(f"| {' | '.join(cells)} |\n" for cells in lines)
+
+
+def memory() -> str:
+    """What `crce plan` says beside what a GPU took, in GiB."""
+    rows = []
+    for row in _read("plan/memory.json")["rows"]:
+        flags = [f"`--micro-batch {row['micro_batch']}`"] if row["micro_batch"] else []
+        flags += ["`--gradient-checkpointing`"] if row["gradient_checkpointing"] else []
+        sizes = [f"{row[name] / GIB:.1f}" for name in ("planned", "measured")]
+        rows.append([f"`{row['model']}`", " ".join(flags) or "none", *sizes])
+    return _table(["model", "flags", "planned", "measured"], rows)
+
+
+def methods() -> str:
+    """Every method, plain and with CRCE: means over targets and seeds that were measured both ways."""
+    measured: dict[tuple[str, bool], dict[tuple[str, int], dict[str, Any]]] = defaultdict(dict)
+    for row in _read("erasure/methods.json")["rows"]:
+        measured[row["method"], row["crce"]][row["concept"], row["seed"]] = row
+    rows = []
+    for method in (*METHODS, *CLOSED_FORM):
+        both = measured[method, False].keys() & measured[method, True].keys()
+        for crce in (False, True):
+            cells = [measured[method, crce][cell] for cell in sorted(both)]
+            means = [_mean([c[number] for c in cells]) for number in ("erased", "coref_erased", "kept", "H")]
+            rows.append([f"`{method}`{' + CRCE' if crce else ''}", *means, str(len(cells))])
+    names = ["erased", "erased, held-out corefs", "kept, held-out retains", "H", "runs"]
+    return _table(["method", *names], rows)
+
+
+def _mean(values: list[float | None]) -> str:
+    known = [value for value in values if value is not None]
+    return f"{sum(known) / len(known):.2f}" if known else "none"
+
+
+TABLES: dict[str, Callable[[], str]] = {"memory": memory, "methods": methods, "support": support_table}
+
+
+def filled(text: str) -> str:
+    """The document with its tables as they are now."""
+    return PLACE.sub(lambda found: found[1] + TABLES[found[2]]() + found[4], text)
+
+
+def documents() -> list[Path]:
+    return [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+
+
+def main() -> None:
+    for path in documents():
+        before = path.read_text(encoding="utf-8")
+        if (after := filled(before)) != before:
+            write_text(path, after)
+            print(f"{path.relative_to(ROOT)} written")
+
+
+if __name__ == "__main__":
+    main()
