@@ -2,7 +2,8 @@
 
     python benchmarks/erasure/methods.py
 
-writes methods.json beside this file: rows as foundation.py makes them. ESD's rows of foundation.json are taken over
+writes methods.json beside this file: rows as foundation.py makes them. Methods without a random choice have a row for
+the first seed alone. ESD's rows of foundation.json are taken over
 where its settings are the same. Rows already there are kept, so a run that was stopped goes on where it was.
 """
 
@@ -14,6 +15,7 @@ from typing import Any, get_args
 
 from foundation import flags, measure_all
 
+from crce.methods import CLOSED_FORM
 from crce.training import ErasureConfig, load_config
 
 
@@ -44,6 +46,7 @@ def main() -> None:
         for concept in args.concepts
         for method in args.methods
         for crce in (False, True)
+        if seed == args.seeds[0] or method not in CLOSED_FORM or CLOSED_FORM[method].random
     )
     facts = {"configs": {name: load_config(None, {"method": name}).model_dump() for name in METHODS}}
     reused = "esd" in args.methods and args.device == "cpu"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import signal
 import sys
 
 import pytest
@@ -242,8 +243,18 @@ def test_the_record_beside_the_set_gives_reasons_and_measures(piped, path, memor
 def test_at_a_terminal_nothing_is_lost_on_ctrl_c(start, path, memory):
     import pexpect
 
-    environment = {**os.environ, "TERM": "dumb", "COLUMNS": "120"}
-    child = pexpect.spawn(start[0], [*start[1:], "review", str(path)], timeout=60, env=environment, encoding="utf-8")
+    def begin() -> pexpect.spawn:
+        return pexpect.spawn(
+            start[0],
+            [*start[1:], "review", str(path)],
+            timeout=60,
+            env={**os.environ, "TERM": "dumb", "COLUMNS": "120"},
+            encoding="utf-8",
+            # A shell lets its background jobs ignore Ctrl-C, and what they start inherits that.
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+        )
+
+    child = begin()
     child.expect("review> ")
     child.sendline("reject 3")
     child.expect("3  lynx: coref, training, Low, rejected")
@@ -267,7 +278,7 @@ def test_at_a_terminal_nothing_is_lost_on_ctrl_c(start, path, memory):
     assert [r.text for r in read_concepts(path).corefs] == ["kitty", "tabby", "moggy"]
     assert {(d.text, d.accepted) for d in memory.decisions()} == {("lynx", False), ("moggy", True)}
 
-    child = pexpect.spawn(start[0], [*start[1:], "review", str(path)], timeout=60, env=environment, encoding="utf-8")
+    child = begin()
     child.expect("review> ")
     child.sendeof()
     child.expect("3 corefs and 2 retains. 4 phrases are not decided yet")

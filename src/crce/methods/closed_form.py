@@ -66,11 +66,13 @@ class ClosedFormMethod:
         name: as in recipes and reports.
         templates: prompts that every phrase is put into.
         around: rows are the words around an erased phrase, instead of the whole prompt.
+        random: whether a seed has a part in the solution.
     """
 
     name: str
     templates: tuple[str, ...] = ("{}",)
     around: bool = False
+    random: bool = False
 
     def edit(self, weights: Mapping[str, Tensor], rows: Rows, config: ErasureConfig) -> dict[str, Tensor]:
         """The edited weights by layer.

@@ -23,6 +23,7 @@ class RECE(ClosedFormMethod):
     References:
         Gong et al., Reliable and Efficient Concept Erasure of Text-to-Image Diffusion Models, ECCV 2024, equations 6
         to 9. The least squares runs from the weights of the round before, so what is kept is kept as it was there.
+        The states that an attack finds lie among what is kept, so corefs share the weight of one in the rounds.
     """
 
     name = "rece"
@@ -30,10 +31,16 @@ class RECE(ClosedFormMethod):
     def edit(self, weights: Mapping[str, Tensor], rows: Rows, config: ErasureConfig) -> dict[str, Tensor]:
         """Each round: c_adv = (sum_l W'^T W' + rho I)^-1 (sum_l W'^T W) c, then W'' answers c_adv like the guide."""
         edited = UCE().edit(weights, rows, config)
+        share = 1 / max(1, sum(row.role == "coref" for row in rows.erase))
         for _ in range(config.rece_rounds):
             attack = self.adversarial(weights, edited, config.rece_rho)
             found = [
-                Row((row.key.double().cpu() @ attack.T).to(row.key), row.value, row.weight, row.role)
+                Row(
+                    (row.key.double().cpu() @ attack.T).to(row.key),
+                    row.value,
+                    row.weight * (share if row.role == "coref" else 1),
+                    row.role,
+                )
                 for row in rows.erase
             ]
             cross, gram = sums((*found, *rows.keep), rows.null.shape[-1])

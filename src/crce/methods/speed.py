@@ -31,6 +31,7 @@ class SPEED(ClosedFormMethod):
     """
 
     name = "speed"
+    random = True
 
     def edit(self, weights: Mapping[str, Tensor], rows: Rows, config: ErasureConfig) -> dict[str, Tensor]:
         """W' = W + W (S - T) P (I - M K (K^T P M K)^-1 K^T P) M with M = (T P + ridge I)^-1."""

@@ -1,0 +1,1 @@
+"""crce as a part of other people's programs."""
