@@ -127,6 +127,9 @@ def _start(
 ) -> Callable[[Callable[[Event], None]], Erasure]:
     config = load_config(recipe, overrides, model=model)  # before anything is asked of a language model
     found = find_sets(given)
+    kinds = {f.concepts.kind for f in found}
+    if len(kinds) == 1:  # settings are of a run, so targets of several kinds share those of none
+        config = load_config(recipe, overrides, model=model, kind=kinds.pop())
     quiet_libraries()
     from crce import training
 
@@ -137,6 +140,8 @@ def _start(
             if isinstance(event, training.Started):
                 write_records(event.folder, [f.record for f in found + along if f.record is not None])
             on_event(event)
+            if isinstance(event, training.Started) and config.scenes:
+                typer.echo(f"scenes   {'; '.join(config.scenes)}", err=True)
             if isinstance(event, training.Started) and along:
                 names = ", ".join(f.concepts.target for f in along)
                 typer.echo(f"along    {names}: erased by {start_from}, and here again, to stay erased", err=True)

@@ -32,7 +32,8 @@ def with_config_flags(
     @functools.wraps(verb)
     def with_overrides(**arguments: Any) -> int:
         overrides = {name: arguments.pop(name) for name in fields}
-        return verb(**arguments, overrides={name: v for name, v in overrides.items() if v is not None})
+        given = {name: v for name, v in overrides.items() if v is not None and v != []}
+        return verb(**arguments, overrides=given)
 
     own = [p for p in inspect.signature(verb, eval_str=True).parameters.values() if p.name != "overrides"]
     own = [p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in own]
@@ -65,6 +66,8 @@ def _kind(annotation: Any) -> tuple[Any, list[str]]:
         (annotation,) = (a for a in get_args(annotation) if a is not type(None))
     if get_origin(annotation) is Literal:
         return str, [str(choice) for choice in get_args(annotation)]
+    if get_origin(annotation) is tuple:  # the flag is repeated
+        return list[str], []
     return annotation, []
 
 
@@ -76,6 +79,8 @@ def _defaults_text(defaults: Mapping[str, Any]) -> str:
 
 
 def _shown(value: Any) -> str:
+    if isinstance(value, tuple):
+        return "; ".join(value) or "none"
     if isinstance(value, bool) or value is None:
         return {True: "yes", False: "no", None: "none"}[value]
     return f"{value:g}" if isinstance(value, float) else str(value)

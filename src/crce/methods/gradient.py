@@ -25,9 +25,7 @@ class GradientMethod:
         pictures: whose trajectories the erased rows learn from: the concept's own, or those of what it becomes.
         base_from: who predicts where erased prompts should land: the base model, or the network in training (held
             constant), which may drift with it.
-        coref_choice: which corefs a step takes: at random, or those that earlier steps found least erased.
-        retain_choice: which retains a step takes: at random; those that the network has changed most at this x_t; or
-            those that earlier steps found changed most, which costs no forward.
+        retain_choice: which retains a step takes: at random, or those that the network has changed most at this x_t.
         vocabulary: how many phrases near the target it keeps by itself, where no retains are given.
         trains_text: its student is the text encoder, not the denoiser.
     """
@@ -35,8 +33,7 @@ class GradientMethod:
     name: str
     pictures: Literal["concept", "base"] = "concept"
     base_from: Literal["teacher", "student"] = "teacher"
-    coref_choice: Literal["random", "remembered"] = "random"
-    retain_choice: Literal["random", "damaged", "remembered"] = "random"
+    retain_choice: Literal["random", "damaged"] = "random"
     vocabulary: int = 0
     trains_text: bool = False
 

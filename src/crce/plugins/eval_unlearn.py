@@ -89,6 +89,9 @@ class CRCETechnique:
         concepts = [given.erase_concept] if isinstance(given.erase_concept, str) else list(given.erase_concept or ())
         config = load_config(given.recipe, settings, model=given.model_id)
         found = find_sets(concepts)
+        kinds = {f.concepts.kind for f in found}
+        if len(kinds) == 1:
+            config = load_config(given.recipe, settings, model=given.model_id, kind=kinds.pop())
         erasure = erase(
             [f.concepts for f in found],
             config=config,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+from functools import cache
 from importlib import resources
 from pathlib import Path
 from typing import Any, Literal
@@ -10,6 +11,7 @@ from typing import Any, Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from crce.concepts import KINDS
 from crce.errors import ConfigError
 
 
@@ -50,6 +52,11 @@ class ErasureConfig(BaseModel):
     )
     x_t_prompts: Literal["target", "mix"] = Field(
         "mix", description="whose prompt x_t comes from: the target's, or also corefs' and retains' own"
+    )
+    scenes: tuple[str, ...] = Field(
+        (),
+        description="what phrases are shown in, one in each step: 'a house' shows 'a house, Van Gogh', which becomes "
+        "'a house'; none: phrases alone",
     )
     pool: int = Field(8, ge=1, description="trajectories in a rolling pool, or pictures to be noised")
     ddim_steps: int = Field(50, ge=3, description="steps of the DDIM grid that x_t lies on")
@@ -118,15 +125,23 @@ def recipe_names() -> list[str]:
 
 
 def load_config(
-    recipe: str | Path | None = None, overrides: dict[str, Any] | None = None, *, model: str = "demo"
+    recipe: str | Path | None = None,
+    overrides: dict[str, Any] | None = None,
+    *,
+    model: str = "demo",
+    kind: str | None = None,
 ) -> ErasureConfig:
     """Settings from a recipe, with overrides winning.
+
+    What a kind needs (kinds.yaml) gives way to the recipe, and the recipe to its own section `kinds`, which holds
+    settings for targets of one kind.
 
     Args:
         recipe: name of a bundled recipe or a YAML file; None picks the one called like the method in `overrides`, else
             "demo" for the bundled model and "sd15" for others.
         overrides: settings by name; those that are None are left to the recipe.
         model: the model that the settings are for.
+        kind: what is erased, one of `crce.concepts.KINDS`; None is nothing in particular.
 
     Raises:
         ConfigError: the recipe can't be read, or settings are unknown or out of range; all faults in one message.
@@ -134,11 +149,21 @@ def load_config(
     method = (overrides or {}).get("method")
     own = method if method in recipe_names() else "demo" if model == "demo" else "sd15"
     name = str(recipe) if recipe is not None else own
-    settings = _read_recipe(name) | {k: v for k, v in (overrides or {}).items() if v is not None}
+    settings = _read_recipe(name)
+    kinds = settings.pop("kinds", {})
+    if not isinstance(kinds, dict) or not all(k in KINDS and isinstance(v, dict) for k, v in kinds.items()):
+        raise ConfigError(f"Recipe {name}: kinds must hold settings for some of: {', '.join(KINDS)}.")
+    settings = _shared_settings().get(kind or "", {}) | settings | kinds.get(kind, {})
+    settings |= {k: v for k, v in (overrides or {}).items() if v is not None}
     try:
         return ErasureConfig(**settings)
     except ValidationError as error:
         raise ConfigError(f"Recipe {name}: " + "; ".join(_fault(e) for e in error.errors())) from error
+
+
+@cache
+def _shared_settings() -> dict[str, dict[str, Any]]:
+    return yaml.safe_load((resources.files("crce.training") / "kinds.yaml").read_text(encoding="utf-8"))
 
 
 def _read_recipe(name: str) -> dict[str, Any]:

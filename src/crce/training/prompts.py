@@ -20,16 +20,18 @@ BATCH = 64  # prompts that the text encoder reads at once
 
 @dataclass(frozen=True)
 class SetPrompts:
-    """One concept set as indices into the table.
+    """One concept set, in one scene if there are some, as indices into the table.
 
     Attributes:
+        null: the scene alone; without scenes the empty prompt.
         target: the target.
         prompt: what the target is erased from: the target itself, or `erase_from`.
-        base: where erased prompts should land: `erase_from`, the anchor or the empty prompt.
+        base: where erased prompts should land: `erase_from`, the anchor or nothing, in the scene.
         corefs: with certainty.
         retains: with certainty.
     """
 
+    null: int
     target: int
     prompt: int
     base: int
@@ -44,7 +46,7 @@ class PromptTable:
     Attributes:
         texts: each prompt once; the first is the empty one.
         cond: their states.
-        sets: the concept sets, in the order given.
+        sets: the concept sets, in the order given, each as often as there are scenes.
     """
 
     texts: list[str]
@@ -53,42 +55,47 @@ class PromptTable:
 
 
 def make_table(
-    backbone: Backbone, sets: Sequence[ConceptSet], *, crce: bool, vocabulary: Sequence[str] = ()
+    backbone: Backbone,
+    sets: Sequence[ConceptSet],
+    *,
+    crce: bool,
+    vocabulary: Sequence[str] = (),
+    scenes: Sequence[str] = (),
 ) -> PromptTable:
     """Encode the training phrases of concept sets.
 
-    A phrase that one set erases and another keeps is erased: what must go goes.
+    A phrase that one set erases and another keeps is erased: what must go goes. A scene is kept as it is alone.
 
     Args:
         backbone: whose text encoder reads them.
         sets: what to erase and what to keep.
         crce: with corefs and retains; without them only targets.
         vocabulary: phrases to keep where `crce` is off, for methods that bring their own.
+        scenes: what phrases are shown in; none shows them alone.
     """
     gone = {fold(text) for c in sets for text in (c.target, *(r.text for r in c.train_corefs if crce))}
-    kept: list[list[tuple[str, float]]] = []
-    for concepts in sets:
-        own = [(r.text, r.certainty) for r in concepts.train_retains] if crce else [(v, 1.0) for v in vocabulary]
-        kept.append([(text, weight) for text, weight in own if fold(text) not in gone])
-    texts = [""]
-    for concepts, retains in zip(sets, kept, strict=True):
-        corefs = [r.text for r in concepts.train_corefs] if crce else []
-        texts += [_base(concepts), concepts.target, *corefs, *(text for text, _ in retains)]
-    texts = list(dict.fromkeys(texts))
-    index = {text: i for i, text in enumerate(texts)}
-    prompts = [
-        SetPrompts(
-            target=index[concepts.target],
-            prompt=index[concepts.erase_from or concepts.target],
-            base=index[_base(concepts)],
-            corefs=[(index[r.text], r.certainty) for r in concepts.train_corefs] if crce else [],
-            retains=[(index[text], weight) for text, weight in retains],
-        )
-        for concepts, retains in zip(sets, kept, strict=True)
-    ]
+    index: dict[str, int] = {"": NULL}
+
+    def place(text: str, scene: str) -> int:
+        shown = f"{scene}, {text}" if scene and text else scene or text
+        return index.setdefault(shown, len(index))
+
+    prompts: list[SetPrompts] = []
+    for c in sets:
+        own = [(r.text, r.certainty) for r in c.train_retains] if crce else [(v, 1.0) for v in vocabulary]
+        kept = [(text, weight) for text, weight in own if fold(text) not in gone]
+        for scene in scenes or ("",):
+            prompts.append(
+                SetPrompts(
+                    null=place("", scene),
+                    base=place(c.erase_from or c.anchor or "", scene),
+                    target=place(c.target, scene),
+                    prompt=place(c.erase_from or c.target, scene),
+                    corefs=[(place(r.text, scene), r.certainty) for r in c.train_corefs] if crce else [],
+                    retains=[(place(text, scene), weight) for text, weight in kept]
+                    + ([(place("", scene), 1.0)] if scene and crce else []),
+                )
+            )
+    texts = list(index)
     parts = [backbone.encode(texts[start : start + BATCH]) for start in range(0, len(texts), BATCH)]
     return PromptTable(texts, Conditioning.cat(parts), tuple(prompts))
-
-
-def _base(concepts: ConceptSet) -> str:
-    return concepts.erase_from or concepts.anchor or ""

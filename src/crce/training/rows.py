@@ -23,18 +23,19 @@ if TYPE_CHECKING:
 def make_rows(backbone: Backbone, sets: Sequence[ConceptSet], method: ClosedFormMethod, config: ErasureConfig) -> Rows:
     """Rows of concept sets side by side: certainty weighs a coref (times alpha) and a retain (times beta).
 
-    An erased phrase in several templates shares its weight among them.
+    A phrase in several templates or scenes shares its weight among them.
     """
-    table = make_table(backbone, sets, crce=config.crce)
+    table = make_table(backbone, sets, crce=config.crce, scenes=config.scenes)
     weaver = _Weaver(backbone, table, method)
     erase: list[Row] = []
     keep: list[Row] = []
+    share = len(sets) / len(table.sets)
     for prompts in table.sets:
-        erase += weaver.erased(prompts, prompts.target, 1.0, "target")
+        erase += weaver.erased(prompts, prompts.target, share, "target")
         for i, certainty in prompts.corefs:
-            erase += weaver.erased(prompts, i, config.alpha * certainty, "coref")
+            erase += weaver.erased(prompts, i, share * config.alpha * certainty, "coref")
         for i, certainty in prompts.retains:
-            keep += weaver.kept(i, config.beta * certainty)
+            keep += weaver.kept(i, share * config.beta * certainty)
     return Rows(tuple(erase), tuple(keep), table.cond.hidden[NULL])
 
 

@@ -14,8 +14,8 @@ from crce.backbones.conditioning import Conditioning
 from crce.methods import METHODS
 from crce.methods.objective import ROLES, Row, make_rows, row_losses, row_targets
 from crce.training.adapters import new_adapter
-from crce.training.choice import Damage, near_vocabulary
-from crce.training.prompts import NULL, SetPrompts, make_table
+from crce.training.vocabulary import near_vocabulary
+from crce.training.prompts import SetPrompts, make_table
 from crce.training.trajectories import Album, Pool, Source, Trajectory, Walk
 
 
@@ -51,7 +51,7 @@ class Trainer:
         self.config = config
         self._method = METHODS[config.method]
         vocabulary = [] if config.crce else near_vocabulary(backbone, sets, self._method.vocabulary)
-        self._table = make_table(backbone, sets, crce=config.crce, vocabulary=vocabulary)
+        self._table = make_table(backbone, sets, crce=config.crce, vocabulary=vocabulary, scenes=config.scenes)
         backbone.begin_training()
         self.adapter = new_adapter(
             backbone, config.adapter, config.layers, config.rank, config.lora_alpha, config.seed
@@ -66,7 +66,6 @@ class Trainer:
         self._walk = Walk(backbone, self._table, config.ddim_steps, config.guidance, self.generator)
         self._told = _told_timesteps(backbone, self._walk, config)
         self._sources: dict[str, Source] = {}
-        self._damage = Damage()
 
     # ---- one step -------------------------------------------------------------------------------------------------
 
@@ -87,7 +86,6 @@ class Trainer:
             group["lr"] = self._learning_rate()
         self.optimizer.step()
         self.step_count += 1
-        self._damage.note(rows, losses)
         weighted: dict[str, float] = dict.fromkeys(ROLES, 0.0)
         for row, loss in zip(rows, losses, strict=True):
             weighted[row.role] += row.weight * loss
@@ -150,8 +148,8 @@ class Trainer:
     def _targets(
         self, prompts: SetPrompts, rows: list[Row], x_t: torch.Tensor, t: torch.Tensor, cond: Conditioning
     ) -> torch.Tensor:
-        # Besides each row's concept the teacher is asked for the empty prompt and, when another one is the base, that.
-        asked = [NULL] if prompts.base == NULL else [NULL, prompts.base]
+        # Besides each row's concept the teacher is asked for what there is without it and, if that is not the base, that.
+        asked = [prompts.null] if prompts.base == prompts.null else [prompts.null, prompts.base]
         n = len(asked)
         x_all, t_all = torch.cat([x_t[:1].expand(n, -1, -1, -1), x_t]), torch.cat([t[:1].expand(n), t])
         with self.adapter.disabled():
@@ -211,7 +209,9 @@ class Trainer:
             return self._erase_prompt(prompts) if side == "erase" else self._retain_prompt(prompts)
 
         if name not in self._sources:
-            wanted = [new_prompt() for _ in range(self.config.pool)]
+            # Scenes share the pool, so that they cost no more; each set has one of its own.
+            size = max(1, self.config.pool // max(1, len(self.config.scenes)))
+            wanted = [new_prompt() for _ in range(size)]
             if self.config.x_t_source == "rolling":
                 self._sources[name] = Pool.spread(self._walk, wanted, self._micro_batch)
             else:
@@ -223,7 +223,7 @@ class Trainer:
         self, prompts: SetPrompts, erase_prompt: int, x_retain: Trajectory
     ) -> tuple[list[Row], Conditioning | None]:
         """The step's rows, and the states beyond the table that the last of them mean."""
-        corefs = self._order(prompts.corefs, self._method.coref_choice, erase_prompt)[: self.config.corefs_per_step]
+        corefs = self._order(prompts.corefs, "random", erase_prompt)[: self.config.corefs_per_step]
         retains = self._order(prompts.retains, self._method.retain_choice, x_retain.prompt, x_retain)
         retains = retains[: self.config.retains_per_step]
         rows = make_rows(prompts.prompt, prompts.target, corefs, retains, self.config.alpha, self.config.beta)
@@ -243,8 +243,6 @@ class Trainer:
         if choice == "damaged" and at is not None and related:
             changed = dict(zip(related, self._changed([i for i, _ in related], at), strict=True))
             return sorted(related, key=lambda item: -changed[item])
-        if choice == "remembered":
-            related = self._damage.worst_first(related)
         if self.config.x_t_prompts == "mix":  # whose pictures they are is among them
             related.sort(key=lambda item: item[0] != own)
         return related
@@ -274,7 +272,6 @@ class Trainer:
             tensors |= {f"optimizer.{i}.{k}": v for k, v in moments.items()}
         tensors["generator"] = self.generator.get_state()
         values: dict[str, Any] = {"step": self.step_count, "micro_batch": self._micro_batch, "sources": {}}
-        values["damage"] = list(self._damage.values.items())
         for name, source in self._sources.items():
             tensors[f"source.{name}"] = torch.cat([t.x_t for t in source.trajectories])
             places = [[t.prompt, t.index] for t in source.trajectories]
@@ -293,7 +290,6 @@ class Trainer:
         self.generator.set_state(tensors["generator"])
         self.step_count = values["step"]
         self._micro_batch = values["micro_batch"]
-        self._damage.values = {int(prompt): value for prompt, value in values["damage"]}
         kind = Pool if self.config.x_t_source == "rolling" else Album
         for name, saved in values["sources"].items():
             latents = tensors[f"source.{name}"].to(self.backbone.device).split(1)
