@@ -14,9 +14,9 @@ from crce.backbones.conditioning import Conditioning
 from crce.methods import METHODS
 from crce.methods.objective import ROLES, Row, make_rows, row_losses, row_targets
 from crce.training.adapters import new_adapter
-from crce.training.vocabulary import near_vocabulary
 from crce.training.prompts import SetPrompts, make_table
 from crce.training.trajectories import Album, Pool, Source, Trajectory, Walk
+from crce.training.vocabulary import near_vocabulary
 
 
 if TYPE_CHECKING:
@@ -148,7 +148,7 @@ class Trainer:
     def _targets(
         self, prompts: SetPrompts, rows: list[Row], x_t: torch.Tensor, t: torch.Tensor, cond: Conditioning
     ) -> torch.Tensor:
-        # Besides each row's concept the teacher is asked for what there is without it and, if that is not the base, that.
+        # Besides each row's concept the teacher is asked for what is there without it, and for the base where it differs.
         asked = [prompts.null] if prompts.base == prompts.null else [prompts.null, prompts.base]
         n = len(asked)
         x_all, t_all = torch.cat([x_t[:1].expand(n, -1, -1, -1), x_t]), torch.cat([t[:1].expand(n), t])
