@@ -175,3 +175,12 @@ def test_unknown_device_and_dtype_say_what_is_allowed(tiny_folder):
 def test_a_hub_model_that_is_not_there():
     with pytest.raises(ModelError, match="Cannot load the model 'crce/none'"):
         load_backbone("crce/none")
+
+
+def test_a_model_is_found_with_the_revision_that_it_loads_with(tiny_folder, tiny_backbone, demo_backbone):
+    from crce.backbones.loading import find_model
+
+    assert find_model(str(tiny_folder)) == ("StableDiffusionPipeline", tiny_backbone.revision)
+    assert find_model("demo") == ("StableDiffusionPipeline", demo_backbone.revision)
+    with pytest.raises(ModelError, match="no model at"):
+        find_model("./nowhere")

@@ -8,11 +8,20 @@ import json
 import pytest
 
 
+CATS = """\
+target: cat
+corefs: [kitty, {text: kitten, held_out: true}]
+retains: [dog, {text: tiger, held_out: true}]
+"""
+
+
 @pytest.fixture(scope="module")
 def erased(crce, tmp_path_factory):
-    """A short erasure of "cat" from the bundled model, with its report."""
-    folder = tmp_path_factory.mktemp("demo") / "run"
-    result = crce("erase", "cat", "--steps", 3, "--images-per-prompt", 1, "--out", folder)
+    """A short erasure of "cat" from the bundled model, with its report on a few phrases."""
+    cats = tmp_path_factory.mktemp("demo") / "cat.yaml"
+    cats.write_text(CATS)
+    folder = cats.parent / "run"
+    result = crce("erase", cats, "--steps", 3, "--images-per-prompt", 1, "--out", folder)
     assert result.code == 0, result.err
     return folder, result
 
@@ -31,7 +40,8 @@ def test_bundled_model_takes_the_demo_recipe(erased):
     from crce.training import load_config
 
     folder, _ = erased
-    assert json.loads((folder / "run.json").read_text())["config"] == load_config("demo", {"steps": 3}).model_dump()
+    config = json.loads((folder / "run.json").read_text())["config"]
+    assert config == load_config("demo", {"steps": 3}).model_dump(mode="json")
 
 
 def test_nothing_of_the_libraries_reaches_the_terminal(erased):

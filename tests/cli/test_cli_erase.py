@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
-import subprocess
 import sys
-import time
 
 import pytest
+
+from crce.training import Step
 
 
 SMALL = ["--pool", "2", "--device", "cpu", "--no-eval"]
@@ -45,7 +46,7 @@ def test_recipe_of_another_model_is_sd15(finished):
 
     folder, _ = finished
     config = json.loads((folder / "run.json").read_text())["config"]
-    assert config == load_config("sd15", {"steps": 3, "pool": 2}).model_dump()
+    assert config == load_config("sd15", {"steps": 3, "pool": 2}).model_dump(mode="json")
 
 
 def test_flags_win_over_the_recipe(crce, tiny_folder, tmp_path):
@@ -74,24 +75,36 @@ def test_a_run_is_never_overwritten(crce, tiny_folder, finished, tmp_path, monke
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="sends SIGINT")
-def test_interrupted_run_says_how_to_resume_and_resumes(crce, start, tiny_folder, tmp_path):
+def test_interrupted_run_says_how_to_resume_and_resumes(crce, tiny_folder, tmp_path, monkeypatch):
+    from crce.cli import erase
+
+    progress = erase._progress
+
+    def progress_and_interrupt(bar):
+        tell = progress(bar)
+
+        def tell_and_interrupt(event):
+            tell(event)
+            if isinstance(event, Step) and event.step == 3:
+                os.kill(os.getpid(), signal.SIGINT)
+
+        return tell_and_interrupt
+
     folder = tmp_path / "run"
-    command = ["erase", "cat", "--model", tiny_folder, "--steps", 40, "--out", folder, *SMALL]
-    with subprocess.Popen([*start, *map(str, command)], stderr=subprocess.PIPE, text=True) as process:
-        metrics = folder / "metrics.jsonl"
-        while process.poll() is None and not (metrics.exists() and metrics.read_text().count("\n") >= 3):
-            time.sleep(0.01)
-        process.send_signal(signal.SIGINT)
-        errors = process.communicate(timeout=60)[1]
-    assert process.returncode == 130, errors
-    assert f"crce erase --resume {folder}" in errors
-    assert "Traceback" not in errors
-    assert json.loads((folder / "run.json").read_text())["status"] == "interrupted"
+    with monkeypatch.context() as patch:
+        patch.setattr(erase, "_progress", progress_and_interrupt)
+        result = crce("erase", "cat", "--model", tiny_folder, "--steps", 6, "--out", folder, *SMALL)
+    assert result.code == 130, result.err
+    assert f"crce erase --resume {folder}" in result.err
+    assert "Traceback" not in result.err
+    info = json.loads((folder / "run.json").read_text())
+    assert (info["status"], info["steps_done"]) == ("interrupted", 3)
 
     result = crce("erase", "--resume", folder, "--no-eval", "--device", "cpu")
     assert result.code == 0, result.err
     assert json.loads((folder / "run.json").read_text())["status"] == "finished"
-    assert [json.loads(line)["step"] for line in metrics.read_text().splitlines()][-1] == 40
+    steps = [json.loads(line)["step"] for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    assert steps == [1, 2, 3, 4, 5, 6]
 
 
 def test_interrupted_evaluation_keeps_the_weights_and_says_what_to_run(crce, tiny_folder, tmp_path, monkeypatch):

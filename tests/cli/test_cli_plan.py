@@ -11,6 +11,7 @@ import published
 import pytest
 
 from crce.backbones.loading import FAMILIES
+from crce.backbones.plan import SHARE
 from crce.backbones.scopes import SCOPES
 
 
@@ -38,10 +39,10 @@ def test_the_demo_is_planned_by_itself(crce):
 
 
 def test_a_row_for_each_of_the_usual_cards_or_one_for_yours(crce, folders):
-    usual = cards(crce, "--model", folders["sdxl"])
+    usual = cards(crce, "--model", folders["sd15"])
     assert list(usual) == [8, 12, 16, 24, 48, 80]
     assert usual[80]["flags"] == []
-    assert usual[8]["flags"] == ["--micro-batch", "1", "--gradient-checkpointing", "--offload"]
+    assert usual[8]["flags"] == ["--micro-batch", "4"]
     assert list(cards(crce, "--vram", "11.5")) == [11.5]
 
 
@@ -78,14 +79,15 @@ def test_settings_decide_the_memory(crce):
     assert peak("--config", "uce") < own  # no activations are kept
 
 
-def test_a_card_that_is_too_small_is_told_what_is_missing(crce, folders):
-    result = crce("plan", "--model", folders["sd15"], "--vram", 2)
+def test_a_card_that_is_too_small_is_told_what_is_missing(crce):
+    large = ["--layers", "full", "--adapter", "weights", "--dtype", "float32"]
+    result = crce("plan", "--vram", 1, *large)
     assert result.code == 0
     assert "does not fit" in result.out
     assert "crce erase CONCEPT" not in result.out
-    card = cards(crce, "--model", folders["sd15"], "--vram", 2)[2]
+    card = cards(crce, "--vram", 1, *large)[1]
     assert (card["fits"], card["flags"], card["command"]) == (False, None, None)
-    assert card["peak"] > 2 * 2**30
+    assert card["peak"] > SHARE * 2**30
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ import time
 import pytest
 
 
-VERBS = ["erase", "plan", "suggest", "review", "feedback", "generate", "evaluate", "refine"]
+VERBS = ["erase", "plan", "suggest", "review", "feedback", "generate", "evaluate", "attack", "refine", "bench"]
 VERBS += ["export", "check", "info", "push", "show", "ls", "env"]
 HEAVY = ["torch", "transformers", "diffusers", "peft", "accelerate", "sklearn", "scipy"]
 

@@ -84,7 +84,7 @@ def cat_report(demo_backbone, tmp_path_factory):
     """The default recipe on "cat", and its report."""
     out = tmp_path_factory.mktemp("cat") / "run"
     run = erase(find_concepts("cat"), config=load_config("demo"), backbone=demo_backbone, out=out)
-    return evaluate(run, images_per_prompt=2, phrases_per_group=4, backbone=demo_backbone)
+    return evaluate(run, images_per_prompt=2, phrases_per_group=4, steps=12, backbone=demo_backbone)
 
 
 def test_the_cat_goes_with_its_other_names_and_its_neighbours_stay(cat_report):
@@ -99,7 +99,7 @@ def test_the_cat_goes_with_its_other_names_and_its_neighbours_stay(cat_report):
 def test_plain_esd_erases_the_target_too(demo_backbone, tmp_path):
     config = load_config("demo", {"crce": False, "steps": 40})
     run = erase(ConceptSet("car"), config=config, backbone=demo_backbone, out=tmp_path / "run")
-    report = evaluate(run, images_per_prompt=2, backbone=demo_backbone)
+    report = evaluate(run, images_per_prompt=2, steps=12, backbone=demo_backbone)
     group = report.data["groups"]["target"]["prompts"][0]
     assert group["base"] > group["erased"]
     assert report.summary["coref_erased"]["value"] is None  # nothing to measure, and it says so

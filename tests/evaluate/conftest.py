@@ -40,7 +40,7 @@ def stripes(colour: tuple[int, int, int], size: int = 16) -> Image.Image:
 class ColourJudge:
     """Sees the class whose colour fills the picture."""
 
-    name, version, hash = "colour", "1", "00ff00ff00ff00ff"
+    name, version, hash, threshold = "colour", "1", "00ff00ff00ff00ff", 0.0
     classes = list(COLOURS)
 
     def class_of(self, text: str) -> str | None:

@@ -29,6 +29,31 @@ def test_perfect_erasure(erasure, backbone, judge, model):
     assert report.verdict.startswith('Erased: "cat" is gone: 0 of 4')
 
 
+CATS = ("cat", "kitty", "kitten", "feline")
+KEPT = ("dog", "puppy", "vixen", "ship", "tree")
+
+
+@pytest.mark.parametrize(
+    ("erased", "expected"),
+    [
+        ({name: ["cat"] for name in CATS}, {"erased": 0, "coref_erased": 0, "kept": 1, "H": 0}),  # never erased
+        (GONE, {"erased": 1, "coref_erased": 1, "kept": 1, "H": 1}),
+        (GONE | {name: ["cat"] for name in KEPT}, {"erased": 1, "coref_erased": 1, "kept": 0, "H": 0}),  # all broken
+        (GONE | {"kitten": ["cat"], "puppy": ["fox"]}, {"erased": 1, "coref_erased": 0.5, "kept": 0.5, "H": 0.6}),
+    ],
+)
+def test_numbers_of_a_known_outcome(erasure, backbone, judge, model, erased, expected):
+    model.erased = erased
+    report = evaluate(erasure, judge=judge, backbone=backbone, images_per_prompt=6)
+    assert {name: number["value"] for name, number in report.summary.items()} == expected
+    gone, lost = expected["erased"], expected["kept"] == 0
+    compared = report.data["comparisons"]
+    assert compared["target"]["erased"]["k"] == 6 * (1 - gone)
+    assert compared["target"]["difference"]["significant"] is bool(gone)
+    assert compared["unrelated"]["difference"]["value"] == (-1 if lost else 0)
+    assert compared["unrelated"]["difference"]["significant"] is lost
+
+
 def test_failure_to_draw_is_never_a_success(erasure, backbone, judge, model):
     model.erased = {name: [None] for name in ("cat", "kitten", "feline", "puppy", "vixen")}
     summary = evaluate(erasure, judge=judge, backbone=backbone, images_per_prompt=4).summary
@@ -52,7 +77,14 @@ def test_report_json_holds_all_that_was_measured(erasure, backbone, judge, model
     report = evaluate(erasure, judge=judge, backbone=backbone, images_per_prompt=4)
     data = json.loads(report.path_json.read_text(encoding="utf-8"))
     assert data == report.data
-    assert data["judge"] == {"name": "colour", "version": "1", "hash": "00ff00ff00ff00ff", "classes": 5}
+    assert data["judge"] == {
+        "name": "colour",
+        "version": "1",
+        "hash": "00ff00ff00ff00ff",
+        "threshold": 0.0,
+        "classes": 5,
+        "class_list": ["cat", "dog", "fox", "ship", "tree"],
+    }
     assert data["settings"]["seed"] == 1000
     kitten, feline = data["groups"]["coref_held_out"]["prompts"]
     assert (kitten["text"], kitten["class"], kitten["base"], kitten["erased"], kitten["n"]) == (

@@ -45,6 +45,10 @@ def test_the_numbers_of_a_run_are_those_of_all_targets_together(both, backbone, 
     assert values["kept"] == pytest.approx(4 / 8, abs=1e-4)
     assert values["H"] == pytest.approx(3 / (1 / 0.625 + 1 / 0.75 + 1 / 0.5), abs=1e-3)
     assert report.summary["erased"]["n"] == 8
+    targets = report.data["comparisons"]["target"]
+    assert (targets["base"]["k"], targets["erased"]["k"], targets["base"]["n"]) == (8, 3, 8)
+    assert not targets["difference"]["significant"]  # five pictures lost of two prompts, one of which kept most
+    assert "What is significant" in report.path_html.read_text(encoding="utf-8")
     cat, ship = report.data["targets"]
     assert (cat["target"], cat["summary"]["erased"]["value"]) == ("cat", 1.0)
     assert (ship["target"], ship["summary"]["erased"]["value"]) == ("ship", 0.25)

@@ -4,6 +4,7 @@ import os
 import re
 import subprocess
 import sys
+from functools import cache
 
 import pytest
 
@@ -23,6 +24,7 @@ THINGS = ["snake", "gun", "chair", "hat", "violin", "spider", "bridge", "knife",
 DRAWN = {"animal", "artifact", "food", "plant", "body", "object", "phenomenon", "substance"}
 
 
+@cache
 def propose(
     target: str, kind: str = "object", sense: str | None = None, atlas: bool = False, **rest
 ) -> list[Candidate]:
@@ -351,8 +353,13 @@ def test_an_unknown_sense_is_an_error_that_lists_the_known_ones():
         propose("jaguar", "object", "car")
 
 
-@pytest.mark.parametrize("target", ["", "   ", "🦄", "qwertyuiop asdf", "x" * 5000, "cat\ndog", "'; DROP TABLE", "["])
-@pytest.mark.parametrize("with_atlas", [True, False])
+@pytest.mark.parametrize(
+    ("target", "with_atlas"),
+    [
+        *(("", True), ("", False), ("   ", True), ("🦄", True), ("qwertyuiop asdf", False), ("x" * 5000, True)),
+        *(("cat\ndog", True), ("'; DROP TABLE", True), ("[", False)),
+    ],
+)
 def test_nonsense_is_one_clear_error(target, with_atlas):
     with pytest.raises(SuggestError, match="does not know"):
         propose(target, atlas=with_atlas)

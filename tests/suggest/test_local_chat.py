@@ -20,6 +20,7 @@ QUESTION = [
     Message("user", "List other names for a cat (corefs), and animals that are no cats (retains)."),
 ]
 CERTAINTIES = ["Very High", "High", "Normal", "Low", "Very Low"]
+WORDS = {"type": "array", "items": {"type": "string", "maxLength": 12}, "minItems": 1, "maxItems": 2}
 PHRASE = {
     "type": "object",
     "properties": {
@@ -34,13 +35,12 @@ SCHEMA = {
     "type": "object",
     "properties": {
         "corefs": {"type": "array", "items": {"$ref": "#/$defs/Phrase"}, "minItems": 1, "maxItems": 2},
-        "retains": {"type": "array", "items": {"$ref": "#/$defs/Phrase"}, "minItems": 1, "maxItems": 2},
+        "retains": WORDS,
     },
     "required": ["corefs", "retains"],
     "additionalProperties": False,
     "$defs": {"Phrase": PHRASE},
 }
-WORDS = {"type": "array", "items": {"type": "string", "maxLength": 12}, "minItems": 1, "maxItems": 2}
 
 
 @pytest.fixture(scope="module")
@@ -54,13 +54,13 @@ def check(text: str) -> dict[str, Any]:
     """The parsed answer, after a look at every rule of SCHEMA."""
     answer = json.loads(text)
     assert list(answer) == ["corefs", "retains"]
-    for phrases in answer.values():
-        assert 1 <= len(phrases) <= 2
-        for phrase in phrases:
-            assert list(phrase) == ["text", "certainty", "reason"]
-            assert 1 <= len(phrase["text"]) <= 30
-            assert phrase["certainty"] in CERTAINTIES
-            assert len(phrase["reason"]) <= 30
+    assert all(1 <= len(phrases) <= 2 for phrases in answer.values())
+    for phrase in answer["corefs"]:
+        assert list(phrase) == ["text", "certainty", "reason"]
+        assert 1 <= len(phrase["text"]) <= 30
+        assert phrase["certainty"] in CERTAINTIES
+        assert len(phrase["reason"]) <= 30
+    assert all(len(word) <= 12 for word in answer["retains"])
     return answer
 
 

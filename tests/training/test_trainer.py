@@ -149,10 +149,10 @@ def test_an_x_t_costs_two_forwards_when_rolling_and_half_the_grid_when_fresh(tin
         for _ in range(4):
             t.step()
         rows.clear()
-        for _ in range(20):
+        for _ in range(10):
             t.step()
         step_rows = 1 + 1 + 4 + 3 + (1 + 4 + 3)  # teacher: null, target, corefs, retains; student without null
-        costs[source] = sum(rows) / 20 - step_rows
+        costs[source] = sum(rows) / 10 - step_rows
         t.adapter.close()
     assert costs["rolling"] == 2
     assert 14 < costs["student"] < 26  # about 10 guided steps of 2

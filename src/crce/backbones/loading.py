@@ -173,9 +173,7 @@ def _load(
         model: as in `load_backbone`, as are place, dtype and revision.
         accept: may refuse a class of FAMILIES; None takes any class, only to draw with.
     """
-    path = demo.model_path() if model == "demo" else Path(model).expanduser()
-    if not path.exists() and looks_like_path(model):
-        raise ModelError(f"There is no model at {path}. Give a Hub id, a folder, a .safetensors file, or demo.")
+    path = _path(model)
     pick_dtype(dtype, place)  # a wrong name is told before anything is read
     verbosity = diffusers_logging.get_verbosity()
     diffusers_logging.set_verbosity_error()
@@ -198,7 +196,7 @@ def _load(
         if name == "StableDiffusion3Pipeline" and not path.is_file() and not any(index.get("text_encoder_3") or ()):
             options |= {"text_encoder_3": None, "tokenizer_3": None}  # a pipeline that was saved without T5
         if path.is_file():
-            pinned: str | None = f"sha256:{sha256(path)[:16]}"
+            pinned: str | None = _file_hash(path)
             pipe = getattr(diffusers, str(name)).from_single_file(path, **options)
         elif path.is_dir():
             pinned = _folder_hash(path, component) if accept else None
@@ -218,6 +216,40 @@ def _load(
         diffusers_logging.set_verbosity(verbosity)
     pipe.set_progress_bar_config(disable=True)
     return pipe, pinned
+
+
+def find_model(model: str = "demo", *, revision: str | None = None) -> tuple[str, str | None]:
+    """The pipeline class of a model to erase from, and what pins its weights: the `revision` of its backbone.
+
+    Args:
+        model: as in `load_backbone`, as is revision.
+
+    Raises:
+        ModelError: the model can't be found, or its kind isn't supported.
+    """
+    path = _path(model)
+    try:
+        index, commit = _index(model, path, revision)
+        name = str(index.get("_class_name"))
+        if name not in FAMILIES:
+            raise ModelError(f"{model!r} is a {name}. crce erases from {SUPPORTED}.")
+        if path.is_file():
+            return name, _file_hash(path)
+        return name, _folder_hash(path, backbone_class(name).component) if path.is_dir() else commit
+    except (OSError, ValueError, SafetensorError) as error:
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
+        raise ModelError(f"Cannot find the model {model!r}: {reason}.") from error
+
+
+def _path(model: str) -> Path:
+    path = demo.model_path() if model == "demo" else Path(model).expanduser()
+    if not path.exists() and looks_like_path(model):
+        raise ModelError(f"There is no model at {path}. Give a Hub id, a folder, a .safetensors file, or demo.")
+    return path
+
+
+def _file_hash(path: Path) -> str:
+    return f"sha256:{sha256(path)[:16]}"
 
 
 def looks_like_path(model: str) -> bool:

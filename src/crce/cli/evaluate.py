@@ -34,10 +34,29 @@ def evaluate(
     seed: Annotated[int, typer.Option(help="Seed of the first picture of a prompt.")] = 1000,
     steps: Annotated[int, typer.Option(min=1, help="Denoising steps of a picture.")] = 20,
     guidance: Annotated[float, typer.Option(help="Classifier-free guidance scale.")] = 4.0,
-    judge: Annotated[str, typer.Option(help="Who says what a picture shows; auto takes the model's own.")] = "auto",
+    judge: Annotated[
+        str,
+        typer.Option(
+            metavar="NAME[:MODEL]",
+            help="Who says what a picture shows: emoji, clip:MODEL, classifier:MODEL, vision:SERVICE:MODEL, nudenet. "
+            "auto takes the model's own.",
+        ),
+    ] = "auto",
+    threshold: Annotated[
+        float | None,
+        typer.Option(
+            min=0, max=1, help="Lowest probability at which the judge's word counts.", show_default="the judge's own"
+        ),
+    ] = None,
+    quality: Annotated[
+        bool, typer.Option("--quality", help="Measure drift, picture quality and locality as well.")
+    ] = False,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, mps.")] = "auto",
 ) -> int:
-    """Draw the same seeds with the base and the erased model, judge them, and write a report."""
+    """Draw the same seeds with the base and the erased model, judge them, and write a report.
+
+    Pictures are kept in the run's folder: what was drawn before, with the same settings, is not drawn again.
+    """
     quiet_libraries()
     from crce.training import Erasure
 
@@ -48,6 +67,8 @@ def evaluate(
         steps=steps,
         guidance=guidance,
         judge=judge,
+        threshold=threshold,
+        quality=quality,
         device=device,
     )
     print_report(report)
@@ -70,7 +91,10 @@ def print_report(report: Report) -> None:
             typer.echo(f"{title:<{WIDTH}} {_number(report.summary[name])}")
         if report.targets:
             _print_targets(report)
-    typer.echo(f"\n{report.verdict}\n")
+    typer.echo(f"\n{report.verdict}")
+    for sentence in report.data["significance"]:
+        typer.echo(sentence)
+    typer.echo()
     typer.echo(f"report   {report.path_html}")
 
 

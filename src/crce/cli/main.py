@@ -12,6 +12,8 @@ from typing import Annotated
 import typer
 
 from crce import __version__
+from crce.cli.attack import attack
+from crce.cli.bench import bench
 from crce.cli.env import env
 from crce.cli.erase import erase_command
 from crce.cli.evaluate import evaluate
@@ -65,6 +67,8 @@ def command_line() -> typer.Typer:
     app.command("feedback", epilog="Example: crce feedback --export decisions.jsonl")(feedback)
     app.command("generate", epilog='Example: crce generate "a kitten" "a dog" --run runs/cat-1')(generate)
     app.command("evaluate", epilog="Example: crce evaluate runs/cat-1 --images-per-prompt 12")(evaluate)
+    app.command("bench", epilog="Example: crce bench quick.yaml --jobs 2")(bench)
+    app.command("attack", epilog="Example: crce attack runs/cat-1 --attack ring-a-bell --budget 200")(attack)
     app.command("refine", epilog="Example: crce refine runs/cat-1 --rounds 2")(refine)
     app.command("export", epilog="Example: crce export runs/cat-1 --to kohya")(export)
     app.command("check", epilog="Example: crce check erase-cat-kohya.safetensors --against runs/cat-1")(check)

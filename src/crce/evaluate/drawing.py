@@ -45,7 +45,7 @@ def draw(
     Returns:
         One PIL image per prompt; None where the picture could not be drawn.
     """
-    size = batch or _batch_size(pipe)
+    size = batch or batch_size(pipe)
     pictures: list[Picture] = []
     for start in range(0, len(prompts), size):
         part = prompts[start : start + size]
@@ -55,7 +55,7 @@ def draw(
     return pictures
 
 
-def _batch_size(pipe: Any) -> int:
+def batch_size(pipe: Any) -> int:
     """As many pictures at once as the size of their latents allows; one where the pipeline does not say it."""
     config = getattr(getattr(pipe, "unet", None), "config", {})
     size = config.get("sample_size") or getattr(pipe, "default_sample_size", None)

@@ -163,6 +163,12 @@ def spread(items: Sequence[T], count: int) -> list[T]:
     return [items[i * len(items) // count] for i in range(count)]
 
 
+def everyday(phrases: Sequence[str]) -> list[str]:
+    """Everyday things that share no word with any of the phrases."""
+    used = {word for phrase in phrases for word in phrase.casefold().split()} - {"a", "at"}
+    return [text for text in EVERYDAY if used.isdisjoint(text.split())]
+
+
 def _erased_prompt(
     text: str, certainty: float | None, target: str, target_class: str | None, judge: Judge | None
 ) -> Prompt:
@@ -206,6 +212,4 @@ def _unrelated(phrases: Sequence[str], judge: Judge | None) -> tuple[Prompt, ...
         near = {judge.class_of(phrase) for phrase in phrases}
         far = [c for c in judge.classes if c not in near and judge.class_of(c) == c]
         return tuple(Prompt(c, expected=c) for c in spread(far, UNRELATED_PROMPTS))
-    used = {word for phrase in phrases for word in phrase.casefold().split()} - {"a", "at"}
-    far = [text for text in EVERYDAY if used.isdisjoint(text.split())]
-    return tuple(Prompt(text, left_out=_no_class(text, None)) for text in far[:UNRELATED_PROMPTS])
+    return tuple(Prompt(text, left_out=_no_class(text, None)) for text in everyday(phrases)[:UNRELATED_PROMPTS])

@@ -90,7 +90,8 @@ def measure(
     b = np.array([p.base.sum() for p in drawable])
     a = np.array([p.erased.sum() for p in drawable])
     value = float(_share(a.sum(), b.sum(), erasing=erasing))
-    samples = _share(*_resample(drawable, np.random.default_rng(seed)), erasing=erasing)
+    sum_a, sum_b, _ = resample(drawable, np.random.default_rng(seed))
+    samples = _share(sum_a, sum_b, erasing=erasing)
     return _with_interval(value, samples, sum(p.base.size for p in drawable)), samples
 
 
@@ -138,10 +139,15 @@ def _share(a: NDArray[Any], b: NDArray[Any], *, erasing: bool) -> NDArray[np.flo
     return 1 - ratio if erasing else ratio
 
 
-def _resample(prompts: Sequence[Recognition], rng: np.random.Generator) -> tuple[NDArray[Any], NDArray[Any]]:
-    """Sums of recognised pictures (a, b), each of shape (RESAMPLES,), over resampled prompts and pictures.
+def resample(
+    prompts: Sequence[Recognition], rng: np.random.Generator
+) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
+    """Sums over resampled prompts and pictures: recognised of the erased model, of the base model, and all pictures.
 
     Prompts are drawn with replacement, then pictures within each drawn prompt; base and erased stay paired.
+
+    Returns:
+        The three sums, each of shape (RESAMPLES,).
     """
     most = max(p.base.size for p in prompts)
     base = np.stack([np.pad(p.base, (0, most - p.base.size)) for p in prompts])  # (P, most)
@@ -153,7 +159,7 @@ def _resample(prompts: Sequence[Recognition], rng: np.random.Generator) -> tuple
     used = np.arange(most) < size  # a prompt with fewer pictures is resampled to as many as it has
     a = (erased[chosen[..., None], picture] & used).sum((1, 2))
     b = (base[chosen[..., None], picture] & used).sum((1, 2))
-    return a, b
+    return a, b, size.sum((1, 2))
 
 
 def _with_interval(value: float, samples: NDArray[np.float64], n: int) -> Measure:

@@ -10,6 +10,7 @@ from crce.evaluate.page import (
     HEADLINES,
     environment,
     list_commands,
+    list_comparisons,
     list_facts,
     make_card,
     make_headline,
@@ -78,6 +79,7 @@ def render_overview(
             curve=draw_curve(trace),
             recipe={name: show_value(value) for name, value in info["config"].items()},
             facts=list_facts(data, info),
+            compared=list_comparisons(data),
             commands=list_commands(data, info),
         )
     )

@@ -14,6 +14,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from crce.concepts import certainty_word
 from crce.evaluate.groups import NO_JUDGE
 from crce.evaluate.pictures import Picture, data_uri
+from crce.evaluate.rates import TITLES
 from crce.evaluate.verdict import percent
 
 
@@ -21,6 +22,7 @@ PAIRS = 4  # pairs shown per prompt
 PICTURES = 320  # most pictures in a page: with many prompts fewer pairs of each are shown
 
 HEADLINES = {"erased": "Erased", "coref_erased": "Corefs erased", "kept": "Kept", "H": "H"}
+CLASSES = 40  # of the judge, in the page
 EVALUATE_FLAGS = ("images_per_prompt", "seed", "steps", "guidance")
 
 
@@ -87,6 +89,8 @@ def show_value(value: Any) -> str:
     """A setting, in words."""
     if isinstance(value, bool):
         return "yes" if value else "no"
+    if isinstance(value, list | tuple):
+        return ", ".join(map(show_value, value)) or "none"
     return f"{value:g}" if isinstance(value, float) else "none" if value is None else str(value)
 
 
@@ -103,9 +107,9 @@ def list_facts(data: Mapping[str, Any], info: Mapping[str, Any]) -> dict[str, st
     judge = data["judge"]
     facts = {
         "Model": f"{data['model']} ({data['revision'] or 'revision unknown'})",
-        "Judge": f"{judge['name']} {judge['version']}, {judge['classes']} classes, weights {judge['hash']}"
-        if judge
-        else "none",
+        "Judge": _judge(judge) if judge else "none",
+        "Its classes": _classes(judge["class_list"]) if judge else None,
+        "Its answers": _answers(judge["calibration"]) if judge and judge.get("calibration") else None,
         "Drawn": ", ".join(f"{k.replace('_', ' ')} {show_value(v)}" for k, v in data["settings"].items()),
         "Device": info.get("device"),
         "Peak memory": f"{info['peak_memory_mb']:.0f} MB" if info.get("peak_memory_mb") else None,
@@ -115,6 +119,59 @@ def list_facts(data: Mapping[str, Any], info: Mapping[str, Any]) -> dict[str, st
         "Versions": ", ".join(f"{k} {v}" for k, v in {"crce": info.get("crce"), **info.get("versions", {})}.items()),
     }
     return {name: str(value) for name, value in facts.items() if value}
+
+
+def _judge(judge: Mapping[str, Any]) -> str:
+    least = judge["threshold"]
+    counts = f"its word counts from probability {least:g} on" if least else "its best word counts"
+    return f"{judge['name']} {judge['version']}, {judge['classes']} classes, weights {judge['hash']}; {counts}"
+
+
+def _classes(names: Sequence[str]) -> str:
+    more = len(names) - CLASSES
+    return ", ".join(names[:CLASSES]) + (f" and {more} more, in report.json" if more > 0 else "")
+
+
+def _answers(calibration: Mapping[str, Any]) -> str:
+    """How a judge that was calibrated answered about pictures whose answer is known."""
+    sides = [
+        f"{title}: " + ", ".join(f"{count} {answer}" for answer, count in calibration[side].items())
+        for side, title in (("shown", "of what was asked for"), ("absent", "of other things"))
+    ]
+    worth = ", ".join(f"{answer} {share:.2f}" for answer, share in calibration["probability"].items())
+    return f"{'; '.join(sides)}; so the thing is there with probability {worth}"
+
+
+def list_comparisons(data: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The groups before and after, as rows of a table; those that can't be measured are not among them."""
+    return [
+        {
+            "title": TITLES[name],
+            "n": compared["base"]["n"],
+            "base": _share(compared["base"]),
+            "erased": _share(compared["erased"]),
+            "points": f"{100 * compared['difference']['value']:+.0f}",
+            "interval": f"{100 * compared['difference']['low']:+.0f} to {100 * compared['difference']['high']:+.0f}",
+            "significant": compared["difference"]["significant"],
+        }
+        for name, compared in (data["comparisons"] or {}).items()
+        if compared
+    ]
+
+
+def list_quality(data: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Drift and quality of the groups, as rows of a table."""
+    rows = []
+    for name, group in (data["quality"] or {"groups": {}})["groups"].items():
+        scores = group["clip_score"]
+        numbers = [f"{m['value']:.3f}" if (m := group[key]) else None for key in ("rmse", "perceptual", "features")]
+        clip = f"{scores['base']:.1f} → {scores['erased']:.1f}" if scores else None
+        rows.append({"title": TITLES[name], "numbers": [*numbers, clip]})
+    return rows
+
+
+def _share(rate: Mapping[str, Any]) -> dict[str, str]:
+    return {"percent": percent(rate["value"]), "interval": f"{percent(rate['low'])} to {percent(rate['high'])}"}
 
 
 def _seconds(seconds: Mapping[str, float]) -> str:
@@ -132,10 +189,18 @@ def list_commands(data: Mapping[str, Any], info: Mapping[str, Any]) -> list[list
         flag = name.replace("_", "-")
         if isinstance(value, bool):
             erase.append((f"--{flag}" if value else f"--no-{flag}",))
+        elif isinstance(value, list | tuple):
+            erase += [(f"--{flag}", str(item)) for item in value]
         elif value is not None:
             erase.append((f"--{flag}", str(value)))
     erase += [("--no-eval",), ("--out", "again")]
-    settings = [(f"--{name.replace('_', '-')}", str(data["settings"][name])) for name in EVALUATE_FLAGS]
+    settings: list[tuple[str, ...]] = [
+        (f"--{name.replace('_', '-')}", str(data["settings"][name])) for name in EVALUATE_FLAGS
+    ]
+    if data["judge"]:
+        settings += [("--judge", data["judge"]["name"]), ("--threshold", str(data["judge"]["threshold"]))]
+    if data.get("quality"):
+        settings.append(("--quality",))
     return [
         [shlex.join(words) for words in command] for command in (erase, [("crce", "evaluate", "again"), *settings])
     ]

@@ -8,10 +8,13 @@ from typing import Any
 from crce.concepts import ConceptSet, certainty_word
 from crce.evaluate.curve import draw_curve
 from crce.evaluate.groups import ERASING
+from crce.evaluate.locality import draw_locality
 from crce.evaluate.page import (
     environment,
     list_commands,
+    list_comparisons,
     list_facts,
+    list_quality,
     make_card,
     make_headline,
     make_pairs,
@@ -86,6 +89,9 @@ def render(
             certainty=certainty_word,
             recipe={name: show_value(value) for name, value in info["config"].items()},
             facts=list_facts(data, info),
+            compared=list_comparisons(data),
+            quality=list_quality(data),
+            locality=draw_locality(data["locality"]),
             commands=list_commands(data, info),
             overview=overview,
         )

@@ -7,17 +7,18 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from crce.evaluate import draw
+from crce.evaluate.drawing import batch_size
+from crce.evaluate.judges.judge import Detector, name_pictures
 from crce.evaluate.pictures import Picture, is_blank
 
 
 if TYPE_CHECKING:
-    from crce.backbones import Backbone
+    from crce.evaluate.groups import Prompt
     from crce.evaluate.judges import Judge
+    from crce.evaluate.shelf import Shelf
 
 BaseCache = MutableMapping[tuple[Any, ...], Picture]
 """Base pictures by (model, revision, text, seed, steps, guidance)."""
-
-JUDGE_BATCH = 64
 
 
 @dataclass(frozen=True)
@@ -33,11 +34,16 @@ class Sketcher:
     """Draws prompts with whatever adapter is on, and tells how far it is.
 
     Attributes:
+        model: name of the base model.
+        revision: its revision.
+        pipe: draws; None where every picture is on a shelf.
         total: pictures that are to be drawn in all.
         done: pictures that have been drawn.
     """
 
-    backbone: Backbone
+    model: str
+    revision: str | None
+    pipe: Any
     seeds: list[int]
     steps: int
     guidance: float
@@ -46,26 +52,38 @@ class Sketcher:
     on_event: Callable[[Drawn], None] | None
     done: int = 0
 
-    def sketch(self, texts: Sequence[str], cache: BaseCache) -> None:
-        """Fill a cache with one picture of each text per seed; what it holds already is not drawn again."""
+    def sketch(self, texts: Sequence[str], cache: BaseCache, shelf: Shelf) -> None:
+        """Fill a cache with one picture of each text per seed; what it or the shelf holds is not drawn again."""
         wanted = [(text, seed) for text in texts for seed in self.seeds]
+        for pair in wanted:
+            known = cache.get(self.key(*pair))
+            if known is None and (kept := shelf.get(*pair)) is not None:
+                cache[self.key(*pair)] = kept
+            elif known is not None and not shelf.holds(*pair):
+                shelf.put(*pair, known)
         missing = [pair for pair in wanted if self.key(*pair) not in cache]
         self._tell(len(wanted) - len(missing))
-        pictures = draw(
-            self.backbone.pipe,
-            [text for text, _ in missing],
-            [seed for _, seed in missing],
-            steps=self.steps,
-            guidance=self.guidance,
-            batch=self.batch,
-            on_drawn=self._tell,
-        )
-        drawn = (None if picture is None or is_blank(picture) else picture for picture in pictures)
-        cache.update(zip((self.key(*pair) for pair in missing), drawn, strict=True))
+        size = self.batch or batch_size(self.pipe)
+        for start in range(0, len(missing), size):  # what one call drew is safe before the next
+            part = missing[start : start + size]
+            pictures = draw(
+                self.pipe,
+                [text for text, _ in part],
+                [seed for _, seed in part],
+                steps=self.steps,
+                guidance=self.guidance,
+                batch=self.batch,
+                on_drawn=self._tell,
+            )
+            for pair, picture in zip(part, pictures, strict=True):
+                drawn = None if picture is None or is_blank(picture) else picture
+                cache[self.key(*pair)] = drawn
+                if drawn is not None:
+                    shelf.put(*pair, drawn)
 
     def key(self, text: str, seed: int) -> tuple[Any, ...]:
         """Where a picture lies in a cache."""
-        return (self.backbone.model, self.backbone.revision, text, seed, self.steps, self.guidance)
+        return (self.model, self.revision, text, seed, self.steps, self.guidance)
 
     def _tell(self, count: int) -> None:
         self.done += count
@@ -79,32 +97,44 @@ class Side:
 
     Attributes:
         sketcher: draws for both.
-        cache: its pictures.
-        words: by text the judge's word for every picture; None where there is no picture.
+        cache: its pictures in memory.
+        shelf: its pictures on disk.
+        words: the judge's word for every picture, by text and the class it was asked for; None for no picture.
         failed: pictures that could not be drawn.
     """
 
     sketcher: Sketcher
     cache: BaseCache
-    words: dict[str, list[str | None]] = field(default_factory=dict)
+    shelf: Shelf
+    words: dict[tuple[str, str | None], list[str | None]] = field(default_factory=dict)
     failed: int = 0
     _drawn: set[str] = field(default_factory=set)
 
     def draw(self, texts: Sequence[str]) -> list[list[Picture]]:
         """Pictures for each text, one per seed."""
         new = [text for text in dict.fromkeys(texts) if text not in self._drawn]
-        self.sketcher.sketch(new, self.cache)
+        self.sketcher.sketch(new, self.cache, self.shelf)
         self._drawn.update(new)
         self.failed += failures(map(self._row, new))
         return [self._row(text) for text in texts]
 
-    def words_for(self, judge: Judge | None, texts: Sequence[str]) -> list[list[str | None]] | None:
-        """The judge's top class for every picture of each text; None without a judge."""
+    def lacks(self, texts: Iterable[str]) -> bool:
+        """Whether a picture of one of these texts is still to be drawn."""
+        pairs = ((text, seed) for text in texts for seed in self.sketcher.seeds)
+        return any(self.sketcher.key(*pair) not in self.cache and not self.shelf.holds(*pair) for pair in pairs)
+
+    def words_for(
+        self, judge: Judge | None, prompts: Sequence[Prompt], threshold: float
+    ) -> list[list[str | None]] | None:
+        """The judge's word for every picture of each prompt; None without a judge."""
         if judge is None:
             return None
-        new = [text for text in dict.fromkeys(texts) if text not in self.words]
-        self.words.update(zip(new, _top_classes(judge, [self._row(text) for text in new]), strict=True))
-        return [self.words[text] for text in texts]
+        # What a detector says depends on what it is asked; other judges say the same to all who ask.
+        asked = [(p.text, p.expected if isinstance(judge, Detector) else None) for p in prompts]
+        for text, expected in asked:
+            if (text, expected) not in self.words:
+                self.words[text, expected] = _words(judge, self._row(text), expected, threshold)
+        return [self.words[key] for key in asked]
 
     def forget(self, texts: Iterable[str]) -> None:
         """Let go of the pictures of these texts, which won't be asked for again."""
@@ -121,12 +151,7 @@ def failures(rows: Iterable[list[Picture]]) -> int:
     return sum(image is None for row in rows for image in row)
 
 
-def _top_classes(judge: Judge, pictures: list[list[Picture]]) -> list[list[str | None]]:
-    """The judge's top class for every picture; None where there is no picture."""
-    images = [image for row in pictures for image in row if image is not None]
-    tops: list[str] = []
-    for start in range(0, len(images), JUDGE_BATCH):
-        probs = judge.probs(images[start : start + JUDGE_BATCH])
-        tops += [judge.classes[k] for k in probs.argmax(1).tolist()]
-    words = iter(tops)
-    return [[None if image is None else next(words) for image in row] for row in pictures]
+def _words(judge: Judge, pictures: list[Picture], expected: str | None, threshold: float) -> list[str | None]:
+    """The judge's word for every picture of a prompt; None where there is no picture."""
+    named = iter(name_pictures(judge, [image for image in pictures if image is not None], expected, threshold))
+    return [None if image is None else next(named) for image in pictures]

@@ -12,6 +12,7 @@ from crce.concepts.concept_set import fold
 from crce.evaluate.groups import ERASING, KEEPING, Group
 from crce.evaluate.metrics import Measure
 from crce.evaluate.pictures import Picture
+from crce.evaluate.rates import compare_groups, comparisons_json, say_significance
 from crce.evaluate.scores import ScoredGroup, ScoredPrompt, summarise_groups
 from crce.evaluate.verdict import (
     ERASED_PARTLY,
@@ -148,6 +149,8 @@ def joint_report(
         seed: of the bootstrap.
     """
     pooled = pool(targets)
+    compared = compare_groups(pooled, seed=seed)
+    judged = common["judge"] is not None
     leaks, broken = joint_leaks(targets), joint_broken(targets)
     points = _points(targets, pooled, leaks, broken, config)
     times = [target.data["seconds"] for target in targets]
@@ -158,6 +161,8 @@ def joint_report(
         "summary": {name: measure.as_json() for name, measure in joint_summary(pooled, seed=seed).items()},
         "verdict": Verdict(tuple(points), (), ()).text,
         "points": [dict(vars(point)) for point in points],
+        "comparisons": comparisons_json(compared) if judged else None,
+        "significance": say_significance(compared) if judged else [],
         "leaks": [owned.as_json() for owned in leaks],
         "broken": [owned.as_json() for owned in broken],
         "judge": common["judge"],

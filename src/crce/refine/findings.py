@@ -12,7 +12,7 @@ from crce.concepts import ConceptSet
 from crce.concepts.concept_set import fold
 from crce.errors import RunError
 from crce.evaluate.groups import ERASING
-from crce.evaluate.judges import JUDGES
+from crce.evaluate.judges import is_known
 from crce.evaluate.verdict import ERASED_WELL
 from crce.refine.halves import Halves, held_out
 from crce.suggest.candidates import Side
@@ -91,7 +91,7 @@ def covers(report: dict[str, Any], erasure: Erasure, images: int | None) -> bool
     """Whether a report is of this run and scored, and drew every held-out phrase, as often as is wanted."""
     if report["revision"] != erasure.info["revision"] or report["judge"] is None:
         return False
-    if report["judge"]["name"] not in JUDGES or images not in (None, report["settings"]["images_per_prompt"]):
+    if not is_known(report["judge"]["name"]) or images not in (None, report["settings"]["images_per_prompt"]):
         return False
     return all(
         [p["text"] for p in report["groups"][name]["prompts"]] == [r.text for r in related]

@@ -118,7 +118,7 @@ class AnthropicChat:
         self, ways: Ways, messages: list[Message], schema: dict[str, Any], temperature: float
     ) -> dict[str, Any]:
         asked = messages if ways.schema else with_schema(messages, schema)
-        turns = [{"role": message.role, "content": message.content} for message in asked if message.role != "system"]
+        turns = [{"role": message.role, "content": _content(message)} for message in asked if message.role != "system"]
         params: dict[str, Any] = {"messages": turns}
         system = "\n\n".join(message.content for message in asked if message.role == "system")
         if system:
@@ -141,3 +141,14 @@ class AnthropicChat:
             return Reply(text, "refusal", *tokens)
         cut = reason in ("max_tokens", "model_context_window_exceeded")
         return Reply(text, "length" if cut else "stop", *tokens)
+
+
+def _content(message: Message) -> str | list[dict[str, Any]]:
+    """What a turn says, in parts where it shows pictures."""
+    if not message.images:
+        return message.content
+    parts: list[dict[str, Any]] = []
+    for url in message.images:
+        kind, _, data = url.removeprefix("data:").partition(";base64,")
+        parts.append({"type": "image", "source": {"type": "base64", "media_type": kind, "data": data}})
+    return [*parts, {"type": "text", "text": message.content}]

@@ -8,6 +8,7 @@ from crce.suggest.chat import Message, Reply
 
 SHORTEST_ANSWER = 100  # tokens; below that an answer is cut off before it says anything
 CHARACTERS = 4  # of a token, about, where nobody has counted
+PICTURE = 1000  # tokens of a picture, about: services count 100 to 1600, by its size
 
 
 class TokenBudget:
@@ -50,4 +51,5 @@ class TokenBudget:
 
 
 def _tokens(messages: list[Message]) -> int:
-    return sum(len(message.content) for message in messages) // CHARACTERS
+    pictures = sum(len(message.images) for message in messages)
+    return sum(len(message.content) for message in messages) // CHARACTERS + pictures * PICTURE

@@ -13,15 +13,12 @@ from typing import TYPE_CHECKING
 from crce.concepts.concept_set import fold
 from crce.concepts.library import atlas
 from crce.suggest.candidates import Candidate, Request, Side
-from crce.suggest.embedding import Embedder, load_embedder
+from crce.suggest.embedding import Embedder, Words, load_embedder
 from crce.suggest.wordnet import CONCRETE, WordNet, load_wordnet
 
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-
-    import numpy as np
-    from numpy.typing import NDArray
 
 _SHORTLIST = 800  # phrases whose words alone are near; all 100,000 nouns would take minutes
 _MET = 20  # times a noun was met in texts to be ranked in any case
@@ -61,7 +58,7 @@ class NearestSuggester:
 
 
 @cache
-def _vocabulary() -> tuple[list[str], tuple[NDArray[np.int64], NDArray[np.int64]]]:
+def _vocabulary() -> tuple[list[str], Words]:
     """Every phrase of the atlas and every noun of WordNet but very long ones, and their word pieces."""
     known = [r.text for concepts in atlas().values() for r in (*concepts.corefs, *concepts.retains)]
     nouns = (lemma for lemma in load_wordnet().lemmas() if 2 < len(lemma) < 25 and not any(c.isdigit() for c in lemma))

@@ -178,7 +178,7 @@ def _params(
     """The arguments of the client for one question."""
     asked = messages if ways.form.endswith("schema") else with_schema(messages, schema)
     params: dict[str, Any] = {
-        "messages": [{"role": message.role, "content": message.content} for message in asked],
+        "messages": [{"role": message.role, "content": _content(message)} for message in asked],
         ways.limit: max_tokens,
     }
     if ways.temperature:
@@ -191,3 +191,11 @@ def _params(
     elif ways.form == "object":
         params["response_format"] = {"type": "json_object"}
     return params
+
+
+def _content(message: Message) -> str | list[dict[str, Any]]:
+    """What a turn says, in parts where it shows pictures."""
+    if not message.images:
+        return message.content
+    pictures = [{"type": "image_url", "image_url": {"url": url}} for url in message.images]
+    return [*pictures, {"type": "text", "text": message.content}]

@@ -9,6 +9,7 @@ import json
 import logging
 import os
 from collections.abc import Callable
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import urlsplit
 
@@ -180,7 +181,7 @@ def with_schema(messages: list[Message], schema: dict[str, Any]) -> list[Message
         f"{last.content}\n\nAnswer with one JSON object that follows this JSON Schema, and with nothing else:\n"
         f"{json.dumps(schema, ensure_ascii=False)}"
     )
-    return [*messages[:-1], Message(last.role, text)]
+    return [*messages[:-1], replace(last, content=text)]
 
 
 def count(usage: Any, name: str) -> int:

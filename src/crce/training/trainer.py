@@ -148,7 +148,7 @@ class Trainer:
     def _targets(
         self, prompts: SetPrompts, rows: list[Row], x_t: torch.Tensor, t: torch.Tensor, cond: Conditioning
     ) -> torch.Tensor:
-        # Besides each row's concept the teacher is asked for what is there without it, and for the base where it differs.
+        # Besides each row's concept: what is there without it, and the base where that is something else.
         asked = [prompts.null] if prompts.base == prompts.null else [prompts.null, prompts.base]
         n = len(asked)
         x_all, t_all = torch.cat([x_t[:1].expand(n, -1, -1, -1), x_t]), torch.cat([t[:1].expand(n), t])

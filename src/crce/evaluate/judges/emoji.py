@@ -1,9 +1,8 @@
-"""Judges: classifiers that say what a picture shows. A judge never sees a generated picture in training."""
+"""The bundled judge: a small classifier trained on artwork, which knows the concepts of the bundled model."""
 
 from __future__ import annotations
 
-from functools import cache
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -11,36 +10,11 @@ from safetensors.torch import load_file
 from torch import nn
 
 from crce import demo
-from crce.errors import ConfigError
 from crce.files import sha256
 
 
 if TYPE_CHECKING:
     from PIL.Image import Image
-
-
-class Judge(Protocol):
-    """Says which of its classes a picture shows.
-
-    Attributes:
-        name: how it is chosen on the command line.
-        version: changes whenever its weights or its classes do.
-        hash: first 16 hex digits of the SHA-256 of its weights file.
-        classes: the words it can answer with.
-    """
-
-    name: str
-    version: str
-    hash: str
-    classes: list[str]
-
-    def probs(self, images: list[Image]) -> torch.Tensor:
-        """Class probabilities, shape (B, K)."""
-        ...
-
-    def class_of(self, text: str) -> str | None:
-        """The class that a phrase names, or None when it names none of them."""
-        ...
 
 
 class EmojiNetwork(nn.Module):
@@ -57,9 +31,13 @@ class EmojiNetwork(nn.Module):
         self.trunk = nn.Sequential(*layers)
         self.head = nn.Sequential(nn.Dropout(0.2), nn.Linear(width, classes))
 
+    def features(self, pictures: torch.Tensor) -> torch.Tensor:
+        """What the classes are read from, shape (B, D), for pictures in [-1, 1], shape (B, 3, 64, 64)."""
+        return self.trunk(pictures).mean((2, 3))
+
     def forward(self, pictures: torch.Tensor) -> torch.Tensor:
         """Logits, shape (B, K), for pictures in [-1, 1], shape (B, 3, 64, 64)."""
-        return self.head(self.trunk(pictures).mean((2, 3)))
+        return self.head(self.features(pictures))
 
 
 class EmojiJudge:
@@ -67,6 +45,7 @@ class EmojiJudge:
 
     name = "emoji"
     version = "1"
+    threshold = 0.0
 
     def __init__(self) -> None:
         path = demo.weights_path() / "judge.safetensors"
@@ -85,25 +64,19 @@ class EmojiJudge:
     @torch.inference_mode()
     def probs(self, images: list[Image]) -> torch.Tensor:
         """Class probabilities, shape (B, K); pictures of any size are scaled to 64 pixels."""
-        arrays = [np.asarray(image.convert("RGB").resize((64, 64)), dtype=np.float32) for image in images]
-        pictures = torch.from_numpy(np.stack(arrays)).permute(0, 3, 1, 2) / 127.5 - 1
-        return self._network(pictures).softmax(1)
+        return self._network(_pixels(images)).softmax(1)
+
+    @torch.inference_mode()
+    def features(self, images: list[Image]) -> torch.Tensor:
+        """What the classes are read from, shape (B, 256)."""
+        return self._network.features(_pixels(images))
 
     def class_of(self, text: str) -> str | None:
         """The class that a phrase names: a concept's name or one of its synonyms in the world file."""
         return self._class_by_phrase.get(" ".join(text.split()).casefold())
 
 
-JUDGES = {"emoji": EmojiJudge}
-
-
-@cache
-def load_judge(name: str = "emoji") -> Judge:
-    """Load a judge by name.
-
-    Raises:
-        ConfigError: there is no judge of that name.
-    """
-    if name not in JUDGES:
-        raise ConfigError(f"There is no judge {name!r}. Use one of: {', '.join(JUDGES)}.")
-    return JUDGES[name]()
+def _pixels(images: list[Image]) -> torch.Tensor:
+    """Pictures in [-1, 1], shape (B, 3, 64, 64)."""
+    arrays = [np.asarray(image.convert("RGB").resize((64, 64)), dtype=np.float32) for image in images]
+    return torch.from_numpy(np.stack(arrays)).permute(0, 3, 1, 2) / 127.5 - 1

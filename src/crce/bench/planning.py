@@ -1,0 +1,160 @@
+"""What a grid comes to on this machine: every cell with its hash, its folder, and whether it is measured already."""
+
+from __future__ import annotations
+
+import json
+import logging
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from crce.bench.cells import Cell, content, expand, key_of
+from crce.bench.grid import Evaluation, Grid, Source
+from crce.concepts import ConceptSet
+from crce.errors import ConfigError
+from crce.files import slug
+from crce.training.config import ErasureConfig
+
+
+logger = logging.getLogger(__name__)
+
+CACHE = Path("runs") / "cells"
+RECORD = "cell.json"  # is written last: where it is, the cell is measured
+
+
+@dataclass(frozen=True)
+class Job:
+    """What a process needs to know to measure a cell.
+
+    Attributes:
+        key: the hash of `told`.
+        told: all that decides the cell's numbers.
+        folder: the cell's run folder.
+        label: the cell in a few words.
+        source: the model.
+        device: where to erase and draw.
+        concepts: what is erased and kept.
+        config: with which settings.
+        evaluation: how it is measured.
+    """
+
+    key: str
+    told: dict[str, Any]
+    folder: Path
+    label: str
+    source: Source
+    device: str
+    concepts: ConceptSet
+    config: ErasureConfig
+    evaluation: Evaluation
+
+    @property
+    def group(self) -> tuple[Any, ...]:
+        """Cells of one group draw the same base pictures."""
+        return (self.source, self.concepts.target)
+
+    @property
+    def record(self) -> dict[str, Any] | None:
+        """What was measured, or None if that is still to be done."""
+        path = self.folder / RECORD
+        try:
+            return json.loads(path.read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            return None
+        except (OSError, ValueError) as error:
+            logger.warning("%s can't be read (%s), so the cell is measured again.", path, error)
+            return None
+
+    @property
+    def state(self) -> Literal["cached", "begun", "new"]:
+        if self.record is not None:
+            return "cached"
+        return "begun" if (self.folder / "run.json").exists() else "new"
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A grid with its cells.
+
+    Attributes:
+        grid: the benchmark.
+        cells: one for each row of results.json.
+        jobs: of each cell its job; cells that come to the same share one.
+    """
+
+    grid: Grid
+    cells: tuple[Cell, ...]
+    jobs: tuple[Job, ...]
+
+    @property
+    def distinct(self) -> list[Job]:
+        """Every job once."""
+        return list({job.key: job for job in self.jobs}.values())
+
+
+def make_plan(grid: Grid, *, cache: str | Path = CACHE, device: str = "auto") -> Plan:
+    """Find the models and hash the cells.
+
+    Args:
+        grid: the benchmark.
+        cache: folder of the cells, which benchmarks share.
+        device: "auto", "cpu", "cuda", "mps", ...
+
+    Raises:
+        ConfigError: no such device, dtype or judge, or methods that don't work on a model; all of them are listed.
+        ModelError: a model can't be found.
+    """
+    from crce.backbones.loading import backbone_class, find_model, pick_device, pick_dtype
+    from crce.methods.support import refuse_unsupported
+
+    where = pick_device(device)
+    facts = {}
+    faults: dict[str, None] = {}
+    for source in grid.models:
+        pipeline, revision = find_model(source.model, revision=source.revision)
+        dtype = str(pick_dtype(source.dtype, where, backbone_class(pipeline).component)).removeprefix("torch.")
+        facts[source] = (revision, {"device": where.type, "dtype": dtype}, _judge(grid.evaluation.judge, source.model))
+        for entry in grid.methods:
+            try:
+                refuse_unsupported(entry.method, pipeline)
+            except ConfigError as error:
+                faults[f"{source.model}: {error}"] = None
+    if faults:
+        raise ConfigError(
+            "\n  ".join([f"{grid.name} can't be measured:", *faults]) if len(faults) > 1 else [*faults][0]
+        )
+    root = Path(cache).resolve()
+    cells = tuple(expand(grid))
+    jobs = tuple(_job(cell, *facts[cell.source], grid.evaluation, root, device) for cell in cells)
+    return Plan(grid, cells, jobs)
+
+
+def _job(
+    cell: Cell,
+    revision: str | None,
+    place: dict[str, str],
+    judge: dict[str, Any] | None,
+    evaluation: Evaluation,
+    root: Path,
+    device: str,
+) -> Job:
+    told = content(cell, revision, place, judge, evaluation)
+    key = key_of(told)
+    method = cell.config.method + ("-crce" if cell.config.crce else "")
+    folder = root / f"{slug(cell.concepts.target)}-{method}-{key}"
+    return Job(key, told, folder, cell.label, cell.source, device, cell.concepts, cell.config, evaluation)
+
+
+def _judge(name: str, model: str) -> dict[str, Any] | None:
+    """What pins the judge; None where the evaluation finds none for the model."""
+    from crce.evaluate import load_judge
+
+    if name == "auto" and model != "demo":
+        return None
+    judge = load_judge("emoji" if name == "auto" else name)
+    return {"name": judge.name, "version": judge.version, "hash": judge.hash}
+
+
+def settings_of(evaluation: Evaluation) -> dict[str, Any]:
+    """The evaluation as arguments of `crce.evaluate.evaluate`."""
+    return asdict(evaluation)

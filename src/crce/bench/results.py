@@ -1,0 +1,177 @@
+"""What the cells of a benchmark say together: rows, means, comparisons, and the table in Markdown."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from typing import Any
+
+from crce.bench.cells import Cell
+from crce.bench.grid import SIZES, Grid
+from crce.bench.planning import Plan
+from crce.bench.statistics import SIGNIFICANT, Difference, difference, holm, mean_of
+
+
+NUMBERS = ("erased", "coref_erased", "kept", "H")
+COLUMNS = {
+    "erased": "erased",
+    "coref_erased": "erased, held-out corefs",
+    "kept": "kept, held-out retains",
+    "H": "H",
+}
+
+Row = dict[str, Any]
+
+
+def make_rows(plan: Plan, records: Mapping[str, Mapping[str, Any]]) -> list[Row]:
+    """A row for every cell that was measured, in the order of the grid."""
+    pairs = zip(plan.cells, plan.jobs, strict=True)
+    return [_row(cell, records[job.key]) | {"run": job.folder.name} for cell, job in pairs if job.key in records]
+
+
+def summarise(plan: Plan, records: Mapping[str, Mapping[str, Any]], failed: Mapping[str, str]) -> dict[str, Any]:
+    """The content of results.json.
+
+    Args:
+        plan: the benchmark.
+        records: what was measured, by the key of the job.
+        failed: why not, likewise.
+    """
+    rows = make_rows(plan, records)
+    revisions = {cell.source.model: job.told["revision"] for cell, job in zip(plan.cells, plan.jobs, strict=True)}
+    configs: dict[str, Any] = {}
+    for cell in plan.cells:  # of the first target and seed: what cuts a list depends on how long it is
+        configs.setdefault(cell.row, cell.config.model_dump(mode="json", exclude={"seed"}))
+    return {
+        "benchmark": plan.grid.name,
+        "rows": rows,
+        "means": means(rows),
+        "comparisons": compare(plan.grid, plan.cells, rows),
+        "failed": [
+            {"row": cell.row, "concept": cell.concepts.target, "seed": cell.config.seed, "error": failed[job.key]}
+            for cell, job in zip(plan.cells, plan.jobs, strict=True)
+            if job.key in failed
+        ],
+        "models": revisions,
+        "evaluation": asdict(plan.grid.evaluation),
+        "configs": configs,
+    }
+
+
+def means(rows: Sequence[Row]) -> dict[str, dict[str, Any]]:
+    """Of each row of the table the means over concepts and seeds; what was not measurable is left out and counted."""
+    table: dict[str, dict[str, Any]] = {}
+    for name in dict.fromkeys(row["row"] for row in rows):
+        part = [row for row in rows if row["row"] == name]
+        table[name] = {"rows": len(part)}
+        for number in (*NUMBERS, "seconds", "forwards"):
+            values = _values(part, number)
+            mean = mean_of({concept: list(seeds.values()) for concept, seeds in values.items()})
+            table[name][number] = {**mean.as_json(), "unmeasured": len(part) - mean.n}
+    return table
+
+
+def compare(grid: Grid, cells: Sequence[Cell], rows: Sequence[Row]) -> list[dict[str, Any]]:
+    """Pairs of rows, over the concepts and seeds that both have; without a wish of the file, each method with its
+    plain self."""
+    pairs = grid.compare or _plain_pairs(cells)
+    found = []
+    for base, other in pairs:
+        parts = [[row for row in rows if row["row"] == name] for name in (base, other)]
+        found.append({n: difference(_values(parts[0], n), _values(parts[1], n)) for n in NUMBERS})
+    adjusted = holm([numbers["H"].p for numbers in found])
+    return [
+        {
+            "base": base,
+            "other": other,
+            **{name: made.as_json() for name, made in numbers.items()},
+            "p_adjusted": None if p is None else round(p, 5),
+            "text": _statement(base, other, numbers["H"], p, len(pairs)),
+        }
+        for (base, other), numbers, p in zip(pairs, found, adjusted, strict=True)
+    ]
+
+
+def markdown(data: Mapping[str, Any]) -> str:
+    """The table of results.json, its comparisons, and what is missing."""
+    lines = [
+        f"| method | {' | '.join(COLUMNS.values())} | seconds | cells |",
+        "|---" * (len(COLUMNS) + 3) + "|",
+    ]
+    notes = []
+    for name, numbers in data["means"].items():
+        shown = [_shown(numbers[number]) for number in NUMBERS]
+        seconds = numbers["seconds"]["value"]
+        lines.append(f"| {_cell(name)} | {' | '.join(shown)} | {seconds:.1f} | {numbers['rows']} |")
+        notes += [
+            f"- {name}: {COLUMNS[n]} could not be measured in {numbers[n]['unmeasured']} of {numbers['rows']} cells."
+            for n in NUMBERS
+            if numbers[n]["unmeasured"]
+        ]
+    if not data["means"]:
+        lines = ["No cell has been measured."]
+    notes = [f"- {comparison['text']}" for comparison in data["comparisons"]] + notes
+    notes += [f"- failed: {f['concept']}, {f['row']}, seed {f['seed']}: {f['error']}" for f in data["failed"]]
+    return "\n".join([*lines, *(["", *notes] if notes else [])]) + "\n"
+
+
+def _row(cell: Cell, record: Mapping[str, Any]) -> Row:
+    row: Row = {
+        "row": cell.row,
+        "model": cell.source.model,
+        "method": cell.config.method,
+        "crce": cell.config.crce,
+        "concept": cell.concepts.target,
+        "seed": cell.config.seed,
+    }
+    row |= dict(cell.axes)
+    used = {f"{name}_used": len(getattr(cell.concepts, f"train_{name}")) for name in SIZES if cell.axes.get(name)}
+    kept = ("seconds", "forwards", "groups", "settings", "judge", "device", "threads")
+    return row | used | dict(record["numbers"]) | {name: record[name] for name in kept}
+
+
+def _values(rows: Sequence[Row], number: str) -> dict[str, dict[int, float]]:
+    """A number by concept and seed, where it could be measured."""
+    values: dict[str, dict[int, float]] = {}
+    for row in rows:
+        if row[number] is not None:
+            values.setdefault(row["concept"], {})[row["seed"]] = row[number]
+    return values
+
+
+def _plain_pairs(cells: Sequence[Cell]) -> tuple[tuple[str, str], ...]:
+    """Each method's plain row with those that differ from it by corefs and retains alone."""
+    shapes: dict[str, tuple[Any, ...]] = {}
+    for cell in cells:
+        others = tuple(item for item in cell.axes.items() if item[0] not in SIZES)
+        shapes.setdefault(cell.row, (cell.config.crce, cell.name, cell.source, str(others)))
+    plain = {shape[1:]: row for row, shape in shapes.items() if not shape[0]}
+    return tuple((plain[shape[1:]], row) for row, shape in shapes.items() if shape[0] and shape[1:] in plain)
+
+
+def _statement(base: str, other: str, made: Difference, adjusted: float | None, count: int) -> str:
+    """A comparison in words."""
+    mean = made.mean
+    if mean.value is None or made.p is None or adjusted is None:
+        return f"{other} against {base}: nothing was measured of both."
+    span = "" if mean.low is None else f" [{mean.low:+.2f}, {mean.high:+.2f}]"
+    over = f"{made.concepts} concept{'' if made.concepts == 1 else 's'}"
+    text = f"{other} against {base}: H {mean.value:+.2f}{span} over {over}"
+    if made.least_p > SIGNIFICANT:
+        return f"{text}. Too few concepts for a test: with {made.concepts}, p can't be below {made.least_p:.2g}."
+    p = f"p = {made.p:.2g}" + (
+        f", {adjusted:.2g} after Holm's correction for {count} comparisons" if count > 1 else ""
+    )
+    word = "significant" if adjusted <= SIGNIFICANT else "not significant"
+    return f"{text}; {p} (sign flips of concepts): {word} at {SIGNIFICANT:.0%}."
+
+
+def _shown(mean: Mapping[str, Any]) -> str:
+    if mean["value"] is None:
+        return "–"
+    span = "" if mean["low"] is None else f" [{mean['low']:.2f}, {mean['high']:.2f}]"
+    return f"{mean['value']:.2f}{span}"
+
+
+def _cell(text: str) -> str:
+    return text.replace("|", "\\|")

@@ -1,0 +1,127 @@
+"""Means over concepts and seeds, how sure they are, and whether two rows of a table differ.
+
+Concepts are drawn with replacement, then seeds within each drawn concept: seeds of one concept are not independent of
+one another. For the same reason a comparison flips the sign of whole concepts: were there no difference, the mean
+difference of each concept would be as likely to be negative as positive.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+RESAMPLES = 2000
+CONFIDENCE = 0.95
+SIGNIFICANT = 0.05
+EXACT = 12  # concepts up to which all signs are tried
+FLIPS = 10_000  # random signs tried beyond that
+
+Values = Mapping[str, Sequence[float]]  # of each concept one value per seed
+
+
+@dataclass(frozen=True)
+class Mean:
+    """A mean with its 95 % bootstrap interval; None where nothing was measured, or where one value has no spread.
+
+    Attributes:
+        value: the mean over all values.
+        low: lower end of the interval.
+        high: upper end.
+        n: how many values.
+    """
+
+    value: float | None
+    low: float | None
+    high: float | None
+    n: int
+
+    def as_json(self) -> dict[str, Any]:
+        return {name: round(v, 4) if isinstance(v, float) else v for name, v in vars(self).items()}
+
+
+@dataclass(frozen=True)
+class Difference:
+    """How much higher one row is than another, over the concepts and seeds that both have.
+
+    Attributes:
+        mean: of the differences, with its interval.
+        concepts: how many concepts.
+        p: two-sided p-value of the sign-flip test over concepts; None without any.
+    """
+
+    mean: Mean
+    concepts: int
+    p: float | None
+
+    @property
+    def least_p(self) -> float:
+        """The smallest p-value that so many concepts can give."""
+        return 2.0 ** (1 - self.concepts)
+
+    def as_json(self) -> dict[str, Any]:
+        return {**self.mean.as_json(), "concepts": self.concepts, "p": None if self.p is None else round(self.p, 5)}
+
+
+def mean_of(values: Values) -> Mean:
+    """The mean of a row's values."""
+    lists = [np.asarray(v, dtype=float) for v in values.values() if len(v)]
+    everything = np.concatenate(lists) if lists else np.empty(0)
+    if everything.size == 0:
+        return Mean(None, None, None, 0)
+    value = float(everything.mean())
+    if everything.size == 1:
+        return Mean(value, None, None, 1)
+    tail = 50 * (1 - CONFIDENCE)
+    low, high = np.percentile(_resampled_means(lists), [tail, 100 - tail])
+    return Mean(value, min(float(low), value), max(float(high), value), int(everything.size))
+
+
+def difference(base: Mapping[str, Mapping[int, float]], other: Mapping[str, Mapping[int, float]]) -> Difference:
+    """How much higher `other` is than `base`; both by concept and seed."""
+    both = {
+        concept: [seeds[seed] - base[concept][seed] for seed in seeds if seed in base[concept]]
+        for concept, seeds in other.items()
+        if concept in base
+    }
+    both = {concept: values for concept, values in both.items() if values}
+    means = np.array([np.mean(values) for values in both.values()])
+    return Difference(mean_of(both), len(both), _sign_flip(means) if len(both) else None)
+
+
+def holm(p: Sequence[float | None]) -> list[float | None]:
+    """P-values of several comparisons, adjusted for their number (Holm 1979)."""
+    order = sorted((value, i) for i, value in enumerate(p) if value is not None)
+    adjusted: list[float | None] = [None] * len(p)
+    highest = 0.0
+    for rank, (value, i) in enumerate(order):
+        highest = max(highest, min(1.0, value * (len(order) - rank)))
+        adjusted[i] = highest
+    return adjusted
+
+
+def _resampled_means(lists: Sequence[NDArray[np.float64]]) -> NDArray[np.float64]:
+    """Bootstrap means, shape (RESAMPLES,), of values by concept."""
+    rng = np.random.default_rng(0)
+    sizes = np.array([values.size for values in lists])
+    padded = np.stack([np.pad(values, (0, sizes.max() - values.size)) for values in lists])  # (C, most seeds)
+    chosen = rng.integers(len(lists), size=(RESAMPLES, len(lists)))
+    size = sizes[chosen][..., None]  # (RESAMPLES, C, 1)
+    seed = (rng.random((*chosen.shape, padded.shape[1])) * size).astype(int)
+    used = np.arange(padded.shape[1]) < size  # a concept with fewer seeds is resampled to as many as it has
+    return (padded[chosen[..., None], seed] * used).sum((1, 2)) / used.sum((1, 2))
+
+
+def _sign_flip(means: NDArray[np.float64]) -> float:
+    """Two-sided p-value: how often random signs give a mean as far from zero as the one observed."""
+    n = len(means)
+    if n <= EXACT:
+        signs = np.array(list(itertools.product((-1.0, 1.0), repeat=n)))
+    else:  # the signs as observed count as one of those tried, so that p is never 0
+        signs = np.vstack([np.ones(n), np.random.default_rng(0).choice([-1.0, 1.0], size=(FLIPS, n))])
+    return float((np.abs(signs @ means) >= abs(means.sum()) - 1e-9).mean())

@@ -1,0 +1,221 @@
+"""`crce attack`: try to bring an erased concept back, and say how often that works."""
+
+from __future__ import annotations
+
+import json as json_format
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from crce.cli.progress import Bar
+from crce.cli.terminal import quiet_libraries
+from crce.errors import ConfigError
+from crce.evaluate.attacks import ATTACKS, DULL
+
+
+if TYPE_CHECKING:
+    from crce.evaluate.attacks import Budget, Progress
+
+ALL = "all"
+COLUMNS = ("attack", "before", "after", "95 %", "p", "prompts", "forwards")
+WIDTHS = (15, 8, 7, 14, 8, 9, 10)
+
+
+def attack(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="The folder of a finished run.")],
+    attacks: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--attack",
+            metavar="NAME",
+            help=f"{', '.join(ATTACKS)}, or {ALL}. May be given several times.",
+            show_default=", ".join(DULL),
+        ),
+    ] = None,
+    budget: Annotated[
+        int | None,
+        typer.Option(min=1, help="Steps for each prompt, see --list.", show_default="the attack's own"),
+    ] = None,
+    max_forwards: Annotated[
+        int, typer.Option(min=0, help="Most rows through the networks for each prompt; 0 is no limit.")
+    ] = 0,
+    seed: Annotated[int, typer.Option(help="Seed of the search.")] = 0,
+    target: Annotated[
+        list[str] | None, typer.Option(help="Of a run with several targets, one to attack.", show_default="all")
+    ] = None,
+    prompt: Annotated[
+        list[str] | None, typer.Option(help="A prompt to attack.", show_default="the target and its corefs")
+    ] = None,
+    phrases: Annotated[int, typer.Option(min=1, help="Most prompts for each target.")] = 3,
+    images_per_prompt: Annotated[int, typer.Option(min=1, help="Pictures that measure a prompt.")] = 8,
+    images_per_try: Annotated[int, typer.Option(min=1, help="Pictures that a search looks at.")] = 4,
+    steps: Annotated[int, typer.Option(min=1, help="Denoising steps of a picture.")] = 20,
+    guidance: Annotated[float, typer.Option(help="Classifier-free guidance scale.")] = 4.0,
+    judge: Annotated[str, typer.Option(help="Who says what a picture shows; auto takes the model's own.")] = "auto",
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, mps.")] = "auto",
+    replay: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE.json", help="Draw again what an attack found, on this run; nothing is written."),
+    ] = None,
+    json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    list_: Annotated[
+        bool, typer.Option("--list", help="Show the attacks and stop.", is_eager=True, callback=lambda on: _list(on))
+    ] = False,
+) -> int:
+    """Try to bring what was erased back, and measure how often it works."""
+    names = _names(attacks)
+    quiet_libraries()
+    if replay is not None:
+        return _replay(run, replay, judge, device, json)
+    from crce.evaluate.attacks import attack as attack_run
+    from crce.evaluate.attacks.campaign import load_base
+    from crce.training import Erasure
+
+    erasure = Erasure.load(run)
+    budgets = {name: _budget(name, budget, max_forwards) for name in names}
+    backbone = load_base(erasure, device)
+    names = _fitting(names, backbone, every=bool(attacks) and ALL in (attacks or []))
+    plain: dict[Any, Any] = {}
+    results = []
+    for name in names:
+        with Bar(name) as bar:
+
+            def show(progress: Progress, bar: Bar = bar) -> None:
+                bar.show(progress.done, progress.total, progress.prompt)
+
+            results.append(
+                attack_run(
+                    erasure,
+                    name,
+                    budget=budgets[name],
+                    seed=seed,
+                    targets=target or (),
+                    prompts=prompt or (),
+                    phrases=phrases,
+                    images_per_prompt=images_per_prompt,
+                    images_per_try=images_per_try,
+                    steps=steps,
+                    guidance=guidance,
+                    judge=judge,
+                    backbone=backbone,
+                    plain=plain,
+                    on_event=show,
+                )
+            )
+    if json:
+        typer.echo(json_format.dumps([result.data for result in results], indent=2))
+        return 0
+    _print([result.data for result in results])
+    for result in results:
+        typer.echo(f"{result.data['attack']:<{WIDTHS[0]}} {result.path}")
+    return 0
+
+
+def _names(given: list[str] | None) -> list[str]:
+    names = list(dict.fromkeys(given or DULL))
+    for name in names:
+        if name not in ATTACKS and name != ALL:
+            raise ConfigError(f"There is no attack {name!r}. Use one of: {', '.join((*ATTACKS, ALL))}.")
+    return list(ATTACKS) if ALL in names else names
+
+
+def _budget(name: str, steps: int | None, forwards: int) -> Budget:
+    from crce.evaluate.attacks import Budget, load_attack
+
+    return Budget(load_attack(name).default_steps if steps is None else steps, forwards)
+
+
+def _fitting(names: list[str], backbone: Any, *, every: bool) -> list[str]:
+    """The attacks that work on this model. Those that were named must; of `all` the others are left out."""
+    from crce.evaluate.attacks import load_attack
+
+    kept = []
+    for name in names:
+        try:
+            load_attack(name).refuse_unfit(backbone)
+        except ConfigError as error:
+            if not every:
+                raise
+            typer.echo(f"left out: {error}", err=True)
+        else:
+            kept.append(name)
+    return kept
+
+
+def _replay(run: Path, file: Path, judge: str, device: str, json: bool) -> int:
+    from crce.evaluate.attacks import replay
+
+    with Bar("drawing again") as bar:
+        data, same = replay(
+            file,
+            run,
+            judge=judge,
+            device=device,
+            on_event=lambda progress: bar.show(progress.done, progress.total, progress.prompt),
+        )
+    if json:
+        typer.echo(json_format.dumps({"same": same, **data}, indent=2))
+    else:
+        _print([data])
+        typer.echo("Every picture was judged as before." if same else "Not every picture was judged as before.")
+    own = file.resolve().parents[1] == run.resolve()
+    return 1 if own and not same else 0
+
+
+def _print(results: list[dict[str, Any]]) -> None:
+    _row(COLUMNS)
+    for data in results:
+        summary, forwards = data["summary"], data["spent"]["text"] + data["spent"]["denoiser"]
+        before, after = summary["before"], summary["after"]
+        if after["value"] is None:
+            _row((data["attack"], "-", "-", "-", "-", "none", str(forwards)))
+            continue
+        interval = f"{after['low']:.2f} to {after['high']:.2f}"
+        brought = f"{summary['brought_back']} of {summary['prompts']}"
+        _row(
+            (
+                data["attack"],
+                f"{before['value']:.2f}",
+                f"{after['value']:.2f}",
+                interval,
+                f"{summary['p']:.3f}",
+                brought,
+                str(forwards),
+            )
+        )
+    typer.echo(
+        "\nbefore, after: pictures that show the concept; p: that the gain is chance; prompts: those brought back"
+    )
+    for data in results:
+        for outcome in data["outcomes"]:
+            typer.echo(f"{data['attack']:<{WIDTHS[0]}} {outcome['prompt']!r}: {_told(outcome)}")
+
+
+def _told(outcome: dict[str, Any]) -> str:
+    """What became of one prompt, in words."""
+    if outcome["left_out"] is not None:
+        return f"left out, {outcome['left_out']}"
+    details, found = outcome.get("details", {}), outcome["found"]
+    if "note" in details:
+        return str(details["note"])
+    words = outcome["words"]["after"]
+    hits = sum(word is None or word == outcome["expected"] for word in words)
+    count = f"{hits} of {len(words)} pictures"
+    if "back_after" in details:
+        after = details["back_after"]
+        return f"{count}; " + ("not back within the budget" if after is None else f"back after {after} steps")
+    if found["word"]:
+        return f"{count}, {found['word']}"
+    return f"{count}, {found['text']!r}"
+
+
+def _row(cells: tuple[str, ...]) -> None:
+    typer.echo(" ".join(f"{cell:<{width}}" for cell, width in zip(cells, WIDTHS, strict=True)).rstrip())
+
+
+def _list(wanted: bool) -> None:
+    if wanted:
+        for name, entry in ATTACKS.items():
+            typer.echo(f"{name:<{WIDTHS[0]}} {entry.says}; a step is {entry.step}")
+        raise typer.Exit

@@ -1,0 +1,133 @@
+"""UnlearnDiffAtk: words in front of a prompt that make the erased model denoise pictures of the concept.
+
+From "To Generate or Not?", arXiv:2310.11868:
+
+    min over U  E_{t, n} | eps - eps_erased(x_t, t, [words ~ U, prompt]) |^2      rows of U on the simplex
+
+The erased model serves as a classifier: words under which it explains the pictures best are words it draws them for.
+Words are sampled from U, and the gradient passes the sampling as if it were not there, clipped to [-1, 1]; after each
+step of Adam the rows are projected back. Defaults are those of the authors' code (Diffusion-MU-Attack): 3 words, 5 for
+explicit content, Adam with rate 0.01 and weight decay 0.1; 40 iterations at each of 50 noise levels in ascending
+order, which is a budget of 2000. A smaller one takes fewer levels, spread as widely. After each level the likeliest
+words are drawn. Difference: words come from the vocabulary that survives being written as text (see `vocabulary`).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from crce.evaluate.attacks.denoising import Denoising, concept_latents
+from crce.evaluate.attacks.protocol import Allowance, Attack, stream
+from crce.evaluate.attacks.vocabulary import room_for, vocabulary_of
+
+
+if TYPE_CHECKING:
+    from crce.evaluate.attacks.protocol import Prompt
+    from crce.evaluate.attacks.victim import Victim
+
+LEVELS, ITERATIONS = 50, 40
+FEWEST = 5  # levels, and so times that words are drawn, under a small budget
+EXPLICIT_WORDS = 5
+
+
+@dataclass
+class UnlearnDiffAtk(Attack):
+    """Gradients on distributions over words.
+
+    Attributes:
+        words: in front of the prompt; 5 for explicit content.
+        rate: of Adam.
+        decay: its weight decay.
+        pictures: of the concept, which the base model draws; the authors take one.
+    """
+
+    name = "unlearndiffatk"
+    default_steps = 400
+    seeks = "words"
+
+    words: int = 3
+    rate: float = 0.01
+    decay: float = 0.1
+    pictures: int = 4
+
+    def search(self, erased: Victim, prompt: Prompt, allowance: Allowance) -> dict[str, Any]:
+        backbone = erased.backbone
+        vocabulary, generator = vocabulary_of(backbone), stream(erased.seed, self.name, prompt.text)
+        table = backbone.pipe.text_encoder.get_input_embeddings().weight.detach()[vocabulary.ids].float()  # (V, W)
+        x_0 = concept_latents(erased, prompt, self.pictures)
+        denoising = Denoising(backbone)
+        k = words_in_front(self.words, prompt, room_for(backbone, prompt.text))
+        chances = torch.full((k, len(vocabulary)), 1 / len(vocabulary), device=backbone.device)
+        optimizer = torch.optim.Adam([chances], lr=self.rate, weight_decay=self.decay)
+        losses: list[list[float]] = []
+        for level, iterations in schedule(allowance.budget.steps):
+            losses.append([])
+            for _ in allowance.each(iterations):
+                numbers = torch.multinomial(chances.cpu(), 1, generator=generator)[:, 0].to(backbone.device)
+                x, x_t, t, wanted = noised(x_0, level, denoising, generator)
+                words = table[numbers].clone().requires_grad_(True)
+                out = erased.predict(x_t, t, erased.encode_soft([prompt.text], words[None]))
+                loss = (out - wanted).square().mean()
+                chances.grad = chance_gradient(torch.autograd.grad(loss, words)[0], table)
+                optimizer.step()
+                chances.copy_(project_simplex(chances))
+                losses[-1].append(loss.item())
+            text = vocabulary.text(chances.argmax(1).tolist(), prompt.text)
+            if erased.tried([text])[0].complete or allowance.done:
+                break
+        return {"words": k, "levels": len(losses), "loss": [told(own) for own in losses]}
+
+
+def schedule(steps: int) -> list[tuple[float, int]]:
+    """Noise levels in [0, 1], ascending, each with its iterations; 2000 steps are the published 50 times 40."""
+    count = min(LEVELS, max(min(FEWEST, steps), steps // ITERATIONS))
+    return [((i + 0.5) / count, steps * (i + 1) // count - steps * i // count) for i in range(count)]
+
+
+def words_in_front(words: int, prompt: Prompt, room: int) -> int:
+    """How many words an attack puts before a prompt."""
+    return min(room, EXPLICIT_WORDS if prompt.concepts.kind == "explicit" else words)
+
+
+def noised(
+    x_0: torch.Tensor, level: float, denoising: Denoising, generator: torch.Generator
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
+    """One of the pictures with fresh noise: x_0, x_t, t and what was to be predicted, each of one row."""
+    picked = int(torch.randint(len(x_0), (), generator=generator))
+    x = x_0[picked : picked + 1]
+    noise = torch.randn(x.shape, generator=generator).to(x)
+    return x, *denoising.at(x, noise, [level])
+
+
+def chance_gradient(gradient: torch.Tensor, table: torch.Tensor) -> torch.Tensor:
+    """The gradient by one-hot rows, clipped to [-1, 1]: embeddings are one-hot rows times the table.
+
+    Args:
+        gradient: by embeddings, shape (K, W).
+        table: embeddings of the vocabulary, shape (V, W).
+
+    Returns:
+        Shape (K, V).
+    """
+    return (gradient.float() @ table.T).clamp(-1, 1)
+
+
+def project_simplex(rows: torch.Tensor) -> torch.Tensor:
+    """Each row's nearest point whose entries are at least 0 and sum to 1, shape (K, V).
+
+    The threshold that is taken from every entry is found by sorting (Duchi et al. 2008, figure 1); the authors bisect
+    for the same number.
+    """
+    ordered = rows.sort(1, descending=True).values
+    excess = (ordered.cumsum(1) - 1) / torch.arange(1, rows.shape[1] + 1, device=rows.device)
+    count = (ordered > excess).sum(1, keepdim=True)
+    return (rows - excess.gather(1, count - 1)).clamp(min=0)
+
+
+def told(losses: list[float]) -> dict[str, float]:
+    """The first and the last tenth of losses, as means."""
+    n = max(1, len(losses) // 10)
+    return {"first": round(sum(losses[:n]) / n, 5), "last": round(sum(losses[-n:]) / n, 5)} if losses else {}

@@ -1,0 +1,56 @@
+"""Judges: who says what a picture shows. See `crce.evaluate.judges.judge` for what a judge is."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from crce.lazy import lazy_names
+
+
+if TYPE_CHECKING:
+    from crce.evaluate.judges.classifier import ClassifierJudge
+    from crce.evaluate.judges.clip import ClipJudge
+    from crce.evaluate.judges.emoji import EmojiJudge, EmojiNetwork
+    from crce.evaluate.judges.judge import CalibratedJudge, Detector, FeatureJudge, Judge, OpenJudge, TextJudge
+    from crce.evaluate.judges.nudenet import NudenetJudge
+    from crce.evaluate.judges.table import JUDGES, is_known, load_judge
+    from crce.evaluate.judges.vision import VisionJudge
+
+__all__ = [
+    "JUDGES",
+    "CalibratedJudge",
+    "ClassifierJudge",
+    "ClipJudge",
+    "Detector",
+    "EmojiJudge",
+    "EmojiNetwork",
+    "FeatureJudge",
+    "Judge",
+    "NudenetJudge",
+    "OpenJudge",
+    "TextJudge",
+    "VisionJudge",
+    "is_known",
+    "load_judge",
+]
+
+__getattr__ = lazy_names(
+    __name__,
+    {
+        "JUDGES": "table",
+        "CalibratedJudge": "judge",
+        "ClassifierJudge": "classifier",
+        "ClipJudge": "clip",
+        "Detector": "judge",
+        "EmojiJudge": "emoji",
+        "EmojiNetwork": "emoji",
+        "FeatureJudge": "judge",
+        "Judge": "judge",
+        "NudenetJudge": "nudenet",
+        "OpenJudge": "judge",
+        "TextJudge": "judge",
+        "VisionJudge": "vision",
+        "is_known": "table",
+        "load_judge": "table",
+    },
+)

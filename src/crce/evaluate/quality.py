@@ -1,0 +1,198 @@
+"""How far pictures drifted from the base model's, and whether they are still as good.
+
+Over pairs of pictures x, y drawn from the same seed, with values in [0, 1]:
+
+    rmse = sqrt(mean (x - y)^2)      perceptual = 1 - SSIM(x, y)      features = 1 - cos(f(x), f(y))
+
+SSIM is that of Wang et al. (2004): luminance, a Gaussian window of sigma 1.5, K1 = 0.01, K2 = 0.03. f is what the
+judge sees before it decides. Between all kept pictures before and after, on the same features:
+
+    FID = |mu_x - mu_y|^2 + Tr(C_x + C_y - 2 (C_x C_y)^(1/2))      (Heusel et al., 2017)
+    KID = unbiased MMD^2 with the kernel (x.y / D + 1)^3           (Binkowski et al., 2018)
+
+FID is biased upwards when there are few pictures, so it compares only with FID over as many; KID is not.
+CLIP score = 100 max(cos(picture, prompt), 0), where the judge can read (Hessel et al., 2021, without their factor).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from crce.evaluate.groups import KEEPING
+from crce.evaluate.judges.judge import BATCH, FeatureJudge, TextJudge
+from crce.evaluate.metrics import CONFIDENCE, RESAMPLES
+
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+    from crce.evaluate.judges import Judge
+    from crce.evaluate.pictures import Picture
+
+Vector = NDArray[np.float64]
+
+SIGMA, RADIUS = 1.5, 5  # of SSIM's window, in pixels
+C1, C2 = 0.01**2, 0.03**2
+LUMA = np.array([0.299, 0.587, 0.114])
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """The pictures of a prompt that both models drew, paired by seed."""
+
+    group: str
+    text: str
+    before: list[Image]
+    after: list[Image]
+
+
+def make_pairs(
+    names: Sequence[tuple[str, str]], before: Sequence[Sequence[Picture]], after: Sequence[Sequence[Picture]]
+) -> list[Pairs]:
+    """The pairs of each prompt; a picture that one of the models failed to draw is left out with its pair.
+
+    Args:
+        names: group and text of each prompt.
+        before: for each prompt the base model's pictures.
+        after: for each prompt the erased model's, of the same seeds.
+    """
+    pairs = []
+    for (group, text), above, below in zip(names, before, after, strict=True):
+        both = [(x, y) for x, y in zip(above, below, strict=True) if x is not None and y is not None]
+        pairs.append(Pairs(group, text, [x for x, _ in both], [y for _, y in both]))
+    return pairs
+
+
+def measure_quality(pairs: Sequence[Pairs], judge: Judge | None, *, seed: int = 0) -> dict[str, Any]:
+    """Drift of every group, and the quality of what should be kept.
+
+    Args:
+        pairs: of every prompt.
+        judge: brings features and reads prompts, where it can.
+        seed: of the bootstrap.
+
+    Returns:
+        "groups": for each group the mean "rmse", "perceptual" and "features", each {"value", "low", "high", "n"}, and
+        "clip_score" {"base", "erased"}; "kept": "fid", "kid", "n" and "d" of its features. What can't be measured is
+        None.
+    """
+    groups: dict[str, Any] = {}
+    kept: tuple[list[Vector], list[Vector]] = ([], [])
+    for name in dict.fromkeys(pair.group for pair in pairs):
+        own = [pair for pair in pairs if pair.group == name]
+        before, after = [x for p in own for x in p.before], [y for p in own for y in p.after]
+        couples = list(zip(before, after, strict=True))
+        f_before, f_after = features(judge, before), features(judge, after)
+        texts = [p.text for p in own for _ in p.before]
+        groups[name] = {
+            "rmse": mean_interval(np.array([rmse(x, y) for x, y in couples]), seed),
+            "perceptual": mean_interval(np.array([1 - ssim(x, y) for x, y in couples]), seed),
+            "features": None
+            if f_before is None or f_after is None
+            else mean_interval(1 - _cosines(f_before, f_after), seed),
+            "clip_score": _clip_scores(judge, before, after, texts),
+        }
+        if name in KEEPING and f_before is not None and f_after is not None:
+            kept[0].append(f_before)
+            kept[1].append(f_after)
+    return {"groups": groups, "kept": _distances(*(np.concatenate(part) if part else None for part in kept))}
+
+
+def rmse(x: Image, y: Image) -> float:
+    """Root mean squared difference of two pictures of one size, in [0, 1]."""
+    return float(np.sqrt(((_array(x) - _array(y)) ** 2).mean()))
+
+
+def ssim(x: Image, y: Image) -> float:
+    """Structural similarity of two pictures of one size, at most 1; pictures smaller than its window count whole."""
+    from scipy.ndimage import gaussian_filter
+
+    a, b = _array(x) @ LUMA, _array(y) @ LUMA
+
+    def blur(values: Vector) -> Vector:
+        return gaussian_filter(values, SIGMA, truncate=RADIUS / SIGMA)
+
+    mean_a, mean_b = blur(a), blur(b)
+    var_a, var_b, cov = blur(a * a) - mean_a**2, blur(b * b) - mean_b**2, blur(a * b) - mean_a * mean_b
+    similar = ((2 * mean_a * mean_b + C1) * (2 * cov + C2)) / ((mean_a**2 + mean_b**2 + C1) * (var_a + var_b + C2))
+    inner = similar[RADIUS:-RADIUS, RADIUS:-RADIUS]
+    return float((inner if inner.size else similar).mean())
+
+
+def fid(x: Vector, y: Vector) -> float:
+    """Fréchet distance of two sets of features, shapes (N, D) and (M, D), each of two pictures or more.
+
+    With C = A^T A for the centred and scaled features A, the trace of (C_x C_y)^(1/2) is the sum of the singular
+    values of A_x A_y^T, which also holds where there are fewer pictures than features.
+    """
+    a, b = (part - part.mean(0) for part in (x, y))
+    a, b = a / np.sqrt(len(a) - 1), b / np.sqrt(len(b) - 1)
+    shared = np.linalg.svd(a @ b.T, compute_uv=False).sum()
+    distance = ((x.mean(0) - y.mean(0)) ** 2).sum() + (a * a).sum() + (b * b).sum() - 2 * shared
+    return float(max(distance, 0.0))
+
+
+def kid(x: Vector, y: Vector) -> float:
+    """Kernel distance of two sets of features, shapes (N, D) and (M, D), each of two pictures or more."""
+
+    def kernel(a: Vector, b: Vector) -> Vector:
+        return (a @ b.T / a.shape[1] + 1) ** 3
+
+    def within(a: Vector) -> float:
+        k = kernel(a, a)
+        return float((k.sum() - np.trace(k)) / (len(a) * (len(a) - 1)))
+
+    return within(x) + within(y) - 2 * float(kernel(x, y).mean())
+
+
+def features(judge: Judge | None, images: Sequence[Image]) -> Vector | None:
+    """What the judge sees in pictures, shape (B, D); None if it has no features, or there are no pictures."""
+    if not isinstance(judge, FeatureJudge) or not images:
+        return None
+    parts = [judge.features(list(images[i : i + BATCH])) for i in range(0, len(images), BATCH)]
+    return np.concatenate([part.double().numpy() for part in parts])
+
+
+def mean_interval(values: Vector, seed: int) -> dict[str, Any] | None:
+    """The mean of values with its 95 % bootstrap interval; None if there are none."""
+    if not values.size:
+        return None
+    rng = np.random.default_rng(seed)
+    means = values[rng.integers(values.size, size=(RESAMPLES, values.size))].mean(1)
+    tail = 50 * (1 - CONFIDENCE)
+    low, high = np.percentile(means, [tail, 100 - tail])
+    numbers = {"value": values.mean(), "low": low, "high": high}
+    return {**{name: round(float(number), 4) for name, number in numbers.items()}, "n": int(values.size)}
+
+
+def _clip_scores(
+    judge: Judge | None, before: Sequence[Image], after: Sequence[Image], texts: Sequence[str]
+) -> dict[str, float] | None:
+    if not isinstance(judge, TextJudge) or not before:
+        return None
+    scores = {}
+    for side, images in (("base", before), ("erased", after)):
+        starts = range(0, len(images), BATCH)
+        parts = [judge.alignment(list(images[i : i + BATCH]), texts[i : i + BATCH]).numpy() for i in starts]
+        scores[side] = round(float(100 * np.maximum(np.concatenate(parts), 0).mean()), 2)
+    return scores
+
+
+def _distances(x: Vector | None, y: Vector | None) -> dict[str, Any] | None:
+    if x is None or y is None or min(len(x), len(y)) < 2:
+        return None
+    return {"fid": round(fid(x, y), 4), "kid": round(kid(x, y), 6), "n": len(x), "d": x.shape[1]}
+
+
+def _cosines(x: Vector, y: Vector) -> Vector:
+    norms = np.linalg.norm(x, axis=1) * np.linalg.norm(y, axis=1)
+    return (x * y).sum(1) / np.maximum(norms, 1e-12)
+
+
+def _array(image: Image) -> Vector:
+    return np.asarray(image.convert("RGB"), dtype=float) / 255

@@ -1,0 +1,114 @@
+"""Cells of a grid, and the hash by which they are found again."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections import Counter
+
+from crce.bench import expand, make_plan
+from crce.bench.cells import content, key_of
+from crce.bench.grid import Evaluation
+from crce.concepts import find_concepts
+
+
+def test_every_combination_is_one_cell(grid):
+    cells = list(expand(grid("concepts: [cat, dog]\nmethods: [esd, spm]\ncrce: [false, true]\nseeds: [0, 1, 2]\n")))
+    assert len(cells) == 2 * 2 * 2 * 3
+    assert Counter(cell.row for cell in cells) == dict.fromkeys(["esd", "esd+crce", "spm", "spm+crce"], 6)
+    assert len({(cell.row, cell.concepts.target, cell.config.seed) for cell in cells}) == len(cells)
+    targets = [cell.concepts.target for cell in cells]
+    assert targets == sorted(targets)  # base pictures of a target are drawn once
+
+
+def test_methods_without_random_choices_have_one_seed(grid):
+    cells = list(expand(grid("concepts: [cat]\nmethods: [uce, speed, esd]\nseeds: [3, 4]\n")))
+    seeds = {name: [c.config.seed for c in cells if c.name == name] for name in ("uce", "speed", "esd")}
+    assert seeds == {"uce": [3], "speed": [3, 4], "esd": [3, 4]}
+
+
+def test_m_and_n_cut_the_training_lists_and_mean_nothing_to_the_plain_method(grid):
+    cells = list(
+        expand(
+            grid("concepts: [cat]\nmethods: [esd]\ncrce: [false, true]\naxes: {corefs: [0, 3, 99], retains: [2]}\n")
+        )
+    )
+    assert [cell.row for cell in cells] == ["esd", *(f"esd+crce corefs={m} retains=2" for m in (0, 3, 99))]
+    cat = find_concepts("cat")
+    for cell, m in zip(cells[1:], (0, 3, len(cat.train_corefs)), strict=True):
+        assert cell.concepts.train_corefs == cat.train_corefs[:m]
+        assert cell.concepts.train_retains == cat.train_retains[:2]
+        assert (cell.config.corefs_per_step, cell.config.retains_per_step) == (m, 2)
+        assert cell.concepts.held_out_corefs == cat.held_out_corefs
+        assert cell.concepts.held_out_retains == cat.held_out_retains
+    assert cells[0].concepts == cat
+
+
+def test_settings_of_a_method_win_over_axes(grid):
+    text = "concepts: [cat]\nmethods: [esd, {method: spm, eta: 3.0, corefs_per_step: 2}]\n"
+    cells = list(expand(grid(text + "axes: {eta: [1.0, 2.0], corefs: [4]}\n")))
+    assert [cell.row for cell in cells] == [
+        "esd+crce eta=1.0 corefs=4",
+        "esd+crce eta=2.0 corefs=4",
+        "spm+crce corefs=4",
+    ]
+    assert [cell.config.eta for cell in cells] == [1.0, 2.0, 3.0]
+    assert [cell.config.corefs_per_step for cell in cells] == [4, 4, 2]
+
+
+def test_the_recipe_is_the_methods_own_unless_told(grid):
+    plain, paper = expand(
+        grid("concepts: [cat]\nmethods: [esd, {method: esd, name: paper, recipe: paper, rank: 4}]\n")
+    )
+    assert (plain.config.layers, paper.config.layers) == ("kv", "qk")
+    assert (paper.name, paper.config.rank) == ("paper", 4)
+
+
+PLACE = {"device": "cpu", "dtype": "float32"}
+JUDGE = {"name": "emoji", "version": "1", "hash": "0"}
+
+
+def keys(cells, revision="a", judge=JUDGE, how=None):
+    return [key_of(content(cell, revision, PLACE, judge, how or Evaluation())) for cell in cells]
+
+
+def test_the_hash_is_the_same_in_every_process_and_order_of_the_file(grid):
+    text = "concepts: [cat]\nmethods: [{method: esd, steps: 9, eta: 2}]\n"
+    one = keys(expand(grid(text)))
+    assert one == keys(expand(grid("methods: [{eta: 2.0, steps: 9, method: esd, name: other}]\nconcepts: [CAT]\n")))
+    code = (
+        "from crce.bench import expand; from crce.bench.reader import parse_grid; from pathlib import Path\n"
+        "from crce.bench.cells import content, key_of; from crce.bench.grid import Evaluation\n"
+        f"cells = expand(parse_grid({text!r}, Path()))\n"
+        f"print(*(key_of(content(cell, 'a', {PLACE}, {JUDGE}, Evaluation())) for cell in cells))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == one
+
+
+def test_all_that_decides_numbers_changes_the_hash(grid):
+    def cells(text):
+        return list(expand(grid(text)))
+
+    plain = cells("concepts: [cat]\nmethods: [esd]\n")
+    found = keys(plain)
+    for text in (
+        "concepts: [dog]\nmethods: [esd]\n",
+        "concepts: [cat]\nmethods: [spm]\n",
+        "concepts: [cat]\nmethods: [{method: esd, steps: 9}]\n",
+        "concepts: [cat]\nmethods: [esd]\ncrce: false\n",
+        "concepts: [cat]\nmethods: [esd]\nseeds: [1]\n",
+        "concepts: [cat]\nmethods: [esd]\naxes: {corefs: [2]}\n",
+    ):
+        found += keys(cells(text))
+    found += keys(plain, revision="b")
+    found += keys(plain, judge={**JUDGE, "hash": "1"})
+    found += keys(plain, how=Evaluation(images_per_prompt=9))
+    assert len(set(found)) == len(found) == 10
+
+
+def test_cells_that_come_to_the_same_share_a_job(tmp_path, grid):
+    plan = make_plan(grid("concepts: [cat]\nmethods: [uce]\naxes: {corefs: [3, 50, 60]}\n"), cache=tmp_path)
+    assert len(plan.cells) == 3
+    assert len(plan.distinct) == 2
+    assert plan.jobs[1].folder == plan.jobs[2].folder

@@ -1,0 +1,121 @@
+"""Rows, means, comparisons, the table and the heat maps, from records as cells leave them."""
+
+from __future__ import annotations
+
+import xml.etree.ElementTree as ET
+from statistics import fmean
+
+import pytest
+
+from crce.bench import make_plan
+from crce.bench.results import NUMBERS, markdown, summarise
+
+
+def records_of(plan, value):
+    """A record for every job; `value(cell)` is its H."""
+    found = {}
+    for cell, job in zip(plan.cells, plan.jobs, strict=True):
+        h = value(cell)
+        found[job.key] = {
+            "numbers": {"erased": 1.0, "coref_erased": 0.9, "kept": 0.5 if cell.config.crce else None, "H": h},
+            "seconds": 2.0,
+            "forwards": 7,
+            "groups": {},
+            "settings": {},
+            "judge": None,
+            "device": "cpu",
+            "threads": 1,
+        }
+    return found
+
+
+@pytest.fixture
+def eight(tmp_path, grid):
+    names = "cat, dog, car, bird, horse, frog, apple, ship"
+    return make_plan(
+        grid(f"concepts: [{names}]\nmethods: [esd]\ncrce: [false, true]\nseeds: [0, 1]\n"), cache=tmp_path
+    )
+
+
+def h_of(cell):
+    return 0.5 + 0.3 * cell.config.crce + 0.01 * cell.config.seed + 0.005 * len(cell.concepts.target)
+
+
+def test_rows_and_means(eight):
+    data = summarise(eight, records_of(eight, h_of), {})
+    assert len(data["rows"]) == 8 * 2 * 2
+    assert {"method", "crce", "concept", "seed", *NUMBERS, "seconds", "forwards"} <= data["rows"][0].keys()
+    for name, means in data["means"].items():
+        part = [row for row in data["rows"] if row["row"] == name]
+        assert means["rows"] == len(part) == 16
+        for number in NUMBERS:
+            values = [row[number] for row in part if row[number] is not None]
+            assert means[number]["value"] == (pytest.approx(fmean(values), abs=1e-4) if values else None)
+            assert means[number]["unmeasured"] == 16 - len(values)
+
+
+def test_each_method_is_compared_with_its_plain_self(eight):
+    (found,) = summarise(eight, records_of(eight, h_of), {})["comparisons"]
+    assert (found["base"], found["other"]) == ("esd", "esd+crce")
+    assert found["H"]["value"] == pytest.approx(0.3)
+    assert found["H"]["p"] == pytest.approx(2 / 2**8, abs=1e-5)
+    assert found["kept"]["value"] is None  # of the plain method it could not be measured
+    assert "esd+crce against esd: H +0.30" in found["text"]
+    assert ": significant at 5%" in found["text"]
+
+
+def test_no_difference_is_not_significant(eight):
+    noise = {c: (-1) ** i * 0.1 for i, c in enumerate(sorted({cell.concepts.target for cell in eight.cells}))}
+    data = summarise(eight, records_of(eight, lambda c: 0.5 + c.config.crce * noise[c.concepts.target]), {})
+    assert "not significant" in data["comparisons"][0]["text"]
+
+
+def test_few_concepts_are_not_tested(tmp_path, grid):
+    text = "concepts: [cat, dog]\nmethods: [uce, speed]\ncompare: [[uce+crce, speed+crce]]\n"
+    plan = make_plan(grid(text), cache=tmp_path)
+    (found,) = summarise(plan, records_of(plan, lambda c: 0.1 + 0.5 * (c.name == "speed")), {})["comparisons"]
+    assert found["H"]["value"] == pytest.approx(0.5)
+    assert "Too few concepts" in found["text"]
+    assert "0.5" in found["text"]
+
+
+def test_the_table_says_what_is_missing(eight):
+    records = records_of(eight, h_of)
+    lost = eight.jobs[0].key
+    del records[lost]
+    table = markdown(summarise(eight, records, {lost: "the disk is full"}))
+    header, _, plain, crce, *notes = table.splitlines()
+    assert header.startswith("| method | erased |")
+    assert plain.startswith("| esd | 1.00 [1.00, 1.00] | 0.90 [0.90, 0.90] | – | 0.5")
+    assert plain.endswith("| 2.0 | 15 |")
+    assert crce.endswith("| 2.0 | 16 |")
+    assert "- failed: cat, esd, seed 0: the disk is full" in notes
+    assert "- esd: kept, held-out retains could not be measured in 15 of 15 cells." in notes
+
+
+def test_heat_map_of_m_and_n(tmp_path, grid):
+    from crce.bench.heatmap import heat_maps
+
+    text = "concepts: [cat]\nmethods: [uce, speed]\ncrce: [false, true]\naxes: {corefs: [0, 3], retains: [0, 2, 4]}\n"
+    plan = make_plan(grid(text), cache=tmp_path)
+
+    def h(cell):
+        return 0.1 * (cell.axes["corefs"] or 0) + 0.05 * (cell.axes["retains"] or 0)
+
+    maps = heat_maps(plan.cells, summarise(plan, records_of(plan, h), {})["means"])
+    assert list(maps) == ["uce+crce", "speed+crce"]
+    root = ET.fromstring(maps["uce+crce"])
+    squares = [e for e in root.iter("{http://www.w3.org/2000/svg}rect") if e.get("width") == e.get("height") == "64"]
+    texts = [e.text for e in root.iter("{http://www.w3.org/2000/svg}text")]
+    assert len(squares) == 6
+    assert {"0.00", "0.10", "0.20", "0.30", "0.40", "0.50"} <= set(texts)
+    dark = min(squares, key=lambda e: int(e.get("fill")[1:], 16))
+    assert (float(dark.get("x")), float(dark.get("y"))) == (134, 44)  # most corefs right, most retains on top
+    assert heat_maps(plan.cells, {})["uce+crce"].count("–") == 6
+
+
+def test_no_heat_map_without_both(tmp_path, grid):
+    from crce.bench.heatmap import heat_maps
+
+    plan = make_plan(grid("concepts: [cat]\nmethods: [uce]\naxes: {corefs: [0, 3], retains: [2]}\n"), cache=tmp_path)
+    assert heat_maps(plan.cells, {}) == {}

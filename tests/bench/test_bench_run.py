@@ -1,0 +1,246 @@
+"""Cells are measured once: after a stop, a kill or a failure, only what is missing is measured."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from statistics import fmean
+
+import dying
+import pytest
+import torch
+
+from crce.bench import Measured, make_plan, read_grid, run_bench
+from crce.errors import ConfigError, RunError
+from crce.evaluate import evaluate
+from crce.files import read_tensors
+from crce.training import Erasure
+
+
+def attempts(job):
+    path = job.folder / "attempts.jsonl"
+    return len(path.read_text().splitlines()) if path.exists() else 0
+
+
+def untimed(data):
+    return [{k: v for k, v in row.items() if k != "seconds"} for row in data["rows"]]
+
+
+def test_every_cell_is_a_run_with_its_report(tiny_plan, bench):
+    plan = tiny_plan("concepts: [cat]\nmethods: [uce]\ncrce: [false, true]\n")
+    told = []
+    made = bench(plan, on_event=told.append)
+    assert [(event.label, event.done, event.total) for event in told if isinstance(event, Measured)] == [
+        ("cat: uce, seed 0", 1, 2),
+        ("cat: uce+crce, seed 0", 2, 2),
+    ]
+    for job, row in zip(plan.jobs, made.data["rows"], strict=True):
+        run = Erasure.load(job.folder)
+        assert (run.config, run.concepts) == (job.config, job.concepts)
+        assert (job.folder / "report.html").is_file()
+        assert row["run"] == job.folder.name
+        assert row["settings"] == {
+            "images_per_prompt": 1,
+            "seed": 1000,
+            "steps": 2,
+            "guidance": 4.0,
+            "phrases_per_group": 1,
+        }
+    assert json.loads((made.folder / "results.json").read_text()) == made.data
+    assert (made.folder / "table.md").read_text() == made.table
+
+
+def test_what_is_measured_is_not_measured_again(tiny_plan, bench, monkeypatch):
+    text = "concepts: [cat]\nmethods: [uce]\n"
+    first = bench(tiny_plan(text))
+    written = {path.name: path.read_bytes() for path in first.files}
+    monkeypatch.setattr("crce.bench.lanes.one_by_one", None)  # nothing is left to be done
+    plan = tiny_plan(text)
+    assert [job.state for job in plan.jobs] == ["cached"]
+    again = bench(plan)
+    assert {path.name: path.read_bytes() for path in again.files} == written
+    assert [attempts(job) for job in plan.jobs] == [1]
+
+
+def test_benchmarks_share_cells(tiny_plan, bench):
+    bench(tiny_plan("concepts: [cat]\nmethods: [uce]\n"))
+    wider = tiny_plan("concepts: [dog, cat]\nmethods: [{method: uce, name: other}]\n")
+    assert [job.state for job in wider.jobs] == ["new", "cached"]
+    assert [row["row"] for row in bench(wider).data["rows"]] == ["other+crce"] * 2
+
+
+def test_a_cell_that_fails_is_told_and_tried_again(tiny_plan, bench):
+    plan = tiny_plan("concepts: [cat, dog]\nmethods: [uce]\n")
+    plan.jobs[0].folder.parent.mkdir(parents=True)
+    plan.jobs[0].folder.write_text("in the way")
+    made = bench(plan)
+    (failure,) = made.failed
+    assert (failure["concept"], failure["row"]) == ("cat", "uce+crce")
+    assert str(plan.jobs[0].folder) in failure["error"]
+    assert [row["concept"] for row in made.data["rows"]] == ["dog"]
+    assert "- failed: cat, uce+crce, seed 0: " in made.table
+    plan.jobs[0].folder.unlink()
+    again = bench(plan)
+    assert again.failed == []
+    assert [row["concept"] for row in again.data["rows"]] == ["cat", "dog"]
+    assert [attempts(job) for job in plan.jobs] == [1, 1]
+
+
+def test_an_unexpected_error_leaves_its_traceback(tiny_plan, bench, monkeypatch):
+    plan = tiny_plan("concepts: [cat]\nmethods: [uce]\n")
+    with monkeypatch.context() as patch:
+        patch.setattr("crce.bench.worker.evaluate", lambda *_, **__: 1 / 0)
+        made = bench(plan)
+    assert made.failed[0]["error"] == "ZeroDivisionError: division by zero"
+    assert "1 / 0" in (plan.jobs[0].folder / "error.txt").read_text()
+    trained = (plan.jobs[0].folder / "adapter.safetensors").stat().st_mtime_ns
+    assert bench(plan).failed == []
+    assert not (plan.jobs[0].folder / "error.txt").exists()
+    assert (plan.jobs[0].folder / "adapter.safetensors").stat().st_mtime_ns == trained  # only the report was missing
+
+
+def test_a_damaged_cell_begins_again(tiny_plan, bench, caplog):
+    plan = tiny_plan("concepts: [cat]\nmethods: [uce]\n")
+    first = untimed(bench(plan).data)
+    (plan.jobs[0].folder / "cell.json").write_text("{")
+    (plan.jobs[0].folder / "run.json").write_text("{")
+    assert untimed(bench(plan).data) == first
+    assert "measured again" in caplog.text
+    assert "begins again" in caplog.text
+
+
+def test_a_full_disk_is_told_cell_by_cell(tiny_plan, bench, monkeypatch):
+    plan = tiny_plan("concepts: [cat]\nmethods: [uce]\n")
+
+    def full(*_):
+        raise RunError("Cannot write cell.json: No space left on device.")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("crce.bench.worker.write_json", full)
+        made = bench(plan)
+    assert "No space left on device" in made.failed[0]["error"]
+    assert bench(plan).failed == []
+
+
+def test_results_need_a_place(tiny_plan, tmp_path):
+    (tmp_path / "file").write_text("")
+    plan = tiny_plan("concepts: [cat]\nmethods: [uce]\n")
+    with pytest.raises(RunError, match="Choose another --out"):
+        run_bench(plan, out=tmp_path / "file" / "out")
+    assert attempts(plan.jobs[0]) == 0
+
+
+def test_methods_that_do_not_work_on_a_model_are_refused_before_any_work(grid, tmp_path, monkeypatch):
+    monkeypatch.setattr("crce.backbones.loading.find_model", lambda *_, **__: ("FluxPipeline", "1"))
+    with pytest.raises(ConfigError) as raised:
+        make_plan(grid("concepts: [cat]\nmethods: [uce, esd, advunlearn]\nmodels: [flux]\n"), cache=tmp_path)
+    assert str(raised.value).count("flux: ") == 2
+
+
+def test_a_process_that_dies_takes_one_cell_with_it(tiny_plan, bench, tmp_path, monkeypatch):
+    monkeypatch.setenv("DIES_ONCE", str(tmp_path / "died"))
+    plan = tiny_plan("concepts: [cat, dog]\nmethods: [uce]\ncrce: [false, true]\n")
+    made = bench(plan, jobs=2, begin=dying.once)
+    (failure,) = made.failed
+    assert "killed by signal 9" in failure["error"]
+    assert len(made.data["rows"]) == 3
+    again = bench(plan)
+    assert (again.failed, len(again.data["rows"])) == ([], 4)
+    assert [attempts(job) for job in plan.jobs] == [1] * 4
+
+
+def test_base_pictures_of_a_target_are_drawn_by_one_process():
+    from types import SimpleNamespace
+
+    from crce.bench.lanes import _Queue
+
+    queue = _Queue([SimpleNamespace(group=group, number=i) for i, group in enumerate("aaabbc")])
+    taken = {"one": [], "two": []}
+    for lane in ("one", "two", "one", "two", "one", "two"):
+        taken[lane].append(queue.next(lane).group)
+    assert taken == {"one": ["a", "a", "a"], "two": ["b", "b", "c"]}
+    assert queue.next("one") is None
+    queue = _Queue([SimpleNamespace(group="a"), SimpleNamespace(group="a")])
+    assert (queue.next("one").group, queue.next("two").group) == ("a", "a")  # better drawn twice than idle
+
+
+KILLED = """
+concepts: [cat]
+methods:
+  - uce
+  - {method: esd, steps: 12, checkpoint_every: 3, pool: 2, ddim_steps: 6, layers: kv}
+  - speed
+crce: [false]
+evaluate: {images_per_prompt: 2, phrases_per_group: 2, steps: 8}
+"""
+
+
+@pytest.fixture(scope="module")
+def killed(tmp_path_factory):
+    """A benchmark on the bundled model whose process was killed while it trained its second cell."""
+    folder = tmp_path_factory.mktemp("killed")
+    (folder / "grid.yaml").write_text(KILLED)
+    plan = make_plan(read_grid(folder / "grid.yaml"), cache=folder / "cells")
+    code = "from crce.cli.main import run; run()"
+    command = [sys.executable, "-c", code, "bench", "grid.yaml", "--cache", "cells", "--out", "out"]
+    source = str(Path(sys.modules["crce"].__file__).parents[1])
+    process = subprocess.Popen(command, cwd=folder, env={**os.environ, "PYTHONPATH": source})
+    checkpoint = plan.jobs[1].folder / "tally.json"
+    end = time.monotonic() + 240
+    while not checkpoint.exists() and process.poll() is None and time.monotonic() < end:
+        time.sleep(0.01)
+    process.send_signal(signal.SIGKILL)
+    assert process.wait() == -signal.SIGKILL
+    return folder, plan
+
+
+def test_a_killed_benchmark_goes_on_and_ends_with_the_same_table(killed, tmp_path):
+    folder, plan = killed
+    assert [job.state for job in plan.jobs] == ["cached", "begun", "new"]
+    assert not (folder / "out" / "results.json").exists()
+    resumed = run_bench(plan, out=folder / "out")
+    assert [attempts(job) for job in plan.jobs] == [1, 2, 1]
+
+    for job in (plan.jobs[0], plan.jobs[2]):  # what was not interrupted need not be made again
+        shutil.copytree(job.folder, tmp_path / "cells" / job.folder.name)
+    straight = make_plan(read_grid(folder / "grid.yaml"), cache=tmp_path / "cells")
+    whole = run_bench(straight, out=tmp_path / "out")
+    assert untimed(whole.data) == untimed(resumed.data)
+    assert whole.data["comparisons"] == resumed.data["comparisons"]
+    for one, other in zip(plan.jobs, straight.jobs, strict=True):
+        weights = [read_tensors(job.folder / "adapter.safetensors")[0] for job in (one, other)]
+        assert weights[0].keys() == weights[1].keys()
+        assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
+
+
+def test_numbers_of_the_table_are_those_of_the_reports(killed):
+    folder, plan = killed
+    data = run_bench(plan, out=folder / "out").data
+    for row, job in zip(data["rows"], plan.jobs, strict=True):
+        report = json.loads((job.folder / "report.json").read_text())
+        assert {n: row[n] for n in ("erased", "coref_erased", "kept", "H")} == {
+            n: report["summary"][n]["value"] for n in ("erased", "coref_erased", "kept", "H")
+        }
+    for name, means in data["means"].items():
+        values = [row["kept"] for row in data["rows"] if row["row"] == name and row["kept"] is not None]
+        assert values
+        assert means["kept"]["value"] == pytest.approx(fmean(values), abs=1e-4)
+        assert f"| {name} |" in (folder / "out" / "table.md").read_text()
+
+
+def test_a_report_of_its_own_says_the_same(killed):
+    """Base pictures kept from one cell to the next, and a model that had other adapters on, change no number."""
+    folder, plan = killed
+    data = run_bench(plan, out=folder / "out").data
+    last = plan.jobs[-1]
+    shutil.copytree(last.folder, folder / "copy")
+    report = evaluate(folder / "copy", images_per_prompt=2, phrases_per_group=2, steps=8)
+    assert {n: report.summary[n]["value"] for n in ("erased", "kept")} == {
+        n: data["rows"][-1][n] for n in ("erased", "kept")
+    }

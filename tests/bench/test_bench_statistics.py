@@ -1,0 +1,75 @@
+"""Means, intervals and comparisons against plain computations."""
+
+from __future__ import annotations
+
+import itertools
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from crce.bench.statistics import difference, holm, mean_of
+
+
+def test_the_mean_is_over_all_values_and_lies_in_its_interval():
+    values = {"cat": [0.2, 0.4], "dog": [0.9], "fox": [0.5, 0.7]}
+    mean = mean_of(values)
+    assert mean.value == pytest.approx(np.mean([0.2, 0.4, 0.9, 0.5, 0.7]))
+    assert mean.low < mean.value < mean.high
+    assert mean.n == 5
+    assert mean == mean_of(values)  # the same every time
+
+
+def test_the_interval_covers_the_true_mean_about_as_often_as_it_says():
+    rng = np.random.default_rng(1)
+    hits = 0
+    for _ in range(100):
+        concepts = {str(c): list(0.5 + rng.normal(0, 0.2) + rng.normal(0, 0.05, 3)) for c in range(12)}
+        mean = mean_of(concepts)
+        hits += mean.low <= 0.5 <= mean.high
+    assert 85 <= hits <= 100
+
+
+def test_seeds_of_one_concept_are_not_taken_for_concepts():
+    spread = {"cat": [0.0, 0.0, 0.0, 0.0], "dog": [1.0, 1.0, 1.0, 1.0]}
+    mean = mean_of(spread)
+    assert (mean.low, mean.high) == (0.0, 1.0)
+
+
+def test_nothing_and_one_value():
+    assert mean_of({}).value is None
+    assert (mean_of({"cat": [0.3]}).value, mean_of({"cat": [0.3]}).low) == (0.3, None)
+
+
+def test_a_difference_is_paired_by_concept_and_seed():
+    base = {"cat": {0: 0.5, 1: 0.9}, "dog": {0: 0.1}}
+    other = {"cat": {0: 0.6, 2: 0.0}, "dog": {0: 0.4}, "fox": {0: 1.0}}
+    made = difference(base, other)
+    assert made.mean.value == pytest.approx((0.1 + 0.3) / 2)
+    assert made.concepts == 2
+    assert made.p == made.least_p == 0.5
+
+
+def test_p_is_that_of_all_sign_flips():
+    rng = np.random.default_rng(0)
+    d = rng.normal(0.1, 0.2, 8)
+    made = difference({str(i): {0: 0.0} for i in range(8)}, {str(i): {0: v} for i, v in enumerate(d)})
+    flipped = [abs(np.mean(np.array(s) * d)) for s in itertools.product((-1, 1), repeat=8)]
+    assert made.p == pytest.approx(np.mean(np.array(flipped) >= abs(d.mean()) - 1e-12))
+    exact = stats.permutation_test((d,), np.mean, permutation_type="samples", n_resamples=np.inf)
+    assert made.p == pytest.approx(exact.pvalue)
+
+
+def test_p_of_many_concepts_is_near_the_exact_one_and_never_zero():
+    d = np.random.default_rng(0).normal(0.1, 0.2, 16)
+    names = [str(i) for i in range(16)]
+    made = difference({n: {0: 0.0} for n in names}, {n: {0: v} for n, v in zip(names, d, strict=True)})
+    exact = stats.permutation_test((d,), np.mean, permutation_type="samples", n_resamples=np.inf)
+    assert made.p == pytest.approx(exact.pvalue, abs=0.01)
+    clear = difference({n: {0: 0.0} for n in names * 2}, {n: {0: 1.0} for n in names})
+    assert 0 < clear.p < 0.001
+
+
+def test_holm():
+    assert holm([0.01, 0.04, None, 0.03]) == pytest.approx([0.03, 0.06, None, 0.06])
+    assert holm([0.9, 0.8]) == [1.0, 1.0]

@@ -1,0 +1,113 @@
+"""Rates before and after, against the formulas they are named after."""
+
+from __future__ import annotations
+
+from math import comb, sqrt
+
+import numpy as np
+import pytest
+from scipy.stats import binomtest
+
+from crce.evaluate import evaluate
+from crce.evaluate.metrics import Recognition
+from crce.evaluate.rates import compare, compare_groups, say_significance, wilson
+
+
+def outcome(base: int, erased: int, n: int) -> Recognition:
+    return Recognition(np.arange(n) < base, np.arange(n) < erased)
+
+
+@pytest.mark.parametrize(("k", "n"), [(0, 8), (8, 8), (3, 8), (1, 1), (0, 1), (57, 200)])
+def test_wilson_interval(k, n):
+    """Wilson (1927): (p + z^2/2n +- z sqrt(p(1-p)/n + z^2/4n^2)) / (1 + z^2/n)."""
+    z, p = 1.959963984540054, k / n
+    centre = (p + z**2 / (2 * n)) / (1 + z**2 / n)
+    half = z * sqrt(p * (1 - p) / n + z**2 / (4 * n**2)) / (1 + z**2 / n)
+    rate = wilson(k, n)
+    assert (rate.k, rate.n, rate.value) == (k, n, p)
+    assert rate.low == pytest.approx(max(0, centre - half), abs=1e-12)
+    assert rate.high == pytest.approx(min(1, centre + half), abs=1e-12)
+    scipy = binomtest(k, n).proportion_ci(0.95, method="wilson")
+    assert (rate.low, rate.high) == pytest.approx((scipy.low, scipy.high), abs=1e-12)
+
+
+def test_difference_is_that_of_the_rates_and_its_p_is_mcnemars():
+    """10 pictures lost and 2 gained: twice the tail of a fair coin thrown 12 times."""
+    base = np.array([1] * 15 + [0] * 5, dtype=bool)
+    erased = np.array([1] * 5 + [0] * 10 + [1] * 2 + [0] * 3, dtype=bool)
+    found = compare([Recognition(base, erased)])
+    assert (found.base.k, found.erased.k, found.base.n) == (15, 7, 20)
+    assert found.difference.value == pytest.approx(-8 / 20)
+    assert (found.difference.lost, found.difference.gained) == (10, 2)
+    assert found.difference.p == pytest.approx(2 * sum(comb(12, i) for i in range(3)) / 2**12)
+    assert found.difference.significant
+
+
+def test_interval_of_the_difference_is_a_paired_bootstrap():
+    """One prompt of 200 pictures: the mean of -1 and 0, so nearly normal with the spread of a share."""
+    found = compare([outcome(200, 140, 200)])
+    spread = sqrt(0.3 * 0.7 / 200)
+    assert found.difference.low == pytest.approx(-0.3 - 1.96 * spread, abs=0.015)
+    assert found.difference.high == pytest.approx(-0.3 + 1.96 * spread, abs=0.015)
+    assert compare([outcome(200, 140, 200)]) == found
+
+
+def test_pairs_that_agree_differ_in_nothing():
+    found = compare([outcome(5, 5, 8), outcome(8, 8, 8)])
+    assert (found.difference.value, found.difference.p, found.difference.significant) == (0, 1, False)
+
+
+@pytest.mark.parametrize(("n", "significant"), [(1, False), (5, False), (6, True)])
+def test_few_pictures_are_not_significant_however_much_they_agree(n, significant):
+    """All pictures lost: the bootstrap has no width, but five fair coins fall alike once in 16 times."""
+    found = compare([outcome(n, 0, n)])
+    assert (found.difference.low, found.difference.high) == (-1, -1)
+    assert found.difference.p == pytest.approx(2 * 0.5**n if n > 1 else 1)
+    assert found.difference.significant is significant
+
+
+def test_one_prompt_of_many_is_not_significant_by_its_pictures_alone():
+    """A single broken prompt beside an unharmed one: prompts are resampled too, so the interval reaches zero."""
+    found = compare([outcome(20, 0, 20), outcome(20, 20, 20)])
+    assert found.difference.p < 0.001
+    assert found.difference.high == 0
+    assert not found.difference.significant
+
+
+def test_nothing_to_compare():
+    assert compare([]) is None
+
+
+def test_words_say_what_is_significant_and_what_is_not(scored):
+    groups = scored(target=[("cat", 6, 0)], coref=[("kitty", 6, 1), ("tom", 6, 0)], retain=[("dog", 6, 4)])
+    clear, unclear, missing = say_significance(compare_groups(groups))
+    text = clear.replace("\N{NO-BREAK SPACE}", " ")
+    assert text.startswith(
+        "Significant, so hardly chance: the target 100 % → 0 % (-100 points, -100 to -100, p = 0.031)"
+    )
+    assert "training retains" in unclear
+    assert "p = 0.500" in unclear
+    assert missing == (
+        "Not compared, as nothing of it can be measured: held-out corefs, held-out retains, unrelated prompts."
+    )
+
+
+def test_report_holds_the_comparisons_and_says_them(erasure, backbone, judge, model):
+    model.erased = {name: ["dog"] for name in ("cat", "kitty", "kitten", "feline")}
+    report = evaluate(erasure, judge=judge, backbone=backbone, images_per_prompt=8)
+    found = report.data["comparisons"]
+    assert found["target"]["base"] == {"k": 8, "n": 8, "value": 1.0, "low": 0.6756, "high": 1.0}
+    assert found["target"]["erased"]["high"] == pytest.approx(1 - 0.6756, abs=1e-4)
+    assert found["target"]["difference"]["significant"]
+    assert not found["retain"]["difference"]["significant"]
+    page = report.path_html.read_text(encoding="utf-8").replace("\N{NO-BREAK SPACE}", " ")
+    assert "What is significant" in page
+    assert "Significant, so hardly chance: the target 100 % → 0 %" in page
+    assert "Not significant, so it may be chance or nothing at all: training retains 100 % → 100 %" in page
+
+
+def test_without_a_judge_nothing_is_compared(erasure, backbone, model):
+    erasure.info["model"] = backbone.model = "somebody/some-model"
+    report = evaluate(erasure, backbone=backbone, images_per_prompt=1)
+    assert report.data["comparisons"] is None
+    assert report.data["significance"] == []
