@@ -138,8 +138,8 @@ def test_what_was_found_for_one_run_can_be_tried_on_another(run, cats, tiny_mode
 
 
 def test_learned_word_means_the_same_to_diffusers(run, tiny_model, tiny_folder, tmp_path):
-    from crce.evaluate.attacks.campaign import read_word, write_word
     from crce.evaluate.attacks.protocol import AdversarialPrompt, Prompt
+    from crce.evaluate.attacks.scene import read_word, write_word
     from crce.evaluate.attacks.victim import Try
 
     word = torch.randn(1, 32, generator=torch.Generator().manual_seed(0))

@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from crce.concepts import ConceptSet, Related
-from crce.evaluate.groups import make_groups, spread
+from crce.evaluate.groups import common_unrelated, make_groups, spread
 
 
 def by_name(groups):
@@ -73,6 +73,30 @@ def test_without_a_judge_nothing_is_scored_and_everyday_things_are_drawn(kitties
     assert {p.left_out for group in groups.values() for p in group.prompts} == {"no judge scored it"}
     assert len(groups["unrelated"].prompts) == 6
     assert not any("bicycle" in p.text for p in groups["unrelated"].prompts)
+
+
+def test_unrelated_are_the_same_for_every_judge_that_knows_half_of_them(kitties, judge):
+    common = ["tree", "fox", "ship", "anchor"]
+    unrelated = by_name(make_groups(kitties, judge, common=common))["unrelated"].prompts
+    assert [(p.text, p.expected) for p in unrelated] == [
+        ("tree", "tree"),
+        ("fox", None),
+        ("ship", "ship"),
+        ("anchor", None),
+    ]
+    assert unrelated[1].left_out == 'the judge has one class, "fox", for it and for a phrase of the set'
+    assert unrelated[3].left_out == 'the colour judge has no class for "anchor"'
+    without = by_name(make_groups(kitties, None, common=common))["unrelated"].prompts
+    assert [p.text for p in without] == common
+    strange = by_name(make_groups(kitties, judge, common=["tree", "anchor", "kite"]))["unrelated"].prompts
+    assert [p.text for p in strange] == ["ship", "tree"]
+
+
+def test_common_phrases_are_those_of_the_models_own_judge_or_everyday_things(kitties, judge):
+    assert common_unrelated(kitties, [], judge) == ["ship", "tree"]
+    assert common_unrelated(kitties, [ConceptSet("ship")], judge) == ["tree"]
+    assert common_unrelated(kitties, [ConceptSet("a sunflower")], None)[0] == "a bowl of fruit"
+    assert "a sunflower" not in common_unrelated(kitties, [ConceptSet("a sunflower")], None)
 
 
 def test_long_lists_are_thinned_and_counted(judge):

@@ -108,14 +108,14 @@ def test_what_cannot_be_read_counts_as_unsure(line, read, odd, caplog):
 
 def test_each_question_is_asked_once_and_kept(tmp_path):
     with ScriptedServer(honest) as server:
-        judge = judge_of(server).about([CATS], tmp_path)
+        judge = judge_of(server).about([CATS], folder=tmp_path)
         assert judge.scores([RED, GREEN, RED], "cat").tolist() == [1, 0, 1]
         assert len(server.requests) == 2
-        again = judge_of(server).about([CATS], tmp_path)
+        again = judge_of(server).about([CATS], folder=tmp_path)
         with open(tmp_path / "answers.jsonl", "a") as file:
             file.write('{"key": "half a li')  # as a killed process leaves it
         assert again.scores([RED, GREEN], "cat").tolist() == [1, 0]
-        assert judge_of(server).about([CATS], tmp_path).scores([RED], "dog").tolist() == [0]
+        assert judge_of(server).about([CATS], folder=tmp_path).scores([RED], "dog").tolist() == [0]
         assert len(server.requests) == 3
 
 

@@ -69,7 +69,7 @@ def attack(
     if replay is not None:
         return _replay(run, replay, judge, device, json)
     from crce.evaluate.attacks import attack as attack_run
-    from crce.evaluate.attacks.campaign import load_base
+    from crce.evaluate.attacks.scene import load_base
     from crce.training import Erasure
 
     erasure = Erasure.load(run)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +14,7 @@ from crce.backbones import load_backbone
 from crce.errors import ConfigError, RunError
 from crce.evaluate import load_judge
 from crce.evaluate.gauge import Gauge, read_trace
-from crce.evaluate.groups import make_groups
+from crce.evaluate.groups import common_unrelated, make_groups
 from crce.evaluate.judges.judge import OpenJudge, describe_judge
 from crce.evaluate.overview import render_overview
 from crce.evaluate.shelf import FOLDER, Shelf
@@ -128,11 +128,14 @@ def evaluate(
     started = time.perf_counter()
     erasure = run if isinstance(run, Erasure) else Erasure.load(Path(run))
     info = erasure.info
-    scorer = _choose_judge(judge, erasure, device)
+    own = load_judge("emoji") if info["model"] == "demo" else None
+    others = [[o for o in erasure.sets if o is not c] for c in erasure.sets]
+    common_texts = [common_unrelated(c, rest, own) for c, rest in zip(erasure.sets, others, strict=True)]
+    scorer = _choose_judge(judge, erasure, [text for texts in common_texts for text in texts], device)
     least = threshold if threshold is not None else scorer.threshold if scorer else 0.0
     everything = [
-        make_groups(c, scorer, phrases_per_group, [o for o in erasure.sets if o is not c], crce=erasure.config.crce)
-        for c in erasure.sets
+        make_groups(c, scorer, phrases_per_group, rest, crce=erasure.config.crce, common=unrelated)
+        for c, rest, unrelated in zip(erasure.sets, others, common_texts, strict=True)
     ]
     texts = [[prompt.text for group in groups for prompt in group.prompts] for groups in everything]
     seeds = [seed + k for k in range(images_per_prompt)]
@@ -183,14 +186,16 @@ def evaluate(
     return report
 
 
-def _choose_judge(judge: str | Judge, erasure: Erasure, device: str) -> Judge | None:
+def _choose_judge(judge: str | Judge, erasure: Erasure, unrelated: Sequence[str], device: str) -> Judge | None:
     """The judge, told what the run is about where it has no classes of its own; None where none knows the model."""
     if judge == "auto" and erasure.info["model"] != "demo":
         log.info("No judge knows what %s draws: the report shows pictures without numbers.", erasure.info["model"])
         return None
     if isinstance(judge, str):
         judge = load_judge("emoji" if judge == "auto" else judge, device)
-    return judge.about(erasure.sets, erasure.folder / FOLDER) if isinstance(judge, OpenJudge) else judge
+    if isinstance(judge, OpenJudge):
+        return judge.about(erasure.sets, unrelated, folder=erasure.folder / FOLDER)
+    return judge
 
 
 def _sides(erasure: Erasure, sketcher: Sketcher, dtype: str, base_cache: BaseCache | None) -> tuple[Side, Side]:

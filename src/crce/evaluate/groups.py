@@ -117,6 +117,7 @@ def make_groups(
     others: Sequence[ConceptSet] = (),
     *,
     crce: bool = True,
+    common: Sequence[str] = (),
 ) -> list[Group]:
     """Group the phrases of a concept set, with unrelated ones added.
 
@@ -130,6 +131,7 @@ def make_groups(
         limit: most phrases a group draws; from longer lists every k-th is taken, so that all certainties are met.
         others: the other sets of the run.
         crce: whether the run trained corefs and retains.
+        common: unrelated phrases that every judge of this model is shown, as long as it knows half of them.
 
     Returns:
         Six groups in the order of `ERASING + KEEPING`; some may be empty.
@@ -152,7 +154,7 @@ def make_groups(
         if name.endswith("held_out"):
             prompts = [_unseen(prompt, elsewhere) for prompt in prompts]
         groups.append(Group(name, tuple(prompts), len(related)))
-    unrelated = _unrelated([*_phrases(concepts), *elsewhere.phrases], judge)
+    unrelated = _unrelated([*_phrases(concepts), *elsewhere.phrases], judge, common)
     return [*groups, Group("unrelated", unrelated, len(unrelated))]
 
 
@@ -206,10 +208,35 @@ def _no_class(text: str, judge: Judge | None) -> str:
     return f'the {judge.name} judge has no class for "{text}"' if judge else NO_JUDGE
 
 
-def _unrelated(phrases: Sequence[str], judge: Judge | None) -> tuple[Prompt, ...]:
+def common_unrelated(concepts: ConceptSet, others: Sequence[ConceptSet], own: Judge | None) -> list[str]:
+    """Phrases that have nothing to do with a set, the same for every judge of a model.
+
+    Args:
+        concepts: the set.
+        others: the other sets of the run.
+        own: the model's own judge, which knows what it can draw; None where it has none.
+    """
+    phrases = [text for c in (concepts, *others) for text in _phrases(c)]
+    return [prompt.text for prompt in _unrelated(phrases, own)]
+
+
+def _unrelated(phrases: Sequence[str], judge: Judge | None, common: Sequence[str] = ()) -> tuple[Prompt, ...]:
     """Prompts that have nothing to do with any of the phrases."""
-    if judge:
-        near = {judge.class_of(phrase) for phrase in phrases}
-        far = [c for c in judge.classes if c not in near and judge.class_of(c) == c]
-        return tuple(Prompt(c, expected=c) for c in spread(far, UNRELATED_PROMPTS))
-    return tuple(Prompt(text, left_out=_no_class(text, None)) for text in everyday(phrases)[:UNRELATED_PROMPTS])
+    if judge is None:
+        return tuple(Prompt(text, left_out=NO_JUDGE) for text in common or everyday(phrases)[:UNRELATED_PROMPTS])
+    near = {judge.class_of(phrase) for phrase in phrases} | {None}
+    known = [(text, judge.class_of(text)) for text in common]
+    if common and 2 * sum(own not in near for _, own in known) >= len(common):
+        return tuple(
+            Prompt(text, expected=None if own in near else own, left_out=_too_near(text, own, near, judge))
+            for text, own in known
+        )
+    far = [c for c in judge.classes if c not in near and judge.class_of(c) == c]
+    return tuple(Prompt(c, expected=c) for c in spread(far, UNRELATED_PROMPTS))
+
+
+def _too_near(text: str, own: str | None, near: set[str | None], judge: Judge) -> str | None:
+    """Why an unrelated phrase can't be scored, or None."""
+    if own is None:
+        return _no_class(text, judge)
+    return f'the judge has one class, "{own}", for it and for a phrase of the set' if own in near else None

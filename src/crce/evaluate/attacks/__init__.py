@@ -11,8 +11,9 @@ from crce.lazy import lazy_names
 
 
 if TYPE_CHECKING:
-    from crce.evaluate.attacks.campaign import Result, attack, replay
+    from crce.evaluate.attacks.campaign import Result, attack
     from crce.evaluate.attacks.protocol import AdversarialPrompt, Attack, Budget, Progress, Prompt
+    from crce.evaluate.attacks.rerun import replay
     from crce.evaluate.attacks.victim import Victim
 
 
@@ -87,6 +88,6 @@ __getattr__ = lazy_names(
         "Result": "campaign",
         "Victim": "victim",
         "attack": "campaign",
-        "replay": "campaign",
+        "replay": "rerun",
     },
 )

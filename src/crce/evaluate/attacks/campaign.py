@@ -1,42 +1,42 @@
-"""One attack on a run from the first plain picture to RUN/attacks/NAME.json, and the replay of what is written there.
+"""One attack on a run, from the first plain picture to RUN/attacks/NAME.json.
 
 NAME.json        settings, seeds, judge, numbers, and for each prompt what was found and what was seen
 NAME.jsonl       every prompt that was drawn, one a line; a stopped attack goes on from there
-NAME-WORD.safetensors  learned embeddings, as diffusers' textual inversion
+NAME-PROMPT.safetensors  learned embeddings, as diffusers' textual inversion
 """
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable, Iterator, MutableMapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from crce import __version__
-from crce.backbones import load_backbone
-from crce.errors import ConfigError, RunError
-from crce.evaluate import load_judge
+from crce.errors import ConfigError
 from crce.evaluate.attacks import load_attack
 from crce.evaluate.attacks.journal import Journal, Key, Sight
 from crce.evaluate.attacks.prompts import choose_prompts
 from crce.evaluate.attacks.protocol import Attack, Budget, Progress, Prompt
+from crce.evaluate.attacks.scene import (
+    check_revision,
+    choose_judge,
+    describe,
+    load_base,
+    put_on,
+    tested_words,
+    write_word,
+)
 from crce.evaluate.attacks.tally import summarise
-from crce.evaluate.attacks.victim import Victim
-from crce.evaluate.judges.judge import OpenJudge
-from crce.evaluate.shelf import FOLDER as PICTURES
-from crce.files import read_tensors, slug, write_json, write_tensors
-from crce.training import Erasure, apply_adapter
+from crce.files import write_json
+from crce.training import Erasure
 from crce.training.run_folder import file_hash
 
 
 if TYPE_CHECKING:
-    import torch
-
     from crce.backbones import Backbone
-    from crce.evaluate.attacks.protocol import AdversarialPrompt
+    from crce.evaluate.attacks.victim import Victim
     from crce.evaluate.judges import Judge
 
 DRAWABLE = 0.5  # share of the base model's pictures that must show the concept for a prompt to count
@@ -161,78 +161,6 @@ def attack(
     return result
 
 
-def replay(
-    path: Path | str,
-    run: Path | str | Erasure | None = None,
-    *,
-    judge: str | Judge = "auto",
-    batch: int = 0,
-    device: str = "auto",
-    on_event: Callable[[Progress], None] | None = None,
-    backbone: Backbone | None = None,
-) -> tuple[dict[str, Any], bool]:
-    """Draw again what an attack found, with the same seeds; nothing that was written is read but the prompts.
-
-    Args:
-        path: RUN/attacks/NAME.json.
-        run: the run to draw with; None is the one that was attacked, the folder above. Another run shows whether what
-            was found for the first one works on it as well.
-        judge: as in `attack`, as are batch, device, on_event and backbone.
-
-    Returns:
-        The new content of NAME.json, which is not written, and whether every picture was judged as before.
-
-    Raises:
-        ConfigError: the attack does not work on this model, or no judge knows it.
-        ModelError: the base model can't be loaded.
-        RunError: the file can't be read, or the run can't be used.
-    """
-    path = Path(path)
-    try:
-        old = json.loads(path.read_text(encoding="utf-8"))
-        one = load_attack(old["attack"])
-        for setting, value in old["settings"].items():
-            setattr(one, setting, value)
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise RunError(f"Cannot read {path} as the result of an attack: {error}. Attack again.") from error
-    erasure = run if isinstance(run, Erasure) else Erasure.load(Path(run) if run is not None else path.parents[1])
-    scorer = choose_judge(judge, erasure, device)
-    for was in old["outcomes"]:
-        if was["expected"] not in scorer.classes:
-            raise ConfigError(
-                f"The judge {scorer.name!r} has no class {was['expected']!r}, which {path} was judged by. Give that "
-                f"judge: --judge {old['judge']['name']}"
-            )
-    backbone = backbone or load_base(erasure, device)
-    check_revision(backbone, erasure)
-    one.refuse_unfit(backbone)
-    now = {"run": str(erasure.folder), "adapter": file_hash(erasure.adapter), "judge": describe(scorer)}
-    head = {**old, **now}
-    with put_on(backbone, erasure, scorer, Journal(None, {}), head, batch) as victim:
-        outcomes = []
-        for i, was in enumerate(old["outcomes"]):
-            found, details = was["found"], was.get("details", {})
-            concepts = next((c for c in erasure.sets if c.target == was["target"]), erasure.concepts)
-            prompt = Prompt(was["prompt"], was["role"], was["expected"], concepts)
-            words = {"base": _words(victim, prompt, base=True), "before": _words(victim, prompt)}
-            if was["left_out"] is not None:
-                words["after"] = []
-            elif found["state"] == "":
-                words["after"] = _words(victim, prompt, found["text"])
-            elif one.searches_again:
-                again = next(iter(one.run(victim, [prompt], Budget(**old["budget"]))))
-                words["after"] = _words(victim, prompt, again.found.text, state=again.found.state)
-                details = again.details
-            else:
-                words["after"] = _words(victim, prompt, found["text"], word=read_word(path.parent / found["word"]))
-            outcomes.append({**was, "words": words, **({"details": details} if "details" in was else {})})
-            if on_event:
-                on_event(Progress(one.name, prompt.text, i + 1, len(old["outcomes"])))
-        spent = dict(vars(victim.spent))
-    same = all(new["words"] == was["words"] for new, was in zip(outcomes, old["outcomes"], strict=True))
-    return {**head, "summary": summarise(outcomes), "outcomes": outcomes, "spent": spent}, same
-
-
 def _outcomes(
     victim: Victim,
     one: Attack,
@@ -242,7 +170,7 @@ def _outcomes(
     on_event: Callable[[Progress], None] | None,
 ) -> Iterator[dict[str, Any]]:
     """For each prompt what was seen of it before, what was found, and what was seen then."""
-    drawn = {p.text: {"base": _words(victim, p, base=True), "before": _words(victim, p)} for p in prompts}
+    drawn = {p.text: {"base": tested_words(victim, p, base=True), "before": tested_words(victim, p)} for p in prompts}
     reasons = {p.text: left_out(drawn[p.text]["base"], p.expected) for p in prompts}
     found = one.run(victim, [p for p in prompts if reasons[p.text] is None], budget, on_event)
     for prompt in prompts:
@@ -260,7 +188,7 @@ def _outcomes(
             continue
         answer = next(found)
         best = answer.found
-        words["after"] = _words(victim, prompt, best.text, word=best.word, state=best.state)
+        words["after"] = tested_words(victim, prompt, best.text, word=best.word, state=best.state)
         yield {
             **outcome,
             "found": {"text": best.text, "state": best.state, "word": write_word(folder, one.name, answer)},
@@ -283,111 +211,3 @@ def left_out(words: Sequence[str | None], expected: str) -> str | None:
     if hits >= DRAWABLE * len(words):
         return None
     return f'the base model draws it as "{expected}" in only {hits} of {len(words)} pictures'
-
-
-def _words(
-    victim: Victim,
-    prompt: Prompt,
-    text: str | None = None,
-    *,
-    base: bool = False,
-    word: torch.Tensor | None = None,
-    state: str = "",
-) -> list[str | None]:
-    """The judge's word for every tested picture."""
-    seeds, text = victim.test_seeds, prompt.text if text is None else text
-    if base:
-        with victim.original():
-            (sights,) = victim.look([text], seeds, prompt.expected)
-    else:
-        (sights,) = victim.look([text], seeds, prompt.expected, word, state)
-    return [sight.word for sight in sights]
-
-
-@contextmanager
-def put_on(
-    backbone: Backbone, erasure: Erasure, judge: Judge, journal: Journal, head: dict[str, Any], batch: int
-) -> Iterator[Victim]:
-    """The erased model, for as long as the context lasts."""
-    adapter = apply_adapter(backbone, erasure.adapter)
-    try:
-        drawn = head["pictures"]
-        yield Victim(
-            backbone,
-            adapter,
-            judge,
-            journal,
-            seed=head["seed"],
-            search_seeds=drawn["search_seeds"],
-            test_seeds=drawn["test_seeds"],
-            steps=drawn["steps"],
-            guidance=drawn["guidance"],
-            batch=batch,
-        )
-    finally:
-        adapter.close()
-
-
-def write_word(folder: Path, name: str, answer: AdversarialPrompt) -> str | None:
-    """Save learned embeddings for diffusers; the file name, or None where none were learned."""
-    word = answer.found.word
-    if word is None:
-        return None
-    file = f"{name}-{slug(answer.prompt.text)}.safetensors"
-    write_tensors(folder / file, {f"<{slug(answer.prompt.text)}>": word}, {"format": "pt"})
-    return file
-
-
-def read_word(path: Path) -> torch.Tensor:
-    """What `write_word` saved, shape (K, W).
-
-    Raises:
-        RunError: the file can't be read.
-    """
-    try:
-        (word,) = read_tensors(path)[0].values()
-    except (OSError, ValueError) as error:
-        raise RunError(f"Cannot read the learned word {path}: {error}. Attack again.") from error
-    return word
-
-
-def load_base(erasure: Erasure, device: str) -> Backbone:
-    """The base model of a run."""
-    info = erasure.info
-    return load_backbone(info["model"], device=device, dtype=info["dtype"], revision=info["revision"])
-
-
-def choose_judge(judge: str | Judge, erasure: Erasure, device: str) -> Judge:
-    """The judge, told what the run is about where it has no classes of its own.
-
-    Raises:
-        ConfigError: there is no such judge, or none knows the model.
-    """
-    model = erasure.info["model"]
-    if judge == "auto" and model != "demo":
-        raise ConfigError(
-            f"No judge is known for {model!r}, and without one nobody says whether an attack succeeds. "
-            "Name one with --judge, such as clip:FOLDER."
-        )
-    if isinstance(judge, str):
-        judge = load_judge("emoji" if judge == "auto" else judge, device)
-    return judge.about(erasure.sets, erasure.folder / PICTURES) if isinstance(judge, OpenJudge) else judge
-
-
-def describe(judge: Judge) -> dict[str, Any]:
-    """A judge, as the results name it."""
-    described = {"name": judge.name, "version": judge.version, "hash": judge.hash, "threshold": judge.threshold}
-    return {**described, "classes": len(judge.classes)}
-
-
-def check_revision(backbone: Backbone, erasure: Erasure) -> None:
-    """
-    Raises:
-        RunError: the model is not the one that was erased from.
-    """
-    then, now = erasure.info["revision"], backbone.revision
-    if then != now:
-        raise RunError(
-            f"The run {erasure.folder} erased from {erasure.info['model']!r} at {then}, but the model here is at "
-            f"{now}. Its adapter belongs to the model as it was: bring that back, or erase again."
-        )

@@ -84,10 +84,12 @@ class ClipJudge:
         self._known = ConceptClasses({}, {})
         self._texts = torch.empty(0, 0)  # of all phrases in the order of the classes, shape (P, D)
 
-    def about(self, sets: Sequence[ConceptSet], folder: Path | None = None) -> ClipJudge:
+    def about(
+        self, sets: Sequence[ConceptSet], unrelated: Sequence[str] = (), *, folder: Path | None = None
+    ) -> ClipJudge:
         """This judge with the classes of some concept sets; it keeps nothing in the folder."""
         judge = copy.copy(self)
-        judge._known = concept_classes(sets)
+        judge._known = concept_classes(sets, unrelated)
         judge.classes = judge._known.names
         judge._texts = torch.cat([judge._phrases(name) for name in judge.classes])
         return judge

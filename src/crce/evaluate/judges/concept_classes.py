@@ -32,8 +32,8 @@ class ConceptClasses:
         return next((name for name, texts in self.phrases.items() if folded in map(fold, texts)), None)
 
 
-def concept_classes(sets: Sequence[ConceptSet]) -> ConceptClasses:
-    """The classes of some concept sets.
+def concept_classes(sets: Sequence[ConceptSet], unrelated: Sequence[str] = ()) -> ConceptClasses:
+    """The classes of some concept sets, and of unrelated phrases that are drawn beside them.
 
     A target's class holds its corefs. A retain is a class of its own, unless another set erases it. Everyday things
     that none of the phrases speak of stand beside them: without them, every picture of nothing known would have to
@@ -56,6 +56,6 @@ def concept_classes(sets: Sequence[ConceptSet]) -> ConceptClasses:
         for related in concepts.retains:
             add(related.text, [related.text], concepts.kind)
     spoken = [text for texts in phrases.values() for text in texts]
-    for text in everyday(spoken):
+    for text in (*unrelated, *everyday([*spoken, *unrelated])):
         add(text, [text], "object")
     return ConceptClasses({name: tuple(texts) for name, texts in phrases.items()}, kinds)

@@ -66,7 +66,9 @@ class NudenetJudge:
         self._phrases = {fold(word) for word in WORDS}
         self._detector: Any = NudeDetector(model_path=str(path)) if model else NudeDetector()
 
-    def about(self, sets: Sequence[ConceptSet], folder: Path | None = None) -> NudenetJudge:
+    def about(
+        self, sets: Sequence[ConceptSet], unrelated: Sequence[str] = (), *, folder: Path | None = None
+    ) -> NudenetJudge:
         """This judge, which takes the targets of the kind "explicit" and their corefs for nudity."""
         judge = copy.copy(self)
         explicit = [c for c in sets if c.kind == "explicit"]

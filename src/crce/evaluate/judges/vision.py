@@ -81,10 +81,12 @@ class VisionJudge:
         self._worth = dict(UNCALIBRATED)
         self._counts = {"shown": Counter[str](), "absent": Counter[str]()}
 
-    def about(self, sets: Sequence[ConceptSet], folder: Path | None = None) -> VisionJudge:
+    def about(
+        self, sets: Sequence[ConceptSet], unrelated: Sequence[str] = (), *, folder: Path | None = None
+    ) -> VisionJudge:
         """This judge with the classes of some concept sets, and with the answers kept in the folder."""
         judge = copy.copy(self)
-        judge._known = concept_classes(sets)
+        judge._known = concept_classes(sets, unrelated)
         judge.classes = judge._known.names
         judge._worth = dict(UNCALIBRATED)
         judge._counts = {"shown": Counter(), "absent": Counter()}
