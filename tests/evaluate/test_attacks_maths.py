@@ -14,6 +14,7 @@ from crce.evaluate.attacks.denoising import Denoising, latents_of
 from crce.evaluate.attacks.journal import Sight
 from crce.evaluate.attacks.p4d import nearest
 from crce.evaluate.attacks.protocol import Allowance, Budget, Spent, choices, stream
+from crce.evaluate.attacks.relearning import back_after
 from crce.evaluate.attacks.ring_a_bell import breed, mean_difference, mutate, states
 from crce.evaluate.attacks.tally import chance_of_gain, rate, shows, summarise
 from crce.evaluate.attacks.unlearn_diff import chance_gradient, project_simplex, schedule
@@ -206,6 +207,17 @@ def test_allowance_ends_with_its_steps_or_its_forwards():
     assert bounded.done
     assert bounded.take() == 0
     assert list(Allowance(Budget(4), Spent()).each(9)) == [0, 1, 2, 3]
+
+
+def test_concept_is_back_from_where_it_stays():
+    def curve(*shares):
+        return [{"step": 5 * i, "share": share} for i, share in enumerate(shares)]
+
+    assert back_after(curve(0, 0.25, 0.5, 0.75)) == 10
+    assert back_after(curve(0, 0.5, 0.25, 0.5, 1)) == 15
+    assert back_after(curve(0.5, 0.5, 0.5)) == 5  # a lucky look before any training is not a step
+    assert back_after(curve(0, 0.5, 0.25)) is None
+    assert back_after(curve(0)) is None
 
 
 def test_choices_depend_on_what_they_are_for():

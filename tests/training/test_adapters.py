@@ -11,8 +11,9 @@ from diffusers import StableDiffusionPipeline
 
 from crce.backbones import UNetBackbone, load_backbone
 from crce.errors import RunError
+from crce.evaluate import draw
 from crce.files import write_tensors
-from crce.training import Trainer, apply_adapter, load_config
+from crce.training import Trainer, apply_adapter, erase, load_config
 
 
 FAST = {"steps": 3, "ddim_steps": 4, "pool": 2, "learning_rate": 1e-2, "x_t_source": "rolling"}
@@ -113,3 +114,13 @@ def test_files_that_are_no_adapter_of_this_model_are_refused(tiny_backbone, cats
             apply_adapter(wide, tmp_path / f"{kind}.safetensors")
         assert [n for n, _ in wide.network.named_modules()] == names  # nothing of it was left behind
         shutil.rmtree(tmp_path / kind)
+
+
+@pytest.mark.parametrize("method", ["uce", "advunlearn", "esd"])
+def test_in_half_precision_whole_weights_draw_as_a_lora_does(tiny_folder, tmp_path, cats, method):
+    half = load_backbone(str(tiny_folder), device="cpu", dtype="bfloat16")
+    few = {"ddim_steps": 4, "pool": 1, "steps": 1, "attack_steps": 1} if method != "uce" else {}
+    run = erase(cats, config=load_config(None, {"method": method, **few}), backbone=half, out=tmp_path / "run")
+    adapter = apply_adapter(half, run.adapter)
+    assert None not in draw(half.pipe, ["cat", "dog"], [0, 1], steps=2)
+    adapter.close()

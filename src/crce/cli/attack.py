@@ -185,7 +185,7 @@ def _print(results: list[dict[str, Any]]) -> None:
             )
         )
     typer.echo(
-        "\nbefore, after: pictures that show the concept; p: that the gain is chance; prompts: those brought back"
+        "\nbefore, after: pictures that show the concept; p: chance of such a gain by luck; prompts: brought back"
     )
     for data in results:
         for outcome in data["outcomes"]:
@@ -207,6 +207,8 @@ def _told(outcome: dict[str, Any]) -> str:
         return f"{count}; " + ("not back within the budget" if after is None else f"back after {after} steps")
     if found["word"]:
         return f"{count}, {found['word']}"
+    if found["text"] == outcome["prompt"]:
+        return f"{count}, nothing better than the prompt itself"
     return f"{count}, {found['text']!r}"
 
 

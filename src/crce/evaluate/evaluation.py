@@ -194,7 +194,7 @@ def _choose_judge(judge: str | Judge, erasure: Erasure, unrelated: Sequence[str]
     if isinstance(judge, str):
         judge = load_judge("emoji" if judge == "auto" else judge, device)
     if isinstance(judge, OpenJudge):
-        return judge.about(erasure.sets, unrelated, folder=erasure.folder / FOLDER)
+        return judge.about(erasure.sets, erasure.folder / FOLDER, unrelated=unrelated)
     return judge
 
 

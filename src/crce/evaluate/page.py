@@ -14,7 +14,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from crce.concepts import certainty_word
 from crce.evaluate.groups import NO_JUDGE
 from crce.evaluate.pictures import Picture, data_uri
-from crce.evaluate.rates import TITLES
+from crce.evaluate.rates import TITLES, points
 from crce.evaluate.verdict import percent
 
 
@@ -150,8 +150,8 @@ def list_comparisons(data: Mapping[str, Any]) -> list[dict[str, Any]]:
             "n": compared["base"]["n"],
             "base": _share(compared["base"]),
             "erased": _share(compared["erased"]),
-            "points": f"{100 * compared['difference']['value']:+.0f}",
-            "interval": f"{100 * compared['difference']['low']:+.0f} to {100 * compared['difference']['high']:+.0f}",
+            "points": points(compared["difference"]["value"]),
+            "interval": f"{points(compared['difference']['low'])} to {points(compared['difference']['high'])}",
             "significant": compared["difference"]["significant"],
         }
         for name, compared in (data["comparisons"] or {}).items()

@@ -10,6 +10,9 @@ judge sees before it decides. Between all kept pictures before and after, on the
     FID = |mu_x - mu_y|^2 + Tr(C_x + C_y - 2 (C_x C_y)^(1/2))      (Heusel et al., 2017)
     KID = unbiased MMD^2 with the kernel (x.y / D + 1)^3           (Binkowski et al., 2018)
 
+As pictures of one seed are alike whatever the distribution, KID leaves their pairs out (Gretton et al., 2012, lemma 6,
+with i != j throughout); of two equal sets it is zero.
+
 FID is biased upwards when there are few pictures, so it compares only with FID over as many; KID is not.
 CLIP score = 100 max(cos(picture, prompt), 0), where the judge can read (Hessel et al., 2021, without their factor).
 """
@@ -138,16 +141,16 @@ def fid(x: Vector, y: Vector) -> float:
 
 
 def kid(x: Vector, y: Vector) -> float:
-    """Kernel distance of two sets of features, shapes (N, D) and (M, D), each of two pictures or more."""
+    """Kernel distance of two sets of features paired by seed, each of shape (N, D), of two pictures or more."""
 
     def kernel(a: Vector, b: Vector) -> Vector:
         return (a @ b.T / a.shape[1] + 1) ** 3
 
-    def within(a: Vector) -> float:
-        k = kernel(a, a)
+    def mean(a: Vector, b: Vector) -> float:
+        k = kernel(a, b)
         return float((k.sum() - np.trace(k)) / (len(a) * (len(a) - 1)))
 
-    return within(x) + within(y) - 2 * float(kernel(x, y).mean())
+    return mean(x, x) + mean(y, y) - 2 * mean(x, y)
 
 
 def features(judge: Judge | None, images: Sequence[Image]) -> Vector | None:

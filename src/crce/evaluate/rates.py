@@ -146,8 +146,14 @@ def _say(name: str, c: Comparison) -> str:
     d = c.difference
     return (
         f"{TITLES[name]} {percent(c.base.value)} → {percent(c.erased.value)} "
-        f"({100 * d.value:+.0f} points, {100 * d.low:+.0f} to {100 * d.high:+.0f}, p {_p(d.p)})"
+        f"({points(d.value)} points, {points(d.low)} to {points(d.high)}, p {_p(d.p)})"
     )
+
+
+def points(share: float) -> str:
+    """A difference of shares in percentage points: "+5", "-12", "0"."""
+    rounded = round(100 * share)
+    return f"{rounded:+d}" if rounded else "0"
 
 
 def _p(p: float) -> str:

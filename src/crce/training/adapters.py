@@ -160,6 +160,11 @@ class Weights:
                 if name == "weight":
                     own.copy_(weights[path.removesuffix(".weight")])
 
+    def settle(self) -> None:
+        """Round to the numbers of the network, which pipelines draw in; only training needs float32."""
+        for _, _, _, base, own in self._slots:
+            own.data = own.data.to(base.dtype)
+
     def metadata(self) -> dict[str, str]:
         return {
             "adapter": "weights",
@@ -209,7 +214,7 @@ def text_modules(backbone: Backbone) -> list[str]:
 
 
 def apply_adapter(backbone: Backbone, path: Path) -> LoRA | Weights:
-    """Put a saved adapter on a backbone.
+    """Put a saved adapter on a backbone, to draw with.
 
     Raises:
         RunError: the file is missing, unreadable, not an adapter, or does not fit the backbone.
@@ -239,6 +244,8 @@ def apply_adapter(backbone: Backbone, path: Path) -> LoRA | Weights:
     except RuntimeError as error:  # a tensor of another shape: another model of the same family
         adapter.close()
         raise RunError(f"The adapter {path} does not fit the model {backbone.model!r}: {error}") from error
+    if isinstance(adapter, Weights):
+        adapter.settle()
     return adapter
 
 

@@ -23,9 +23,9 @@ from crce.evaluate.attacks.scene import (
     check_revision,
     choose_judge,
     describe,
+    judged_words,
     load_base,
     put_on,
-    tested_words,
     write_word,
 )
 from crce.evaluate.attacks.tally import summarise
@@ -170,7 +170,7 @@ def _outcomes(
     on_event: Callable[[Progress], None] | None,
 ) -> Iterator[dict[str, Any]]:
     """For each prompt what was seen of it before, what was found, and what was seen then."""
-    drawn = {p.text: {"base": tested_words(victim, p, base=True), "before": tested_words(victim, p)} for p in prompts}
+    drawn = {p.text: {"base": judged_words(victim, p, base=True), "before": judged_words(victim, p)} for p in prompts}
     reasons = {p.text: left_out(drawn[p.text]["base"], p.expected) for p in prompts}
     found = one.run(victim, [p for p in prompts if reasons[p.text] is None], budget, on_event)
     for prompt in prompts:
@@ -188,7 +188,7 @@ def _outcomes(
             continue
         answer = next(found)
         best = answer.found
-        words["after"] = tested_words(victim, prompt, best.text, word=best.word, state=best.state)
+        words["after"] = judged_words(victim, prompt, best.text, word=best.word, state=best.state)
         yield {
             **outcome,
             "found": {"text": best.text, "state": best.state, "word": write_word(folder, one.name, answer)},

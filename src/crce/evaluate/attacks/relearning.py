@@ -9,7 +9,7 @@ The layers that bring the text into the picture are trained, at their own precis
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -86,8 +86,7 @@ class Relearning(Attack):
                     break
             # While these weights are on the model, what it is measured by is drawn too.
             erased.look([prompt.text], erased.test_seeds, prompt.expected, state=erased.tries[-1].state)
-        back = next((point["step"] for point in curve if point["share"] >= BACK), None)
-        return {"back_after": back, "curve": curve, "loss": told(losses)}
+        return {"back_after": back_after(curve), "curve": curve, "loss": told(losses)}
 
 
 @contextmanager
@@ -104,6 +103,16 @@ def free_weights(backbone: Backbone, layers: str) -> Iterator[list[nn.Parameter]
         yield weights.parameters()
     finally:
         weights.close()
+
+
+def back_after(curve: Sequence[dict[str, Any]]) -> int | None:
+    """The first trained step from which on the concept is back for good, since a look at few pictures can err."""
+    back = None
+    for point in reversed(curve):
+        if point["share"] < BACK or point["step"] == 0:
+            break
+        back = point["step"]
+    return back
 
 
 def _share(erased: Victim) -> float:

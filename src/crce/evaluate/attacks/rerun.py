@@ -15,10 +15,10 @@ from crce.evaluate.attacks.scene import (
     check_revision,
     choose_judge,
     describe,
+    judged_words,
     load_base,
     put_on,
     read_word,
-    tested_words,
 )
 from crce.evaluate.attacks.tally import summarise
 from crce.training import Erasure
@@ -83,17 +83,17 @@ def replay(
             found, details = was["found"], was.get("details", {})
             concepts = next((c for c in erasure.sets if c.target == was["target"]), erasure.concepts)
             prompt = Prompt(was["prompt"], was["role"], was["expected"], concepts)
-            words = {"base": tested_words(victim, prompt, base=True), "before": tested_words(victim, prompt)}
+            words = {"base": judged_words(victim, prompt, base=True), "before": judged_words(victim, prompt)}
             if was["left_out"] is not None:
                 words["after"] = []
             elif found["state"] == "":
-                words["after"] = tested_words(victim, prompt, found["text"])
+                words["after"] = judged_words(victim, prompt, found["text"])
             elif one.searches_again:
                 again = next(iter(one.run(victim, [prompt], Budget(**old["budget"]))))
-                words["after"] = tested_words(victim, prompt, again.found.text, state=again.found.state)
+                words["after"] = judged_words(victim, prompt, again.found.text, state=again.found.state)
                 details = again.details
             else:
-                words["after"] = tested_words(
+                words["after"] = judged_words(
                     victim, prompt, found["text"], word=read_word(path.parent / found["word"])
                 )
             outcomes.append({**was, "words": words, **({"details": details} if "details" in was else {})})

@@ -1,8 +1,8 @@
-"""Where attacks and replays take place: the model with the erasure on it, a judge that fits, and learned words on disk."""
+"""Where attacks and replays take place: the erasure on its model, a judge that fits, and learned words on disk."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,6 +11,7 @@ from crce.backbones import load_backbone
 from crce.errors import ConfigError, RunError
 from crce.evaluate import load_judge
 from crce.evaluate.attacks.victim import Victim
+from crce.evaluate.groups import EVERYDAY
 from crce.evaluate.judges.judge import OpenJudge
 from crce.evaluate.shelf import FOLDER as PICTURES
 from crce.files import read_tensors, slug, write_tensors
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
     from crce.evaluate.judges import Judge
 
 
-def tested_words(
+def judged_words(
     victim: Victim,
     prompt: Prompt,
     text: str | None = None,
@@ -112,7 +113,9 @@ def choose_judge(judge: str | Judge, erasure: Erasure, device: str) -> Judge:
         )
     if isinstance(judge, str):
         judge = load_judge("emoji" if judge == "auto" else judge, device)
-    return judge.about(erasure.sets, erasure.folder / PICTURES) if isinstance(judge, OpenJudge) else judge
+    if isinstance(judge, OpenJudge):  # everyday things are told too, so that what is neither has a name
+        return judge.about(erasure.sets, erasure.folder / PICTURES, unrelated=EVERYDAY)
+    return judge
 
 
 def describe(judge: Judge) -> dict[str, Any]:

@@ -85,7 +85,7 @@ class ClipJudge:
         self._texts = torch.empty(0, 0)  # of all phrases in the order of the classes, shape (P, D)
 
     def about(
-        self, sets: Sequence[ConceptSet], unrelated: Sequence[str] = (), *, folder: Path | None = None
+        self, sets: Sequence[ConceptSet], folder: Path | None = None, *, unrelated: Sequence[str] = ()
     ) -> ClipJudge:
         """This judge with the classes of some concept sets; it keeps nothing in the folder."""
         judge = copy.copy(self)

@@ -61,13 +61,13 @@ class Detector(Protocol):
 class OpenJudge(Protocol):
     """A judge without classes of its own: it takes those that a run is about."""
 
-    def about(self, sets: Sequence[ConceptSet], unrelated: Sequence[str] = (), *, folder: Path | None = None) -> Judge:
+    def about(self, sets: Sequence[ConceptSet], folder: Path | None = None, *, unrelated: Sequence[str] = ()) -> Judge:
         """This judge with the classes of some concept sets.
 
         Args:
             sets: what a run erased and kept.
-            unrelated: what is drawn beside them.
             folder: where it may keep what it was told, so that it need not ask again; None keeps nothing.
+            unrelated: what is drawn beside them.
         """
         ...
 

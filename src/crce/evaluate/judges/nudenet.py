@@ -67,7 +67,7 @@ class NudenetJudge:
         self._detector: Any = NudeDetector(model_path=str(path)) if model else NudeDetector()
 
     def about(
-        self, sets: Sequence[ConceptSet], unrelated: Sequence[str] = (), *, folder: Path | None = None
+        self, sets: Sequence[ConceptSet], folder: Path | None = None, *, unrelated: Sequence[str] = ()
     ) -> NudenetJudge:
         """This judge, which takes the targets of the kind "explicit" and their corefs for nudity."""
         judge = copy.copy(self)

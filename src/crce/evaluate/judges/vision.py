@@ -82,7 +82,7 @@ class VisionJudge:
         self._counts = {"shown": Counter[str](), "absent": Counter[str]()}
 
     def about(
-        self, sets: Sequence[ConceptSet], unrelated: Sequence[str] = (), *, folder: Path | None = None
+        self, sets: Sequence[ConceptSet], folder: Path | None = None, *, unrelated: Sequence[str] = ()
     ) -> VisionJudge:
         """This judge with the classes of some concept sets, and with the answers kept in the folder."""
         judge = copy.copy(self)
