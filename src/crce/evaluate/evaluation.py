@@ -92,7 +92,8 @@ def evaluate(
 ) -> Report:
     """Measure what an erasure erased and what it kept; write report.json, report.html and images/ into its folder.
 
-    Picture k of every prompt is drawn from seed + k, by the base and by the erased model, and kept under pictures/: an
+    Picture k of every prompt is drawn from seed + k, by the base and by the erased model, in the scenes of the run if
+    it has some (unrelated things are drawn alone), and kept under pictures/: an
     evaluation that was stopped goes on where it was, and another judge sees the same pictures, undrawn. Of a run with
     several targets each is measured by itself, under targets/; the numbers of the run are those of all together.
 
@@ -142,6 +143,10 @@ def evaluate(
     total = 2 * len({text for own in texts for text in own}) * len(seeds)
     dtype = dtype or info["dtype"]
     sketcher = Sketcher(info["model"], info["revision"], None, seeds, steps, guidance, batch, total, on_event)
+    sketcher.scenes = erasure.config.scenes
+    sketcher.alone = frozenset(
+        p.text for groups in everything for g in groups if g.name == "unrelated" for p in g.prompts
+    )
     base, erased = _sides(erasure, sketcher, dtype, base_cache)
     if backbone is None and any(side.lacks(text for own in texts for text in own) for side in (base, erased)):
         backbone = load_backbone(
@@ -160,6 +165,7 @@ def evaluate(
             "steps": steps,
             "guidance": guidance,
             "phrases_per_group": phrases_per_group,
+            **({"scenes": list(erasure.config.scenes)} if erasure.config.scenes else {}),
         },
     }
     loading = round(time.perf_counter() - started, 2)

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from crce.evaluate.shelf import Shelf
 
 BaseCache = MutableMapping[tuple[Any, ...], Picture]
-"""Base pictures by (model, revision, text, seed, steps, guidance)."""
+"""Base pictures by (model, revision, prompt, seed, steps, guidance)."""
 
 
 @dataclass(frozen=True)
@@ -38,6 +38,7 @@ class Sketcher:
         revision: its revision.
         pipe: draws; None where every picture is on a shelf.
         total: pictures that are to be drawn in all.
+        scenes: what phrases are shown in, in turn; none shows them alone. Those of `alone` are things of their own.
         done: pictures that have been drawn.
     """
 
@@ -50,6 +51,8 @@ class Sketcher:
     batch: int
     total: int
     on_event: Callable[[Drawn], None] | None
+    scenes: tuple[str, ...] = ()
+    alone: frozenset[str] = frozenset()
     done: int = 0
 
     def sketch(self, texts: Sequence[str], cache: BaseCache, shelf: Shelf) -> None:
@@ -57,7 +60,7 @@ class Sketcher:
         wanted = [(text, seed) for text in texts for seed in self.seeds]
         for pair in wanted:
             known = cache.get(self.key(*pair))
-            if known is None and (kept := shelf.get(*pair)) is not None:
+            if known is None and (kept := shelf.get(self.shown(*pair), pair[1])) is not None:
                 cache[self.key(*pair)] = kept
             elif known is not None and not shelf.holds(*pair):
                 shelf.put(*pair, known)
@@ -68,7 +71,7 @@ class Sketcher:
             part = missing[start : start + size]
             pictures = draw(
                 self.pipe,
-                [text for text, _ in part],
+                [self.shown(*pair) for pair in part],
                 [seed for _, seed in part],
                 steps=self.steps,
                 guidance=self.guidance,
@@ -79,11 +82,17 @@ class Sketcher:
                 drawn = None if picture is None or is_blank(picture) else picture
                 cache[self.key(*pair)] = drawn
                 if drawn is not None:
-                    shelf.put(*pair, drawn)
+                    shelf.put(self.shown(*pair), pair[1], drawn)
+
+    def shown(self, text: str, seed: int) -> str:
+        """The prompt that a phrase's picture from a seed is drawn from."""
+        if not self.scenes or text in self.alone:
+            return text
+        return f"{self.scenes[(seed - self.seeds[0]) % len(self.scenes)]}, {text}"
 
     def key(self, text: str, seed: int) -> tuple[Any, ...]:
         """Where a picture lies in a cache."""
-        return (self.model, self.revision, text, seed, self.steps, self.guidance)
+        return (self.model, self.revision, self.shown(text, seed), seed, self.steps, self.guidance)
 
     def _tell(self, count: int) -> None:
         self.done += count
@@ -121,7 +130,11 @@ class Side:
     def lacks(self, texts: Iterable[str]) -> bool:
         """Whether a picture of one of these texts is still to be drawn."""
         pairs = ((text, seed) for text in texts for seed in self.sketcher.seeds)
-        return any(self.sketcher.key(*pair) not in self.cache and not self.shelf.holds(*pair) for pair in pairs)
+        return any(
+            self.sketcher.key(text, seed) not in self.cache
+            and not self.shelf.holds(self.sketcher.shown(text, seed), seed)
+            for text, seed in pairs
+        )
 
     def words_for(
         self, judge: Judge | None, prompts: Sequence[Prompt], threshold: float
