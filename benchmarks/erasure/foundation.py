@@ -166,7 +166,7 @@ def main() -> None:
         for seed in args.seeds
         for crce in (False, True)
     )
-    facts = {"config": load_config("demo").model_dump()}
+    facts = {"config": load_config("demo").model_dump(mode="json")}
     measure_all(cells, args, facts)
 
 

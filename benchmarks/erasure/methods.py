@@ -26,7 +26,7 @@ TARGETS = ("cat", "dog", "car", "bird", "horse", "frog")
 def known_rows(concepts: list[str], seeds: list[int], images: int) -> list[dict[str, Any]]:
     """ESD's rows of foundation.json, if they were measured with the settings of today."""
     data = json.loads((Path(__file__).parent / "foundation.json").read_text())
-    config = load_config(None, {"method": "esd"}).model_dump()
+    config = load_config(None, {"method": "esd"}).model_dump(mode="json")
     if any(config.get(name) != value for name, value in data["config"].items()):
         return []
     return [
@@ -48,7 +48,7 @@ def main() -> None:
         for crce in (False, True)
         if seed == args.seeds[0] or method not in CLOSED_FORM or CLOSED_FORM[method].random
     )
-    facts = {"configs": {name: load_config(None, {"method": name}).model_dump() for name in METHODS}}
+    facts = {"configs": {name: load_config(None, {"method": name}).model_dump(mode="json") for name in METHODS}}
     reused = "esd" in args.methods and args.device == "cpu"
     measure_all(cells, args, facts, known_rows(args.concepts, args.seeds, args.images) if reused else [])
 

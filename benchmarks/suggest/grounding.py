@@ -195,7 +195,11 @@ def main() -> None:
             "sets": sets,
         }
         result = {"rows": rows, "means": means(rows), "closeness": closeness, "corefs": M, "retains": N, "pool": POOL}
-        result |= {"config": load_config("demo").model_dump(), "images": args.images, "model": backbone.revision}
+        result |= {
+            "config": load_config("demo").model_dump(mode="json"),
+            "images": args.images,
+            "model": backbone.revision,
+        }
         write_json(args.out, result | {"threads": torch.get_num_threads()})
 
     for concept in args.compared:

@@ -124,7 +124,7 @@ def new_info(
         "model": backbone.model,
         "revision": backbone.revision,
         "targets": [concepts.target for concepts in sets],
-        "config": config.model_dump(),
+        "config": config.model_dump(mode="json"),
         "start_from": start,
         "steps_done": 0,
         "started": now(),
