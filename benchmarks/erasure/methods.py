@@ -3,8 +3,8 @@
     python benchmarks/erasure/methods.py
 
 writes methods.json beside this file: rows as foundation.py makes them. Methods without a random choice have a row for
-the first seed alone. ESD's rows of foundation.json are taken over
-where its settings are the same. Rows already there are kept, so a run that was stopped goes on where it was.
+the first seed alone. ESD's rows of foundation.json are taken over where its settings are the same. Rows already there
+are kept, so a run that was stopped goes on where it was.
 """
 
 from __future__ import annotations

@@ -14,10 +14,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from crce.backbones.loading import FAMILIES
 from crce.backbones.plan import GIB
 from crce.files import write_text
 from crce.methods import CLOSED_FORM, METHODS
-from crce.methods.support import support_table
+from crce.methods.support import support
 
 
 ROOT = Path(__file__).parents[2]
@@ -60,12 +61,21 @@ def methods() -> str:
     return _table(["method", *names], rows)
 
 
+def supported() -> str:
+    """Every pair of method and pipeline class."""
+    rows = [
+        [f"`{method}`", *(support(method, pipeline).level for pipeline in FAMILIES)]
+        for method in (*METHODS, *CLOSED_FORM)
+    ]
+    return _table(["method", *(f"`{name}`" for name in FAMILIES)], rows)
+
+
 def _mean(values: list[float | None]) -> str:
     known = [value for value in values if value is not None]
     return f"{sum(known) / len(known):.2f}" if known else "none"
 
 
-TABLES: dict[str, Callable[[], str]] = {"memory": memory, "methods": methods, "support": support_table}
+TABLES: dict[str, Callable[[], str]] = {"memory": memory, "methods": methods, "support": supported}
 
 
 def filled(text: str) -> str:

@@ -13,6 +13,7 @@ from crce.cli.flags import with_config_flags
 from crce.cli.progress import Bar
 from crce.cli.sets import erased_along, find_sets, write_records
 from crce.cli.terminal import quiet_libraries
+from crce.concepts.concept_set import common_kind
 from crce.errors import ConfigError
 from crce.training.config import ErasureConfig, load_config, recipe_names
 
@@ -125,11 +126,10 @@ def _start(
     start_from: Path | None,
     overrides: dict[str, Any],
 ) -> Callable[[Callable[[Event], None]], Erasure]:
-    config = load_config(recipe, overrides, model=model)  # before anything is asked of a language model
+    load_config(recipe, overrides, model=model)  # a fault is told before anything is asked of a language model
     found = find_sets(given)
-    kinds = {f.concepts.kind for f in found}
-    if len(kinds) == 1:  # settings are of a run, so targets of several kinds share those of none
-        config = load_config(recipe, overrides, model=model, kind=kinds.pop())
+    # Settings are of a run, so targets of several kinds share those of none.
+    config = load_config(recipe, overrides, model=model, kind=common_kind(f.concepts for f in found))
     quiet_libraries()
     from crce import training
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import unicodedata
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, NamedTuple, get_args
 
@@ -203,6 +203,12 @@ def clashes(target: str | None, placed: Sequence[Placed]) -> Iterator[Clash]:
             yield Clash(i, "duplicate", text + "Keep one: what is held out is never trained.")
         else:
             yield Clash(i, "duplicate", f"is already a {side} ({earlier.place}). Keep one of them.")
+
+
+def common_kind(sets: Iterable[ConceptSet]) -> str | None:
+    """The kind of all the sets; None where they are of several, or there are none."""
+    kinds = {concepts.kind for concepts in sets}
+    return kinds.pop() if len(kinds) == 1 else None
 
 
 def direction_fault(

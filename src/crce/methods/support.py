@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from crce.backbones.loading import FAMILIES, backbone_class
+from crce.backbones.loading import backbone_class
 from crce.errors import ConfigError
 from crce.methods import CLOSED_FORM, METHODS
 
@@ -53,12 +53,3 @@ def refuse_unsupported(method: str, pipeline: str) -> None:
     if found.level == "refused":
         others = [name for name in (*METHODS, *CLOSED_FORM) if support(name, pipeline).level != "refused"]
         raise ConfigError(f"{method} {found.why.format(pipeline)}. Use one of: {', '.join(others)}.")
-
-
-def support_table() -> str:
-    """Every pair of method and pipeline class as a Markdown table."""
-    lines = [f"| method | {' | '.join(f'`{name}`' for name in FAMILIES)} |", "|---" * (len(FAMILIES) + 1) + "|"]
-    for method in (*METHODS, *CLOSED_FORM):
-        levels = (support(method, pipeline).level for pipeline in FAMILIES)
-        lines.append(f"| `{method}` | {' | '.join(levels)} |")
-    return "".join(f"{line}\n" for line in lines)

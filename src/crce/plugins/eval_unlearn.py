@@ -80,6 +80,7 @@ class CRCETechnique:
     @staticmethod
     def _erasure(given: Settings, settings: dict[str, Any]) -> Erasure:
         from crce.cli.sets import find_sets, write_records
+        from crce.concepts.concept_set import common_kind
         from crce.training import Erasure, erase, load_config
 
         if given.run is not None:
@@ -87,11 +88,10 @@ class CRCETechnique:
                 raise ConfigError(f"A run is erased already, so it takes no {', '.join(settings)}. Leave these out.")
             return Erasure.load(given.run)
         concepts = [given.erase_concept] if isinstance(given.erase_concept, str) else list(given.erase_concept or ())
-        config = load_config(given.recipe, settings, model=given.model_id)
+        load_config(given.recipe, settings, model=given.model_id)  # a fault is told before anything is suggested
         found = find_sets(concepts)
-        kinds = {f.concepts.kind for f in found}
-        if len(kinds) == 1:
-            config = load_config(given.recipe, settings, model=given.model_id, kind=kinds.pop())
+        kind = common_kind(f.concepts for f in found)
+        config = load_config(given.recipe, settings, model=given.model_id, kind=kind)
         erasure = erase(
             [f.concepts for f in found],
             config=config,

@@ -14,13 +14,12 @@ import torch
 from crce.backbones.loading import pick_device
 from crce.concepts.concept_set import fold
 from crce.errors import ConfigError, ModelError
+from crce.evaluate.judges.judge import without_article
 from crce.evaluate.judges.weights import hash_weights, load_part, revision
 
 
 if TYPE_CHECKING:
     from PIL.Image import Image
-
-ARTICLES = ("a ", "an ", "the ")
 
 
 class ClassifierJudge:
@@ -72,8 +71,7 @@ class ClassifierJudge:
     def class_of(self, text: str) -> str | None:
         """The label that has a phrase among its names, with or without an article; None for other phrases."""
         folded = fold(text)
-        bare = next((folded[len(a) :] for a in ARTICLES if folded.startswith(a)), folded)
-        return self._class_by_name.get(folded) or self._class_by_name.get(bare)
+        return self._class_by_name.get(folded) or self._class_by_name.get(without_article(folded))
 
     @torch.inference_mode()
     def _see(self, images: list[Image], **wanted: bool) -> Any:

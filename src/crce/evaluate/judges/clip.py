@@ -18,6 +18,7 @@ from torch.nn.functional import normalize
 from crce.backbones.loading import pick_device
 from crce.errors import ConfigError, ModelError
 from crce.evaluate.judges.concept_classes import ConceptClasses, concept_classes
+from crce.evaluate.judges.judge import without_article
 from crce.evaluate.judges.weights import hash_weights, load_part, revision
 
 
@@ -39,7 +40,6 @@ TEMPLATES = (
 NAMED = ("a photo of {}.", "a picture of {}.", "a portrait of {}.", "a drawing of {}.", "{}.")
 STYLES = ("a painting in the style of {}.", "an artwork by {}.", "a picture in {} style.", "art in the manner of {}.")
 BY_KIND = {"person": NAMED, "character": NAMED, "style": STYLES, "explicit": NAMED}
-ARTICLES = ("a ", "an ", "the ")
 
 
 class ClipJudge:
@@ -123,7 +123,7 @@ class ClipJudge:
     def _phrases(self, name: str) -> torch.Tensor:
         """One direction for each phrase of a class, shape (P, D)."""
         templates = BY_KIND.get(self._known.kinds[name], TEMPLATES)
-        texts = [t.format(_bare(phrase)) for phrase in self._known.phrases[name] for t in templates]
+        texts = [t.format(without_article(phrase)) for phrase in self._known.phrases[name] for t in templates]
         return normalize(self._embed(texts).unflatten(0, (-1, len(templates))).mean(1), dim=1)
 
     @torch.inference_mode()
@@ -146,8 +146,3 @@ class ClipJudge:
 def _vectors(output: Any) -> torch.Tensor:
     """The embeddings in what a model of transformers gives, which from version 5 on is wrapped."""
     return output if isinstance(output, torch.Tensor) else output.pooler_output
-
-
-def _bare(phrase: str) -> str:
-    """A phrase without its article, which the templates bring."""
-    return next((phrase[len(a) :] for a in ARTICLES if phrase.lower().startswith(a)), phrase)

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     from crce.concepts import ConceptSet
 
+ARTICLES = ("a ", "an ", "the ")
 UNSURE = "unsure"  # the word for a picture of which the judge is less certain than its threshold
 BATCH = 64
 
@@ -136,6 +137,11 @@ def name_pictures(judge: Judge, images: Sequence[Image], expected: str | None, t
             named = zip(place.tolist(), best.tolist(), strict=True)
             words += [judge.classes[k] if p >= threshold else UNSURE for k, p in named]
     return words
+
+
+def without_article(phrase: str) -> str:
+    """The phrase less the article that it begins with."""
+    return next((phrase[len(a) :] for a in ARTICLES if phrase.lower().startswith(a)), phrase)
 
 
 def describe_judge(judge: Judge | None, threshold: float) -> dict[str, Any] | None:
