@@ -147,6 +147,44 @@ def test_plain_eap_brings_its_own_candidates(tiny_backbone, cats):
     assert not {t._table.texts[i] for i, _ in prompts.retains} & {r.text for r in cats.retains + cats.corefs}
 
 
+def test_advunlearn_keeps_everyday_words_beside_the_retains(tiny_backbone, cats):
+    t = trainer(tiny_backbone, cats, "advunlearn", retains_per_step=2, beta=3.0)
+    (prompts,) = t._table.sets
+    assert len(prompts.everyday) == METHODS["advunlearn"].vocabulary
+    retains, everyday = dict(prompts.retains), dict(prompts.everyday)
+    assert not set(retains) & set(everyday)
+    drawn = {t._retain_prompt(prompts) for _ in range(40)}
+    assert drawn & set(retains)
+    assert drawn & set(everyday)
+    own = prompts.everyday[5][0]
+    rows, _ = t._rows(prompts, prompts.prompt, Trajectory(own, 0, torch.zeros(1)))
+    kept = [(row.prompt, row.weight) for row in rows if row.role == "retain"]
+    assert [weight for i, weight in kept if i in retains] == pytest.approx(
+        [3.0 * retains[i] / 2 for i, _ in kept if i in retains]
+    )
+    assert [weight for i, weight in kept if i in everyday] == [1.5, 1.5]
+    assert own in [i for i, _ in kept]  # at the x_t of its own picture
+    (plain,) = trainer(tiny_backbone, cats, "advunlearn", crce=False)._table.sets
+    assert (len(plain.retains), plain.everyday) == (METHODS["advunlearn"].vocabulary, [])
+
+
+@pytest.mark.parametrize("method", ["esd", "ablation", "spm", "eap"])
+def test_other_methods_keep_the_retains_alone(tiny_backbone, cats, method):
+    (prompts,) = trainer(tiny_backbone, cats, method)._table.sets
+    assert prompts.everyday == []
+    assert len(prompts.retains) == len(cats.retains)
+
+
+def test_advunlearn_without_retains_keeps_everyday_words(tiny_backbone):
+    t = trainer(tiny_backbone, ConceptSet("cat"), "advunlearn", retains_per_step=2, attack_steps=0)
+    (prompts,) = t._table.sets
+    assert prompts.retains == []
+    x_erase, x_retain = t._trajectories(0, prompts)
+    assert x_erase.prompt == prompts.target
+    assert x_retain.prompt in dict(prompts.everyday)
+    assert t.step().terms["retain"] >= 0
+
+
 def test_soft_prompts_are_the_pipelines_own_and_a_prefix_moves_them_back(tiny_backbone):
     texts = ["cat", "a much longer prompt that fills it all"]
     plain = tiny_backbone.encode_soft(texts)

@@ -33,6 +33,18 @@ def test_what_one_set_erases_no_set_keeps(tiny_backbone):
     assert plain.texts == ["", "cat", "dog"]
 
 
+def test_everyday_phrases_stand_beside_retains_and_in_their_place_without(tiny_backbone, cats):
+    words = ["Kitty", "car", "house"]  # the first is a coref
+    table = make_table(tiny_backbone, [cats], crce=True, vocabulary=words)
+    (prompts,) = table.sets
+    assert [table.texts[i] for i, _ in prompts.retains] == ["dog", "fox", "tiger"]
+    assert [(table.texts[i], weight) for i, weight in prompts.everyday] == [("car", 1.0), ("house", 1.0)]
+    plain = make_table(tiny_backbone, [cats], crce=False, vocabulary=words)
+    (prompts,) = plain.sets
+    assert [(plain.texts[i], weight) for i, weight in prompts.retains] == [(word, 1.0) for word in words]
+    assert prompts.everyday == []
+
+
 def test_an_anchor_and_erase_from_are_the_base(tiny_backbone):
     table = make_table(
         tiny_backbone, [ConceptSet("cat", anchor="dog"), ConceptSet("fox", erase_from="pet")], crce=True

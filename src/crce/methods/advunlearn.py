@@ -8,8 +8,8 @@ from crce.methods.esd import ESD
 class AdvUnlearn(ESD):
     """ESD's target for the text encoder, whose prompts carry an adversarial word that is searched anew at each step.
 
-    The denoiser stays as it is. Where no retains are given it keeps everyday concepts near the target, as the authors'
-    list of objects does.
+    The denoiser stays as it is. Everyday concepts near the target are kept, as in the authors' list of objects, beside
+    the retains too: everything reads the text encoder, which would learn a few retains by heart and lose the rest.
 
     References:
         Zhang et al., Defensive Unlearning with Adversarial Training for Robust Concept Erasure in Diffusion Models,
@@ -19,4 +19,5 @@ class AdvUnlearn(ESD):
 
     name = "advunlearn"
     vocabulary = 40
+    vocabulary_stays = True
     trains_text = True

@@ -26,7 +26,8 @@ class GradientMethod:
         base_from: who predicts where erased prompts should land: the base model, or the network in training (held
             constant), which may drift with it.
         retain_choice: which retains a step takes: at random, or those that the network has changed most at this x_t.
-        vocabulary: how many phrases near the target it keeps by itself, where no retains are given.
+        vocabulary: how many everyday phrases near the target it keeps by itself, where no retains are given.
+        vocabulary_stays: it keeps them beside the retains too.
         trains_text: its student is the text encoder, not the denoiser.
     """
 
@@ -35,6 +36,7 @@ class GradientMethod:
     base_from: Literal["teacher", "student"] = "teacher"
     retain_choice: Literal["random", "damaged"] = "random"
     vocabulary: int = 0
+    vocabulary_stays: bool = False
     trains_text: bool = False
 
     def erase_target(self, eps_base: Tensor, eps_concept: Tensor, eps_null: Tensor, eta: float) -> Tensor:

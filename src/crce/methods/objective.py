@@ -2,7 +2,8 @@
 
     L = L_erase(target) + alpha / M * sum_i w_i L_erase(coref_i) + beta / N * sum_j w_j L_keep(retain_j)
 
-with w the certainties. Every term is the mean squared error of one prompt's prediction at one x_t, so a step is a
+with w the certainties. Everyday phrases that a method holds beside the retains are one more sum like the retains',
+with w = 1. Every term is the mean squared error of one prompt's prediction at one x_t, so a step is a
 list of rows. With no corefs and no retains it is the method itself.
 """
 
@@ -15,6 +16,8 @@ import torch
 
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from torch import Tensor
 
     from crce.methods import GradientMethod
@@ -48,6 +51,7 @@ def make_rows(
     retains: list[tuple[int, float]],
     alpha: float,
     beta: float,
+    everyday: Sequence[tuple[int, float]] = (),
 ) -> list[Row]:
     """The rows of one step.
 
@@ -57,11 +61,13 @@ def make_rows(
         corefs: the step's corefs as (index, certainty).
         retains: the step's retains as (index, certainty).
         alpha: weight of the corefs.
-        beta: weight of the retains.
+        beta: weight of the retains, and of the everyday phrases as much again.
+        everyday: the step's everyday phrases as (index, weight).
     """
     rows = [Row("target", prompt, target, 1.0)]
     rows += [Row("coref", i, i, alpha * certainty / len(corefs)) for i, certainty in corefs]
-    rows += [Row("retain", j, j, beta * certainty / len(retains)) for j, certainty in retains]
+    for kept in (retains, everyday):
+        rows += [Row("retain", j, j, beta * certainty / len(kept)) for j, certainty in kept]
     return rows
 
 

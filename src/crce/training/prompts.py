@@ -29,6 +29,7 @@ class SetPrompts:
         base: where erased prompts should land: `erase_from`, the anchor or nothing, in the scene.
         corefs: with certainty.
         retains: with certainty.
+        everyday: phrases that the method keeps beside the retains, with weight 1.
     """
 
     null: int
@@ -37,6 +38,7 @@ class SetPrompts:
     base: int
     corefs: list[tuple[int, float]]
     retains: list[tuple[int, float]]
+    everyday: list[tuple[int, float]]
 
 
 @dataclass(frozen=True)
@@ -70,7 +72,7 @@ def make_table(
         backbone: whose text encoder reads them.
         sets: what to erase and what to keep.
         crce: with corefs and retains; without them only targets.
-        vocabulary: phrases to keep where `crce` is off, for methods that bring their own.
+        vocabulary: everyday phrases to keep, for methods that bring their own; the retains where `crce` is off.
         scenes: what phrases are shown in; none shows them alone.
     """
     gone = {fold(text) for c in sets for text in (c.target, *(r.text for r in c.train_corefs if crce))}
@@ -82,8 +84,9 @@ def make_table(
 
     prompts: list[SetPrompts] = []
     for c in sets:
-        own = [(r.text, r.certainty) for r in c.train_retains] if crce else [(v, 1.0) for v in vocabulary]
-        kept = [(text, weight) for text, weight in own if fold(text) not in gone]
+        own = [(v, 1.0) for v in vocabulary if fold(v) not in gone]
+        kept = [(r.text, r.certainty) for r in c.train_retains if fold(r.text) not in gone] if crce else own
+        beside = own if crce else []
         for scene in scenes or ("",):
             prompts.append(
                 SetPrompts(
@@ -94,6 +97,7 @@ def make_table(
                     corefs=[(place(r.text, scene), r.certainty) for r in c.train_corefs] if crce else [],
                     retains=[(place(text, scene), weight) for text, weight in kept]
                     + ([(place("", scene), 1.0)] if scene and crce else []),
+                    everyday=[(place(text, scene), weight) for text, weight in beside],
                 )
             )
     texts = list(index)

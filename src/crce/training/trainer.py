@@ -50,7 +50,8 @@ class Trainer:
         self.backbone = backbone
         self.config = config
         self._method = METHODS[config.method]
-        vocabulary = [] if config.crce else near_vocabulary(backbone, sets, self._method.vocabulary)
+        own = not config.crce or self._method.vocabulary_stays
+        vocabulary = near_vocabulary(backbone, sets, self._method.vocabulary) if own else []
         self._table = make_table(backbone, sets, crce=config.crce, vocabulary=vocabulary, scenes=config.scenes)
         backbone.begin_training()
         self.adapter = new_adapter(
@@ -184,11 +185,14 @@ class Trainer:
         return prompts.corefs[self._below(len(prompts.corefs))][0]
 
     def _retain_prompt(self, prompts: SetPrompts) -> int:
-        return prompts.retains[self._below(len(prompts.retains))][0]
+        """Whose trajectory kept prompts learn from: where everyday phrases stand beside retains, either as often."""
+        lists = [kept for kept in (prompts.retains, prompts.everyday) if kept]
+        kept = lists[self._below(2)] if len(lists) > 1 else lists[0]
+        return kept[self._below(len(kept))][0]
 
     def _trajectories(self, which: int, prompts: SetPrompts) -> tuple[Trajectory, Trajectory]:
         """The trajectories whose x_t this step's erased rows and retain rows use."""
-        own_retain = self.config.x_t_prompts == "mix" and bool(prompts.retains)
+        own_retain = self.config.x_t_prompts == "mix" and bool(prompts.retains or prompts.everyday)
         if self.config.x_t_source == "student":
             x_erase = self._walk.fresh(self._erase_prompt(prompts), self._fresh_index(), self._micro_batch)
             if not own_retain:
@@ -226,7 +230,10 @@ class Trainer:
         corefs = self._order(prompts.corefs, "random", erase_prompt)[: self.config.corefs_per_step]
         retains = self._order(prompts.retains, self._method.retain_choice, x_retain.prompt, x_retain)
         retains = retains[: self.config.retains_per_step]
-        rows = make_rows(prompts.prompt, prompts.target, corefs, retains, self.config.alpha, self.config.beta)
+        everyday = self._order(prompts.everyday, "random", x_retain.prompt)[: self.config.retains_per_step]
+        rows = make_rows(
+            prompts.prompt, prompts.target, corefs, retains, self.config.alpha, self.config.beta, everyday
+        )
         kept = self._method.kept_states(self._table.cond[[prompts.target]], self.config, self.generator)
         if kept is None:
             return rows, None
