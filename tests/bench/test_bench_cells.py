@@ -16,8 +16,8 @@ def test_every_combination_is_one_cell(grid):
     cells = list(expand(grid("concepts: [cat, dog]\nmethods: [esd, spm]\ncrce: [false, true]\nseeds: [0, 1, 2]\n")))
     assert len(cells) == 2 * 2 * 2 * 3
     assert Counter(cell.row for cell in cells) == dict.fromkeys(["esd", "esd+crce", "spm", "spm+crce"], 6)
-    assert len({(cell.row, cell.concepts.target, cell.config.seed) for cell in cells}) == len(cells)
-    targets = [cell.concepts.target for cell in cells]
+    assert len({(cell.row, cell.task.name, cell.config.seed) for cell in cells}) == len(cells)
+    targets = [cell.task.name for cell in cells]
     assert targets == sorted(targets)  # base pictures of a target are drawn once
 
 
@@ -36,12 +36,13 @@ def test_m_and_n_cut_the_training_lists_and_mean_nothing_to_the_plain_method(gri
     assert [cell.row for cell in cells] == ["esd", *(f"esd+crce corefs={m} retains=2" for m in (0, 3, 99))]
     cat = find_concepts("cat")
     for cell, m in zip(cells[1:], (0, 3, len(cat.train_corefs)), strict=True):
-        assert cell.concepts.train_corefs == cat.train_corefs[:m]
-        assert cell.concepts.train_retains == cat.train_retains[:2]
+        (concepts,) = cell.task.sets
+        assert concepts.train_corefs == cat.train_corefs[:m]
+        assert concepts.train_retains == cat.train_retains[:2]
         assert (cell.config.corefs_per_step, cell.config.retains_per_step) == (m, 2)
-        assert cell.concepts.held_out_corefs == cat.held_out_corefs
-        assert cell.concepts.held_out_retains == cat.held_out_retains
-    assert cells[0].concepts == cat
+        assert concepts.held_out_corefs == cat.held_out_corefs
+        assert concepts.held_out_retains == cat.held_out_retains
+    assert cells[0].task.sets == (cat,)
 
 
 def test_settings_of_a_method_win_over_axes(grid):
@@ -62,6 +63,38 @@ def test_the_recipe_is_the_methods_own_unless_told(grid):
     )
     assert (plain.config.layers, paper.config.layers) == ("kv", "qk")
     assert (paper.name, paper.config.rank) == ("paper", 4)
+
+
+def test_lists_of_a_file_replace_the_training_phrases_alone(grid, write):
+    cat = find_concepts("cat")
+    kept_out = cat.held_out_corefs[0].text
+    write(f"- {{target: cat, corefs: [tomcat, {kept_out}], retains: [otter]}}\n", "mine.yaml")
+    plain, mine = expand(grid("concepts: [cat]\nmethods: [uce]\naxes: {lists: [own, mine.yaml]}\n"))
+    assert plain.task.sets == (cat,)
+    (made,) = mine.task.sets
+    assert [r.text for r in made.train_corefs] == ["tomcat"]
+    assert [r.text for r in made.train_retains] == ["otter"]
+    assert (made.held_out_corefs, made.held_out_retains) == (cat.held_out_corefs, cat.held_out_retains)
+
+
+def test_certainties_are_shuffled_or_levelled_within_each_list(grid):
+    text = "concepts: [cat]\nmethods: [uce]\nseeds: [0, 1]\naxes: {certainty: [own, uniform, random]}\n"
+    cells = list(expand(grid(text)))
+    assert [(c.axes["certainty"], c.config.seed) for c in cells] == [
+        ("own", 0),
+        ("uniform", 0),
+        ("random", 0),
+        ("random", 1),
+    ]
+    cat = find_concepts("cat")
+    own, *others = ([r.certainty for r in c.task.sets[0].train_corefs] for c in cells)
+    assert own == [r.certainty for r in cat.train_corefs]
+    assert set(others[0]) == {sum(own) / len(own)}
+    assert own != others[1] != others[2]
+    assert sorted(others[1]) == sorted(others[2]) == sorted(own)
+    for cell in cells:
+        assert [r.text for r in cell.task.sets[0].retains] == [r.text for r in cat.retains]
+        assert cell.task.sets[0].held_out_corefs == cat.held_out_corefs
 
 
 PLACE = {"device": "cpu", "dtype": "float32"}

@@ -18,7 +18,7 @@ GRIDS = ROOT / "benchmarks" / "erasure"
 
 def test_the_shortest_file(grid):
     found = grid("concepts: cat\nmethods: esd\n")
-    assert [c.target for c in found.concepts] == ["cat"]
+    assert [task.name for task in found.tasks] == ["cat"]
     assert [entry.name for entry in found.methods] == ["esd"]
     assert (found.seeds, found.name, found.methods[0].crce) == ((0,), "grid", (True,))
 
@@ -28,8 +28,21 @@ def test_concepts_by_name_kind_and_file(grid, write):
     found = grid("concepts: [cat, {kind: explicit}, sets.yaml]\nmethods: [esd]\n")
     explicit = [c.target for c in atlas().values() if c.kind == "explicit"]
     assert explicit
-    assert [c.target for c in found.concepts] == ["cat", *explicit, "yak", "gnu"]
-    assert [c.target for c in grid("concepts: [sets.yaml#gnu]\nmethods: [esd]\n").concepts] == ["gnu"]
+    assert [task.name for task in found.tasks] == ["cat", *explicit, "yak", "gnu"]
+    assert [task.name for task in grid("concepts: [sets.yaml#gnu]\nmethods: [esd]\n").tasks] == ["gnu"]
+
+
+def test_several_targets_are_one_cell_or_follow_one_another(grid):
+    text = "concepts: [cat, {together: [cat, dog], name: both}, {in_turn: [dog, car]}]\nmethods: [uce]\n"
+    tasks = grid(text).tasks
+    assert [task.name for task in tasks] == ["cat", "both", "2 in turn"]
+    assert [[c.target for c in task.sets] for task in tasks] == [["cat"], ["cat", "dog"], ["dog", "car"]]
+    assert [task.in_turn for task in tasks] == [False, False, True]
+
+
+def test_attacks_are_names_or_have_settings(grid):
+    found = grid("concepts: [cat]\nmethods: [uce]\nattacks: [typo, {attack: p4d, budget: 9, phrases: 1}]\n").attacks
+    assert [(a.attack, a.budget, a.phrases) for a in found] == [("typo", None, 3), ("p4d", 9, 1)]
 
 
 def test_all_faults_are_told_with_their_lines(write):
@@ -91,6 +104,16 @@ def test_all_faults_are_told_with_their_lines(write):
         ("concepts: [cat\n", ["not valid YAML"]),
         ("concepts: [cat]\nconcepts: [dog]\nmethods: [esd]\n", ["'concepts' stands twice"]),
         ("concepts: [cat]\nmethods: [esd]\nmodels: [{revision: main}]\n", ["model is missing"]),
+        ("concepts: [{together: [cat]}]\nmethods: [esd]\n", ["together takes two targets"]),
+        ("concepts: [{in_turn: [cat, dog], together: [cat, dog]}]\nmethods: [esd]\n", ["Keep one of the two"]),
+        ("concepts: [cat]\nmethods: [esd]\nattacks: [tpyo]\n", ["'tpyo'", "'typo'"]),
+        ("concepts: [cat]\nmethods: [esd]\nattacks: [{attack: typo, budget: 0}]\n", ["budget is 0"]),
+        ("concepts: [cat]\nmethods: [esd]\nattacks: [typo, {attack: typo, seed: 1}]\n", ["'typo' stands twice"]),
+        ("concepts: [cat]\nmethods: [esd]\naxes: {certainty: [unifrom]}\n", ["'unifrom'", "'uniform'"]),
+        ("concepts: [cat]\nmethods: [esd]\naxes: {lists: [own, 3]}\n", ["lists is 3"]),
+        ("concepts: [cat]\nmethods: [esd]\naxes: {lists: [none.yaml]}\n", ["none.yaml"]),
+        ("concepts: [cat]\nmethods: [esd]\nevaluate: {threshold: 2}\n", ["threshold is 2"]),
+        ("concepts: [cat]\nmethods: [esd]\nevaluate: {quality: 1}\n", ["quality is 1"]),
         ("concepts: [cat]\nmethods: [esd]\nseeds: [!!python/object 3]\n", ["not valid YAML"]),
     ],
 )
@@ -118,7 +141,7 @@ def test_the_example_of_the_document_can_be_read(write):
     write("- {target: yak}\n- {target: gnu}\n", "my-sets.yaml")
     write("- {target: wolf}\n", "more-sets.yaml")
     found = read_grid(write(text))
-    assert {"yak", "gnu", "wolf"} < {c.target for c in found.concepts}
+    assert {"yak", "gnu", "wolf"} < {task.name for task in found.tasks}
 
 
 def test_a_missing_file_names_the_nearest(write):

@@ -38,7 +38,7 @@ def eight(tmp_path, grid):
 
 
 def h_of(cell):
-    return 0.5 + 0.3 * cell.config.crce + 0.01 * cell.config.seed + 0.005 * len(cell.concepts.target)
+    return 0.5 + 0.3 * cell.config.crce + 0.01 * cell.config.seed + 0.005 * len(cell.task.name)
 
 
 def test_rows_and_means(eight):
@@ -65,8 +65,8 @@ def test_each_method_is_compared_with_its_plain_self(eight):
 
 
 def test_no_difference_is_not_significant(eight):
-    noise = {c: (-1) ** i * 0.1 for i, c in enumerate(sorted({cell.concepts.target for cell in eight.cells}))}
-    data = summarise(eight, records_of(eight, lambda c: 0.5 + c.config.crce * noise[c.concepts.target]), {})
+    noise = {c: (-1) ** i * 0.1 for i, c in enumerate(sorted({cell.task.name for cell in eight.cells}))}
+    data = summarise(eight, records_of(eight, lambda c: 0.5 + c.config.crce * noise[c.task.name]), {})
     assert "not significant" in data["comparisons"][0]["text"]
 
 

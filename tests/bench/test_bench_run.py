@@ -42,7 +42,7 @@ def test_every_cell_is_a_run_with_its_report(tiny_plan, bench):
     ]
     for job, row in zip(plan.jobs, made.data["rows"], strict=True):
         run = Erasure.load(job.folder)
-        assert (run.config, run.concepts) == (job.config, job.concepts)
+        assert (run.config, run.sets) == (job.config, job.task.sets)
         assert (job.folder / "report.html").is_file()
         assert row["run"] == job.folder.name
         assert row["settings"] == {

@@ -5,12 +5,13 @@ from __future__ import annotations
 import hashlib
 import itertools
 import json
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from typing import Any
 
-from crce.bench.grid import SIZES, Entry, Evaluation, Grid, Source
-from crce.concepts import ConceptSet, dump_concepts
+from crce.bench.grid import PHRASES, AttackEntry, Entry, Evaluation, Grid, Source
+from crce.bench.tasks import CERTAINTY, SIZES, Task, vary
+from crce.concepts import dump_concepts
 from crce.errors import ConfigError
 from crce.training.config import SOLVED, ErasureConfig, load_config
 
@@ -26,7 +27,7 @@ class Cell:
         row: the row of the table that it belongs to, e.g. "esd+crce corefs=3".
         name: of the method's entry in the file.
         source: the model.
-        concepts: what is erased; its training lists are cut where the grid says so.
+        task: what is erased; its training lists are as the axes have them.
         config: with which settings.
         axes: the value of every axis; None where it means nothing, as M and N without corefs and retains.
     """
@@ -34,18 +35,18 @@ class Cell:
     row: str
     name: str
     source: Source
-    concepts: ConceptSet
+    task: Task
     config: ErasureConfig
     axes: Mapping[str, Any]
 
     @property
     def label(self) -> str:
         """The cell in a few words."""
-        return f"{self.concepts.target}: {self.row}, seed {self.config.seed}"
+        return f"{self.task.name}: {self.row}, seed {self.config.seed}"
 
 
 def expand(grid: Grid, on_fault: Callable[[Entry, str], object] | None = None) -> Iterator[Cell]:
-    """Every cell, in the order in which they are begun: those of one model and target come together.
+    """Every cell, in the order in which they are begun: those of one model and task come together.
 
     Args:
         grid: the benchmark.
@@ -54,23 +55,29 @@ def expand(grid: Grid, on_fault: Callable[[Entry, str], object] | None = None) -
     Raises:
         ConfigError: settings don't fit one another.
     """
-    for source, concepts, entry in itertools.product(grid.models, grid.concepts, grid.methods):
+    for source, task, entry in itertools.product(grid.models, grid.tasks, grid.methods):
         for crce, axes in _variants(grid, entry):
             try:
-                config = _config(entry, crce, axes, source, concepts)
+                config = _config(entry, crce, axes, source, task)
             except ConfigError as error:
                 if on_fault is None:
                     raise
                 on_fault(entry, str(error).partition(": ")[2])
                 continue
-            cut, config = _cut(concepts, config, entry, axes)
             row = _row(entry.name, crce, axes, source if len(grid.models) > 1 else None)
-            for seed in grid.seeds if len(grid.seeds) == 1 or _random(entry.method) else grid.seeds[:1]:
-                yield Cell(row, entry.name, source, cut, config.model_copy(update={"seed": seed}), axes)
+            for seed in grid.seeds if _random(entry.method) or axes.get(CERTAINTY) == "random" else grid.seeds[:1]:
+                varied = vary(task, axes, grid.lists, seed)
+                settings = {**_per_step(varied, entry, axes), "seed": seed}
+                yield Cell(row, entry.name, source, varied, config.model_copy(update=settings), axes)
 
 
 def content(
-    cell: Cell, revision: str | None, place: Mapping[str, str], judge: Mapping[str, Any] | None, how: Evaluation
+    cell: Cell,
+    revision: str | None,
+    place: Mapping[str, str],
+    judge: Mapping[str, Any] | None,
+    how: Evaluation,
+    attacks: Sequence[AttackEntry] = (),
 ) -> dict[str, Any]:
     """All that decides the numbers of a cell.
 
@@ -80,16 +87,20 @@ def content(
         place: `device` and `dtype`.
         judge: its name, version and hash; None where nobody judges.
         how: the settings of the evaluation.
+        attacks: what the cell is attacked with.
     """
+    task = cell.task
     return {
         "results": RESULTS,
         "model": cell.source.model,
         "revision": revision,
         **place,
-        "concepts": dump_concepts(cell.concepts),
+        "concepts": dump_concepts(task.sets[0] if len(task.sets) == 1 else task.sets),
+        "in_turn": task.in_turn,
         "config": cell.config.model_dump(mode="json"),
         "judge": judge,
         "evaluation": asdict(how),
+        "attacks": [asdict(attack) for attack in attacks],
     }
 
 
@@ -103,33 +114,26 @@ def _variants(grid: Grid, entry: Entry) -> Iterator[tuple[bool, dict[str, Any]]]
     """`crce` and the axes. What means nothing is None: M and N without corefs and retains, and what the entry sets."""
     seen: list[tuple[bool, dict[str, Any]]] = []
     for crce, values in itertools.product(entry.crce, itertools.product(*grid.axes.values())):
-        void = {*entry.settings, *(() if crce else SIZES)}
+        void = {*entry.settings, *(() if crce else PHRASES)}
         axes = {n: None if n in void else value for n, value in zip(grid.axes, values, strict=True)}
         if (crce, axes) not in seen:
             seen.append((crce, axes))
             yield crce, axes
 
 
-def _config(entry: Entry, crce: bool, axes: Mapping[str, Any], source: Source, concepts: ConceptSet) -> ErasureConfig:
-    varied = {name: value for name, value in axes.items() if name not in SIZES and name not in entry.settings}
+def _config(entry: Entry, crce: bool, axes: Mapping[str, Any], source: Source, task: Task) -> ErasureConfig:
+    varied = {name: value for name, value in axes.items() if name not in PHRASES and name not in entry.settings}
     settings = {"method": entry.method, "crce": crce, **entry.settings, **varied}
-    return load_config(entry.recipe, settings, model=source.model, kind=concepts.kind)
+    return load_config(entry.recipe, settings, model=source.model, kind=task.kind)
 
 
-def _cut(
-    concepts: ConceptSet, config: ErasureConfig, entry: Entry, axes: Mapping[str, Any]
-) -> tuple[ConceptSet, ErasureConfig]:
-    """The first M training corefs and N training retains, all of them in every step unless the file says otherwise."""
-    for name, per_step in SIZES.items():
-        size = axes.get(name)
-        if size is None:
-            continue
-        lists = getattr(concepts, f"train_{name}")[:size]
-        both: dict[str, Any] = {name: (*lists, *getattr(concepts, f"held_out_{name}"))}
-        concepts = replace(concepts, **both)
-        if per_step not in entry.settings and per_step not in axes:
-            config = config.model_copy(update={per_step: len(lists)})
-    return concepts, config
+def _per_step(task: Task, entry: Entry, axes: Mapping[str, Any]) -> dict[str, int]:
+    """All of the M corefs and N retains in every step, unless the file says otherwise."""
+    return {
+        per_step: max(len(getattr(concepts, f"train_{name}")) for concepts in task.sets)
+        for name, per_step in SIZES.items()
+        if axes.get(name) is not None and per_step not in entry.settings and per_step not in axes
+    }
 
 
 def _row(name: str, crce: bool, axes: Mapping[str, Any], source: Source | None) -> str:

@@ -1,4 +1,4 @@
-"""What a benchmark compares: concept sets, methods, models, seeds and axes."""
+"""What a benchmark compares: tasks, methods, models, seeds and axes."""
 
 from __future__ import annotations
 
@@ -6,13 +6,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from crce.bench.tasks import CERTAINTY, LISTS, SIZES, Task
 from crce.concepts import ConceptSet
 from crce.training.config import ErasureConfig
 
 
-SIZES = {"corefs": "corefs_per_step", "retains": "retains_per_step"}  # axes that cut a set's lists, and what they set
 OWN = ("method", "crce", "seed")  # settings that have a place of their own in the file
-AXES = (*SIZES, *(name for name in ErasureConfig.model_fields if name not in OWN))
+PHRASES = (*SIZES, LISTS, CERTAINTY)  # axes of corefs and retains, which mean nothing to a method without them
+AXES = (*PHRASES, *(name for name in ErasureConfig.model_fields if name not in OWN))
 
 
 @dataclass(frozen=True)
@@ -55,6 +56,29 @@ class Evaluation:
     guidance: float = 4.0
     phrases_per_group: int = 10
     judge: str = "auto"
+    threshold: float | None = None
+    quality: bool = False
+
+
+@dataclass(frozen=True)
+class AttackEntry:
+    """An attack on every finished cell: settings of `crce.evaluate.attacks.attack`.
+
+    Attributes:
+        attack: a name in `crce.evaluate.attacks.ATTACKS`.
+        budget: steps for each prompt; None takes the attack's own.
+        phrases: most prompts for each target.
+        images_per_prompt: pictures that measure a prompt.
+        images_per_try: pictures that a search looks at.
+        seed: of the search.
+    """
+
+    attack: str
+    budget: int | None = None
+    phrases: int = 3
+    images_per_prompt: int = 8
+    images_per_try: int = 4
+    seed: int = 0
 
 
 @dataclass(frozen=True)
@@ -63,21 +87,25 @@ class Grid:
 
     Attributes:
         name: of the file, without its suffix.
-        concepts: what is erased, one target at a time.
+        tasks: what is erased, a target or several.
         methods: in the order of the table.
         models: what is erased from.
         seeds: of the erasures; a method without random choices has the first alone.
         axes: further settings that vary, each with its values. `corefs` and `retains` are M and N: how many training
-            phrases of a set a method is given.
+            phrases of a set a method is given; `lists` and `certainty` see `crce.bench.tasks`.
+        lists: the concept sets that the axis `lists` names.
         evaluation: how the runs are measured.
+        attacks: what tries to bring the concepts back.
         compare: pairs of rows of the table, the first being the one that the second is measured against.
     """
 
     name: str
-    concepts: tuple[ConceptSet, ...]
+    tasks: tuple[Task, ...]
     methods: tuple[Entry, ...]
     models: tuple[Source, ...] = (Source(),)
     seeds: tuple[int, ...] = (0,)
     axes: Mapping[str, tuple[Any, ...]] = field(default_factory=dict)
+    lists: Mapping[str, tuple[ConceptSet, ...]] = field(default_factory=dict)
     evaluation: Evaluation = field(default_factory=Evaluation)
+    attacks: tuple[AttackEntry, ...] = ()
     compare: tuple[tuple[str, str], ...] = ()

@@ -7,7 +7,7 @@ from typing import Any
 from xml.sax.saxutils import escape
 
 from crce.bench.cells import Cell
-from crce.bench.grid import SIZES
+from crce.bench.tasks import SIZES
 
 
 SIDE, LEFT, TOP, BOTTOM = 64, 70, 44, 56  # pixels

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from crce.bench.cells import Cell, content, expand, key_of
-from crce.bench.grid import Evaluation, Grid, Source
-from crce.concepts import ConceptSet
+from crce.bench.grid import AttackEntry, Evaluation, Grid, Source
+from crce.bench.tasks import Task
 from crce.errors import ConfigError
 from crce.files import slug
 from crce.training.config import ErasureConfig
@@ -33,9 +33,10 @@ class Job:
         label: the cell in a few words.
         source: the model.
         device: where to erase and draw.
-        concepts: what is erased and kept.
+        task: what is erased, and what is kept.
         config: with which settings.
         evaluation: how it is measured.
+        attacks: what it is attacked with.
     """
 
     key: str
@@ -44,14 +45,15 @@ class Job:
     label: str
     source: Source
     device: str
-    concepts: ConceptSet
+    task: Task
     config: ErasureConfig
     evaluation: Evaluation
+    attacks: tuple[AttackEntry, ...]
 
     @property
     def group(self) -> tuple[Any, ...]:
         """Cells of one group draw the same base pictures."""
-        return (self.source, self.concepts.target)
+        return (self.source, self.task.name)
 
     @property
     def record(self) -> dict[str, Any] | None:
@@ -125,7 +127,7 @@ def make_plan(grid: Grid, *, cache: str | Path = CACHE, device: str = "auto") ->
         )
     root = Path(cache).resolve()
     cells = tuple(expand(grid))
-    jobs = tuple(_job(cell, *facts[cell.source], grid.evaluation, root, device) for cell in cells)
+    jobs = tuple(_job(cell, *facts[cell.source], grid, root, device) for cell in cells)
     return Plan(grid, cells, jobs)
 
 
@@ -134,15 +136,17 @@ def _job(
     revision: str | None,
     place: dict[str, str],
     judge: dict[str, Any] | None,
-    evaluation: Evaluation,
+    grid: Grid,
     root: Path,
     device: str,
 ) -> Job:
-    told = content(cell, revision, place, judge, evaluation)
+    told = content(cell, revision, place, judge, grid.evaluation, grid.attacks)
     key = key_of(told)
     method = cell.config.method + ("-crce" if cell.config.crce else "")
-    folder = root / f"{slug(cell.concepts.target)}-{method}-{key}"
-    return Job(key, told, folder, cell.label, cell.source, device, cell.concepts, cell.config, evaluation)
+    folder = root / f"{slug(cell.task.name)}-{method}-{key}"
+    return Job(
+        key, told, folder, cell.label, cell.source, device, cell.task, cell.config, grid.evaluation, grid.attacks
+    )
 
 
 def _judge(name: str, model: str) -> dict[str, Any] | None:

@@ -7,9 +7,10 @@ from dataclasses import asdict
 from typing import Any
 
 from crce.bench.cells import Cell
-from crce.bench.grid import SIZES, Grid
+from crce.bench.grid import Grid
 from crce.bench.planning import Plan
 from crce.bench.statistics import SIGNIFICANT, Difference, difference, holm, mean_of
+from crce.bench.tasks import SIZES
 
 
 NUMBERS = ("erased", "coref_erased", "kept", "H")
@@ -48,7 +49,7 @@ def summarise(plan: Plan, records: Mapping[str, Mapping[str, Any]], failed: Mapp
         "means": means(rows),
         "comparisons": compare(plan.grid, plan.cells, rows),
         "failed": [
-            {"row": cell.row, "concept": cell.concepts.target, "seed": cell.config.seed, "error": failed[job.key]}
+            {"row": cell.row, "concept": cell.task.name, "seed": cell.config.seed, "error": failed[job.key]}
             for cell, job in zip(plan.cells, plan.jobs, strict=True)
             if job.key in failed
         ],
@@ -68,7 +69,24 @@ def means(rows: Sequence[Row]) -> dict[str, dict[str, Any]]:
             values = _values(part, number)
             mean = mean_of({concept: list(seeds.values()) for concept, seeds in values.items()})
             table[name][number] = {**mean.as_json(), "unmeasured": len(part) - mean.n}
+        if attacks := _attacked(part):
+            table[name]["attacks"] = attacks
     return table
+
+
+def _attacked(rows: Sequence[Row]) -> dict[str, dict[str, Any]]:
+    """Of each attack the means of "before" and "after", shares of pictures that show the concept."""
+    made: dict[str, dict[str, Any]] = {}
+    for name in dict.fromkeys(name for row in rows for name in row.get("attacks", {})):
+        made[name] = {}
+        for side in ("before", "after"):
+            values: dict[str, list[float]] = {}
+            for row in rows:
+                share = row["attacks"][name][side]["value"] if name in row.get("attacks", {}) else None
+                if share is not None:
+                    values.setdefault(row["concept"], []).append(share)
+            made[name][side] = mean_of(values).as_json()
+    return made
 
 
 def compare(grid: Grid, cells: Sequence[Cell], rows: Sequence[Row]) -> list[dict[str, Any]]:
@@ -110,9 +128,24 @@ def markdown(data: Mapping[str, Any]) -> str:
         ]
     if not data["means"]:
         lines = ["No cell has been measured."]
+    lines += _attack_table(data["means"])
     notes = [f"- {comparison['text']}" for comparison in data["comparisons"]] + notes
     notes += [f"- failed: {f['concept']}, {f['row']}, seed {f['seed']}: {f['error']}" for f in data["failed"]]
     return "\n".join([*lines, *(["", *notes] if notes else [])]) + "\n"
+
+
+def _attack_table(means: Mapping[str, Any]) -> list[str]:
+    """How often the concept is drawn under each attack; no lines where there was none."""
+    names = list(dict.fromkeys(name for numbers in means.values() for name in numbers.get("attacks", {})))
+    if not names:
+        return []
+    lines = ["", f"| shows the concept | unattacked | {' | '.join(names)} |", "|---" * (len(names) + 2) + "|"]
+    for row, numbers in means.items():
+        attacks = numbers.get("attacks", {})
+        shown = [_shown(attacks[name]["after"]) if name in attacks else "–" for name in names]
+        before = next((_shown(attacks[name]["before"]) for name in names if name in attacks), "–")
+        lines.append(f"| {_cell(row)} | {before} | {' | '.join(shown)} |")
+    return lines
 
 
 def _row(cell: Cell, record: Mapping[str, Any]) -> Row:
@@ -121,13 +154,19 @@ def _row(cell: Cell, record: Mapping[str, Any]) -> Row:
         "model": cell.source.model,
         "method": cell.config.method,
         "crce": cell.config.crce,
-        "concept": cell.concepts.target,
+        "concept": cell.task.name,
         "seed": cell.config.seed,
     }
     row |= dict(cell.axes)
-    used = {f"{name}_used": len(getattr(cell.concepts, f"train_{name}")) for name in SIZES if cell.axes.get(name)}
-    kept = ("seconds", "forwards", "groups", "settings", "judge", "device", "threads")
-    return row | used | dict(record["numbers"]) | {name: record[name] for name in kept}
+    used = {
+        f"{name}_used": sum(len(getattr(c, f"train_{name}")) for c in cell.task.sets)
+        for name in SIZES
+        if cell.axes.get(name)
+    }
+    if len(cell.task.sets) > 1:
+        row |= {"targets": len(cell.task.sets), "in_turn": cell.task.in_turn}
+    left = ("crce", "content", "numbers", "targets")  # of many targets the reports tell
+    return row | used | dict(record["numbers"]) | {name: value for name, value in record.items() if name not in left}
 
 
 def _values(rows: Sequence[Row], number: str) -> dict[str, dict[int, float]]:

@@ -8,9 +8,9 @@ import os
 import platform
 import shutil
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from filelock import FileLock
 from crce import __version__
 from crce.backbones import Backbone, load_backbone
 from crce.bench.planning import RECORD, Job, settings_of
+from crce.concepts import ConceptSet
 from crce.errors import CRCEError, RunError
 from crce.evaluate import Report, evaluate
 from crce.files import write_json, write_text
@@ -33,6 +34,7 @@ GROUP = ("measures", "value", "n", "left_out")  # what a row says of a group of 
 TALLY = "tally.json"
 ATTEMPTS = "attempts.jsonl"
 ERROR = "error.txt"
+TURNS = "turns"  # runs of the targets before the last, where they are erased in turn
 
 
 @dataclass(frozen=True)
@@ -92,9 +94,25 @@ class Worker:
         report = evaluate(
             erasure, device=job.device, backbone=backbone, base_cache=self._base, **settings_of(job.evaluation)
         )
-        record = _record(job, report, erasure, seconds, forwards)
+        record = _record(job, report, erasure, seconds, forwards) | self._attack(job, erasure, backbone)
         write_json(job.folder / RECORD, record)
         return record
+
+    def _attack(self, job: Job, erasure: Erasure, backbone: Backbone) -> dict[str, Any]:
+        """What each attack brought back; nothing where the benchmark has none."""
+        if not job.attacks:
+            return {}
+        from crce.evaluate.attacks import attack
+
+        plain: dict[Any, Any] = {}
+        made = {}
+        for entry in job.attacks:
+            settings = asdict(entry)
+            result = attack(
+                erasure, settings.pop("attack"), **settings, **_drawn_as(job), backbone=backbone, plain=plain
+            )
+            made[entry.attack] = result.summary
+        return {"attacks": made}
 
     def _load(self, job: Job) -> Backbone:
         wanted = (job.source, job.device, job.config.offload)
@@ -118,7 +136,23 @@ class Worker:
 
     def _erase(self, job: Job, backbone: Backbone) -> tuple[Erasure, float, int | None]:
         """The finished run of a cell, the seconds that training took, and the latents that the denoiser saw."""
-        tally = _Tally(job.folder / TALLY)
+        task = job.task
+        if not task.in_turn:
+            return self._train(job, task.sets, job.folder, None, backbone)
+        start: Path | None = None
+        seconds, forwards = 0.0, []
+        for turn, concepts in enumerate(task.sets, 1):
+            folder = job.folder if turn == len(task.sets) else job.folder / TURNS / str(turn)
+            erasure, lasted, saw = self._train(job, (concepts,), folder, start, backbone)
+            seconds, start = seconds + lasted, erasure.folder
+            forwards.append(saw)
+        known = [saw for saw in forwards if saw is not None]
+        return erasure, round(seconds, 3), sum(known) if len(known) == len(forwards) else None
+
+    def _train(
+        self, job: Job, sets: Sequence[ConceptSet], folder: Path, start: Path | None, backbone: Backbone
+    ) -> tuple[Erasure, float, int | None]:
+        tally = _Tally(folder / TALLY)
 
         def on_event(event: Event) -> None:
             tally(event)
@@ -127,11 +161,11 @@ class Worker:
 
         with tally.counting(backbone):
             try:
-                if _begun(job):
-                    erasure = resume(job.folder, backbone=backbone, on_event=on_event)
+                if _begun(job, folder):
+                    erasure = resume(folder, backbone=backbone, on_event=on_event)
                 else:
                     erasure = erase(
-                        job.concepts, config=job.config, backbone=backbone, out=job.folder, on_event=on_event
+                        sets, config=job.config, backbone=backbone, out=folder, start_from=start, on_event=on_event
                     )
             except Interrupted as interrupted:
                 tally.write(interrupted.step)
@@ -192,39 +226,53 @@ class _Tally:
         self._here += len(args[0] if args else kwargs.get("sample", kwargs.get("hidden_states", ())))
 
 
-def _begun(job: Job) -> bool:
+def _begun(job: Job, folder: Path) -> bool:
     """Whether an earlier try left a run to go on with; what can't be read is cleared away."""
-    if not (job.folder / "run.json").exists():
+    if not (folder / "run.json").exists():
         return False
     try:
-        read_run(job.folder)
+        read_run(folder)
     except CRCEError as error:
         logger.warning("%s begins again: %s", job.label, error)
-        _clear(job.folder)
+        _clear(folder)
         return False
     return True
 
 
+def _drawn_as(job: Job) -> dict[str, Any]:
+    """The settings of the evaluation that an attack shares: the same seeds, sampler and judge."""
+    told = job.evaluation
+    return {
+        "picture_seed": told.seed,
+        "steps": told.steps,
+        "guidance": told.guidance,
+        "judge": told.judge,
+    }
+
+
 def _record(job: Job, report: Report, erasure: Erasure, seconds: float, forwards: int | None) -> dict[str, Any]:
-    groups = report.data["groups"]
+    data = report.data
+    several = {"targets": [{k: t[k] for k in ("target", "summary")} for t in report.targets]} if report.targets else {}
     return {
         "crce": __version__,
         "content": job.told,
         "numbers": {name: report.summary[name]["value"] for name in NUMBERS},
         "seconds": seconds,
         "forwards": forwards,
-        "groups": {name: {key: group[key] for key in GROUP} for name, group in groups.items()},
-        "settings": report.data["settings"],
-        "judge": report.data["judge"],
+        "groups": {name: {key: group[key] for key in GROUP} for name, group in data.get("groups", {}).items()},
+        "settings": data["settings"],
+        "judge": data["judge"],
         "device": str(erasure.info["device"]).partition(":")[0],
         "threads": erasure.info["threads"],
+        **several,
+        **({"quality": data["quality"]} if data.get("quality") else {}),
     }
 
 
 def _clear(folder: Path) -> None:
     """Make room for a run; what tells of earlier tries stays."""
     for path in folder.iterdir():
-        if path.name in (".lock", ATTEMPTS):
+        if path.name in (".lock", ATTEMPTS, TURNS):
             continue
         if path.is_dir():
             shutil.rmtree(path)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from crce.cli.flags import DeviceFlag
 from crce.cli.progress import Bar
 from crce.cli.terminal import quiet_libraries
 
@@ -34,7 +35,7 @@ def bench(
     ray: Annotated[
         bool, typer.Option("--ray", help="Send the cells to a Ray cluster ($RAY_ADDRESS, or here).")
     ] = False,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda, mps.")] = "auto",
+    device: DeviceFlag = "auto",
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Print the cells and which are measured already, and stop.")
     ] = False,

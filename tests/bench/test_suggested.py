@@ -1,0 +1,66 @@
+"""The training lists of several suggesters that benchmarks/erasure/lists.yaml compares with the atlas's."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+from crce.concepts import atlas, read_sets
+from crce.suggest import Request, load_suggester
+from crce.suggest.phrases import key
+
+
+ERASURE = Path(__file__).parents[2] / "benchmarks" / "erasure"
+TARGETS = ["cat", "dog", "car", "bird", "horse", "frog"]
+SOURCES = {"lexicon": "wordnet", "nearest": "nearest", "llm": "local:gemma-3-270m-q4_k_m.gguf"}
+
+
+@pytest.fixture(scope="module")
+def script() -> ModuleType:
+    """benchmarks/erasure/suggested.py."""
+    spec = importlib.util.spec_from_file_location("suggested", ERASURE / "suggested.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules["suggested"] = module  # where dataclasses look their types up
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.mark.parametrize("name", SOURCES)
+def test_the_lists_hold_the_six_targets_and_nothing_that_is_measured(name: str) -> None:
+    sets = read_sets(ERASURE / "suggested" / f"{name}.yaml")
+    assert [concepts.target for concepts in sets] == TARGETS
+    assert any(concepts.corefs or concepts.retains for concepts in sets)
+    for concepts in sets:
+        measured = atlas()[concepts.target]
+        assert concepts.kind == measured.kind
+        held_out = {key(r.text) for r in measured.held_out_corefs + measured.held_out_retains}
+        assert held_out
+        phrases = concepts.corefs + concepts.retains
+        assert not held_out & {key(r.text) for r in phrases}
+        assert not any(r.held_out for r in phrases)
+        assert {r.source for r in phrases} <= {SOURCES[name]}
+
+
+@pytest.mark.parametrize("name", SOURCES)
+def test_the_lists_are_what_the_suggester_gave(script: ModuleType, name: str) -> None:
+    record = json.loads((ERASURE / "suggested" / "record.json").read_text(encoding="utf-8"))
+    written = (ERASURE / "suggested" / f"{name}.yaml").read_text(encoding="utf-8")
+    assert written == script.text_of(record[name]), "run: python benchmarks/erasure/suggested.py"
+
+
+def test_what_is_measured_is_left_out_before_anything_is_chosen(script: ModuleType) -> None:
+    measured, request = atlas()["frog"], Request("frog", "object", corefs=8, retains=8)
+    nearest = load_suggester("nearest")
+    suggester = script.WithoutHeldOut(nearest, measured)
+    kept = suggester.propose(request)
+    left_out = [each["text"] for each in suggester.left_out]
+    assert {"common frog", "marsh frog", "toad"} <= set(left_out)
+    assert sorted([*left_out, *(c.text for c in kept)]) == sorted(c.text for c in nearest.propose(request))
+    assert {"text": "common frog", "as": "retain", "held_out": "coref"} in suggester.left_out
