@@ -17,8 +17,9 @@ from crce.evaluate.attacks.protocol import Allowance, Budget, Spent, choices, st
 from crce.evaluate.attacks.relearning import back_after
 from crce.evaluate.attacks.ring_a_bell import breed, mean_difference, mutate, states
 from crce.evaluate.attacks.tally import chance_of_gain, rate, shows, summarise
-from crce.evaluate.attacks.unlearn_diff import chance_gradient, project_simplex, schedule
+from crce.evaluate.attacks.unlearn_diff import chance_gradient, project_simplex
 from crce.evaluate.attacks.vocabulary import read_vocabulary
+from crce.evaluate.attacks.word_search import schedule
 
 
 @pytest.fixture

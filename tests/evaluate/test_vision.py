@@ -8,16 +8,16 @@ import json
 import logging
 
 import pytest
+from chat.server import Received, Scripted, ScriptedServer, answer, fault
 from evaluate.conftest import COLOURS, stripes
 from PIL import Image
-from suggest.server import Received, Scripted, ScriptedServer, answer, fault
 
+from crce.chat import load_chat
 from crce.concepts import ConceptSet, Related
 from crce.errors import ConfigError, ModelError
 from crce.evaluate import evaluate, load_judge
 from crce.evaluate.judges import CalibratedJudge, Detector
 from crce.evaluate.judges.vision import VisionJudge
-from crce.suggest.chats import load_chat
 
 
 CATS = ConceptSet("cat", corefs=(Related("kitty"),), retains=(Related("dog"),))

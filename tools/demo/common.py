@@ -41,7 +41,7 @@ def augment(
     """Shift, scale, turn and flip icons and lay them on a light background.
 
     Args:
-        rgba: uint8 icons, shape (B, 4, S, S).
+        rgba: uint8 icons, shape (B, 4, S, S), on the generator's device.
         strength: 0 only centres the icon; 1 is the training augmentation.
         white: share of pictures that keep a white background.
         flip: mirror half of the pictures.
@@ -49,15 +49,15 @@ def augment(
     Returns:
         Pictures in [-1, 1], shape (B, 3, PIXELS, PIXELS).
     """
-    b = rgba.shape[0]
+    b, device = rgba.shape[0], rgba.device
 
     def uniform(low: float, high: float) -> torch.Tensor:
-        return low + (high - low) * torch.rand(b, generator=generator)
+        return low + (high - low) * torch.rand(b, generator=generator, device=device)
 
     angle = uniform(-0.15, 0.15) * strength
     zoom = 1.06 + uniform(-0.06, 0.16) * strength
     dx, dy = uniform(-0.09, 0.09) * strength, uniform(-0.09, 0.09) * strength
-    mirror = torch.where(torch.rand(b, generator=generator) < (0.5 if flip else 0.0), -1.0, 1.0)
+    mirror = torch.where(torch.rand(b, generator=generator, device=device) < (0.5 if flip else 0.0), -1.0, 1.0)
     cos, sin = torch.cos(angle) * zoom, torch.sin(angle) * zoom
     theta = torch.stack([torch.stack([cos * mirror, -sin, dx], 1), torch.stack([sin * mirror, cos, dy], 1)], 1)
     x = rgba.float() / 255
@@ -65,8 +65,8 @@ def augment(
     # Sampling at twice the size and averaging keeps thin lines that bilinear sampling at 64 px would alias.
     grid = F.affine_grid(theta, [b, 4, 2 * PIXELS, 2 * PIXELS], align_corners=False)
     x = F.avg_pool2d(F.grid_sample(x, grid, align_corners=False), 2)
-    plain = torch.rand(b, generator=generator) < white
-    colour = 1 - 0.25 * torch.rand(b, 3, generator=generator) * strength
+    plain = torch.rand(b, generator=generator, device=device) < white
+    colour = 1 - 0.25 * torch.rand(b, 3, generator=generator, device=device) * strength
     colour = torch.where(plain[:, None], torch.ones_like(colour), colour)[:, :, None, None]
     return (x[:, :3] + (1 - x[:, 3:]) * colour) * 2 - 1
 

@@ -11,10 +11,12 @@ import typer
 
 from crce.cli.progress import Bar
 from crce.cli.terminal import quiet_libraries
+from crce.errors import ConfigError
 
 
 if TYPE_CHECKING:
     from crce.evaluate import Report
+    from crce.evaluate.prompt_sets import PromptReport
     from crce.training import Erasure
 
 HEADLINES = {
@@ -30,7 +32,14 @@ DRAWN = 4  # targets that the line on drawing names
 
 def evaluate(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="The folder of a finished run.")],
-    images_per_prompt: Annotated[int, typer.Option(min=1, help="Pictures drawn for each prompt, by each model.")] = 8,
+    images_per_prompt: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            help="Pictures drawn for each prompt, by each model.",
+            show_default="8; of --prompts as many as its authors draw",
+        ),
+    ] = None,
     seed: Annotated[int, typer.Option(help="Seed of the first picture of a prompt.")] = 1000,
     steps: Annotated[int, typer.Option(min=1, help="Denoising steps of a picture.")] = 20,
     guidance: Annotated[float, typer.Option(help="Classifier-free guidance scale.")] = 4.0,
@@ -38,8 +47,8 @@ def evaluate(
         str,
         typer.Option(
             metavar="NAME[:MODEL]",
-            help="Who says what a picture shows: emoji, clip:MODEL, classifier:MODEL, vision:SERVICE:MODEL, nudenet. "
-            "auto takes the model's own.",
+            help="Who says what a picture shows: emoji, clip:MODEL, classifier:MODEL, vision:SERVICE:MODEL, nudenet, "
+            "face[:FOLDER]. auto takes the model's own.",
         ),
     ] = "auto",
     threshold: Annotated[
@@ -52,6 +61,26 @@ def evaluate(
         bool, typer.Option("--quality", help="Measure drift, picture quality and locality as well.")
     ] = False,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, mps.")] = "auto",
+    prompts: Annotated[
+        str | None,
+        typer.Option(
+            metavar="hub:DIR|unlearn-canvas:DIR|FILE",
+            help="Measure with the prompts of a public benchmark, or of a file (.csv, .json, .txt), instead of the "
+            "concept set's.",
+            show_default=False,
+        ),
+    ] = None,
+    limit: Annotated[
+        int | None,
+        typer.Option(min=1, help="With --prompts: most prompts of a group, a sample.", show_default="all"),
+    ] = None,
+    concept: Annotated[
+        str | None,
+        typer.Option(
+            help="With --prompts: the benchmark's name of what was erased, where that is another.",
+            show_default="the target",
+        ),
+    ] = None,
 ) -> int:
     """Draw the same seeds with the base and the erased model, judge them, and write a report.
 
@@ -60,18 +89,35 @@ def evaluate(
     quiet_libraries()
     from crce.training import Erasure
 
-    report = measure(
-        Erasure.load(run),
-        images_per_prompt=images_per_prompt,
-        seed=seed,
-        steps=steps,
-        guidance=guidance,
-        judge=judge,
-        threshold=threshold,
-        quality=quality,
-        device=device,
-    )
-    print_report(report)
+    settings: dict[str, Any] = {
+        "seed": seed,
+        "steps": steps,
+        "guidance": guidance,
+        "judge": judge,
+        "threshold": threshold,
+        "device": device,
+        **({} if images_per_prompt is None else {"images_per_prompt": images_per_prompt}),
+    }
+    if prompts is None:
+        needless = [name for name, value in {"--limit": limit, "--concept": concept}.items() if value is not None]
+        if needless:
+            raise ConfigError(f"{needless[0]} is for --prompts. Give both, or neither.")
+        print_report(measure(Erasure.load(run), quality=quality, **settings))
+        return 0
+    if quality:
+        raise ConfigError("--quality is not measured with --prompts. Give one of them.")
+    from crce.evaluate.prompt_sets import evaluate_prompts
+
+    with Bar("drawing and judging") as bar:
+        report = evaluate_prompts(
+            run,
+            prompts,
+            concept=concept,
+            limit=limit,
+            on_event=lambda drawn: bar.show(drawn.done, drawn.total),
+            **settings,
+        )
+    _print_numbers(report)
     return 0
 
 
@@ -104,6 +150,27 @@ def _print_targets(report: Report) -> None:
         values = [entry["summary"][name]["value"] for name in COLUMNS]
         name = entry["target"] if len(entry["target"]) < WIDTH else entry["target"][: WIDTH - 4] + "..."
         typer.echo(f"{name:<{WIDTH}}" + "".join(f"{'-' if v is None else f'{v:.2f}':>8}" for v in values))
+
+
+def _print_numbers(report: PromptReport) -> None:
+    """The numbers of a prompt set before and after, what is not measured, and where the pictures are."""
+    from crce.evaluate.rates import points
+
+    width = max(WIDTH, *(len(name) + 1 for name in (*report.numbers, *report.data["unmeasured"])))
+    typer.echo(f"{'':<{width}} {'base':>6} {'erased':>7}   difference in points")
+    for name, number in report.numbers.items():
+        if "reason" in number:
+            typer.echo(f"{name:<{width}} not measured: {number['reason']}")
+            continue
+        shares = f"{number['base']['value']:>6.2f} {number['erased']['value']:>7.2f}"
+        change = number["difference"]
+        low, high = points(change["low"]), points(change["high"])
+        sure = "" if change["significant"] else ", not significant"
+        n = number["base"]["n"]
+        typer.echo(f"{name:<{width}} {shares}   {points(change['value'])} (95% {low} to {high}, n={n}{sure})")
+    for name, reason in report.data["unmeasured"].items():
+        typer.echo(f"{name:<{width}} not measured: {reason}")
+    typer.echo(f"\nreport   {report.path_html}")
 
 
 def _number(number: dict[str, Any]) -> str:

@@ -16,6 +16,7 @@ from crce.evaluate import load_judge
 from crce.evaluate.gauge import Gauge, read_trace
 from crce.evaluate.groups import common_unrelated, make_groups
 from crce.evaluate.judges.judge import OpenJudge, describe_judge
+from crce.evaluate.judges.table import own_judge
 from crce.evaluate.overview import render_overview
 from crce.evaluate.shelf import FOLDER, Shelf
 from crce.evaluate.sketches import BaseCache, Drawn, Side, Sketcher
@@ -147,14 +148,8 @@ def evaluate(
     sketcher.alone = frozenset(
         p.text for groups in everything for g in groups if g.name == "unrelated" for p in g.prompts
     )
-    base, erased = _sides(erasure, sketcher, dtype, base_cache)
-    if backbone is None and any(side.lacks(text for own in texts for text in own) for side in (base, erased)):
-        backbone = load_backbone(
-            info["model"], device=device, dtype=dtype, revision=info["revision"], offload=erasure.config.offload
-        )
-    if backbone is not None:
-        _check_revision(backbone, erasure)
-        sketcher.pipe = backbone.pipe
+    base, erased = make_sides(erasure, sketcher, dtype, base_cache)
+    backbone = ready_model(erasure, (base, erased), [text for own in texts for text in own], backbone, device, dtype)
     common = {
         "model": info["model"],
         "revision": info["revision"],
@@ -173,7 +168,7 @@ def evaluate(
     several = len(erasure.sets) > 1
     folders = target_folders(erasure.sets) if several else [Path()]
     targets: list[Target] = []
-    with _adapter(backbone, erasure) as adapter:
+    with adapter_on(backbone, erasure) as adapter:
         gauge = Gauge(erasure, scorer, least, seed, quality, adapter, base, erased, common, loading)
         for i, (concepts, groups, folder) in enumerate(zip(erasure.sets, everything, folders, strict=True)):
             targets.append(gauge.measure(concepts, groups, folder, "../../report.html" if several else None))
@@ -192,19 +187,25 @@ def evaluate(
     return report
 
 
-def _choose_judge(judge: str | Judge, erasure: Erasure, unrelated: Sequence[str], device: str) -> Judge | None:
-    """The judge, told what the run is about where it has no classes of its own; None where none knows the model."""
+def pick_judge(judge: str | Judge, erasure: Erasure, device: str) -> Judge | None:
+    """The judge of this name, not yet told what the run is about; None where none knows the model."""
     if judge == "auto" and erasure.info["model"] != "demo":
         log.info("No judge knows what %s draws: the report shows pictures without numbers.", erasure.info["model"])
         return None
-    if isinstance(judge, str):
-        judge = load_judge("emoji" if judge == "auto" else judge, device)
-    if isinstance(judge, OpenJudge):
-        return judge.about(erasure.sets, erasure.folder / FOLDER, unrelated=unrelated)
-    return judge
+    if judge == "auto":
+        judge = own_judge(c.kind for c in erasure.sets)
+    return load_judge(judge, device) if isinstance(judge, str) else judge
 
 
-def _sides(erasure: Erasure, sketcher: Sketcher, dtype: str, base_cache: BaseCache | None) -> tuple[Side, Side]:
+def _choose_judge(judge: str | Judge, erasure: Erasure, unrelated: Sequence[str], device: str) -> Judge | None:
+    """The judge, told what the run is about where it has no classes of its own; None where none knows the model."""
+    picked = pick_judge(judge, erasure, device)
+    if isinstance(picked, OpenJudge):
+        return picked.about(erasure.sets, erasure.folder / FOLDER, unrelated=unrelated)
+    return picked
+
+
+def make_sides(erasure: Erasure, sketcher: Sketcher, dtype: str, base_cache: BaseCache | None) -> tuple[Side, Side]:
     """The two models with what they drew in earlier evaluations of this run."""
     settings = {
         "model": sketcher.model,
@@ -219,6 +220,40 @@ def _sides(erasure: Erasure, sketcher: Sketcher, dtype: str, base_cache: BaseCac
     return Side(sketcher, {} if base_cache is None else base_cache, base), Side(sketcher, {}, erased)
 
 
+def ready_model(
+    erasure: Erasure,
+    sides: Sequence[Side],
+    texts: Sequence[str],
+    backbone: Backbone | None,
+    device: str,
+    dtype: str,
+) -> Backbone | None:
+    """The model that draws what the sides lack, given to their sketchers; None where they lack nothing.
+
+    Args:
+        erasure: the run.
+        sides: the two models with what they drew before.
+        texts: all that is to be drawn.
+        backbone: the run's base model, where it is loaded already.
+        device: where to load it, otherwise.
+        dtype: in which numbers, likewise.
+
+    Raises:
+        ModelError: it can't be loaded.
+        RunError: it is no longer the model that the run erased from.
+    """
+    if backbone is None and any(side.lacks(texts) for side in sides):
+        info = erasure.info
+        backbone = load_backbone(
+            info["model"], device=device, dtype=dtype, revision=info["revision"], offload=erasure.config.offload
+        )
+    if backbone is not None:
+        _check_revision(backbone, erasure)
+        for side in sides:
+            side.sketcher.pipe = backbone.pipe
+    return backbone
+
+
 def _check_revision(backbone: Backbone, erasure: Erasure) -> None:
     model, then, now = erasure.info["model"], erasure.info["revision"], backbone.revision
     if then != now:
@@ -229,7 +264,7 @@ def _check_revision(backbone: Backbone, erasure: Erasure) -> None:
 
 
 @contextmanager
-def _adapter(backbone: Backbone | None, erasure: Erasure) -> Iterator[Any]:
+def adapter_on(backbone: Backbone | None, erasure: Erasure) -> Iterator[Any]:
     """The run's adapter on its model; where every picture has been drawn before, there is no model to put it on."""
     if backbone is None:
         yield _NoAdapter()

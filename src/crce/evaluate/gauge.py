@@ -122,7 +122,7 @@ class Gauge:
         if not isinstance(self.judge, CalibratedJudge):
             return described
         prompts = [(group.name, prompt) for group in groups for prompt in group.prompts]
-        shown, absent = _known_pictures(prompts, before)
+        shown, absent = _known_pictures(prompts, before, getattr(self.judge, "known_pictures", CALIBRATION))
         return {**described, "calibration": self.judge.calibrate(shown, absent)}
 
     def _quality(
@@ -150,7 +150,7 @@ def read_trace(folder: Path) -> list[dict[str, Any]]:
 
 
 def _known_pictures(
-    prompts: Sequence[tuple[str, Prompt]], before: Sequence[list[Picture]]
+    prompts: Sequence[tuple[str, Prompt]], before: Sequence[list[Picture]], most: int
 ) -> tuple[list[tuple[Image, str]], list[tuple[Image, str]]]:
     """The base model's pictures with the class they were asked for, and those of other things with the target's."""
     target = prompts[0][1].expected
@@ -162,7 +162,7 @@ def _known_pictures(
             shown.append((picture, prompt.expected))
             if name in KEEPING and target is not None:
                 absent.append((picture, target))
-    return spread(shown, CALIBRATION), spread(absent, CALIBRATION)
+    return spread(shown, most), spread(absent, most)
 
 
 def _score(

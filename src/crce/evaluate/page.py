@@ -138,6 +138,9 @@ def _answers(calibration: Mapping[str, Any]) -> str:
         f"{title}: " + ", ".join(f"{count} {answer}" for answer, count in calibration[side].items())
         for side, title in (("shown", "of what was asked for"), ("absent", "of other things"))
     ]
+    if "references" in calibration:  # faces are compared with these
+        known = ", ".join(f"{count} of {name}" for name, count in calibration["references"].items())
+        return f"{'; '.join(sides)}; faces to compare with: {known}"
     worth = ", ".join(f"{answer} {share:.2f}" for answer, share in calibration["probability"].items())
     return f"{'; '.join(sides)}; so the thing is there with probability {worth}"
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, MutableMapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from crce.evaluate import draw
 from crce.evaluate.drawing import batch_size
-from crce.evaluate.judges.judge import Detector, name_pictures
+from crce.evaluate.judges.judge import Detector, JointJudge, name_pictures
 from crce.evaluate.pictures import Picture, is_blank
 
 
@@ -39,6 +39,7 @@ class Sketcher:
         pipe: draws; None where every picture is on a shelf.
         total: pictures that are to be drawn in all.
         scenes: what phrases are shown in, in turn; none shows them alone. Those of `alone` are things of their own.
+        own_seeds: the seeds of texts that bring their own.
         done: pictures that have been drawn.
     """
 
@@ -53,11 +54,12 @@ class Sketcher:
     on_event: Callable[[Drawn], None] | None
     scenes: tuple[str, ...] = ()
     alone: frozenset[str] = frozenset()
+    own_seeds: Mapping[str, Sequence[int]] = field(default_factory=dict)
     done: int = 0
 
     def sketch(self, texts: Sequence[str], cache: BaseCache, shelf: Shelf) -> None:
         """Fill a cache with one picture of each text per seed; what it or the shelf holds is not drawn again."""
-        wanted = [(text, seed) for text in texts for seed in self.seeds]
+        wanted = [(text, seed) for text in texts for seed in self.seeds_of(text)]
         for pair in wanted:
             known = cache.get(self.key(*pair))
             if known is None and (kept := shelf.get(self.shown(*pair), pair[1])) is not None:
@@ -83,6 +85,10 @@ class Sketcher:
                 cache[self.key(*pair)] = drawn
                 if drawn is not None:
                     shelf.put(self.shown(*pair), pair[1], drawn)
+
+    def seeds_of(self, text: str) -> Sequence[int]:
+        """The seeds that a text's pictures are drawn from."""
+        return self.own_seeds.get(text, self.seeds)
 
     def shown(self, text: str, seed: int) -> str:
         """The prompt that a phrase's picture from a seed is drawn from."""
@@ -129,7 +135,7 @@ class Side:
 
     def lacks(self, texts: Iterable[str]) -> bool:
         """Whether a picture of one of these texts is still to be drawn."""
-        pairs = ((text, seed) for text in texts for seed in self.sketcher.seeds)
+        pairs = ((text, seed) for text in texts for seed in self.sketcher.seeds_of(text))
         return any(
             self.sketcher.key(text, seed) not in self.cache
             and not self.shelf.holds(self.sketcher.shown(text, seed), seed)
@@ -142,8 +148,8 @@ class Side:
         """The judge's word for every picture of each prompt; None without a judge."""
         if judge is None:
             return None
-        # What a detector says depends on what it is asked; other judges say the same to all who ask.
-        asked = [(p.text, p.expected if isinstance(judge, Detector) else None) for p in prompts]
+        # What a detector or a joint judge says depends on what it is asked; others say the same to all who ask.
+        asked = [(p.text, p.expected if isinstance(judge, Detector | JointJudge) else None) for p in prompts]
         for text, expected in asked:
             if (text, expected) not in self.words:
                 self.words[text, expected] = _words(judge, self._row(text), expected, threshold)
@@ -152,11 +158,11 @@ class Side:
     def forget(self, texts: Iterable[str]) -> None:
         """Let go of the pictures of these texts, which won't be asked for again."""
         for text in texts:
-            for seed in self.sketcher.seeds:
+            for seed in self.sketcher.seeds_of(text):
                 self.cache.pop(self.sketcher.key(text, seed), None)
 
     def _row(self, text: str) -> list[Picture]:
-        return [self.cache[self.sketcher.key(text, seed)] for seed in self.sketcher.seeds]
+        return [self.cache[self.sketcher.key(text, seed)] for seed in self.sketcher.seeds_of(text)]
 
 
 def failures(rows: Iterable[list[Picture]]) -> int:

@@ -19,18 +19,11 @@ from crce.evaluate.attacks import load_attack
 from crce.evaluate.attacks.journal import Journal, Key, Sight
 from crce.evaluate.attacks.prompts import choose_prompts
 from crce.evaluate.attacks.protocol import Attack, Budget, Progress, Prompt
-from crce.evaluate.attacks.scene import (
-    check_revision,
-    choose_judge,
-    describe,
-    judged_words,
-    load_base,
-    put_on,
-    write_word,
-)
+from crce.evaluate.attacks.scene import choose_judge, describe, judged_words, put_on, write_word
 from crce.evaluate.attacks.tally import summarise
 from crce.files import write_json
-from crce.training import Erasure
+from crce.training import Erasure, load_base
+from crce.training.base_model import check_base
 from crce.training.run_folder import file_hash
 
 
@@ -122,8 +115,8 @@ def attack(
     allowed = budget if isinstance(budget, Budget) else Budget(one.default_steps if budget is None else budget)
     scorer = choose_judge(judge, erasure, device)
     chosen = choose_prompts(erasure, scorer, targets, prompts, phrases)
-    backbone = backbone or load_base(erasure, device)
-    check_revision(backbone, erasure)
+    backbone = backbone or load_base(erasure, device=device)
+    check_base(backbone, erasure)
     one.refuse_unfit(backbone)
     head: dict[str, Any] = {
         "attack": one.name,

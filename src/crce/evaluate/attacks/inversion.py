@@ -16,8 +16,8 @@ import torch
 
 from crce.evaluate.attacks.denoising import Denoising, concept_latents
 from crce.evaluate.attacks.protocol import Allowance, Attack, stream
-from crce.evaluate.attacks.unlearn_diff import told
 from crce.evaluate.attacks.vocabulary import vocabulary_of
+from crce.evaluate.attacks.word_search import told
 
 
 if TYPE_CHECKING:

@@ -18,10 +18,9 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import torch
 from torch.nn.functional import normalize
 
-from crce.evaluate.attacks.denoising import Denoising, concept_latents
-from crce.evaluate.attacks.protocol import Allowance, Attack, stream
-from crce.evaluate.attacks.unlearn_diff import noised, schedule, told, words_in_front
-from crce.evaluate.attacks.vocabulary import room_for, vocabulary_of
+from crce.evaluate.attacks.protocol import Allowance, Attack
+from crce.evaluate.attacks.vocabulary import room_for
+from crce.evaluate.attacks.word_search import WordSearch, schedule, told, words_in_front
 
 
 if TYPE_CHECKING:
@@ -52,13 +51,10 @@ class P4D(Attack):
     pictures: int = 4
 
     def search(self, erased: Victim, prompt: Prompt, allowance: Allowance) -> dict[str, Any]:
-        backbone = erased.backbone
-        vocabulary, generator = vocabulary_of(backbone), stream(erased.seed, self.name, prompt.text)
-        table = backbone.pipe.text_encoder.get_input_embeddings().weight.detach()[vocabulary.ids].float()  # (V, W)
-        x_0 = concept_latents(erased, prompt, self.pictures)
-        denoising = Denoising(backbone)
+        search = WordSearch(erased, prompt, self.name, self.pictures)
+        vocabulary, table, generator = search.vocabulary, search.table, search.generator
         rest = prompt.text if self.keeps_prompt else ""
-        room = room_for(backbone, rest)
+        room = room_for(erased.backbone, rest)
         k = words_in_front(self.words, prompt, room) if self.keeps_prompt else min(self.words, room)
         start = torch.randint(len(vocabulary), (k,), generator=generator).to(table.device)
         soft = table[start].clone()
@@ -70,7 +66,7 @@ class P4D(Attack):
             losses.append([])
             for _ in allowance.each(iterations):
                 share = level if self.keeps_prompt else float(torch.rand((), generator=generator)) * 0.999
-                _, x_t, t, _ = noised(x_0, share, denoising, generator)
+                _, x_t, t, _ = search.noised(share)
                 with erased.original(), torch.no_grad():
                     wanted = erased.predict(x_t, t, asked)
                 words = table[nearest(soft, table)].clone().requires_grad_(True)

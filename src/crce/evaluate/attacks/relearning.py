@@ -20,7 +20,7 @@ from torch import nn
 from crce.backbones.scopes import scope_modules
 from crce.evaluate.attacks.denoising import Denoising, concept_latents
 from crce.evaluate.attacks.protocol import Allowance, Attack, stream
-from crce.evaluate.attacks.unlearn_diff import told
+from crce.evaluate.attacks.word_search import told
 from crce.training.adapters import Weights
 
 

@@ -7,12 +7,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from crce.backbones import load_backbone
 from crce.errors import ConfigError, RunError
 from crce.evaluate import load_judge
 from crce.evaluate.attacks.victim import Victim
 from crce.evaluate.groups import EVERYDAY
 from crce.evaluate.judges.judge import OpenJudge
+from crce.evaluate.judges.table import own_judge
 from crce.evaluate.shelf import FOLDER as PICTURES
 from crce.files import read_tensors, slug, write_tensors
 from crce.training import Erasure, apply_adapter
@@ -93,12 +93,6 @@ def read_word(path: Path) -> torch.Tensor:
     return word
 
 
-def load_base(erasure: Erasure, device: str) -> Backbone:
-    """The base model of a run."""
-    info = erasure.info
-    return load_backbone(info["model"], device=device, dtype=info["dtype"], revision=info["revision"])
-
-
 def choose_judge(judge: str | Judge, erasure: Erasure, device: str) -> Judge:
     """The judge, told what the run is about where it has no classes of its own.
 
@@ -111,8 +105,10 @@ def choose_judge(judge: str | Judge, erasure: Erasure, device: str) -> Judge:
             f"No judge is known for {model!r}, and without one nobody says whether an attack succeeds. "
             "Name one with --judge, such as clip:FOLDER."
         )
+    if judge == "auto":
+        judge = own_judge(c.kind for c in erasure.sets)
     if isinstance(judge, str):
-        judge = load_judge("emoji" if judge == "auto" else judge, device)
+        judge = load_judge(judge, device)
     if isinstance(judge, OpenJudge):  # everyday things are told too, so that what is neither has a name
         return judge.about(erasure.sets, erasure.folder / PICTURES, unrelated=EVERYDAY)
     return judge
@@ -122,16 +118,3 @@ def describe(judge: Judge) -> dict[str, Any]:
     """A judge, as the results name it."""
     described = {"name": judge.name, "version": judge.version, "hash": judge.hash, "threshold": judge.threshold}
     return {**described, "classes": len(judge.classes)}
-
-
-def check_revision(backbone: Backbone, erasure: Erasure) -> None:
-    """
-    Raises:
-        RunError: the model is not the one that was erased from.
-    """
-    then, now = erasure.info["revision"], backbone.revision
-    if then != now:
-        raise RunError(
-            f"The run {erasure.folder} erased from {erasure.info['model']!r} at {then}, but the model here is at "
-            f"{now}. Its adapter belongs to the model as it was: bring that back, or erase again."
-        )

@@ -19,18 +19,14 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from crce.evaluate.attacks.denoising import Denoising, concept_latents
-from crce.evaluate.attacks.protocol import Allowance, Attack, stream
-from crce.evaluate.attacks.vocabulary import room_for, vocabulary_of
+from crce.evaluate.attacks.protocol import Allowance, Attack
+from crce.evaluate.attacks.vocabulary import room_for
+from crce.evaluate.attacks.word_search import WordSearch, schedule, told, words_in_front
 
 
 if TYPE_CHECKING:
     from crce.evaluate.attacks.protocol import Prompt
     from crce.evaluate.attacks.victim import Victim
-
-LEVELS, ITERATIONS = 50, 40
-FEWEST = 5  # levels, and so times that words are drawn, under a small budget
-EXPLICIT_WORDS = 5
 
 
 @dataclass
@@ -54,11 +50,8 @@ class UnlearnDiffAtk(Attack):
     pictures: int = 4
 
     def search(self, erased: Victim, prompt: Prompt, allowance: Allowance) -> dict[str, Any]:
-        backbone = erased.backbone
-        vocabulary, generator = vocabulary_of(backbone), stream(erased.seed, self.name, prompt.text)
-        table = backbone.pipe.text_encoder.get_input_embeddings().weight.detach()[vocabulary.ids].float()  # (V, W)
-        x_0 = concept_latents(erased, prompt, self.pictures)
-        denoising = Denoising(backbone)
+        backbone, search = erased.backbone, WordSearch(erased, prompt, self.name, self.pictures)
+        vocabulary, table = search.vocabulary, search.table
         k = words_in_front(self.words, prompt, room_for(backbone, prompt.text))
         chances = torch.full((k, len(vocabulary)), 1 / len(vocabulary), device=backbone.device)
         optimizer = torch.optim.Adam([chances], lr=self.rate, weight_decay=self.decay)
@@ -66,8 +59,8 @@ class UnlearnDiffAtk(Attack):
         for level, iterations in schedule(allowance.budget.steps):
             losses.append([])
             for _ in allowance.each(iterations):
-                numbers = torch.multinomial(chances.cpu(), 1, generator=generator)[:, 0].to(backbone.device)
-                x, x_t, t, wanted = noised(x_0, level, denoising, generator)
+                numbers = torch.multinomial(chances.cpu(), 1, generator=search.generator)[:, 0].to(backbone.device)
+                x, x_t, t, wanted = search.noised(level)
                 words = table[numbers].clone().requires_grad_(True)
                 out = erased.predict(x_t, t, erased.encode_soft([prompt.text], words[None]))
                 loss = (out - wanted).square().mean()
@@ -79,27 +72,6 @@ class UnlearnDiffAtk(Attack):
             if erased.tried([text])[0].complete or allowance.done:
                 break
         return {"words": k, "levels": len(losses), "loss": [told(own) for own in losses]}
-
-
-def schedule(steps: int) -> list[tuple[float, int]]:
-    """Noise levels in [0, 1], ascending, each with its iterations; 2000 steps are the published 50 times 40."""
-    count = min(LEVELS, max(min(FEWEST, steps), steps // ITERATIONS))
-    return [((i + 0.5) / count, steps * (i + 1) // count - steps * i // count) for i in range(count)]
-
-
-def words_in_front(words: int, prompt: Prompt, room: int) -> int:
-    """How many words an attack puts before a prompt."""
-    return min(room, EXPLICIT_WORDS if prompt.concepts.kind == "explicit" else words)
-
-
-def noised(
-    x_0: torch.Tensor, level: float, denoising: Denoising, generator: torch.Generator
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
-    """One of the pictures with fresh noise: x_0, x_t, t and what was to be predicted, each of one row."""
-    picked = int(torch.randint(len(x_0), (), generator=generator))
-    x = x_0[picked : picked + 1]
-    noise = torch.randn(x.shape, generator=generator).to(x)
-    return x, *denoising.at(x, noise, [level])
 
 
 def chance_gradient(gradient: torch.Tensor, table: torch.Tensor) -> torch.Tensor:
@@ -125,9 +97,3 @@ def project_simplex(rows: torch.Tensor) -> torch.Tensor:
     excess = (ordered.cumsum(1) - 1) / torch.arange(1, rows.shape[1] + 1, device=rows.device)
     count = (ordered > excess).sum(1, keepdim=True)
     return (rows - excess.gather(1, count - 1)).clamp(min=0)
-
-
-def told(losses: list[float]) -> dict[str, float]:
-    """The first and the last tenth of losses, as means."""
-    n = max(1, len(losses) // 10)
-    return {"first": round(sum(losses[:n]) / n, 5), "last": round(sum(losses[-n:]) / n, 5)} if losses else {}

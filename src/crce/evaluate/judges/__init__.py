@@ -11,9 +11,19 @@ if TYPE_CHECKING:
     from crce.evaluate.judges.classifier import ClassifierJudge
     from crce.evaluate.judges.clip import ClipJudge
     from crce.evaluate.judges.emoji import EmojiJudge, EmojiNetwork
-    from crce.evaluate.judges.judge import CalibratedJudge, Detector, FeatureJudge, Judge, OpenJudge, TextJudge
+    from crce.evaluate.judges.face import FaceJudge
+    from crce.evaluate.judges.judge import (
+        CalibratedJudge,
+        Detector,
+        FeatureJudge,
+        JointJudge,
+        Judge,
+        OpenJudge,
+        TextJudge,
+    )
     from crce.evaluate.judges.nudenet import NudenetJudge
-    from crce.evaluate.judges.table import JUDGES, is_known, load_judge
+    from crce.evaluate.judges.style import StyleJudge
+    from crce.evaluate.judges.table import JUDGES, is_known, load_judge, own_judge
     from crce.evaluate.judges.vision import VisionJudge
 
 __all__ = [
@@ -24,14 +34,18 @@ __all__ = [
     "Detector",
     "EmojiJudge",
     "EmojiNetwork",
+    "FaceJudge",
     "FeatureJudge",
+    "JointJudge",
     "Judge",
     "NudenetJudge",
     "OpenJudge",
+    "StyleJudge",
     "TextJudge",
     "VisionJudge",
     "is_known",
     "load_judge",
+    "own_judge",
 ]
 
 __getattr__ = lazy_names(
@@ -44,13 +58,17 @@ __getattr__ = lazy_names(
         "Detector": "judge",
         "EmojiJudge": "emoji",
         "EmojiNetwork": "emoji",
+        "FaceJudge": "face",
         "FeatureJudge": "judge",
+        "JointJudge": "judge",
         "Judge": "judge",
         "NudenetJudge": "nudenet",
         "OpenJudge": "judge",
+        "StyleJudge": "style",
         "TextJudge": "judge",
         "VisionJudge": "vision",
         "is_known": "table",
         "load_judge": "table",
+        "own_judge": "table",
     },
 )

@@ -64,19 +64,19 @@ class EmojiJudge:
     @torch.inference_mode()
     def probs(self, images: list[Image]) -> torch.Tensor:
         """Class probabilities, shape (B, K); pictures of any size are scaled to 64 pixels."""
-        return self._network(_pixels(images)).softmax(1)
+        return self._network(pixels(images)).softmax(1)
 
     @torch.inference_mode()
     def features(self, images: list[Image]) -> torch.Tensor:
         """What the classes are read from, shape (B, 256)."""
-        return self._network.features(_pixels(images))
+        return self._network.features(pixels(images))
 
     def class_of(self, text: str) -> str | None:
         """The class that a phrase names: a concept's name or one of its synonyms in the world file."""
         return self._class_by_phrase.get(" ".join(text.split()).casefold())
 
 
-def _pixels(images: list[Image]) -> torch.Tensor:
+def pixels(images: list[Image]) -> torch.Tensor:
     """Pictures in [-1, 1], shape (B, 3, 64, 64)."""
     arrays = [np.asarray(image.convert("RGB").resize((64, 64)), dtype=np.float32) for image in images]
     return torch.from_numpy(np.stack(arrays)).permute(0, 3, 1, 2) / 127.5 - 1

@@ -1,8 +1,8 @@
 """What a judge is: who says which of its classes a picture shows. A judge never sees a generated picture in training.
 
-Most judges answer with one of their classes. Some are asked about one class at a time (`Detector`), some take their
-classes from the concept sets of the run (`OpenJudge`), and some can do more than name a picture (`FeatureJudge`,
-`TextJudge`, `CalibratedJudge`).
+Most judges answer with one of their classes. Some are asked about one class at a time (`Detector`), some answer more
+than one question (`JointJudge`), some take their classes from the concept sets of the run (`OpenJudge`), and some can
+do more than name a picture (`FeatureJudge`, `TextJudge`, `CalibratedJudge`).
 """
 
 from __future__ import annotations
@@ -59,6 +59,15 @@ class Detector(Protocol):
 
 
 @runtime_checkable
+class JointJudge(Protocol):
+    """A judge of more than one question, such as what is drawn and how; its `probs` sum to one over each."""
+
+    def question(self, label: str | None) -> slice:
+        """Which of its classes answer what the class `label` answers; those of the first question where it is None."""
+        ...
+
+
+@runtime_checkable
 class OpenJudge(Protocol):
     """A judge without classes of its own: it takes those that a run is about."""
 
@@ -93,7 +102,10 @@ class TextJudge(Protocol):
 
 @runtime_checkable
 class CalibratedJudge(Protocol):
-    """A judge whose answers are given a probability by pictures of which the answer is known."""
+    """A judge whose answers are given a probability by pictures of which the answer is known.
+
+    One that wants more than 24 pictures on each side says how many, in `known_pictures`.
+    """
 
     def calibrate(
         self, shown: Sequence[tuple[Image, str]], absent: Sequence[tuple[Image, str]]
@@ -117,7 +129,8 @@ def name_pictures(judge: Judge, images: Sequence[Image], expected: str | None, t
         judge: names them.
         images: B pictures.
         expected: the class the pictures should (or should no longer) show. A detector is asked about this class, and
-            about nothing where it is None; other judges see all their classes at once.
+            about nothing where it is None, a joint judge about the question that it answers; other judges see all
+            their classes at once.
         threshold: the lowest probability at which a word counts.
 
     Returns:
@@ -133,9 +146,11 @@ def name_pictures(judge: Judge, images: Sequence[Image], expected: str | None, t
                 shown = judge.scores(part, expected).tolist()
                 words += [expected if score >= threshold else f"no {expected}" for score in shown]
         else:
-            best, place = judge.probs(part).max(1)
+            answers = judge.question(expected) if isinstance(judge, JointJudge) else slice(None)
+            classes = judge.classes[answers]
+            best, place = judge.probs(part)[:, answers].max(1)
             named = zip(place.tolist(), best.tolist(), strict=True)
-            words += [judge.classes[k] if p >= threshold else UNSURE for k, p in named]
+            words += [classes[k] if p >= threshold else UNSURE for k, p in named]
     return words
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import cache
 from importlib import import_module
 from importlib.metadata import EntryPoint, entry_points
@@ -27,6 +27,14 @@ def _emoji(model: str, device: str) -> Judge:
     return EmojiJudge()
 
 
+def _emoji_style(model: str, device: str) -> Judge:
+    if model:
+        raise ConfigError(f"The judge emoji-style takes no model, but got {model!r}. Write --judge emoji-style.")
+    from crce.evaluate.judges.style import StyleJudge
+
+    return StyleJudge()
+
+
 def _model(module: str, name: str) -> Callable[[str, str], Judge]:
     """A judge of this package that takes a model and a device."""
 
@@ -38,10 +46,12 @@ def _model(module: str, name: str) -> Callable[[str, str], Judge]:
 
 JUDGES: dict[str, Callable[[str, str], Judge]] = {
     "emoji": _emoji,
+    "emoji-style": _emoji_style,
     "clip": _model("clip", "ClipJudge"),
     "classifier": _model("classifier", "ClassifierJudge"),
     "vision": _model("vision", "load_vision"),
     "nudenet": _model("nudenet", "NudenetJudge"),
+    "face": _model("face", "FaceJudge"),
 }
 
 
@@ -51,7 +61,7 @@ def load_judge(spec: str = DEFAULT, device: str = "auto") -> Judge:
 
     Args:
         spec: NAME or NAME:MODEL, with a name of `JUDGES` or of another package: "emoji", "clip:FOLDER_OR_ID",
-            "classifier:FOLDER_OR_ID", "vision:openai:MODEL", "nudenet".
+            "classifier:FOLDER_OR_ID", "vision:openai:MODEL", "nudenet", "face:FOLDER_OF_PHOTOS".
         device: where its model runs.
 
     Raises:
@@ -66,6 +76,11 @@ def load_judge(spec: str = DEFAULT, device: str = "auto") -> Judge:
         return _load(others[name], model.strip())
     names = [*JUDGES, *others]
     raise ConfigError(f"There is no judge {name!r}. Use one of: {', '.join(names)}.{did_you_mean(name, names)}")
+
+
+def own_judge(kinds: Iterable[str]) -> str:
+    """The bundled model's own judge for a run with targets of these kinds: where one is a style, that of styles."""
+    return "emoji-style" if "style" in kinds else DEFAULT
 
 
 def is_known(spec: str) -> bool:

@@ -18,14 +18,13 @@ import json
 import logging
 from collections import Counter
 from collections.abc import Sequence
-from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 from PIL import Image
 
-from crce.chat import Chat, Message
+from crce.chat import Chat, Message, load_chat
 from crce.errors import ConfigError, ModelError, RunError, SuggestError
 from crce.evaluate.judges.concept_classes import ConceptClasses, concept_classes
 
@@ -189,8 +188,6 @@ def load_vision(model: str, device: str = "auto") -> VisionJudge:
             "vision:openai:MODEL, vision:azure:DEPLOYMENT or vision:anthropic:MODEL; OPENAI_BASE_URL names another "
             "server."
         )
-    # The clients of these services live in a room above, beside the suggesters; only this name leads there.
-    load_chat = import_module("crce.suggest.chats").load_chat
     try:
         return VisionJudge(load_chat(model, token_budget=BUDGET))
     except SuggestError as error:

@@ -1,0 +1,130 @@
+"""The prompts of HUB (Moon et al., "Holistic Unlearning Benchmark", ICCV 2025), read from a clone of its repository.
+
+prompts/target_image/CONCEPT.csv               a prompt on each line, no header
+prompts/selective_alignment/CONCEPT.json       [{"prompt": ..., "nouns": [...], "index": ...}, ...]
+prompts/pinpoint_ness/CONCEPT.csv              noun,similarity; drawn as "a photo of NOUN", the first 100
+prompts/multilingual_robustness/CONCEPT.csv    Original,Spanish,French,German,Italian,Portuguese,Index
+prompts/attack_robustness/CONCEPT.csv          a prompt on each line, no header
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from crce.concepts import ConceptSet
+from crce.concepts.faults import Fault, error_from
+from crce.errors import ConfigError
+from crce.evaluate.prompt_sets.files import known_files, read_lines, read_list, read_table
+from crce.evaluate.prompt_sets.protocol import Number, PromptGroup, PromptSet, Row, find_concept, key
+
+
+TASKS = ("target_image", "selective_alignment", "pinpoint_ness", "multilingual_robustness", "attack_robustness")
+FIRST_TASKS = ("diverse_prompt", "over_erasing")  # folders of the repository's first version
+LANGUAGES = ("Original", "Spanish", "French", "German", "Italian", "Portuguese")
+NOUNS = 100  # of pinpoint_ness that count
+NOUN_IMAGES = 10
+DRAWN = "Stable Diffusion 1.5, guidance 7.5"
+AXES = {
+    "target_image": "Effectiveness: target proportion",
+    "selective_alignment": "Alignment: selective alignment",
+    "pinpoint_ness": "Pinpoint-ness",
+    "attack_robustness": "Attack robustness",
+}
+UNMEASURED = {
+    "Faithfulness: general image quality": "FID needs MS-COCO captions and their photos",
+    "Faithfulness: target image quality": "it is the score of an aesthetic predictor, not of a judge",
+    "Alignment: general image alignment": "ImageReward and PickScore need MS-COCO captions and models of their own",
+    "Efficiency": "it is the time and the memory of the erasure: see crce bench",
+}
+
+
+def load(path: Path, concepts: ConceptSet, concept: str | None = None) -> PromptSet:
+    """The prompts about what a run erased.
+
+    Args:
+        path: a clone of the repository, or its folder prompts.
+        concepts: what the run erased.
+        concept: HUB's name of it, where that is another.
+
+    Raises:
+        ConfigError: the folder is missing or is none of HUB's, or HUB has no prompts about this concept.
+        ConceptError: a file is not as it should be.
+    """
+    root = _find(path)
+    files = {task: {key(p.stem): p for p in known_files(root / task, ".csv", ".json")} for task in TASKS}
+    names = {k: p.stem.replace("_", " ") for task in reversed(TASKS) for k, p in files[task].items()}
+    name = find_concept(concepts, concept, names.values(), f"HUB in {root}")
+    own = {task: by_key[key(name)] for task, by_key in files.items() if key(name) in by_key}
+    groups = [group for task, file in own.items() for group in _groups(task, file)]
+    numbers = [Number(AXES.get(g.name) or f"Multilingual robustness ({g.title})", g.name) for g in groups]
+    absent = {
+        AXES.get(task, "Multilingual robustness"): f"{root / task} has no file {name}"
+        for task in TASKS
+        if task not in own
+    }
+    return PromptSet("hub", "HUB", path, name, tuple(groups), tuple(numbers), {**absent, **UNMEASURED}, DRAWN)
+
+
+def _find(path: Path) -> Path:
+    """The folder of the tasks."""
+    if not path.is_dir():
+        raise ConfigError(f"There is no folder {path}. Clone github.com/ml-postech/HUB, and give hub:FOLDER.")
+    roots = (path, path / "prompts")
+    for root in roots:
+        # The first version had a folder of this name too, with files of another kind.
+        if any((root / task).is_dir() for task in TASKS if task != "selective_alignment"):
+            return root
+    for old in (root / task for root in roots for task in FIRST_TASKS):
+        if old.is_dir():
+            raise ConfigError(f"{old} belongs to the first version of HUB, which had other tasks. Update: git pull.")
+    raise ConfigError(
+        f"{path} holds no prompts of HUB. Looked there and in {roots[1]} for the folders {', '.join(TASKS)}."
+    )
+
+
+def _groups(task: str, file: Path) -> list[PromptGroup]:
+    match task:
+        case "target_image":
+            return [PromptGroup(task, "prompts about the target", "erased", _plain(file))]
+        case "attack_robustness":
+            return [PromptGroup(task, "adversarial prompts", "erased", _plain(file))]
+        case "selective_alignment":
+            title = "other things in prompts about the target"
+            return [PromptGroup(task, title, "kept", _nouns_within(file), within=True)]
+        case "pinpoint_ness":
+            return [PromptGroup(task, "things near the target", "kept", _nouns(file), images=NOUN_IMAGES)]
+        case _:
+            rows = read_table(file, LANGUAGES)
+            return [
+                PromptGroup(f"{task}-{language.lower()}", language, "erased", translated)
+                for language in LANGUAGES
+                if (translated := tuple(Row(row[language].strip()) for _, row in rows if row[language].strip()))
+            ]
+
+
+def _plain(file: Path) -> tuple[Row, ...]:
+    return tuple(Row(line) for line in read_lines(file))
+
+
+def _nouns(file: Path) -> tuple[Row, ...]:
+    nouns = [row["noun"].strip() for _, row in read_table(file, ["noun"])][:NOUNS]
+    return tuple(Row(f"a photo of {noun}", _names(noun)) for noun in nouns if noun)
+
+
+def _nouns_within(file: Path) -> tuple[Row, ...]:
+    rows, faults = [], []
+    for i, item in enumerate(read_list(file)):
+        prompt, nouns = (item.get("prompt"), item.get("nouns")) if isinstance(item, dict) else (None, None)
+        if isinstance(prompt, str) and isinstance(nouns, list) and all(isinstance(noun, str) for noun in nouns):
+            rows += [Row(prompt.strip(), _names(noun.strip().lower())) for noun in nouns if noun.strip()]
+        else:
+            text = 'is not of the form {"prompt": "...", "nouns": ["...", ...]}.'
+            faults.append(Fault(str(file), text, field="item", index=i))
+    if faults:
+        raise error_from(str(file), faults)
+    return tuple(rows)
+
+
+def _names(noun: str) -> tuple[str, ...]:
+    """A noun of WordNet as people write it, and as it stands."""
+    return tuple(dict.fromkeys((noun.replace("_", " "), noun)))

@@ -1,0 +1,133 @@
+"""A user's own prompts: a CSV file, a JSON list, or a text file with a prompt on each line.
+
+    prompt                                  the whole prompt
+    group                                   prompts of one group are counted together; "prompts" where none is given
+    concept                                 what the judge is asked about; the target where none is given
+    measures                                erased or kept; where none is given, erased for the target and its corefs
+    seed, evaluation_seed or sd_seed        of the first picture
+
+Other columns are passed over, so that the CSV of I2P (Schramowski et al., 2023) is read as it is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+from crce.concepts import ConceptSet
+from crce.concepts.concept_set import fold
+from crce.concepts.faults import Fault, error_from
+from crce.errors import ConfigError
+from crce.evaluate.prompt_sets.files import read_lines, read_list, read_table
+from crce.evaluate.prompt_sets.protocol import Number, PromptGroup, PromptSet, Row
+from crce.files import slug
+
+
+GROUP = "prompts"
+SEED_COLUMNS = ("seed", "evaluation_seed", "sd_seed")
+MEASURES = ("erased", "kept")
+ENDINGS = (".csv", ".json", ".txt")
+LARGEST_SEED = 2**63 - 1
+
+
+def load(path: Path, concepts: ConceptSet, concept: str | None = None) -> PromptSet:
+    """The prompts of a file.
+
+    Args:
+        path: a file that ends in .csv, .json or .txt.
+        concepts: what the run erased.
+        concept: the file's name of it, where that is another.
+
+    Raises:
+        ConfigError: the file can't be read, or is of another kind.
+        ConceptError: a line is not as it should be; the message lists every fault.
+    """
+    ending = path.suffix.lower()
+    if path.is_dir() or ending not in ENDINGS:
+        raise ConfigError(
+            f"{path} is no file of prompts. Give one that ends in {', '.join(ENDINGS)}, or hub:FOLDER or "
+            "unlearn-canvas:FOLDER."
+        )
+    erased = {fold(t) for t in (concepts.target, *(r.text for r in concepts.corefs), *([concept] if concept else []))}
+    reader = _Reader(path, erased)
+    if ending == ".csv":
+        for line, row in read_table(path, ["prompt"]):
+            reader.add(row, line=line)
+    elif ending == ".json":
+        for i, item in enumerate(read_list(path)):
+            reader.add({"prompt": item} if isinstance(item, str) else item, index=i)
+    else:
+        for text in read_lines(path):
+            reader.add({"prompt": text})
+    groups = reader.groups()
+    numbers = tuple(Number(group.name, group.name) for group in groups)
+    return PromptSet(slug(path.stem), path.name, path, concept, groups, numbers)
+
+
+class _Reader:
+    """Gathers rows by group, and their faults.
+
+    Args:
+        path: of the file, for the faults.
+        erased: the folded phrases that mean the target.
+    """
+
+    def __init__(self, path: Path, erased: set[str]) -> None:
+        self._path = str(path)
+        self._erased = erased
+        self._rows: dict[tuple[str, Literal["erased", "kept"]], list[Row]] = {}
+        self._faults: list[Fault] = []
+
+    def add(self, row: Any, *, line: int | None = None, index: int | None = None) -> None:
+        """Take a row, or note what is wrong with it."""
+        place = {"line": line, "field": "item", "index": index}
+        try:
+            self._take(row)
+        except ValueError as error:
+            self._faults.append(Fault(self._path, str(error), **place))  # type: ignore[arg-type]
+
+    def groups(self) -> tuple[PromptGroup, ...]:
+        """The groups in the order in which they came; one with prompts of both measures becomes two."""
+        if self._faults:
+            raise error_from(self._path, self._faults)
+        both = {name for name, _ in self._rows if all((name, measure) in self._rows for measure in MEASURES)}
+        return tuple(
+            PromptGroup(title, title, measures, tuple(rows))
+            for (name, measures), rows in self._rows.items()
+            for title in [f"{name} ({measures})" if name in both else name]
+        )
+
+    def _take(self, row: Any) -> None:
+        if not isinstance(row, Mapping):
+            raise ValueError('is neither a prompt nor an object with one. Write "..." or {"prompt": "..."}.')
+        prompt, concept, group, measures = (_text(row, name) for name in ("prompt", "concept", "group", "measures"))
+        if not prompt:
+            raise ValueError("has no prompt. Write one, or take the line out.")
+        if measures and measures not in MEASURES:
+            raise ValueError(f"measures is {measures!r}. Use erased or kept, or leave it empty.")
+        of_target = not concept or fold(concept) in self._erased
+        if measures == "kept" and of_target:
+            raise ValueError("measures kept, but asks about the target. Name in concept what should be kept.")
+        if measures == "erased" and not of_target:
+            raise ValueError(f"measures erased, but {concept!r} is no phrase of the target. Leave concept empty.")
+        seed = next((text for name in SEED_COLUMNS if (text := _text(row, name))), "")
+        made = Row(prompt, () if of_target else (concept,), (_seed(seed),) if seed else ())
+        self._rows.setdefault((group or GROUP, "erased" if of_target else "kept"), []).append(made)
+
+
+def _text(row: Mapping[str, Any], name: str) -> str:
+    value = row.get(name)
+    if value is None:
+        return ""
+    if isinstance(value, str | int | float):
+        return str(value).strip()
+    raise ValueError(f"{name} is {value!r}. Write a text.")
+
+
+def _seed(text: str) -> int:
+    """A seed, also as a spreadsheet writes it ("4068.0")."""
+    digits = text[:-2] if text.endswith(".0") else text
+    if not digits.isdecimal() or int(digits) > LARGEST_SEED:
+        raise ValueError(f"the seed is {text!r}. Use a whole number from 0 to {LARGEST_SEED}.")
+    return int(digits)
