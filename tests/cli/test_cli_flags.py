@@ -9,6 +9,7 @@ from pydantic import BaseModel, Field
 
 from crce.cli.erase import erase_command
 from crce.cli.flags import with_config_flags
+from crce.cli.plan import SETTINGS, plan_command
 from crce.training import ErasureConfig
 
 
@@ -50,6 +51,29 @@ def test_only_given_flags_are_passed_on():
 
     with_config_flags(verb, Settings, {})(name="y", size=0, shape=None, hollow=False, scale=None)
     assert seen == {"name": "y", "size": 0, "hollow": False}
+
+
+def test_only_named_fields_become_flags_in_their_order():
+    seen = {}
+
+    def verb(*, overrides: dict) -> int:
+        seen.update(overrides)
+        return 0
+
+    made = with_config_flags(verb, Settings, {}, ["hollow", "size"])
+    assert list(inspect.signature(made).parameters) == ["hollow", "size"]
+    made(hollow=True, size=2)
+    assert list(seen.items()) == [("hollow", True), ("size", 2)]
+
+
+def test_a_setting_has_the_same_flag_in_plan_as_in_erase():
+    plan, erase = (inspect.signature(made()).parameters for made in (plan_command, erase_command))
+    for name in ("config", "revision", *SETTINGS):
+        assert vars(_option(plan[name])) == vars(_option(erase[name]))
+
+
+def _option(parameter):
+    return getattr(parameter.annotation, "__metadata__", [parameter.default])[0]
 
 
 def test_erase_has_a_flag_for_every_setting(crce, monkeypatch):

@@ -13,7 +13,7 @@ from crce.concepts import ConceptSet, Related, parse_concepts
 from crce.errors import ConfigError, RunError
 from crce.export import check, export
 from crce.export.layers import factorise, read_adapter, trained_deltas
-from crce.export.pipeline import load_base
+from crce.export.pipeline import base_pipeline
 from crce.files import read_tensors
 
 
@@ -49,7 +49,7 @@ def test_the_change_in_a_file_is_the_trained_one(run, drawn, tiny_folder, settin
     erasure = run(**settings)
     adapter = read_adapter(erasure.adapter)
     done = export(erasure, form)
-    expected = trained_deltas(adapter, load_base(erasure) if adapter.weights else None)
+    expected = trained_deltas(adapter, base_pipeline(erasure) if adapter.weights else None)
     found = deltas_of(done.path)
     if form == "kohya":
         expected = {f"lora_{name}".replace(".", "_"): delta for name, delta in expected.items()}

@@ -16,7 +16,7 @@ from crce.errors import ModelError
 from crce.export import check, export
 from crce.export.layers import read_adapter
 from crce.export.original import original_state
-from crce.export.pipeline import load_base, merge
+from crce.export.pipeline import base_pipeline, merge
 from crce.files import read_tensors, write_tensors
 
 
@@ -35,7 +35,7 @@ def test_a_single_file_is_the_erased_model(run, drawn, tiny_folder, v_folder, ki
     folder = {"1.x": tiny_folder, "2.x": v_folder}[kind]
     erasure = run(model=folder, **settings)
     done = export(erasure, "single-file")
-    erased = load_base(erasure)
+    erased = base_pipeline(erasure)
     merge(erased, read_adapter(erasure.adapter))
     again = read_back(done.path, folder)
     for part in ("unet", "vae", "text_encoder"):
@@ -122,7 +122,7 @@ def test_a_checkpoint_of_something_else_is_told(run, tiny_folder):
     erasure = run()
     done = export(erasure, "single-file")
     state, metadata = read_tensors(done.path)
-    base = original_state(load_base(erasure))
+    base = original_state(base_pipeline(erasure))
     key = "model.diffusion_model.middle_block.1.transformer_blocks.0.attn2.to_k.weight"
     assert not torch.equal(state[key], base[key])
     write_tensors(done.path, {**state, key: base[key]}, metadata)  # one layer not erased

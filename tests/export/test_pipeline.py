@@ -14,7 +14,7 @@ from crce.concepts import read_concepts
 from crce.errors import RunError
 from crce.export import export, read_facts
 from crce.export.layers import read_adapter
-from crce.export.pipeline import load_base, merge
+from crce.export.pipeline import base_pipeline, merge
 from crce.files import read_tensors, write_json, write_tensors
 
 
@@ -95,7 +95,7 @@ def test_a_model_that_has_changed_is_refused(run):
 
 
 def test_an_adapter_of_another_model_is_refused(run, v_folder):
-    wide = load_base(run(model=v_folder))
+    wide = base_pipeline(run(model=v_folder))
     adapter = read_adapter(run(layers="full").adapter)
     with pytest.raises(RunError, match="doesn't fit the model"):
         merge(wide, adapter)

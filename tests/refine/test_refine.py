@@ -11,6 +11,7 @@ import torch
 from safetensors.torch import load_file
 
 from crce.backbones import UNetBackbone
+from crce.chat import Reply
 from crce.concepts import ConceptSet, Related, read_concepts
 from crce.errors import ConfigError, RunError, SuggestError
 from crce.evaluate import Drawn, evaluate
@@ -18,7 +19,6 @@ from crce.refine import Planned, Refinement, Scored, read_refinement, refine
 from crce.refine.halves import score
 from crce.refine.record import erased_sense, inherited_halves
 from crce.suggest.candidates import Request
-from crce.suggest.chat import Reply
 from crce.suggest.decision import Decision
 from crce.suggest.llm import LLMSuggester
 from crce.suggest.memory import Memory

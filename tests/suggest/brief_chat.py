@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from crce.suggest.chat import Chat, Message, Reply
+from crce.chat import Chat, Message, Reply
 
 
 class BriefChat:

@@ -2,15 +2,14 @@ import dataclasses
 import json
 
 import pytest
+from chat.server import ScriptedServer, answer, fault
 from suggest.scripted_chat import ScriptedChat, lists
-from suggest.server import ScriptedServer, answer, fault
 
+from crce.chat import Reply, load_chat
 from crce.errors import SuggestError
 from crce.files import write_json
 from crce.suggest.answers import MAX_ITEMS, proposals_schema
 from crce.suggest.candidates import Candidate, Request
-from crce.suggest.chat import Reply
-from crce.suggest.chats import load_chat
 from crce.suggest.exchanges import Exchange, ReplayChat
 from crce.suggest.llm import LLMSuggester
 from crce.suggest.prompts import prompt_hash

@@ -15,10 +15,9 @@ from pathlib import Path
 import pytest
 from suggest.brief_chat import BriefChat
 
+from crce.chat import Message, load_chat
 from crce.errors import SuggestError
 from crce.suggest import Memory, suggest
-from crce.suggest.chat import Message
-from crce.suggest.chats import load_chat
 from crce.suggest.llm import LLMSuggester
 
 

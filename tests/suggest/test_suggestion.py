@@ -6,12 +6,14 @@ import json
 import re
 
 import pytest
-from suggest.server import Received, Scripted, ScriptedServer, answer, fault
+from chat.server import Received, Scripted, ScriptedServer, answer, fault
+from suggest.scripted_chat import ScriptedChat, lists
 
 from crce.concepts import KINDS, ConceptSet
 from crce.errors import SuggestError
 from crce.suggest import Candidate, Decision, Memory, Suggestion, read_record, replay, suggest, write_record
 from crce.suggest.concept import MAX_LENGTH, parts
+from crce.suggest.llm import LLMSuggester
 from crce.suggest.suggesters import SUGGESTERS, load_suggester
 
 
@@ -329,6 +331,18 @@ def test_a_bad_answer_still_becomes_a_set_that_can_be_used_and_replayed(tmp_path
     assert "both High" in why["kitties", "coref"]  # Kitty stands on both sides
     assert "own words" in why["black cat", "retain"]
     assert any("longer" in reason for (text, _), reason in why.items() if text.startswith("ignore"))
+    check_record(suggestion, tmp_path / "cat.suggest.json")
+
+
+@pytest.mark.parametrize(("retries", "nonsense"), [(0, 0), (0, 1), (4, 3)])
+def test_a_model_that_is_asked_more_or_less_often_is_replayed_as_often(retries, nonsense, tmp_path):
+    whole = lists({"kitty": "High", "house cat": "High"}, {"dog": "High", "fox": "High"})
+    one_list = json.dumps({"corefs": json.loads(whole)["corefs"], "retains": []})
+    # without retries what could be read of the only answer is taken
+    script = [one_list] if nonsense and not retries else ["sorry"] * nonsense + [whole]
+    suggester = LLMSuggester(ScriptedChat(*script), retries=retries)
+    suggestion = suggest("cat", kind="object", suggester=suggester)
+    assert len(suggestion.record.exchanges) == len(script)
     check_record(suggestion, tmp_path / "cat.suggest.json")
 
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from crce.cli.flags import DeviceFlag
 from crce.cli.progress import Bar
 from crce.cli.terminal import quiet_libraries
 from crce.errors import ConfigError
@@ -53,7 +54,7 @@ def attack(
     steps: Annotated[int, typer.Option(min=1, help="Denoising steps of a picture.")] = 20,
     guidance: Annotated[float, typer.Option(help="Classifier-free guidance scale.")] = 4.0,
     judge: Annotated[str, typer.Option(help="Who says what a picture shows; auto takes the model's own.")] = "auto",
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda, mps.")] = "auto",
+    device: DeviceFlag = "auto",
     replay: Annotated[
         Path | None,
         typer.Option(metavar="FILE.json", help="Draw again what an attack found, on this run; nothing is written."),
@@ -69,12 +70,11 @@ def attack(
     if replay is not None:
         return _replay(run, replay, judge, device, json)
     from crce.evaluate.attacks import attack as attack_run
-    from crce.evaluate.attacks.scene import load_base
-    from crce.training import Erasure
+    from crce.training import Erasure, load_base
 
     erasure = Erasure.load(run)
     budgets = {name: _budget(name, budget, max_forwards) for name in names}
-    backbone = load_base(erasure, device)
+    backbone = load_base(erasure, device=device)
     names = _fitting(names, backbone, every=bool(attacks) and ALL in (attacks or []))
     plain: dict[Any, Any] = {}
     results = []

@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from crce.cli.evaluate import measure, print_next, print_report
-from crce.cli.flags import with_config_flags
+from crce.cli.flags import DeviceFlag, RecipeFlag, RevisionFlag, with_erasure_flags
 from crce.cli.progress import Bar
 from crce.cli.sets import erased_along, find_sets, write_records
 from crce.cli.terminal import quiet_libraries
 from crce.concepts.concept_set import common_kind
 from crce.errors import ConfigError
-from crce.training.config import ErasureConfig, load_config, recipe_names
+from crce.training.config import load_config
 
 
 if TYPE_CHECKING:
@@ -23,9 +23,8 @@ if TYPE_CHECKING:
 
 
 def erase_command() -> Callable[..., int]:
-    """The verb, with a flag for every field of ErasureConfig; its help shows what the recipes of ESD set."""
-    recipes = {name: load_config(name) for name in recipe_names()}
-    return with_config_flags(erase, ErasureConfig, {name: c for name, c in recipes.items() if c.method == "esd"})
+    """The verb, with a flag for every setting of an erasure."""
+    return with_erasure_flags(erase)
 
 
 def erase(
@@ -37,14 +36,7 @@ def erase(
             "retains are suggested. Several of them are erased at once.",
         ),
     ] = None,
-    config: Annotated[
-        str | None,
-        typer.Option(
-            metavar="RECIPE|FILE.yaml",
-            help="A bundled recipe or a file of settings; flags win over it.",
-            show_default="demo for the bundled model, else sd15",
-        ),
-    ] = None,
+    config: RecipeFlag = None,
     model: Annotated[
         str | None,
         typer.Option(
@@ -52,8 +44,8 @@ def erase(
             show_default="demo",
         ),
     ] = None,
-    revision: Annotated[str | None, typer.Option(help="Commit, branch or tag of a Hub model.")] = None,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda, mps.")] = "auto",
+    revision: RevisionFlag = None,
+    device: DeviceFlag = "auto",
     dtype: Annotated[str | None, typer.Option(help="auto, float32, float16, bfloat16.", show_default="auto")] = None,
     out: Annotated[
         Path | None, typer.Option(help="Folder of the run.", show_default="runs/CONCEPT-N, the next free N")

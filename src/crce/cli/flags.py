@@ -1,21 +1,62 @@
-"""Command-line flags made from a pydantic model: one source for recipes, flags and their help."""
+"""Command-line flags that verbs share, and those made from a pydantic model: one source of recipes, flags and help."""
 
 from __future__ import annotations
 
 import functools
 import inspect
 import types
-from collections.abc import Callable, Mapping
-from typing import Any, Literal, Union, get_args, get_origin
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 import typer
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 from rich.markup import escape
 
+from crce.training.config import ErasureConfig, load_config, recipe_names
+
+
+RecipeFlag = Annotated[
+    str | None,
+    typer.Option(
+        metavar="RECIPE|FILE.yaml",
+        help="A bundled recipe or a file of settings; flags win over it.",
+        show_default="demo for the bundled model, else sd15",
+    ),
+]
+RevisionFlag = Annotated[str | None, typer.Option(help="Commit, branch or tag of a Hub model.")]
+DeviceFlag = Annotated[str, typer.Option(help="auto, cpu, cuda, mps.")]
+# of a suggester that asks a language model
+BaseURLFlag = Annotated[str | None, typer.Option(help="Address of an OpenAI-compatible server.")]
+PromptsFlag = Annotated[
+    Path | None,
+    typer.Option(metavar="DIR", help="Folder with own prompts.", show_default="$CRCE_PROMPTS, else bundled"),
+]
+TokenBudgetFlag = Annotated[int, typer.Option(min=1, help="Tokens that a language model may use in all.")]
+
+
+def with_erasure_flags(verb: Callable[..., int], names: Sequence[str] | None = None) -> Callable[..., int]:
+    """Give `verb` flags for settings of an erasure, see `with_config_flags`; their help shows what ESD's recipes set.
+
+    Args:
+        verb: takes a keyword `overrides`.
+        names: of the settings, in order; None is all of them.
+    """
+    return with_config_flags(verb, ErasureConfig, _esd_recipes(), names)
+
+
+@functools.cache
+def _esd_recipes() -> dict[str, ErasureConfig]:
+    recipes = {name: load_config(name) for name in recipe_names()}
+    return {name: settings for name, settings in recipes.items() if settings.method == "esd"}
+
 
 def with_config_flags(
-    verb: Callable[..., int], config: type[BaseModel], recipes: Mapping[str, BaseModel]
+    verb: Callable[..., int],
+    config: type[BaseModel],
+    recipes: Mapping[str, BaseModel],
+    names: Sequence[str] | None = None,
 ) -> Callable[..., int]:
     """Give `verb` one flag for every field of `config`.
 
@@ -23,11 +64,12 @@ def with_config_flags(
         verb: takes a keyword `overrides`: the fields that were given, by name. A flag that is not given is not in it.
         config: the model whose fields become flags. Its values are checked where it is built, not here.
         recipes: named instances of `config`; the help of a flag says what each of them sets.
+        names: the fields that become flags, in order; None is all of them.
 
     Returns:
         A function for typer, with the parameters of `verb` (less `overrides`) and then the flags.
     """
-    fields = config.model_fields
+    fields = config.model_fields if names is None else {name: config.model_fields[name] for name in names}
 
     @functools.wraps(verb)
     def with_overrides(**arguments: Any) -> int:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from crce.cli.flags import DeviceFlag, RevisionFlag
 from crce.cli.progress import Bar
 from crce.cli.terminal import error_line, quiet_libraries
 from crce.files import free_folder, slug
@@ -36,14 +37,14 @@ def generate(
         Path | None,
         typer.Option(help="Folder of the pictures.", show_default="pictures/PROMPT-N, the next free N"),
     ] = None,
-    revision: Annotated[str | None, typer.Option(help="Commit, branch or tag of a Hub model.")] = None,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda, mps.")] = "auto",
+    revision: RevisionFlag = None,
+    device: DeviceFlag = "auto",
     dtype: Annotated[str, typer.Option(help="auto, float32, float16, bfloat16.")] = "auto",
 ) -> int:
     """Draw pictures of prompts, and a contact sheet of them all."""
     quiet_libraries()
     from crce.backbones import load_backbone, load_pipeline
-    from crce.training import Erasure, apply_adapter
+    from crce.training import Erasure, apply_adapter, load_base
 
     places = [(prompt, seed + k) for prompt in prompts for k in range(n)]
     drawn: dict[str, list[Image | None]] = {}
@@ -54,8 +55,9 @@ def generate(
         else:
             erasure = Erasure.load(run)
             if model is None:
-                model, revision = erasure.info["model"], erasure.info["revision"]
-            backbone = load_backbone(model, device=device, dtype=dtype, revision=revision)
+                backbone = load_base(erasure, device=device, dtype=dtype, offload=erasure.config.offload)
+            else:
+                backbone = load_backbone(model, device=device, dtype=dtype, revision=revision)
             adapter = apply_adapter(backbone, erasure.adapter)
             with adapter.disabled():
                 drawn["before"] = _draw(backbone.pipe, places, steps, guidance, negative, bar)

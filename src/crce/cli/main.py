@@ -22,7 +22,7 @@ from crce.cli.feedback import feedback
 from crce.cli.generate import generate
 from crce.cli.ls import ls
 from crce.cli.methods import methods
-from crce.cli.plan import plan
+from crce.cli.plan import plan_command
 from crce.cli.refine import refine
 from crce.cli.review import review
 from crce.cli.show import show
@@ -61,7 +61,9 @@ def command_line() -> typer.Typer:
     )
     app.callback()(_options)
     app.command("erase", epilog="Example: crce erase cat --steps 300 --out runs/cat-long")(erase_command())
-    app.command("plan", epilog="Example: crce plan --model stabilityai/stable-diffusion-xl-base-1.0 --vram 12")(plan)
+    app.command("plan", epilog="Example: crce plan --model stabilityai/stable-diffusion-xl-base-1.0 --vram 12")(
+        plan_command()
+    )
     app.command("suggest", epilog='Example: crce suggest "bat (animal)" --ground')(suggest)
     app.command("review", epilog="Example: crce review bat.yaml")(review)
     app.command("feedback", epilog="Example: crce feedback --export decisions.jsonl")(feedback)

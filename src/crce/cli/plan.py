@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json as json_format
 import shlex
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from crce.cli.flags import RecipeFlag, RevisionFlag, with_erasure_flags
 from crce.cli.terminal import quiet_libraries
 from crce.errors import ConfigError
 from crce.training.config import SOLVED, ErasureConfig, load_config
@@ -17,11 +19,12 @@ if TYPE_CHECKING:
     from crce.backbones.plan import Choice, Plan, Work
 
 CARDS = (8.0, 12.0, 16.0, 24.0, 48.0, 80.0)
-_PANEL = "Settings of the erasure (not given: as the recipe says)"
+SETTINGS = ("layers", "adapter", "rank", "corefs_per_step", "retains_per_step")
 
 
-def _help(setting: str) -> str:
-    return ErasureConfig.model_fields[setting].description or ""
+def plan_command() -> Callable[..., int]:
+    """The verb, with a flag for each of SETTINGS."""
+    return with_erasure_flags(plan, SETTINGS)
 
 
 def plan(
@@ -32,32 +35,17 @@ def plan(
             metavar="8|12|16|24|48|80|GB", min=1, help="Memory of the card in GB.", show_default="the usual cards"
         ),
     ] = None,
-    config: Annotated[
-        str | None,
-        typer.Option(
-            metavar="RECIPE|FILE.yaml",
-            help="A bundled recipe or a file of settings; flags win over it.",
-            show_default="demo for the bundled model, else sd15",
-        ),
-    ] = None,
-    revision: Annotated[str | None, typer.Option(help="Commit, branch or tag of a Hub model.")] = None,
+    config: RecipeFlag = None,
+    revision: RevisionFlag = None,
     dtype: Annotated[
         str, typer.Option(help="auto, float32, float16, bfloat16; auto is what a GPU takes: half the bits.")
     ] = "auto",
-    layers: Annotated[str | None, typer.Option(help=_help("layers"), rich_help_panel=_PANEL)] = None,
-    adapter: Annotated[str | None, typer.Option(help=_help("adapter"), rich_help_panel=_PANEL)] = None,
-    rank: Annotated[int | None, typer.Option(help=_help("rank"), rich_help_panel=_PANEL)] = None,
-    corefs_per_step: Annotated[int | None, typer.Option(help=_help("corefs_per_step"), rich_help_panel=_PANEL)] = None,
-    retains_per_step: Annotated[
-        int | None, typer.Option(help=_help("retains_per_step"), rich_help_panel=_PANEL)
-    ] = None,
     json: Annotated[bool, typer.Option("--json", help="Print JSON, sizes in bytes.")] = False,
+    *,
+    overrides: dict[str, Any],
 ) -> int:
     """Tell how much GPU memory an erasure needs, and the flags that make it fit, before a model is downloaded."""
-    given: dict[str, Any] = {"layers": layers, "adapter": adapter, "rank": rank}
-    given |= {"corefs_per_step": corefs_per_step, "retains_per_step": retains_per_step}
-    given = {name: value for name, value in given.items() if value is not None}
-    settings = load_config(config, given, model=model)
+    settings = load_config(config, overrides, model=model)
     quiet_libraries()
     import torch
     from huggingface_hub.utils import disable_progress_bars
@@ -80,7 +68,7 @@ def plan(
         *(["--config", config] if config else []),
     ]
     start += ["--dtype", dtype] if dtype != "auto" else []
-    start += [part for name, value in given.items() for part in (_flag(name), str(value))]
+    start += [part for name, value in overrides.items() for part in (_flag(name), str(value))]
     facts = {
         "model": model,
         "pipeline": blueprint.pipeline,

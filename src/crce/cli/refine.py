@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from crce.cli.flags import BaseURLFlag, DeviceFlag, PromptsFlag, TokenBudgetFlag
 from crce.cli.progress import Bar
 from crce.cli.terminal import quiet_libraries
 
@@ -29,12 +30,9 @@ def refine(
             show_default="$CRCE_SUGGESTER, else lexicon",
         ),
     ] = None,
-    base_url: Annotated[str | None, typer.Option(help="Address of an OpenAI-compatible server.")] = None,
-    prompts: Annotated[
-        Path | None,
-        typer.Option(metavar="DIR", help="Folder with own prompts.", show_default="$CRCE_PROMPTS, else bundled"),
-    ] = None,
-    token_budget: Annotated[int, typer.Option(min=1, help="Tokens that a language model may use in all.")] = 100_000,
+    base_url: BaseURLFlag = None,
+    prompts: PromptsFlag = None,
+    token_budget: TokenBudgetFlag = 100_000,
     images_per_prompt: Annotated[
         int | None,
         typer.Option(min=1, help="Pictures for each prompt.", show_default="as in the run's report, else 8"),
@@ -42,7 +40,7 @@ def refine(
     min_gain: Annotated[
         float, typer.Option(min=0, max=1, help="A round that gains less in H is the last, and is not kept.")
     ] = 0.01,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda, mps.")] = "auto",
+    device: DeviceFlag = "auto",
 ) -> int:
     """Add what leaked to the corefs and what broke to the retains, erase again from the old weights, and measure.
 

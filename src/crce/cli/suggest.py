@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from crce.cli.flags import BaseURLFlag, PromptsFlag, TokenBudgetFlag
 from crce.cli.terminal import quiet_libraries
 from crce.concepts import KINDS, ConceptSet, certainty_word, write_concepts
 from crce.concepts.concept_set import fold
@@ -45,7 +46,7 @@ def suggest(
             show_default="$CRCE_SUGGESTER, else lexicon",
         ),
     ] = None,
-    base_url: Annotated[str | None, typer.Option(help="Address of an OpenAI-compatible server.")] = None,
+    base_url: BaseURLFlag = None,
     corefs: Annotated[int, typer.Option(min=0, help="Corefs to train.")] = 8,
     retains: Annotated[int, typer.Option(min=0, help="Retains to train.")] = 8,
     held_out: Annotated[int, typer.Option(min=0, help="Phrases to hold out for the evaluation, on each side.")] = 4,
@@ -61,10 +62,7 @@ def suggest(
         bool, typer.Option("--ground/--no-ground", help="Ask the text-to-image model what it draws for each phrase.")
     ] = False,
     model: Annotated[str, typer.Option(help="The text-to-image model of --ground.")] = "demo",
-    prompts: Annotated[
-        Path | None,
-        typer.Option(metavar="DIR", help="Folder with own prompts.", show_default="$CRCE_PROMPTS, else bundled"),
-    ] = None,
+    prompts: PromptsFlag = None,
     out: Annotated[
         Path | None, typer.Option(metavar="FILE.yaml", help="Where to write the set.", show_default="CONCEPT.yaml")
     ] = None,
@@ -76,7 +74,7 @@ def suggest(
         Path | None,
         typer.Option(metavar="FILE.suggest.json", help="Make the set of a record again, offline."),
     ] = None,
-    token_budget: Annotated[int, typer.Option(min=1, help="Tokens that a language model may use in all.")] = 100_000,
+    token_budget: TokenBudgetFlag = 100_000,
     timeout: Annotated[float, typer.Option(min=1, help="Seconds to wait for an answer of a language model.")] = 60,
     seed: Annotated[int, typer.Option(help="Seed of whatever is drawn at random.")] = 0,
 ) -> int:

@@ -13,7 +13,7 @@ from crce.export.base import describe_base
 from crce.export.layers import Adapter, Factors, adapter_from, read_adapter, trained_deltas, weight_deltas
 from crce.export.names import LoRAKeys, diffusers_name, kohya_name
 from crce.export.original import original_state
-from crce.export.pipeline import load_base, merge
+from crce.export.pipeline import base_pipeline, merge
 
 
 if TYPE_CHECKING:
@@ -74,7 +74,7 @@ def compare(
     if any(key.startswith("model.diffusion_model.") for key in state):
         return _compare_checkpoint(state, erasure, adapter, tolerance)
     whole = metadata.get("adapter") == "weights"
-    pipe = load_base(erasure) if adapter.weights or whole else None
+    pipe = base_pipeline(erasure) if adapter.weights or whole else None
     expected = trained_deltas(adapter, pipe)
     xl = describe_base(erasure.info).xl
     found: dict[str, torch.Tensor | None] = {}
@@ -161,7 +161,7 @@ def _compare_checkpoint(
     The expected weights are rounded as those in the file are: of a small change much may be lost in half precision.
     """
     unet = next(tensor for key, tensor in state.items() if key.startswith("model.diffusion_model."))
-    pipe: Any = load_base(erasure, str(unet.dtype).removeprefix("torch."))
+    pipe: Any = base_pipeline(erasure, str(unet.dtype).removeprefix("torch."))
     before = {key: tensor.clone() for key, tensor in original_state(pipe).items()}
     merge(pipe, adapter)
     after = original_state(pipe)

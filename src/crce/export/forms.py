@@ -18,7 +18,7 @@ from crce.export.facts import FACTS
 from crce.export.layers import TOLERANCE, read_adapter
 from crce.export.lora import make_lora
 from crce.export.original import original_state
-from crce.export.pipeline import load_base, merge
+from crce.export.pipeline import base_pipeline, merge
 from crce.export.provenance import modelspec, run_metadata, stem
 from crce.files import write_json, write_tensors
 from crce.training import Erasure
@@ -94,7 +94,7 @@ def export(
     _check_free(path, to, force)
     adapter, base = read_adapter(erasure.adapter), describe_base(erasure.info)
     # a LoRA that was trained as one is written without its base model
-    pipe = load_base(erasure, None if is_lora else dtype) if adapter.weights or not is_lora else None
+    pipe = base_pipeline(erasure, None if is_lora else dtype) if adapter.weights or not is_lora else None
     if is_lora:
         made = make_lora(
             erasure,

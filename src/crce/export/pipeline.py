@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from crce.training import Erasure
 
 
-def load_base(erasure: Erasure, dtype: str | None = None) -> Any:
+def base_pipeline(erasure: Erasure, dtype: str | None = None) -> Any:
     """The diffusers pipeline that a run erased from, on the CPU.
 
     Args:
@@ -25,16 +25,9 @@ def load_base(erasure: Erasure, dtype: str | None = None) -> Any:
         ModelError: the model can't be loaded.
         RunError: it has changed since.
     """
-    from crce.backbones import load_backbone
+    from crce.training import load_base
 
-    info = erasure.info
-    backbone = load_backbone(info["model"], device="cpu", dtype=dtype or info["dtype"], revision=info["revision"])
-    if backbone.revision != info["revision"]:
-        raise RunError(
-            f"The run {erasure.folder} erased from {info['model']!r} at {info['revision']}, but the model here is at "
-            f"{backbone.revision}. What was trained belongs to the model as it was: bring that back, or erase again."
-        )
-    return backbone.pipe
+    return load_base(erasure, device="cpu", dtype=dtype).pipe
 
 
 @torch.no_grad()

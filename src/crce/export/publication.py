@@ -19,7 +19,7 @@ from crce.export.card import read_report, write_card
 from crce.export.layers import read_adapter
 from crce.export.lora import make_lora
 from crce.export.names import has_kohya_names
-from crce.export.pipeline import load_base
+from crce.export.pipeline import base_pipeline
 from crce.export.provenance import stem
 from crce.files import free_folder, write_json, write_tensors
 from crce.training import Erasure
@@ -123,7 +123,7 @@ def upload(folder: Path, repo: str, *, private: bool = False) -> str:
 
 def _write_folder(folder: Path, erasure: Erasure, repo: str, rank: int | None) -> tuple[str, ...]:
     adapter, base = read_adapter(erasure.adapter), describe_base(erasure.info)
-    pipe = load_base(erasure) if adapter.weights else None
+    pipe = base_pipeline(erasure) if adapter.weights else None
     notes = _write_loras(folder, erasure, adapter, base, pipe, rank)
     write_sets(folder / "concepts.yaml", erasure.sets)
     report = read_report(erasure.folder)

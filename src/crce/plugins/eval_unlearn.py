@@ -66,15 +66,12 @@ class CRCETechnique:
         given = Settings(**{name: value for name, value in settings.items() if name in own})
         if (given.erase_concept is None) == (given.run is None):
             raise ConfigError("Give the technique crce either erase_concept, or run with a finished run's folder.")
-        from crce.backbones import load_backbone
-        from crce.training import apply_adapter
+        from crce.training import apply_adapter, load_base
 
         erasure = self._erasure(given, {name: value for name, value in settings.items() if name not in own})
         self.erasure = erasure
         self._steps, self._guidance = given.num_inference_steps, given.guidance_scale
-        self._backbone = load_backbone(
-            erasure.info["model"], device=given.device, dtype=given.dtype, revision=erasure.info["revision"]
-        )
+        self._backbone = load_base(erasure, device=given.device, dtype=given.dtype, offload=erasure.config.offload)
         apply_adapter(self._backbone, erasure.adapter)
 
     @staticmethod

@@ -8,7 +8,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from crce.backbones import load_backbone
 from crce.concepts import write_concepts
 from crce.errors import ConfigError, RunError
 from crce.evaluate import Drawn, evaluate
@@ -29,7 +28,7 @@ from crce.suggest.embedding import load_embedder
 from crce.suggest.llm import LLMSuggester
 from crce.suggest.memory import Memory
 from crce.suggest.suggesters import load_suggester
-from crce.training import Erasure, Event, erase, resume
+from crce.training import Erasure, Event, erase, load_base, resume
 from crce.training.run_folder import file_hash
 
 
@@ -128,10 +127,7 @@ def refine(
         suggester = load_suggester(suggester, base_url=base_url, prompts=prompts, token_budget=token_budget)
     loop = _Loop(
         erasure,
-        backbone
-        or load_backbone(
-            erasure.info["model"], device=device, dtype=erasure.info["dtype"], revision=erasure.info["revision"]
-        ),
+        backbone or load_base(erasure, device=device, offload=erasure.config.offload),
         suggester,
         memory or Memory(),
         judge,

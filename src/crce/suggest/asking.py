@@ -8,8 +8,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
+from crce.chat import Chat, Message, Reply
 from crce.errors import SuggestError
-from crce.suggest.chat import Chat, Message, Reply
 from crce.suggest.exchanges import Exchange, Purpose, ReplayChat
 from crce.suggest.prompts import BUNDLED, prompt_hash
 from crce.suggest.repair import MAX_CHARS, AnswerError, Parsed
@@ -19,6 +19,7 @@ logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
+RETRIES = 2
 _WARMTH = 0.8  # temperature of a repeated question: without chance, a small model repeats its bad answer
 _LONGEST = 8000  # tokens; an answer that is cut off may be twice as long the next time, up to this
 
@@ -60,7 +61,7 @@ def ask(
     kind: Purpose,
     about: str,
     exchanges: list[Exchange],
-    retries: int = 2,
+    retries: int = RETRIES,
     max_tokens: int = 2000,
     temperature: float = 0.0,
     seed: int = 0,

@@ -16,7 +16,7 @@ from crce.suggest.selection import select
 
 
 if TYPE_CHECKING:
-    from crce.suggest.chat import Chat
+    from crce.chat import Chat
     from crce.suggest.embedding import Embedder
     from crce.suggest.exchanges import Exchange
     from crce.suggest.grounding import Grounded

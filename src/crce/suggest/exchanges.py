@@ -8,8 +8,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, cast
 
+from crce.chat import Message, Reply
 from crce.errors import SuggestError
-from crce.suggest.chat import Message, Reply
 from crce.suggest.prompts import prompt_hash
 
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 from functools import partial
 from pathlib import Path
 
+from crce.chat import Chat
 from crce.concepts.concept_set import CERTAINTY_WORDS, fold
 from crce.suggest.answers import MAX_ITEMS, Proposal, Proposals, parse_proposals, proposals_schema
-from crce.suggest.asking import ask, question
+from crce.suggest.asking import RETRIES, ask, question
 from crce.suggest.candidates import Candidate, Request, Side
-from crce.suggest.chat import Chat
 from crce.suggest.exchanges import Exchange, Purpose
 from crce.suggest.prompts import propose_messages
 from crce.suggest.repair import AnswerError, Parsed
@@ -27,15 +27,16 @@ class LLMSuggester:
     Attributes:
         name: "provider:model", also the source of each candidate.
         chat: the language model.
+        retries: how often to ask again when an answer can't be read.
         exchanges: every question and answer so far.
     """
 
-    def __init__(self, chat: Chat, prompts: Path | str | None = None, retries: int = 2, seed: int = 0) -> None:
+    def __init__(self, chat: Chat, prompts: Path | str | None = None, retries: int = RETRIES, seed: int = 0) -> None:
         self.name = f"{chat.provider}:{chat.model}"
         self.exchanges: list[Exchange] = []
         self.chat = chat
+        self.retries = retries
         self._prompts = prompts
-        self._retries = retries
         self._seed = seed
 
     def propose(self, request: Request) -> list[Candidate]:
@@ -45,7 +46,7 @@ class LLMSuggester:
             SuggestError: the model can't be reached, refuses, or gives no answer that can be read.
         """
         return ask_for_candidates(
-            self.chat, request, self._prompts, self.exchanges, retries=self._retries, seed=self._seed
+            self.chat, request, self._prompts, self.exchanges, retries=self.retries, seed=self._seed
         )
 
 
@@ -56,7 +57,7 @@ def ask_for_candidates(
     exchanges: list[Exchange],
     *,
     kind: Purpose = "propose",
-    retries: int = 2,
+    retries: int = RETRIES,
     temperature: float = 0.0,
     seed: int = 0,
 ) -> list[Candidate]:

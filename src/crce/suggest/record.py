@@ -40,6 +40,7 @@ class Settings(_Model):
     verify: Literal["question", "consistency"] | None = None
     ground: str | None = None  # the model that was asked
     prompts: str | None = None
+    retries: int | None = None  # where an answer can't be read; None without a language model
     seed: int = 0
 
 

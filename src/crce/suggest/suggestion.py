@@ -23,8 +23,8 @@ from crce.suggest.suggesters import load_suggester
 
 if TYPE_CHECKING:
     from crce.backbones import Backbone
+    from crce.chat import Chat
     from crce.evaluate import Judge
-    from crce.suggest.chat import Chat
     from crce.suggest.grounding import Grounded
 
 logger = logging.getLogger(__name__)
@@ -119,6 +119,7 @@ def suggest(
         verify=_method(verify, chat, suggester.name),
         ground=(backbone.model if backbone is not None else model) if ground else None,
         prompts=str(prompts) if prompts is not None else os.environ.get("CRCE_PROMPTS") or None,
+        retries=_retries_of(suggester),
         seed=seed,
     )
 
@@ -173,6 +174,12 @@ def chat_of(suggester: Suggester) -> Chat | None:
     return suggester.chat if isinstance(suggester, LLMSuggester) else None
 
 
+def _retries_of(suggester: Suggester) -> int | None:
+    from crce.suggest.llm import LLMSuggester
+
+    return suggester.retries if isinstance(suggester, LLMSuggester) else None
+
+
 @dataclass
 class _Recorded:
     """Answers what was proposed before."""
@@ -187,12 +194,15 @@ class _Recorded:
 def _replayed(record: Record) -> Suggester:
     if not record.exchanges:
         return _Recorded(record.suggester, record.proposed)
+    from crce.suggest.asking import RETRIES
     from crce.suggest.exchanges import Exchange, ReplayChat
     from crce.suggest.llm import LLMSuggester
 
+    settings = record.settings
     exchanges = [Exchange.from_dict(exchange) for exchange in record.exchanges]
     chat = ReplayChat(exchanges, record.provider or "replay", record.model or "record")
-    return LLMSuggester(chat, prompts=record.settings.prompts, seed=record.settings.seed)
+    retries = RETRIES if settings.retries is None else settings.retries
+    return LLMSuggester(chat, prompts=settings.prompts, retries=retries, seed=settings.seed)
 
 
 def _inferred(target: str, sense: str | None, chat: Chat | None) -> Kind:

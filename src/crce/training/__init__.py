@@ -9,6 +9,7 @@ from crce.training.events import Event, Finished, Interrupted, Saved, Started, S
 
 if TYPE_CHECKING:
     from crce.training.adapters import apply_adapter
+    from crce.training.base_model import load_base
     from crce.training.run import erase, resume
     from crce.training.run_folder import Erasure
     from crce.training.trainer import Trainer
@@ -25,6 +26,7 @@ __all__ = [
     "Trainer",
     "apply_adapter",
     "erase",
+    "load_base",
     "load_config",
     "recipe_names",
     "resume",
@@ -37,6 +39,7 @@ __getattr__ = lazy_names(
         "Trainer": "trainer",
         "apply_adapter": "adapters",
         "erase": "run",
+        "load_base": "base_model",
         "resume": "run",
     },
 )

@@ -21,6 +21,7 @@ from crce.errors import ConceptError, MemoryShortage, RunError
 from crce.files import write_json
 from crce.methods import CLOSED_FORM
 from crce.methods.support import refuse_unsupported
+from crce.training.base_model import load_recorded
 from crce.training.checkpoint import FILE as CHECKPOINT
 from crce.training.checkpoint import load_checkpoint, save_checkpoint
 from crce.training.config import ErasureConfig
@@ -144,13 +145,7 @@ def resume(
     info, sets, config = read_run(folder)
     if info["status"] == "finished":
         return Erasure(folder, sets, config, info)
-    loaded = backbone or load_backbone(
-        info["model"],
-        device=device,
-        dtype=info["dtype"],
-        revision=_hub_revision(info["revision"]),
-        offload=config.offload,
-    )
+    loaded = backbone or load_recorded(info, device=device, offload=config.offload)
     if loaded.revision != info["revision"]:
         raise RunError(
             f"The model {info['model']!r} has changed since {folder} began ({info['revision']} then, "
@@ -251,7 +246,3 @@ def _steps(
             yield step
             if trainer.step_count % config.checkpoint_every == 0 and trainer.step_count < config.steps:
                 yield Saved(save_checkpoint(folder, trainer))
-
-
-def _hub_revision(revision: str | None) -> str | None:
-    return None if revision is None or ":" in revision else revision

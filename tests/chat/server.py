@@ -1,6 +1,6 @@
 """A local HTTP server that answers from a script, in the wire formats of OpenAI and of Anthropic.
 
-Used as `from suggest.server import ScriptedServer, answer, fault`:
+Used as `from chat.server import ScriptedServer, answer, fault`:
 
     with ScriptedServer(fault(429, headers={"Retry-After": "0"}), answer('{"corefs": []}')) as server:
         chat = load_chat("openai:tiny", base_url=server.url)

@@ -8,7 +8,7 @@ from crce.errors import SuggestError
 
 
 if TYPE_CHECKING:
-    from crce.suggest.chat import Chat
+    from crce.chat.protocol import Chat
 
 PROVIDERS = ("openai", "azure", "anthropic", "local")
 
@@ -44,14 +44,14 @@ def load_chat(
             raise SuggestError(
                 f"'{spec}' runs in this process and has no base URL. Leave --base-url out, or use openai:MODEL."
             )
-        from crce.suggest.local_chat import LocalChat
+        from crce.chat.local_chat import LocalChat
 
         return LocalChat(model, token_budget=token_budget)
     if provider == "anthropic":
-        from crce.suggest.anthropic_chat import AnthropicChat
+        from crce.chat.anthropic_chat import AnthropicChat
 
         return AnthropicChat(model, base_url=base_url, timeout=timeout, retries=retries, token_budget=token_budget)
-    from crce.suggest.openai_chat import OpenAIChat
+    from crce.chat.openai_chat import OpenAIChat
 
     return OpenAIChat(
         model,

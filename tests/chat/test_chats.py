@@ -14,13 +14,12 @@ from email.utils import format_datetime
 from typing import Any
 
 import pytest
-from suggest.server import Line, Received, Scripted, ScriptedServer, answer, fault
+from chat.server import Line, Received, Scripted, ScriptedServer, answer, fault
 
+from crce.chat import Chat, Message, Reply, load_chat
+from crce.chat.service import MAX_REPLY, place_of
+from crce.chat.service_faults import retry_after
 from crce.errors import SuggestError
-from crce.suggest.chat import Chat, Message, Reply
-from crce.suggest.chats import load_chat
-from crce.suggest.service import MAX_REPLY, place_of
-from crce.suggest.service_faults import retry_after
 
 
 KEY = "sk-secret-0123456789abcdef"
@@ -506,7 +505,7 @@ def test_a_missing_package_says_what_to_install(spec: str, package: str) -> None
         "find = importlib.util.find_spec\n"
         f"importlib.util.find_spec = lambda name, *rest: None if name == {package!r} else find(name, *rest)\n"
         "from crce.errors import SuggestError\n"
-        "from crce.suggest.chats import load_chat\n"
+        "from crce.chat import load_chat\n"
         f"try: load_chat({spec!r}, base_url=None)\n"
         "except SuggestError as error: print(error)\n"
     )
@@ -516,9 +515,9 @@ def test_a_missing_package_says_what_to_install(spec: str, package: str) -> None
 
 
 def test_importing_the_modules_imports_no_client() -> None:
-    modules = "chats, openai_chat, anthropic_chat, local_chat, service"
+    modules = "clients, openai_chat, anthropic_chat, local_chat, service"
     script = (
-        f"from crce.suggest import {modules}\n"
+        f"from crce.chat import {modules}\n"
         "import sys\n"
         "print({'torch', 'transformers', 'openai', 'anthropic', 'llguidance', 'tenacity'} & set(sys.modules))"
     )

@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
+from crce.chat import Message, load_chat
+from crce.chat.language_model import load_language_model
+from crce.chat.local_chat import LocalChat, encode
 from crce.errors import SuggestError
-from crce.suggest.chat import Message
-from crce.suggest.chats import load_chat
-from crce.suggest.local_chat import LocalChat, encode, load_language_model
 
 
 QUESTION = [

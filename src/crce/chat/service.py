@@ -13,9 +13,9 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import urlsplit
 
+from crce.chat.protocol import Message
+from crce.chat.service_faults import Declined, Faults
 from crce.errors import SuggestError
-from crce.suggest.chat import Message
-from crce.suggest.service_faults import Declined, Faults
 
 
 if TYPE_CHECKING:

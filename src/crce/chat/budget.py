@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from crce.chat.protocol import Message, Reply
 from crce.errors import SuggestError
-from crce.suggest.chat import Message, Reply
 
 
 SHORTEST_ANSWER = 100  # tokens; below that an answer is cut off before it says anything

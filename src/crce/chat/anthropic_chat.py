@@ -7,11 +7,11 @@ import re
 from dataclasses import dataclass, replace
 from typing import Any
 
+from crce.chat.budget import TokenBudget
+from crce.chat.protocol import Message, Reply
+from crce.chat.service import NO_KEY, Service, count, read_key, with_schema
+from crce.chat.service_faults import Declined
 from crce.errors import SuggestError
-from crce.suggest.budget import TokenBudget
-from crce.suggest.chat import Message, Reply
-from crce.suggest.service import NO_KEY, Service, count, read_key, with_schema
-from crce.suggest.service_faults import Declined
 
 
 ANTHROPIC_URL = "https://api.anthropic.com"

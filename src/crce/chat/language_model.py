@@ -1,0 +1,129 @@
+"""Language models that transformers loads, and GGUF files: where they are, and what they need to be loaded."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from crce.errors import SuggestError
+
+
+if TYPE_CHECKING:
+    from llguidance import LLTokenizer
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A language model with its tokenizer, and the tokenizer as the grammar sees it."""
+
+    model: Any  # transformers' PreTrainedModel and PreTrainedTokenizerBase, whose types differ between its versions
+    tokenizer: Any
+    vocabulary: LLTokenizer
+
+
+@cache
+def load_language_model(model: str) -> Loaded:
+    """Load a model and its tokenizer, once per process.
+
+    Raises:
+        SuggestError: it is missing, is no causal language model, or its tokenizer can't be read token by token.
+    """
+    import torch
+    from llguidance.hf import from_tokenizer
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    source, file = locate(model)
+    extra = {"gguf_file": file} if file else {}
+    try:
+        with _parsed_once() if file else contextlib.nullcontext():
+            tokenizer: Any = AutoTokenizer.from_pretrained(source, **extra)
+            network: Any = AutoModelForCausalLM.from_pretrained(source, **extra)
+        width = network.get_output_embeddings().weight.shape[0]
+        vocabulary = from_tokenizer(tokenizer, n_vocab=max(width, len(tokenizer)))
+    except Exception as error:  # transformers raises many kinds: a missing file, an unknown kind, a bad header
+        why = " ".join(str(error).split())[:300]
+        raise SuggestError(
+            f"local:{model} can't be loaded: {why}. Give a folder or a GGUF file with a causal language model, "
+            "or its name on the Hub."
+        ) from error
+    device, dtype = ("cuda", torch.bfloat16) if torch.cuda.is_available() else ("cpu", torch.float32)
+    return Loaded(network.to(device=device, dtype=dtype).eval(), tokenizer, vocabulary)
+
+
+@contextlib.contextmanager
+def _parsed_once() -> Iterator[None]:
+    """Inside, a GGUF file is parsed once, and quicker than by gguf alone.
+
+    transformers parses it anew for the tokenizer, the configuration and the weights, and a vocabulary of a quarter
+    million words takes longer to parse than all else together.
+    """
+    import gguf
+    import numpy as np
+
+    names = vars(gguf)
+    parse = names["GGUFReader"]
+
+    class Reader(parse):  # type: ignore[misc, valid-type]
+        """Cuts the fields out of a plain view of the mapped file: each cut out of a memmap runs Python code."""
+
+        @property
+        def data(self) -> np.ndarray:
+            return self._bytes
+
+        @data.setter
+        def data(self, mapped: np.ndarray) -> None:
+            self._bytes = mapped.view(np.ndarray)
+
+    names["GGUFReader"] = cache(Reader)
+    try:
+        yield
+    finally:
+        names["GGUFReader"] = parse
+
+
+def check_packages(model: str) -> None:
+    """
+    Raises:
+        SuggestError: a package is missing that such a model needs.
+    """
+    from importlib.util import find_spec
+
+    needed = ("llguidance", "gguf") if model.endswith(".gguf") else ("llguidance",)
+    missing = [package for package in needed if find_spec(package) is None]
+    if missing:
+        raise SuggestError(
+            f"local:{model} needs the package {' and '.join(missing)}. Install it: pip install 'crce[llm]', "
+            "or use --suggester lexicon."
+        )
+
+
+def locate(model: str) -> tuple[str, str | None]:
+    """The folder or repository of a model, and the name of its GGUF file if it is one.
+
+    Raises:
+        SuggestError: there is no such file or folder, and it is no name on the Hub.
+    """
+    path = Path(model).expanduser()
+    if path.is_dir():
+        return str(path), None
+    if path.is_file():
+        if path.suffix != ".gguf":
+            raise SuggestError(f"local:{model} is a file of another kind. Give a folder or a GGUF file (.gguf).")
+        return str(path.parent), path.name
+    parts = model.split("/")
+    # A name on the Hub is "repository" or "owner/repository"; anything that looks like a path is meant as one.
+    if path.is_absolute() or model.startswith((".", "~")) or "\\" in model or "" in parts:
+        raise SuggestError(f"local:{model}: there is no such file or folder. Check the path.")
+    if model.endswith(".gguf"):
+        if len(parts) != 3:
+            raise SuggestError(
+                f"local:{model}: there is no such file. Check the path, or give OWNER/REPOSITORY/FILE.gguf on the Hub."
+            )
+        return f"{parts[0]}/{parts[1]}", parts[2]
+    if len(parts) > 2:
+        raise SuggestError(f"local:{model}: there is no such folder. Check the path, or give OWNER/REPOSITORY.")
+    return model, None

@@ -1,0 +1,58 @@
+"""The model that a finished run erased from, loaded again."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from crce.backbones import load_backbone
+from crce.errors import RunError
+
+
+if TYPE_CHECKING:
+    from crce.backbones import Backbone
+    from crce.training.run_folder import Erasure
+
+
+def load_base(erasure: Erasure, *, device: str = "auto", dtype: str | None = None, offload: bool = False) -> Backbone:
+    """The model that a run erased from, as it was then; `apply_adapter` puts what was trained on it.
+
+    Args:
+        erasure: the run.
+        device: see `load_backbone`.
+        dtype: see there; None takes that of the training.
+        offload: see there. Gradients can't pass through a network that was moved away: it is for drawing, and for
+            training as `erase` does it.
+
+    Raises:
+        ModelError: the model can't be loaded.
+        ConfigError: device or dtype can't be used.
+        RunError: the model has changed since.
+    """
+    backbone = load_recorded(erasure.info, device=device, dtype=dtype, offload=offload)
+    check_base(backbone, erasure)
+    return backbone
+
+
+def load_recorded(
+    info: dict[str, Any], *, device: str = "auto", dtype: str | None = None, offload: bool = False
+) -> Backbone:
+    """The model named in a run.json; whether it is still what it was then is the caller's to check."""
+    revision = info["revision"]
+    if revision is not None and ":" in revision:  # a hash of files, which the Hub knows nothing of
+        revision = None
+    return load_backbone(
+        info["model"], device=device, dtype=dtype or info["dtype"], revision=revision, offload=offload
+    )
+
+
+def check_base(backbone: Backbone, erasure: Erasure) -> None:
+    """
+    Raises:
+        RunError: the model is not the one that was erased from.
+    """
+    then, now = erasure.info["revision"], backbone.revision
+    if then != now:
+        raise RunError(
+            f"The run {erasure.folder} erased from {erasure.info['model']!r} at {then}, but the model here is at "
+            f"{now}. Its adapter belongs to the model as it was: bring that back, or erase again."
+        )
