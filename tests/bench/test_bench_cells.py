@@ -145,3 +145,8 @@ def test_cells_that_come_to_the_same_share_a_job(tmp_path, grid):
     assert len(plan.cells) == 3
     assert len(plan.distinct) == 2
     assert plan.jobs[1].folder == plan.jobs[2].folder
+
+
+def test_styles_are_pinned_to_the_judge_of_styles(tmp_path, grid):
+    plan = make_plan(grid("concepts: [cat, noto style]\nmethods: [uce]\n"), cache=tmp_path)
+    assert [job.told["judge"]["name"] for job in plan.jobs] == ["emoji", "emoji-style"]

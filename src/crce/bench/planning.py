@@ -115,7 +115,7 @@ def make_plan(grid: Grid, *, cache: str | Path = CACHE, device: str = "auto") ->
     for source in grid.models:
         pipeline, revision = find_model(source.model, revision=source.revision)
         dtype = str(pick_dtype(source.dtype, where, backbone_class(pipeline).component)).removeprefix("torch.")
-        facts[source] = (revision, {"device": where.type, "dtype": dtype}, _judge(grid.evaluation.judge, source.model))
+        facts[source] = (revision, {"device": where.type, "dtype": dtype})
         for entry in grid.methods:
             try:
                 refuse_unsupported(entry.method, pipeline)
@@ -127,7 +127,8 @@ def make_plan(grid: Grid, *, cache: str | Path = CACHE, device: str = "auto") ->
         )
     root = Path(cache).resolve()
     cells = tuple(expand(grid))
-    jobs = tuple(_job(cell, *facts[cell.source], grid, root, device) for cell in cells)
+    judges: dict[str, dict[str, Any]] = {}
+    jobs = tuple(_job(cell, *facts[cell.source], _judge(cell, grid, judges), grid, root, device) for cell in cells)
     return Plan(grid, cells, jobs)
 
 
@@ -149,14 +150,20 @@ def _job(
     )
 
 
-def _judge(name: str, model: str) -> dict[str, Any] | None:
-    """What pins the judge; None where the evaluation finds none for the model."""
+def _judge(cell: Cell, grid: Grid, known: dict[str, dict[str, Any]]) -> dict[str, Any] | None:
+    """What pins the judge of a cell; None where the evaluation finds none for the model."""
     from crce.evaluate import load_judge
+    from crce.evaluate.judges.table import own_judge
 
-    if name == "auto" and model != "demo":
-        return None
-    judge = load_judge("emoji" if name == "auto" else name)
-    return {"name": judge.name, "version": judge.version, "hash": judge.hash}
+    name = grid.evaluation.judge
+    if name == "auto":
+        if cell.source.model != "demo":
+            return None
+        name = own_judge(concepts.kind for concepts in cell.task.sets)
+    if name not in known:
+        judge = load_judge(name)
+        known[name] = {"name": judge.name, "version": judge.version, "hash": judge.hash}
+    return known[name]
 
 
 def settings_of(evaluation: Evaluation) -> dict[str, Any]:
