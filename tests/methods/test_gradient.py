@@ -172,7 +172,7 @@ def test_advunlearn_keeps_everyday_words_beside_the_retains(tiny_backbone, cats)
 def test_other_methods_keep_the_retains_alone(tiny_backbone, cats, method):
     (prompts,) = trainer(tiny_backbone, cats, method)._table.sets
     assert prompts.everyday == []
-    assert len(prompts.retains) == len(cats.retains)
+    assert len(prompts.retains) == len(cats.train_retains)
 
 
 def test_advunlearn_without_retains_keeps_everyday_words(tiny_backbone):

@@ -3,8 +3,8 @@
     L = L_erase(target) + alpha / M * sum_i w_i L_erase(coref_i) + beta / N * sum_j w_j L_keep(retain_j)
 
 with w the certainties. Everyday phrases that a method holds beside the retains are one more sum like the retains',
-with w = 1. Every term is the mean squared error of one prompt's prediction at one x_t, so a step is a
-list of rows. With no corefs and no retains it is the method itself.
+with w = 1. Every term is the mean squared error of one prompt's prediction at one x_t, so a step is a list of rows.
+With no corefs and no retains it is the method itself.
 """
 
 from __future__ import annotations
