@@ -244,3 +244,51 @@ def test_a_report_of_its_own_says_the_same(killed):
     assert {n: report.summary[n]["value"] for n in ("erased", "kept")} == {
         n: data["rows"][-1][n] for n in ("erased", "kept")
     }
+
+
+def test_targets_are_erased_in_turn_or_together(tiny_plan, bench):
+    text = "concepts: [{in_turn: [cat, dog]}, {together: [cat, dog]}]\nmethods: [{method: esd, steps: 2, pool: 2}]\n"
+    plan = tiny_plan(text)
+    made = bench(plan)
+    assert made.failed == []
+    in_turn, together = plan.jobs
+    first = Erasure.load(in_turn.folder / "turns" / "1")
+    assert [c.target for c in first.sets] == ["cat"]
+    last = Erasure.load(in_turn.folder)
+    assert sorted(c.target for c in last.sets) == ["cat", "dog"]
+    assert last.info["start_from"] is not None
+    assert not (together.folder / "turns").exists()
+    assert [(row["concept"], row["targets"], row["in_turn"]) for row in made.data["rows"]] == [
+        ("2 in turn", 2, True),
+        ("2 together", 2, False),
+    ]
+    assert made.data["rows"][0]["forwards"] > made.data["rows"][1]["forwards"] > 0
+
+
+def test_targets_in_turn_go_on_after_a_stop(tiny_plan, bench, monkeypatch):
+    text = "concepts: [{in_turn: [cat, dog]}]\nmethods: [uce]\n"
+    plan = tiny_plan(text)
+    with monkeypatch.context() as patch:
+        patch.setattr("crce.bench.worker.evaluate", lambda *_, **__: 1 / 0)
+        assert bench(plan).failed
+    times = [f.stat().st_mtime_ns for f in sorted(plan.jobs[0].folder.rglob("adapter.safetensors"))]
+    assert len(times) == 2
+    assert bench(plan).failed == []
+    assert [f.stat().st_mtime_ns for f in sorted(plan.jobs[0].folder.rglob("adapter.safetensors"))] == times
+
+
+def test_finished_cells_are_attacked(tmp_path):
+    (tmp_path / "grid.yaml").write_text(
+        "concepts: [car]\nmethods: [uce]\ncrce: false\n"
+        "evaluate: {images_per_prompt: 2, phrases_per_group: 1, steps: 8}\n"
+        "attacks: [{attack: typo, budget: 2, phrases: 1, images_per_prompt: 2, images_per_try: 1}]\n"
+    )
+    plan = make_plan(read_grid(tmp_path / "grid.yaml"), cache=tmp_path / "cells")
+    made = run_bench(plan, out=tmp_path / "out")
+    assert made.failed == []
+    told = json.loads((plan.jobs[0].folder / "attacks" / "typo.json").read_text())["summary"]
+    (row,) = made.data["rows"]
+    assert row["attacks"] == {"typo": told}
+    assert told["prompts"] == 1
+    assert made.data["means"]["uce"]["attacks"]["typo"]["after"]["value"] == told["after"]["value"]
+    assert "| shows the concept | unattacked | typo |" in made.table
