@@ -8,7 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import results
 import tables
+
+from crce.methods import CLOSED_FORM, METHODS
 
 
 ROOT = Path(__file__).parents[1]
@@ -80,3 +83,20 @@ def test_the_documents_show_what_grounding_gains():
         cells = [f"{means[number]:.2f}" for number in ("erased", "coref_erased", "kept", "H")]
         assert f"| {name} | {' | '.join(cells)} |" in text
     assert f"AUC {measured['closeness']['pooled_auc']:.3f}" in text
+
+
+def test_the_page_of_results_shows_what_was_measured():
+    assert results.DOCUMENT.read_text(encoding="utf-8") == results.document()
+    assert results.CHART.read_text(encoding="utf-8") == results.chart()
+
+
+def test_corefs_and_retains_raise_h_of_every_method_over_six_targets_and_three_seeds():
+    table = results.methods_data()["means"]
+    measured = {(row["row"], row["concept"], row["seed"]) for row in results.methods_data()["rows"]}
+    for name in (*METHODS, *CLOSED_FORM):
+        seeds = range(3) if name in METHODS or CLOSED_FORM[name].random else range(1)
+        for row in (name, f"{name}+crce"):
+            concepts = {concept for found, concept, _ in measured if found == row}
+            assert len(concepts) >= 6
+            assert {(row, c, s) for c in concepts for s in seeds} <= measured
+        assert table[f"{name}+crce"]["H"]["value"] > table[name]["H"]["value"]

@@ -148,3 +148,17 @@ def test_a_missing_file_names_the_nearest(write):
     write("", "quick.yaml")
     with pytest.raises(ConfigError, match=r"quik\.yaml.*'quick\.yaml'"):
         read_grid(write("").with_name("quik.yaml"))
+
+
+def test_the_grid_for_stable_diffusion_takes_the_published_files(write, tmp_path):
+    text = (ROOT / "benchmarks" / "sd14" / "corefconcept.yaml").read_text(encoding="utf-8")
+    for name, target in (("object", "cat"), ("ip", "Batman"), ("celebrity", "Tom Hanks")):
+        entry = f'{{"type": "{name}", "concept": "{target}", "train-coref": ["x {name}"], "train-retain": ["dog"]}}'
+        write(f'{{"{name}": [{entry}]}}', f"{name}.json")
+    found = read_grid(write(text))
+    assert [(task.name, task.kind) for task in found.tasks] == [
+        ("cat", "object"),
+        ("Batman", "character"),
+        ("Tom Hanks", "person"),
+    ]
+    assert len(list(expand(found))) == 3 * len(found.methods) * 2

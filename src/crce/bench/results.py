@@ -7,7 +7,6 @@ from dataclasses import asdict
 from typing import Any
 
 from crce.bench.cells import Cell
-from crce.bench.grid import Grid
 from crce.bench.planning import Plan
 from crce.bench.statistics import SIGNIFICANT, Difference, difference, holm, mean_of
 from crce.bench.tasks import SIZES
@@ -47,7 +46,7 @@ def summarise(plan: Plan, records: Mapping[str, Mapping[str, Any]], failed: Mapp
         "benchmark": plan.grid.name,
         "rows": rows,
         "means": means(rows),
-        "comparisons": compare(plan.grid, plan.cells, rows),
+        "comparisons": compare(rows, plan.grid.compare or _plain_pairs(plan.cells)),
         "failed": [
             {"row": cell.row, "concept": cell.task.name, "seed": cell.config.seed, "error": failed[job.key]}
             for cell, job in zip(plan.cells, plan.jobs, strict=True)
@@ -89,10 +88,14 @@ def _attacked(rows: Sequence[Row]) -> dict[str, dict[str, Any]]:
     return made
 
 
-def compare(grid: Grid, cells: Sequence[Cell], rows: Sequence[Row]) -> list[dict[str, Any]]:
-    """Pairs of rows, over the concepts and seeds that both have; without a wish of the file, each method with its
-    plain self."""
-    pairs = grid.compare or _plain_pairs(cells)
+def compare(rows: Sequence[Row], pairs: Sequence[tuple[str, str]]) -> list[dict[str, Any]]:
+    """Pairs of rows of the table, over the concepts and seeds that both have.
+
+    Args:
+        rows: as `make_rows` makes them.
+        pairs: names of rows, the one that is measured against first. A file without a wish compares each method with
+            its plain self.
+    """
     found = []
     for base, other in pairs:
         parts = [[row for row in rows if row["row"] == name] for name in (base, other)]
@@ -110,17 +113,20 @@ def compare(grid: Grid, cells: Sequence[Cell], rows: Sequence[Row]) -> list[dict
     ]
 
 
-def markdown(data: Mapping[str, Any]) -> str:
-    """The table of results.json, its comparisons, and what is missing."""
-    lines = [
-        f"| method | {' | '.join(COLUMNS.values())} | seconds | cells |",
-        "|---" * (len(COLUMNS) + 3) + "|",
-    ]
+def markdown(data: Mapping[str, Any], *, timed: bool = True) -> str:
+    """The table of results.json, its comparisons, and what is missing.
+
+    Args:
+        data: the content of results.json.
+        timed: with the seconds of training; they mean nothing where cells were measured on several machines.
+    """
+    head = ["method", *COLUMNS.values(), *(["seconds"] if timed else []), "cells"]
+    lines = [f"| {' | '.join(head)} |", "|---" * len(head) + "|"]
     notes = []
     for name, numbers in data["means"].items():
         shown = [_shown(numbers[number]) for number in NUMBERS]
-        seconds = numbers["seconds"]["value"]
-        lines.append(f"| {_cell(name)} | {' | '.join(shown)} | {seconds:.1f} | {numbers['rows']} |")
+        shown += [f"{numbers['seconds']['value']:.1f}"] if timed else []
+        lines.append(f"| {_cell(name)} | {' | '.join(shown)} | {numbers['rows']} |")
         notes += [
             f"- {name}: {COLUMNS[n]} could not be measured in {numbers[n]['unmeasured']} of {numbers['rows']} cells."
             for n in NUMBERS

@@ -54,12 +54,22 @@ def read_concepts(path: Path | str) -> ConceptSet:
 
 
 def read_sets(path: Path | str) -> tuple[ConceptSet, ...]:
-    """Every concept set of a YAML file, in its order.
+    """Every concept set of a YAML, JSON or CorefConcept file, in its order.
 
     Raises:
-        ConceptError: lists every fault of the file.
+        ConceptError: lists every fault of the file; of a CorefConcept file those that make a set unusable.
     """
-    return tuple(parse_sets(read_text(Path(path)), Path(path).name))
+    path = Path(path)
+    text = read_text(path)
+    if path.suffix.lower() != ".json":
+        return tuple(parse_sets(text, path.name))
+    value, repeated_keys = json_value(text, path.name)
+    if not is_corefconcept(value):
+        return tuple(parse_json_sets(text, path.name))
+    sets, faults = sets_from(value, path.name)
+    if errors := [*repeated_keys, *(fault for fault in faults if fault.outcome == "error")]:
+        raise error_from(path.name, errors)
+    return tuple(sets)
 
 
 def write_sets(path: Path | str, sets: Sequence[ConceptSet]) -> None:

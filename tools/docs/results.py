@@ -1,0 +1,202 @@
+"""Write docs/results.md and its charts from what the benchmarks left under benchmarks/erasure.
+
+    python tools/docs/results.py
+
+The tests compare what stands there with what this makes.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from charts import pairs_chart
+
+from crce.bench.results import compare, markdown, means
+from crce.files import write_text
+
+
+ROOT = Path(__file__).parents[2]
+ERASURE = ROOT / "benchmarks" / "erasure"
+DOCUMENT = ROOT / "docs" / "results.md"
+CHART = ROOT / "docs" / "results_methods.svg"
+
+HEAD = """# Results on the bundled model
+
+Made by `python tools/docs/results.py` from the JSON files under `benchmarks/erasure`; the command above each
+table measures it anew.
+
+This is a small world: one model of 64-pixel icons, judged by a classifier, and a handful of targets. It tells
+methods and settings apart on the same footing; it does not tell what they do to Stable Diffusion. [The same
+grid for Stable Diffusion 1.4](#on-stable-diffusion-14) is one command and a GPU away.
+
+**erased** is how far the target is gone; then how far names of it that no method was given are gone, and how
+many near things that no method was given are kept; **H** is the harmonic mean of the three. Intervals are 95 %
+bootstrap intervals over targets, then seeds. What differs is tested by flipping signs of targets, with Holm's
+correction; below six targets nothing can be significant at 5 %, and no statement is made. See
+[bench.md](bench.md) and [evaluate.md](evaluate.md).
+"""
+
+TAIL = """## On Stable Diffusion 1.4
+
+[benchmarks/sd14/corefconcept.yaml](../benchmarks/sd14/corefconcept.yaml) is the comparison above on Stable
+Diffusion 1.4 with the {targets} published sets of CorefConcept, judged by CLIP: {cells} cells. It needs those
+sets, a GPU and the weights, and has not been run for this page.
+
+```sh
+crce plan --model CompVis/stable-diffusion-v1-4 --vram 12
+crce bench benchmarks/sd14/corefconcept.yaml
+```
+
+By `python benchmarks/sd14/cost.py` a whole run takes {petaflop:,} petaflop in the denoiser, which is
+{hours_at_100_teraflops} hours at a sustained 100 teraflop/s. Passes through the denoiser for one target:
+
+| method | training | of them with a backward pass | drawing |
+|---|---|---|---|
+{table}
+"""
+
+
+@dataclass(frozen=True)
+class Section:
+    """A grid of benchmarks/erasure and what it asks.
+
+    Attributes:
+        grid: its name.
+        title: of the section.
+        asks: the question, in a sentence or two.
+        by_concept: whether H is told for each target too.
+    """
+
+    grid: str
+    title: str
+    asks: str
+    by_concept: bool = False
+
+    @property
+    def folder(self) -> Path:
+        return ERASURE / "results" / self.grid
+
+
+SECTIONS = (
+    Section(
+        "kinds", "Characters and styles", "The same methods on characters and on styles. It knows no persons.", True
+    ),
+    Section(
+        "m_by_n",
+        "How many corefs and retains",
+        "Published is M = 5 corefs and N = 3 retains. Each cell takes the first M and N phrases of a set, all of them "
+        "in every step.",
+    ),
+    Section(
+        "certainty",
+        "What certainties are worth",
+        "Each phrase weighed by its certainty, all alike, and with the certainties of a list shuffled within it.",
+    ),
+    Section(
+        "lists",
+        "Whose lists",
+        "The atlas's corefs and retains, WordNet's, the nearest words by distance of embeddings, and those of a "
+        "language model of 270 million parameters, which finds next to none "
+        "([counts](../benchmarks/erasure/suggested)). All are measured on the atlas's held-out phrases.",
+    ),
+    Section(
+        "entangled",
+        "Entangled targets",
+        "Each target erased while its family stays: wolf, dog and fox; taxi, car and bus; lion, tiger and leopard.",
+        True,
+    ),
+    Section("several", "Several targets", "1, 5, 10 and 20 targets in one erasure, and one after the other.", True),
+    Section(
+        "robustness",
+        "Attacks",
+        "How often the concept is drawn again under each attack, for the prompt of the target alone.",
+    ),
+)
+
+
+def methods_data() -> dict[str, Any]:
+    """methods.json in the form of a benchmark's results."""
+    rows = json.loads((ERASURE / "methods.json").read_text(encoding="utf-8"))["rows"]
+    named = [row | {"row": row["method"] + ("+crce" if row["crce"] else "")} for row in rows]
+    table = means(sorted(named, key=lambda row: (_place(row), row["crce"])))
+    pairs = [(name, f"{name}+crce") for name in table if f"{name}+crce" in table]
+    return {"means": table, "comparisons": compare(named, pairs), "failed": [], "rows": named}
+
+
+def _place(row: Mapping[str, Any]) -> int:
+    from crce.methods import CLOSED_FORM, METHODS
+
+    return [*METHODS, *CLOSED_FORM].index(row["method"])
+
+
+def by_concept(rows: Sequence[Mapping[str, Any]]) -> str:
+    """H of every target under each row of the table, as the mean over seeds."""
+    names = list(dict.fromkeys(row["row"] for row in rows))
+    values: dict[str, dict[str, list[float]]] = {}
+    for row in rows:
+        of_row = values.setdefault(row["concept"], {}).setdefault(row["row"], [])
+        of_row += [row["H"]] if row["H"] is not None else []
+    lines = [f"| H | {' | '.join(names)} |", "|---" * (len(names) + 1) + "|"]
+    for concept, found in values.items():
+        shown = [f"{sum(v) / len(v):.2f}" if (v := found.get(name)) else "–" for name in names]
+        lines.append(f"| {concept} | {' | '.join(shown)} |")
+    return "\n".join(lines) + "\n"
+
+
+def chart() -> str:
+    """H of every method, plain and with CRCE."""
+    table = methods_data()["means"]
+    pairs = {
+        name: (numbers["H"]["value"], table[f"{name}+crce"]["H"]["value"])
+        for name, numbers in table.items()
+        if f"{name}+crce" in table
+    }
+    return pairs_chart("H, mean over six targets and their seeds", pairs, 0.6, 1.0)
+
+
+def document() -> str:
+    """The text of docs/results.md."""
+    return "\n".join(_parts())
+
+
+def _parts() -> Iterator[str]:
+    yield HEAD
+    yield "## Every method, plain and with CRCE\n"
+    yield "Six objects, [every run](../benchmarks/erasure/methods.json) by `python benchmarks/erasure/methods.py`.\n"
+    yield f"![H of every method, plain and with corefs and retains]({CHART.name})\n"
+    yield markdown(methods_data(), timed=False)
+    for section in SECTIONS:
+        path = section.folder / "results.json"
+        if not path.exists():
+            continue
+        data = json.loads(path.read_text(encoding="utf-8"))
+        yield f"## {section.title}\n"
+        yield f"{section.asks}\n"
+        out = section.folder.relative_to(ROOT).as_posix()
+        yield f"`crce bench benchmarks/erasure/{section.grid}.yaml --out {out}`\n"
+        for picture in sorted(section.folder.glob("heatmap*.svg")):
+            yield f"![H by number of corefs and retains](../{picture.relative_to(ROOT).as_posix()})\n"
+        yield markdown(data, timed=False)
+        if section.by_concept:
+            yield by_concept(data["rows"])
+    yield _sd14()
+
+
+def _sd14() -> str:
+    cost = json.loads((ROOT / "benchmarks" / "sd14" / "cost.json").read_text(encoding="utf-8"))
+    lines = [f"| {r['row']} | {r['training']:,} | {r['backward']:,} | {r['drawing']:,} |" for r in cost.pop("rows")]
+    return TAIL.format(table="\n".join(lines), **cost)
+
+
+def main() -> None:
+    write_text(CHART, chart())
+    write_text(DOCUMENT, document())
+    print(f"{DOCUMENT.relative_to(ROOT)} written")
+
+
+if __name__ == "__main__":
+    main()
