@@ -75,7 +75,24 @@ def _mean(values: list[float | None]) -> str:
     return f"{sum(known) / len(known):.2f}" if known else "none"
 
 
-TABLES: dict[str, Callable[[], str]] = {"memory": memory, "methods": methods, "support": supported}
+def closed_form() -> str:
+    """Seconds of whole erasures in closed form, for one target and for fifty."""
+    seconds = {(r["method"], r["crce"], r["targets"]): r["seconds"] for r in _read("speed/closed_form.json")["rows"]}
+    counts = sorted({targets for _, _, targets in seconds})
+    rows = [
+        [f"`{method}`{' + CRCE' if crce else ''}", *(f"{seconds[method, crce, count]:.1f}" for count in counts)]
+        for method in CLOSED_FORM
+        for crce in (False, True)
+    ]
+    return _table(["seconds", *(f"{count} target{'' if count == 1 else 's'}" for count in counts)], rows)
+
+
+TABLES: dict[str, Callable[[], str]] = {
+    "closed_form": closed_form,
+    "memory": memory,
+    "methods": methods,
+    "support": supported,
+}
 
 
 def filled(text: str) -> str:

@@ -22,6 +22,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Any
 
 import yaml
@@ -77,6 +78,11 @@ def parse_json_sets(text: str, file: str) -> list[ConceptSet]:
 
 def dump_concepts(concepts: ConceptSet | Sequence[ConceptSet]) -> str:
     """One set, or a list of them, as YAML; `parse_concepts` and `parse_sets` read it back equal."""
+    return _yaml(concepts if isinstance(concepts, ConceptSet) else tuple(concepts))
+
+
+@lru_cache(maxsize=4)  # a run writes its sets several times, and for many of them PyYAML takes long
+def _yaml(concepts: ConceptSet | tuple[ConceptSet, ...]) -> str:
     return yaml.dump(
         _plain(concepts) if isinstance(concepts, ConceptSet) else [_plain(c) for c in concepts],
         Dumper=_Dumper,
