@@ -100,3 +100,12 @@ def test_corefs_and_retains_raise_h_of_every_method_over_six_targets_and_three_s
             assert len(concepts) >= 6
             assert {(row, c, s) for c in concepts for s in seeds} <= measured
         assert table[f"{name}+crce"]["H"]["value"] > table[name]["H"]["value"]
+
+
+def test_the_document_says_how_well_styles_are_recognised():
+    text = (ROOT / "docs" / "evaluate.md").read_text(encoding="utf-8")
+    styles = read("demo/styles.json")
+    shares = sorted(style["recognised"] for style in styles["styles"].values())
+    unseen = styles["judge_on_unseen_concepts"]["held_out"]["artwork"]["all"]
+    for share in (shares[0], shares[-1], unseen):
+        assert f"{100 * share:.0f} %" in text
