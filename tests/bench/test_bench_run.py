@@ -280,7 +280,7 @@ def test_targets_in_turn_go_on_after_a_stop(tiny_plan, bench, monkeypatch):
 def test_finished_cells_are_attacked(tmp_path):
     (tmp_path / "grid.yaml").write_text(
         "concepts: [car]\nmethods: [uce]\ncrce: false\n"
-        "evaluate: {images_per_prompt: 2, phrases_per_group: 1, steps: 8}\n"
+        "evaluate: {images_per_prompt: 2, phrases_per_group: 1, steps: 8, quality: true}\n"
         "attacks: [{attack: typo, budget: 2, phrases: 1, images_per_prompt: 2, images_per_try: 1}]\n"
     )
     plan = make_plan(read_grid(tmp_path / "grid.yaml"), cache=tmp_path / "cells")
@@ -290,5 +290,6 @@ def test_finished_cells_are_attacked(tmp_path):
     (row,) = made.data["rows"]
     assert row["attacks"] == {"typo": told}
     assert told["prompts"] == 1
+    assert row["quality"] == json.loads((plan.jobs[0].folder / "report.json").read_text())["quality"]
     assert made.data["means"]["uce"]["attacks"]["typo"]["after"]["value"] == told["after"]["value"]
     assert "| shows the concept | unattacked | typo |" in made.table
