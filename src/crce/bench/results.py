@@ -172,7 +172,10 @@ def _row(cell: Cell, record: Mapping[str, Any]) -> Row:
     if len(cell.task.sets) > 1:
         row |= {"targets": len(cell.task.sets), "in_turn": cell.task.in_turn}
     left = ("crce", "content", "numbers", "targets")  # of many targets the reports tell
-    return row | used | dict(record["numbers"]) | {name: value for name, value in record.items() if name not in left}
+    row |= used | dict(record["numbers"]) | {name: value for name, value in record.items() if name not in left}
+    if judge := record["judge"]:  # its classes, often hundreds, stand in the report
+        row["judge"] = {name: value for name, value in judge.items() if name != "class_list"}
+    return row
 
 
 def _values(rows: Sequence[Row], number: str) -> dict[str, dict[int, float]]:
