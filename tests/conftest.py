@@ -58,6 +58,11 @@ def demo_backbone() -> UNetBackbone:
     return load_backbone("demo", device="cpu")
 
 
+@pytest.fixture
+def ships() -> ConceptSet:
+    return ConceptSet("ship", corefs=(Related("boat"),), retains=(Related("cat"), Related("car")))
+
+
 @pytest.fixture(scope="session")
 def cats() -> ConceptSet:
     """A small concept set with training and held-out phrases."""

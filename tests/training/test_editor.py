@@ -75,25 +75,28 @@ def test_the_target_is_answered_like_the_anchor_and_retains_as_before(tiny_backb
     assert line["retain"] < 0.05
 
 
-def test_the_same_edit_twice_is_the_same_and_an_edit_can_follow_another(tiny_backbone, cats, tmp_path):
-    def weights(name, **settings):
-        finished = run(tiny_backbone, cats, tmp_path / name, method="speed", **settings)
-        adapter = apply_adapter(tiny_backbone, finished.adapter)
-        state = adapter.state()
-        adapter.close()
-        return state
+def saved(tiny_backbone, finished):
+    adapter = apply_adapter(tiny_backbone, finished.adapter)
+    state = adapter.state()
+    adapter.close()
+    return state
 
-    one, two = weights("one"), weights("two")
+
+def test_the_same_edit_twice_is_the_same(tiny_backbone, cats, tmp_path):
+    one, two = (saved(tiny_backbone, run(tiny_backbone, cats, tmp_path / n, method="speed")) for n in ("one", "two"))
     assert all(torch.equal(one[name], two[name]) for name in one)
-    config = load_config(None, {"method": "uce"})
-    followed = erase(cats, config=config, backbone=tiny_backbone, out=tmp_path / "next", start_from=tmp_path / "one")
-    adapter = apply_adapter(tiny_backbone, followed.adapter)
-    after = adapter.state()
-    adapter.close()
-    alone = run(tiny_backbone, cats, tmp_path / "alone", method="uce")
-    adapter = apply_adapter(tiny_backbone, alone.adapter)
-    assert any(not torch.equal(after[name], tensor) for name, tensor in adapter.state().items())
-    adapter.close()
+
+
+@pytest.mark.parametrize("method", ["uce", "rece", "speed", "mace"])
+def test_an_edit_after_another_is_the_edit_of_both(tiny_backbone, cats, ships, tmp_path, method):
+    config = load_config(None, {"method": method})
+    settings = {"config": config, "backbone": tiny_backbone}
+    first = erase(ships, out=tmp_path / "first", **settings)
+    later = saved(tiny_backbone, erase(cats, out=tmp_path / "later", start_from=first.folder, **settings))
+    both = saved(tiny_backbone, erase([cats, ships], out=tmp_path / "both", **settings))
+    alone = saved(tiny_backbone, erase(cats, out=tmp_path / "alone", **settings))
+    assert all(torch.equal(later[name], tensor) for name, tensor in both.items())
+    assert any(not torch.equal(later[name], tensor) for name, tensor in alone.items())
 
 
 def test_a_run_that_was_killed_before_its_step_is_finished_by_resuming(tiny_backbone, cats, tmp_path):

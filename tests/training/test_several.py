@@ -8,18 +8,13 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from crce.concepts import ConceptSet, Related
+from crce.concepts import ConceptSet
 from crce.errors import ConceptError
 from crce.training import Erasure, Interrupted, Step, erase, load_config, resume
 from crce.training.run_folder import next_folder
 
 
 SETTINGS = {"steps": 6, "ddim_steps": 4, "pool": 2, "learning_rate": 1e-3, "checkpoint_every": 2}
-
-
-@pytest.fixture
-def ships() -> ConceptSet:
-    return ConceptSet("ship", corefs=(Related("boat"),), retains=(Related("cat"), Related("car")))
 
 
 def test_a_run_holds_all_its_sets(tiny_backbone, cats, ships, tmp_path):

@@ -145,16 +145,17 @@ class Weights:
             for _, _, path, _, own in self._slots:
                 own.copy_(state[f"{self._component}.{path}"])
 
-    def weights(self) -> dict[str, torch.Tensor]:
-        """A copy of the layers' weight matrices by module path, each of shape (C, D); biases are not among them."""
+    def base_weights(self) -> dict[str, torch.Tensor]:
+        """The weight matrices of the base model's layers by module path, each of shape (C, D), in float32; biases are
+        not among them."""
         return {
-            path.removesuffix(".weight"): own.detach().clone()
-            for _, name, path, _, own in self._slots
+            path.removesuffix(".weight"): base.detach().float().clone()
+            for _, name, path, base, _ in self._slots
             if name == "weight"
         }
 
     def set_weights(self, weights: dict[str, torch.Tensor]) -> None:
-        """Put other matrices, as `weights` returned them, in the layers' place."""
+        """Put other matrices, named as those of `base_weights`, in the layers' place."""
         with torch.no_grad():
             for _, name, path, _, own in self._slots:
                 if name == "weight":

@@ -28,7 +28,9 @@ class Editor:
     """Erases a concept set from a backbone in one step; to a run it looks like a `Trainer`.
 
     Attributes:
-        adapter: the edited weights. What they hold before the step is what is edited, so an edit can follow another.
+        adapter: the edited weights. The base model's are what is edited, whatever they hold before the step: a run
+            that starts from another erases what that one did along, and an edit of an edit would hold what the first
+            had broken.
         step_count: steps done, 0 or 1.
     """
 
@@ -47,7 +49,7 @@ class Editor:
             What is left of each sum of the objective, relative to its size before the edit for what is erased, and to
             the size of the answers for what is kept.
         """
-        before = self.adapter.weights()
+        before = self.adapter.base_weights()
         after = self._method.edit(before, self._rows, self.config)
         self.adapter.set_weights(after)
         self.step_count += 1

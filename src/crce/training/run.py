@@ -77,7 +77,8 @@ def erase(
         model: see `load_backbone`, as are device, dtype and revision.
         out: run folder; None takes the next free runs/<target>-<number>.
         start_from: a finished run of the same model and adapter shape: the student starts from its weights, and what
-            that run erased is erased along, so that it does not come back. The teacher is the base model all the same.
+            that run erased is erased along, so that it does not come back. The teacher is the base model all the same,
+            and a closed form solves for all targets from it.
         backbone: a loaded backbone to use instead of `model`; it is handed back as it was, and `offload` of the
             config has no say in where its networks are.
         on_event: called with every event of the run.
