@@ -63,10 +63,11 @@ class SPEED(ClosedFormMethod):
         touched = w @ probe
         p = null_space(_influenced(w, touched, states, state_weights, generator), config.speed_threshold)
         m = torch.linalg.inv(gram @ p + config.speed_retain_scale * identity)
-        inner = held.T @ p @ m @ held
+        edit = w @ (cross - gram) @ p
+        held_free, held_moved = held.T @ p, m @ held
         # pinv: where the null space leaves out a held direction, that direction is safe already.
-        correction = identity - m @ held @ torch.linalg.pinv(inner) @ held.T @ p
-        return (w + w @ (cross - gram) @ p @ correction @ m).to(weight)
+        edit -= edit @ held_moved @ torch.linalg.pinv(held_free @ held_moved) @ held_free
+        return (w + edit @ m).to(weight)
 
 
 def null_space(mean: Tensor, threshold: float) -> Tensor:

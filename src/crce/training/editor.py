@@ -82,15 +82,26 @@ def _left(before: Mapping[str, torch.Tensor], after: Mapping[str, torch.Tensor],
         return 0.0
     keys, values, weights = stacked(rows)
     kept = rows[0].role == "retain"
-    both = torch.cat([keys, values], 1)  # of one row: W' k - W v = [W', -W] [k, v]
-    gram = both.T @ (weights[:, None] * both)
+    aside = keys - values
+    moved = _outer(keys, weights, keys)
+    turned = _outer(keys, weights, aside)
+    wrong = moved if kept else _outer(aside, weights, aside)
     left = size = 0.0
     for path, w in before.items():
-        old, new = w.double().cpu(), after[path].double().cpu()
-        left += _square(torch.cat([new, -old], 1), gram)
-        size += _square(torch.cat([old, torch.zeros_like(old) if kept else -old], 1), gram)
+        old = w.double().cpu()
+        change = after[path].double().cpu() - old
+        left += _trace(change, moved, change)
+        if not kept:  # W' k - W v = (W' - W) k + W (k - v)
+            left += 2 * _trace(change, turned, old) + _trace(old, wrong, old)
+        size += _trace(old, wrong, old)
     return max(left, 0.0) / size if size else 0.0
 
 
-def _square(a: torch.Tensor, gram: torch.Tensor) -> float:
-    return float((a @ gram * a).sum())
+def _outer(a: torch.Tensor, weights: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+    """sum w a b^T over rows."""
+    return a.T @ (weights[:, None] * b)
+
+
+def _trace(a: torch.Tensor, gram: torch.Tensor, b: torch.Tensor) -> float:
+    """tr(A G B^T)."""
+    return float((a @ gram * b).sum())

@@ -101,5 +101,9 @@ def make_table(
                 )
             )
     texts = list(index)
-    parts = [backbone.encode(texts[start : start + BATCH]) for start in range(0, len(texts), BATCH)]
-    return PromptTable(texts, Conditioning.cat(parts), tuple(prompts))
+    return PromptTable(texts, encode_all(backbone, texts), tuple(prompts))
+
+
+def encode_all(backbone: Backbone, texts: list[str]) -> Conditioning:
+    """States of one or more prompts, which the text encoder reads in batches."""
+    return Conditioning.cat([backbone.encode(texts[start : start + BATCH]) for start in range(0, len(texts), BATCH)])
