@@ -450,7 +450,7 @@ def test_another_judge_draws_nothing_and_needs_no_model(erasure, backbone, model
     paint(model)
     evaluate_prompts(erasure, f"hub:{hub}", judge=FoxJudge(), backbone=backbone)
     model.calls.clear()
-    monkeypatch.setattr("crce.evaluate.evaluation.load_backbone", lambda *a, **k: pytest.fail("the model was loaded"))
+    monkeypatch.setattr("crce.evaluate.evaluation.load_base", lambda *a, **k: pytest.fail("the model was loaded"))
     report = evaluate_prompts(erasure, f"hub:{hub}", judge=ColourDetector())
     assert model.calls == []
     assert report.data["judges"][0]["name"] == "detector"

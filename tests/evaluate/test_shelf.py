@@ -79,7 +79,7 @@ def test_second_judge_draws_nothing_and_needs_no_model(erasure, backbone, judge,
     first = evaluate(erasure, judge=judge, backbone=backbone, images_per_prompt=3)
     assert len(pictures(erasure.folder)) == 2 * 10 * 3
     model.calls.clear()
-    monkeypatch.setattr("crce.evaluate.evaluation.load_backbone", lambda *a, **k: pytest.fail("the model was loaded"))
+    monkeypatch.setattr("crce.evaluate.evaluation.load_base", lambda *a, **k: pytest.fail("the model was loaded"))
     events = []
     second = evaluate(erasure, judge=OtherJudge(), images_per_prompt=3, on_event=events.append)
     assert model.calls == []

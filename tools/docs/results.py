@@ -35,7 +35,8 @@ methods and settings apart on the same footing; it does not tell what they do to
 grid for Stable Diffusion 1.4](#on-stable-diffusion-14) is one command and a GPU away.
 
 **erased** is how far the target is gone; then how far names of it that no method was given are gone, and how
-many near things that no method was given are kept; **H** is the harmonic mean of the three. Intervals are 95 %
+many near things that no method was given are kept; **H** is the harmonic mean of the three. All are relative to
+what the base model draws of the same phrases, whose own row would read 0, 0, 1 and H 0. Intervals are 95 %
 bootstrap intervals over targets, then seeds. What differs is tested by flipping signs of targets, with Holm's
 correction; below six targets nothing can be significant at 5 %, and no statement is made. See
 [bench.md](bench.md) and [evaluate.md](evaluate.md).
@@ -84,7 +85,10 @@ class Section:
 
 SECTIONS = (
     Section(
-        "kinds", "Characters and styles", "The same methods on characters and on styles. It knows no persons.", True
+        "kinds",
+        "Characters and styles",
+        "Five of the methods on four characters and three styles. The model knows no persons.",
+        True,
     ),
     Section(
         "m_by_n",

@@ -10,8 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from crce.backbones import load_backbone
-from crce.errors import ConfigError, RunError
+from crce.errors import ConfigError
 from crce.evaluate import load_judge
 from crce.evaluate.gauge import Gauge, read_trace
 from crce.evaluate.groups import common_unrelated, make_groups
@@ -22,7 +21,8 @@ from crce.evaluate.shelf import FOLDER, Shelf
 from crce.evaluate.sketches import BaseCache, Drawn, Side, Sketcher
 from crce.evaluate.targets import Target, joint_report, target_folders
 from crce.files import slug, write_json, write_text
-from crce.training import Erasure, apply_adapter
+from crce.training import Erasure, apply_adapter, load_base
+from crce.training.base_model import check_base
 from crce.training.run_folder import file_hash
 
 
@@ -243,24 +243,12 @@ def ready_model(
         RunError: it is no longer the model that the run erased from.
     """
     if backbone is None and any(side.lacks(texts) for side in sides):
-        info = erasure.info
-        backbone = load_backbone(
-            info["model"], device=device, dtype=dtype, revision=info["revision"], offload=erasure.config.offload
-        )
+        backbone = load_base(erasure, device=device, dtype=dtype, offload=erasure.config.offload)
     if backbone is not None:
-        _check_revision(backbone, erasure)
+        check_base(backbone, erasure)
         for side in sides:
             side.sketcher.pipe = backbone.pipe
     return backbone
-
-
-def _check_revision(backbone: Backbone, erasure: Erasure) -> None:
-    model, then, now = erasure.info["model"], erasure.info["revision"], backbone.revision
-    if then != now:
-        raise RunError(
-            f"The run {erasure.folder} erased from {model!r} at {then}, but the model here is at {now}. "
-            "Its adapter belongs to the model as it was: bring that back, or erase again."
-        )
 
 
 @contextmanager
