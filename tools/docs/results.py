@@ -152,6 +152,33 @@ def by_concept(rows: Sequence[Mapping[str, Any]]) -> str:
     return "\n".join(lines) + "\n"
 
 
+def closeness(path: Path) -> Iterator[str]:
+    """What was kept by distance from the target, as closeness.py measured it."""
+    data = json.loads(path.read_text(encoding="utf-8"))
+    edges = data["edges"]
+    heads = [f"below {edges[0]:.2f}", *(f"to {edge:.2f}" for edge in edges[1:]), f"above {edges[-1]:.2f}"]
+    yield (
+        "How close can a retain be? What is kept of all phrases by their distance in meaning from the target (in "
+        "brackets how many), trained retains apart from what no method was given, by "
+        "`python benchmarks/erasure/closeness.py`:\n"
+    )
+    lines = [f"| kept at distance | phrases | {' | '.join(heads)} |", "|---" * (len(heads) + 2) + "|"]
+    for row in data["rows"]:
+        shown = ["–" if kept is None else f"{kept:.2f} ({n})" for kept, n in zip(row["kept"], row["n"], strict=True)]
+        lines.append(f"| {row['row']} | {row['phrases']} | {' | '.join(shown)} |")
+    yield "\n".join(lines) + "\n"
+    kept = {(row["row"], row["phrases"] == "given to the method"): row["kept"] for row in data["rows"]}
+    names = list(dict.fromkeys(row["row"].partition("+")[0] for row in data["rows"]))
+    given, unseen, far = (
+        ", ".join(f"{name} {kept[name, side][i]:.2f} to {kept[f'{name}+crce', side][i]:.2f}" for name in names)
+        for side, i in ((True, 0), (False, 0), (False, -1))
+    )
+    yield (
+        "As close as they come, if they are named. From plain to + CRCE, the nearest that were given are kept: "
+        f"{given}; the nearest that were not: {unseen}; and the farthest: {far}, which H does not see.\n"
+    )
+
+
 def _sweet_spot(rows: Sequence[Mapping[str, Any]]) -> str:
     """Where the published M and N stand among all that were measured."""
     values: dict[tuple[int, int], list[float]] = {}
@@ -205,6 +232,8 @@ def _parts() -> Iterator[str]:
         yield markdown(data, timed=False)
         if section.by_concept:
             yield by_concept(data["rows"])
+        if (path := section.folder / "closeness.json").exists():
+            yield from closeness(path)
     yield _sd14()
 
 
