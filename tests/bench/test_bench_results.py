@@ -93,6 +93,14 @@ def test_the_table_says_what_is_missing(eight):
     assert "- esd: kept, held-out retains could not be measured in 15 of 15 cells." in notes
 
 
+def test_what_no_row_could_measure_is_said_once(eight):
+    records = records_of(eight, h_of)
+    for record in records.values():
+        record["numbers"] |= {"erased": None}
+    notes = [line for line in markdown(summarise(eight, records, {})).splitlines() if "could not" in line]
+    assert "- every row: erased could not be measured in 16 of 16 cells." in notes
+
+
 def test_heat_map_of_m_and_n(tmp_path, grid):
     from crce.bench.heatmap import heat_maps
 

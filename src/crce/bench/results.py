@@ -122,22 +122,30 @@ def markdown(data: Mapping[str, Any], *, timed: bool = True) -> str:
     """
     head = ["method", *COLUMNS.values(), *(["seconds"] if timed else []), "cells"]
     lines = [f"| {' | '.join(head)} |", "|---" * len(head) + "|"]
-    notes = []
     for name, numbers in data["means"].items():
         shown = [_shown(numbers[number]) for number in NUMBERS]
         shown += [f"{numbers['seconds']['value']:.1f}"] if timed else []
         lines.append(f"| {_cell(name)} | {' | '.join(shown)} | {numbers['rows']} |")
-        notes += [
-            f"- {name}: {COLUMNS[n]} could not be measured in {numbers[n]['unmeasured']} of {numbers['rows']} cells."
-            for n in NUMBERS
-            if numbers[n]["unmeasured"]
-        ]
     if not data["means"]:
         lines = ["No cell has been measured."]
     lines += _attack_table(data["means"])
-    notes = [f"- {comparison['text']}" for comparison in data["comparisons"]] + notes
+    notes = [f"- {comparison['text']}" for comparison in data["comparisons"]] + _unmeasured(data["means"])
     notes += [f"- failed: {f['concept']}, {f['row']}, seed {f['seed']}: {f['error']}" for f in data["failed"]]
     return "\n".join([*lines, *(["", *notes] if notes else [])]) + "\n"
+
+
+def _unmeasured(means: Mapping[str, Any]) -> list[str]:
+    """What could not be measured, one line for all rows that lack the same."""
+    rows: dict[tuple[str, int, int], list[str]] = {}
+    for name, numbers in means.items():
+        for n in NUMBERS:
+            if missing := numbers[n]["unmeasured"]:
+                rows.setdefault((COLUMNS[n], missing, numbers["rows"]), []).append(name)
+    lines = []
+    for (column, missing, cells), names in rows.items():
+        who = "every row" if len(names) == len(means) > 1 else ", ".join(names)
+        lines.append(f"- {who}: {column} could not be measured in {missing} of {cells} cells.")
+    return lines
 
 
 def _attack_table(means: Mapping[str, Any]) -> list[str]:
