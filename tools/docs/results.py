@@ -88,7 +88,7 @@ SECTIONS = (
         "kinds",
         "Characters and styles",
         "Five of the methods on four characters and three styles; the model knows no persons. Characters go much like "
-        "objects. Styles are harder for every method, and corefs and retains do not reliably help closed forms with them.",
+        "objects. Styles are harder for every method, and CRCE does not reliably help closed forms with them.",
         True,
     ),
     Section(
