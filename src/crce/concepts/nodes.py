@@ -13,7 +13,7 @@ from crce.errors import ConceptError
 
 
 _TAGS: dict[type, str] = {bool: "bool", int: "int", float: "float", str: "str", type(None): "null"}
-_LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # the C one parses the atlas ten times faster
+LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # the C one parses the atlas ten times faster
 
 
 def read_text(path: Path) -> str:
@@ -49,7 +49,7 @@ def yaml_node(text: str, file: str) -> yaml.Node | None:
         ConceptError: not YAML, with the line at which the parser gave up.
     """
     try:
-        return yaml.compose(text, Loader=_LOADER)
+        return yaml.compose(text, Loader=LOADER)
     except (yaml.YAMLError, RecursionError) as error:
         mark = getattr(error, "problem_mark", None)
         what = getattr(error, "problem", None) or getattr(error, "reason", None) or "nested too deeply"

@@ -12,6 +12,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from crce.concepts import KINDS
+from crce.concepts.nodes import LOADER
 from crce.errors import ConfigError
 
 
@@ -163,7 +164,8 @@ def load_config(
 
 @cache
 def _shared_settings() -> dict[str, dict[str, Any]]:
-    return yaml.safe_load((resources.files("crce.training") / "kinds.yaml").read_text(encoding="utf-8"))
+    text = (resources.files("crce.training") / "kinds.yaml").read_text(encoding="utf-8")
+    return yaml.load(text, Loader=LOADER)
 
 
 def _read_recipe(name: str) -> dict[str, Any]:
@@ -179,7 +181,7 @@ def _read_recipe(name: str) -> dict[str, Any]:
             f"There is no recipe {name!r}. Give a YAML file or a bundled recipe: {', '.join(recipe_names())}."
         )
     try:
-        settings = yaml.safe_load(text) or {}
+        settings = yaml.load(text, Loader=LOADER) or {}
     except yaml.YAMLError as error:
         raise ConfigError(f"The recipe {name} is not valid YAML: {' '.join(str(error).split())}") from error
     if not isinstance(settings, dict) or not all(isinstance(k, str) for k in settings):
