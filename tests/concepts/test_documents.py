@@ -57,7 +57,7 @@ def faults_of(text):
 def loader(request, monkeypatch):
     """Line numbers and repeated keys must be found with and without the C parser."""
     if request.param == "pure":
-        monkeypatch.setattr(nodes, "_LOADER", yaml.SafeLoader)
+        monkeypatch.setattr(nodes, "LOADER", yaml.SafeLoader)
     elif not yaml.__with_libyaml__:
         pytest.skip("PyYAML was built without libyaml")
 
