@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
+import time
 
 import pytest
 
@@ -27,24 +27,14 @@ def test_help_and_set_commands_import_nothing_heavy():
 
 @pytest.mark.parametrize("arguments", [["--help"], ["erase", "--help"]], ids=" ".join)
 def test_help_takes_less_than_half_a_second(start, arguments):
-    """Time of the processor, the least of a few. On a machine that needs longer than a quarter of a second for the two
-    libraries of the command line alone, twice that: what is measured is crce."""
-    libraries = [sys.executable, "-c", "import typer.rich_utils, pydantic; pydantic.create_model('M', x=(int, 1))"]
-    times, bare = [], []
-    for _ in range(6):
-        times.append(seconds([*start, *arguments]))
-        bare.append(seconds(libraries))
-        if min(times) < max(0.5, 2 * min(bare)):
+    times = []
+    for _ in range(6):  # the fastest of a few: what else runs on the machine is not what is measured
+        clock = time.perf_counter()
+        subprocess.run([*start, *arguments], capture_output=True, check=True)
+        times.append(time.perf_counter() - clock)
+        if times[-1] < 0.5:
             return
-    pytest.fail(f"the fastest of {len(times)} starts took {min(times):.2f} s, the libraries alone {min(bare):.2f} s")
-
-
-def seconds(command: list[str]) -> float:
-    """Of the processor for one command."""
-    before = os.times()
-    subprocess.run(command, capture_output=True, check=True)
-    after = os.times()
-    return sum(after[2:4]) - sum(before[2:4])  # of children that have ended
+    pytest.fail(f"the fastest of {len(times)} starts took {min(times):.2f} s")
 
 
 def test_help_lists_every_verb_and_no_arguments_show_it(crce):

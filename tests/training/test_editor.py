@@ -116,20 +116,17 @@ def test_a_run_that_was_killed_before_its_step_is_finished_by_resuming(tiny_back
 
 @pytest.mark.parametrize("method", list(CLOSED_FORM))
 def test_one_concept_of_the_bundled_model_takes_less_than_a_second(demo_backbone, method):
-    # The work of one thread, and the least of three: what else runs on the machine is not what is measured.
+    # The work of one thread: what else runs on the machine is not what is measured.
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     editor = Editor(demo_backbone, [find_concepts("cat")], load_config(None, {"method": method}))
-    seconds = []
     try:
-        for _ in range(3):
-            clock = time.process_time()
-            editor.step()
-            seconds.append(time.process_time() - clock)
+        clock = time.process_time()
+        editor.step()
+        assert time.process_time() - clock < 1
     finally:
         editor.adapter.close()
         torch.set_num_threads(threads)
-    assert min(seconds) < 1
 
 
 @pytest.fixture(scope="module")

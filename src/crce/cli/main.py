@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import sys
 import traceback
-from collections.abc import Callable
 from typing import Annotated
 
 import typer
@@ -52,31 +51,9 @@ def _options(
     """Erase a concept from a text-to-image model with its corefs, and keep its neighbours."""
 
 
-# By name: makes the function, and an example. Flags are made of settings, which takes a while for those who have many.
-VERBS: dict[str, tuple[Callable[[], Callable[..., int]], str]] = {
-    "erase": (erase_command, "crce erase cat --steps 300 --out runs/cat-long"),
-    "plan": (plan_command, "crce plan --model stabilityai/stable-diffusion-xl-base-1.0 --vram 12"),
-    "suggest": (lambda: suggest, 'crce suggest "bat (animal)" --ground'),
-    "review": (lambda: review, "crce review bat.yaml"),
-    "feedback": (lambda: feedback, "crce feedback --export decisions.jsonl"),
-    "generate": (lambda: generate, 'crce generate "a kitten" "a dog" --run runs/cat-1'),
-    "evaluate": (lambda: evaluate, "crce evaluate runs/cat-1 --images-per-prompt 12"),
-    "bench": (lambda: bench, "crce bench quick.yaml --jobs 2"),
-    "attack": (lambda: attack, "crce attack runs/cat-1 --attack ring-a-bell --budget 200"),
-    "refine": (lambda: refine, "crce refine runs/cat-1 --rounds 2"),
-    "export": (lambda: export, "crce export runs/cat-1 --to kohya"),
-    "check": (lambda: check, "crce check erase-cat-kohya.safetensors --against runs/cat-1"),
-    "info": (lambda: info, "crce info erase-cat-kohya.safetensors --json"),
-    "push": (lambda: push, "crce push runs/cat-1 me/erase-cat --dry-run"),
-    "show": (lambda: show, "crce show cat --yaml > my-cat.yaml"),
-    "ls": (lambda: ls, "crce ls --kind character"),
-    "methods": (lambda: methods, "crce methods"),
-    "env": (lambda: env, "crce env --json"),
-}
-
-
-def command_line(verb: str | None = None) -> typer.Typer:
-    """The `crce` command with all its verbs, or with the one that is known to be run."""
+def command_line(verb: str = "") -> typer.Typer:
+    """The `crce` command with all its verbs, or with `verb` alone if there is one of that name: reading the flags of
+    each takes its time."""
     app = typer.Typer(
         add_completion=False,
         rich_markup_mode="rich",
@@ -84,9 +61,28 @@ def command_line(verb: str | None = None) -> typer.Typer:
         epilog="Start with: crce erase cat",
     )
     app.callback()(_options)
-    for name, (make, example) in VERBS.items():
-        if verb in (None, name):
-            app.command(name, epilog=f"Example: {example}")(make())
+    app.command("erase", epilog="Example: crce erase cat --steps 300 --out runs/cat-long")(erase_command())
+    app.command("plan", epilog="Example: crce plan --model stabilityai/stable-diffusion-xl-base-1.0 --vram 12")(
+        plan_command()
+    )
+    app.command("suggest", epilog='Example: crce suggest "bat (animal)" --ground')(suggest)
+    app.command("review", epilog="Example: crce review bat.yaml")(review)
+    app.command("feedback", epilog="Example: crce feedback --export decisions.jsonl")(feedback)
+    app.command("generate", epilog='Example: crce generate "a kitten" "a dog" --run runs/cat-1')(generate)
+    app.command("evaluate", epilog="Example: crce evaluate runs/cat-1 --images-per-prompt 12")(evaluate)
+    app.command("bench", epilog="Example: crce bench quick.yaml --jobs 2")(bench)
+    app.command("attack", epilog="Example: crce attack runs/cat-1 --attack ring-a-bell --budget 200")(attack)
+    app.command("refine", epilog="Example: crce refine runs/cat-1 --rounds 2")(refine)
+    app.command("export", epilog="Example: crce export runs/cat-1 --to kohya")(export)
+    app.command("check", epilog="Example: crce check erase-cat-kohya.safetensors --against runs/cat-1")(check)
+    app.command("info", epilog="Example: crce info erase-cat-kohya.safetensors --json")(info)
+    app.command("push", epilog="Example: crce push runs/cat-1 me/erase-cat --dry-run")(push)
+    app.command("show", epilog="Example: crce show cat --yaml > my-cat.yaml")(show)
+    app.command("ls", epilog="Example: crce ls --kind character")(ls)
+    app.command("methods", epilog="Example: crce methods")(methods)
+    app.command("env", epilog="Example: crce env --json")(env)
+    alone = [command for command in app.registered_commands if command.name == verb]
+    app.registered_commands = alone or app.registered_commands
     return app
 
 
@@ -104,7 +100,7 @@ def main(argv: list[str] | None = None) -> int:
     arguments = [argument for argument in arguments if argument != "--debug"] or ["--help"]
     with messages(debug):
         try:
-            command = typer.main.get_command(command_line(arguments[0] if arguments[0] in VERBS else None))
+            command = typer.main.get_command(command_line(arguments[0]))
             return command.main(arguments, prog_name="crce", standalone_mode=False) or 0
         except (KeyboardInterrupt, typer.Abort):
             return 130

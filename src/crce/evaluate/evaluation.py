@@ -22,7 +22,6 @@ from crce.evaluate.sketches import BaseCache, Drawn, Side, Sketcher
 from crce.evaluate.targets import Target, joint_report, target_folders
 from crce.files import slug, write_json, write_text
 from crce.training import Erasure, apply_adapter, load_base
-from crce.training.base_model import check_base
 from crce.training.run_folder import file_hash
 
 
@@ -242,12 +241,11 @@ def ready_model(
         ModelError: it can't be loaded.
         RunError: it is no longer the model that the run erased from.
     """
-    if backbone is None and any(side.lacks(texts) for side in sides):
-        backbone = load_base(erasure, device=device, dtype=dtype, offload=erasure.config.offload)
-    if backbone is not None:
-        check_base(backbone, erasure)
-        for side in sides:
-            side.sketcher.pipe = backbone.pipe
+    if backbone is None and not any(side.lacks(texts) for side in sides):
+        return None
+    backbone = load_base(erasure, backbone=backbone, device=device, dtype=dtype, offload=erasure.config.offload)
+    for side in sides:
+        side.sketcher.pipe = backbone.pipe
     return backbone
 
 

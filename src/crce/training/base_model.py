@@ -13,11 +13,19 @@ if TYPE_CHECKING:
     from crce.training.run_folder import Erasure
 
 
-def load_base(erasure: Erasure, *, device: str = "auto", dtype: str | None = None, offload: bool = False) -> Backbone:
+def load_base(
+    erasure: Erasure,
+    *,
+    backbone: Backbone | None = None,
+    device: str = "auto",
+    dtype: str | None = None,
+    offload: bool = False,
+) -> Backbone:
     """The model that a run erased from, as it was then; `apply_adapter` puts what was trained on it.
 
     Args:
         erasure: the run.
+        backbone: that model, where it is loaded already: it is checked and handed back.
         device: see `load_backbone`.
         dtype: see there; None takes that of the training.
         offload: see there. Gradients can't pass through a network that was moved away: it is for drawing, and for
@@ -28,8 +36,13 @@ def load_base(erasure: Erasure, *, device: str = "auto", dtype: str | None = Non
         ConfigError: device or dtype can't be used.
         RunError: the model has changed since.
     """
-    backbone = load_recorded(erasure.info, device=device, dtype=dtype, offload=offload)
-    check_base(backbone, erasure)
+    backbone = backbone or load_recorded(erasure.info, device=device, dtype=dtype, offload=offload)
+    then, now = erasure.info["revision"], backbone.revision
+    if then != now:
+        raise RunError(
+            f"The run {erasure.folder} erased from {erasure.info['model']!r} at {then}, but the model here is at "
+            f"{now}. Its adapter belongs to the model as it was: bring that back, or erase again."
+        )
     return backbone
 
 
@@ -43,16 +56,3 @@ def load_recorded(
     return load_backbone(
         info["model"], device=device, dtype=dtype or info["dtype"], revision=revision, offload=offload
     )
-
-
-def check_base(backbone: Backbone, erasure: Erasure) -> None:
-    """
-    Raises:
-        RunError: the model is not the one that was erased from.
-    """
-    then, now = erasure.info["revision"], backbone.revision
-    if then != now:
-        raise RunError(
-            f"The run {erasure.folder} erased from {erasure.info['model']!r} at {then}, but the model here is at "
-            f"{now}. Its adapter belongs to the model as it was: bring that back, or erase again."
-        )

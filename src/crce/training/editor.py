@@ -82,18 +82,19 @@ def _left(before: Mapping[str, torch.Tensor], after: Mapping[str, torch.Tensor],
         return 0.0
     keys, values, weights = stacked(rows)
     kept = rows[0].role == "retain"
-    aside = keys - values
-    moved = _outer(keys, weights, keys)
-    turned = _outer(keys, weights, aside)
-    wrong = moved if kept else _outer(aside, weights, aside)
+    gram = _outer(keys, weights, keys)
+    if not kept:
+        aside = keys - values
+        cross, apart = _outer(keys, weights, aside), _outer(aside, weights, aside)
     left = size = 0.0
     for path, w in before.items():
         old = w.double().cpu()
         change = after[path].double().cpu() - old
-        left += _trace(change, moved, change)
+        left += _trace(change, gram, change)
+        whole = _trace(old, gram if kept else apart, old)
         if not kept:  # W' k - W v = (W' - W) k + W (k - v)
-            left += 2 * _trace(change, turned, old) + _trace(old, wrong, old)
-        size += _trace(old, wrong, old)
+            left += 2 * _trace(change, cross, old) + whole
+        size += whole
     return max(left, 0.0) / size if size else 0.0
 
 

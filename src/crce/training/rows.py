@@ -38,7 +38,7 @@ def make_rows(backbone: Backbone, sets: Sequence[ConceptSet], method: ClosedForm
     share = len(sets) / len(table.sets)  # of a scene
     pairs = [pair for prompts in table.sets for pair in _pairs(table, prompts, method.templates, config.alpha)]
     states = dict(zip(table.texts, table.cond.hidden, strict=True))
-    if unread := list({text: 0 for pair in pairs for text in (pair.prompt, pair.base) if text not in states}):
+    if unread := list(dict.fromkeys(t for pair in pairs for t in (pair.prompt, pair.base) if t not in states)):
         states.update(zip(unread, encode_all(backbone, unread).hidden, strict=True))
     places = _places(backbone, pairs) if method.around else [(slice(None), slice(None))] * len(pairs)
     return Rows(

@@ -23,7 +23,6 @@ from crce.evaluate.attacks.scene import choose_judge, describe, judged_words, pu
 from crce.evaluate.attacks.tally import summarise
 from crce.files import write_json
 from crce.training import Erasure, load_base
-from crce.training.base_model import check_base
 from crce.training.run_folder import file_hash
 
 
@@ -115,8 +114,7 @@ def attack(
     allowed = budget if isinstance(budget, Budget) else Budget(one.default_steps if budget is None else budget)
     scorer = choose_judge(judge, erasure, device)
     chosen = choose_prompts(erasure, scorer, targets, prompts, phrases)
-    backbone = backbone or load_base(erasure, device=device)
-    check_base(backbone, erasure)
+    backbone = load_base(erasure, backbone=backbone, device=device)
     one.refuse_unfit(backbone)
     head: dict[str, Any] = {
         "attack": one.name,

@@ -14,7 +14,6 @@ from crce.evaluate.attacks.protocol import Budget, Progress, Prompt
 from crce.evaluate.attacks.scene import choose_judge, describe, judged_words, put_on, read_word
 from crce.evaluate.attacks.tally import summarise
 from crce.training import Erasure, load_base
-from crce.training.base_model import check_base
 from crce.training.run_folder import file_hash
 
 
@@ -65,8 +64,7 @@ def replay(
                 f"The judge {scorer.name!r} has no class {was['expected']!r}, which {path} was judged by. Give that "
                 f"judge: --judge {old['judge']['name']}"
             )
-    backbone = backbone or load_base(erasure, device=device)
-    check_base(backbone, erasure)
+    backbone = load_base(erasure, backbone=backbone, device=device)
     one.refuse_unfit(backbone)
     now = {"run": str(erasure.folder), "adapter": file_hash(erasure.adapter), "judge": describe(scorer)}
     head = {**old, **now}
