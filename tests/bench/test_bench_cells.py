@@ -7,7 +7,7 @@ import sys
 from collections import Counter
 
 from crce.bench import expand, make_plan
-from crce.bench.cells import content, key_of
+from crce.bench.cells import RESULTS, content, key_of
 from crce.bench.grid import Evaluation
 from crce.concepts import find_concepts
 
@@ -111,7 +111,7 @@ def test_the_hash_is_the_same_in_every_process_and_order_of_the_file(grid):
     assert one == keys(expand(grid("methods: [{eta: 2.0, steps: 9, method: esd, name: other}]\nconcepts: [CAT]\n")))
     code = (
         "from crce.bench import expand; from crce.bench.reader import parse_grid; from pathlib import Path\n"
-        "from crce.bench.cells import content, key_of; from crce.bench.grid import Evaluation\n"
+        "from crce.bench.cells import RESULTS, content, key_of; from crce.bench.grid import Evaluation\n"
         f"cells = expand(parse_grid({text!r}, Path()))\n"
         f"print(*(key_of(content(cell, 'a', {PLACE}, {JUDGE}, Evaluation())) for cell in cells))"
     )
@@ -138,6 +138,14 @@ def test_all_that_decides_numbers_changes_the_hash(grid):
     found += keys(plain, judge={**JUDGE, "hash": "1"})
     found += keys(plain, how=Evaluation(images_per_prompt=9))
     assert len(set(found)) == len(found) == 10
+
+
+def test_only_the_cells_of_a_method_that_was_changed_are_measured_anew(grid, monkeypatch):
+    both = list(expand(grid("concepts: [cat]\nmethods: [esd, uce]\ncrce: true\n")))
+    before = keys(both)
+    monkeypatch.setitem(RESULTS, "uce", 7)
+    after = keys(both)
+    assert (after[0] == before[0], after[1] == before[1]) == (True, False)
 
 
 def test_cells_that_come_to_the_same_share_a_job(tmp_path, grid):

@@ -64,8 +64,22 @@ def test_rows_of_mace_leave_out_the_phrase_itself(demo_backbone):
     dog = demo_backbone.encode(["a photo of dog"]).hidden[0]
     words = demo_backbone.pipe.tokenizer("a photo of cat").input_ids
     kept = [i for i in range(len(cat)) if i != len(words) - 2]  # all but the word before the one that ends it
-    torch.testing.assert_close(rows.erase[0].key, cat[kept])
-    torch.testing.assert_close(rows.erase[0].value, dog[kept])
+    row = rows.erase[method.templates.index("a photo of {}")]
+    torch.testing.assert_close(row.key, cat[kept])
+    torch.testing.assert_close(row.value, dog[kept])
+
+
+def test_mace_reads_the_target_in_sentences_and_corefs_alone(tiny_backbone, cats):
+    config = load_config(None, {"method": "mace"})
+    rows = make_rows(tiny_backbone, [cats], CLOSED_FORM["mace"], config)
+    sentences = len(CLOSED_FORM["mace"].templates)
+    assert [row.role for row in rows.erase] == ["target"] * sentences + ["coref"] * 4
+    assert [row.weight for row in rows.erase] == pytest.approx([1 / sentences] * sentences + [1, 0.8, 0.6, 0.4])
+    for ref, row in zip(cats.train_corefs, rows.erase[sentences:], strict=True):
+        phrase = tiny_backbone.encode([ref.text]).hidden[0]
+        assert torch.allclose(row.key[0], phrase[0], atol=1e-5)
+        assert torch.allclose(row.key[-1], phrase[-1], atol=1e-5)
+        assert len(row.key) < len(phrase)  # the words of the coref itself are left out
 
 
 def test_the_target_is_answered_like_the_anchor_and_retains_as_before(tiny_backbone, cats, tmp_path):

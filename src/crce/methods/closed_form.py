@@ -64,7 +64,7 @@ class ClosedFormMethod:
 
     Attributes:
         name: as in recipes and reports.
-        templates: prompts that every phrase is put into.
+        templates: prompts that a target is put into; corefs, of which there are many, are put into the first alone.
         around: rows are the words around an erased phrase, instead of the whole prompt.
         random: whether a seed has a part in the solution.
     """
@@ -100,7 +100,7 @@ def sums(rows: Sequence[Row], width: int) -> tuple[Tensor, Tensor]:
 
 def stacked(rows: Sequence[Row]) -> tuple[Tensor, Tensor, Tensor]:
     """Keys and values of all rows, token by token, each of shape (T, D), and their weights (T,), in float64."""
-    keys, values = (torch.cat([getattr(row, side).double().cpu() for row in rows]) for side in ("key", "value"))
+    keys, values = (torch.cat([getattr(row, side) for row in rows]).cpu().double() for side in ("key", "value"))
     counts = torch.tensor([len(row.key) for row in rows])
     return keys, values, torch.tensor([row.weight for row in rows], dtype=torch.float64).repeat_interleave(counts)
 

@@ -8,12 +8,10 @@ from crce.methods.uce import UCE
 
 
 TEMPLATES = (
+    "{}",
     "a photo of {}",
-    "a picture of {} at night",
     "a painting of {}",
-    "{} on a white background",
     "{} in the park",
-    "a close-up of {}",
 )
 
 

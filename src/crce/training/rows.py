@@ -32,7 +32,7 @@ class _Pair:
 def make_rows(backbone: Backbone, sets: Sequence[ConceptSet], method: ClosedFormMethod, config: ErasureConfig) -> Rows:
     """Rows of concept sets side by side: certainty weighs a coref (times alpha) and a retain (times beta).
 
-    A phrase in several templates or scenes shares its weight among them.
+    A target in several templates, or a phrase in several scenes, shares its weight among them.
     """
     table = make_table(backbone, sets, crce=config.crce, scenes=config.scenes)
     share = len(sets) / len(table.sets)  # of a scene
@@ -56,13 +56,14 @@ def make_rows(backbone: Backbone, sets: Sequence[ConceptSet], method: ClosedForm
 
 
 def _pairs(table: PromptTable, prompts: SetPrompts, templates: Sequence[str], alpha: float) -> Iterator[_Pair]:
-    """Target and corefs in every template."""
+    """The target in every template, corefs in the first."""
     phrases: list[tuple[int, float, Role]] = [(prompts.target, 1.0, "target")]
     phrases += [(i, alpha * certainty, "coref") for i, certainty in prompts.corefs]
     for phrase, weight, role in phrases:
-        for template in templates:
+        used = templates if role == "target" else templates[:1]
+        for template in used:
             prompt, base = (" ".join(template.format(table.texts[i]).split()) for i in (phrase, prompts.base))
-            yield _Pair(prompt, base, weight / len(templates), role)
+            yield _Pair(prompt, base, weight / len(used), role)
 
 
 def _places(backbone: Backbone, pairs: Sequence[_Pair]) -> list[tuple[list[int], list[int]]]:
