@@ -87,8 +87,8 @@ SECTIONS = (
     Section(
         "kinds",
         "Characters and styles",
-        "Seven of the methods on four characters and three styles; the model knows no persons. Characters go much like "
-        "objects. Styles are harder for every method, and CRCE does not reliably help with them.",
+        "Seven of the methods on four characters and three styles; the model knows no persons. Characters go much "
+        "like objects. Styles are harder for every method, and CRCE does not reliably help with them.",
         True,
     ),
     Section(
