@@ -127,7 +127,7 @@ def refine(
         suggester = load_suggester(suggester, base_url=base_url, prompts=prompts, token_budget=token_budget)
     loop = _Loop(
         erasure,
-        backbone or load_base(erasure, device=device, offload=erasure.config.offload),
+        load_base(erasure, backbone=backbone, device=device, offload=erasure.config.offload),
         suggester,
         memory or Memory(),
         judge,

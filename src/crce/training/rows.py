@@ -57,13 +57,11 @@ def make_rows(backbone: Backbone, sets: Sequence[ConceptSet], method: ClosedForm
 
 def _pairs(table: PromptTable, prompts: SetPrompts, templates: Sequence[str], alpha: float) -> Iterator[_Pair]:
     """The target in every template, corefs in the first."""
-    phrases: list[tuple[int, float, Role]] = [(prompts.target, 1.0, "target")]
-    phrases += [(i, alpha * certainty, "coref") for i, certainty in prompts.corefs]
-    for phrase, weight, role in phrases:
-        used = templates if role == "target" else templates[:1]
-        for template in used:
-            prompt, base = (" ".join(template.format(table.texts[i]).split()) for i in (phrase, prompts.base))
-            yield _Pair(prompt, base, weight / len(used), role)
+    told: list[tuple[int, str, float, Role]] = [(prompts.target, t, 1 / len(templates), "target") for t in templates]
+    told += [(i, templates[0], alpha * certainty, "coref") for i, certainty in prompts.corefs]
+    for phrase, template, weight, role in told:
+        prompt, base = (" ".join(template.format(table.texts[i]).split()) for i in (phrase, prompts.base))
+        yield _Pair(prompt, base, weight, role)
 
 
 def _places(backbone: Backbone, pairs: Sequence[_Pair]) -> list[tuple[list[int], list[int]]]:
