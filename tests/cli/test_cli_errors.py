@@ -10,7 +10,7 @@ import pytest
 
 # What is asked for, and words that the error holds.
 REFUSED: list[tuple[list[str], list[str]]] = [
-    (["eras", "cat"], ["eras", "erase", "crce --help"]),
+    (["eras", "cat"], ["eras", "erase'? See: crce --help"]),
     (["erase", "cat", "--stps", "3"], ["--stps", "--steps", "crce erase --help"]),
     (["erase", "cat", "--steps", "many"], ["--steps", "crce erase --help"]),
     (

@@ -123,7 +123,8 @@ def _usage_text(error: Exception) -> str:
     """One line from a usage error: what is wrong, then where the help is."""
     text = " ".join(error.format_message().split()).rstrip(".")  # type: ignore[attr-defined]
     context = error.ctx  # type: ignore[attr-defined]
-    return f"{text}. See: {context.command_path if context else 'crce'} --help"
+    stop = "" if text.endswith("?") else "."
+    return f"{text}{stop} See: {context.command_path if context else 'crce'} --help"
 
 
 def run() -> None:
