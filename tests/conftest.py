@@ -92,7 +92,7 @@ def lm_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def lm_folder(lm_file: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The same model as a folder of transformers."""
-    from crce.chat.language_model import load_language_model
+    from crce.llm.language_model import load_language_model
 
     loaded = load_language_model(os.fspath(lm_file))
     folder = tmp_path_factory.mktemp("gemma")

@@ -14,9 +14,10 @@ from typing import Any
 
 from crce import demo
 from crce.backbones import load_backbone
-from crce.cli.sheet import contact_sheet
-from crce.evaluate import draw, load_judge
+from crce.cli.contact_sheet import contact_sheet
 from crce.files import write_json
+from crce.judges import load_judge
+from crce.sampling import draw
 
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -17,9 +17,10 @@ from safetensors import safe_open
 
 from crce import demo
 from crce.backbones import load_backbone
-from crce.evaluate import draw, load_judge
-from crce.evaluate.judges.judge import name_pictures
 from crce.files import write_json
+from crce.judges import load_judge
+from crce.judges.judge import name_pictures
+from crce.sampling import draw
 from crce.training import load_config
 
 

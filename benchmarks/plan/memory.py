@@ -20,9 +20,9 @@ from typing import Any
 import published
 import torch
 
-from crce.backbones.blueprint import Blueprint, read_blueprint
 from crce.backbones.conditioning import Conditioning
-from crce.backbones.plan import CONTEXT, GIB, Choice, Plan, Work, make_plan
+from crce.backbones.memory_plan import CONTEXT, GIB, Choice, Plan, Work, make_plan
+from crce.backbones.meta_model import Blueprint, read_blueprint
 from crce.concepts import atlas
 from crce.files import write_json
 from crce.training import Trainer, load_config

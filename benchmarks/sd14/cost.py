@@ -23,9 +23,9 @@ from crce.backbones import load_backbone
 from crce.bench import expand, read_grid
 from crce.bench.grid import Grid
 from crce.concepts import find_concepts, write_sets
+from crce.config import SOLVED
 from crce.files import write_json
 from crce.training import erase
-from crce.training.config import SOLVED
 
 
 HERE = Path(__file__).parent

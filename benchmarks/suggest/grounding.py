@@ -31,15 +31,16 @@ import torch
 
 from crce.backbones import load_backbone
 from crce.concepts import ConceptSet, Related, atlas
-from crce.evaluate import evaluate, load_judge
+from crce.evaluate import evaluate
 from crce.evaluate.groups import spread
 from crce.files import write_json
+from crce.judges import load_judge
 from crce.suggest.candidates import SIDES, Candidate, Request
 from crce.suggest.cleaning import clean
 from crce.suggest.embedding import load_embedder
 from crce.suggest.grounding import Noted, apply_grounding, ground
+from crce.suggest.mmr import select
 from crce.suggest.phrases import key
-from crce.suggest.selection import select
 from crce.suggest.suggesters import load_suggester
 from crce.training import erase, load_config
 

@@ -13,7 +13,7 @@ from diffusers import DDIMScheduler, EulerDiscreteScheduler
 
 from crce.backbones import Backbone, Conditioning, load_backbone
 from crce.concepts import ConceptSet
-from crce.evaluate.drawing import draw
+from crce.sampling.generate import draw
 from crce.suggest.grounding import ground
 from crce.training import Trainer, apply_adapter, erase, load_config
 

@@ -15,8 +15,8 @@ from huggingface_hub.errors import EntryNotFoundError
 
 from crce.backbones import Backbone, load_backbone
 from crce.backbones.backbone import on_device
-from crce.backbones.blueprint import Blueprint, read_blueprint
-from crce.backbones.plan import GIB, SHARE, Choice, Plan, Work, make_plan
+from crce.backbones.memory_plan import GIB, SHARE, Choice, Plan, Work, make_plan
+from crce.backbones.meta_model import Blueprint, read_blueprint
 from crce.errors import ConfigError, ModelError
 from crce.training import Trainer, load_config
 
@@ -245,7 +245,7 @@ def test_a_hub_model_is_read_by_its_json_files_alone(tmp_path, monkeypatch):
             raise EntryNotFoundError(name)
         return str(folder / name)
 
-    monkeypatch.setattr("crce.backbones.blueprint.hf_hub_download", download)
+    monkeypatch.setattr("crce.backbones.meta_model.hf_hub_download", download)
     blueprint = read_blueprint("some/model", revision="main")
     assert blueprint.pipeline == "StableDiffusionPipeline"
     assert all(name.endswith(".json") for name in asked)

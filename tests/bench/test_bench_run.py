@@ -60,7 +60,7 @@ def test_what_is_measured_is_not_measured_again(tiny_plan, bench, monkeypatch):
     text = "concepts: [cat]\nmethods: [uce]\n"
     first = bench(tiny_plan(text))
     written = {path.name: path.read_bytes() for path in first.files}
-    monkeypatch.setattr("crce.bench.lanes.one_by_one", None)  # nothing is left to be done
+    monkeypatch.setattr("crce.bench.process_pool.one_by_one", None)  # nothing is left to be done
     plan = tiny_plan(text)
     assert [job.state for job in plan.jobs] == ["cached"]
     again = bench(plan)
@@ -158,7 +158,7 @@ def test_a_process_that_dies_takes_one_cell_with_it(tiny_plan, bench, tmp_path, 
 def test_base_pictures_of_a_target_are_drawn_by_one_process():
     from types import SimpleNamespace
 
-    from crce.bench.lanes import _Queue
+    from crce.bench.process_pool import _Queue
 
     queue = _Queue([SimpleNamespace(group=group, number=i) for i, group in enumerate("aaabbc")])
     taken = {"one": [], "two": []}

@@ -144,6 +144,6 @@ def test_the_python_of_the_document_runs(speed_run):
 
 def test_the_forms_of_the_help_are_those_there_are():
     from crce.cli.export import FORMS as shown
-    from crce.export.forms import FORMS as written
+    from crce.export.formats import FORMS as written
 
     assert shown == tuple(written)

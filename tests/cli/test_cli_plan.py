@@ -11,7 +11,7 @@ import published
 import pytest
 
 from crce.backbones.loading import FAMILIES
-from crce.backbones.plan import SHARE
+from crce.backbones.memory_plan import SHARE
 from crce.backbones.scopes import SCOPES
 
 

@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from chat.server import ScriptedServer, answer
+from llm.server import ScriptedServer, answer
 
 from crce.concepts import ConceptSet, Related
 from crce.evaluate import evaluate

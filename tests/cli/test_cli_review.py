@@ -10,7 +10,7 @@ import sys
 import pytest
 
 from crce.concepts import ConceptSet, Related, find_concepts, read_concepts, write_concepts
-from crce.suggest.decision import Decision
+from crce.suggest.feedback import Decision
 from crce.suggest.memory import Memory
 
 

@@ -8,7 +8,7 @@ import subprocess
 import sys
 
 import pytest
-from chat.server import ScriptedServer, answer
+from llm.server import ScriptedServer, answer
 
 from crce.concepts import find_concepts, parse_concepts, read_concepts
 from crce.concepts.documents import dump_json, parse_json_sets

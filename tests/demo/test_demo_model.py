@@ -12,7 +12,9 @@ from diffusers import StableDiffusionPipeline
 from crce import demo
 from crce.concepts import ConceptSet, find_concepts
 from crce.errors import ModelError
-from crce.evaluate import draw, evaluate, load_judge
+from crce.evaluate import evaluate
+from crce.judges import load_judge
+from crce.sampling import draw
 from crce.training import erase, load_config
 
 

@@ -9,7 +9,8 @@ import pytest
 from PIL import Image
 
 from crce.errors import ConfigError, RunError
-from crce.evaluate import Drawn, draw, evaluate
+from crce.evaluate import Drawn, evaluate
+from crce.sampling import draw
 from crce.training import erase, load_config
 
 

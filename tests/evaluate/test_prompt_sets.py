@@ -10,19 +10,21 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from chat.server import ScriptedServer
-from evaluate import models
-from evaluate.conftest import COLOURS, ColourJudge, ColourModel
-from evaluate.test_vision import honest, judge_of
+from colour_world import COLOURS, ColourJudge, ColourModel
+from judges import models
+from judges.test_vision import honest, judge_of
+from llm.server import ScriptedServer
 from PIL import Image
 
 from crce.cli.main import main
 from crce.concepts import ConceptSet, Related
 from crce.errors import ConceptError, ConfigError
-from crce.evaluate import Drawn, draw, load_judge
+from crce.evaluate import Drawn
 from crce.evaluate.prompt_sets import PromptSet, evaluate_prompts, load_prompt_set
 from crce.evaluate.rates import wilson
-from crce.evaluate.shelf import Shelf
+from crce.judges import load_judge
+from crce.sampling import draw
+from crce.sampling.image_cache import Shelf
 from crce.training import Erasure, erase, load_config
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from evaluate.conftest import COLOURS, ColourJudge, stripes
+from colour_world import COLOURS, ColourJudge, stripes
 from PIL import Image
 from scipy.linalg import sqrtm
 

@@ -15,7 +15,7 @@ from runs import latents, same_weights
 from crce.errors import ModelError
 from crce.export import check, export
 from crce.export.layers import read_adapter
-from crce.export.original import original_state
+from crce.export.ldm_checkpoint import original_state
 from crce.export.pipeline import base_pipeline, merge
 from crce.files import read_tensors, write_tensors
 

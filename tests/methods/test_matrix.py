@@ -15,7 +15,7 @@ from crce.errors import ConfigError
 from crce.methods import CLOSED_FORM, METHODS
 from crce.methods.support import refuse_unsupported, support
 from crce.training import Trainer, erase, load_config
-from crce.training.editor import Editor
+from crce.training.closed_form_trainer import Editor
 from crce.training.text_trainer import TextTrainer
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from crce.errors import ConfigError
-from crce.evaluate import load_judge
+from crce.judges import load_judge
 from crce.plugins.eval_unlearn import CRCETechnique
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from crce.errors import RunError
-from crce.refine.halves import Halves, score, split
+from crce.refine.split import Halves, score, split
 
 
 def test_every_second_scored_phrase_goes_to_the_probe_half(many_cats, reported):

@@ -8,9 +8,9 @@ import pytest
 
 from crce.concepts import Related
 from crce.errors import SuggestError
-from crce.refine.findings import findings
-from crce.refine.halves import split
+from crce.refine.failures import findings
 from crce.refine.plan import MOST, NEIGHBOURS, Planner
+from crce.refine.split import split
 from crce.suggest.embedding import load_embedder
 from crce.suggest.phrases import words
 

@@ -11,15 +11,15 @@ import torch
 from safetensors.torch import load_file
 
 from crce.backbones import UNetBackbone
-from crce.chat import Reply
 from crce.concepts import ConceptSet, Related, read_concepts
 from crce.errors import ConfigError, RunError, SuggestError
 from crce.evaluate import Drawn, evaluate
+from crce.llm import Reply
 from crce.refine import Planned, Refinement, Scored, read_refinement, refine
-from crce.refine.halves import score
 from crce.refine.record import erased_sense, inherited_halves
+from crce.refine.split import score
 from crce.suggest.candidates import Request
-from crce.suggest.decision import Decision
+from crce.suggest.feedback import Decision
 from crce.suggest.llm import LLMSuggester
 from crce.suggest.memory import Memory
 from crce.suggest.record import Record, plain_concepts, write_record

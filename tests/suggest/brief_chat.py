@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from crce.chat import Chat, Message, Reply
+from crce.llm import Chat, Message, Reply
 
 
 class BriefChat:

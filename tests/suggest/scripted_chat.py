@@ -6,7 +6,7 @@ import json
 import re
 from typing import Any
 
-from crce.chat import Message, Reply
+from crce.llm import Message, Reply
 from crce.suggest.verification import _SYLLABLES
 
 

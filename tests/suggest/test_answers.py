@@ -4,7 +4,8 @@ import time
 import pytest
 from suggest.scripted_chat import judged, lists
 
-from crce.suggest.answers import (
+from crce.suggest.repair import MAX_CHARS, AnswerError
+from crce.suggest.schemas import (
     MAX_ITEMS,
     MAX_REASON,
     MAX_TEXT,
@@ -15,7 +16,6 @@ from crce.suggest.answers import (
     parse_proposals,
     proposals_schema,
 )
-from crce.suggest.repair import MAX_CHARS, AnswerError
 
 
 GOOD = lists({"kitty": "High", "Felis catus": "Very High"}, {"dog": "Very High", "lynx": "Low"})

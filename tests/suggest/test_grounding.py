@@ -14,7 +14,7 @@ from diffusers import DDIMScheduler
 
 from crce.backbones import UNetBackbone
 from crce.errors import SuggestError
-from crce.evaluate import load_judge
+from crce.judges import load_judge
 from crce.suggest.candidates import Candidate
 from crce.suggest.grounding import FLOOR, GUIDANCE, STEPS, Grounded, apply_grounding, ground
 

@@ -12,8 +12,8 @@ from crce.concepts import KINDS, atlas
 from crce.concepts.concept_set import fold
 from crce.errors import SuggestError
 from crce.suggest.candidates import Candidate, Request
+from crce.suggest.disambiguation import infer_kind
 from crce.suggest.lexicon import LexiconSuggester
-from crce.suggest.meaning import infer_kind
 from crce.suggest.names import name_variants, style_core
 from crce.suggest.relations import SAID, other_words, things_around
 from crce.suggest.wordnet import load_wordnet
@@ -410,7 +410,7 @@ def test_relations_choose_words_that_are_clear():
 
 def test_a_whole_suggestion_is_quick_with_loading():
     code = (
-        "import time; from crce.suggest.lexicon import *; from crce.suggest.meaning import infer_kind; "
+        "import time; from crce.suggest.lexicon import *; from crce.suggest.disambiguation import infer_kind; "
         "from crce.suggest.candidates import Request; "
         "LexiconSuggester().propose(Request('umbrella', infer_kind('umbrella'))); print(time.process_time())"
     )

@@ -2,17 +2,17 @@ import dataclasses
 import json
 
 import pytest
-from chat.server import ScriptedServer, answer, fault
+from llm.server import ScriptedServer, answer, fault
 from suggest.scripted_chat import ScriptedChat, lists
 
-from crce.chat import Reply, load_chat
 from crce.errors import SuggestError
 from crce.files import write_json
-from crce.suggest.answers import MAX_ITEMS, proposals_schema
+from crce.llm import Reply, load_chat
 from crce.suggest.candidates import Candidate, Request
-from crce.suggest.exchanges import Exchange, ReplayChat
 from crce.suggest.llm import LLMSuggester
 from crce.suggest.prompts import prompt_hash
+from crce.suggest.schemas import MAX_ITEMS, proposals_schema
+from crce.suggest.transcript import Exchange, ReplayChat
 
 
 GOOD = lists({"kitty": "Normal", "Felis catus": "Very High"}, {"dog": "Very High", "lynx": "Low"})

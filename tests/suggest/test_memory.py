@@ -12,7 +12,7 @@ import pytest
 
 from crce.errors import SuggestError
 from crce.suggest.candidates import Example
-from crce.suggest.decision import Decision
+from crce.suggest.feedback import Decision
 from crce.suggest.memory import Memory
 
 

@@ -10,8 +10,8 @@ from dataclasses import replace
 import pytest
 import torch
 
-from crce.suggest.decision import Decision
 from crce.suggest.embedding import load_embedder
+from crce.suggest.feedback import Decision
 from crce.suggest.ranking import Features, Ranker, TooFew, with_similarity
 
 

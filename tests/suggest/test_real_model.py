@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 from suggest.brief_chat import BriefChat
 
-from crce.chat import load_chat
 from crce.concepts import ConceptSet
 from crce.errors import SuggestError
+from crce.llm import load_chat
 from crce.suggest import Candidate, Memory, Request, replay, suggest, write_record
 from crce.suggest.llm import LLMSuggester
 from crce.suggest.verification import verify

@@ -6,7 +6,7 @@ import pytest
 
 from crce.concepts import ConceptSet, Related
 from crce.errors import ConceptError, SuggestError
-from crce.suggest.decision import Decision
+from crce.suggest.feedback import Decision
 from crce.suggest.memory import Memory
 from crce.suggest.review import Proposal, Review
 

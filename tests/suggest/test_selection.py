@@ -6,7 +6,7 @@ import pytest
 
 from crce.suggest.candidates import Candidate, Request
 from crce.suggest.embedding import Embedder, load_embedder
-from crce.suggest.selection import NEAR_DUPLICATE, select
+from crce.suggest.mmr import NEAR_DUPLICATE, select
 
 
 CAT = Request("cat", "object")

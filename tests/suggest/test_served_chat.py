@@ -15,8 +15,8 @@ from pathlib import Path
 import pytest
 from suggest.brief_chat import BriefChat
 
-from crce.chat import Message, load_chat
 from crce.errors import SuggestError
+from crce.llm import Message, load_chat
 from crce.suggest import Memory, suggest
 from crce.suggest.llm import LLMSuggester
 

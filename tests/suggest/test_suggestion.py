@@ -6,7 +6,7 @@ import json
 import re
 
 import pytest
-from chat.server import Received, Scripted, ScriptedServer, answer, fault
+from llm.server import Received, Scripted, ScriptedServer, answer, fault
 from suggest.scripted_chat import ScriptedChat, lists
 
 from crce.concepts import KINDS, ConceptSet

@@ -3,14 +3,14 @@ import logging
 import re
 
 import pytest
-from chat.server import ScriptedServer, answer
+from llm.server import ScriptedServer, answer
 from suggest.scripted_chat import MADE_UP, JudgingChat, ScriptedChat, judged, lists
 
-from crce.chat import Reply, load_chat
 from crce.errors import SuggestError
-from crce.suggest.answers import judgements_schema
+from crce.llm import Reply, load_chat
 from crce.suggest.candidates import Candidate, Request
-from crce.suggest.exchanges import ReplayChat
+from crce.suggest.schemas import judgements_schema
+from crce.suggest.transcript import ReplayChat
 from crce.suggest.verification import verify
 
 

@@ -11,8 +11,8 @@ from diffusers import StableDiffusionPipeline
 
 from crce.backbones import UNetBackbone, load_backbone
 from crce.errors import RunError
-from crce.evaluate import draw
 from crce.files import write_tensors
+from crce.sampling import draw
 from crce.training import Trainer, apply_adapter, erase, load_config
 
 

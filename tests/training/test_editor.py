@@ -12,8 +12,8 @@ from crce.concepts import ConceptSet, atlas, find_concepts
 from crce.errors import ConfigError
 from crce.methods import CLOSED_FORM
 from crce.training import apply_adapter, erase, load_config, resume
-from crce.training.editor import Editor
-from crce.training.rows import make_rows
+from crce.training.closed_form_rows import make_rows
+from crce.training.closed_form_trainer import Editor
 
 
 def run(backbone, concepts, out, **settings):

@@ -9,8 +9,8 @@ from crce.concepts import ConceptSet, Related
 from crce.errors import ConfigError
 from crce.methods.speed import SPEED
 from crce.training import ErasureConfig, Trainer, load_config
+from crce.training.closed_form_rows import make_rows
 from crce.training.prompts import NULL, make_table
-from crce.training.rows import make_rows
 
 
 SCENES = ("a house", "a rose")

@@ -37,8 +37,8 @@ from diffusers import AutoencoderTiny
 from safetensors.torch import load_file
 from torch.nn import functional as F
 
-from crce.evaluate.judges.emoji import EmojiNetwork
-from crce.evaluate.judges.style import WIDTHS
+from crce.judges.emoji import EmojiNetwork
+from crce.judges.style import WIDTHS
 
 
 TEST_CONCEPTS = 20

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from crce.backbones.loading import FAMILIES
-from crce.backbones.plan import GIB
+from crce.backbones.memory_plan import GIB
 from crce.files import write_text
 from crce.methods import CLOSED_FORM, METHODS
 from crce.methods.support import support

@@ -129,7 +129,7 @@ def _measured(
         from crce.bench.cluster import on_ray
 
         return on_ray(missing, begin)
-    from crce.bench.lanes import one_by_one, side_by_side
+    from crce.bench.process_pool import one_by_one, side_by_side
 
     if jobs > 1:
         return side_by_side(missing, jobs, begin)

@@ -12,8 +12,8 @@ from typing import Any
 from crce.bench.grid import PHRASES, AttackEntry, Entry, Evaluation, Grid, Source
 from crce.bench.tasks import CERTAINTY, SIZES, Task, vary
 from crce.concepts import dump_concepts
+from crce.config import SOLVED, ErasureConfig, load_config
 from crce.errors import ConfigError
-from crce.training.config import SOLVED, ErasureConfig, load_config
 
 
 # By method: to be raised with every change of crce after which its cells have other numbers. 1 where nothing changed.

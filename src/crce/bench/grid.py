@@ -8,7 +8,7 @@ from typing import Any
 
 from crce.bench.tasks import CERTAINTY, LISTS, SIZES, Task
 from crce.concepts import ConceptSet
-from crce.training.config import ErasureConfig
+from crce.config import ErasureConfig
 
 
 OWN = ("method", "crce", "seed")  # settings that have a place of their own in the file
@@ -62,10 +62,10 @@ class Evaluation:
 
 @dataclass(frozen=True)
 class AttackEntry:
-    """An attack on every finished cell: settings of `crce.evaluate.attacks.attack`.
+    """An attack on every finished cell: settings of `crce.attacks.attack`.
 
     Attributes:
-        attack: a name in `crce.evaluate.attacks.ATTACKS`.
+        attack: a name in `crce.attacks.ATTACKS`.
         budget: steps for each prompt; None takes the attack's own.
         phrases: most prompts for each target.
         images_per_prompt: pictures that measure a prompt.

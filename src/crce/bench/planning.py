@@ -11,9 +11,9 @@ from typing import Any, Literal
 from crce.bench.cells import Cell, content, expand, key_of
 from crce.bench.grid import AttackEntry, Evaluation, Grid, Source
 from crce.bench.tasks import Task
+from crce.config import ErasureConfig
 from crce.errors import ConfigError
 from crce.files import slug
-from crce.training.config import ErasureConfig
 
 
 logger = logging.getLogger(__name__)
@@ -152,8 +152,8 @@ def _job(
 
 def _judge(cell: Cell, grid: Grid, known: dict[str, dict[str, Any]]) -> dict[str, Any] | None:
     """What pins the judge of a cell; None where the evaluation finds none for the model."""
-    from crce.evaluate import load_judge
-    from crce.evaluate.judges.table import own_judge
+    from crce.judges import load_judge
+    from crce.judges.table import own_judge
 
     name = grid.evaluation.judge
     if name == "auto":

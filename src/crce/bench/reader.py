@@ -21,18 +21,18 @@ from typing import Any, get_args
 
 import yaml
 
+from crce.attacks import ATTACKS
 from crce.bench.cells import expand
 from crce.bench.grid import AXES, OWN, AttackEntry, Entry, Evaluation, Grid, Source
-from crce.bench.nodes import FaultyItem, NodeReader, items_of, value_of
 from crce.bench.tasks import CERTAINTIES, CERTAINTY, LISTS, SIZES, Task
 from crce.bench.tasks import OWN as OWN_LISTS
+from crce.bench.yaml_reader import FaultyItem, NodeReader, items_of, value_of
 from crce.concepts import KINDS, ConceptSet, atlas, find_concepts, read_sets
 from crce.concepts.concept_set import fold
 from crce.concepts.faults import did_you_mean
 from crce.concepts.nodes import line_of
+from crce.config import ErasureConfig, recipe_names
 from crce.errors import ConceptError, ConfigError
-from crce.evaluate.attacks import ATTACKS
-from crce.training.config import ErasureConfig, recipe_names
 
 
 METHODS: tuple[str, ...] = get_args(ErasureConfig.model_fields["method"].annotation)

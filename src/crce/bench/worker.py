@@ -102,7 +102,7 @@ class Worker:
         """What each attack brought back; nothing where the benchmark has none."""
         if not job.attacks:
             return {}
-        from crce.evaluate.attacks import attack
+        from crce.attacks import attack
 
         plain: dict[Any, Any] = {}
         made = {}

@@ -8,15 +8,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from crce.attacks import ATTACKS, DULL
 from crce.cli.flags import DeviceFlag
 from crce.cli.progress import Bar
 from crce.cli.terminal import quiet_libraries
 from crce.errors import ConfigError
-from crce.evaluate.attacks import ATTACKS, DULL
 
 
 if TYPE_CHECKING:
-    from crce.evaluate.attacks import Budget, Progress
+    from crce.attacks import Budget, Progress
 
 ALL = "all"
 COLUMNS = ("attack", "before", "after", "95 %", "p", "prompts", "forwards")
@@ -69,7 +69,7 @@ def attack(
     quiet_libraries()
     if replay is not None:
         return _replay(run, replay, judge, device, json)
-    from crce.evaluate.attacks import attack as attack_run
+    from crce.attacks import attack as attack_run
     from crce.training import Erasure, load_base
 
     erasure = Erasure.load(run)
@@ -121,14 +121,14 @@ def _names(given: list[str] | None) -> list[str]:
 
 
 def _budget(name: str, steps: int | None, forwards: int) -> Budget:
-    from crce.evaluate.attacks import Budget, load_attack
+    from crce.attacks import Budget, load_attack
 
     return Budget(load_attack(name).default_steps if steps is None else steps, forwards)
 
 
 def _fitting(names: list[str], backbone: Any, *, every: bool) -> list[str]:
     """The attacks that work on this model. Those that were named must; of `all` the others are left out."""
-    from crce.evaluate.attacks import load_attack
+    from crce.attacks import load_attack
 
     kept = []
     for name in names:
@@ -144,7 +144,7 @@ def _fitting(names: list[str], backbone: Any, *, every: bool) -> list[str]:
 
 
 def _replay(run: Path, file: Path, judge: str, device: str, json: bool) -> int:
-    from crce.evaluate.attacks import replay
+    from crce.attacks import replay
 
     with Bar("drawing again") as bar:
         data, same = replay(

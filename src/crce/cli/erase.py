@@ -14,8 +14,8 @@ from crce.cli.progress import Bar
 from crce.cli.sets import erased_along, find_sets, write_records
 from crce.cli.terminal import quiet_libraries
 from crce.concepts.concept_set import common_kind
+from crce.config import load_config
 from crce.errors import ConfigError
-from crce.training.config import load_config
 
 
 if TYPE_CHECKING:

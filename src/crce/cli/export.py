@@ -156,7 +156,7 @@ def _as_json(found: Inspection) -> dict[str, Any]:
 
 
 def _print_facts(facts: dict[str, Any]) -> None:
-    from crce.export.facts import changed_settings
+    from crce.export.metadata import changed_settings
 
     lines = {
         "kind": facts["kind"],

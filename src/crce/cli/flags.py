@@ -14,7 +14,7 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 from rich.markup import escape
 
-from crce.training.config import ErasureConfig, load_config, recipe_names
+from crce.config import ErasureConfig, load_config, recipe_names
 
 
 RecipeFlag = Annotated[

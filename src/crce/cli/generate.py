@@ -78,7 +78,7 @@ def _draw(
     negative: str | None,
     bar: Bar,
 ) -> list[Image | None]:
-    from crce.evaluate import draw
+    from crce.sampling import draw
 
     prompts, seeds = zip(*places, strict=True)
     done = 0
@@ -95,7 +95,7 @@ def _save(
     folder: Path, prompts: list[str], places: list[tuple[str, int]], drawn: dict[str, list[Image | None]]
 ) -> list[str]:
     """Write every picture and the contact sheet, print their paths, and return what is missing, in words."""
-    from crce.cli.sheet import contact_sheet
+    from crce.cli.contact_sheet import contact_sheet
     from crce.files import write_atomic
 
     missing, rows = [], []

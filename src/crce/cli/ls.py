@@ -22,7 +22,7 @@ def ls(
     from rich.table import Table
     from rich.text import Text
 
-    from crce.training.config import recipe_names
+    from crce.config import recipe_names
 
     sets = sorted(atlas().values(), key=lambda c: (KINDS.index(c.kind), c.target.lower()))
     console = Console(highlight=False)

@@ -11,12 +11,12 @@ import typer
 
 from crce.cli.flags import RecipeFlag, RevisionFlag, with_erasure_flags
 from crce.cli.terminal import quiet_libraries
+from crce.config import SOLVED, ErasureConfig, load_config
 from crce.errors import ConfigError
-from crce.training.config import SOLVED, ErasureConfig, load_config
 
 
 if TYPE_CHECKING:
-    from crce.backbones.plan import Choice, Plan, Work
+    from crce.backbones.memory_plan import Choice, Plan, Work
 
 CARDS = (8.0, 12.0, 16.0, 24.0, 48.0, 80.0)
 SETTINGS = ("layers", "adapter", "rank", "corefs_per_step", "retains_per_step")
@@ -50,9 +50,9 @@ def plan(
     import torch
     from huggingface_hub.utils import disable_progress_bars
 
-    from crce.backbones.blueprint import read_blueprint
     from crce.backbones.loading import pick_dtype
-    from crce.backbones.plan import make_plan
+    from crce.backbones.memory_plan import make_plan
+    from crce.backbones.meta_model import read_blueprint
 
     disable_progress_bars()  # configs are small
     work = _work(settings)
@@ -95,7 +95,7 @@ def _work(settings: ErasureConfig) -> Work:
     Raises:
         ConfigError: the text encoder is trained instead of the denoiser.
     """
-    from crce.backbones.plan import Work
+    from crce.backbones.memory_plan import Work
     from crce.methods import METHODS
 
     if settings.layers == "text":
@@ -112,7 +112,7 @@ def _work(settings: ErasureConfig) -> Work:
 
 
 def _sizes(made: Plan) -> dict[str, Any]:
-    from crce.backbones.plan import Choice
+    from crce.backbones.memory_plan import Choice
 
     plain = Choice()
     return {

@@ -19,7 +19,7 @@ from crce.files import free_file, slug, write_json
 
 
 if TYPE_CHECKING:
-    from crce.evaluate import Judge
+    from crce.judges import Judge
     from crce.suggest import Record, Suggestion
 
 logger = logging.getLogger(__name__)
@@ -222,6 +222,6 @@ def _judge(model: str) -> Judge | None:
     """Who says what the model's pictures show: the bundled judge for the bundled model."""
     if model != "demo":
         return None
-    from crce.evaluate import load_judge
+    from crce.judges import load_judge
 
     return load_judge()

@@ -11,23 +11,23 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from crce.errors import ConfigError
-from crce.evaluate import load_judge
 from crce.evaluate.gauge import Gauge, read_trace
 from crce.evaluate.groups import common_unrelated, make_groups
-from crce.evaluate.judges.judge import OpenJudge, describe_judge
-from crce.evaluate.judges.table import own_judge
 from crce.evaluate.overview import render_overview
-from crce.evaluate.shelf import FOLDER, Shelf
 from crce.evaluate.sketches import BaseCache, Drawn, Side, Sketcher
 from crce.evaluate.targets import Target, joint_report, target_folders
 from crce.files import slug, write_json, write_text
+from crce.judges import load_judge
+from crce.judges.judge import OpenJudge, describe_judge
+from crce.judges.table import own_judge
+from crce.sampling.image_cache import FOLDER, Shelf
 from crce.training import Erasure, apply_adapter, load_base
 from crce.training.run_folder import file_hash
 
 
 if TYPE_CHECKING:
     from crce.backbones import Backbone
-    from crce.evaluate.judges import Judge
+    from crce.judges import Judge
 
 log = logging.getLogger(__name__)
 
@@ -103,7 +103,7 @@ def evaluate(
         seed: of each prompt's first picture, and of the bootstrap.
         steps: sampling steps.
         guidance: classifier-free guidance scale.
-        judge: a judge or its name (see `crce.evaluate.load_judge`); "auto" takes the one that knows the model, or none
+        judge: a judge or its name (see `crce.judges.load_judge`); "auto" takes the one that knows the model, or none
             for a model without one.
         threshold: the lowest probability at which the judge's word counts; None takes the judge's own.
         quality: whether to measure drift, picture quality and locality too.

@@ -10,9 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from crce.evaluate.groups import KEEPING, Group, Prompt, spread
-from crce.evaluate.judges.judge import CalibratedJudge
 from crce.evaluate.locality import embedding_distances, measure_locality
-from crce.evaluate.pictures import Picture, write_strips
 from crce.evaluate.quality import make_pairs, measure_quality
 from crce.evaluate.rates import compare_groups, comparisons_json, say_significance
 from crce.evaluate.report import render
@@ -21,6 +19,8 @@ from crce.evaluate.sketches import Side, failures
 from crce.evaluate.targets import Target
 from crce.evaluate.verdict import make_verdict
 from crce.files import write_json, write_text
+from crce.judges.judge import CalibratedJudge
+from crce.sampling.pictures import Picture, write_strips
 from crce.training import Erasure
 
 
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
     from crce.concepts import ConceptSet
-    from crce.evaluate.judges import Judge
+    from crce.judges import Judge
 
 CALIBRATION = 24  # pictures on each side, at most, that tell what a judge's answers are worth
 

@@ -11,7 +11,7 @@ from crce.concepts.concept_set import fold
 
 
 if TYPE_CHECKING:
-    from crce.evaluate.judges import Judge
+    from crce.judges import Judge
 
 T = TypeVar("T")
 

@@ -13,9 +13,9 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from crce.concepts import certainty_word
 from crce.evaluate.groups import NO_JUDGE
-from crce.evaluate.pictures import Picture, data_uri
 from crce.evaluate.rates import TITLES, points
 from crce.evaluate.verdict import percent
+from crce.sampling.pictures import Picture, data_uri
 
 
 PAIRS = 4  # pairs shown per prompt

@@ -27,15 +27,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from crce.evaluate.groups import KEEPING
-from crce.evaluate.judges.judge import BATCH, FeatureJudge, TextJudge
 from crce.evaluate.metrics import CONFIDENCE, RESAMPLES
+from crce.judges.judge import BATCH, FeatureJudge, TextJudge
 
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-    from crce.evaluate.judges import Judge
-    from crce.evaluate.pictures import Picture
+    from crce.judges import Judge
+    from crce.sampling.pictures import Picture
 
 Vector = NDArray[np.float64]
 

@@ -23,8 +23,8 @@ from crce.evaluate.page import (
     show_interval,
     show_value,
 )
-from crce.evaluate.pictures import Picture
 from crce.evaluate.verdict import percent
+from crce.sampling.pictures import Picture
 
 
 NOTES = {

@@ -6,16 +6,16 @@ from collections.abc import Callable, Iterable, Mapping, MutableMapping, Sequenc
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from crce.evaluate import draw
-from crce.evaluate.drawing import batch_size
-from crce.evaluate.judges.judge import Detector, JointJudge, name_pictures
-from crce.evaluate.pictures import Picture, is_blank
+from crce.judges.judge import Detector, JointJudge, name_pictures
+from crce.sampling import draw
+from crce.sampling.generate import batch_size
+from crce.sampling.pictures import Picture, is_blank
 
 
 if TYPE_CHECKING:
     from crce.evaluate.groups import Prompt
-    from crce.evaluate.judges import Judge
-    from crce.evaluate.shelf import Shelf
+    from crce.judges import Judge
+    from crce.sampling.image_cache import Shelf
 
 BaseCache = MutableMapping[tuple[Any, ...], Picture]
 """Base pictures by (model, revision, prompt, seed, steps, guidance)."""

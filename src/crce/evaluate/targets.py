@@ -9,9 +9,9 @@ from typing import Any, NamedTuple
 
 from crce.concepts import ConceptSet
 from crce.concepts.concept_set import fold
+from crce.config import SOLVED
 from crce.evaluate.groups import ERASING, KEEPING, Group
 from crce.evaluate.metrics import Measure
-from crce.evaluate.pictures import Picture
 from crce.evaluate.rates import compare_groups, comparisons_json, say_significance
 from crce.evaluate.scores import ScoredGroup, ScoredPrompt, summarise_groups
 from crce.evaluate.verdict import (
@@ -28,7 +28,7 @@ from crce.evaluate.verdict import (
     was_scored,
 )
 from crce.files import slug
-from crce.training.config import SOLVED
+from crce.sampling.pictures import Picture
 
 
 FOLDER = "targets"

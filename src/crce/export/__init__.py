@@ -9,9 +9,9 @@ from crce.lazy import lazy_names
 
 if TYPE_CHECKING:
     from crce.export.comparison import Comparison
-    from crce.export.facts import read_facts
-    from crce.export.forms import Exported, export
+    from crce.export.formats import Exported, export
     from crce.export.inspection import Inspection, check
+    from crce.export.metadata import read_facts
     from crce.export.publication import Published, push
 
 __all__ = ["Comparison", "Exported", "Inspection", "Published", "check", "export", "push", "read_facts"]
@@ -20,12 +20,12 @@ __getattr__ = lazy_names(
     __name__,
     {
         "Comparison": "comparison",
-        "Exported": "forms",
+        "Exported": "formats",
         "Inspection": "inspection",
         "Published": "publication",
         "check": "inspection",
-        "export": "forms",
+        "export": "formats",
         "push": "publication",
-        "read_facts": "facts",
+        "read_facts": "metadata",
     },
 )

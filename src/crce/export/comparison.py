@@ -11,8 +11,8 @@ import torch
 
 from crce.export.base import describe_base
 from crce.export.layers import Adapter, Factors, adapter_from, read_adapter, trained_deltas, weight_deltas
+from crce.export.ldm_checkpoint import original_state
 from crce.export.names import LoRAKeys, diffusers_name, kohya_name
-from crce.export.original import original_state
 from crce.export.pipeline import base_pipeline, merge
 
 

@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Any
 
 from crce import __version__
 from crce.concepts import ConceptSet, dump_concepts
+from crce.config import SOLVED
 from crce.export.base import Base, Family
 from crce.files import slug
-from crce.training.config import SOLVED
 
 
 if TYPE_CHECKING:

@@ -24,7 +24,7 @@ from crce.methods.objective import Role
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from crce.training.config import ErasureConfig
+    from crce.config import ErasureConfig
 
 
 @dataclass(frozen=True)

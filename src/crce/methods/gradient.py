@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from crce.backbones import Conditioning
-    from crce.training.config import ErasureConfig
+    from crce.config import ErasureConfig
 
 
 class GradientMethod:

@@ -14,7 +14,7 @@ from crce.methods.uce import UCE
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from crce.training.config import ErasureConfig
+    from crce.config import ErasureConfig
 
 
 class RECE(ClosedFormMethod):

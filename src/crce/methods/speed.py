@@ -13,7 +13,7 @@ from crce.methods.closed_form import ClosedFormMethod, Rows, sums
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from crce.training.config import ErasureConfig
+    from crce.config import ErasureConfig
 
 COPIES = 10  # perturbed copies of each retain state, as in the authors' code
 CENTRES = 3  # of the empty prompt's states, held exactly

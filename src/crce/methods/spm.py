@@ -11,7 +11,7 @@ from crce.methods.esd import ESD
 
 
 if TYPE_CHECKING:
-    from crce.training.config import ErasureConfig
+    from crce.config import ErasureConfig
 
 TRIES = 1000  # random states looked at before the last ones are taken as they are
 

@@ -11,7 +11,7 @@ from crce.methods.closed_form import ClosedFormMethod, Rows, factor, multiplied,
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from crce.training.config import ErasureConfig
+    from crce.config import ErasureConfig
 
 
 class UCE(ClosedFormMethod):

@@ -111,7 +111,7 @@ class CRCETechnique:
         Raises:
             RunError: a picture could not be drawn.
         """
-        from crce.evaluate import draw
+        from crce.sampling import draw
 
         first = secrets.randbelow(2**31) if seed is None else seed
         pictures = draw(

@@ -8,9 +8,9 @@ from crce.lazy import lazy_names
 
 
 if TYPE_CHECKING:
-    from crce.refine.halves import Halves
     from crce.refine.record import Change, Refinement, Round, read_refinement
     from crce.refine.refinement import Planned, Scored, refine
+    from crce.refine.split import Halves
 
 __all__ = ["Change", "Halves", "Planned", "Refinement", "Round", "Scored", "read_refinement", "refine"]
 
@@ -18,7 +18,7 @@ __getattr__ = lazy_names(
     __name__,
     {
         "Change": "record",
-        "Halves": "halves",
+        "Halves": "split",
         "Planned": "refinement",
         "Refinement": "record",
         "Round": "record",

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Literal
 from crce.concepts import ConceptSet, Related
 from crce.concepts.concept_set import fold
 from crce.errors import SuggestError
-from crce.refine.findings import Finding
-from crce.refine.halves import Halves
+from crce.refine.failures import Finding
 from crce.refine.record import Change
+from crce.refine.split import Halves
 from crce.suggest.candidates import SIDES, Candidate, Example, Request, Side, Suggester
 from crce.suggest.cleaning import clean
 from crce.suggest.phrases import key

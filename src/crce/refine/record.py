@@ -17,7 +17,7 @@ from crce.concepts import ConceptSet, read_concepts
 from crce.concepts.concept_set import fold
 from crce.errors import RunError, SuggestError
 from crce.files import write_json
-from crce.refine.halves import Halves
+from crce.refine.split import Halves
 from crce.suggest.candidates import Side
 
 

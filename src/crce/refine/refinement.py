@@ -11,8 +11,7 @@ from typing import TYPE_CHECKING, Any
 from crce.concepts import write_concepts
 from crce.errors import ConfigError, RunError
 from crce.evaluate import Drawn, evaluate
-from crce.refine.findings import covers, findings, read_report
-from crce.refine.halves import Halves, score, split
+from crce.refine.failures import covers, findings, read_report
 from crce.refine.plan import Planner
 from crce.refine.record import (
     FILE,
@@ -24,6 +23,7 @@ from crce.refine.record import (
     inherited_halves,
     read_refinement,
 )
+from crce.refine.split import Halves, score, split
 from crce.suggest.embedding import load_embedder
 from crce.suggest.llm import LLMSuggester
 from crce.suggest.memory import Memory
@@ -34,8 +34,8 @@ from crce.training.run_folder import file_hash
 
 if TYPE_CHECKING:
     from crce.backbones import Backbone
-    from crce.evaluate import Judge
     from crce.evaluate.evaluation import BaseCache
+    from crce.judges import Judge
     from crce.suggest.candidates import Suggester
 
 IMAGES_PER_PROMPT = 8
@@ -75,7 +75,7 @@ def refine(
     """Erase again, round by round, with what leaked added to the corefs and what broke to the retains.
 
     Each round starts from the weights of the best one so far, while its teacher stays the base model. Rounds end when
-    H on the test half (see `crce.refine.halves`) gains less than `min_gain`, or nothing is left to learn from. A
+    H on the test half (see `crce.refine.split`) gains less than `min_gain`, or nothing is left to learn from. A
     refinement that was stopped goes on where it was. As the best round is chosen by its H, that H is a little
     flattered; `evaluate` with another seed tells by how much.
 

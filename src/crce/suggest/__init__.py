@@ -9,7 +9,7 @@ from crce.lazy import lazy_names
 
 if TYPE_CHECKING:
     from crce.suggest.candidates import Candidate, Example, Request, Suggester
-    from crce.suggest.decision import Decision
+    from crce.suggest.feedback import Decision
     from crce.suggest.grounding import Grounded, ground
     from crce.suggest.memory import Memory
     from crce.suggest.ranking import Ranker
@@ -42,7 +42,7 @@ __getattr__ = lazy_names(
     __name__,
     {
         "Candidate": "candidates",
-        "Decision": "decision",
+        "Decision": "feedback",
         "Example": "candidates",
         "Grounded": "grounding",
         "Memory": "memory",

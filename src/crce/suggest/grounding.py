@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     import torch
 
     from crce.backbones import Backbone, Conditioning
-    from crce.evaluate import Judge
+    from crce.judges import Judge
     from crce.suggest.candidates import Candidate
 
 logger = logging.getLogger(__name__)

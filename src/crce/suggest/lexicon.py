@@ -10,8 +10,7 @@ from crce.concepts.faults import did_you_mean
 from crce.concepts.library import atlas
 from crce.errors import SuggestError
 from crce.suggest.candidates import Candidate, Request, Side
-from crce.suggest.embedding import load_embedder
-from crce.suggest.meaning import (
+from crce.suggest.disambiguation import (
     NAMED,
     bare_name,
     entry_of,
@@ -21,6 +20,7 @@ from crce.suggest.meaning import (
     twins,
     works_in,
 )
+from crce.suggest.embedding import load_embedder
 from crce.suggest.names import name_variants, style_core
 from crce.suggest.relations import SAID, Relative, other_words, things_around
 from crce.suggest.wordnet import load_wordnet

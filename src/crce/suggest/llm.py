@@ -5,14 +5,14 @@ from __future__ import annotations
 from functools import partial
 from pathlib import Path
 
-from crce.chat import Chat
 from crce.concepts.concept_set import CERTAINTY_WORDS, fold
-from crce.suggest.answers import MAX_ITEMS, Proposal, Proposals, parse_proposals, proposals_schema
-from crce.suggest.asking import RETRIES, ask, question
+from crce.llm import Chat
 from crce.suggest.candidates import Candidate, Request, Side
-from crce.suggest.exchanges import Exchange, Purpose
 from crce.suggest.prompts import propose_messages
 from crce.suggest.repair import AnswerError, Parsed
+from crce.suggest.schemas import MAX_ITEMS, Proposal, Proposals, parse_proposals, proposals_schema
+from crce.suggest.structured_query import RETRIES, ask, question
+from crce.suggest.transcript import Exchange, Purpose
 
 
 class LLMSuggester:

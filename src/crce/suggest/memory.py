@@ -21,7 +21,7 @@ from crce.concepts.concept_set import Kind, fold
 from crce.errors import SuggestError
 from crce.files import write_text
 from crce.suggest.candidates import SIDES, Example, Side
-from crce.suggest.decision import Decision, Key
+from crce.suggest.feedback import Decision, Key
 
 
 logger = logging.getLogger(__name__)

@@ -18,10 +18,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from crce.chat import Message
 from crce.concepts.concept_set import KINDS, fold, tidy
 from crce.concepts.faults import did_you_mean
 from crce.errors import SuggestError
+from crce.llm import Message
 from crce.suggest.concept import MAX_LENGTH
 
 

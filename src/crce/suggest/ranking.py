@@ -17,7 +17,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from crce.suggest.candidates import SIDES, Side
-from crce.suggest.decision import Decision
+from crce.suggest.feedback import Decision
 
 
 if TYPE_CHECKING:

@@ -19,7 +19,7 @@ from crce.concepts import ConceptSet, Related
 from crce.concepts.concept_set import Placed, clashes, fold, parse_certainty
 from crce.errors import ConceptError, SuggestError
 from crce.suggest.candidates import SIDES, Side
-from crce.suggest.decision import Decision, Key
+from crce.suggest.feedback import Decision, Key
 
 
 Status = Literal["open", "accepted", "rejected"]

@@ -8,9 +8,9 @@ from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from crce.chat.clients import PROVIDERS, load_chat
 from crce.concepts.faults import did_you_mean
 from crce.errors import SuggestError
+from crce.llm.clients import PROVIDERS, load_chat
 
 
 if TYPE_CHECKING:

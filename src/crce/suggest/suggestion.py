@@ -15,16 +15,16 @@ from crce.concepts.concept_set import Kind, unknown_kind
 from crce.errors import SuggestError
 from crce.suggest.candidates import Candidate, Request, Suggester
 from crce.suggest.concept import parts
-from crce.suggest.draft import Draft
 from crce.suggest.memory import Memory
+from crce.suggest.pipeline import Draft
 from crce.suggest.record import Record, Settings, plain_concepts, read_record
 from crce.suggest.suggesters import load_suggester
 
 
 if TYPE_CHECKING:
     from crce.backbones import Backbone
-    from crce.chat import Chat
-    from crce.evaluate import Judge
+    from crce.judges import Judge
+    from crce.llm import Chat
     from crce.suggest.grounding import Grounded
 
 logger = logging.getLogger(__name__)
@@ -194,9 +194,9 @@ class _Recorded:
 def _replayed(record: Record) -> Suggester:
     if not record.exchanges:
         return _Recorded(record.suggester, record.proposed)
-    from crce.suggest.asking import RETRIES
-    from crce.suggest.exchanges import Exchange, ReplayChat
     from crce.suggest.llm import LLMSuggester
+    from crce.suggest.structured_query import RETRIES
+    from crce.suggest.transcript import Exchange, ReplayChat
 
     settings = record.settings
     exchanges = [Exchange.from_dict(exchange) for exchange in record.exchanges]
@@ -206,7 +206,7 @@ def _replayed(record: Record) -> Suggester:
 
 
 def _inferred(target: str, sense: str | None, chat: Chat | None) -> Kind:
-    from crce.suggest.meaning import infer_kind
+    from crce.suggest.disambiguation import infer_kind
 
     # a language model has a prompt for what is neither; the lexicon says itself that it does not know the target
     return infer_kind(target, sense) or ("object" if chat is None else "other")

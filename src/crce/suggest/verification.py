@@ -24,17 +24,17 @@ from functools import partial
 from pathlib import Path
 from typing import Literal, get_args
 
-from crce.chat import Chat
 from crce.concepts.concept_set import fold
 from crce.errors import SuggestError
-from crce.suggest.answers import Judgement, Verdict, judgements_schema, parse_judgements
-from crce.suggest.asking import UnreadableAnswer, ask, question
+from crce.llm import Chat
 from crce.suggest.candidates import Candidate, Request, Side
 from crce.suggest.embedding import load_embedder
-from crce.suggest.exchanges import Exchange
 from crce.suggest.llm import ask_for_candidates
 from crce.suggest.phrases import key
 from crce.suggest.prompts import verify_messages
+from crce.suggest.schemas import Judgement, Verdict, judgements_schema, parse_judgements
+from crce.suggest.structured_query import UnreadableAnswer, ask, question
+from crce.suggest.transcript import Exchange
 
 
 logger = logging.getLogger(__name__)

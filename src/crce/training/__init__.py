@@ -2,8 +2,8 @@
 
 from typing import TYPE_CHECKING
 
+from crce.config import ErasureConfig, load_config, recipe_names
 from crce.lazy import lazy_names
-from crce.training.config import ErasureConfig, load_config, recipe_names
 from crce.training.events import Event, Finished, Interrupted, Saved, Started, Step
 
 

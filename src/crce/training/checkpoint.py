@@ -11,7 +11,7 @@ from crce.files import read_tensors, write_tensors
 
 
 if TYPE_CHECKING:
-    from crce.training.editor import Editor
+    from crce.training.closed_form_trainer import Editor
     from crce.training.trainer import Trainer
 
 FILE = "checkpoint.safetensors"

@@ -17,6 +17,7 @@ import torch
 from crce.backbones import Backbone, load_backbone
 from crce.concepts import ConceptSet, write_sets
 from crce.concepts.concept_set import fold
+from crce.config import ErasureConfig
 from crce.errors import ConceptError, MemoryShortage, RunError
 from crce.files import write_json
 from crce.methods import CLOSED_FORM
@@ -24,8 +25,7 @@ from crce.methods.support import refuse_unsupported
 from crce.training.base_model import load_recorded
 from crce.training.checkpoint import FILE as CHECKPOINT
 from crce.training.checkpoint import load_checkpoint, save_checkpoint
-from crce.training.config import ErasureConfig
-from crce.training.editor import Editor
+from crce.training.closed_form_trainer import Editor
 from crce.training.events import Event, Finished, Interrupted, Saved, Started, Step
 from crce.training.run_folder import (
     Erasure,

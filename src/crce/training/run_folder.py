@@ -24,9 +24,9 @@ import torch
 
 from crce import __version__
 from crce.concepts import ConceptSet, dump_concepts, read_sets
+from crce.config import ErasureConfig
 from crce.errors import RunError
 from crce.files import free_folder, read_tensors, sha256, slug, write_tensors, write_text
-from crce.training.config import ErasureConfig
 
 
 if TYPE_CHECKING:

@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 
     from crce.backbones import Backbone
     from crce.concepts import ConceptSet
+    from crce.config import ErasureConfig
     from crce.methods.objective import Row
-    from crce.training.config import ErasureConfig
     from crce.training.prompts import SetPrompts
 
 WARM_UP = 0.2  # share of the steps before the first attack, as in the authors' code

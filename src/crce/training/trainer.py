@@ -22,7 +22,7 @@ from crce.training.vocabulary import near_vocabulary
 if TYPE_CHECKING:
     from crce.backbones import Backbone
     from crce.concepts import ConceptSet
-    from crce.training.config import ErasureConfig
+    from crce.config import ErasureConfig
 
 logger = logging.getLogger(__name__)
 

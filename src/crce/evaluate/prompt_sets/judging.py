@@ -8,17 +8,17 @@ from typing import TYPE_CHECKING, Any
 
 from crce.concepts import ConceptSet
 from crce.evaluate.groups import NO_JUDGE, Group, Others, Prompt, spread
-from crce.evaluate.judges.judge import CalibratedJudge, Detector, OpenJudge
 from crce.evaluate.prompt_sets.protocol import Domain, PromptGroup, PromptSet
-from crce.evaluate.shelf import FOLDER
+from crce.judges.judge import CalibratedJudge, Detector, OpenJudge
+from crce.sampling.image_cache import FOLDER
 
 
 if TYPE_CHECKING:
     import torch
     from PIL.Image import Image
 
-    from crce.evaluate.judges import Judge
     from crce.evaluate.sketches import Side
+    from crce.judges import Judge
     from crce.training import Erasure
 
 CALIBRATION = 24  # pictures on each side, at most, that tell what a judge's answers are worth

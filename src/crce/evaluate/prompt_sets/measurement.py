@@ -4,7 +4,7 @@
     RUN/prompts/SET/report.html      the numbers, and pictures of some prompts
     RUN/prompts/SET/reports/         the latest report.json of each judge
 
-The pictures lie with those of all evaluations of the run (`crce.evaluate.shelf`). A number is the share of all
+The pictures lie with those of all evaluations of the run (`crce.sampling.image_cache`). A number is the share of all
 pictures that the judge recognises (or, of UA, does not), whether or not the base model draws the prompt well: that is
 what the benchmarks publish. The base model's own share stands beside it.
 """
@@ -21,8 +21,6 @@ from crce.concepts import ConceptSet
 from crce.errors import ConfigError
 from crce.evaluate.evaluation import REPORTS, adapter_on, make_sides, pick_judge, ready_model
 from crce.evaluate.groups import NO_JUDGE, spread
-from crce.evaluate.judges.judge import describe_judge
-from crce.evaluate.pictures import Picture
 from crce.evaluate.prompt_sets.judging import View, make_views
 from crce.evaluate.prompt_sets.page import render_prompts
 from crce.evaluate.prompt_sets.protocol import PromptGroup, PromptSet, key, listed, sample
@@ -31,12 +29,14 @@ from crce.evaluate.rates import Comparison, Difference, Rate, compare, wilson
 from crce.evaluate.scores import ScoredGroup, score_group
 from crce.evaluate.sketches import Drawn, Side, Sketcher
 from crce.files import slug, write_json, write_text
+from crce.judges.judge import describe_judge
+from crce.sampling.pictures import Picture
 from crce.training import Erasure
 
 
 if TYPE_CHECKING:
     from crce.backbones import Backbone
-    from crce.evaluate.judges import Judge
+    from crce.judges import Judge
 
 FOLDER = "prompts"
 CHUNK = 32  # prompts whose pictures are in memory at once
@@ -101,7 +101,7 @@ def evaluate_prompts(
         seed: of each prompt's first picture where the set brings no seeds, of the sample and of the bootstrap.
         steps: sampling steps.
         guidance: classifier-free guidance scale.
-        judge: a judge or its name (see `crce.evaluate.load_judge`).
+        judge: a judge or its name (see `crce.judges.load_judge`).
         threshold: the lowest probability at which the judge's word counts; None takes the judge's own.
         batch: pictures drawn at once; 0 picks by the size of the model's latents.
         device: where to draw, unless `backbone` is given.

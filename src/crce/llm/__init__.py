@@ -1,0 +1,16 @@
+"""Conversations with language models: their protocol, and a client for each way in which a model is served."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from crce.lazy import lazy_names
+from crce.llm.protocol import Chat, Message, Reply
+
+
+if TYPE_CHECKING:
+    from crce.llm.clients import load_chat
+
+__all__ = ["Chat", "Message", "Reply", "load_chat"]
+
+__getattr__ = lazy_names(__name__, {"load_chat": "clients"})

@@ -1,0 +1,126 @@
+"""A language model in this process: any causal model that transformers loads, and GGUF files."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from crce.errors import SuggestError
+from crce.llm.budget import TokenBudget
+from crce.llm.constraint import Constraint
+from crce.llm.language_model import check_packages, load_language_model, locate
+from crce.llm.protocol import Message, Reply
+
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+CLOSING = 400  # tokens beyond the allowed number, for closing what is open
+CONTEXT = 4096  # tokens, for a model that does not say how many it takes
+
+
+class LocalChat:
+    """A causal language model that answers in JSON of a schema, always."""
+
+    provider = "local"
+    remote = False
+
+    def __init__(self, model: str, *, token_budget: int = 100_000) -> None:
+        """Check that the model can be loaded; it is loaded with the first question.
+
+        Args:
+            model: a folder, a GGUF file, the name of a repository on the Hub, or "OWNER/REPOSITORY/FILE.gguf" there.
+            token_budget: tokens that all questions and answers together may have.
+
+        Raises:
+            SuggestError: a package or the file is missing, or the budget is out of range.
+        """
+        check_packages(model)
+        locate(model)
+        self._source = model
+        # A path is the person's own affair: concept sets, which are passed on, name the file or folder alone.
+        self.model = Path(model).name if Path(model).expanduser().exists() else model
+        self._budget = TokenBudget(token_budget)
+
+    def complete(
+        self,
+        messages: list[Message],
+        schema: dict[str, Any],
+        *,
+        max_tokens: int = 2000,
+        temperature: float = 0.0,
+        seed: int = 0,
+    ) -> Reply:
+        """Answer once, as JSON of the schema; the same question with the same seed has the same answer.
+
+        Raises:
+            SuggestError: the model can't be loaded, the question is too long for it, the schema can't be enforced, or
+                the token budget is spent.
+        """
+        import torch
+
+        max_tokens = self._budget.allow(messages, max_tokens)
+        loaded = load_language_model(self._source)
+        model = loaded.model
+        inputs = encode(loaded.tokenizer, messages).to(model.device)
+        asked = inputs.shape[1]
+        limit = getattr(model.config.get_text_config(), "max_position_embeddings", None) or CONTEXT
+        room = limit - asked - CLOSING
+        if room < 1:
+            raise SuggestError(
+                f"The question has {asked} tokens, too many for local:{self.model}, which takes {limit} in all. "
+                "Ask for fewer phrases, or choose a model with a longer context."
+            )
+        constraint = Constraint(loaded.vocabulary, schema, asked, min(max_tokens, room))
+        devices = [model.device] if model.device.type == "cuda" else []
+        with torch.random.fork_rng(devices), torch.inference_mode():
+            torch.manual_seed(seed)
+            sampling: dict[str, Any] = {"do_sample": False}
+            if temperature > 0:  # from the whole distribution, whatever the model's own settings cut off
+                sampling = {"do_sample": True, "temperature": temperature, "top_k": 0, "top_p": 1.0}
+            output = model.generate(
+                inputs,
+                attention_mask=torch.ones_like(inputs),
+                max_new_tokens=min(max_tokens, room) + CLOSING,
+                logits_processor=[constraint],
+                pad_token_id=loaded.vocabulary.eos_token,
+                eos_token_id=loaded.vocabulary.eos_token,
+                **sampling,
+            )
+        tokens = output[0, asked:].tolist()
+        text = loaded.tokenizer.decode(tokens, skip_special_tokens=True, clean_up_tokenization_spaces=False)
+        reply = Reply(str(text), "length" if constraint.closing else "stop", asked, len(tokens))
+        self._budget.spend(messages, reply)
+        return reply
+
+
+def encode(tokenizer: Any, messages: list[Message]) -> Tensor:
+    """The question as the model was trained to read it.
+
+    Args:
+        tokenizer: that of transformers, with the model's chat template if it has one.
+        messages: the conversation so far.
+
+    Returns:
+        Token ids, shape (1, L).
+    """
+    from jinja2.exceptions import TemplateError
+
+    if not tokenizer.chat_template:  # a model that was never taught to chat goes on with a text
+        text = "\n\n".join(message.content for message in messages) + "\n\n"
+        return tokenizer(text, return_tensors="pt")["input_ids"]
+
+    def render(turns: list[dict[str, str]]) -> Tensor:
+        settings = {"add_generation_prompt": True, "return_tensors": "pt", "return_dict": True}
+        return tokenizer.apply_chat_template(turns, **settings)["input_ids"]
+
+    turns = [{"role": message.role, "content": message.content} for message in messages]
+    try:
+        return render(turns)
+    except TemplateError:  # no system role: its text goes before the first question
+        system = "".join(f"{turn['content']}\n\n" for turn in turns if turn["role"] == "system")
+        turns = [turn for turn in turns if turn["role"] != "system"]
+        if not system or not turns:
+            raise
+        turns[0] = {"role": turns[0]["role"], "content": system + turns[0]["content"]}
+        return render(turns)

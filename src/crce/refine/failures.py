@@ -1,0 +1,103 @@
+"""What an evaluation says should be learned: phrases that leaked, and phrases that broke, outside the test half."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from crce.concepts import ConceptSet
+from crce.concepts.concept_set import fold
+from crce.errors import RunError
+from crce.evaluate.groups import ERASING
+from crce.evaluate.verdict import ERASED_WELL
+from crce.judges import is_known
+from crce.refine.split import Halves, held_out
+from crce.suggest.candidates import Side
+
+
+if TYPE_CHECKING:
+    from crce.training import Erasure
+
+Group = Literal["target", "coref", "coref_held_out", "retain", "retain_held_out", "unrelated"]
+
+
+@dataclass(frozen=True)
+class Finding:
+    """A phrase that leaked (the target or a coref that is still drawn) or broke (one that should be as before).
+
+    Attributes:
+        text: the phrase.
+        group: the group of the evaluation it stands in.
+        certainty: its certainty in the concept set; 1 for the target and unrelated phrases.
+        found: how the pictures changed, in words.
+    """
+
+    text: str
+    group: Group
+    certainty: float
+    found: str
+
+    @property
+    def side(self) -> Side:
+        """The side on which the concept set should grow."""
+        return "coref" if self.group in ERASING else "retain"
+
+    @property
+    def verb(self) -> str:
+        """What it did, in a word."""
+        return "leaked" if self.side == "coref" else "broke"
+
+    @property
+    def held_out(self) -> bool:
+        """Whether it is of the probe half."""
+        return self.group in ("coref_held_out", "retain_held_out")
+
+
+def findings(concepts: ConceptSet, report: Mapping[str, Any], halves: Halves) -> list[Finding]:
+    """Everything that leaked or broke, the target first, then the worst first; nothing of the test half."""
+    certainties = {fold(r.text): r.certainty for r in concepts.corefs + concepts.retains}
+    found = []
+    for prompt in report["groups"]["target"]["prompts"]:
+        if prompt["left_out"] is None and 1 - prompt["erased"] / prompt["base"] < ERASED_WELL:
+            found.append(Finding(prompt["text"], "target", 1.0, _shown(prompt)))
+    for change in (*report["leaks"], *report["broken"]):
+        if not halves.holds(change["text"]):
+            certainty = certainties.get(fold(change["text"]), 1.0)
+            found.append(Finding(change["text"], change["group"], certainty, _shown(change)))
+    return found
+
+
+def read_report(folder: Path) -> dict[str, Any]:
+    """The report.json of a run.
+
+    Raises:
+        RunError: it can't be read, or is no report.
+    """
+    path = folder / "report.json"
+    try:
+        report = json.loads(path.read_text(encoding="utf-8"))
+        missing = {"groups", "leaks", "broken", "judge", "settings", "revision"} - report.keys()
+    except (OSError, ValueError, AttributeError) as error:
+        raise RunError(f"Cannot read {path}: {error}. Make it anew: crce evaluate {folder}") from error
+    if missing:
+        raise RunError(f"{path} is no report: {min(missing)!r} is missing. Make it anew: crce evaluate {folder}")
+    return report
+
+
+def covers(report: dict[str, Any], erasure: Erasure, images: int | None) -> bool:
+    """Whether a report is of this run and scored, and drew every held-out phrase, as often as is wanted."""
+    if report["revision"] != erasure.info["revision"] or report["judge"] is None:
+        return False
+    if not is_known(report["judge"]["name"]) or images not in (None, report["settings"]["images_per_prompt"]):
+        return False
+    return all(
+        [p["text"] for p in report["groups"][name]["prompts"]] == [r.text for r in related]
+        for name, related in held_out(erasure.concepts).items()
+    )
+
+
+def _shown(counts: Mapping[str, Any]) -> str:
+    return f"recognised in {counts['erased']} of {counts['n']} pictures, {counts['base']} before"

@@ -1,0 +1,16 @@
+"""Images of a diffusion pipeline: generated from prompts and seeds, and cached."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from crce.lazy import lazy_names
+
+
+if TYPE_CHECKING:
+    from crce.sampling.generate import draw
+    from crce.sampling.pictures import Picture
+
+__all__ = ["Picture", "draw"]
+
+__getattr__ = lazy_names(__name__, {"Picture": "pictures", "draw": "generate"})

@@ -1,0 +1,88 @@
+"""Draw pictures so that picture i depends on its prompt and its seed alone, not on what else is in the batch."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from crce.backbones.backbone import latents_at_once
+
+
+if TYPE_CHECKING:
+    from diffusers import DiffusionPipeline
+
+    from crce.sampling.pictures import Picture
+
+logger = logging.getLogger(__name__)
+
+
+def draw(
+    pipe: DiffusionPipeline,
+    prompts: list[str],
+    seeds: list[int],
+    *,
+    steps: int = 20,
+    guidance: float = 4.0,
+    negative: str | None = None,
+    batch: int = 0,
+    on_drawn: Callable[[int], None] | None = None,
+) -> list[Picture]:
+    """Draw one picture per prompt with the model's own scheduler.
+
+    Args:
+        pipe: any text-to-image pipeline of diffusers.
+        prompts: what to draw.
+        seeds: one per prompt; starting noise is made on the CPU, so that it is the same on every machine.
+        steps: denoising steps.
+        guidance: classifier-free guidance scale, as the pipeline counts it.
+        negative: prompt to steer away from.
+        batch: pictures per call; 0 picks by the size of the latents.
+        on_drawn: called with the number of pictures that each call drew.
+
+    Returns:
+        One PIL image per prompt; None where the picture could not be drawn.
+    """
+    size = batch or batch_size(pipe)
+    pictures: list[Picture] = []
+    for start in range(0, len(prompts), size):
+        part = prompts[start : start + size]
+        pictures += _draw_batch(pipe, part, seeds[start : start + size], steps, guidance, negative)
+        if on_drawn:
+            on_drawn(len(part))
+    return pictures
+
+
+def batch_size(pipe: Any) -> int:
+    """As many pictures at once as the size of their latents allows; one where the pipeline does not say it."""
+    config = getattr(getattr(pipe, "unet", None), "config", {})
+    size = config.get("sample_size") or getattr(pipe, "default_sample_size", None)
+    if size is None:
+        return 1
+    return latents_at_once(*((size, size) if isinstance(size, int) else size))
+
+
+def _draw_batch(
+    pipe: Any, prompts: list[str], seeds: list[int], steps: int, guidance: float, negative: str | None
+) -> list[Picture]:
+    generators = [torch.Generator().manual_seed(seed) for seed in seeds]
+    try:
+        with torch.inference_mode():
+            return pipe(
+                list(prompts),  # some pipelines write their template into the list
+                # Not every pipeline knows a negative prompt.
+                **({} if negative is None else {"negative_prompt": [negative] * len(prompts)}),
+                num_inference_steps=steps,
+                guidance_scale=guidance,
+                generator=generators,
+            ).images
+    except (RuntimeError, ValueError) as error:  # torch.OutOfMemoryError is a RuntimeError
+        if len(prompts) == 1:
+            logger.warning("Could not draw %r with seed %d: %s", prompts[0], seeds[0], error)
+            return [None]
+        # One bad prompt must not take its neighbours along, and half a batch may fit where a whole one didn't.
+        half = len(prompts) // 2
+        first = _draw_batch(pipe, prompts[:half], seeds[:half], steps, guidance, negative)
+        return first + _draw_batch(pipe, prompts[half:], seeds[half:], steps, guidance, negative)

@@ -1,0 +1,197 @@
+"""A real language model in this process, held to a schema."""
+
+from __future__ import annotations
+
+import copy
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from crce.errors import SuggestError
+from crce.llm import Message, load_chat
+from crce.llm.language_model import load_language_model
+from crce.llm.local_chat import LocalChat, encode
+
+
+QUESTION = [
+    Message("system", "You answer in JSON."),
+    Message("user", "List other names for a cat (corefs), and animals that are no cats (retains)."),
+]
+CERTAINTIES = ["Very High", "High", "Normal", "Low", "Very Low"]
+WORDS = {"type": "array", "items": {"type": "string", "maxLength": 12}, "minItems": 1, "maxItems": 2}
+PHRASE = {
+    "type": "object",
+    "properties": {
+        "text": {"type": "string", "minLength": 1, "maxLength": 30},
+        "certainty": {"enum": CERTAINTIES},
+        "reason": {"type": "string", "maxLength": 30},
+    },
+    "required": ["text", "certainty", "reason"],
+    "additionalProperties": False,
+}
+SCHEMA = {
+    "type": "object",
+    "properties": {
+        "corefs": {"type": "array", "items": {"$ref": "#/$defs/Phrase"}, "minItems": 1, "maxItems": 2},
+        "retains": WORDS,
+    },
+    "required": ["corefs", "retains"],
+    "additionalProperties": False,
+    "$defs": {"Phrase": PHRASE},
+}
+
+
+@pytest.fixture(scope="module")
+def chat(lm_file: Path) -> LocalChat:
+    chat = load_chat(f"local:{lm_file}", token_budget=1_000_000)
+    assert isinstance(chat, LocalChat)
+    return chat
+
+
+def check(text: str) -> dict[str, Any]:
+    """The parsed answer, after a look at every rule of SCHEMA."""
+    answer = json.loads(text)
+    assert list(answer) == ["corefs", "retains"]
+    assert all(1 <= len(phrases) <= 2 for phrases in answer.values())
+    for phrase in answer["corefs"]:
+        assert list(phrase) == ["text", "certainty", "reason"]
+        assert 1 <= len(phrase["text"]) <= 30
+        assert phrase["certainty"] in CERTAINTIES
+        assert len(phrase["reason"]) <= 30
+    assert all(len(word) <= 12 for word in answer["retains"])
+    return answer
+
+
+def test_an_answer_follows_the_schema_and_counts_its_tokens(chat: LocalChat) -> None:
+    reply = chat.complete(QUESTION, WORDS)
+    assert all(len(word) <= 12 for word in json.loads(reply.text))
+    assert reply.finish == "stop"
+    assert reply.prompt_tokens > 20
+    assert reply.completion_tokens > 3
+
+
+def test_even_a_feverish_answer_follows_the_schema(chat: LocalChat) -> None:
+    check(chat.complete(QUESTION, SCHEMA, temperature=3.0, max_tokens=30).text)
+
+
+@pytest.mark.parametrize("max_tokens", [1, 9, 23])
+def test_an_answer_that_is_cut_off_is_closed(chat: LocalChat, max_tokens: int) -> None:
+    reply = chat.complete(QUESTION, SCHEMA, max_tokens=max_tokens)
+    check(reply.text)
+    assert reply.finish == "length"
+
+
+def test_the_seed_decides(chat: LocalChat) -> None:
+    def text(seed: int) -> str:
+        return chat.complete(QUESTION, WORDS, temperature=1.0, seed=seed, max_tokens=10).text
+
+    texts = [text(seed) for seed in (1, 1, 2, 3)]
+    assert texts[0] == texts[1]
+    assert len(set(texts)) > 1
+
+
+def test_the_random_numbers_of_others_stay_as_they_are(chat: LocalChat) -> None:
+    import torch
+
+    torch.manual_seed(7)
+    expected = torch.rand(3)
+    torch.manual_seed(7)
+    chat.complete(QUESTION, WORDS, temperature=1.0, max_tokens=2)
+    assert torch.equal(torch.rand(3), expected)
+
+
+@pytest.mark.parametrize(
+    "schema",
+    [
+        {"type": "object", "properties": {"n": {"type": "integer"}}, "required": ["n"], "additionalProperties": False},
+        {"type": "array", "items": {"type": "string"}, "maxItems": 1},
+        {"enum": ["always", "sometimes", "never"]},
+        {"type": "object", "properties": {"a": {"type": "string"}, "b": {"type": "boolean"}}},
+    ],
+    ids=["number", "array", "choice", "nothing required"],
+)
+def test_other_schemas_are_closed_too(chat: LocalChat, schema: dict[str, Any]) -> None:
+    reply = chat.complete(QUESTION, schema, max_tokens=8)
+    answer = json.loads(reply.text)
+    if "enum" in schema:
+        assert answer in schema["enum"]
+    else:
+        assert isinstance(answer, dict if schema["type"] == "object" else list)
+
+
+def test_a_string_full_of_brackets_and_quotes_is_closed(chat: LocalChat) -> None:
+    question = [Message("user", 'Repeat: "]}"]}"]} \\" \\\\ "]}')]
+    schema = {"type": "array", "items": {"type": "string"}, "minItems": 1, "maxItems": 9}
+    for max_tokens in (2, 4, 7):
+        assert isinstance(json.loads(chat.complete(question, schema, max_tokens=max_tokens).text), list)
+
+
+def test_a_folder_answers_as_its_gguf_file(chat: LocalChat, lm_folder: Path) -> None:
+    same = load_chat(f"local:{lm_folder}").complete(QUESTION, WORDS, max_tokens=12)
+    assert same == chat.complete(QUESTION, WORDS, max_tokens=12)
+
+
+def test_a_schema_that_can_not_be_enforced_is_an_error(chat: LocalChat) -> None:
+    with pytest.raises(SuggestError, match="schema of the answer can't be enforced"):
+        chat.complete(QUESTION, {"type": "poem"})
+
+
+def test_a_question_that_is_too_long_is_an_error(chat: LocalChat) -> None:
+    with pytest.raises(SuggestError, match=r"too many for local:.*, which takes 32768 in all"):
+        chat.complete([Message("user", "cat " * 33000)], SCHEMA)
+
+
+def test_the_budget_holds_here_too(lm_file: Path) -> None:
+    chat = load_chat(f"local:{lm_file}", token_budget=150)
+    chat.complete(QUESTION, WORDS, max_tokens=100)
+    with pytest.raises(SuggestError, match="token budget of 150"):
+        chat.complete(QUESTION, WORDS, max_tokens=100)
+
+
+def test_a_template_without_a_system_role_gets_its_text_in_the_question(lm_file: Path) -> None:
+    tokenizer = copy.copy(load_language_model(str(lm_file)).tokenizer)
+    tokenizer.chat_template = (
+        "{% for m in messages %}{% if m.role == 'system' %}{{ raise_exception('no system role') }}{% endif %}"
+        "[{{ m.role }}] {{ m.content }}\n{% endfor %}"
+    )
+    assert tokenizer.decode(encode(tokenizer, QUESTION)[0]).startswith("[user] You answer in JSON.\n\nList other")
+
+
+def test_a_model_without_a_template_gets_the_plain_text(lm_file: Path) -> None:
+    tokenizer = copy.copy(load_language_model(str(lm_file)).tokenizer)
+    tokenizer.chat_template = None
+    text = tokenizer.decode(encode(tokenizer, QUESTION)[0], skip_special_tokens=True)
+    assert text.strip() == "\n\n".join(message.content for message in QUESTION)
+
+
+@pytest.mark.parametrize(
+    "path", ["./missing.gguf", "missing.gguf", "/no/such/folder", "~/no/such.gguf", "a/b/c/d", "a//b", "a\\b.gguf"]
+)
+def test_a_path_that_leads_nowhere_is_an_error(path: str) -> None:
+    with pytest.raises(SuggestError, match="there is no such"):
+        load_chat(f"local:{path}")
+
+
+def test_a_file_of_another_kind_is_an_error(tmp_path: Path) -> None:
+    (tmp_path / "model.bin").write_bytes(b"weights")
+    with pytest.raises(SuggestError, match="is a file of another kind"):
+        load_chat(f"local:{tmp_path / 'model.bin'}")
+
+
+def test_what_is_no_language_model_is_an_error(tmp_path: Path) -> None:
+    (tmp_path / "broken.gguf").write_bytes(b"GGUF" + bytes(40))
+    for model in (tmp_path, tmp_path / "broken.gguf"):
+        with pytest.raises(SuggestError, match="can't be loaded: .* Give a folder or a GGUF file"):
+            load_chat(f"local:{model}").complete(QUESTION, SCHEMA)
+
+
+def test_a_base_url_makes_no_sense_here(lm_file: Path) -> None:
+    with pytest.raises(SuggestError, match="has no base URL"):
+        load_chat(f"local:{lm_file}", base_url="http://localhost:8000/v1")
+
+
+def test_a_model_is_called_by_the_name_of_its_file_alone(chat: LocalChat, lm_file: Path) -> None:
+    assert (chat.provider, chat.model) == ("local", lm_file.name)
+    assert load_chat("local:owner/repository").model == "owner/repository"
