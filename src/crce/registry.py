@@ -1,0 +1,73 @@
+"""Tables of interchangeable parts: methods, model families, judges, suggesters, attacks, prompt sets, export formats.
+
+Each kind of part has one table, which holds the parts of this package and, as entry points of the table's group, those
+of other packages. An entry is whatever the table says, and importing it must be cheap: what is heavy stands in the
+entry as "module:attribute" and is resolved by `pkgutil.resolve_name` when it is used.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from importlib.metadata import EntryPoint, entry_points
+from typing import TypeVar
+
+from crce.concepts.faults import did_you_mean
+from crce.errors import ConfigError, CRCEError
+
+
+Entry = TypeVar("Entry")
+
+
+class Table(Mapping[str, Entry]):
+    """The parts of one kind by name: first this package's, then those of other packages, which can't replace them.
+
+    Args:
+        kind: what a part is called in messages, such as "judge".
+        group: the entry point group in which other packages register theirs, such as "crce.judges".
+        own: the parts of this package.
+        error: what is raised where a name is unknown or a part can't be loaded.
+    """
+
+    def __init__(self, kind: str, group: str, own: Mapping[str, Entry], error: type[CRCEError] = ConfigError) -> None:
+        self.kind, self.group, self.error = kind, group, error
+        self._own = own
+
+    @property
+    def _others(self) -> dict[str, EntryPoint]:
+        return {point.name: point for point in entry_points(group=self.group) if point.name not in self._own}
+
+    def __getitem__(self, name: str) -> Entry:
+        """The entry of a name.
+
+        Raises:
+            KeyError: there is none.
+            CRCEError: the table's kind of error; the package that registered it can't be loaded.
+        """
+        if name in self._own:
+            return self._own[name]
+        point = self._others[name]
+        try:
+            return point.load()
+        except (ImportError, AttributeError) as error:
+            raise self.error(
+                f"The {self.kind} {name!r} ({point.value}) can't be loaded: {error}. Reinstall the package it comes "
+                "from."
+            ) from error
+
+    def __iter__(self) -> Iterator[str]:
+        return iter([*self._own, *self._others])
+
+    def __len__(self) -> int:
+        return len(self._own) + len(self._others)
+
+    def find(self, name: str) -> Entry:
+        """The entry of a name that a user gave.
+
+        Raises:
+            CRCEError: the table's kind of error; there is none of that name, or it can't be loaded.
+        """
+        if name not in set(self):
+            raise self.error(
+                f"There is no {self.kind} {name!r}. Use one of: {', '.join(self)}.{did_you_mean(name, list(self))}"
+            )
+        return self[name]
