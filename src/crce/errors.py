@@ -33,7 +33,9 @@ class SuggestError(CRCEError):
     """Nothing can be suggested: the concept is unknown, or a language model fails, refuses or talks nonsense.
 
     Attributes:
-        exchanges: what a language model was asked and answered until then; it may have been paid for.
+        concept: what was asked about, as it was typed; empty where no language model was asked.
+        exchanges: the questions to the language model and its answers until then, which may have been paid for.
     """
 
+    concept: str = ""
     exchanges: tuple[dict[str, Any], ...] = ()

@@ -11,11 +11,13 @@ import typer
 from crce.cli.evaluate import measure, print_next, print_report
 from crce.cli.flags import DeviceFlag, RecipeFlag, RevisionFlag, with_erasure_flags
 from crce.cli.progress import Bar
-from crce.cli.sets import erased_along, find_sets, write_records
+from crce.cli.sets import find_sets
 from crce.cli.terminal import quiet_libraries
 from crce.concepts.concept_set import common_kind
 from crce.config import load_config
 from crce.errors import ConfigError
+from crce.suggest.record import write_records
+from crce.suggest.resolve import erased_earlier
 
 
 if TYPE_CHECKING:
@@ -125,7 +127,7 @@ def _start(
     quiet_libraries()
     from crce import training
 
-    along = erased_along(start_from, found) if start_from is not None else []
+    along = erased_earlier(start_from, found) if start_from is not None else []
 
     def train(on_event: Callable[[Event], None]) -> Erasure:
         def tell(event: Event) -> None:

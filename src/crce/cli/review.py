@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from crce.cli.commands import COMMANDS, apply, parse
-from crce.cli.suggest import record_beside
 from crce.concepts import ConceptSet, atlas_names, certainty_word, read_concepts
 from crce.concepts.concept_set import fold
 from crce.concepts.corefconcept import is_corefconcept
@@ -19,6 +18,7 @@ from crce.concepts.library import dump_for
 from crce.concepts.nodes import json_value, read_text
 from crce.errors import ConceptError, SuggestError
 from crce.files import free_file, write_text
+from crce.suggest.record import record_beside
 
 
 if TYPE_CHECKING:

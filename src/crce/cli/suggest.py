@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -11,20 +10,17 @@ import typer
 
 from crce.cli.flags import BaseURLFlag, PromptsFlag, TokenBudgetFlag
 from crce.cli.terminal import quiet_libraries
-from crce.concepts import KINDS, ConceptSet, certainty_word, write_concepts
-from crce.concepts.concept_set import fold
+from crce.concepts import KINDS, certainty_word, write_concepts
 from crce.concepts.documents import dump_json
 from crce.errors import SuggestError
 from crce.files import free_file, slug, write_json
+from crce.suggest.record import SUFFIX, record_path, write_record
 
 
 if TYPE_CHECKING:
     from crce.judges import Judge
     from crce.suggest import Record, Suggestion
 
-logger = logging.getLogger(__name__)
-
-RECORD_SUFFIX = ".suggest.json"
 _OF_REPLAY = ("replay", "out", "force", "json")
 _USES = {"train": "training", "held-out": "evaluation"}
 
@@ -114,7 +110,7 @@ def suggest(
                 token_budget=token_budget,
             )
         except SuggestError as error:
-            keep_answers(concept, error)
+            keep_answers(error)
             raise
     for warning in suggestion.record.warnings:
         typer.echo(f"warning: {warning}", err=True)
@@ -124,7 +120,7 @@ def suggest(
         typer.echo(dump_json(suggestion.concepts), nl=False)
         return 0
     name = slug(suggestion.concepts.target)
-    path = out or (Path(f"{name}.yaml") if force else free_file(Path(name), ".yaml", RECORD_SUFFIX))
+    path = out or (Path(f"{name}.yaml") if force else free_file(Path(name), ".yaml", SUFFIX))
     write_suggestion(path, suggestion)
     print_record(suggestion.record)
     name = shlex.quote(str(path))
@@ -140,39 +136,14 @@ def write_suggestion(path: Path, suggestion: Suggestion) -> None:
     Raises:
         RunError: a file can't be written.
     """
-    from crce.suggest import write_record
-
     write_concepts(path, suggestion.concepts)
     write_record(record_path(path), suggestion.record)
 
 
-def record_path(path: Path) -> Path:
-    """Where the record of a set lies: `cat.suggest.json` beside `cat.yaml`."""
-    return path.with_suffix(RECORD_SUFFIX)
-
-
-def record_beside(path: Path, concepts: ConceptSet) -> Record | None:
-    """The record of the suggestion that made this set, where it lies beside it, or in its run, and can be read."""
-    from crce.suggest import read_record
-
-    beside = record_path(path)
-    if (path.parent / "run.json").is_file():  # of several suggested sets each has its own there
-        own = path.with_name(f"suggest-{slug(concepts.target)}.json")
-        beside = own if own.is_file() else path.with_name("suggest.json")
-    if not beside.is_file():
-        return None
-    try:
-        record = read_record(beside)
-    except SuggestError as error:
-        logger.warning("The record beside the set is not used: %s", error)
-        return None
-    return record if fold(record.concept_set.target) == fold(concepts.target) else None
-
-
-def keep_answers(concept: str, error: SuggestError) -> None:
+def keep_answers(error: SuggestError) -> None:
     """Write what a language model had answered until it failed, which may have been paid for."""
     if error.exchanges:
-        kept = free_file(Path(slug(concept)), ".failed.json")
+        kept = free_file(Path(slug(error.concept)), ".failed.json")
         write_json(kept, list(error.exchanges))
         typer.echo(f"answers  {kept}", err=True)
 

@@ -76,8 +76,9 @@ class CRCETechnique:
 
     @staticmethod
     def _erasure(given: Settings, settings: dict[str, Any]) -> Erasure:
-        from crce.cli.sets import find_sets, write_records
         from crce.concepts.concept_set import common_kind
+        from crce.suggest.record import write_records
+        from crce.suggest.resolve import resolve_concepts
         from crce.training import Erasure, erase, load_config
 
         if given.run is not None:
@@ -86,7 +87,7 @@ class CRCETechnique:
             return Erasure.load(given.run)
         concepts = [given.erase_concept] if isinstance(given.erase_concept, str) else list(given.erase_concept or ())
         load_config(given.recipe, settings, model=given.model_id)  # a fault is told before anything is suggested
-        found = find_sets(concepts)
+        found = resolve_concepts(concepts)
         kind = common_kind(f.concepts for f in found)
         config = load_config(given.recipe, settings, model=given.model_id, kind=kind)
         erasure = erase(

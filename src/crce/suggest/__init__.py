@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from crce.suggest.memory import Memory
     from crce.suggest.ranking import Ranker
     from crce.suggest.record import Record, read_record, write_record
+    from crce.suggest.resolve import Resolved, resolve_concept, resolve_concepts
     from crce.suggest.review import Review
     from crce.suggest.suggesters import load_suggester
     from crce.suggest.suggestion import Suggestion, replay, suggest
@@ -27,6 +28,7 @@ __all__ = [
     "Ranker",
     "Record",
     "Request",
+    "Resolved",
     "Review",
     "Suggester",
     "Suggestion",
@@ -34,6 +36,8 @@ __all__ = [
     "load_suggester",
     "read_record",
     "replay",
+    "resolve_concept",
+    "resolve_concepts",
     "suggest",
     "write_record",
 ]
@@ -49,6 +53,7 @@ __getattr__ = lazy_names(
         "Ranker": "ranking",
         "Record": "record",
         "Request": "candidates",
+        "Resolved": "resolve",
         "Review": "review",
         "Suggester": "candidates",
         "Suggestion": "suggestion",
@@ -56,6 +61,8 @@ __getattr__ = lazy_names(
         "load_suggester": "suggesters",
         "read_record": "record",
         "replay": "suggestion",
+        "resolve_concept": "resolve",
+        "resolve_concepts": "resolve",
         "suggest": "suggestion",
         "write_record": "record",
     },

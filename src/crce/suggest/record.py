@@ -3,16 +3,25 @@
 from __future__ import annotations
 
 import json
+import logging
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError, field_serializer
 
 from crce.concepts import ConceptSet
+from crce.concepts.concept_set import fold
 from crce.concepts.documents import dump_json, parse_json_sets
 from crce.errors import ConceptError, SuggestError
-from crce.files import write_json
+from crce.files import free_file, slug, write_json
 from crce.suggest.candidates import Candidate, Request, Side
+
+
+logger = logging.getLogger(__name__)
+
+SUFFIX = ".suggest.json"
+IN_RUN = "suggest.json"  # the name of a run's only record; of several, each is called after its target
 
 
 class _Model(BaseModel):
@@ -146,3 +155,37 @@ def read_record(path: str | Path) -> Record:
     except ConceptError as error:
         raise SuggestError(f"{path}: the concept set in it can't be used. {error}") from error
     return record
+
+
+def record_path(path: Path) -> Path:
+    """The path of a concept set's record: `cat.suggest.json` beside `cat.yaml`."""
+    return path.with_suffix(SUFFIX)
+
+
+def record_beside(path: Path, concepts: ConceptSet) -> Record | None:
+    """The record of the suggestion that made this set, if it is beside the set's file, or in its run, and readable."""
+    beside = record_path(path)
+    if (path.parent / "run.json").is_file():
+        own = path.with_name(f"suggest-{slug(concepts.target)}.json")
+        beside = own if own.is_file() else path.with_name(IN_RUN)
+    if not beside.is_file():
+        return None
+    try:
+        record = read_record(beside)
+    except SuggestError as error:
+        logger.warning("The record beside the set is not used: %s", error)
+        return None
+    return record if fold(record.concept_set.target) == fold(concepts.target) else None
+
+
+def write_records(folder: Path, records: Sequence[Record]) -> None:
+    """Write the records of a run's suggested sets into its folder: suggest.json, or one suggest-TARGET.json for each.
+
+    Raises:
+        RunError: a file can't be written.
+    """
+    if len(records) == 1:
+        write_record(folder / IN_RUN, records[0])
+        return
+    for record in records:
+        write_record(free_file(folder / f"suggest-{slug(record.concept_set.target)}", ".json"), record)

@@ -269,6 +269,7 @@ def _suggestion(
         rank(draft)
         concepts = draft.select()
     except SuggestError as error:
+        error.concept = f"{request.target} ({request.sense})" if request.sense else request.target
         error.exchanges = tuple(e.to_dict() for e in exchanges[asked:])
         raise
     answered = tuple(e.to_dict() for e in exchanges[asked:])

@@ -1,0 +1,171 @@
+"""Concept sets from whatever names one: an atlas entry, a file, or any other concept, for which a set is suggested."""
+
+from __future__ import annotations
+
+import logging
+import os
+import shlex
+from collections.abc import Sequence
+from difflib import SequenceMatcher
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+from crce.concepts import ConceptSet, atlas, find_concepts, read_sets
+from crce.concepts.concept_set import fold
+from crce.concepts.library import SUFFIXES
+from crce.errors import ConceptError, SuggestError
+from crce.suggest.concept import MAX_LENGTH, brief, parts
+from crce.suggest.record import record_beside
+
+
+if TYPE_CHECKING:
+    from crce.suggest.record import Record
+
+logger = logging.getLogger(__name__)
+
+Concept = str | Path | ConceptSet
+
+
+class Resolved(NamedTuple):
+    """A concept set and where it came from.
+
+    Attributes:
+        concepts: the concept set.
+        record: the record of the suggestion that made it; None for a set that nobody suggested.
+        suggested: whether it was suggested just now, because the concept is neither in the atlas nor a file.
+    """
+
+    concepts: ConceptSet
+    record: Record | None = None
+    suggested: bool = False
+
+
+def resolve_concept(concept: Concept) -> ConceptSet:
+    """The concept set behind a name, a file or a set.
+
+    Args:
+        concept: an atlas target in any case; a YAML, JSON or CorefConcept file, with `#` and the target where it holds
+            several sets; any other concept, with a sense in brackets if it has several ("bat (animal)"), for which a
+            set is suggested as `crce.suggest.suggest` does by default; or a concept set, which is returned as it is.
+
+    Raises:
+        ConceptError: the name is probably a typo or a coref of the atlas, or the file can't be read or holds several
+            sets.
+        SuggestError: no set can be suggested.
+    """
+    found = resolve_concepts([concept])
+    if len(found) > 1:
+        names = ", ".join(each.concepts.target for each in found)
+        example = f"{concept}#{found[0].concepts.target}"
+        raise ConceptError(f"{concept} holds {len(found)} concept sets. Name one, e.g. '{example}': {names}.")
+    return found[0].concepts
+
+
+def resolve_concepts(given: Sequence[Concept]) -> list[Resolved]:
+    """The concept sets behind several names, files or sets, with the records of those that were suggested.
+
+    A YAML file that holds several sets stands for all of them. Everything that can be checked is checked before a set
+    is suggested, which may cost money.
+
+    Args:
+        given: each as `resolve_concept` takes it.
+
+    Raises:
+        ConceptError: as `resolve_concept`, or a target is given twice.
+        SuggestError: no set can be suggested for a concept; `exchanges` holds what a language model answered.
+    """
+    known = [_known(concept) for concept in given]
+    _refuse_repeated(given, known)
+    resolved: list[Resolved] = []
+    for concept, found in zip(given, known, strict=True):
+        resolved += [_suggested(str(concept))] if found is None else found
+    return resolved
+
+
+def erased_earlier(run: Path, resolved: Sequence[Resolved]) -> list[Resolved]:
+    """The sets that an earlier run erased and that are not among `resolved`, with the records of that run.
+
+    Raises:
+        RunError: `run` is no run folder, or its training has not finished.
+    """
+    from crce.training import Erasure
+
+    targets = {fold(each.concepts.target) for each in resolved}
+    earlier = [c for c in Erasure.load(run).sets if fold(c.target) not in targets]
+    return [Resolved(c, record_beside(run / "concepts.yaml", c)) for c in earlier]
+
+
+def _known(concept: Concept) -> list[Resolved] | None:
+    """The given set, or those of the atlas or a file; None for a concept whose set has to be suggested."""
+    if isinstance(concept, ConceptSet):
+        return [Resolved(concept)]
+    file = Path(concept if os.path.isfile(concept) else str(concept).partition("#")[0])
+    has_suffix = file.suffix.lower() in SUFFIXES
+    is_file = isinstance(concept, Path) or has_suffix or os.path.exists(file)
+    if not is_file and len(str(concept)) > MAX_LENGTH:
+        parts(str(concept))  # raises, unless it is white space that makes it so long
+    if os.path.isfile(concept) and file.suffix.lower() in (".yaml", ".yml"):
+        return [Resolved(c, record_beside(file, c)) for c in read_sets(file)]
+    try:
+        concepts = find_concepts(concept)
+    except ConceptError:
+        if is_file or not _is_new(str(concept)):
+            raise
+        return None
+    return [Resolved(concepts, record_beside(file, concepts) if has_suffix else None)]
+
+
+def _refuse_repeated(given: Sequence[Concept], known: Sequence[list[Resolved] | None]) -> None:
+    """Raises ConceptError if two of the given concepts have one target."""
+    seen: set[str] = set()
+    for concept, found in zip(given, known, strict=True):
+        for target in [parts(str(concept)).target] if found is None else [each.concepts.target for each in found]:
+            if fold(target) in seen:
+                raise ConceptError(f"'{target}' is given twice. Give one concept set of it.")
+            seen.add(fold(target))
+
+
+def _suggested(concept: str) -> Resolved:
+    from crce.suggest.suggestion import suggest
+
+    try:
+        suggestion = suggest(concept)
+    except SuggestError as error:
+        if "--" not in str(error):
+            raise
+        explained = SuggestError(
+            f"{error} Those are flags of crce suggest: crce suggest {shlex.quote(brief(concept))} --kind KIND "
+            "--out FILE.yaml, then crce erase FILE.yaml."
+        )
+        explained.concept, explained.exchanges = error.concept, error.exchanges
+        raise explained from error
+    concepts, record = suggestion.concepts, suggestion.record
+    for warning in record.warnings:
+        logger.warning("%s", warning)
+    if not concepts.train_corefs:
+        logger.warning("without corefs, other names of '%s' are likely to generate it still", concepts.target)
+    if not concepts.train_retains:
+        logger.warning("without retains, neighbours of '%s' are likely to change too", concepts.target)
+    return Resolved(concepts, record, suggested=True)
+
+
+def _is_new(concept: str) -> bool:
+    """Whether a name that is neither in the atlas nor a file is meant as it stands, and is not a typo."""
+    if not concept.strip():
+        return False
+    from crce.suggest.wordnet import load_wordnet
+
+    target, sense = parts(concept)
+    if sense is not None:
+        return True
+    names = {fold(name) for c in atlas().values() for name in (c.target, *(r.text for r in c.corefs))}
+    if fold(target) in names:
+        return False  # a coref: its target is what the atlas erases
+    return not any(_is_typo(fold(target), name) for name in names) or bool(load_wordnet().senses(target))
+
+
+def _is_typo(given: str, meant: str) -> bool:
+    """Whether changing about one letter of `given` makes it `meant`."""
+    if abs(len(given) - len(meant)) > 1:
+        return False
+    return SequenceMatcher(None, given, meant, autojunk=False).ratio() >= 1 - 1.5 / min(len(given), len(meant))
