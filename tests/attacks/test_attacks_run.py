@@ -291,7 +291,7 @@ def test_what_cannot_be_asked_for(run, tiny_model, judge, tmp_path):
         attack(run, "typo", **{**settings, "images_per_try": 0})
     with pytest.raises(ConfigError, match="'dog' is not a target of .*: cat"):
         attack(run, "typo", targets=["dog"], **settings)
-    with pytest.raises(ConfigError, match="No judge is known"):
+    with pytest.raises(ConfigError, match="No judge knows the images"):
         attack(run, "typo", **{**settings, "judge": "auto"})
     with pytest.raises(RunError, match="Cannot read"):
         replay(tmp_path / "typo.json", judge=judge, backbone=tiny_model)

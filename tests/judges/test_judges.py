@@ -93,7 +93,7 @@ def test_clip_sees_features_and_reads_prompts(clip):
 
 
 def test_clip_has_to_be_told_what_a_run_is_about(clip):
-    with pytest.raises(ConfigError, match="knows no classes yet"):
+    with pytest.raises(ConfigError, match="has no classes yet"):
         clip.probs(PICTURES)
 
 
@@ -220,7 +220,7 @@ def test_judges_of_other_packages_are_found(monkeypatch):
         EntryPoint("colours", "other_package:Colours", "crce.judges"),
         EntryPoint("broken", "other_package:Broken", "crce.judges"),
     ]
-    monkeypatch.setattr("crce.judges.table.entry_points", lambda group: points)
+    monkeypatch.setattr("crce.registry.entry_points", lambda group: points)
     assert isinstance(load_judge("colours"), ColourJudge)
     assert is_known("colours")
     assert is_known("clip:some/model")

@@ -7,10 +7,10 @@ from dataclasses import replace
 import pytest
 import torch
 
-from crce.concepts import atlas, find_concepts
+from crce.concepts import ConceptSet, atlas, find_concepts
 from crce.errors import ConfigError
 from crce.evaluate import evaluate
-from crce.judges import FeatureJudge, JointJudge, load_judge, own_judge
+from crce.judges import FeatureJudge, JointJudge, choose_judge, load_judge
 from crce.judges.judge import name_pictures
 from crce.sampling.generate import draw
 from crce.training import erase, load_config
@@ -113,10 +113,13 @@ def test_an_erased_style_is_recognised_less_and_the_rest_is_judged_too(run, demo
 
 
 def test_the_judge_of_a_run_is_that_of_its_kinds():
-    assert own_judge(["object", "character"]) == "emoji"
-    assert own_judge(["style"]) == own_judge(["object", "style"]) == "emoji-style"
+    things, styles = ConceptSet("cat"), ConceptSet("twemoji style", kind="style")
+    assert choose_judge("auto", "demo", [things]).name == "emoji"
+    assert choose_judge("auto", "demo", [styles]).name == "emoji-style"
+    assert choose_judge("auto", "demo", [things, styles]).name == "emoji-style"
+    assert choose_judge("auto", "some/model", [things]) is None
 
 
 def test_it_takes_no_model():
-    with pytest.raises(ConfigError, match="Write --judge emoji-style"):
+    with pytest.raises(ConfigError, match="Use --judge emoji-style"):
         load_judge("emoji-style:large")

@@ -169,7 +169,7 @@ def test_a_vision_judge_scores_a_run_and_a_second_evaluation_asks_nothing(erasur
 
 def test_service_that_fails_is_said_and_what_it_answered_is_kept(erasure, backbone, model):
     with ScriptedServer(honest, honest, honest, fault(500)) as server:
-        with pytest.raises(ModelError, match=r"vision:openai:tiny can't be asked.*goes on from there") as error:
+        with pytest.raises(ModelError, match=r"vision:openai:tiny failed.*continues from there") as error:
             evaluate(erasure, judge=judge_of(server), backbone=backbone, images_per_prompt=1)
         assert "--suggester" not in str(error.value)
     kept = (erasure.folder / "pictures" / "answers.jsonl").read_text().splitlines()

@@ -26,7 +26,7 @@ from common import (
 )
 from torch.nn import functional as F
 
-from crce.judges import EmojiNetwork
+from crce.judges.emoji import EmojiNetwork
 
 
 def warp(rgba: torch.Tensor, g: torch.Generator) -> torch.Tensor:

@@ -18,7 +18,6 @@ from crce.suggest.record import SUFFIX, record_path, write_record
 
 
 if TYPE_CHECKING:
-    from crce.judges import Judge
     from crce.suggest import Record, Suggestion
 
 _OF_REPLAY = ("replay", "out", "force", "json")
@@ -78,6 +77,7 @@ def suggest(
     if out is not None:
         _refuse_taken(out, force)
     from crce import suggest as room
+    from crce.judges import choose_judge
 
     if replay is not None:
         if beside := _given_beside_replay(context):
@@ -102,7 +102,7 @@ def suggest(
                 verify=verify,
                 ground=ground,
                 model=model,
-                judge=_judge(model) if ground else None,
+                judge=choose_judge("auto", model) if ground else None,
                 base_url=base_url,
                 prompts=prompts,
                 seed=seed,
@@ -187,12 +187,3 @@ def _refuse_taken(out: Path, force: bool) -> None:
     for path in () if force else (out, record_path(out)):
         if path.exists():
             raise SuggestError(f"{path} exists. Choose another --out, or overwrite it with --force.")
-
-
-def _judge(model: str) -> Judge | None:
-    """Who says what the model's pictures show: the bundled judge for the bundled model."""
-    if model != "demo":
-        return None
-    from crce.judges import load_judge
-
-    return load_judge()
