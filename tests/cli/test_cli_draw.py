@@ -65,11 +65,11 @@ def test_a_run_whose_model_has_changed_is_drawn_on_a_model_that_is_named_alone(c
 
 @pytest.mark.filterwarnings("ignore:invalid value encountered")
 def test_picture_that_fails_is_reported_and_the_others_are_kept(crce, tiny_folder, tmp_path, monkeypatch):
-    import crce.evaluate as evaluate_room
+    from crce.sampling import samples
 
-    draw = evaluate_room.draw
-    monkeypatch.setattr(evaluate_room, "draw", lambda *a, **k: [None, *draw(*a, **k)[1:]])
+    draw = samples.draw
+    monkeypatch.setattr(samples, "draw", lambda *a, **k: [None, *draw(*a, **k)[1:]])
     result = crce("generate", "a cat", "--n", 2, "--model", tiny_folder, "--out", tmp_path, *QUICK)
     assert result.code == 1
-    assert result.err.splitlines()[-1] == "error: no picture of 'a cat' from seed 0: drawing failed"
+    assert result.err.splitlines()[-1] == "error: no image of 'a cat' from seed 0: generating failed"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a-cat-1.png", "sheet.png"]

@@ -19,10 +19,9 @@ from crce.attacks.asr import summarise
 from crce.attacks.prompts import choose_prompts
 from crce.attacks.protocol import Attack, Budget, Progress, Prompt
 from crce.attacks.query_log import Journal, Key, Sight
-from crce.attacks.setup import judge_of_run, judged_words, put_on, write_word
+from crce.attacks.setup import choose_judge, describe, judged_words, put_on, write_word
 from crce.errors import ConfigError
 from crce.files import write_json
-from crce.judges.judge import describe_judge
 from crce.training import Erasure, load_base
 from crce.training.run_folder import file_hash
 
@@ -105,6 +104,13 @@ def attack(
         ConfigError: a number is out of range, the attack does not work on this model, or no judge knows it.
         ModelError: the base model can't be loaded.
         RunError: not a run folder, an unfinished run, a base model that has changed, or no room for the result.
+
+    Examples:
+        >>> import crce
+        >>> quick = {"phrases": 1, "images_per_prompt": 1, "images_per_try": 1, "steps": 2}
+        >>> result = crce.attack("runs/cat", "typo", budget=1, **quick)
+        >>> result.path.as_posix()
+        'runs/cat/attacks/typo.json'
     """
     numbers = {"images_per_prompt": images_per_prompt, "images_per_try": images_per_try, "steps": steps}
     for setting, value in {**numbers, "phrases": phrases}.items():
@@ -113,7 +119,7 @@ def attack(
     erasure = run if isinstance(run, Erasure) else Erasure.load(Path(run))
     one = load_attack(name) if isinstance(name, str) else name
     allowed = budget if isinstance(budget, Budget) else Budget(one.default_steps if budget is None else budget)
-    scorer = judge_of_run(judge, erasure, device)
+    scorer = choose_judge(judge, erasure, device)
     chosen = choose_prompts(erasure, scorer, targets, prompts, phrases)
     backbone = load_base(erasure, backbone=backbone, device=device)
     one.refuse_unfit(backbone)
@@ -124,7 +130,7 @@ def attack(
         "model": backbone.model,
         "revision": backbone.revision,
         "adapter": file_hash(erasure.adapter),
-        "judge": describe_judge(scorer, scorer.threshold, class_list=False),
+        "judge": describe(scorer),
         "seed": seed,
         "budget": vars(allowed),
         "settings": one.settings(),

@@ -18,6 +18,7 @@ from crce.suggest.record import SUFFIX, record_path, write_record
 
 
 if TYPE_CHECKING:
+    from crce.judges import Judge
     from crce.suggest import Record, Suggestion
 
 _OF_REPLAY = ("replay", "out", "force", "json")
@@ -76,8 +77,8 @@ def suggest(
     """Find the other ways to call a concept (corefs, erased with it) and its near neighbours (retains, kept)."""
     if out is not None:
         _refuse_taken(out, force)
-    from crce import suggest as room
-    from crce.judges import choose_judge
+    from crce.suggest import replay as suggest_from_record
+    from crce.suggest import suggest as suggest_set
 
     if replay is not None:
         if beside := _given_beside_replay(context):
@@ -85,14 +86,14 @@ def suggest(
                 f"--replay takes everything from its record, and can't be used with {', '.join(beside)}. Give nothing "
                 "beside it but --out, --force and --json."
             )
-        suggestion = room.replay(replay)
+        suggestion = suggest_from_record(replay)
     elif concept is None:
         raise SuggestError("Name a concept, e.g. crce suggest cat, or --replay FILE.suggest.json.")
     else:
         if ground:
             quiet_libraries()
         try:
-            suggestion = room.suggest(
+            suggestion = suggest_set(
                 concept,
                 kind=kind,
                 suggester=suggester,
@@ -102,7 +103,7 @@ def suggest(
                 verify=verify,
                 ground=ground,
                 model=model,
-                judge=choose_judge("auto", model) if ground else None,
+                judge=_judge(model) if ground else None,
                 base_url=base_url,
                 prompts=prompts,
                 seed=seed,
@@ -187,3 +188,12 @@ def _refuse_taken(out: Path, force: bool) -> None:
     for path in () if force else (out, record_path(out)):
         if path.exists():
             raise SuggestError(f"{path} exists. Choose another --out, or overwrite it with --force.")
+
+
+def _judge(model: str) -> Judge | None:
+    """Who says what the model's pictures show: the bundled judge for the bundled model."""
+    if model != "demo":
+        return None
+    from crce.judges import load_judge
+
+    return load_judge()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from crce.lazy import lazy_names
+from crce.lazy import lazy_names, make_callable
 
 
 if TYPE_CHECKING:
@@ -14,3 +14,5 @@ if TYPE_CHECKING:
 __all__ = ["Drawn", "Report", "evaluate"]
 
 __getattr__ = lazy_names(__name__, {"Drawn": "sketches", "Report": "evaluation", "evaluate": "evaluation"})
+
+make_callable(__name__)  # crce.evaluate(...) is evaluate(...) of this package

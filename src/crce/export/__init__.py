@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from crce.lazy import lazy_names
+from crce.lazy import lazy_names, make_callable
 
 
 if TYPE_CHECKING:
@@ -29,3 +29,5 @@ __getattr__ = lazy_names(
         "read_facts": "metadata",
     },
 )
+
+make_callable(__name__)  # crce.export(...) is export(...) of this package

@@ -81,6 +81,12 @@ def export(
         ConfigError: the form or the type is unknown, or a rank is given for a form that has none.
         RunError: the run isn't finished, changed nothing, doesn't fit its model any more, or `out` is taken.
         ModelError: the base model is needed and can't be loaded, or the form can't hold it.
+
+    Examples:
+        >>> import crce
+        >>> lora = crce.export("runs/cat", to="kohya", rank=4)
+        >>> lora.path.as_posix()
+        'runs/cat/export/erase-cat-kohya.safetensors'
     """
     if to not in FORMS:
         raise ConfigError(f"There is no form {to!r}. Use one of: {', '.join(FORMS)}.")

@@ -76,30 +76,22 @@ class CRCETechnique:
 
     @staticmethod
     def _erasure(given: Settings, settings: dict[str, Any]) -> Erasure:
-        from crce.concepts.concept_set import common_kind
-        from crce.suggest.record import write_records
-        from crce.suggest.resolve import resolve_concepts
-        from crce.training import Erasure, erase, load_config
+        from crce.api import erase
+        from crce.training import Erasure
 
         if given.run is not None:
             if settings:
                 raise ConfigError(f"A run is erased already, so it takes no {', '.join(settings)}. Leave these out.")
             return Erasure.load(given.run)
-        concepts = [given.erase_concept] if isinstance(given.erase_concept, str) else list(given.erase_concept or ())
-        load_config(given.recipe, settings, model=given.model_id)  # a fault is told before anything is suggested
-        found = resolve_concepts(concepts)
-        kind = common_kind(f.concepts for f in found)
-        config = load_config(given.recipe, settings, model=given.model_id, kind=kind)
-        erasure = erase(
-            [f.concepts for f in found],
-            config=config,
+        return erase(
+            given.erase_concept or (),
+            config=given.recipe,
             model=given.model_id,
             out=given.out,
             device=given.device,
             dtype=given.dtype,
+            **settings,
         )
-        write_records(erasure.folder, [f.record for f in found if f.record])
-        return erasure
 
     def generate(self, prompts: list[str], seed: int | None = None, **settings: Any) -> list[Image]:
         """Draw one picture per prompt.

@@ -10,7 +10,8 @@ from crce.lazy import lazy_names
 if TYPE_CHECKING:
     from crce.sampling.generate import draw
     from crce.sampling.pictures import Picture
+    from crce.sampling.samples import Sample
 
-__all__ = ["Picture", "draw"]
+__all__ = ["Picture", "Sample", "draw"]
 
-__getattr__ = lazy_names(__name__, {"Picture": "pictures", "draw": "generate"})
+__getattr__ = lazy_names(__name__, {"Picture": "pictures", "Sample": "samples", "draw": "generate"})

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from crce.lazy import lazy_names
+from crce.lazy import lazy_names, make_callable
 
 
 if TYPE_CHECKING:
@@ -67,3 +67,5 @@ __getattr__ = lazy_names(
         "write_record": "record",
     },
 )
+
+make_callable(__name__)  # crce.suggest(...) is suggest(...) of this package

@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal, cast
 
 from crce import __version__
-from crce.concepts import KINDS, ConceptSet
+from crce.concepts import KINDS, ConceptSet, read_concepts
 from crce.concepts.concept_set import Kind, unknown_kind
+from crce.concepts.library import SUFFIXES
 from crce.errors import SuggestError
 from crce.suggest.candidates import Candidate, Request, Suggester
 from crce.suggest.concept import parts
@@ -41,7 +42,7 @@ class Suggestion:
 
 
 def suggest(
-    concept: str,
+    concept: str | Path | ConceptSet,
     *,
     kind: str | None = None,
     suggester: str | Suggester | None = None,
@@ -63,7 +64,8 @@ def suggest(
     """Find the other ways to call a concept, and the near but different things to keep.
 
     Args:
-        concept: the phrase to erase; which sense of it may follow in brackets, as in "bat (animal)".
+        concept: the phrase to erase; which sense of it may follow in brackets, as in "bat (animal)". Of a file or a
+            concept set its target and kind are taken.
         kind: what sort of thing it is; None infers it.
         suggester: who proposes, see `load_suggester`; None takes $CRCE_SUGGESTER, else the lexicon.
         corefs: corefs to train.
@@ -86,7 +88,17 @@ def suggest(
         SuggestError: the concept or a setting can't be used, the suggester does not know the concept or can't be
             reached, or nothing of what it proposed can be used.
         ModelError: the text-to-image model can't be loaded.
+
+    Examples:
+        >>> import crce
+        >>> concepts = crce.suggest("walrus", corefs=2, retains=2, held_out=0).concepts
+        >>> concepts.target, len(concepts.corefs), len(concepts.retains)
+        ('walrus', 2, 2)
     """
+    if isinstance(concept, Path) or Path(str(concept).partition("#")[0]).suffix.lower() in SUFFIXES:
+        concept = read_concepts(str(concept))
+    if isinstance(concept, ConceptSet):
+        concept, kind = concept.target, kind or concept.kind
     target, sense = parts(concept)
     if min(corefs, retains, held_out) < 0 or not corefs + retains:
         raise SuggestError(

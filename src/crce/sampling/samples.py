@@ -1,0 +1,109 @@
+"""Images of prompts, from a model or from a run before and after its erasure."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from crce.backbones import load_backbone, load_pipeline
+from crce.errors import ConfigError
+from crce.sampling.generate import draw
+from crce.sampling.pictures import Picture
+from crce.training import Erasure, apply_adapter, load_base
+
+
+@dataclass(frozen=True)
+class Sample:
+    """An image of a prompt.
+
+    Attributes:
+        prompt: what was asked for.
+        seed: of its starting noise.
+        image: from the model or, with a run, from the erased model; None if generating it failed.
+        before: with a run, the base model's image from the same seed; None without one, or if generating it failed.
+    """
+
+    prompt: str
+    seed: int
+    image: Picture
+    before: Picture = None
+
+
+def generate(
+    prompts: str | Sequence[str],
+    *,
+    model: str | None = None,
+    run: str | Path | Erasure | None = None,
+    n: int = 4,
+    seed: int = 0,
+    steps: int = 20,
+    guidance: float = 4.0,
+    negative: str | None = None,
+    device: str = "auto",
+    dtype: str = "auto",
+    revision: str | None = None,
+    on_image: Callable[[int, int], None] | None = None,
+) -> list[Sample]:
+    """Generate images with a model, or with a run before and after its erasure.
+
+    Args:
+        prompts: one prompt or several.
+        model: see `crce.backbones.load_backbone`, as are device, dtype and revision. None takes the bundled model or,
+            with a run, the model that it erased from.
+        run: a finished run or its folder; its adapter is put on the model.
+        n: images of each prompt.
+        seed: of a prompt's first image; the next ones count up.
+        steps: denoising steps.
+        guidance: classifier-free guidance scale.
+        negative: what the images should not show.
+        on_image: called after each batch with how many images are done and how many there will be.
+
+    Returns:
+        The images of the first prompt by seed, then those of the second, and so on.
+
+    Raises:
+        ConfigError: there is no prompt, or a number is below 1.
+        ModelError: the model can't be loaded.
+        RunError: `run` is no finished run, or its model has changed since.
+
+    Examples:
+        >>> import crce
+        >>> samples = crce.generate(["a cat", "a dog"], run="runs/cat", n=1, steps=2)
+        >>> [(sample.prompt, sample.image.size) for sample in samples]
+        [('a cat', (64, 64)), ('a dog', (64, 64))]
+        >>> samples[0].before.save("cat-before.png")
+    """
+    prompts = [prompts] if isinstance(prompts, str) else list(prompts)
+    if not prompts:
+        raise ConfigError("There is no prompt. Give at least one.")
+    for name, value in {"n": n, "steps": steps}.items():
+        if value < 1:
+            raise ConfigError(f"{name} is {value}. Use 1 or more.")
+    texts = [prompt for prompt in prompts for _ in range(n)]
+    seeds = [seed + k for _ in prompts for k in range(n)]
+    done, total = 0, len(texts) * (1 if run is None else 2)
+
+    def count(images: int) -> None:
+        nonlocal done
+        done += images
+        if on_image:
+            on_image(done, total)
+
+    def images(pipe: object) -> list[Picture]:
+        return draw(pipe, texts, seeds, steps=steps, guidance=guidance, negative=negative, on_drawn=count)  # type: ignore[arg-type]
+
+    before: list[Picture] = [None] * len(texts)
+    if run is None:
+        after = images(load_pipeline(model or "demo", device=device, dtype=dtype, revision=revision))
+    else:
+        erasure = run if isinstance(run, Erasure) else Erasure.load(run)
+        if model is None:
+            backbone = load_base(erasure, device=device, dtype=dtype, offload=erasure.config.offload)
+        else:
+            backbone = load_backbone(model, device=device, dtype=dtype, revision=revision)
+        adapter = apply_adapter(backbone, erasure.adapter)
+        with adapter.disabled():
+            before = images(backbone.pipe)
+        after = images(backbone.pipe)
+    return [Sample(*place) for place in zip(texts, seeds, after, before, strict=True)]
