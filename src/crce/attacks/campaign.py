@@ -19,9 +19,10 @@ from crce.attacks.asr import summarise
 from crce.attacks.prompts import choose_prompts
 from crce.attacks.protocol import Attack, Budget, Progress, Prompt
 from crce.attacks.query_log import Journal, Key, Sight
-from crce.attacks.setup import choose_judge, describe, judged_words, put_on, write_word
+from crce.attacks.setup import judge_of_run, judged_words, put_on, write_word
 from crce.errors import ConfigError
 from crce.files import write_json
+from crce.judges.judge import describe_judge
 from crce.training import Erasure, load_base
 from crce.training.run_folder import file_hash
 
@@ -119,7 +120,7 @@ def attack(
     erasure = run if isinstance(run, Erasure) else Erasure.load(Path(run))
     one = load_attack(name) if isinstance(name, str) else name
     allowed = budget if isinstance(budget, Budget) else Budget(one.default_steps if budget is None else budget)
-    scorer = choose_judge(judge, erasure, device)
+    scorer = judge_of_run(judge, erasure, device)
     chosen = choose_prompts(erasure, scorer, targets, prompts, phrases)
     backbone = load_base(erasure, backbone=backbone, device=device)
     one.refuse_unfit(backbone)
@@ -130,7 +131,7 @@ def attack(
         "model": backbone.model,
         "revision": backbone.revision,
         "adapter": file_hash(erasure.adapter),
-        "judge": describe(scorer),
+        "judge": describe_judge(scorer, scorer.threshold, class_list=False),
         "seed": seed,
         "budget": vars(allowed),
         "settings": one.settings(),

@@ -11,8 +11,9 @@ from crce.attacks import load_attack
 from crce.attacks.asr import summarise
 from crce.attacks.protocol import Budget, Progress, Prompt
 from crce.attacks.query_log import Journal
-from crce.attacks.setup import choose_judge, describe, judged_words, put_on, read_word
+from crce.attacks.setup import judge_of_run, judged_words, put_on, read_word
 from crce.errors import ConfigError, RunError
+from crce.judges.judge import describe_judge
 from crce.training import Erasure, load_base
 from crce.training.run_folder import file_hash
 
@@ -57,7 +58,7 @@ def replay(
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise RunError(f"Cannot read {path} as the result of an attack: {error}. Attack again.") from error
     erasure = run if isinstance(run, Erasure) else Erasure.load(Path(run) if run is not None else path.parents[1])
-    scorer = choose_judge(judge, erasure, device)
+    scorer = judge_of_run(judge, erasure, device)
     for was in old["outcomes"]:
         if was["expected"] not in scorer.classes:
             raise ConfigError(
@@ -66,7 +67,11 @@ def replay(
             )
     backbone = load_base(erasure, backbone=backbone, device=device)
     one.refuse_unfit(backbone)
-    now = {"run": str(erasure.folder), "adapter": file_hash(erasure.adapter), "judge": describe(scorer)}
+    now = {
+        "run": str(erasure.folder),
+        "adapter": file_hash(erasure.adapter),
+        "judge": describe_judge(scorer, scorer.threshold, class_list=False),
+    }
     head = {**old, **now}
     with put_on(backbone, erasure, scorer, Journal(None, {}), head, batch) as victim:
         outcomes = []

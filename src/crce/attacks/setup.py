@@ -5,16 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from crce.attacks.victim import Victim
-from crce.errors import ConfigError, RunError
-from crce.evaluate.groups import EVERYDAY
+from crce.errors import RunError
 from crce.files import read_tensors, slug, write_tensors
-from crce.judges import load_judge
-from crce.judges.judge import OpenJudge
-from crce.judges.table import own_judge
-from crce.sampling.image_cache import FOLDER as PICTURES
+from crce.judges import choose_judge
+from crce.judges.concept_classes import EVERYDAY
+from crce.sampling.image_cache import FOLDER
 from crce.training import Erasure, apply_adapter
 
 
@@ -93,28 +91,12 @@ def read_word(path: Path) -> torch.Tensor:
     return word
 
 
-def choose_judge(judge: str | Judge, erasure: Erasure, device: str) -> Judge:
-    """The judge, told what the run is about where it has no classes of its own.
+def judge_of_run(judge: str | Judge, erasure: Erasure, device: str) -> Judge:
+    """The judge of an attack, with everyday things among its classes where it has none of its own.
 
     Raises:
         ConfigError: there is no such judge, or none knows the model.
     """
-    model = erasure.info["model"]
-    if judge == "auto" and model != "demo":
-        raise ConfigError(
-            f"No judge is known for {model!r}, and without one nobody says whether an attack succeeds. "
-            "Name one with --judge, such as clip:FOLDER."
-        )
-    if judge == "auto":
-        judge = own_judge(c.kind for c in erasure.sets)
-    if isinstance(judge, str):
-        judge = load_judge(judge, device)
-    if isinstance(judge, OpenJudge):  # everyday things are told too, so that what is neither has a name
-        return judge.about(erasure.sets, erasure.folder / PICTURES, unrelated=EVERYDAY)
-    return judge
-
-
-def describe(judge: Judge) -> dict[str, Any]:
-    """A judge, as the results name it."""
-    described = {"name": judge.name, "version": judge.version, "hash": judge.hash, "threshold": judge.threshold}
-    return {**described, "classes": len(judge.classes)}
+    model, folder = erasure.info["model"], erasure.folder / FOLDER
+    chosen = choose_judge(judge, model, erasure.sets, unrelated=EVERYDAY, folder=folder, device=device, required=True)
+    return cast("Judge", chosen)

@@ -127,8 +127,7 @@ def make_plan(grid: Grid, *, cache: str | Path = CACHE, device: str = "auto") ->
         )
     root = Path(cache).resolve()
     cells = tuple(expand(grid))
-    judges: dict[str, dict[str, Any]] = {}
-    jobs = tuple(_job(cell, *facts[cell.source], _judge(cell, grid, judges), grid, root, device) for cell in cells)
+    jobs = tuple(_job(cell, *facts[cell.source], _judge(cell, grid), grid, root, device) for cell in cells)
     return Plan(grid, cells, jobs)
 
 
@@ -150,20 +149,12 @@ def _job(
     )
 
 
-def _judge(cell: Cell, grid: Grid, known: dict[str, dict[str, Any]]) -> dict[str, Any] | None:
-    """What pins the judge of a cell; None where the evaluation finds none for the model."""
-    from crce.judges import load_judge
-    from crce.judges.table import own_judge
+def _judge(cell: Cell, grid: Grid) -> dict[str, Any] | None:
+    """The identity of a cell's judge; None where no judge knows the model."""
+    from crce.judges import choose_judge
 
-    name = grid.evaluation.judge
-    if name == "auto":
-        if cell.source.model != "demo":
-            return None
-        name = own_judge(concepts.kind for concepts in cell.task.sets)
-    if name not in known:
-        judge = load_judge(name)
-        known[name] = {"name": judge.name, "version": judge.version, "hash": judge.hash}
-    return known[name]
+    judge = choose_judge(grid.evaluation.judge, cell.source.model, cell.task.sets)
+    return None if judge is None else {"name": judge.name, "version": judge.version, "hash": judge.hash}
 
 
 def settings_of(evaluation: Evaluation) -> dict[str, Any]:

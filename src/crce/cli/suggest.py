@@ -18,7 +18,6 @@ from crce.suggest.record import SUFFIX, record_path, write_record
 
 
 if TYPE_CHECKING:
-    from crce.judges import Judge
     from crce.suggest import Record, Suggestion
 
 _OF_REPLAY = ("replay", "out", "force", "json")
@@ -77,6 +76,7 @@ def suggest(
     """Find the other ways to call a concept (corefs, erased with it) and its near neighbours (retains, kept)."""
     if out is not None:
         _refuse_taken(out, force)
+    from crce.judges import choose_judge
     from crce.suggest import replay as suggest_from_record
     from crce.suggest import suggest as suggest_set
 
@@ -103,7 +103,7 @@ def suggest(
                 verify=verify,
                 ground=ground,
                 model=model,
-                judge=_judge(model) if ground else None,
+                judge=choose_judge("auto", model) if ground else None,
                 base_url=base_url,
                 prompts=prompts,
                 seed=seed,
@@ -188,12 +188,3 @@ def _refuse_taken(out: Path, force: bool) -> None:
     for path in () if force else (out, record_path(out)):
         if path.exists():
             raise SuggestError(f"{path} exists. Choose another --out, or overwrite it with --force.")
-
-
-def _judge(model: str) -> Judge | None:
-    """Who says what the model's pictures show: the bundled judge for the bundled model."""
-    if model != "demo":
-        return None
-    from crce.judges import load_judge
-
-    return load_judge()

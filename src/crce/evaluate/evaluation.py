@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -17,9 +16,8 @@ from crce.evaluate.overview import render_overview
 from crce.evaluate.sketches import BaseCache, Drawn, Side, Sketcher
 from crce.evaluate.targets import Target, joint_report, target_folders
 from crce.files import slug, write_json, write_text
-from crce.judges import load_judge
-from crce.judges.judge import OpenJudge, describe_judge
-from crce.judges.table import own_judge
+from crce.judges import choose_judge
+from crce.judges.judge import describe_judge
 from crce.sampling.image_cache import FOLDER, Shelf
 from crce.training import Erasure, apply_adapter, load_base
 from crce.training.run_folder import file_hash
@@ -28,8 +26,6 @@ from crce.training.run_folder import file_hash
 if TYPE_CHECKING:
     from crce.backbones import Backbone
     from crce.judges import Judge
-
-log = logging.getLogger(__name__)
 
 REPORTS = "reports"  # the latest report.json of each judge
 
@@ -137,10 +133,17 @@ def evaluate(
     started = time.perf_counter()
     erasure = run if isinstance(run, Erasure) else Erasure.load(Path(run))
     info = erasure.info
-    own = load_judge("emoji") if info["model"] == "demo" else None
+    own = choose_judge("auto", info["model"])
     others = [[o for o in erasure.sets if o is not c] for c in erasure.sets]
     common_texts = [common_unrelated(c, rest, own) for c, rest in zip(erasure.sets, others, strict=True)]
-    scorer = _choose_judge(judge, erasure, [text for texts in common_texts for text in texts], device)
+    scorer = choose_judge(
+        judge,
+        info["model"],
+        erasure.sets,
+        unrelated=[text for texts in common_texts for text in texts],
+        folder=erasure.folder / FOLDER,
+        device=device,
+    )
     least = threshold if threshold is not None else scorer.threshold if scorer else 0.0
     everything = [
         make_groups(c, scorer, phrases_per_group, rest, crce=erasure.config.crce, common=unrelated)
@@ -192,24 +195,6 @@ def evaluate(
     if scorer:  # report.json is the latest; what another judge said before stays beside it
         write_json(erasure.folder / REPORTS / f"{slug(scorer.name)}.json", report.data)
     return report
-
-
-def pick_judge(judge: str | Judge, erasure: Erasure, device: str) -> Judge | None:
-    """The judge of this name, not yet told what the run is about; None where none knows the model."""
-    if judge == "auto" and erasure.info["model"] != "demo":
-        log.info("No judge knows what %s draws: the report shows pictures without numbers.", erasure.info["model"])
-        return None
-    if judge == "auto":
-        judge = own_judge(c.kind for c in erasure.sets)
-    return load_judge(judge, device) if isinstance(judge, str) else judge
-
-
-def _choose_judge(judge: str | Judge, erasure: Erasure, unrelated: Sequence[str], device: str) -> Judge | None:
-    """The judge, told what the run is about where it has no classes of its own; None where none knows the model."""
-    picked = pick_judge(judge, erasure, device)
-    if isinstance(picked, OpenJudge):
-        return picked.about(erasure.sets, erasure.folder / FOLDER, unrelated=unrelated)
-    return picked
 
 
 def make_sides(erasure: Erasure, sketcher: Sketcher, dtype: str, base_cache: BaseCache | None) -> tuple[Side, Side]:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from crce.concepts import ConceptSet, Related
 from crce.concepts.concept_set import fold
+from crce.judges.concept_classes import everyday
 
 
 if TYPE_CHECKING:
@@ -19,18 +20,6 @@ ERASING = ("target", "coref", "coref_held_out")
 KEEPING = ("retain", "retain_held_out", "unrelated")
 UNRELATED_PROMPTS = 6
 NO_JUDGE = "no judge scored it"  # why nothing is scored where there is no judge
-
-# Drawn when no judge brings a class list: everyday things that any text-to-image model knows.
-EVERYDAY = (
-    "a bowl of fruit",
-    "a mountain lake",
-    "a red bicycle",
-    "a wooden chair",
-    "a city street at night",
-    "a sunflower",
-    "a sailing boat",
-    "a stone bridge",
-)
 
 
 @dataclass(frozen=True)
@@ -163,12 +152,6 @@ def spread(items: Sequence[T], count: int) -> list[T]:
     if len(items) <= count:
         return list(items)
     return [items[i * len(items) // count] for i in range(count)]
-
-
-def everyday(phrases: Sequence[str]) -> list[str]:
-    """Everyday things that share no word with any of the phrases."""
-    used = {word for phrase in phrases for word in phrase.casefold().split()} - {"a", "at"}
-    return [text for text in EVERYDAY if used.isdisjoint(text.split())]
 
 
 def _erased_prompt(

@@ -1,33 +1,27 @@
 """Any image classifier of transformers as a judge, with the labels it was trained on.
 
-A label may hold several names, as those of ImageNet do ("tabby, tabby cat"). A phrase names a label when it is one of
-these names; a name that several labels share ("crane", the bird and the machine) names none of them.
+A label may have several names, as those of ImageNet do ("tabby, tabby cat"). A phrase names a label if it is one of
+its names; a name shared by several labels ("crane", the bird and the machine) names none of them.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
+from PIL.Image import Image
 
-from crce.backbones.loading import pick_device
 from crce.concepts.concept_set import fold
-from crce.errors import ConfigError, ModelError
+from crce.errors import ModelError
 from crce.judges.judge import without_article
-from crce.judges.weights import hash_weights, load_part, revision
+from crce.judges.weights import TransformersJudge
 
 
-if TYPE_CHECKING:
-    from PIL.Image import Image
-
-
-class ClassifierJudge:
+class ClassifierJudge(TransformersJudge):
     """A model with `id2label` that transformers loads as an image classifier."""
 
-    threshold = 0.0
-
-    def __init__(self, model: str, *, device: str = "auto") -> None:
+    def __init__(self, model: str = "", *, device: str = "auto") -> None:
         """Load a model.
 
         Args:
@@ -36,36 +30,28 @@ class ClassifierJudge:
 
         Raises:
             ConfigError: no model is named.
-            ModelError: it can't be loaded, or does not name its labels.
+            ModelError: it can't be loaded, or its labels have no names.
         """
-        if not model:
-            raise ConfigError(
-                "The judge classifier needs a model: classifier:MODEL, e.g. classifier:google/vit-base-patch16-224."
-            )
-        from transformers import AutoImageProcessor, AutoModelForImageClassification
+        from transformers import AutoModelForImageClassification
 
-        network = load_part(AutoModelForImageClassification.from_pretrained, model, "the weights")
-        labels = [str(network.config.id2label[i]) for i in range(network.config.num_labels)]
+        load = AutoModelForImageClassification.from_pretrained
+        super().__init__("classifier", load, model, device, "google/vit-base-patch16-224")
+        config = self._network.config
+        labels = [str(config.id2label[i]) for i in range(config.num_labels)]
         if all(label == f"LABEL_{i}" for i, label in enumerate(labels)):
             raise ModelError(
-                f"The classifier {model!r} does not name its {len(labels)} labels. Write them into id2label of its "
-                "config.json, or use another model."
+                f"The classifier {model!r} does not name its {len(labels)} labels. Write their names into id2label of "
+                "its config.json, or use another model."
             )
-        self.name = f"classifier:{model}"
-        self.version = revision(network)
-        self.hash = hash_weights(network)
         self.classes, self._class_by_name = _read_labels(labels)
-        self._device = pick_device(device)
-        self._network: Any = network.float().eval().to(self._device)
-        self._processor: Any = load_part(AutoImageProcessor.from_pretrained, model, "the image processor")
 
     def probs(self, images: list[Image]) -> torch.Tensor:
         """Class probabilities, shape (B, K)."""
-        return self._see(images).logits.softmax(1).cpu()
+        return self._forward(images).logits.softmax(1).cpu()
 
     def features(self, images: list[Image]) -> torch.Tensor:
-        """The last hidden state, averaged over the picture, shape (B, D)."""
-        state = self._see(images, output_hidden_states=True).hidden_states[-1]  # (B, T, D), or (B, D, h, w)
+        """The last hidden state, averaged over the image, shape (B, D)."""
+        state = self._forward(images, output_hidden_states=True).hidden_states[-1]  # (B, T, D) or (B, D, h, w)
         return (state.mean(1) if state.ndim == 3 else state.flatten(2).mean(2)).cpu()
 
     def class_of(self, text: str) -> str | None:
@@ -74,16 +60,15 @@ class ClassifierJudge:
         return self._class_by_name.get(folded) or self._class_by_name.get(without_article(folded))
 
     @torch.inference_mode()
-    def _see(self, images: list[Image], **wanted: bool) -> Any:
-        pixels = self._processor(images=[image.convert("RGB") for image in images], return_tensors="pt").pixel_values
-        return self._network(pixel_values=pixels.to(self._device), **wanted)
+    def _forward(self, images: list[Image], **options: bool) -> Any:
+        return self._network(pixel_values=self._pixels(images), **options)
 
 
 def _read_labels(labels: list[str]) -> tuple[list[str], dict[str, str]]:
-    """A class for each label, none twice, and the class by each name that only one label has."""
+    """A distinct class for each label, and the class by each name that only one label has."""
     names = [[name.strip() for name in label.split(",") if name.strip()] or [label] for label in labels]
     counted = Counter(fold(name) for own in names for name in {fold(n): n for n in own}.values())
-    # A class is shown by its first name, and by all of them where others have the same.
+    # A class is called by its first name, and by all of them where another label shares the first.
     classes = [own[0] if counted[fold(own[0])] == 1 else ", ".join(own) for own in names]
     repeated = Counter(classes)
     classes = [c if repeated[c] == 1 else f"{c} ({i})" for i, c in enumerate(classes)]

@@ -1,31 +1,26 @@
-"""CLIP as a judge: the class whose words are nearest to the picture.
+"""CLIP as a zero-shot judge, with the classes of the concept sets.
 
-The classes are those of the concept set. Every phrase of a class is put into several templates, whose embeddings are
-averaged (Radford et al., "Learning Transferable Visual Models From Natural Language Supervision", 2021, section
-3.1.4); the logit of a class is the largest of its phrases', and the probabilities are a softmax over the classes.
+Every phrase of a class is put into several templates, whose embeddings are averaged (Radford et al., "Learning
+Transferable Visual Models From Natural Language Supervision", 2021, section 3.1.4). The logit of a class is the
+largest logit of its phrases, and the probabilities are a softmax over the classes.
 """
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
+from PIL.Image import Image
 from torch.nn.functional import normalize
 
-from crce.backbones.loading import pick_device
+from crce.concepts import ConceptSet
 from crce.errors import ConfigError, ModelError
-from crce.judges.concept_classes import ConceptClasses, concept_classes
+from crce.judges.concept_classes import ConceptSetJudge, concept_classes
 from crce.judges.judge import without_article
-from crce.judges.weights import hash_weights, load_part, revision
+from crce.judges.weights import TransformersJudge, load_part
 
-
-if TYPE_CHECKING:
-    from PIL.Image import Image
-
-    from crce.concepts import ConceptSet
 
 TEMPLATES = (
     "a photo of a {}.",
@@ -42,16 +37,14 @@ STYLES = ("a painting in the style of {}.", "an artwork by {}.", "a picture in {
 BY_KIND = {"person": NAMED, "character": NAMED, "style": STYLES, "explicit": NAMED}
 
 
-class ClipJudge:
-    """CLIP, SigLIP, or another model of transformers with one space for pictures and texts.
+class ClipJudge(TransformersJudge, ConceptSetJudge):
+    """CLIP, SigLIP, or another model of transformers that embeds images and texts in one space.
 
     Attributes:
-        classes: those of the concept sets it was last told about, see `about`; none before.
+        classes: those of the concept sets given to `about`; none before.
     """
 
-    threshold = 0.0
-
-    def __init__(self, model: str, *, device: str = "auto") -> None:
+    def __init__(self, model: str = "", *, device: str = "auto") -> None:
         """Load a model.
 
         Args:
@@ -60,37 +53,25 @@ class ClipJudge:
 
         Raises:
             ConfigError: no model is named.
-            ModelError: it can't be loaded, or has no common space for pictures and texts.
+            ModelError: it can't be loaded, or does not embed images and texts in one space.
         """
-        if not model:
-            raise ConfigError("The judge clip needs a model: clip:MODEL, e.g. clip:openai/clip-vit-base-patch32.")
-        from transformers import AutoImageProcessor, AutoModel, AutoTokenizer
+        from transformers import AutoModel, AutoTokenizer
 
-        network = load_part(AutoModel.from_pretrained, model, "the weights")
-        missing = [n for n in ("get_image_features", "get_text_features", "logit_scale") if not hasattr(network, n)]
-        if missing:
+        super().__init__("clip", AutoModel.from_pretrained, model, device, "openai/clip-vit-base-patch32")
+        needed = ("get_image_features", "get_text_features", "logit_scale")
+        if missing := [name for name in needed if not hasattr(self._network, name)]:
             raise ModelError(
-                f"The model {model!r} is a {type(network).__name__}, which has no {missing[0]}. "
-                "The judge clip takes CLIP, SigLIP and their like; for a classifier use classifier:MODEL."
+                f"The model {model!r} is a {type(self._network).__name__}, which has no {missing[0]}. "
+                "The judge clip takes CLIP, SigLIP and similar models; for a classifier use classifier:MODEL."
             )
-        self.name = f"clip:{model}"
-        self.version = revision(network)
-        self.hash = hash_weights(network)
-        self.classes: list[str] = []
-        self._device = pick_device(device)
-        self._network: Any = network.float().eval().to(self._device)
         self._tokenizer: Any = load_part(AutoTokenizer.from_pretrained, model, "the tokenizer")
-        self._processor: Any = load_part(AutoImageProcessor.from_pretrained, model, "the image processor")
-        self._known = ConceptClasses({}, {})
-        self._texts = torch.empty(0, 0)  # of all phrases in the order of the classes, shape (P, D)
+        self._texts = torch.empty(0, 0)  # embeddings of all phrases in the order of the classes, shape (P, D)
 
     def about(
         self, sets: Sequence[ConceptSet], folder: Path | None = None, *, unrelated: Sequence[str] = ()
     ) -> ClipJudge:
-        """This judge with the classes of some concept sets; it keeps nothing in the folder."""
-        judge = copy.copy(self)
-        judge._known = concept_classes(sets, unrelated)
-        judge.classes = judge._known.names
+        """A copy with the classes of concept sets; it stores nothing in the folder."""
+        judge = self._with(concept_classes(sets, unrelated))
         judge._texts = torch.cat([judge._phrases(name) for name in judge.classes])
         return judge
 
@@ -98,9 +79,7 @@ class ClipJudge:
     def probs(self, images: list[Image]) -> torch.Tensor:
         """Class probabilities, shape (B, K)."""
         if not self.classes:
-            raise ConfigError(
-                f"The judge {self.name} knows no classes yet. Tell it what the run is about, with about."
-            )
+            raise ConfigError(f"The judge {self.name} has no classes yet. Give it concept sets: judge.about(sets).")
         cosines = self.features(images) @ self._texts.T  # (B, P)
         sizes = [len(self._known.phrases[name]) for name in self.classes]
         nearest = torch.stack([part.amax(1) for part in cosines.split(sizes, 1)], 1)  # (B, K)
@@ -109,19 +88,15 @@ class ClipJudge:
     @torch.inference_mode()
     def features(self, images: list[Image]) -> torch.Tensor:
         """Embeddings of unit length, shape (B, D)."""
-        pixels = self._processor(images=[image.convert("RGB") for image in images], return_tensors="pt").pixel_values
-        return normalize(_vectors(self._network.get_image_features(pixel_values=pixels.to(self._device))), dim=1).cpu()
+        output = self._network.get_image_features(pixel_values=self._pixels(images))
+        return normalize(_vectors(output), dim=1).cpu()
 
     def alignment(self, images: list[Image], texts: Sequence[str]) -> torch.Tensor:
-        """The cosine of each picture with its text, shape (B,)."""
+        """The cosine similarity of each image and its text, shape (B,)."""
         return (self.features(images) * self._embed(list(texts))).sum(1)
 
-    def class_of(self, text: str) -> str | None:
-        """The class that a phrase of the concept sets means; None for other phrases."""
-        return self._known.class_of(text)
-
     def _phrases(self, name: str) -> torch.Tensor:
-        """One direction for each phrase of a class, shape (P, D)."""
+        """One embedding of unit length for each phrase of a class, shape (P, D)."""
         templates = BY_KIND.get(self._known.kinds[name], TEMPLATES)
         texts = [t.format(without_article(phrase)) for phrase in self._known.phrases[name] for t in templates]
         return normalize(self._embed(texts).unflatten(0, (-1, len(templates))).mean(1), dim=1)
@@ -130,7 +105,7 @@ class ClipJudge:
     def _embed(self, texts: list[str]) -> torch.Tensor:
         """Embeddings of unit length, shape (B, D)."""
         config = self._network.config
-        # SigLIP was trained on texts of one length, and reads the padding too.
+        # SigLIP was trained on texts of one length and does not mask the padding.
         siglip = config.model_type.startswith("siglip")
         tokens = self._tokenizer(
             texts,
@@ -144,5 +119,5 @@ class ClipJudge:
 
 
 def _vectors(output: Any) -> torch.Tensor:
-    """The embeddings in what a model of transformers gives, which from version 5 on is wrapped."""
+    """The embeddings in a model's output, which transformers wraps from version 5 on."""
     return output if isinstance(output, torch.Tensor) else output.pooler_output

@@ -1,11 +1,10 @@
-"""The bundled judge: a small classifier trained on artwork, which knows the concepts of the bundled model."""
+"""The bundled judge: a small classifier of the bundled model's concepts, trained on artwork."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import numpy as np
 import torch
+from PIL.Image import Image
 from safetensors.torch import load_file
 from torch import nn
 
@@ -13,12 +12,8 @@ from crce import demo
 from crce.files import sha256
 
 
-if TYPE_CHECKING:
-    from PIL.Image import Image
-
-
 class EmojiNetwork(nn.Module):
-    """A small convolutional classifier of 64-pixel pictures."""
+    """A small convolutional classifier of 64-pixel images."""
 
     def __init__(self, classes: int, widths: tuple[int, ...] = (32, 64, 128, 256)) -> None:
         super().__init__()
@@ -31,17 +26,17 @@ class EmojiNetwork(nn.Module):
         self.trunk = nn.Sequential(*layers)
         self.head = nn.Sequential(nn.Dropout(0.2), nn.Linear(width, classes))
 
-    def features(self, pictures: torch.Tensor) -> torch.Tensor:
-        """What the classes are read from, shape (B, D), for pictures in [-1, 1], shape (B, 3, 64, 64)."""
-        return self.trunk(pictures).mean((2, 3))
+    def features(self, images: torch.Tensor) -> torch.Tensor:
+        """Features before the last layer, shape (B, D), of images in [-1, 1], shape (B, 3, 64, 64)."""
+        return self.trunk(images).mean((2, 3))
 
-    def forward(self, pictures: torch.Tensor) -> torch.Tensor:
-        """Logits, shape (B, K), for pictures in [-1, 1], shape (B, 3, 64, 64)."""
-        return self.head(self.features(pictures))
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        """Logits, shape (B, K), of images in [-1, 1], shape (B, 3, 64, 64)."""
+        return self.head(self.features(images))
 
 
 class EmojiJudge:
-    """The bundled judge: knows the concepts of the bundled model (see `crce.demo.world`)."""
+    """Classifies the concepts of the bundled model (see `crce.demo.world`)."""
 
     name = "emoji"
     version = "1"
@@ -63,12 +58,12 @@ class EmojiJudge:
 
     @torch.inference_mode()
     def probs(self, images: list[Image]) -> torch.Tensor:
-        """Class probabilities, shape (B, K); pictures of any size are scaled to 64 pixels."""
+        """Class probabilities, shape (B, K); images of any size are scaled to 64 pixels."""
         return self._network(pixels(images)).softmax(1)
 
     @torch.inference_mode()
     def features(self, images: list[Image]) -> torch.Tensor:
-        """What the classes are read from, shape (B, 256)."""
+        """Features before the last layer, shape (B, 256)."""
         return self._network.features(pixels(images))
 
     def class_of(self, text: str) -> str | None:
@@ -77,6 +72,6 @@ class EmojiJudge:
 
 
 def pixels(images: list[Image]) -> torch.Tensor:
-    """Pictures in [-1, 1], shape (B, 3, 64, 64)."""
+    """Images as a tensor in [-1, 1], shape (B, 3, 64, 64)."""
     arrays = [np.asarray(image.convert("RGB").resize((64, 64)), dtype=np.float32) for image in images]
     return torch.from_numpy(np.stack(arrays)).permute(0, 3, 1, 2) / 127.5 - 1

@@ -1,59 +1,54 @@
-"""Whose face a picture shows, for targets of the kind "person".
+"""Face recognition as a judge, for targets of the kind "person".
 
-A picture shows a person if one of its faces lies within dlib's distance of one person (see
-`crce.judges.faces`) of the mean of the person's references. These are photos that the user gives, or else the
-base model's own pictures of the person.
+An image shows a person if one of its faces lies within dlib's threshold (see `crce.judges.faces`) of the mean of the
+person's reference faces. References are photos from the user, or the base model's own images of the person.
 """
 
 from __future__ import annotations
 
-import copy
 import hashlib
 import logging
 import sys
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from PIL import Image, ImageOps
 
+from crce.concepts import ConceptSet
 from crce.concepts.concept_set import fold
 from crce.errors import ConfigError
-from crce.judges.concept_classes import ConceptClasses, concept_classes
-from crce.judges.faces import NOBODY, SAME_PERSON, DlibFaces, Faces, References, agreeing, picture_key
+from crce.judges.concept_classes import ConceptClasses, ConceptSetJudge, concept_classes
+from crce.judges.faces import NOBODY, SAME_PERSON, DlibFaces, Faces, References, agreeing, image_key
 
-
-if TYPE_CHECKING:
-    from crce.concepts import ConceptSet
 
 log = logging.getLogger(__name__)
 
 ANSWERS = ("yes", "no", "no face")
 
 
-class FaceJudge:
-    """Compares the faces of a picture with those of a person.
+class FaceJudge(ConceptSetJudge):
+    """Compares the faces in an image with those of a person.
 
-    A score is 1 less the distance, so that the threshold of 0.4 is dlib's distance of 0.6.
+    A score is 1 minus the distance, so the threshold of 0.4 is dlib's distance of 0.6.
 
     Attributes:
-        classes: the persons of the concept sets it was last told about, see `about`; none before.
-        known_pictures: how many pictures of the base model it is calibrated with, at most: all there are.
+        classes: the persons of the concept sets given to `about`; none before.
+        known_pictures: the most images of the base model that it is calibrated with: all there are.
     """
 
     threshold = 1 - SAME_PERSON
     known_pictures = sys.maxsize
 
-    def __init__(self, model: str = "", *, device: str = "auto", faces: Faces | None = None) -> None:
-        """Load dlib; the photos are read when the run is known.
+    def __init__(self, model: str = "", *, faces: Faces | None = None) -> None:
+        """Load dlib; photos are read once the run's persons are known.
 
         Args:
-            model: a folder that holds a folder of photos for each person, under the person's name; "" takes the base
-                model's own pictures for references.
-            device: not used, as dlib chooses for itself.
-            faces: takes the place of dlib.
+            model: a folder with a folder of photos for each person, under the person's name; "" takes the base
+                model's own images as references.
+            faces: replaces dlib.
 
         Raises:
             ConfigError: there is no such folder.
@@ -62,7 +57,7 @@ class FaceJudge:
         self._folder = Path(model) if model else None
         if self._folder and not self._folder.is_dir():
             raise ConfigError(
-                f"The judge face was given {model!r}, which is no folder. "
+                f"The judge face was given {model!r}, which is not a folder. "
                 "Give a folder with a folder of photos for each person, FOLDER/NAME/, or none."
             )
         self.name = f"face:{model}" if model else "face"
@@ -70,59 +65,59 @@ class FaceJudge:
         self.version = self._faces.version
         self.hash = self._faces.hash
         self.classes: list[str] = []
-        self._known = ConceptClasses({}, {})
         self._references: dict[str, References] = {}
-        self._drawn: dict[str, dict[str, torch.Tensor]] = {}  # by person and picture the surest face, shape (D,)
+        self._generated: dict[str, dict[str, torch.Tensor]] = {}  # by person and image the clearest face, shape (D,)
         self._has_learned = False
-        self._seen: dict[str, torch.Tensor] = {}  # by picture its faces: they are the same whoever is told what
+        self._seen: dict[str, torch.Tensor] = {}  # by image its faces, shared by all copies of this judge
 
     def about(
         self, sets: Sequence[ConceptSet], folder: Path | None = None, *, unrelated: Sequence[str] = ()
     ) -> FaceJudge:
-        """This judge with the persons of some concept sets; it keeps nothing in the folder.
+        """A copy with the persons of concept sets; it stores nothing in the folder.
 
         Raises:
-            ConfigError: no set is about a person, or the photos of a person who is erased are missing or of no use.
+            ConfigError: no set is about a person, or the photos of an erased person are missing or unusable.
         """
         persons = [c for c in sets if c.kind == "person"]
         if not persons:
             erased = ", ".join(f"{c.target!r} of the kind {c.kind}" for c in sets)
             raise ConfigError(
-                f"The judge face knows persons, and this run erases {erased}. Use another judge, or write "
-                "kind: person into the concept set."
+                f"The judge face recognises persons, and this run erases {erased}. Use another judge, or set "
+                "kind: person in the concept set."
             )
-        judge = copy.copy(self)
         known = concept_classes(persons)
         own = {name: texts for name, texts in known.phrases.items() if known.kinds[name] == "person"}
-        judge._references, judge._drawn, judge._has_learned = {}, {}, False
+        references: dict[str, References] = {}
+        version = self.version
         if self._folder:
             photos = _photos(self._folder, own)
             _check_photos(photos, self._folder, own, persons)
-            judge._references = {name: self._read(files, name) for name, files in photos.items()}
+            references = {name: self._read(files, name) for name, files in photos.items()}
             own = {name: own[name] for name in own if name in photos}
-            said = "".join(key for references in judge._references.values() for key in references.keys)
-            judge.version = f"{self.version}, photos {hashlib.sha256(said.encode()).hexdigest()[:8]}"
-        judge._known = ConceptClasses(own, dict.fromkeys(own, "person"))
-        judge.classes = judge._known.names
+            keys = "".join(key for faces in references.values() for key in faces.keys)
+            version = f"{version}, photos {hashlib.sha256(keys.encode()).hexdigest()[:8]}"
+        judge = self._with(ConceptClasses(own, dict.fromkeys(own, "person")))
+        judge._references, judge._generated, judge._has_learned = references, {}, False
+        judge.version = version
         return judge
 
     def calibrate(
         self, shown: Sequence[tuple[Image.Image, str]], absent: Sequence[tuple[Image.Image, str]]
     ) -> dict[str, Any] | None:
-        """Learn the persons' faces from the base model's pictures, unless there are photos.
+        """Learn the persons' faces from the base model's images, unless there are photos.
 
-        Of the faces that were drawn for a person, those count that lie within 0.6 of the one which most of the others
-        are near to: a model that draws somebody else each time has no face of that person.
+        Of the faces generated for a person, the references are those within 0.6 of the face that has the most others
+        near it: a model that generates somebody else each time has no face of that person.
         """
         self._has_learned = True
         if not self._folder:
             for image, label in shown:
-                drawn = self._drawn.setdefault(label, {})
-                drawn.update({picture_key(image): surest for surest in self._see(image)[:1]})
+                generated = self._generated.setdefault(label, {})
+                generated.update({image_key(image): clearest for clearest in self._find(image)[:1]})
             for label in dict.fromkeys(label for _, label in shown):
-                self._references[label] = agreeing(self._drawn[label])
+                self._references[label] = agreeing(self._generated[label])
                 if not self._references[label].keys:
-                    log.warning("The base model's pictures of %s show no face twice: it can't be measured.", label)
+                    log.warning("No two of the base model's images of %s show the same face; not measured.", label)
         if not shown:
             return None
         sides = {"shown": shown, "absent": absent}
@@ -133,10 +128,10 @@ class FaceJudge:
         }
 
     def scores(self, images: list[Image.Image], label: str) -> torch.Tensor:
-        """How near the face of `label` is in each picture, in [0, 1], shape (B,); 0 where there is no face.
+        """The similarity of each image's nearest face to `label`, in [0, 1], shape (B,); 0 without a face.
 
         Raises:
-            ConfigError: there is nothing to compare with.
+            ConfigError: there is no face to compare with.
         """
         if label not in self._references and not self._has_learned:
             raise ConfigError(
@@ -144,48 +139,44 @@ class FaceJudge:
                 "--judge face:FOLDER, with a folder NAME/ for each person."
             )
         own = self._references.get(label, NOBODY)
-        # One of the base model's pictures is compared with the others: with itself it would always agree.
-        without = ["" if self._folder else picture_key(image) for image in images]
-        distances = [own.distance(self._see(i), without=key) for i, key in zip(images, without, strict=True)]
+        # An image of the base model is compared with the others: with itself it would always agree.
+        without = ["" if self._folder else image_key(image) for image in images]
+        distances = [own.distance(self._find(i), without=key) for i, key in zip(images, without, strict=True)]
         return torch.tensor([max(0.0, 1 - distance) for distance in distances])
 
     def probs(self, images: list[Image.Image]) -> torch.Tensor:
-        """The score of every person by itself, shape (B, K)."""
+        """The score of each person on its own, shape (B, K)."""
         if not self.classes:
-            raise ConfigError(f"The judge {self.name} knows nobody yet. Tell it what the run is about, with about.")
+            raise ConfigError(f"The judge {self.name} has no classes yet. Give it concept sets: judge.about(sets).")
         return torch.stack([self.scores(images, label) for label in self.classes], 1)
 
-    def class_of(self, text: str) -> str | None:
-        """The person whom a phrase of the concept sets means; None for other phrases."""
-        return self._known.class_of(text)
-
     def _answer(self, image: Image.Image, label: str) -> str:
-        if not len(self._see(image)):
+        if not len(self._find(image)):
             return "no face"
         return "yes" if self.scores([image], label)[0] >= self.threshold else "no"
 
-    def _see(self, image: Image.Image) -> torch.Tensor:
-        """The faces of a picture, the surest first, shape (F, D); each picture is looked at once."""
-        key = picture_key(image)
+    def _find(self, image: Image.Image) -> torch.Tensor:
+        """The faces in an image, the clearest first, shape (F, D); each image is searched once."""
+        key = image_key(image)
         if key not in self._seen:
             self._seen[key] = self._faces.find(image)
         return self._seen[key]
 
     def _read(self, files: Sequence[Path], name: str) -> References:
-        """The surest face of each photo of a person."""
+        """The clearest face in each photo of a person."""
         found: dict[str, torch.Tensor] = {}
         faceless, origin = [], {}
         for file in files:
             image = _open(file)
-            faces = self._see(image)
+            faces = self._find(image)
             if len(faces):
-                found[picture_key(image)], origin[picture_key(image)] = faces[0], file
+                found[image_key(image)], origin[image_key(image)] = faces[0], file
             else:
                 faceless.append(file)
         if not found:
             raise ConfigError(
                 f"The judge {self.name} finds no face of {name!r} in {_listed(files)}. "
-                "Give photos with the face in full view, at least a tenth of the picture wide."
+                "Give photos with the face in full view and at least a tenth as wide as the photo."
             )
         if faceless:
             log.warning("No face of %s was found in %s: left out.", name, _listed(faceless))
@@ -196,14 +187,12 @@ class FaceJudge:
             if len(found) > 1 and references.distance(face[None], without=key) > SAME_PERSON
         ]
         if apart:
-            log.warning(
-                "Another face than on the other photos of %s is on %s. Is it the same person?", name, _listed(apart)
-            )
+            log.warning("The face on %s differs from the other photos of %s. Same person?", _listed(apart), name)
         return references
 
 
 def _photos(folder: Path, persons: Mapping[str, Sequence[str]]) -> dict[str, list[Path]]:
-    """By person the files in the folders that bear the person's name, or one of its corefs; spaces may be "_"."""
+    """By person the photos in folders named after the person or a coref; "_" may replace spaces."""
     folders = {fold(path.name.replace("_", " ")): path for path in sorted(folder.iterdir()) if path.is_dir()}
     endings = {ending for ending, kind in Image.registered_extensions().items() if kind in Image.OPEN}
     photos = {}
@@ -228,7 +217,7 @@ def _check_photos(
 ) -> None:
     """
     Raises:
-        ConfigError: a person who is erased has no photos.
+        ConfigError: an erased person has no photos.
     """
     missing = [name for name in persons if name not in photos]
     for concepts in sets:
@@ -239,15 +228,15 @@ def _check_photos(
                 f"{folder / concepts.target}; there now: {there}."
             )
     if missing:
-        log.warning("No photos of %s in %s: what became of them is not measured.", ", ".join(missing), folder)
+        log.warning("No photos of %s in %s, so they are not measured.", ", ".join(missing), folder)
 
 
 def _open(file: Path) -> Image.Image:
     try:
         with Image.open(file) as image:
-            return ImageOps.exif_transpose(image).convert("RGB")  # photos of phones lie on their side
+            return ImageOps.exif_transpose(image).convert("RGB")  # phones store photos rotated
     except (OSError, SyntaxError, ValueError) as error:
-        raise ConfigError(f"Cannot read the photo {file}: {error}. Replace it, or take it away.") from error
+        raise ConfigError(f"Cannot read the photo {file}: {error}. Replace or remove it.") from error
 
 
 def _listed(files: Sequence[Path], most: int = 5) -> str:

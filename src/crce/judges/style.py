@@ -1,16 +1,16 @@
-"""The bundled judge of styles: by which artists a picture is drawn, and what it shows.
+"""The bundled judge of styles: the artwork's style, and the thing that an image shows.
 
-A report of a style asks of some pictures for the style and of others for the thing, so this judge answers both
-questions, each with a network of its own: the styles with a small one trained on the same artwork, the things with
-that of the judge of things.
+A report on a style asks for the style of some images and for the content of others, so this judge answers both
+questions, each with its own network: a small one for styles, trained on the same artwork, and that of the judge
+"emoji" for things.
 """
 
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING
 
 import torch
+from PIL.Image import Image
 from safetensors.torch import load_file
 
 from crce import demo
@@ -20,16 +20,13 @@ from crce.files import sha256
 from crce.judges.emoji import EmojiJudge, EmojiNetwork, pixels
 
 
-if TYPE_CHECKING:
-    from PIL.Image import Image
-
 WIDTHS = (16, 32, 64, 128)
-# Words that say only that a style is meant: "drawn in twemoji icon style" is the style of twemoji.
+# Words that only say that a style is meant: "drawn in twemoji icon style" is the style of twemoji.
 FILLERS = frozenset("a an the in of by style styles drawn emoji emojis icon icons artwork design drawing art".split())
 
 
 class StyleJudge:
-    """Knows the styles of the bundled model and its concepts; its `probs` sum to one over each of the two."""
+    """Classifies the styles and the concepts of the bundled model; its `probs` sum to one over each of the two."""
 
     name = "emoji-style"
     version = "1"
@@ -53,18 +50,18 @@ class StyleJudge:
         self._network.eval()
 
     def question(self, label: str | None) -> slice:
-        """The classes that answer what `label` answers: the styles, or the things; the styles where there is none."""
+        """The styles or the things, whichever `label` belongs to; the styles for None."""
         count = len(self.styles)
         return slice(count) if label is None or label in self.styles else slice(count, len(self.classes))
 
     @torch.inference_mode()
     def probs(self, images: list[Image]) -> torch.Tensor:
-        """Class probabilities, shape (B, K), those of the styles first; pictures are scaled to 64 pixels."""
+        """Class probabilities, shape (B, K), those of the styles first; images are scaled to 64 pixels."""
         return torch.cat([self._network(pixels(images)).softmax(1), self._things.probs(images)], 1)
 
     @torch.inference_mode()
     def features(self, images: list[Image]) -> torch.Tensor:
-        """What the styles and the things are read from, shape (B, 128 + 256)."""
+        """Features of both networks before their last layers, shape (B, 128 + 256)."""
         return torch.cat([self._network.features(pixels(images)), self._things.features(images)], 1)
 
     def class_of(self, text: str) -> str | None:
@@ -75,6 +72,6 @@ class StyleJudge:
         return self._things.class_of(text)
 
     def _style_of(self, text: str) -> str | None:
-        """A style by its phrases in the world and the atlas, or by its name among words that add nothing."""
+        """The style that a phrase of the atlas names, or a style's name once the fillers are removed."""
         words = [word for word in fold(text).split() if word not in FILLERS]
         return self._style_by_phrase.get(fold(text)) or self._style_by_words.get(" ".join(words))

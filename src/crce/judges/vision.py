@@ -1,17 +1,16 @@
-"""A vision language model as a judge: it is asked whether a picture shows a thing, and may be unsure.
+"""A vision language model as a judge: it is asked whether an image shows a thing, and may be unsure.
 
-What its answers are worth is learned from the base model's pictures, of which it is known what they were asked to
-show. With r+ and r- the shares of an answer among pictures that were, and were not, asked to show the thing,
+The probability of each answer is calibrated on images of the base model, whose prompts are known. With r+ and r- the
+shares of an answer among images whose prompt did, and did not, name the thing,
 
     P(shown | answer) = r+ / (r+ + r-)
 
-each share smoothed by a third of a picture, so that an answer that was never given says nothing.
+Each share is smoothed by a third of an image, so that an answer that was never given has no influence.
 """
 
 from __future__ import annotations
 
 import base64
-import copy
 import hashlib
 import io
 import json
@@ -19,18 +18,16 @@ import logging
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from PIL import Image
 
+from crce.concepts import ConceptSet
 from crce.errors import ConfigError, ModelError, RunError, SuggestError
-from crce.judges.concept_classes import ConceptClasses, concept_classes
+from crce.judges.concept_classes import ConceptSetJudge, concept_classes
 from crce.llm import Chat, Message, load_chat
 
-
-if TYPE_CHECKING:
-    from crce.concepts import ConceptSet
 
 logger = logging.getLogger(__name__)
 
@@ -48,99 +45,88 @@ SYSTEM = (
 )
 VERSION = "questions 1"  # of SYSTEM and `question`
 NO_HASH = "not known to the caller"
-SIDES = (256, 512)  # pixels of the longer side that is sent: small pictures are scaled up, large ones down
-MAX_TOKENS = 200  # of an answer: some models think aloud first
-BUDGET = 10_000_000  # tokens of all questions: a picture takes about a thousand
+SIDES = (256, 512)  # bounds of the longer side in pixels: smaller images are scaled up, larger ones down
+MAX_TOKENS = 200  # of an answer: some models reason first
+BUDGET = 10_000_000  # tokens of all questions: an image takes about a thousand
 FILE = "answers.jsonl"
 
 
-class VisionJudge:
-    """A language model that sees pictures, over any of the services that suggesters use.
-
-    Attributes:
-        classes: those of the concept sets it was last told about, see `about`; none before.
-    """
+class VisionJudge(ConceptSetJudge):
+    """A vision language model, through any of the services that suggesters use."""
 
     version = VERSION
     hash = NO_HASH
     threshold = 0.5
 
     def __init__(self, chat: Chat) -> None:
-        """Nothing is sent yet.
+        """Set up the judge; nothing is sent yet.
 
         Args:
-            chat: who is asked; its model must take pictures.
+            chat: the client of a model that accepts images.
         """
         self.name = f"vision:{chat.provider}:{chat.model}"
         self.classes: list[str] = []
         self._chat = chat
-        self._known = ConceptClasses({}, {})
-        self._answers: dict[str, str] = {}  # by picture and question
+        self._answers: dict[str, str] = {}  # by image and question
         self._file: Path | None = None
-        self._worth = dict(UNCALIBRATED)
+        self._probability = dict(UNCALIBRATED)
         self._counts = {"shown": Counter[str](), "absent": Counter[str]()}
 
     def about(
         self, sets: Sequence[ConceptSet], folder: Path | None = None, *, unrelated: Sequence[str] = ()
     ) -> VisionJudge:
-        """This judge with the classes of some concept sets, and with the answers kept in the folder."""
-        judge = copy.copy(self)
-        judge._known = concept_classes(sets, unrelated)
-        judge.classes = judge._known.names
-        judge._worth = dict(UNCALIBRATED)
+        """A copy with the classes of concept sets, not yet calibrated, whose answers are stored in the folder."""
+        judge = self._with(concept_classes(sets, unrelated))
+        judge._probability = dict(UNCALIBRATED)
         judge._counts = {"shown": Counter(), "absent": Counter()}
         judge._file = None if folder is None else folder / FILE
         judge._answers = {} if judge._file is None else _read_answers(judge._file)
         return judge
 
     def scores(self, images: list[Image.Image], label: str) -> torch.Tensor:
-        """The probability that each picture shows the class `label`, shape (B,).
+        """The probability that each image shows the class `label`, shape (B,).
 
         Raises:
-            ModelError: the model can't be asked.
+            ModelError: the request fails.
         """
-        return torch.tensor([self._worth[self.answer(image, label)] for image in images])
+        return torch.tensor([self._probability[self.answer(image, label)] for image in images])
 
     def probs(self, images: list[Image.Image]) -> torch.Tensor:
-        """The probability of every class by itself, shape (B, K): K questions for each picture."""
+        """The probability of each class on its own, shape (B, K): K questions for each image."""
         return torch.stack([self.scores(images, label) for label in self.classes], 1)
-
-    def class_of(self, text: str) -> str | None:
-        """The class that a phrase of the concept sets means; None for other phrases."""
-        return self._known.class_of(text)
 
     def calibrate(
         self, shown: Sequence[tuple[Image.Image, str]], absent: Sequence[tuple[Image.Image, str]]
     ) -> dict[str, Any] | None:
-        """Learn what each answer is worth, from these pictures and those of earlier calls."""
+        """Learn the probability of each answer from these images and those of earlier calls."""
         for side, pairs in (("shown", shown), ("absent", absent)):
             self._counts[side].update(self.answer(image, label) for image, label in pairs)
         if not all(counts.total() for counts in self._counts.values()):
             return None
         for answer in ANSWERS:
             share = {s: (counts[answer] + 1 / 3) / (counts.total() + 1) for s, counts in self._counts.items()}
-            self._worth[answer] = round(share["shown"] / (share["shown"] + share["absent"]), 4)
+            self._probability[answer] = round(share["shown"] / (share["shown"] + share["absent"]), 4)
         return {
             **{side: {answer: counts[answer] for answer in ANSWERS} for side, counts in self._counts.items()},
-            "probability": dict(self._worth),
+            "probability": dict(self._probability),
         }
 
     def answer(self, image: Image.Image, label: str) -> str:
-        """Whether a picture shows a class: "yes", "no" or "unsure"; each question is asked once.
+        """Whether an image shows a class: "yes", "no" or "unsure". Each question is asked once.
 
         Raises:
-            ModelError: the model can't be asked.
+            ModelError: the request fails.
         """
         png, asked = _png(image), self.question(label)
         key = hashlib.sha256(png + "\n".join([self.name, VERSION, asked]).encode()).hexdigest()[:32]
         if key not in self._answers:
             url = f"data:image/png;base64,{base64.b64encode(png).decode('ascii')}"
             self._answers[key] = self._ask(asked, url)
-            self._keep(key, asked)
+            self._store(key, asked)
         return self._answers[key]
 
     def question(self, label: str) -> str:
-        """What is asked about a class."""
+        """The question about a class."""
         if self._known.kinds.get(label) == "style":
             return f"Is this picture in the style of {label}?"
         if label[:1].isupper():  # a name
@@ -155,15 +141,15 @@ class VisionJudge:
             reply = self._chat.complete(messages, SCHEMA, max_tokens=MAX_TOKENS)
         except SuggestError as error:
             raise ModelError(
-                f"The judge {self.name} can't be asked: {_for_judges(str(error))} "
-                "What it answered so far is kept: the same command goes on from there."
+                f"The judge {self.name} failed: {_for_judges(str(error))} "
+                "Its answers so far are stored: the same command continues from there."
             ) from error
         read = None if reply.finish == "refusal" else _read(reply.text)
         if read is None:
-            logger.warning("%s answered %r to %r; that counts as unsure.", self.name, reply.text[:80], question)
+            logger.warning("%s answered %r to %r, which counts as unsure.", self.name, reply.text[:80], question)
         return read or "unsure"
 
-    def _keep(self, key: str, question: str) -> None:
+    def _store(self, key: str, question: str) -> None:
         if self._file is None:
             return
         row = {"key": key, "judge": self.name, "question": question, "answer": self._answers[key]}
@@ -175,8 +161,8 @@ class VisionJudge:
             raise RunError(f"Cannot write {self._file}: {error.strerror or error}. Free some space.") from error
 
 
-def load_vision(model: str, device: str = "auto") -> VisionJudge:
-    """The judge "vision:PROVIDER:MODEL"; it runs elsewhere, whatever the device.
+def load_vision(model: str = "") -> VisionJudge:
+    """The judge "vision:PROVIDER:MODEL".
 
     Raises:
         ConfigError: no model of a service is named.
@@ -184,18 +170,18 @@ def load_vision(model: str, device: str = "auto") -> VisionJudge:
     """
     if model.partition(":")[0] not in ("openai", "azure", "anthropic") or not model.partition(":")[2]:
         raise ConfigError(
-            f"The judge vision was given {model!r}. Name a service and a model that takes pictures: "
-            "vision:openai:MODEL, vision:azure:DEPLOYMENT or vision:anthropic:MODEL; OPENAI_BASE_URL names another "
+            f"The judge vision was given {model!r}. Name a service and a model that accepts images: "
+            "vision:openai:MODEL, vision:azure:DEPLOYMENT or vision:anthropic:MODEL. OPENAI_BASE_URL sets another "
             "server."
         )
     try:
         return VisionJudge(load_chat(model, token_budget=BUDGET))
     except SuggestError as error:
-        raise ModelError(f"The judge vision:{model} can't be asked: {_for_judges(str(error))}") from error
+        raise ModelError(f"The judge vision:{model} can't be used: {_for_judges(str(error))}") from error
 
 
 def _read(text: str) -> str | None:
-    """The answer in what a model said, or None."""
+    """The answer in a model's reply, or None."""
     try:
         said = json.loads(text)
         said = said.get("answer") if isinstance(said, dict) else said
@@ -206,31 +192,31 @@ def _read(text: str) -> str | None:
 
 
 def _read_answers(path: Path) -> dict[str, str]:
-    """The answers of a file by their keys; a line that was not written to its end is passed over."""
+    """The answers in a file by their keys; lines that were cut short are skipped."""
     answers = {}
     for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else ():
         try:
             row = json.loads(line)
             answers[row["key"]] = row["answer"]
         except (ValueError, KeyError, TypeError):
-            logger.warning("%s holds a line that can't be read; its question is asked again.", path)
+            logger.warning("A line of %s can't be read; its question is asked again.", path)
     return {key: answer for key, answer in answers.items() if answer in ANSWERS}
 
 
 def _png(image: Image.Image) -> bytes:
-    """The picture as it is sent."""
-    shown = image.convert("RGB")
-    longest = max(shown.size)
+    """The image as it is sent."""
+    rgb = image.convert("RGB")
+    longest = max(rgb.size)
     scale = min(max(1.0, SIDES[0] / longest), SIDES[1] / longest)
     if scale != 1:
-        shown = shown.resize((round(shown.width * scale), round(shown.height * scale)), Image.Resampling.LANCZOS)
+        rgb = rgb.resize((round(rgb.width * scale), round(rgb.height * scale)), Image.Resampling.LANCZOS)
     buffer = io.BytesIO()
-    shown.save(buffer, format="PNG")
+    rgb.save(buffer, format="PNG")
     return buffer.getvalue()
 
 
 def _for_judges(text: str) -> str:
-    """An error of a client without the way out that only suggesters have."""
+    """A client's error message without the advice that only applies to suggesters."""
     for advice in (", or use --suggester lexicon", " Or use --suggester lexicon, which needs no network."):
         text = text.replace(advice, "")
     return text.rstrip(".") + "."

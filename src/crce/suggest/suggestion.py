@@ -95,11 +95,12 @@ def suggest(
         >>> concepts.target, len(concepts.corefs), len(concepts.retains)
         ('walrus', 2, 2)
     """
-    if isinstance(concept, Path) or Path(str(concept).partition("#")[0]).suffix.lower() in SUFFIXES:
+    if not isinstance(concept, ConceptSet) and Path(str(concept).partition("#")[0]).suffix.lower() in SUFFIXES:
         concept = read_concepts(str(concept))
     if isinstance(concept, ConceptSet):
-        concept, kind = concept.target, kind or concept.kind
-    target, sense = parts(concept)
+        kind = kind or concept.kind
+        concept = concept.target
+    target, sense = parts(str(concept))
     if min(corefs, retains, held_out) < 0 or not corefs + retains:
         raise SuggestError(
             f"corefs is {corefs}, retains is {retains}, held_out is {held_out}. Use numbers from 0 up, at least one "

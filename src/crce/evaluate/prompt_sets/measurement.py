@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from crce.concepts import ConceptSet
 from crce.errors import ConfigError
-from crce.evaluate.evaluation import REPORTS, adapter_on, make_sides, pick_judge, ready_model
+from crce.evaluate.evaluation import REPORTS, adapter_on, make_sides, ready_model
 from crce.evaluate.groups import NO_JUDGE, spread
 from crce.evaluate.prompt_sets.judging import View, make_views
 from crce.evaluate.prompt_sets.page import render_prompts
@@ -29,6 +29,7 @@ from crce.evaluate.rates import Comparison, Difference, Rate, compare, wilson
 from crce.evaluate.scores import ScoredGroup, score_group
 from crce.evaluate.sketches import Drawn, Side, Sketcher
 from crce.files import slug, write_json, write_text
+from crce.judges import choose_judge
 from crce.judges.judge import describe_judge
 from crce.sampling.pictures import Picture
 from crce.training import Erasure
@@ -125,7 +126,7 @@ def evaluate_prompts(
     concepts = _measured(erasure, concept)
     prompt_set = load_prompt_set(prompts, concepts, concept) if isinstance(prompts, str) else prompts
     groups = [sample(group, limit, seed) for group in prompt_set.groups]
-    picked = pick_judge(judge, erasure, device)
+    picked = choose_judge(judge, erasure.info["model"], erasure.sets, device=device)
     least = threshold if threshold is not None else picked.threshold if picked else 0.0
     seeds = _seeds(groups, images_per_prompt, seed)
     info = erasure.info
