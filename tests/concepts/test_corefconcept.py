@@ -175,7 +175,7 @@ def test_a_concept_that_stands_twice_is_read_once(read):
         ("[]", "must map a group to a list of concepts"),
         ('{"object": "cat"}', "must map a group to a list of concepts"),
         ('{"object": [', "not valid JSON"),
-        ('{"object": [], "object": []}', "key 'object' stands twice"),
+        ('{"object": [], "object": []}', "key 'object' is given twice"),
     ],
 )
 def test_a_file_of_another_form_is_refused(tmp_path, text, message):

@@ -179,9 +179,9 @@ def test_a_phrase_that_yaml_reads_as_something_else_must_be_quoted(phrase, read_
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("target: cat\ntarget: dog", "cat.yaml:2: key 'target' stands twice (first on line 1). Keep one."),
-        ("target: cat\nretains:\n  - {text: a, text: b}", "cat.yaml:3: key 'text' stands twice"),
-        ("target: cat\ncorefs: {High: [a], 0.8: [b]}", "cat.yaml:2: corefs: certainty 0.8 stands twice"),
+        ("target: cat\ntarget: dog", "cat.yaml:2: key 'target' is given twice (first on line 1). Keep one."),
+        ("target: cat\nretains:\n  - {text: a, text: b}", "cat.yaml:3: key 'text' is given twice"),
+        ("target: cat\ncorefs: {High: [a], 0.8: [b]}", "cat.yaml:2: corefs: certainty 0.8 is given twice"),
         ("kind: object", "cat.yaml:1: the set has no target. Add a line 'target: ...'"),
         ("target:", "cat.yaml:1: target is empty"),
         ("target: [a, b]", "cat.yaml:1: target is a list. Write one phrase."),
@@ -222,7 +222,7 @@ def test_a_phrase_that_yaml_reads_as_something_else_must_be_quoted(phrase, read_
         ("", "cat.yaml is empty. Write at least 'target: ...'"),
         ("# only a comment\n", "cat.yaml is empty"),
         ("[]", "cat.yaml is empty"),
-        ("- target: cat\n- target: CAT", "cat.yaml:2: target 'CAT' stands twice. Keep one set of it."),
+        ("- target: cat\n- target: CAT", "cat.yaml:2: target 'CAT' is given twice. Keep one set."),
         ("- target: cat\n- target: dog", "cat.yaml holds 2 concept sets. Give one."),
         ("&a\ntarget: *a", "target is a mapping of keys to values"),
     ],
@@ -238,7 +238,7 @@ def test_json_faults_name_the_concept_and_the_phrase(tmp_path):
         read_concepts(path)
     message = str(caught.value)
     assert "cat.json has 5 faults" in message
-    assert "cat.json: key 'kind' stands twice in one object" in message
+    assert "cat.json: key 'kind' is given twice in one object" in message
     assert "unknown key 'retain' in a concept set" in message
     assert "Did you mean 'retains'?" in message
     assert 'cat.json: cat: corefs[1] 7 is read as a number, not text. Put it in quotes: "7".' in message

@@ -30,7 +30,7 @@ import yaml
 from crce.concepts.concept_set import ConceptSet, Related, certainty_word, fold
 from crce.concepts.faults import Fault, error_from
 from crce.concepts.nodes import json_value, line_of, node_from, yaml_node
-from crce.concepts.reader import Reader
+from crce.concepts.reader import ConceptReader
 from crce.errors import ConceptError
 
 
@@ -61,13 +61,13 @@ def parse_sets(text: str, file: str, *, phrase_source: str = "user") -> list[Con
     Raises:
         ConceptError: lists every fault with its line.
     """
-    return _sets_from(yaml_node(text, file), Reader(file, phrase_source))
+    return _sets_from(yaml_node(text, file), ConceptReader(file, phrase_source))
 
 
 def parse_json_sets(text: str, file: str) -> list[ConceptSet]:
     """As `parse_sets`, for JSON; faults name the concept and the phrase, not the line."""
     value, repeated_keys = json_value(text, file)
-    reader = Reader(file, "user")
+    reader = ConceptReader(file, "user")
     reader.faults += repeated_keys
     try:
         root = node_from(value)
@@ -98,7 +98,7 @@ def dump_json(concepts: ConceptSet) -> str:
     return json.dumps(_plain(concepts), indent=2, ensure_ascii=False) + "\n"
 
 
-def _sets_from(root: yaml.Node | None, reader: Reader) -> list[ConceptSet]:
+def _sets_from(root: yaml.Node | None, reader: ConceptReader) -> list[ConceptSet]:
     nodes: list[yaml.Node] = []
     if root is not None:
         nodes = root.value if isinstance(root, yaml.SequenceNode) else [root]
@@ -108,7 +108,7 @@ def _sets_from(root: yaml.Node | None, reader: Reader) -> list[ConceptSet]:
     for node in nodes:
         concepts = reader.concept_set(node)
         if concepts is not None and sets.setdefault(fold(concepts.target), concepts) is not concepts:
-            text = f"target '{concepts.target}' stands twice. Keep one set of it."
+            text = f"target '{concepts.target}' is given twice. Keep one set."
             reader.faults.append(Fault(reader.file, text, line=line_of(node)))
     if reader.faults:
         raise error_from(reader.file, reader.faults)

@@ -1,8 +1,12 @@
-"""YAML and JSON text as one kind of tree (YAML nodes), which keeps line numbers and repeated keys."""
+"""YAML and JSON as one kind of tree, and a base class for readers that collect faults with their lines.
+
+The nodes of the tree are PyYAML's, which keep line numbers and repeated keys.
+"""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +19,15 @@ from crce.errors import ConceptError
 _TAGS: dict[type, str] = {bool: "bool", int: "int", float: "float", str: "str", type(None): "null"}
 LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # the C one parses the atlas ten times faster
 
+MOST_LISTED = 10  # known keys that a fault lists although one of them is near
 
-def read_text(path: Path) -> str:
+
+def read_text(path: Path, what: str = "concept file") -> str:
     """The text of a UTF-8 file, with or without a byte order mark.
+
+    Args:
+        path: the file.
+        what: what the file should be, for errors.
 
     Raises:
         ConceptError: the file is missing, a folder, not readable or not UTF-8.
@@ -26,12 +36,13 @@ def read_text(path: Path) -> str:
         data = path.read_bytes()
     except FileNotFoundError as error:
         siblings = [file.name for file in path.parent.glob("*") if file.suffix.lower() in (".yaml", ".yml", ".json")]
-        hint = did_you_mean(path.name, siblings) or " Check the path, or name an entry of the atlas."
+        cure = "Check the path, or name an entry of the atlas." if what == "concept file" else "Check the path."
+        hint = did_you_mean(path.name, siblings) or f" {cure}"
         raise ConceptError(f"There is no file {path}.{hint}") from error
     except IsADirectoryError as error:
         inside = path / "concepts.yaml"
         cure = f"Use {inside}." if inside.is_file() else "Name a YAML or JSON file."
-        raise ConceptError(f"{path} is a folder, not a concept file. {cure}") from error
+        raise ConceptError(f"{path} is a folder, not a {what}. {cure}") from error
     except (OSError, ValueError) as error:
         raise ConceptError(f"Cannot read {path}: {error}. Check the path and the file's permissions.") from error
     try:
@@ -71,7 +82,7 @@ def json_value(text: str, file: str) -> tuple[Any, list[Fault]]:
     def pairs_to_dict(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         keys = [key for key, _ in pairs]
         repeated = sorted({key for key in keys if keys.count(key) > 1})
-        faults.extend(Fault(file, f"key {key!r} stands twice in one object. Keep one.") for key in repeated)
+        faults.extend(Fault(file, f"key {key!r} is given twice in one object. Keep one.") for key in repeated)
         return dict(pairs)
 
     try:
@@ -100,3 +111,64 @@ def line_of(node: yaml.Node) -> int | None:
 def tag_of(node: yaml.Node) -> str:
     """The short name of a node's type: map, seq, str, bool, int, float, null, timestamp, ..."""
     return node.tag.removeprefix("tag:yaml.org,2002:")
+
+
+def value_of(node: yaml.Node) -> Any:
+    """The plain Python value of a node.
+
+    Raises:
+        yaml.YAMLError: an unknown tag, or a value that does not fit its tag.
+    """
+    return yaml.constructor.SafeConstructor().construct_document(node)
+
+
+def describe(node: yaml.Node) -> str:
+    """A node in a few words, for messages."""
+    if isinstance(node, yaml.MappingNode):
+        return "a mapping of keys to values"
+    if isinstance(node, yaml.SequenceNode):
+        return "a list"
+    return "nothing" if tag_of(node) == "null" else repr(node.value)
+
+
+class NodeReader:
+    """Base of readers that turn nodes into objects; faults are collected, so that all are reported together.
+
+    Attributes:
+        file: the name of the file in faults.
+        faults: the faults found so far.
+        target: target of the concept set being read, for faults of files without line numbers.
+    """
+
+    def __init__(self, file: str) -> None:
+        self.file = file
+        self.faults: list[Fault] = []
+        self.target: str | None = None
+
+    def fault(self, node: yaml.Node | None, text: str) -> None:
+        """Record a fault at a node."""
+        self.faults.append(Fault(self.file, text, line=line_of(node) if node else None, concept=self.target))
+
+    def mapping(self, node: yaml.Node, known: Sequence[str], what: str) -> dict[str, yaml.Node]:
+        """The values under the known keys, in the order of the file; a repeated or unknown key is a fault."""
+        if not isinstance(node, yaml.MappingNode):
+            self.fault(node, f"{describe(node)} is not {what}. Write 'key: value' lines with keys {', '.join(known)}.")
+            return {}
+        first: dict[str, yaml.Node] = {}
+        values: dict[str, yaml.Node] = {}
+        for key_node, value in node.value:
+            key = key_node.value if isinstance(key_node, yaml.ScalarNode) else describe(key_node)
+            if first.setdefault(key, key_node) is not key_node:
+                self.fault(key_node, f"key {key!r} is given twice (first on line {line_of(first[key])}). Keep one.")
+            elif key in known:
+                values[key] = value
+            else:
+                near = did_you_mean(key, known)
+                listed = "" if near and len(known) > MOST_LISTED else f" Known keys: {', '.join(known)}."
+                hint = near or self.key_hint(node, known, key, value)
+                self.fault(key_node, f"unknown key {key!r} in {what}.{listed}{hint}")
+        return values
+
+    def key_hint(self, node: yaml.MappingNode, known: Sequence[str], key: str, value: yaml.Node) -> str:
+        """A sentence to append to the fault of an unknown key that resembles no known one."""
+        return ""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, Literal, NamedTuple, cast
 
 import yaml
@@ -20,8 +20,7 @@ from crce.concepts.concept_set import (
     tidy,
     unknown_kind,
 )
-from crce.concepts.faults import Fault, did_you_mean
-from crce.concepts.nodes import line_of, tag_of
+from crce.concepts.nodes import NodeReader, describe, line_of, tag_of, value_of
 
 
 _SIDES: dict[str, tuple[Literal["coref", "retain"], bool]] = {
@@ -40,30 +39,26 @@ class _Entry(NamedTuple):
     placed: Placed
 
 
-class Reader:
+class ConceptReader(NodeReader):
     """Reads the concept sets of one file.
 
     Attributes:
-        file: how faults call the file.
         phrase_source: the source of phrases that don't name one.
-        faults: what was wrong so far.
     """
 
     def __init__(self, file: str, phrase_source: str) -> None:
-        self.file = file
+        super().__init__(file)
         self.phrase_source = phrase_source
-        self.faults: list[Fault] = []
-        self.target: str | None = None
 
     def concept_set(self, node: yaml.Node) -> ConceptSet | None:
         """The set that stands at `node`, or None when it holds faults."""
         before = len(self.faults)
         self.target = None
-        pairs = self._mapping(node, _SET_KEYS, "a concept set")
+        pairs = self.mapping(node, _SET_KEYS, "a concept set")
         if "target" in pairs:
             self.target = self._phrase(pairs["target"], "target")
         elif isinstance(node, yaml.MappingNode):
-            self._fault(node, "the set has no target. Add a line 'target: ...' with the phrase to erase.")
+            self.fault(node, "the set has no target. Add a line 'target: ...' with the phrase to erase.")
         kind = self._kind(pairs["kind"]) if "kind" in pairs else "object"
         erase_from, anchor = (
             self._phrase(pairs[key], key) if key in pairs and tag_of(pairs[key]) != "null" else None
@@ -74,45 +69,27 @@ class Reader:
         placed = [entry.placed for entry in entries]
         for clash in clashes(self.target, placed):
             entry = entries[clash.at]
-            self._fault(entry.node, f"{entry.placed.side} '{entry.placed.related.text}' {clash.text}")
+            self.fault(entry.node, f"{entry.placed.side} '{entry.placed.related.text}' {clash.text}")
         if direction := direction_fault(self.target, erase_from, anchor, placed):
-            self._fault(pairs["anchor"], direction)
+            self.fault(pairs["anchor"], direction)
         if len(self.faults) > before:
             return None
         corefs, retains = (tuple(p.related for p in placed if p.side == side) for side in ("coref", "retain"))
         return ConceptSet(cast(str, self.target), kind, corefs, retains, erase_from, anchor)
 
-    def _fault(self, node: yaml.Node, text: str) -> None:
-        self.faults.append(Fault(self.file, text, line=line_of(node), concept=self.target))
-
-    def _mapping(self, node: yaml.Node, known: tuple[str, ...], what: str) -> dict[str, yaml.Node]:
-        """The values under the known keys; a repeated or unknown key is a fault."""
-        if not isinstance(node, yaml.MappingNode):
-            self._fault(node, f"{_shown(node)} is not {what}. Write 'key: value' lines with keys {', '.join(known)}.")
-            return {}
-        first: dict[str, yaml.Node] = {}
-        for key_node, value in node.value:
-            key = key_node.value if isinstance(key_node, yaml.ScalarNode) else _shown(key_node)
-            if first.setdefault(key, key_node) is not key_node:
-                self._fault(key_node, f"key {key!r} stands twice (first on line {line_of(first[key])}). Keep one.")
-            elif key not in known:
-                hint = did_you_mean(key, known) or _quoting_hint(node, known, key, value)
-                self._fault(key_node, f"unknown key {key!r} in {what}. Known keys: {', '.join(known)}.{hint}")
-        return {key.value: value for key, value in reversed(node.value) if key.value in known}
-
     def _phrase(self, node: yaml.Node, what: str) -> str | None:
         if not isinstance(node, yaml.ScalarNode):
-            self._fault(node, f"{what} is {_shown(node)}. Write one phrase.")
+            self.fault(node, f"{what} is {describe(node)}. Write one phrase.")
         elif tag_of(node) == "str":
             reason = text_fault(node.value)
             if reason is None:
                 return tidy(node.value)
-            self._fault(node, f"{what} {reason}")
+            self.fault(node, f"{what} {reason}")
         elif not node.value:
-            self._fault(node, f"{what} {text_fault('')}")
+            self.fault(node, f"{what} {text_fault('')}")
         else:
             read_as = _READ_AS.get(tag_of(node), f"a {node.tag}")
-            self._fault(node, f'{what} {node.value} is read as {read_as}, not text. Put it in quotes: "{node.value}".')
+            self.fault(node, f'{what} {node.value} is read as {read_as}, not text. Put it in quotes: "{node.value}".')
         return None
 
     def _kind(self, node: yaml.Node) -> Kind:
@@ -120,7 +97,7 @@ class Reader:
         if text is None:
             return "other"
         if text.casefold() not in KINDS:
-            self._fault(node, f"kind {unknown_kind(text)}")
+            self.fault(node, f"kind {unknown_kind(text)}")
         return cast(Kind, text.casefold())
 
     def _side(self, key: str, node: yaml.Node) -> Iterator[_Entry]:
@@ -133,15 +110,15 @@ class Reader:
             for key_node, items in node.value:
                 certainty = self._certainty(key_node, key)
                 if certainty is not None and first.setdefault(certainty, key_node) is not key_node:
-                    self._fault(key_node, f"{key}: certainty {certainty} stands twice. Put its phrases in one list.")
-                what = f"{key}: {key_node.value if isinstance(key_node, yaml.ScalarNode) else _shown(key_node)}"
+                    self.fault(key_node, f"{key}: certainty {certainty} is given twice. Put its phrases in one list.")
+                what = f"{key}: {key_node.value if isinstance(key_node, yaml.ScalarNode) else describe(key_node)}"
                 if isinstance(items, yaml.SequenceNode):
                     for i, item in enumerate(items.value):
                         yield from self._related(key, item, self._phrase(item, f"{what}[{i}]"), certainty)
                 elif tag_of(items) != "null":
-                    self._fault(items, f"{what} is {_shown(items)}. Write a list of phrases: [one phrase, another].")
+                    self.fault(items, f"{what} is {describe(items)}. Write a list of phrases: [one phrase, another].")
         elif tag_of(node) != "null":
-            self._fault(node, f"{key} is {_shown(node)}. Write a list of phrases, one a line after '- '.")
+            self.fault(node, f"{key} is {describe(node)}. Write a list of phrases, one a line after '- '.")
 
     def _entry(self, key: str, node: yaml.Node, what: str) -> Iterator[_Entry]:
         """One item of a list: a bare phrase, or a mapping of `_ENTRY_KEYS`."""
@@ -149,17 +126,17 @@ class Reader:
             yield from self._related(key, node, self._phrase(node, what), 1.0)
             return
         before = len(self.faults)
-        pairs = self._mapping(node, _ENTRY_KEYS, what)
+        pairs = self.mapping(node, _ENTRY_KEYS, what)
         text = self._phrase(pairs["text"], f"{what}: text") if "text" in pairs else None
         if "text" not in pairs and len(self.faults) == before:
-            self._fault(node, f"{what} has no text. Write {{text: a phrase, certainty: High}}.")
+            self.fault(node, f"{what} has no text. Write {{text: a phrase, certainty: High}}.")
         side, side_held_out = _SIDES[key]
         what = f"{side} '{text}'" if text else what
         certainty = self._certainty(pairs["certainty"], what) if "certainty" in pairs else 1.0
         source = self._phrase(pairs["source"], f"{what}: source") if "source" in pairs else None
         held_out = self._flag(pairs["held_out"], what) if "held_out" in pairs else side_held_out
         if side_held_out and not held_out:
-            self._fault(pairs["held_out"], f"{what}: held_out is false under {key}. Delete it, or move it to {side}s.")
+            self.fault(pairs["held_out"], f"{what}: held_out is false under {key}. Delete it, or move it to {side}s.")
         yield from self._related(key, node, text, certainty, source, held_out)
 
     def _related(
@@ -183,40 +160,31 @@ class Reader:
         try:
             return parse_certainty(_scalar(node))
         except ValueError as error:
-            self._fault(node, f"{what}: {error}")
+            self.fault(node, f"{what}: {error}")
             return None
 
     def _flag(self, node: yaml.Node, what: str) -> bool:
         value = _scalar(node)
         if not isinstance(value, bool):
-            self._fault(node, f"{what}: held_out is {_shown(node)}. Use true or false, without quotes.")
+            self.fault(node, f"{what}: held_out is {describe(node)}. Use true or false, without quotes.")
         return bool(value)
+
+    def key_hint(self, node: yaml.MappingNode, known: Sequence[str], key: str, value: yaml.Node) -> str:
+        """For `- Batman: The Movie` and `{text: cat, dog}`, in which YAML finds a key that nobody meant."""
+        if known is not _ENTRY_KEYS or not isinstance(value, yaml.ScalarNode):
+            return ""
+        if len(node.value) == 1 and value.value:
+            return f" If this is one phrase, put it in quotes: {f'{key}: {value.value}'!r}."
+        if node.flow_style and not value.value:
+            return " If it belongs to the phrase before it, put that phrase, with its comma, in quotes."
+        return ""
 
 
 def _scalar(node: yaml.Node) -> Any:
     """The Python value of a scalar; for all else its description, which no caller takes for a value."""
     if not isinstance(node, yaml.ScalarNode):
-        return _shown(node)
+        return describe(node)
     try:
-        return yaml.constructor.SafeConstructor().construct_object(node)
+        return value_of(node)
     except (yaml.YAMLError, ValueError):  # an explicit tag that its text does not fit, e.g. `!!int many`
         return node.value
-
-
-def _shown(node: yaml.Node) -> str:
-    if isinstance(node, yaml.MappingNode):
-        return "a mapping of keys to values"
-    if isinstance(node, yaml.SequenceNode):
-        return "a list"
-    return "nothing" if tag_of(node) == "null" else repr(node.value)
-
-
-def _quoting_hint(node: yaml.MappingNode, known: tuple[str, ...], key: str, value: yaml.Node) -> str:
-    """What YAML made of `- Batman: The Movie` and of `{text: cat, dog}`, neither of which was meant as a key."""
-    if known is not _ENTRY_KEYS or not isinstance(value, yaml.ScalarNode):
-        return ""
-    if len(node.value) == 1 and value.value:
-        return f" If this is one phrase, put it in quotes: {f'{key}: {value.value}'!r}."
-    if node.flow_style and not value.value:
-        return " If it belongs to the phrase before it, put that phrase, with its comma, in quotes."
-    return ""
