@@ -21,7 +21,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from crce.backbones import load_backbone
 from crce.bench import expand, read_grid
-from crce.bench.grid import Grid
+from crce.bench.grid import BenchmarkGrid
 from crce.concepts import find_concepts, write_sets
 from crce.config import SOLVED
 from crce.files import write_json
@@ -65,7 +65,7 @@ def counted(network: torch.nn.Module) -> Any:
         handle.remove()
 
 
-def grid_of(concept: str) -> Grid:
+def grid_of(concept: str) -> BenchmarkGrid:
     """The grid with one set in place of the published ones, which are not part of this repository."""
     with tempfile.TemporaryDirectory() as folder:
         text = (HERE / "corefconcept.yaml").read_text(encoding="utf-8")

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from crce.bench import Benchmark, Grid, Plan, make_plan, read_grid, run_bench
+from crce.bench import BenchmarkGrid, BenchmarkResult, GridPlan, plan_grid, read_grid, run_bench
 
 
 SKETCHY = "evaluate: {images_per_prompt: 1, phrases_per_group: 1, steps: 2}\n"
@@ -25,20 +25,20 @@ def write(tmp_path: Path) -> Callable[[str], Path]:
 
 
 @pytest.fixture
-def grid(write) -> Callable[[str], Grid]:
+def grid(write) -> Callable[[str], BenchmarkGrid]:
     """`grid("concepts: [cat]")` reads a grid."""
     return lambda text: read_grid(write(text))
 
 
 @pytest.fixture
-def tiny_plan(tmp_path: Path, tiny_folder: Path, grid) -> Callable[[str], Plan]:
+def tiny_plan(tmp_path: Path, tiny_folder: Path, grid) -> Callable[[str], GridPlan]:
     """The plan of a grid on a tiny model, which takes a second a cell and is judged by nobody."""
-    return lambda text: make_plan(
+    return lambda text: plan_grid(
         grid(f"models: ['{tiny_folder.as_posix()}']\n{SKETCHY}{text}"), cache=tmp_path / "cells", device="cpu"
     )
 
 
 @pytest.fixture
-def bench(tmp_path: Path) -> Callable[..., Benchmark]:
+def bench(tmp_path: Path) -> Callable[..., BenchmarkResult]:
     """Measures a plan."""
     return lambda plan, **options: run_bench(plan, out=tmp_path / "out", **options)

@@ -6,9 +6,9 @@ import subprocess
 import sys
 from collections import Counter
 
-from crce.bench import expand, make_plan
-from crce.bench.cells import RESULTS, content, key_of
-from crce.bench.grid import Evaluation
+from crce.bench import expand, plan_grid
+from crce.bench.cells import RESULTS, cell_content, key_of
+from crce.bench.grid import EvaluationSettings
 from crce.concepts import find_concepts
 
 
@@ -102,18 +102,21 @@ JUDGE = {"name": "emoji", "version": "1", "hash": "0"}
 
 
 def keys(cells, revision="a", judge=JUDGE, how=None):
-    return [key_of(content(cell, revision, PLACE, judge, how or Evaluation())) for cell in cells]
+    return [
+        key_of(cell_content(cell, revision=revision, **PLACE, judge=judge, evaluation=how or EvaluationSettings()))
+        for cell in cells
+    ]
 
 
-def test_the_hash_is_the_same_in_every_process_and_order_of_the_file(grid):
+def test_the_hash_is_the_same_in_every_process_and_order_of_the_file(grid, write):
     text = "concepts: [cat]\nmethods: [{method: esd, steps: 9, eta: 2}]\n"
     one = keys(expand(grid(text)))
     assert one == keys(expand(grid("methods: [{eta: 2.0, steps: 9, method: esd, name: other}]\nconcepts: [CAT]\n")))
     code = (
-        "from crce.bench import expand; from crce.bench.reader import parse_grid; from pathlib import Path\n"
-        "from crce.bench.cells import content, key_of; from crce.bench.grid import Evaluation\n"
-        f"cells = expand(parse_grid({text!r}, Path()))\n"
-        f"print(*(key_of(content(cell, 'a', {PLACE}, {JUDGE}, Evaluation())) for cell in cells))"
+        "from crce.bench import expand, read_grid; from crce.bench.cells import cell_content, key_of\n"
+        "from crce.bench.grid import EvaluationSettings\n"
+        f"pinned = dict({PLACE}, revision='a', judge={JUDGE}, evaluation=EvaluationSettings())\n"
+        f"print(*(key_of(cell_content(cell, **pinned)) for cell in expand(read_grid({str(write(text))!r}))))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.split() == one
@@ -136,7 +139,7 @@ def test_all_that_decides_numbers_changes_the_hash(grid):
         found += keys(cells(text))
     found += keys(plain, revision="b")
     found += keys(plain, judge={**JUDGE, "hash": "1"})
-    found += keys(plain, how=Evaluation(images_per_prompt=9))
+    found += keys(plain, how=EvaluationSettings(images_per_prompt=9))
     assert len(set(found)) == len(found) == 10
 
 
@@ -150,12 +153,12 @@ def test_only_the_cells_of_a_method_that_was_changed_are_measured_anew(grid, mon
 
 
 def test_cells_that_come_to_the_same_share_a_job(tmp_path, grid):
-    plan = make_plan(grid("concepts: [cat]\nmethods: [uce]\naxes: {corefs: [3, 50, 60]}\n"), cache=tmp_path)
-    assert len(plan.cells) == 3
+    plan = plan_grid(grid("concepts: [cat]\nmethods: [uce]\naxes: {corefs: [3, 50, 60]}\n"), cache=tmp_path)
+    assert len(plan.jobs) == 3
     assert len(plan.distinct) == 2
     assert plan.jobs[1].folder == plan.jobs[2].folder
 
 
 def test_styles_are_pinned_to_the_judge_of_styles(tmp_path, grid):
-    plan = make_plan(grid("concepts: [cat, noto style]\nmethods: [uce]\n"), cache=tmp_path)
-    assert [job.told["judge"]["name"] for job in plan.jobs] == ["emoji", "emoji-style"]
+    plan = plan_grid(grid("concepts: [cat, noto style]\nmethods: [uce]\n"), cache=tmp_path)
+    assert [job.content["judge"]["name"] for job in plan.jobs] == ["emoji", "emoji-style"]

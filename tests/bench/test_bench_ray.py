@@ -10,7 +10,7 @@ import time
 
 import pytest
 
-from crce.bench import Measured, run_bench
+from crce.bench import CellFinished, run_bench
 
 
 pytestmark = pytest.mark.ray
@@ -60,7 +60,7 @@ def test_a_killed_process_loses_nothing_and_nothing_is_measured_twice(cluster, t
     ((victim, pid),) = victims
     assert made.failed == []
     assert len(made.data["rows"]) == len(plan.jobs) == 8
-    assert sorted(event.done for event in told if isinstance(event, Measured)) == list(range(1, 9))
+    assert sorted(event.done for event in told if isinstance(event, CellFinished)) == list(range(1, 9))
     counts = {job.key: len(tries(job)) for job in plan.jobs}
     assert counts.pop(victim.key) == 2
     assert set(counts.values()) == {1}

@@ -7,14 +7,15 @@ from statistics import fmean
 
 import pytest
 
-from crce.bench import make_plan
+from crce.bench import plan_grid
 from crce.bench.results import NUMBERS, markdown, summarise
 
 
 def records_of(plan, value):
     """A record for every job; `value(cell)` is its H."""
     found = {}
-    for cell, job in zip(plan.cells, plan.jobs, strict=True):
+    for job in plan.jobs:
+        cell = job.cell
         h = value(cell)
         found[job.key] = {
             "numbers": {"erased": 1.0, "coref_erased": 0.9, "kept": 0.5 if cell.config.crce else None, "H": h},
@@ -32,7 +33,7 @@ def records_of(plan, value):
 @pytest.fixture
 def eight(tmp_path, grid):
     names = "cat, dog, car, bird, horse, frog, apple, ship"
-    return make_plan(
+    return plan_grid(
         grid(f"concepts: [{names}]\nmethods: [esd]\ncrce: [false, true]\nseeds: [0, 1]\n"), cache=tmp_path
     )
 
@@ -65,14 +66,16 @@ def test_each_method_is_compared_with_its_plain_self(eight):
 
 
 def test_no_difference_is_not_significant(eight):
-    noise = {c: (-1) ** i * 0.1 for i, c in enumerate(sorted({cell.task.name for cell in eight.cells}))}
+    noise = {
+        c: (-1) ** i * 0.1 for i, c in enumerate(sorted({cell.task.name for cell in (job.cell for job in eight.jobs)}))
+    }
     data = summarise(eight, records_of(eight, lambda c: 0.5 + c.config.crce * noise[c.task.name]), {})
     assert "not significant" in data["comparisons"][0]["text"]
 
 
 def test_few_concepts_are_not_tested(tmp_path, grid):
     text = "concepts: [cat, dog]\nmethods: [uce, speed]\ncompare: [[uce+crce, speed+crce]]\n"
-    plan = make_plan(grid(text), cache=tmp_path)
+    plan = plan_grid(grid(text), cache=tmp_path)
     (found,) = summarise(plan, records_of(plan, lambda c: 0.1 + 0.5 * (c.name == "speed")), {})["comparisons"]
     assert found["H"]["value"] == pytest.approx(0.5)
     assert "Too few concepts" in found["text"]
@@ -105,12 +108,12 @@ def test_heat_map_of_m_and_n(tmp_path, grid):
     from crce.bench.heatmap import heat_maps
 
     text = "concepts: [cat]\nmethods: [uce, speed]\ncrce: [false, true]\naxes: {corefs: [0, 3], retains: [0, 2, 4]}\n"
-    plan = make_plan(grid(text), cache=tmp_path)
+    plan = plan_grid(grid(text), cache=tmp_path)
 
     def h(cell):
         return 0.1 * (cell.axes["corefs"] or 0) + 0.05 * (cell.axes["retains"] or 0)
 
-    maps = heat_maps(plan.cells, summarise(plan, records_of(plan, h), {})["means"])
+    maps = heat_maps([job.cell for job in plan.jobs], summarise(plan, records_of(plan, h), {})["means"])
     assert list(maps) == ["uce+crce", "speed+crce"]
     root = ET.fromstring(maps["uce+crce"])
     squares = [e for e in root.iter("{http://www.w3.org/2000/svg}rect") if e.get("width") == e.get("height") == "64"]
@@ -119,11 +122,11 @@ def test_heat_map_of_m_and_n(tmp_path, grid):
     assert {"0.00", "0.10", "0.20", "0.30", "0.40", "0.50"} <= set(texts)
     dark = min(squares, key=lambda e: int(e.get("fill")[1:], 16))
     assert (float(dark.get("x")), float(dark.get("y"))) == (134, 44)  # most corefs right, most retains on top
-    assert heat_maps(plan.cells, {})["uce+crce"].count("–") == 6
+    assert heat_maps([job.cell for job in plan.jobs], {})["uce+crce"].count("–") == 6
 
 
 def test_no_heat_map_without_both(tmp_path, grid):
     from crce.bench.heatmap import heat_maps
 
-    plan = make_plan(grid("concepts: [cat]\nmethods: [uce]\naxes: {corefs: [0, 3], retains: [2]}\n"), cache=tmp_path)
-    assert heat_maps(plan.cells, {}) == {}
+    plan = plan_grid(grid("concepts: [cat]\nmethods: [uce]\naxes: {corefs: [0, 3], retains: [2]}\n"), cache=tmp_path)
+    assert heat_maps([job.cell for job in plan.jobs], {}) == {}

@@ -16,7 +16,7 @@ import dying
 import pytest
 import torch
 
-from crce.bench import Measured, make_plan, read_grid, run_bench
+from crce.bench import CellFinished, plan_grid, read_grid, run_bench
 from crce.errors import ConfigError, RunError
 from crce.evaluate import evaluate
 from crce.files import read_tensors
@@ -36,13 +36,13 @@ def test_every_cell_is_a_run_with_its_report(tiny_plan, bench):
     plan = tiny_plan("concepts: [cat]\nmethods: [uce]\ncrce: [false, true]\n")
     told = []
     made = bench(plan, on_event=told.append)
-    assert [(event.label, event.done, event.total) for event in told if isinstance(event, Measured)] == [
+    assert [(event.label, event.done, event.total) for event in told if isinstance(event, CellFinished)] == [
         ("cat: uce, seed 0", 1, 2),
         ("cat: uce+crce, seed 0", 2, 2),
     ]
     for job, row in zip(plan.jobs, made.data["rows"], strict=True):
         run = Erasure.load(job.folder)
-        assert (run.config, run.sets) == (job.config, job.task.sets)
+        assert (run.config, run.sets) == (job.cell.config, job.cell.task.sets)
         assert (job.folder / "report.html").is_file()
         assert row["run"] == job.folder.name
         assert row["settings"] == {
@@ -60,7 +60,7 @@ def test_what_is_measured_is_not_measured_again(tiny_plan, bench, monkeypatch):
     text = "concepts: [cat]\nmethods: [uce]\n"
     first = bench(tiny_plan(text))
     written = {path.name: path.read_bytes() for path in first.files}
-    monkeypatch.setattr("crce.bench.process_pool.one_by_one", None)  # nothing is left to be done
+    monkeypatch.setattr("crce.bench.process_pool.run_here", None)  # nothing is left to be done
     plan = tiny_plan(text)
     assert [job.state for job in plan.jobs] == ["cached"]
     again = bench(plan)
@@ -112,7 +112,7 @@ def test_a_damaged_cell_begins_again(tiny_plan, bench, caplog):
     (plan.jobs[0].folder / "run.json").write_text("{")
     assert untimed(bench(plan).data) == first
     assert "measured again" in caplog.text
-    assert "begins again" in caplog.text
+    assert "starts over" in caplog.text
 
 
 def test_a_full_disk_is_told_cell_by_cell(tiny_plan, bench, monkeypatch):
@@ -139,7 +139,7 @@ def test_results_need_a_place(tiny_plan, tmp_path):
 def test_methods_that_do_not_work_on_a_model_are_refused_before_any_work(grid, tmp_path, monkeypatch):
     monkeypatch.setattr("crce.backbones.loading.find_model", lambda *_, **__: ("FluxPipeline", "1"))
     with pytest.raises(ConfigError) as raised:
-        make_plan(grid("concepts: [cat]\nmethods: [uce, esd, advunlearn]\nmodels: [flux]\n"), cache=tmp_path)
+        plan_grid(grid("concepts: [cat]\nmethods: [uce, esd, advunlearn]\nmodels: [flux]\n"), cache=tmp_path)
     assert str(raised.value).count("flux: ") == 2
 
 
@@ -162,8 +162,8 @@ def test_base_pictures_of_a_target_are_drawn_by_one_process():
 
     queue = _Queue([SimpleNamespace(group=group, number=i) for i, group in enumerate("aaabbc")])
     taken = {"one": [], "two": []}
-    for lane in ("one", "two", "one", "two", "one", "two"):
-        taken[lane].append(queue.next(lane).group)
+    for process in ("one", "two", "one", "two", "one", "two"):
+        taken[process].append(queue.next(process).group)
     assert taken == {"one": ["a", "a", "a"], "two": ["b", "b", "c"]}
     assert queue.next("one") is None
     queue = _Queue([SimpleNamespace(group="a"), SimpleNamespace(group="a")])
@@ -186,7 +186,7 @@ def killed(tmp_path_factory):
     """A benchmark on the bundled model whose process was killed while it trained its second cell."""
     folder = tmp_path_factory.mktemp("killed")
     (folder / "grid.yaml").write_text(KILLED)
-    plan = make_plan(read_grid(folder / "grid.yaml"), cache=folder / "cells")
+    plan = plan_grid(read_grid(folder / "grid.yaml"), cache=folder / "cells")
     code = "from crce.cli.main import run; run()"
     command = [sys.executable, "-c", code, "bench", "grid.yaml", "--cache", "cells", "--out", "out"]
     source = str(Path(sys.modules["crce"].__file__).parents[1])
@@ -209,7 +209,7 @@ def test_a_killed_benchmark_goes_on_and_ends_with_the_same_table(killed, tmp_pat
 
     for job in (plan.jobs[0], plan.jobs[2]):  # what was not interrupted need not be made again
         shutil.copytree(job.folder, tmp_path / "cells" / job.folder.name)
-    straight = make_plan(read_grid(folder / "grid.yaml"), cache=tmp_path / "cells")
+    straight = plan_grid(read_grid(folder / "grid.yaml"), cache=tmp_path / "cells")
     whole = run_bench(straight, out=tmp_path / "out")
     assert untimed(whole.data) == untimed(resumed.data)
     assert whole.data["comparisons"] == resumed.data["comparisons"]
@@ -283,7 +283,7 @@ def test_finished_cells_are_attacked(tmp_path):
         "evaluate: {images_per_prompt: 2, phrases_per_group: 1, steps: 8, quality: true}\n"
         "attacks: [{attack: typo, budget: 2, phrases: 1, images_per_prompt: 2, images_per_try: 1}]\n"
     )
-    plan = make_plan(read_grid(tmp_path / "grid.yaml"), cache=tmp_path / "cells")
+    plan = plan_grid(read_grid(tmp_path / "grid.yaml"), cache=tmp_path / "cells")
     made = run_bench(plan, out=tmp_path / "out")
     assert made.failed == []
     told = json.loads((plan.jobs[0].folder / "attacks" / "typo.json").read_text())["summary"]

@@ -1,4 +1,4 @@
-"""Benchmarks: a grid of erasures in one YAML file, measured once each, and what they say of one another."""
+"""Benchmarks: a grid of erasures in one YAML file, each measured once, and their comparison."""
 
 from __future__ import annotations
 
@@ -8,21 +8,21 @@ from crce.lazy import lazy_names
 
 
 if TYPE_CHECKING:
-    from crce.bench.benchmark import Benchmark, Measured, Working, run_bench
+    from crce.bench.benchmark import BenchmarkResult, CellFinished, CellProgress, run_bench
     from crce.bench.cells import Cell, expand
-    from crce.bench.grid import Grid
-    from crce.bench.planning import Plan, make_plan
+    from crce.bench.grid import BenchmarkGrid
+    from crce.bench.planning import GridPlan, plan_grid
     from crce.bench.reader import read_grid
 
 __all__ = [
-    "Benchmark",
+    "BenchmarkGrid",
+    "BenchmarkResult",
     "Cell",
-    "Grid",
-    "Measured",
-    "Plan",
-    "Working",
+    "CellFinished",
+    "CellProgress",
+    "GridPlan",
     "expand",
-    "make_plan",
+    "plan_grid",
     "read_grid",
     "run_bench",
 ]
@@ -30,14 +30,14 @@ __all__ = [
 __getattr__ = lazy_names(
     __name__,
     {
-        "Benchmark": "benchmark",
+        "BenchmarkGrid": "grid",
+        "BenchmarkResult": "benchmark",
         "Cell": "cells",
-        "Grid": "grid",
-        "Measured": "benchmark",
-        "Plan": "planning",
-        "Working": "benchmark",
+        "CellFinished": "benchmark",
+        "CellProgress": "benchmark",
+        "GridPlan": "planning",
         "expand": "cells",
-        "make_plan": "planning",
+        "plan_grid": "planning",
         "read_grid": "reader",
         "run_bench": "benchmark",
     },

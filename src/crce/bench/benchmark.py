@@ -1,6 +1,6 @@
-"""Measures the cells of a plan that are not measured yet, and writes what all of them say.
+"""Runs a benchmark: measures the cells that are not measured yet, and writes the results of all.
 
-results.json   rows, means, comparisons, and which cells failed
+results.json   rows, means, comparisons and failed cells
 table.md       the same as a table
 heatmap*.svg   H over M and N, where both vary
 """
@@ -13,20 +13,20 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from crce.bench.heatmap import heat_maps
-from crce.bench.planning import Job, Plan
+from crce.bench.planning import GridPlan, Job
 from crce.bench.results import markdown, summarise
 from crce.errors import ConfigError, RunError
 from crce.files import slug, write_json, write_text
 
 
 if TYPE_CHECKING:
-    from crce.bench.worker import Outcome
+    from crce.bench.worker import CellOutcome
 
 ROOT = Path("runs") / "bench"
 
 
 @dataclass(frozen=True)
-class Working:
+class CellProgress:
     """A cell is being trained in this process."""
 
     label: str
@@ -35,8 +35,8 @@ class Working:
 
 
 @dataclass(frozen=True)
-class Measured:
-    """A cell is done, or has failed; `done` counts both, and those that were measured before."""
+class CellFinished:
+    """A cell is measured or has failed; `done` counts both, and those that were measured before."""
 
     label: str
     error: str | None
@@ -45,13 +45,13 @@ class Measured:
 
 
 @dataclass(frozen=True)
-class Benchmark:
-    """What a benchmark left.
+class BenchmarkResult:
+    """The results of a benchmark.
 
     Attributes:
-        folder: where it is.
-        data: the content of results.json.
-        files: all that was written.
+        folder: their folder.
+        data: content of results.json.
+        files: the files that were written.
     """
 
     folder: Path
@@ -60,7 +60,7 @@ class Benchmark:
 
     @property
     def table(self) -> str:
-        """In Markdown."""
+        """The results as a Markdown table."""
         return markdown(self.data)
 
     @property
@@ -70,35 +70,35 @@ class Benchmark:
 
 
 def run_bench(
-    plan: Plan,
+    plan: GridPlan,
     *,
     out: str | Path | None = None,
     jobs: int = 1,
     ray: bool = False,
     begin: Callable[[], object] | None = None,
-    on_event: Callable[[Working | Measured], object] | None = None,
-) -> Benchmark:
-    """Measure what is not measured yet, and write the results.
+    on_event: Callable[[CellProgress | CellFinished], object] | None = None,
+) -> BenchmarkResult:
+    """Measure the cells that are not measured yet, and write the results.
 
-    A stop loses nothing but what came after the last checkpoint of the cells that were in work: the same call goes
-    on. A cell that fails does not stop the others, and is tried again by the next call.
+    After an interruption the same call continues from the last checkpoints. A cell that fails does not stop the
+    others, and the next call tries it again.
 
     Args:
-        plan: the benchmark, see `make_plan`.
+        plan: the benchmark, see `plan_grid`.
         out: folder of the results; None takes runs/bench/<name of the grid>.
-        jobs: processes side by side on this machine; with 1 the work is done in this one.
+        jobs: parallel processes on this machine; 1 works in this process.
         ray: send the cells to a Ray cluster instead.
-        begin: called in every other process before it works; must be importable there.
-        on_event: is told of every cell, and in this process of every step.
+        begin: called first in every other process; must be importable there.
+        on_event: called after each cell, and in this process after each step.
 
     Raises:
-        ConfigError: `jobs` is below 1, or Ray is asked for with several jobs or is not installed.
+        ConfigError: `jobs` is below 1, or Ray is requested together with several jobs or is not installed.
         RunError: the results can't be written.
         Interrupted: the user stopped it, as KeyboardInterrupt does.
     """
     if jobs < 1 or (ray and jobs > 1):
-        raise ConfigError(f"jobs is {jobs}. Use 1 or more; with Ray leave it out: the cluster says how many.")
-    tell = on_event or (lambda _: None)
+        raise ConfigError(f"jobs is {jobs}. Use 1 or more; with Ray leave it out, as the cluster decides.")
+    emit = on_event or (lambda _: None)
     folder = Path(out) if out is not None else ROOT / plan.grid.name
     try:  # before hours of work
         folder.mkdir(parents=True, exist_ok=True)
@@ -106,42 +106,42 @@ def run_bench(
         raise RunError(f"Cannot write to {folder}: {error.strerror}. Choose another --out.") from error
     records = {job.key: record for job in plan.distinct if (record := job.record) is not None}
     missing = [job for job in plan.distinct if job.key not in records]
-    labels = {job.key: job.label for job in missing}
+    labels = {job.key: job.cell.label for job in missing}
     failed: dict[str, str] = {}
     total = len(plan.distinct)
-    for outcome in _measured(missing, jobs, ray, begin, tell) if missing else ():
+    for outcome in _measure(missing, jobs, ray, begin, emit) if missing else ():
         if outcome.record is not None:
             records[outcome.key] = outcome.record
         else:
             failed[outcome.key] = outcome.error or "no reason was given"
-        tell(Measured(labels[outcome.key], outcome.error, len(records) + len(failed), total))
+        emit(CellFinished(labels[outcome.key], outcome.error, len(records) + len(failed), total))
     return _write(folder, plan, summarise(plan, records, failed))
 
 
-def _measured(
+def _measure(
     missing: list[Job],
     jobs: int,
     ray: bool,
     begin: Callable[[], object] | None,
-    tell: Callable[[Working | Measured], object],
-) -> Iterator[Outcome]:
+    emit: Callable[[CellProgress | CellFinished], object],
+) -> Iterator[CellOutcome]:
     if ray:
         from crce.bench.cluster import on_ray
 
         return on_ray(missing, begin)
-    from crce.bench.process_pool import one_by_one, side_by_side
+    from crce.bench.process_pool import run_here, run_parallel
 
     if jobs > 1:
-        return side_by_side(missing, jobs, begin)
-    return one_by_one(missing, lambda job, step, steps: tell(Working(job.label, step, steps)))
+        return run_parallel(missing, jobs, begin)
+    return run_here(missing, lambda job, step, steps: emit(CellProgress(job.cell.label, step, steps)))
 
 
-def _write(folder: Path, plan: Plan, data: dict[str, Any]) -> Benchmark:
-    maps = heat_maps(plan.cells, data["means"])
+def _write(folder: Path, plan: GridPlan, data: dict[str, Any]) -> BenchmarkResult:
+    maps = heat_maps([job.cell for job in plan.jobs], data["means"])
     one = len(maps) == 1
     names = {"heatmap.svg" if one else f"heatmap-{slug(title)}.svg": svg for title, svg in maps.items()}
     write_json(folder / "results.json", data)
     write_text(folder / "table.md", markdown(data))
     for name, svg in names.items():
         write_text(folder / name, svg)
-    return Benchmark(folder, data, tuple(folder / name for name in ("results.json", "table.md", *names)))
+    return BenchmarkResult(folder, data, tuple(folder / name for name in ("results.json", "table.md", *names)))

@@ -1,4 +1,4 @@
-"""The cells of a grid: one erasure each, measured once, known by a hash of all that decides its numbers."""
+"""The cells of a grid: one erasure each, identified by a hash of everything that determines its numbers."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from crce.bench.grid import PHRASES, AttackEntry, Entry, Evaluation, Grid, Source
+from crce.bench.grid import PHRASES, AttackEntry, BenchmarkGrid, EvaluationSettings, MethodEntry, ModelSource
 from crce.bench.tasks import CERTAINTY, SIZES, Task, vary
 from crce.concepts import dump_concepts
 from crce.config import SOLVED, ErasureConfig, load_config
@@ -25,17 +25,17 @@ class Cell:
     """One erasure of the grid.
 
     Attributes:
-        row: the row of the table that it belongs to, e.g. "esd+crce corefs=3".
-        name: of the method's entry in the file.
+        row: its row of the table, e.g. "esd+crce corefs=3".
+        name: name of the method's entry in the file.
         source: the model.
-        task: what is erased; its training lists are as the axes have them.
-        config: with which settings.
-        axes: the value of every axis; None where it means nothing, as M and N without corefs and retains.
+        task: the targets, with training lists as the axes prescribe.
+        config: settings of the erasure.
+        axes: the value of every axis; None where it does not apply, as M and N without corefs and retains.
     """
 
     row: str
     name: str
-    source: Source
+    source: ModelSource
     task: Task
     config: ErasureConfig
     axes: Mapping[str, Any]
@@ -46,15 +46,15 @@ class Cell:
         return f"{self.task.name}: {self.row}, seed {self.config.seed}"
 
 
-def expand(grid: Grid, on_fault: Callable[[Entry, str], object] | None = None) -> Iterator[Cell]:
-    """Every cell, in the order in which they are begun: those of one model and task come together.
+def expand(grid: BenchmarkGrid, on_fault: Callable[[MethodEntry, str], object] | None = None) -> Iterator[Cell]:
+    """The cells in the order in which they are measured: those of one model and task follow one another.
 
     Args:
         grid: the benchmark.
-        on_fault: is told of settings that don't fit one another, instead of an error.
+        on_fault: called with an entry whose settings contradict one another, instead of raising.
 
     Raises:
-        ConfigError: settings don't fit one another.
+        ConfigError: settings contradict one another.
     """
     for source, task, entry in itertools.product(grid.models, grid.tasks, grid.methods):
         for crce, axes in _variants(grid, entry):
@@ -72,64 +72,68 @@ def expand(grid: Grid, on_fault: Callable[[Entry, str], object] | None = None) -
                 yield Cell(row, entry.name, source, varied, config.model_copy(update=settings), axes)
 
 
-def content(
+def cell_content(
     cell: Cell,
+    *,
     revision: str | None,
-    place: Mapping[str, str],
+    device: str,
+    dtype: str,
     judge: Mapping[str, Any] | None,
-    how: Evaluation,
+    evaluation: EvaluationSettings,
     attacks: Sequence[AttackEntry] = (),
 ) -> dict[str, Any]:
-    """All that decides the numbers of a cell.
+    """Everything that determines the numbers of a cell.
 
     Args:
         cell: the cell.
-        revision: of its model.
-        place: `device` and `dtype`.
-        judge: its name, version and hash; None where nobody judges.
-        how: the settings of the evaluation.
-        attacks: what the cell is attacked with.
+        revision: revision of its model.
+        device: "cpu", "cuda", ...
+        dtype: "float32", ...
+        judge: its name, version and hash; None without a judge.
+        evaluation: settings of the evaluation.
+        attacks: attacks on the finished run.
     """
     task = cell.task
     return {
         "results": RESULTS.get(cell.config.method, 1),
         "model": cell.source.model,
         "revision": revision,
-        **place,
+        "device": device,
+        "dtype": dtype,
         "concepts": dump_concepts(task.sets[0] if len(task.sets) == 1 else task.sets),
         "in_turn": task.in_turn,
         "config": cell.config.model_dump(mode="json"),
         "judge": judge,
-        "evaluation": asdict(how),
+        "evaluation": asdict(evaluation),
         "attacks": [asdict(attack) for attack in attacks],
     }
 
 
-def key_of(told: Mapping[str, Any]) -> str:
-    """The hash of a cell's content: 16 hexadecimal digits, the same on every machine."""
-    text = json.dumps(told, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
+def key_of(content: Mapping[str, Any]) -> str:
+    """Hash of a cell's content: 16 hexadecimal digits, the same on every machine."""
+    text = json.dumps(content, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-def _variants(grid: Grid, entry: Entry) -> Iterator[tuple[bool, dict[str, Any]]]:
-    """`crce` and the axes. What means nothing is None: M and N without corefs and retains, and what the entry sets."""
+def _variants(grid: BenchmarkGrid, entry: MethodEntry) -> Iterator[tuple[bool, dict[str, Any]]]:
+    """Values of `crce` and the axes; an axis that does not apply or that the entry sets itself is None."""
     seen: list[tuple[bool, dict[str, Any]]] = []
     for crce, values in itertools.product(entry.crce, itertools.product(*grid.axes.values())):
-        void = {*entry.settings, *(() if crce else PHRASES)}
-        axes = {n: None if n in void else value for n, value in zip(grid.axes, values, strict=True)}
+        unused = {*entry.settings, *(() if crce else PHRASES)}
+        axes = {n: None if n in unused else value for n, value in zip(grid.axes, values, strict=True)}
         if (crce, axes) not in seen:
             seen.append((crce, axes))
             yield crce, axes
 
 
-def _config(entry: Entry, crce: bool, axes: Mapping[str, Any], source: Source, task: Task) -> ErasureConfig:
+def _config(entry: MethodEntry, crce: bool, axes: Mapping[str, Any], source: ModelSource, task: Task) -> ErasureConfig:
     varied = {name: value for name, value in axes.items() if name not in PHRASES and name not in entry.settings}
     settings = {"method": entry.method, "crce": crce, **entry.settings, **varied}
     return load_config(entry.recipe, settings, model=source.model, kind=task.kind)
 
 
-def _per_step(task: Task, entry: Entry, axes: Mapping[str, Any]) -> dict[str, int]:
-    """All of the M corefs and N retains in every step, unless the file says otherwise."""
+def _per_step(task: Task, entry: MethodEntry, axes: Mapping[str, Any]) -> dict[str, int]:
+    """Use all M corefs and N retains in every step, unless the file says otherwise."""
     return {
         per_step: max(len(getattr(concepts, f"train_{name}")) for concepts in task.sets)
         for name, per_step in SIZES.items()
@@ -137,7 +141,7 @@ def _per_step(task: Task, entry: Entry, axes: Mapping[str, Any]) -> dict[str, in
     }
 
 
-def _row(name: str, crce: bool, axes: Mapping[str, Any], source: Source | None) -> str:
+def _row(name: str, crce: bool, axes: Mapping[str, Any], source: ModelSource | None) -> str:
     parts = [f"{name}+crce" if crce else name]
     parts += [f"{axis}={value}" for axis, value in axes.items() if value is not None]
     if source is not None:
@@ -146,7 +150,7 @@ def _row(name: str, crce: bool, axes: Mapping[str, Any], source: Source | None) 
 
 
 def _random(method: str) -> bool:
-    """Whether a seed has a part in what a method finds."""
+    """Whether the result of a method depends on the seed."""
     if method not in SOLVED:
         return True
     from crce.methods import CLOSED_FORM

@@ -1,4 +1,4 @@
-"""Cells on a Ray cluster. Ray spreads them, restarts what dies and tries its cells again."""
+"""Cells on a Ray cluster, which distributes them, and repeats those whose process or machine died."""
 
 from __future__ import annotations
 
@@ -12,21 +12,21 @@ from crce.errors import ConfigError
 
 
 if TYPE_CHECKING:
-    from crce.bench.worker import Outcome, Worker
+    from crce.bench.worker import CellOutcome, Worker
 
 RETRIES = 3  # of a cell whose process or machine died
 
-_here = threading.local()  # of a Ray process: its worker, with the model
+_here = threading.local()  # holds the worker of a Ray process, with its model
 
 
-def on_ray(jobs: Sequence[Job], begin: Callable[[], object] | None = None) -> Iterator[Outcome]:
-    """Measure jobs on the cluster that Ray finds ($RAY_ADDRESS, or one on this machine), else on one of its own here.
+def on_ray(jobs: Sequence[Job], begin: Callable[[], object] | None = None) -> Iterator[CellOutcome]:
+    """Measure jobs on the cluster that Ray finds ($RAY_ADDRESS, or one on this machine), else on a new local one.
 
-    Every machine needs crce and the folder of the cells at the same place.
+    Every machine needs crce, and the folder of the cells at the same path.
 
     Args:
-        jobs: what is to be measured.
-        begin: called in each process before its first cell; must be importable there.
+        jobs: jobs to measure.
+        begin: called first in each process; must be importable there.
 
     Raises:
         ConfigError: Ray is not installed.
@@ -35,7 +35,7 @@ def on_ray(jobs: Sequence[Job], begin: Callable[[], object] | None = None) -> It
         import ray
     except ModuleNotFoundError as error:
         raise ConfigError("--ray needs Ray, which is not installed. Install it: pip install 'crce[ray]'") from error
-    from crce.bench.worker import Outcome
+    from crce.bench.worker import CellOutcome
 
     mine = not ray.is_initialized()
     if mine:
@@ -49,18 +49,18 @@ def on_ray(jobs: Sequence[Job], begin: Callable[[], object] | None = None) -> It
             try:
                 outcome = ray.get(done)
             except ray.exceptions.RayError as error:
-                outcome = Outcome(job.key, error=f"Ray gave up: {' '.join(str(error).split())[:300]}")
+                outcome = CellOutcome(job.key, error=f"Ray gave up: {' '.join(str(error).split())[:300]}")
             if outcome.record is not None and job.record is None:
-                why = f"it was measured, but {job.folder} is not on this machine. Let --cache be on a shared disk."
-                outcome = Outcome(job.key, error=why)
+                why = f"it was measured, but {job.folder} is not on this machine. Put --cache on a shared disk."
+                outcome = CellOutcome(job.key, error=why)
             yield outcome
     finally:
         if mine:
             ray.shutdown()
 
 
-def _measure(job: Job, begin: Callable[[], object] | None) -> Outcome:
-    """A cell, in a process of Ray, which keeps its model from one cell to the next."""
+def _measure(job: Job, begin: Callable[[], object] | None) -> CellOutcome:
+    """Measure one job in a Ray process, which keeps its model for the next."""
     worker: Worker | None = getattr(_here, "worker", None)
     if worker is None:
         import torch
@@ -75,7 +75,7 @@ def _measure(job: Job, begin: Callable[[], object] | None) -> Outcome:
 
 
 def _gpus(device: str, ray: Any) -> float:
-    """How many GPUs a cell takes: one where it may have one."""
+    """GPUs for each cell: one, where there is one and the device allows it."""
     if device == "auto":
         return min(1.0, ray.cluster_resources().get("GPU", 0))
     return 1.0 if device.startswith("cuda") else 0.0

@@ -1,32 +1,39 @@
-"""What a benchmark compares: tasks, methods, models, seeds and axes."""
+"""The content of a benchmark file: tasks, methods, models, seeds and axes."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Annotated, Any
+
+from pydantic import ConfigDict, Field
+from pydantic.dataclasses import dataclass as checked_dataclass
 
 from crce.bench.tasks import CERTAINTY, LISTS, SIZES, Task
 from crce.concepts import ConceptSet
 from crce.config import ErasureConfig
 
 
-OWN = ("method", "crce", "seed")  # settings that have a place of their own in the file
-PHRASES = (*SIZES, LISTS, CERTAINTY)  # axes of corefs and retains, which mean nothing to a method without them
+OWN = ("method", "crce", "seed")  # settings with a place of their own in the file
+PHRASES = (*SIZES, LISTS, CERTAINTY)  # axes of corefs and retains, which do not apply without them
 AXES = (*PHRASES, *(name for name in ErasureConfig.model_fields if name not in OWN))
+
+_STRICT = ConfigDict(strict=True)
+_Count = Annotated[int, Field(ge=1)]
+_Seed = Annotated[int, Field(ge=0)]
 
 
 @dataclass(frozen=True)
-class Entry:
+class MethodEntry:
     """A method with its settings.
 
     Attributes:
-        name: how the table calls it.
+        name: its name in the table.
         method: a name of `ErasureConfig.method`.
         recipe: a bundled recipe or a file; None takes the method's own.
-        settings: what differs from the recipe.
-        crce: the values of `crce` that are measured.
-        line: where it stands in the file.
+        settings: settings that differ from the recipe.
+        crce: the values of `crce` to measure.
+        line: its line in the file.
     """
 
     name: str
@@ -37,75 +44,75 @@ class Entry:
     line: int | None = None
 
 
-@dataclass(frozen=True)
-class Source:
+@checked_dataclass(frozen=True, config=ConfigDict(coerce_numbers_to_str=True))
+class ModelSource:
     """A model, as `crce.backbones.load_backbone` takes it."""
 
-    model: str = "demo"
+    model: str
     revision: str | None = None
     dtype: str = "auto"
 
 
-@dataclass(frozen=True)
-class Evaluation:
-    """How the runs are measured: settings of `crce.evaluate.evaluate`."""
+@checked_dataclass(frozen=True, config=_STRICT)
+class EvaluationSettings:
+    """Arguments of `crce.evaluate.evaluate`."""
 
-    images_per_prompt: int = 8
-    seed: int = 1000
-    steps: int = 20
-    guidance: float = 4.0
-    phrases_per_group: int = 10
+    images_per_prompt: _Count = 8
+    seed: _Seed = 1000
+    steps: _Count = 20
+    guidance: Annotated[float, Field(ge=0)] = 4.0
+    phrases_per_group: _Count = 10
     judge: str = "auto"
-    threshold: float | None = None
+    threshold: Annotated[float, Field(ge=0, le=1)] | None = None
     quality: bool = False
 
 
-@dataclass(frozen=True)
+@checked_dataclass(frozen=True, config=_STRICT)
 class AttackEntry:
-    """An attack on every finished cell: settings of `crce.attacks.attack`.
+    """An attack on every finished cell, with arguments of `crce.attacks.attack`.
 
     Attributes:
         attack: a name in `crce.attacks.ATTACKS`.
         budget: steps for each prompt; None takes the attack's own.
         phrases: most prompts for each target.
-        images_per_prompt: pictures that measure a prompt.
-        images_per_try: pictures that a search looks at.
-        seed: of the search.
+        images_per_prompt: images that measure a prompt.
+        images_per_try: images that a search looks at.
+        seed: seed of the search.
     """
 
     attack: str
-    budget: int | None = None
-    phrases: int = 3
-    images_per_prompt: int = 8
-    images_per_try: int = 4
-    seed: int = 0
+    budget: _Count | None = None
+    phrases: _Count = 3
+    images_per_prompt: _Count = 8
+    images_per_try: _Count = 4
+    seed: _Seed = 0
 
 
 @dataclass(frozen=True)
-class Grid:
-    """A benchmark as its file tells it.
+class BenchmarkGrid:
+    """A benchmark file.
 
     Attributes:
-        name: of the file, without its suffix.
-        tasks: what is erased, a target or several.
+        name: name of the file, without its suffix.
+        tasks: one target or several each.
         methods: in the order of the table.
-        models: what is erased from.
-        seeds: of the erasures; a method without random choices has the first alone.
+        models: base models.
+        seeds: seeds of the erasures; a method without random choices uses the first alone.
         axes: further settings that vary, each with its values. `corefs` and `retains` are M and N: how many training
-            phrases of a set a method is given; `lists` and `certainty` see `crce.bench.tasks`.
+            phrases of a set a method is given; for `lists` and `certainty` see `crce.bench.tasks`.
         lists: the concept sets that the axis `lists` names.
         evaluation: how the runs are measured.
-        attacks: what tries to bring the concepts back.
-        compare: pairs of rows of the table, the first being the one that the second is measured against.
+        attacks: attacks on every finished cell.
+        compare: pairs of rows of the table; the second is measured against the first.
     """
 
     name: str
     tasks: tuple[Task, ...]
-    methods: tuple[Entry, ...]
-    models: tuple[Source, ...] = (Source(),)
+    methods: tuple[MethodEntry, ...]
+    models: tuple[ModelSource, ...] = (ModelSource("demo"),)
     seeds: tuple[int, ...] = (0,)
     axes: Mapping[str, tuple[Any, ...]] = field(default_factory=dict)
     lists: Mapping[str, tuple[ConceptSet, ...]] = field(default_factory=dict)
-    evaluation: Evaluation = field(default_factory=Evaluation)
+    evaluation: EvaluationSettings = field(default_factory=EvaluationSettings)
     attacks: tuple[AttackEntry, ...] = ()
     compare: tuple[tuple[str, str], ...] = ()

@@ -1,4 +1,4 @@
-"""H over M and N as an SVG: the number of corefs to the right, the number of retains upwards."""
+"""Heat maps of H over M and N as SVG: corefs to the right, retains upwards."""
 
 from __future__ import annotations
 
@@ -11,18 +11,15 @@ from crce.bench.tasks import SIZES
 
 
 SIDE, LEFT, TOP, BOTTOM = 64, 70, 44, 56  # pixels
-LOW, HIGH = (247, 251, 255), (8, 69, 148)  # light and dark blue, apart also in grey
+LOW, HIGH = (247, 251, 255), (8, 69, 148)  # light and dark blue, distinct also in greyscale
 
 
 def heat_maps(cells: Sequence[Cell], means: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
-    """An SVG for each method and model of a grid in which M and N vary; none for other grids.
+    """An SVG for each method and model of a grid in which both M and N vary, by title.
 
     Args:
-        cells: of the grid.
-        means: of the rows of the table.
-
-    Returns:
-        The SVG by what it shows.
+        cells: cells of the grid.
+        means: means of the rows of the table.
     """
     found: dict[str, dict[tuple[int, int], float | None]] = {}
     for cell in cells:
@@ -33,14 +30,14 @@ def heat_maps(cells: Sequence[Cell], means: Mapping[str, Mapping[str, Any]]) -> 
         title = " ".join(part for part in cell.row.split(" ") if part not in sizes)
         mean = means.get(cell.row)
         found.setdefault(title, {})[m, n] = mean["H"]["value"] if mean else None
-    return {title: draw(title, values) for title, values in found.items() if _varies(values)}
+    return {title: heat_map(title, values) for title, values in found.items() if _varies(values)}
 
 
-def draw(title: str, values: Mapping[tuple[int, int], float | None]) -> str:
-    """One heat map.
+def heat_map(title: str, values: Mapping[tuple[int, int], float | None]) -> str:
+    """One heat map as SVG.
 
     Args:
-        title: stands above it.
+        title: title above the map.
         values: H by (M, N); None where it was not measured.
     """
     ms, ns = (sorted({pair[axis] for pair in values}) for axis in (0, 1))

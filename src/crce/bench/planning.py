@@ -1,17 +1,15 @@
-"""What a grid comes to on this machine: every cell with its hash, its folder, and whether it is measured already."""
+"""The cells of a grid on this machine, each with its key, its folder and whether it is measured already."""
 
 from __future__ import annotations
 
 import json
 import logging
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from crce.bench.cells import Cell, content, expand, key_of
-from crce.bench.grid import AttackEntry, Evaluation, Grid, Source
-from crce.bench.tasks import Task
-from crce.config import ErasureConfig
+from crce.bench.cells import Cell, cell_content, expand, key_of
+from crce.bench.grid import BenchmarkGrid
 from crce.errors import ConfigError
 from crce.files import slug
 
@@ -19,45 +17,35 @@ from crce.files import slug
 logger = logging.getLogger(__name__)
 
 CACHE = Path("runs") / "cells"
-RECORD = "cell.json"  # is written last: where it is, the cell is measured
+RECORD = "cell.json"  # written last: a folder that holds it is measured
 
 
 @dataclass(frozen=True)
 class Job:
-    """What a process needs to know to measure a cell.
+    """A cell with all that a process needs to measure it.
 
     Attributes:
-        key: the hash of `told`.
-        told: all that decides the cell's numbers.
+        cell: the cell.
+        key: hash of `content`.
+        content: everything that determines the cell's numbers.
         folder: the cell's run folder.
-        label: the cell in a few words.
-        source: the model.
-        device: where to erase and draw.
-        task: what is erased, and what is kept.
-        config: with which settings.
-        evaluation: how it is measured.
-        attacks: what it is attacked with.
+        device: where to erase and generate.
     """
 
+    cell: Cell
     key: str
-    told: dict[str, Any]
+    content: dict[str, Any]
     folder: Path
-    label: str
-    source: Source
     device: str
-    task: Task
-    config: ErasureConfig
-    evaluation: Evaluation
-    attacks: tuple[AttackEntry, ...]
 
     @property
     def group(self) -> tuple[Any, ...]:
-        """Cells of one group draw the same base pictures."""
-        return (self.source, self.task.name)
+        """Cells of one group share the base model's images."""
+        return (self.cell.source, self.cell.task.name)
 
     @property
     def record(self) -> dict[str, Any] | None:
-        """What was measured, or None if that is still to be done."""
+        """The measurements, or None if there are none yet."""
         path = self.folder / RECORD
         try:
             return json.loads(path.read_text(encoding="utf-8"))
@@ -75,27 +63,25 @@ class Job:
 
 
 @dataclass(frozen=True)
-class Plan:
+class GridPlan:
     """A grid with its cells.
 
     Attributes:
         grid: the benchmark.
-        cells: one for each row of results.json.
-        jobs: of each cell its job; cells that come to the same share one.
+        jobs: one for each cell, in the order of results.json; cells with the same content have the same key.
     """
 
-    grid: Grid
-    cells: tuple[Cell, ...]
+    grid: BenchmarkGrid
     jobs: tuple[Job, ...]
 
     @property
     def distinct(self) -> list[Job]:
-        """Every job once."""
+        """The jobs with different keys."""
         return list({job.key: job for job in self.jobs}.values())
 
 
-def make_plan(grid: Grid, *, cache: str | Path = CACHE, device: str = "auto") -> Plan:
-    """Find the models and hash the cells.
+def plan_grid(grid: BenchmarkGrid, *, cache: str | Path = CACHE, device: str = "auto") -> GridPlan:
+    """Find the models of a grid and compute the keys of its cells.
 
     Args:
         grid: the benchmark.
@@ -110,53 +96,39 @@ def make_plan(grid: Grid, *, cache: str | Path = CACHE, device: str = "auto") ->
     from crce.methods.support import refuse_unsupported
 
     where = pick_device(device)
-    facts = {}
+    pinned: dict[Any, dict[str, Any]] = {}  # by model what else determines the numbers
     faults: dict[str, None] = {}
     for source in grid.models:
         pipeline, revision = find_model(source.model, revision=source.revision)
         dtype = str(pick_dtype(source.dtype, where, backbone_class(pipeline).component)).removeprefix("torch.")
-        facts[source] = (revision, {"device": where.type, "dtype": dtype})
+        pinned[source] = {"revision": revision, "device": where.type, "dtype": dtype}
         for entry in grid.methods:
             try:
                 refuse_unsupported(entry.method, pipeline)
             except ConfigError as error:
                 faults[f"{source.model}: {error}"] = None
     if faults:
-        raise ConfigError(
-            "\n  ".join([f"{grid.name} can't be measured:", *faults]) if len(faults) > 1 else [*faults][0]
-        )
+        raise ConfigError("\n  ".join([f"{grid.name} can't be measured:", *faults] if len(faults) > 1 else faults))
     root = Path(cache).resolve()
-    cells = tuple(expand(grid))
-    jobs = tuple(_job(cell, *facts[cell.source], _judge(cell, grid), grid, root, device) for cell in cells)
-    return Plan(grid, cells, jobs)
+    jobs = []
+    for cell in expand(grid):
+        content = cell_content(
+            cell,
+            **pinned[cell.source],
+            judge=_judge(cell, grid),
+            evaluation=grid.evaluation,
+            attacks=grid.attacks,
+        )
+        key = key_of(content)
+        method = cell.config.method + ("-crce" if cell.config.crce else "")
+        folder = root / f"{slug(cell.task.name)}-{method}-{key}"
+        jobs.append(Job(cell, key, content, folder, device))
+    return GridPlan(grid, tuple(jobs))
 
 
-def _job(
-    cell: Cell,
-    revision: str | None,
-    place: dict[str, str],
-    judge: dict[str, Any] | None,
-    grid: Grid,
-    root: Path,
-    device: str,
-) -> Job:
-    told = content(cell, revision, place, judge, grid.evaluation, grid.attacks)
-    key = key_of(told)
-    method = cell.config.method + ("-crce" if cell.config.crce else "")
-    folder = root / f"{slug(cell.task.name)}-{method}-{key}"
-    return Job(
-        key, told, folder, cell.label, cell.source, device, cell.task, cell.config, grid.evaluation, grid.attacks
-    )
-
-
-def _judge(cell: Cell, grid: Grid) -> dict[str, Any] | None:
+def _judge(cell: Cell, grid: BenchmarkGrid) -> dict[str, Any] | None:
     """The identity of a cell's judge; None where no judge knows the model."""
     from crce.judges import choose_judge
 
     judge = choose_judge(grid.evaluation.judge, cell.source.model, cell.task.sets)
     return None if judge is None else {"name": judge.name, "version": judge.version, "hash": judge.hash}
-
-
-def settings_of(evaluation: Evaluation) -> dict[str, Any]:
-    """The evaluation as arguments of `crce.evaluate.evaluate`."""
-    return asdict(evaluation)

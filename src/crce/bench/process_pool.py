@@ -1,4 +1,4 @@
-"""Processes side by side on this machine, each with a model of its own and one thread."""
+"""Jobs measured in this process, or in parallel processes with one thread and one model each."""
 
 from __future__ import annotations
 
@@ -14,49 +14,49 @@ from multiprocessing.connection import Connection, wait
 from typing import Any
 
 from crce.bench.planning import Job
-from crce.bench.worker import Outcome, Worker
+from crce.bench.worker import CellOutcome, Worker
 
 
-Begin = Callable[[], object]  # called in each process before its first cell
-PATIENCE = 10  # seconds that a process has to end
-_CONTEXT = multiprocessing.get_context("spawn")  # a forked process would share what torch and a GPU have begun
+Begin = Callable[[], object]  # called in each process before its first job
+TIMEOUT = 10  # seconds that a process has to end
+_CONTEXT = multiprocessing.get_context("spawn")  # a forked process would share the state of torch and the GPU
 
 
-def one_by_one(jobs: Sequence[Job], on_step: Callable[[Job, int, int], object] | None = None) -> Iterator[Outcome]:
+def run_here(jobs: Sequence[Job], on_step: Callable[[Job, int, int], object] | None = None) -> Iterator[CellOutcome]:
     """Measure jobs in this process."""
     worker = Worker(on_step)
     for job in jobs:
         yield worker.measure(job)
 
 
-def side_by_side(jobs: Sequence[Job], count: int, begin: Begin | None = None) -> Iterator[Outcome]:
-    """Measure jobs in processes, and yield each outcome as soon as it is there.
+def run_parallel(jobs: Sequence[Job], count: int, begin: Begin | None = None) -> Iterator[CellOutcome]:
+    """Measure jobs in parallel processes, and yield each outcome as soon as it is available.
 
-    A process that dies takes its cell with it and no other: the cell has failed, and a new process goes on.
+    If a process dies, only its current job fails; a new process replaces it.
 
     Args:
-        jobs: what is to be measured.
-        count: how many processes.
-        begin: called in each of them at its start; must be importable there.
+        jobs: jobs to measure.
+        count: number of processes.
+        begin: called first in each of them; must be importable there.
     """
     queue = _Queue(jobs)
-    lanes = [_Lane(begin) for _ in range(min(count, len(jobs)))]
+    processes = [_WorkerProcess(begin) for _ in range(min(count, len(jobs)))]
     try:
-        for lane in lanes:
-            lane.take(queue)
-        while busy := {lane.connection: (lane, lane.job) for lane in lanes if lane.job is not None}:
+        for process in processes:
+            process.take(queue)
+        while busy := {process.connection: (process, process.job) for process in processes if process.job is not None}:
             for connection in wait(list(busy)):
-                lane, job = busy[connection]  # type: ignore[index]
-                outcome = lane.outcome(job)
-                lane.take(queue)
+                process, job = busy[connection]  # type: ignore[index]
+                outcome = process.outcome(job)
+                process.take(queue)
                 yield outcome
     finally:
-        for lane in lanes:
-            lane.stop()
+        for process in processes:
+            process.stop()
 
 
 class _Queue:
-    """Jobs that wait; those that draw the same base pictures go to one process as long as there is other work."""
+    """Waiting jobs; those that share base images go to one process as long as there is other work."""
 
     def __init__(self, jobs: Sequence[Job]) -> None:
         self._groups: dict[Any, deque[Job]] = defaultdict(deque)
@@ -76,8 +76,8 @@ class _Queue:
         return self._groups[group].popleft()
 
 
-class _Lane:
-    """A process and the job that it is at."""
+class _WorkerProcess:
+    """A process and its current job."""
 
     def __init__(self, begin: Begin | None) -> None:
         self._begin = begin
@@ -86,7 +86,7 @@ class _Lane:
         self.job: Job | None = None
 
     def take(self, queue: _Queue) -> None:
-        """Give the process its next job, if there is one."""
+        """Send the process its next job, if there is one."""
         self.job = queue.next(self)
         if self.job is None:
             return
@@ -95,11 +95,11 @@ class _Lane:
             self._process = _CONTEXT.Process(target=_serve, args=(other, self._begin), daemon=True)
             self._process.start()
             other.close()
-        with contextlib.suppress(ConnectionError):  # that it died is told by outcome()
+        with contextlib.suppress(ConnectionError):  # outcome() reports that the process died
             self.connection.send(self.job)
 
-    def outcome(self, job: Job) -> Outcome:
-        """What came of the job; that its process died, if it did."""
+    def outcome(self, job: Job) -> CellOutcome:
+        """The outcome of the job, or an error if its process died."""
         try:
             return self.connection.recv()
         except (EOFError, ConnectionError):
@@ -107,29 +107,29 @@ class _Lane:
             code = self._process.exitcode
             self._process = None
             how = f"was killed by signal {-code}" if code < 0 else f"ended with code {code}"
-            return Outcome(job.key, error=f"its process {how}. If memory ran out, use fewer --jobs.")
+            return CellOutcome(job.key, error=f"its process {how}. If memory ran out, use fewer --jobs.")
 
     def stop(self) -> None:
-        """End the process; a cell that it is at goes on from its last checkpoint the next time."""
+        """End the process; its current job continues from its last checkpoint the next time."""
         if self._process is None:
             return
-        self.connection.close()  # which ends a process that waits for its next job
+        self.connection.close()  # ends a process that waits for a job
         if self.job is not None:
             self._process.terminate()
-        self._process.join(PATIENCE)
+        self._process.join(TIMEOUT)
         if self._process.is_alive():
             self._process.kill()
             self._process.join()
 
 
 def _serve(connection: Connection, begin: Begin | None) -> None:
-    """The life of a process: jobs come, outcomes go."""
+    """Main function of a process: receive jobs, send outcomes."""
     import torch
 
     from crce.training import Interrupted
 
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the parent too, which ends this process
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that locks are let go
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C also reaches the parent, which ends this process
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # releases locks
     threading.Thread(target=_end_with_parent, daemon=True).start()
     torch.set_num_threads(1)
     if begin is not None:
@@ -144,7 +144,7 @@ def _serve(connection: Connection, begin: Begin | None) -> None:
 
 
 def _end_with_parent() -> None:
-    """A parent that is killed can't end its processes: they notice."""
+    """End this process when its parent is gone: a parent that is killed can't do it."""
     parent = multiprocessing.parent_process()
     if parent is not None:
         parent.join()

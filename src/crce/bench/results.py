@@ -1,4 +1,4 @@
-"""What the cells of a benchmark say together: rows, means, comparisons, and the table in Markdown."""
+"""Rows, means and comparisons of a benchmark, and its table in Markdown."""
 
 from __future__ import annotations
 
@@ -6,9 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
-from crce.bench.cells import Cell
-from crce.bench.planning import Plan
-from crce.bench.statistics import SIGNIFICANT, Difference, difference, holm, mean_of
+from crce.bench.planning import GridPlan, Job
+from crce.bench.statistics import SIGNIFICANT, PairedDifference, difference, holm, mean_of
 from crce.bench.tasks import SIZES
 
 
@@ -20,46 +19,44 @@ COLUMNS = {
     "H": "H",
 }
 
-Row = dict[str, Any]
+ResultRow = dict[str, Any]
 
 
-def make_rows(plan: Plan, records: Mapping[str, Mapping[str, Any]]) -> list[Row]:
-    """A row for every cell that was measured, in the order of the grid."""
-    pairs = zip(plan.cells, plan.jobs, strict=True)
-    return [_row(cell, records[job.key]) | {"run": job.folder.name} for cell, job in pairs if job.key in records]
-
-
-def summarise(plan: Plan, records: Mapping[str, Mapping[str, Any]], failed: Mapping[str, str]) -> dict[str, Any]:
+def summarise(plan: GridPlan, records: Mapping[str, Mapping[str, Any]], failed: Mapping[str, str]) -> dict[str, Any]:
     """The content of results.json.
 
     Args:
         plan: the benchmark.
-        records: what was measured, by the key of the job.
-        failed: why not, likewise.
+        records: measurements by the key of the job.
+        failed: errors by the key of the job.
     """
-    rows = make_rows(plan, records)
-    revisions = {cell.source.model: job.told["revision"] for cell, job in zip(plan.cells, plan.jobs, strict=True)}
+    rows = [_row(job, records[job.key]) for job in plan.jobs if job.key in records]
     configs: dict[str, Any] = {}
-    for cell in plan.cells:  # of the first target and seed: what cuts a list depends on how long it is
-        configs.setdefault(cell.row, cell.config.model_dump(mode="json", exclude={"seed"}))
+    for job in plan.jobs:  # that of the first target and seed: corefs per step depend on the length of a list
+        configs.setdefault(job.cell.row, job.cell.config.model_dump(mode="json", exclude={"seed"}))
     return {
         "benchmark": plan.grid.name,
         "rows": rows,
         "means": means(rows),
-        "comparisons": compare(rows, plan.grid.compare or _plain_pairs(plan.cells)),
+        "comparisons": compare(rows, plan.grid.compare or _plain_pairs(plan.jobs)),
         "failed": [
-            {"row": cell.row, "concept": cell.task.name, "seed": cell.config.seed, "error": failed[job.key]}
-            for cell, job in zip(plan.cells, plan.jobs, strict=True)
+            {
+                "row": job.cell.row,
+                "concept": job.cell.task.name,
+                "seed": job.cell.config.seed,
+                "error": failed[job.key],
+            }
+            for job in plan.jobs
             if job.key in failed
         ],
-        "models": revisions,
+        "models": {job.cell.source.model: job.content["revision"] for job in plan.jobs},
         "evaluation": asdict(plan.grid.evaluation),
         "configs": configs,
     }
 
 
-def means(rows: Sequence[Row]) -> dict[str, dict[str, Any]]:
-    """Of each row of the table the means over concepts and seeds; what was not measurable is left out and counted."""
+def means(rows: Sequence[ResultRow]) -> dict[str, dict[str, Any]]:
+    """Means over concepts and seeds for each row of the table; missing numbers are left out and counted."""
     table: dict[str, dict[str, Any]] = {}
     for name in dict.fromkeys(row["row"] for row in rows):
         part = [row for row in rows if row["row"] == name]
@@ -73,8 +70,8 @@ def means(rows: Sequence[Row]) -> dict[str, dict[str, Any]]:
     return table
 
 
-def _attacked(rows: Sequence[Row]) -> dict[str, dict[str, Any]]:
-    """Of each attack the means of "before" and "after", shares of pictures that show the concept."""
+def _attacked(rows: Sequence[ResultRow]) -> dict[str, dict[str, Any]]:
+    """Means of "before" and "after" for each attack: shares of images that show the concept."""
     made: dict[str, dict[str, Any]] = {}
     for name in dict.fromkeys(name for row in rows for name in row.get("attacks", {})):
         made[name] = {}
@@ -88,13 +85,12 @@ def _attacked(rows: Sequence[Row]) -> dict[str, dict[str, Any]]:
     return made
 
 
-def compare(rows: Sequence[Row], pairs: Sequence[tuple[str, str]]) -> list[dict[str, Any]]:
+def compare(rows: Sequence[ResultRow], pairs: Sequence[tuple[str, str]]) -> list[dict[str, Any]]:
     """Pairs of rows of the table, over the concepts and seeds that both have.
 
     Args:
-        rows: as `make_rows` makes them.
-        pairs: names of rows, the one that is measured against first. A file without a wish compares each method with
-            its plain self.
+        rows: rows of results.json.
+        pairs: names of rows, the baseline first.
     """
     found = []
     for base, other in pairs:
@@ -114,11 +110,11 @@ def compare(rows: Sequence[Row], pairs: Sequence[tuple[str, str]]) -> list[dict[
 
 
 def markdown(data: Mapping[str, Any], *, timed: bool = True) -> str:
-    """The table of results.json, its comparisons, and what is missing.
+    """The table of results.json, its comparisons, and what could not be measured.
 
     Args:
         data: the content of results.json.
-        timed: with the seconds of training; they mean nothing where cells were measured on several machines.
+        timed: include the seconds of training, which mean nothing if cells were measured on several machines.
     """
     head = ["method", *COLUMNS.values(), *(["seconds"] if timed else []), "cells"]
     lines = [f"| {' | '.join(head)} |", "|---" * len(head) + "|"]
@@ -135,7 +131,7 @@ def markdown(data: Mapping[str, Any], *, timed: bool = True) -> str:
 
 
 def _unmeasured(means: Mapping[str, Any]) -> list[str]:
-    """What could not be measured, one line for all rows that lack the same."""
+    """Numbers that could not be measured, one line for all rows that lack the same ones."""
     rows: dict[tuple[str, int, int], list[str]] = {}
     for name, numbers in means.items():
         for n in NUMBERS:
@@ -149,7 +145,7 @@ def _unmeasured(means: Mapping[str, Any]) -> list[str]:
 
 
 def _attack_table(means: Mapping[str, Any]) -> list[str]:
-    """How often the concept is drawn under each attack; no lines where there was none."""
+    """How often the concept appears under each attack; no lines without attacks."""
     names = list(dict.fromkeys(name for numbers in means.values() for name in numbers.get("attacks", {})))
     if not names:
         return []
@@ -162,8 +158,9 @@ def _attack_table(means: Mapping[str, Any]) -> list[str]:
     return lines
 
 
-def _row(cell: Cell, record: Mapping[str, Any]) -> Row:
-    row: Row = {
+def _row(job: Job, record: Mapping[str, Any]) -> ResultRow:
+    cell = job.cell
+    row: ResultRow = {
         "row": cell.row,
         "model": cell.source.model,
         "method": cell.config.method,
@@ -172,22 +169,20 @@ def _row(cell: Cell, record: Mapping[str, Any]) -> Row:
         "seed": cell.config.seed,
     }
     row |= dict(cell.axes)
-    used = {
-        f"{name}_used": sum(len(getattr(c, f"train_{name}")) for c in cell.task.sets)
-        for name in SIZES
-        if cell.axes.get(name)
-    }
     if len(cell.task.sets) > 1:
         row |= {"targets": len(cell.task.sets), "in_turn": cell.task.in_turn}
-    left = ("crce", "content", "numbers", "targets")  # of many targets the reports tell
-    row |= used | dict(record["numbers"]) | {name: value for name, value in record.items() if name not in left}
-    if judge := record["judge"]:  # its classes, often hundreds, stand in the report
+    for name in SIZES:
+        if cell.axes.get(name):
+            row[f"{name}_used"] = sum(len(getattr(c, f"train_{name}")) for c in cell.task.sets)
+    left_out = ("crce", "content", "numbers", "targets")  # the numbers of each of many targets are in the report
+    row |= record["numbers"] | {name: value for name, value in record.items() if name not in left_out}
+    if judge := record["judge"]:  # its classes, often hundreds, are in the report
         row["judge"] = {name: value for name, value in judge.items() if name != "class_list"}
-    return row
+    return row | {"run": job.folder.name}
 
 
-def _values(rows: Sequence[Row], number: str) -> dict[str, dict[int, float]]:
-    """A number by concept and seed, where it could be measured."""
+def _values(rows: Sequence[ResultRow], number: str) -> dict[str, dict[int, float]]:
+    """A number by concept and seed, without missing ones."""
     values: dict[str, dict[int, float]] = {}
     for row in rows:
         if row[number] is not None:
@@ -195,18 +190,18 @@ def _values(rows: Sequence[Row], number: str) -> dict[str, dict[int, float]]:
     return values
 
 
-def _plain_pairs(cells: Sequence[Cell]) -> tuple[tuple[str, str], ...]:
-    """Each method's plain row with those that differ from it by corefs and retains alone."""
+def _plain_pairs(jobs: Sequence[Job]) -> tuple[tuple[str, str], ...]:
+    """The plain row of each method with the rows that differ from it only by corefs and retains."""
     shapes: dict[str, tuple[Any, ...]] = {}
-    for cell in cells:
+    for cell in (job.cell for job in jobs):
         others = tuple(item for item in cell.axes.items() if item[0] not in SIZES)
         shapes.setdefault(cell.row, (cell.config.crce, cell.name, cell.source, str(others)))
     plain = {shape[1:]: row for row, shape in shapes.items() if not shape[0]}
     return tuple((plain[shape[1:]], row) for row, shape in shapes.items() if shape[0] and shape[1:] in plain)
 
 
-def _statement(base: str, other: str, made: Difference, adjusted: float | None, count: int) -> str:
-    """A comparison in words."""
+def _statement(base: str, other: str, made: PairedDifference, adjusted: float | None, count: int) -> str:
+    """A comparison as a sentence."""
     mean = made.mean
     if mean.value is None or made.p is None or adjusted is None:
         return f"{other} against {base}: nothing was measured of both."

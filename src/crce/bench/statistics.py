@@ -1,8 +1,8 @@
-"""Means over concepts and seeds, how sure they are, and whether two rows of a table differ.
+"""Means over concepts and seeds with bootstrap intervals, and tests of the difference between two rows of a table.
 
-Concepts are drawn with replacement, then seeds within each drawn concept: seeds of one concept are not independent of
-one another. For the same reason a comparison flips the sign of whole concepts: were there no difference, the mean
-difference of each concept would be as likely to be negative as positive.
+The bootstrap resamples concepts, then seeds within each of them, as seeds of one concept are not independent. For the
+same reason a comparison flips the signs of whole concepts: without a difference, the mean difference of each concept
+would be as likely to be negative as positive.
 """
 
 from __future__ import annotations
@@ -19,21 +19,21 @@ from numpy.typing import NDArray
 RESAMPLES = 2000
 CONFIDENCE = 0.95
 SIGNIFICANT = 0.05
-EXACT = 12  # concepts up to which all signs are tried
-FLIPS = 10_000  # random signs tried beyond that
+EXACT = 12  # up to this number of concepts all signs are tried
+FLIPS = 10_000  # random signs beyond it
 
-Values = Mapping[str, Sequence[float]]  # of each concept one value per seed
+Values = Mapping[str, Sequence[float]]  # for each concept one value per seed
 
 
 @dataclass(frozen=True)
 class Mean:
-    """A mean with its 95 % bootstrap interval; None where nothing was measured, or where one value has no spread.
+    """A mean with its 95 % bootstrap interval; None without values, and no interval for a single one.
 
     Attributes:
         value: the mean over all values.
         low: lower end of the interval.
         high: upper end.
-        n: how many values.
+        n: number of values.
     """
 
     value: float | None
@@ -46,12 +46,12 @@ class Mean:
 
 
 @dataclass(frozen=True)
-class Difference:
-    """How much higher one row is than another, over the concepts and seeds that both have.
+class PairedDifference:
+    """The difference between two rows, over the concepts and seeds that both have.
 
     Attributes:
-        mean: of the differences, with its interval.
-        concepts: how many concepts.
+        mean: mean difference with its interval.
+        concepts: number of concepts.
         p: two-sided p-value of the sign-flip test over concepts; None without any.
     """
 
@@ -61,7 +61,7 @@ class Difference:
 
     @property
     def least_p(self) -> float:
-        """The smallest p-value that so many concepts can give."""
+        """The smallest p-value that this number of concepts can give."""
         return 2.0 ** (1 - self.concepts)
 
     def as_json(self) -> dict[str, Any]:
@@ -69,7 +69,7 @@ class Difference:
 
 
 def mean_of(values: Values) -> Mean:
-    """The mean of a row's values."""
+    """The mean of all values."""
     lists = [np.asarray(v, dtype=float) for v in values.values() if len(v)]
     everything = np.concatenate(lists) if lists else np.empty(0)
     if everything.size == 0:
@@ -82,8 +82,8 @@ def mean_of(values: Values) -> Mean:
     return Mean(value, min(float(low), value), max(float(high), value), int(everything.size))
 
 
-def difference(base: Mapping[str, Mapping[int, float]], other: Mapping[str, Mapping[int, float]]) -> Difference:
-    """How much higher `other` is than `base`; both by concept and seed."""
+def difference(base: Mapping[str, Mapping[int, float]], other: Mapping[str, Mapping[int, float]]) -> PairedDifference:
+    """`other` minus `base`, both by concept and seed."""
     both = {
         concept: [seeds[seed] - base[concept][seed] for seed in seeds if seed in base[concept]]
         for concept, seeds in other.items()
@@ -91,11 +91,11 @@ def difference(base: Mapping[str, Mapping[int, float]], other: Mapping[str, Mapp
     }
     both = {concept: values for concept, values in both.items() if values}
     means = np.array([np.mean(values) for values in both.values()])
-    return Difference(mean_of(both), len(both), _sign_flip(means) if len(both) else None)
+    return PairedDifference(mean_of(both), len(both), _sign_flip(means) if len(both) else None)
 
 
 def holm(p: Sequence[float | None]) -> list[float | None]:
-    """P-values of several comparisons, adjusted for their number (Holm 1979)."""
+    """P-values of several comparisons, adjusted for their number by Holm's method (1979)."""
     order = sorted((value, i) for i, value in enumerate(p) if value is not None)
     adjusted: list[float | None] = [None] * len(p)
     highest = 0.0
@@ -118,10 +118,10 @@ def _resampled_means(lists: Sequence[NDArray[np.float64]]) -> NDArray[np.float64
 
 
 def _sign_flip(means: NDArray[np.float64]) -> float:
-    """Two-sided p-value: how often random signs give a mean as far from zero as the one observed."""
+    """Two-sided p-value: the share of signs that give a mean at least as far from zero as the observed one."""
     n = len(means)
     if n <= EXACT:
         signs = np.array(list(itertools.product((-1.0, 1.0), repeat=n)))
-    else:  # the signs as observed count as one of those tried, so that p is never 0
+    else:  # the observed signs are one of the samples, so that p is never 0
         signs = np.vstack([np.ones(n), np.random.default_rng(0).choice([-1.0, 1.0], size=(FLIPS, n))])
     return float((np.abs(signs @ means) >= abs(means.sum()) - 1e-9).mean())

@@ -1,6 +1,6 @@
-"""What a cell erases, and the axes that change its corefs and retains.
+"""The targets of a cell, and the axes that change their corefs and retains.
 
-Held-out phrases stay as they are whatever the axes say, since they are what is measured.
+Held-out phrases never change, since they are what is measured.
 """
 
 from __future__ import annotations
@@ -16,21 +16,24 @@ from crce.concepts.concept_set import common_kind, fold
 from crce.errors import ConceptError
 
 
-SIZES = {"corefs": "corefs_per_step", "retains": "retains_per_step"}  # axes that cut the lists, and what they set
-LISTS = "lists"  # axis: whose training phrases
-CERTAINTY = "certainty"  # axis: how they are weighed
+SIZES = {
+    "corefs": "corefs_per_step",
+    "retains": "retains_per_step",
+}  # axes that cut the lists, and the settings they imply
+LISTS = "lists"  # axis: the source of the training phrases
+CERTAINTY = "certainty"  # axis: their weights
 OWN = "own"  # a set's own lists, or certainties
 CERTAINTIES = (OWN, "uniform", "random")
 
 
 @dataclass(frozen=True)
 class Task:
-    """What a cell erases.
+    """The targets of a cell.
 
     Attributes:
-        name: of the target, or what the file calls several.
-        sets: one for each target.
-        in_turn: one target after the other, each from the model that the one before left; else all at once.
+        name: the target, or the name of several.
+        sets: one concept set for each target.
+        in_turn: erase one target after the other, each from the model that the last erasure left; else all at once.
     """
 
     name: str
@@ -39,45 +42,41 @@ class Task:
 
     @property
     def kind(self) -> str | None:
-        """Of its targets; None where they are of several kinds."""
+        """The kind of the targets; None if they differ."""
         return common_kind(self.sets)
 
 
 def vary(task: Task, axes: Mapping[str, Any], lists: Mapping[str, Sequence[ConceptSet]], seed: int) -> Task:
-    """The task with its training phrases as the axes have them.
+    """The task with the training phrases that the axes prescribe.
 
     Args:
-        task: as the file tells it.
-        axes: `lists` names whose training phrases; `corefs` and `retains` cut them to the first M and N; `certainty`
-            "uniform" gives every phrase of a list their mean, and "random" shuffles their certainties, so that a list
-            pulls as strongly as before.
-        lists: the concept sets behind each name of the axis `lists`.
-        seed: of the shuffle.
+        task: the task as in the file.
+        axes: `lists` names the source of the training phrases; `corefs` and `retains` cut them to the first M and N;
+            `certainty` "uniform" gives every phrase the mean certainty of its list, and "random" shuffles the
+            certainties within each list, so that its total weight is unchanged.
+        lists: the concept sets for each name of the axis `lists`.
+        seed: seed of the shuffle.
 
     Raises:
         ConceptError: the named lists have none for a target.
     """
-    return replace(task, sets=tuple(_vary(concepts, axes, lists, seed) for concepts in task.sets))
-
-
-def _vary(
-    concepts: ConceptSet, axes: Mapping[str, Any], lists: Mapping[str, Sequence[ConceptSet]], seed: int
-) -> ConceptSet:
-    source = axes.get(LISTS)
-    if source not in (None, OWN):
-        concepts = _with_lists(concepts, source, lists[source])
-    made: dict[str, tuple[Related, ...]] = {}
-    for side in SIZES:
-        phrases: Sequence[Related] = getattr(concepts, f"train_{side}")[: axes.get(side)]
-        made[side] = (*_weigh(phrases, axes.get(CERTAINTY), seed), *getattr(concepts, f"held_out_{side}"))
-    return replace(concepts, corefs=made["corefs"], retains=made["retains"])
+    source, sets = axes.get(LISTS), []
+    for concepts in task.sets:
+        if source not in (None, OWN):
+            concepts = _with_lists(concepts, source, lists[source])
+        varied: dict[str, Any] = {}
+        for side in SIZES:
+            phrases: Sequence[Related] = getattr(concepts, f"train_{side}")[: axes.get(side)]
+            varied[side] = (*_weigh(phrases, axes.get(CERTAINTY), seed), *getattr(concepts, f"held_out_{side}"))
+        sets.append(replace(concepts, **varied))
+    return replace(task, sets=tuple(sets))
 
 
 def _with_lists(concepts: ConceptSet, name: str, sets: Sequence[ConceptSet]) -> ConceptSet:
-    """The set with the training phrases of another of the same target, less those that it is measured by."""
+    """The set with the training phrases of another set of the same target, except phrases that it holds out."""
     other = next((c for c in sets if fold(c.target) == fold(concepts.target)), None)
     if other is None:
-        raise ConceptError(f"lists {name!r} has no concept set of '{concepts.target}'.")
+        raise ConceptError(f"lists {name!r} has no concept set for '{concepts.target}'.")
     held_out = {fold(r.text) for r in (*concepts.held_out_corefs, *concepts.held_out_retains)}
     corefs = [r for r in other.train_corefs if fold(r.text) not in held_out]
     retains = [r for r in other.train_retains if fold(r.text) not in held_out]

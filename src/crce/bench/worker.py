@@ -1,4 +1,4 @@
-"""A process that measures cells: its model stays loaded, and what the base model drew stays known."""
+"""Measures cells one after another, and keeps the model and the base images from one to the next."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import shutil
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ from filelock import FileLock
 
 from crce import __version__
 from crce.backbones import Backbone, load_backbone
-from crce.bench.planning import RECORD, Job, settings_of
+from crce.bench.planning import RECORD, Job
 from crce.concepts import ConceptSet
 from crce.errors import CRCEError, RunError
 from crce.evaluate import Report, evaluate
@@ -30,21 +30,21 @@ from crce.training.run_folder import now, read_run
 logger = logging.getLogger(__name__)
 
 NUMBERS = ("erased", "coref_erased", "kept", "H")
-GROUP = ("measures", "value", "n", "left_out")  # what a row says of a group of prompts
-TALLY = "tally.json"
+GROUP = ("measures", "value", "n", "left_out")  # keys of a group of prompts in a row
+COUNTS = "tally.json"
 ATTEMPTS = "attempts.jsonl"
 ERROR = "error.txt"
-TURNS = "turns"  # runs of the targets before the last, where they are erased in turn
+TURNS = "turns"  # folder of the earlier runs, when targets are erased in turn
 
 
 @dataclass(frozen=True)
-class Outcome:
-    """What came of a cell.
+class CellOutcome:
+    """The measurements of a cell, or its error.
 
     Attributes:
-        key: of its job.
-        record: what was measured.
-        error: why nothing was measured, in one line; None where it was.
+        key: key of its job.
+        record: the measurements.
+        error: why there are none, in one line.
     """
 
     key: str
@@ -53,7 +53,7 @@ class Outcome:
 
 
 class Worker:
-    """Measures one cell after the other. The model and the base pictures of the last target are kept for the next."""
+    """Measures cells; the model and the base images of the last target are kept for the next cell."""
 
     def __init__(self, on_step: Callable[[Job, int, int], object] | None = None) -> None:
         self._on_step = on_step or (lambda *_: None)
@@ -62,25 +62,25 @@ class Worker:
         self._group: tuple[Any, ...] | None = None
         self._base: dict[Any, Any] = {}
 
-    def measure(self, job: Job) -> Outcome:
-        """Erase and score one cell, from where an earlier try was stopped; its errors are told in the outcome.
+    def measure(self, job: Job) -> CellOutcome:
+        """Erase and evaluate one cell, continuing an interrupted attempt; errors are part of the outcome.
 
         Raises:
-            Interrupted: the user stopped it, as KeyboardInterrupt does while pictures are drawn.
+            Interrupted: the user stopped the training; elsewhere it is a KeyboardInterrupt.
         """
         try:
             job.folder.mkdir(parents=True, exist_ok=True)
-            with FileLock(job.folder / ".lock"):  # another benchmark may be at the same cell
-                return Outcome(job.key, job.record or self._measure(job))
+            with FileLock(job.folder / ".lock"):  # another benchmark may measure the same cell
+                return CellOutcome(job.key, job.record or self._measure(job))
         except Interrupted:
             raise
-        except Exception as error:  # the other cells go on
+        except Exception as error:  # does not stop the other cells
             known = isinstance(error, CRCEError)
             text = str(error) if known else f"{type(error).__name__}: {error}"
             if not known:
-                logger.debug("%s failed", job.label, exc_info=True)
+                logger.debug("%s failed", job.cell.label, exc_info=True)
                 _keep_traceback(job.folder)
-            return Outcome(job.key, error=" ".join(text.split()))
+            return CellOutcome(job.key, error=" ".join(text.split()))
 
     def _measure(self, job: Job) -> dict[str, Any]:
         (job.folder / ERROR).unlink(missing_ok=True)
@@ -91,90 +91,87 @@ class Worker:
         if job.group != self._group:
             self._group, self._base = job.group, {}
         erasure, seconds, forwards = self._erase(job, backbone)
-        report = evaluate(
-            erasure, device=job.device, backbone=backbone, base_cache=self._base, **settings_of(job.evaluation)
-        )
+        how = job.content["evaluation"]
+        report = evaluate(erasure, device=job.device, backbone=backbone, base_cache=self._base, **how)
         record = _record(job, report, erasure, seconds, forwards) | self._attack(job, erasure, backbone)
         write_json(job.folder / RECORD, record)
         return record
 
     def _attack(self, job: Job, erasure: Erasure, backbone: Backbone) -> dict[str, Any]:
-        """What each attack brought back; nothing where the benchmark has none."""
-        if not job.attacks:
+        """The summary of each attack, with the seeds, sampler and judge of the evaluation."""
+        if not job.content["attacks"]:
             return {}
         from crce.attacks import attack
 
+        how = job.content["evaluation"]
+        shared = {"picture_seed": how["seed"], **{name: how[name] for name in ("steps", "guidance", "judge")}}
         plain: dict[Any, Any] = {}
-        made = {}
-        for entry in job.attacks:
-            settings = asdict(entry)
-            result = attack(
-                erasure, settings.pop("attack"), **settings, **_drawn_as(job), backbone=backbone, plain=plain
-            )
-            made[entry.attack] = result.summary
-        return {"attacks": made}
+        summaries = {}
+        for entry in job.content["attacks"]:
+            own = dict(entry)
+            name = own.pop("attack")
+            summaries[name] = attack(erasure, name, **own, **shared, backbone=backbone, plain=plain).summary
+        return {"attacks": summaries}
 
     def _load(self, job: Job) -> Backbone:
-        wanted = (job.source, job.device, job.config.offload)
+        source, offload = job.cell.source, job.cell.config.offload
+        wanted = (source, job.device, offload)
         if self._source != wanted:
             self._source, self._base = None, {}
-            source = job.source
             self._backbone = load_backbone(
-                source.model,
-                device=job.device,
-                dtype=source.dtype,
-                revision=source.revision,
-                offload=job.config.offload,
+                source.model, device=job.device, dtype=source.dtype, revision=source.revision, offload=offload
             )
             self._source = wanted
-        if self._backbone.revision != job.told["revision"]:
+        planned = job.content["revision"]
+        if self._backbone.revision != planned:
             raise RunError(
-                f"The model {job.source.model!r} has changed since the benchmark began ({job.told['revision']} then, "
+                f"The model {source.model!r} has changed since the benchmark began ({planned} then, "
                 f"{self._backbone.revision} now). Run it again."
             )
         return self._backbone
 
     def _erase(self, job: Job, backbone: Backbone) -> tuple[Erasure, float, int | None]:
-        """The finished run of a cell, the seconds that training took, and the latents that the denoiser saw."""
-        task = job.task
+        """The finished run of a cell, the seconds of training, and the latents that the denoiser processed."""
+        task = job.cell.task
         if not task.in_turn:
             return self._train(job, task.sets, job.folder, None, backbone)
         start: Path | None = None
         seconds, forwards = 0.0, []
         for turn, concepts in enumerate(task.sets, 1):
             folder = job.folder if turn == len(task.sets) else job.folder / TURNS / str(turn)
-            erasure, lasted, saw = self._train(job, (concepts,), folder, start, backbone)
-            seconds, start = seconds + lasted, erasure.folder
-            forwards.append(saw)
-        known = [saw for saw in forwards if saw is not None]
+            erasure, took, count = self._train(job, (concepts,), folder, start, backbone)
+            seconds, start = seconds + took, erasure.folder
+            forwards.append(count)
+        known = [count for count in forwards if count is not None]
         return erasure, round(seconds, 3), sum(known) if len(known) == len(forwards) else None
 
     def _train(
         self, job: Job, sets: Sequence[ConceptSet], folder: Path, start: Path | None, backbone: Backbone
     ) -> tuple[Erasure, float, int | None]:
-        tally = _Tally(folder / TALLY)
+        counter = _ForwardCounter(folder / COUNTS)
+        config = job.cell.config
 
         def on_event(event: Event) -> None:
-            tally(event)
+            counter(event)
             if isinstance(event, Step):
-                self._on_step(job, event.step, job.config.steps)
+                self._on_step(job, event.step, config.steps)
 
-        with tally.counting(backbone):
+        with counter.counting(backbone):
             try:
-                if _begun(job, folder):
+                if _has_run(job, folder):
                     erasure = resume(folder, backbone=backbone, on_event=on_event)
                 else:
                     erasure = erase(
-                        sets, config=job.config, backbone=backbone, out=folder, start_from=start, on_event=on_event
+                        sets, config=config, backbone=backbone, out=folder, start_from=start, on_event=on_event
                     )
             except Interrupted as interrupted:
-                tally.write(interrupted.step)
+                counter.write(interrupted.step)
                 raise
-        return erasure, tally.seconds(erasure), tally.forwards
+        return erasure, counter.seconds(erasure), counter.forwards
 
 
-class _Tally:
-    """Counts forwards of the denoiser over all tries of a run, and goes back with the run to its last checkpoint."""
+class _ForwardCounter:
+    """Counts forwards of the denoiser over all attempts at a run, and returns to its last checkpoint with it."""
 
     def __init__(self, path: Path) -> None:
         noted = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
@@ -187,7 +184,7 @@ class _Tally:
 
     @contextmanager
     def counting(self, backbone: Backbone) -> Iterator[None]:
-        """Inside, forwards are counted."""
+        """Count forwards inside."""
         handle = backbone.network.register_forward_pre_hook(self._count, with_kwargs=True)
         try:
             yield
@@ -200,7 +197,7 @@ class _Tally:
             if event.start_step == 0:
                 self._before = 0
             elif event.start_step != self._at:
-                self._before = None  # the try before was killed between its checkpoint and its note
+                self._before = None  # the previous attempt was killed before it wrote its count
         elif isinstance(event, Step):
             self._step = event.step
         elif isinstance(event, Saved | Finished):
@@ -208,15 +205,15 @@ class _Tally:
 
     @property
     def forwards(self) -> int | None:
-        """Latents that the denoiser saw; None if they were not counted in an earlier try."""
+        """Latents that the denoiser processed; None if an earlier attempt lost count."""
         return None if self._before is None else self._before + self._here
 
     def write(self, step: int) -> None:
-        """Note how many there were until this step."""
+        """Save the count up to a step."""
         write_json(self._path, {"step": step, "forwards": self.forwards, "continued": self._continued})
 
     def seconds(self, erasure: Erasure) -> float:
-        """Of the training; of one that was continued, of its steps alone."""
+        """Seconds of training; after an interruption, those of the steps alone."""
         if not self._continued:
             return erasure.info["seconds"]["train"]
         lines = (erasure.folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
@@ -226,28 +223,17 @@ class _Tally:
         self._here += len(args[0] if args else kwargs.get("sample", kwargs.get("hidden_states", ())))
 
 
-def _begun(job: Job, folder: Path) -> bool:
-    """Whether an earlier try left a run to go on with; what can't be read is cleared away."""
+def _has_run(job: Job, folder: Path) -> bool:
+    """Whether an earlier attempt left a run to continue; an unreadable one is deleted."""
     if not (folder / "run.json").exists():
         return False
     try:
         read_run(folder)
     except CRCEError as error:
-        logger.warning("%s begins again: %s", job.label, error)
+        logger.warning("%s starts over: %s", job.cell.label, error)
         _clear(folder)
         return False
     return True
-
-
-def _drawn_as(job: Job) -> dict[str, Any]:
-    """The settings of the evaluation that an attack shares: the same seeds, sampler and judge."""
-    told = job.evaluation
-    return {
-        "picture_seed": told.seed,
-        "steps": told.steps,
-        "guidance": told.guidance,
-        "judge": told.judge,
-    }
 
 
 def _record(job: Job, report: Report, erasure: Erasure, seconds: float, forwards: int | None) -> dict[str, Any]:
@@ -255,7 +241,7 @@ def _record(job: Job, report: Report, erasure: Erasure, seconds: float, forwards
     several = {"targets": [{k: t[k] for k in ("target", "summary")} for t in report.targets]} if report.targets else {}
     return {
         "crce": __version__,
-        "content": job.told,
+        "content": job.content,
         "numbers": {name: report.summary[name]["value"] for name in NUMBERS},
         "seconds": seconds,
         "forwards": forwards,
@@ -270,7 +256,7 @@ def _record(job: Job, report: Report, erasure: Erasure, seconds: float, forwards
 
 
 def _clear(folder: Path) -> None:
-    """Make room for a run; what tells of earlier tries stays."""
+    """Delete a run, but not the list of earlier attempts."""
     for path in folder.iterdir():
         if path.name in (".lock", ATTEMPTS, TURNS):
             continue
@@ -283,5 +269,5 @@ def _clear(folder: Path) -> None:
 def _keep_traceback(folder: Path) -> None:
     try:
         write_text(folder / ERROR, traceback.format_exc())
-    except RunError as error:  # the disk may be what the cell failed of
+    except RunError as error:  # the disk may be full
         logger.warning("%s", error)

@@ -14,7 +14,7 @@ from crce.cli.terminal import quiet_libraries
 
 
 if TYPE_CHECKING:
-    from crce.bench import Plan
+    from crce.bench import GridPlan
 
 SHOWN = 40  # cells that a dry run prints; the others are counted
 
@@ -48,16 +48,16 @@ def bench(
 
     found = read_grid(grid)
     quiet_libraries()
-    from crce.bench.planning import CACHE, make_plan
+    from crce.bench.planning import CACHE, plan_grid
 
-    plan = make_plan(found, cache=cache or CACHE, device=device)
+    plan = plan_grid(found, cache=cache or CACHE, device=device)
     if dry_run:
         _print_cells(plan)
         return 0
     return _run(plan, out, jobs, ray)
 
 
-def _run(plan: Plan, out: Path | None, jobs: int, ray: bool) -> int:
+def _run(plan: GridPlan, out: Path | None, jobs: int, ray: bool) -> int:
     from crce.bench import run_bench
     from crce.training import Interrupted
 
@@ -99,9 +99,9 @@ class _Teller:
             bar.show(done, total)
 
     def __call__(self, event: Any) -> None:
-        from crce.bench import Measured
+        from crce.bench import CellFinished
 
-        if isinstance(event, Measured):
+        if isinstance(event, CellFinished):
             self.done = event.done
             if event.error is not None:
                 self._bar.console.print(f"failed   {event.label}: {event.error}", markup=False, soft_wrap=True)
@@ -110,15 +110,15 @@ class _Teller:
             self._bar.show(self.done, self._total, f"{event.label}, step {event.step}/{event.steps}")
 
 
-def _count(plan: Plan) -> str:
-    same = len(plan.cells) - len(plan.distinct)
+def _count(plan: GridPlan) -> str:
+    same = len(plan.jobs) - len(plan.distinct)
     return f"{len(plan.distinct)}" + (f" ({same} more come to the same as others)" if same else "")
 
 
-def _print_cells(plan: Plan) -> None:
+def _print_cells(plan: GridPlan) -> None:
     states = [job.state for job in plan.jobs]
     for job, state in list(zip(plan.jobs, states, strict=True))[:SHOWN]:
-        typer.echo(f"{state:<7}  {job.label}")
+        typer.echo(f"{state:<7}  {job.cell.label}")
     if len(states) > SHOWN:
         typer.echo(f"and {len(states) - SHOWN} more")
     counts = {state: sum(job.state == state for job in plan.distinct) for state in ("cached", "begun", "new")}
