@@ -142,8 +142,8 @@ def backbone() -> SimpleNamespace:
 def model(monkeypatch: pytest.MonkeyPatch) -> ColourModel:
     """Takes the place of adapter and drawing in the evaluation."""
     model = ColourModel()
-    monkeypatch.setattr("crce.evaluate.sketches.draw", model.draw)
-    monkeypatch.setattr("crce.evaluate.evaluation.apply_adapter", lambda backbone, path: model)
+    monkeypatch.setattr("crce.sampling.image_cache.draw", model.draw)
+    monkeypatch.setattr("crce.evaluate.observe.apply_adapter", lambda backbone, path: model)
     return model
 
 

@@ -27,6 +27,7 @@ from crce.backbones import load_backbone
 from crce.concepts import find_concepts
 from crce.evaluate import evaluate
 from crce.files import write_json
+from crce.sampling import ImageCache
 from crce.training import ErasureConfig, erase, load_config
 
 
@@ -46,13 +47,13 @@ def counted(backbone: Any) -> Iterator[list[int]]:
         handle.remove()
 
 
-def measure(concept: str, config: ErasureConfig, backbone: Any, cache: dict, images: int) -> dict[str, Any]:
+def measure(concept: str, config: ErasureConfig, backbone: Any, cache: ImageCache, images: int) -> dict[str, Any]:
     """Erase one concept and score it; the run itself is thrown away."""
     with tempfile.TemporaryDirectory() as folder:
         with counted(backbone) as sizes:
             run = erase(find_concepts(concept), config=config, backbone=backbone, out=Path(folder) / "run")
         report = evaluate(
-            run, images_per_prompt=images, phrases_per_group=PHRASES, backbone=backbone, base_cache=cache, batch=32
+            run, images_per_prompt=images, phrases_per_group=PHRASES, backbone=backbone, image_cache=cache, batch=32
         )
     row: dict[str, Any] = {"method": config.method, "crce": config.crce, "concept": concept, "seed": config.seed}
     row |= {name: report.summary[name]["value"] for name in NUMBERS}
@@ -72,7 +73,7 @@ class _Worker:
 
     def __init__(self, device: str) -> None:
         self.backbone = load_backbone("demo", device=device, dtype="float32")
-        self.caches: dict[str, dict] = defaultdict(dict)
+        self.caches: dict[str, ImageCache] = defaultdict(ImageCache)
 
     def measure(self, concept: str, config: ErasureConfig, images: int) -> dict[str, Any]:
         return measure(concept, config, self.backbone, self.caches[concept], images)

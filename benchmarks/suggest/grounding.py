@@ -35,6 +35,7 @@ from crce.evaluate import evaluate
 from crce.evaluate.groups import spread
 from crce.files import write_json
 from crce.judges import load_judge
+from crce.sampling import ImageCache
 from crce.suggest.candidates import SIDES, Candidate, Request
 from crce.suggest.cleaning import clean
 from crce.suggest.embedding import load_embedder
@@ -133,7 +134,12 @@ def chosen_set(concepts: ConceptSet, noted: list[Noted]) -> ConceptSet:
 
 
 def measure(
-    concepts: ConceptSet, noted: list[Noted], grounded: bool, args: argparse.Namespace, backbone: Any, cache: dict
+    concepts: ConceptSet,
+    noted: list[Noted],
+    grounded: bool,
+    args: argparse.Namespace,
+    backbone: Any,
+    cache: ImageCache,
 ) -> dict[str, Any]:
     """Erase with the chosen set and score it; the run itself is thrown away."""
     chosen = chosen_set(concepts, noted)
@@ -145,7 +151,7 @@ def measure(
             images_per_prompt=args.images,
             phrases_per_group=PHRASES,
             backbone=backbone,
-            base_cache=cache,
+            image_cache=cache,
             batch=32,
         )
     row: dict[str, Any] = {"concept": concepts.target, "grounded": grounded, "seed": args.seed}
@@ -215,7 +221,7 @@ def main() -> None:
     done = {(row["concept"], row["grounded"], row["seed"]) for row in rows}
     for concept in args.concepts:
         concepts = atlas()[concept]
-        cache: dict[Any, Any] = {}
+        cache = ImageCache()
         missing = [grounded for grounded in (False, True) if (concept, grounded, args.seed) not in done]
         if not missing:
             continue

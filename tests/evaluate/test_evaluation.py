@@ -10,7 +10,8 @@ from PIL import Image
 
 from crce.errors import ConfigError, RunError
 from crce.evaluate import Drawn, evaluate
-from crce.sampling import draw
+from crce.evaluate.observe import SamplingPlan
+from crce.sampling import ImageCache, ImageKey, ModelState, draw
 from crce.training import erase, load_config
 
 
@@ -66,7 +67,7 @@ def test_blank_picture_is_a_failure(erasure, backbone, judge, model, monkeypatch
         pictures = model.draw(*arguments, **settings)
         return pictures if model.is_base else [Image.new("RGB", (16, 16)) for _ in pictures]
 
-    monkeypatch.setattr("crce.evaluate.sketches.draw", blank)
+    monkeypatch.setattr("crce.sampling.image_cache.draw", blank)
     report = evaluate(erasure, judge=judge, backbone=backbone, images_per_prompt=2)
     assert report.summary["erased"]["value"] == 0
     assert report.data["failed"] == {"base": 0, "erased": 20}
@@ -119,11 +120,12 @@ def test_real_pipeline_is_drawn_with_and_without_the_adapter(tiny_backbone, kitt
     config = load_config("paper", {"steps": 2, "learning_rate": 0.1, "ddim_steps": 4, "rank": 2, "layers": "xattn"})
     erasure = erase(kitties, config=config, backbone=tiny_backbone, out=tmp_path / "run")
     plain = draw(tiny_backbone.pipe, ["cat"], [3], steps=2)[0]
-    cache: dict = {}
+    cache = ImageCache()
     report = evaluate(
-        erasure, backbone=tiny_backbone, images_per_prompt=1, seed=3, steps=2, guidance=4.0, base_cache=cache
+        erasure, backbone=tiny_backbone, images_per_prompt=1, seed=3, steps=2, guidance=4.0, image_cache=cache
     )
-    base = cache[(tiny_backbone.model, tiny_backbone.revision, "cat", 3, 2, 4.0)]
+    state = ModelState("base", tiny_backbone.model, tiny_backbone.revision, "float32")
+    base = cache.get(ImageKey("cat", 3, 2, 4.0, state))
     assert np.array_equal(np.asarray(base), np.asarray(plain))
     assert np.array_equal(np.asarray(draw(tiny_backbone.pipe, ["cat"], [3], steps=2)[0]), np.asarray(plain))
     strip = np.asarray(
@@ -140,25 +142,25 @@ def test_progress_counts_up_to_its_total(erasure, backbone, judge, model):
     assert [event.done for event in events] == sorted(event.done for event in events)
 
 
-def test_base_cache_spares_drawing_the_base_again(erasure, backbone, judge, model):
+def test_image_cache_spares_drawing_the_base_again(erasure, backbone, judge, model):
     model.erased = GONE
-    cache: dict = {}
-    first = evaluate(erasure, judge=judge, backbone=backbone, images_per_prompt=2, base_cache=cache)
+    cache = ImageCache()
+    first = evaluate(erasure, judge=judge, backbone=backbone, images_per_prompt=2, image_cache=cache)
     assert len(cache) == 20
     model.calls.clear()
     events = []
     second = evaluate(
-        erasure, judge=judge, backbone=backbone, images_per_prompt=2, base_cache=cache, on_event=events.append
+        erasure, judge=judge, backbone=backbone, images_per_prompt=2, image_cache=cache, on_event=events.append
     )
     assert not any(is_base for is_base, _, _ in model.calls)
     assert second.data["groups"] == first.data["groups"]
     assert events[-1] == Drawn(40, 40)
 
 
-def test_base_cache_is_not_mistaken_for_another_setting(erasure, backbone, judge, model):
-    cache: dict = {}
-    evaluate(erasure, judge=judge, backbone=backbone, images_per_prompt=1, base_cache=cache)
-    evaluate(erasure, judge=judge, backbone=backbone, images_per_prompt=1, base_cache=cache, steps=5)
+def test_image_cache_is_not_mistaken_for_another_setting(erasure, backbone, judge, model):
+    cache = ImageCache()
+    evaluate(erasure, judge=judge, backbone=backbone, images_per_prompt=1, image_cache=cache)
+    evaluate(erasure, judge=judge, backbone=backbone, images_per_prompt=1, image_cache=cache, steps=5)
     assert len(cache) == 20
 
 
@@ -166,7 +168,7 @@ def test_adapter_is_taken_off_even_when_drawing_breaks(erasure, backbone, judge,
     def broken(*arguments, **settings):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("crce.evaluate.sketches.draw", broken)
+    monkeypatch.setattr("crce.sampling.image_cache.draw", broken)
     with pytest.raises(KeyboardInterrupt):
         evaluate(erasure, judge=judge, backbone=backbone)
     assert model.closed
@@ -201,3 +203,11 @@ def test_folder_that_is_no_run_is_refused(tmp_path):
 def test_importing_the_package_does_not_import_torch():
     code = "import sys, crce.evaluate; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+
+
+def test_phrases_of_a_run_with_scenes_are_shown_in_them_in_turn_and_things_alone():
+    plan = SamplingPlan([5, 6, 7], 2, 4.0, ("a cat", "a rose"), frozenset({"car"}), {"sun": (9,)})
+    state = ModelState("base", "demo", None, "float32")
+    assert [key.prompt for key in plan.keys("Monet", state)] == ["a cat, Monet", "a rose, Monet", "a cat, Monet"]
+    assert {key.prompt for key in plan.keys("car", state)} == {"car"}
+    assert plan.keys("sun", state) == [ImageKey("a cat, sun", 9, 2, 4.0, state)]

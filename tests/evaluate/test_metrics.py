@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from crce.evaluate.metrics import Recognition, harmonic_mean, measure, recognise, summarise
+from crce.evaluate.stats import Recognition, harmonic_mean, measure, recognise, summarise
 
 
 def counts(base: int, erased: int, n: int = 6) -> Recognition:

@@ -21,10 +21,9 @@ from crce.concepts import ConceptSet, Related
 from crce.errors import ConceptError, ConfigError
 from crce.evaluate import Drawn
 from crce.evaluate.prompt_sets import PromptSet, evaluate_prompts, load_prompt_set
-from crce.evaluate.rates import wilson
+from crce.evaluate.stats import wilson
 from crce.judges import load_judge
-from crce.sampling import draw
-from crce.sampling.image_cache import Shelf
+from crce.sampling import ImageCache, ImageKey, ModelState, draw
 from crce.training import Erasure, erase, load_config
 
 
@@ -117,7 +116,7 @@ def scenes(model: ColourModel, monkeypatch: pytest.MonkeyPatch) -> Callable[[Cal
             on_drawn(len(prompts))
             return [scene(*(asked[p] if model.is_base else erased(*asked[p]))) for p in prompts]
 
-        monkeypatch.setattr("crce.evaluate.sketches.draw", draw_scenes)
+        monkeypatch.setattr("crce.sampling.image_cache.draw", draw_scenes)
         return model
 
     return use
@@ -433,12 +432,12 @@ def test_interrupted_evaluation_goes_on_where_it_was(erasure, backbone, model, h
             raise KeyboardInterrupt
         return model.draw(*arguments, **settings)
 
-    monkeypatch.setattr("crce.evaluate.sketches.draw", broken)
+    monkeypatch.setattr("crce.sampling.image_cache.draw", broken)
     with pytest.raises(KeyboardInterrupt):
         evaluate_prompts(erasure, f"hub:{hub}", judge=FoxJudge(), backbone=backbone, batch=1)
     assert model.closed
     assert len(model.calls) == 20
-    monkeypatch.setattr("crce.evaluate.sketches.draw", model.draw)
+    monkeypatch.setattr("crce.sampling.image_cache.draw", model.draw)
     events: list[Drawn] = []
     resumed = evaluate_prompts(
         erasure, f"hub:{hub}", judge=FoxJudge(), backbone=backbone, batch=1, on_event=events.append
@@ -452,7 +451,7 @@ def test_another_judge_draws_nothing_and_needs_no_model(erasure, backbone, model
     paint(model)
     evaluate_prompts(erasure, f"hub:{hub}", judge=FoxJudge(), backbone=backbone)
     model.calls.clear()
-    monkeypatch.setattr("crce.evaluate.evaluation.load_base", lambda *a, **k: pytest.fail("the model was loaded"))
+    monkeypatch.setattr("crce.evaluate.observe.load_base", lambda *a, **k: pytest.fail("the model was loaded"))
     report = evaluate_prompts(erasure, f"hub:{hub}", judge=ColourDetector())
     assert model.calls == []
     assert report.data["judges"][0]["name"] == "detector"
@@ -606,8 +605,8 @@ def test_bundled_model_is_measured_from_the_command_line(run, hub, demo_backbone
     assert data["judges"][0]["name"] == "emoji"
     base = next(p for p in (run.folder / "pictures").iterdir() if p.name.startswith("base-"))
     settings = json.loads((base / "settings.json").read_text(encoding="utf-8"))
-    settings.pop("side")
-    kept = Shelf(run.folder, "base", settings).get("kitten", 1000)
+    sampler = {name: settings.pop(name) for name in ("steps", "guidance")}
+    kept = ImageCache(run.folder).get(ImageKey("kitten", 1000, **sampler, state=ModelState(**settings)))
     anew = draw(demo_backbone.pipe, ["kitten"], [1000], steps=2)[0]
     assert np.abs(np.asarray(kept, dtype=int) - np.asarray(anew, dtype=int)).max() <= 2  # in another batch
 

@@ -9,8 +9,8 @@ import pytest
 from scipy.stats import binomtest
 
 from crce.evaluate import evaluate
-from crce.evaluate.metrics import Recognition
-from crce.evaluate.rates import compare, compare_groups, say_significance, wilson
+from crce.evaluate.rates import compare_groups, say_significance
+from crce.evaluate.stats import Recognition, compare, wilson
 
 
 def outcome(base: int, erased: int, n: int) -> Recognition:

@@ -257,7 +257,7 @@ def of_ada(erasure):
 def gallery(model, monkeypatch):
     def make(base, erased):
         gallery = Gallery(base, erased).hang(model)
-        monkeypatch.setattr("crce.evaluate.sketches.draw", model.draw)
+        monkeypatch.setattr("crce.sampling.image_cache.draw", model.draw)
         return gallery
 
     return make

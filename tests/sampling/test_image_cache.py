@@ -11,11 +11,11 @@ from colour_world import COLOURS, ColourJudge, stripes
 from PIL import Image
 
 from crce.evaluate import evaluate
-from crce.sampling.image_cache import Shelf
+from crce.sampling import ImageCache, ImageKey, ModelState
+from crce.training import load_config
 
 
 GONE = {name: ["dog"] for name in ("cat", "kitty", "kitten", "feline")}
-SETTINGS = {"model": "demo", "steps": 20}
 
 
 class OtherJudge(ColourJudge):
@@ -34,44 +34,87 @@ def pictures(folder):
     return sorted(path for path in (folder / "pictures").rglob("*.png"))
 
 
-def test_picture_comes_back_as_it_was_drawn(tmp_path):
-    shelf = Shelf(tmp_path, "base", SETTINGS)
+def key(prompt="cat", seed=1, steps=20, side="base", **state):
+    return ImageKey(prompt, seed, steps, 4.0, ModelState(side, "demo", None, "float32", **state))
+
+
+def test_image_comes_back_as_it_was_generated(tmp_path):
     noise = Image.fromarray(np.random.default_rng(0).integers(0, 256, (16, 24, 3), dtype=np.uint8))
-    assert not shelf.holds("a cat", 7)
-    assert shelf.get("a cat", 7) is None
-    shelf.put("a cat", 7, noise)
-    assert shelf.holds("a cat", 7)
-    assert np.array_equal(np.asarray(shelf.get("a cat", 7)), np.asarray(noise))
-    assert shelf.get("a cat", 8) is None
+    cache = ImageCache(tmp_path)
+    assert key() not in cache
+    assert cache.get(key()) is None
+    cache.put(key(), noise)
+    for again in (cache, ImageCache(tmp_path), ImageCache(shared=cache)):
+        assert key() in again
+        assert np.array_equal(np.asarray(again.get(key())), np.asarray(noise))
+        assert again.get(key(seed=2)) is None
 
 
-def test_every_setting_has_a_shelf_of_its_own(tmp_path):
-    shelf = Shelf(tmp_path, "base", SETTINGS)
-    shelf.put("cat", 1, stripes(COLOURS["cat"]))
-    assert Shelf(tmp_path, "base", dict(SETTINGS)).holds("cat", 1)
-    assert not Shelf(tmp_path, "erased", SETTINGS).holds("cat", 1)
-    assert not Shelf(tmp_path, "base", {**SETTINGS, "steps": 21}).holds("cat", 1)
-    assert json.loads((shelf.folder / "settings.json").read_text()) == {"side": "base", **SETTINGS}
+def test_every_setting_and_state_has_images_of_its_own(tmp_path):
+    cache = ImageCache(tmp_path)
+    cache.put(key(), stripes(COLOURS["cat"]))
+    for other in (key(side="erased"), key(steps=21), key(side="erased", adapter="00"), key(prompt="Cat")):
+        assert other not in cache
+        assert other not in ImageCache(tmp_path)
+    settings = json.loads((cache.path(key()).parents[1] / "settings.json").read_text())
+    expected = {"side": "base", "model": "demo", "revision": None, "dtype": "float32", "steps": 20, "guidance": 4.0}
+    assert settings == expected
+
+
+def test_folders_of_earlier_versions_are_found(tmp_path):
+    """A run that was evaluated before keeps its images: their folders are named as they always were."""
+    state = {"model": "demo", "revision": "r1", "dtype": "float32"}
+    path = ImageCache(tmp_path).path(ImageKey("a cat", 7, 20, 4.0, ModelState("base", **state)))
+    assert path.relative_to(tmp_path).as_posix() == "pictures/base-825632f623e5/a-cat-51e46741/7.png"
+    path = ImageCache(tmp_path).path(ImageKey("a cat", 7, 20, 4.0, ModelState("erased", **state)))
+    assert path.relative_to(tmp_path).as_posix() == "pictures/erased-a6986187e627/a-cat-51e46741/7.png"
 
 
 def test_prompts_of_one_name_on_disk_are_told_apart(tmp_path):
-    shelf = Shelf(tmp_path, "base", SETTINGS)
+    cache = ImageCache(tmp_path)
     texts = ["Cat!", "cat", "кошка", "../cat", "x" * 300, "x" * 301]
-    for i, text in enumerate(texts):
-        shelf.put(text, i, stripes(COLOURS["cat"]))
-    assert all(shelf.holds(text, i) for i, text in enumerate(texts))
+    keys = [key(text, i) for i, text in enumerate(texts)]
+    for one in keys:
+        cache.put(one, stripes(COLOURS["cat"]))
+    assert all(one in ImageCache(tmp_path) for one in keys)
     assert len(pictures(tmp_path)) == len(texts)
-    prompts = [json.loads(p.read_text(encoding="utf-8"))["prompt"] for p in shelf.folder.rglob("prompt.json")]
+    prompts = [json.loads(p.read_text(encoding="utf-8"))["prompt"] for p in tmp_path.rglob("prompt.json")]
     assert sorted(prompts) == sorted(texts)
 
 
-def test_damaged_picture_counts_as_none(tmp_path, caplog):
-    shelf = Shelf(tmp_path, "base", SETTINGS)
-    shelf.put("cat", 1, stripes(COLOURS["cat"]))
+def test_damaged_image_counts_as_missing(tmp_path, caplog):
+    ImageCache(tmp_path).put(key(), stripes(COLOURS["cat"]))
     (path,) = pictures(tmp_path)
     path.write_bytes(path.read_bytes()[:40])
-    assert shelf.get("cat", 1) is None
-    assert "drawn again" in caplog.text
+    assert ImageCache(tmp_path).missing([key()]) == [key()]
+    assert "generated again" in caplog.text
+
+
+def test_damaged_image_is_generated_by_a_model_that_is_loaded_for_it(erasure, backbone, judge, model, monkeypatch):
+    evaluate(erasure, judge=judge, backbone=backbone, images_per_prompt=1)
+    path = pictures(erasure.folder)[0]
+    path.write_bytes(b"no image")
+    model.calls.clear()
+    monkeypatch.setattr("crce.evaluate.observe.load_base", lambda *a, **k: backbone)
+    evaluate(erasure, judge=judge, images_per_prompt=1)
+    assert len(model.calls) == 1
+
+
+def test_scenes_and_a_shared_cache_store_every_image_under_the_prompt_that_it_was_generated_from(
+    erasure, backbone, judge, model, tmp_path
+):
+    config = load_config("demo", {"scenes": ["a house"]})
+    runs = [replace(erasure, folder=tmp_path / name, config=config) for name in ("first", "second")]
+    cache = ImageCache()
+    for run in runs:
+        evaluate(run, judge=judge, backbone=backbone, images_per_prompt=1, image_cache=cache)
+    first, second = (
+        {json.loads(p.read_text(encoding="utf-8"))["prompt"] for p in (run.folder / "pictures").rglob("prompt.json")}
+        for run in runs
+    )
+    assert first == second
+    assert "a house, cat" in second
+    assert "cat" not in second
 
 
 def test_second_judge_draws_nothing_and_needs_no_model(erasure, backbone, judge, model, monkeypatch):
@@ -79,7 +122,7 @@ def test_second_judge_draws_nothing_and_needs_no_model(erasure, backbone, judge,
     first = evaluate(erasure, judge=judge, backbone=backbone, images_per_prompt=3)
     assert len(pictures(erasure.folder)) == 2 * 10 * 3
     model.calls.clear()
-    monkeypatch.setattr("crce.evaluate.evaluation.load_base", lambda *a, **k: pytest.fail("the model was loaded"))
+    monkeypatch.setattr("crce.evaluate.observe.load_base", lambda *a, **k: pytest.fail("the model was loaded"))
     events = []
     second = evaluate(erasure, judge=OtherJudge(), images_per_prompt=3, on_event=events.append)
     assert model.calls == []
@@ -96,10 +139,10 @@ def test_same_evaluation_twice_gives_the_same_numbers(erasure, backbone, judge, 
     model.erased = GONE | {"kitten": ["cat", "dog"], "puppy": ["dog", "ship"]}
     elsewhere = replace(erasure, folder=tmp_path / "elsewhere")
     settings = {"judge": judge, "backbone": backbone, "images_per_prompt": 5, "quality": True}
-    first, from_shelf, anew = (evaluate(e, **settings).data for e in (erasure, erasure, elsewhere))
-    for data in (first, from_shelf, anew):
+    first, cached, anew = (evaluate(e, **settings).data for e in (erasure, erasure, elsewhere))
+    for data in (first, cached, anew):
         data.pop("seconds")
-    assert json.dumps(from_shelf) == json.dumps(first)
+    assert json.dumps(cached) == json.dumps(first)
     assert json.dumps(anew) == json.dumps(first)
 
 
@@ -112,11 +155,11 @@ def test_interrupted_evaluation_goes_on_where_it_was(erasure, backbone, judge, m
         drawn.append(arguments)
         return model.draw(*arguments, **settings)
 
-    monkeypatch.setattr("crce.evaluate.sketches.draw", until_tired)
+    monkeypatch.setattr("crce.sampling.image_cache.draw", until_tired)
     with pytest.raises(KeyboardInterrupt):
         evaluate(erasure, judge=judge, backbone=backbone, images_per_prompt=2)
     assert len(pictures(erasure.folder)) == 13
-    monkeypatch.setattr("crce.evaluate.sketches.draw", model.draw)
+    monkeypatch.setattr("crce.sampling.image_cache.draw", model.draw)
     evaluate(erasure, judge=judge, backbone=backbone, images_per_prompt=2)
     assert len(model.calls) == len(set(model.calls)) == 40
 
@@ -153,10 +196,10 @@ def test_another_adapter_in_the_folder_is_drawn_anew(erasure, backbone, judge, m
 
 
 def test_base_pictures_of_a_cache_are_kept_in_the_folder_too(erasure, backbone, judge, model, tmp_path):
-    cache: dict = {}
-    evaluate(erasure, judge=judge, backbone=backbone, images_per_prompt=1, base_cache=cache)
+    cache = ImageCache()
+    evaluate(erasure, judge=judge, backbone=backbone, images_per_prompt=1, image_cache=cache)
     elsewhere = replace(erasure, folder=tmp_path / "elsewhere")
-    evaluate(elsewhere, judge=judge, backbone=backbone, images_per_prompt=1, base_cache=cache)
+    evaluate(elsewhere, judge=judge, backbone=backbone, images_per_prompt=1, image_cache=cache)
     model.calls.clear()
     evaluate(elsewhere, judge=judge, images_per_prompt=1)
     assert model.calls == []

@@ -7,7 +7,6 @@ import pytest
 from PIL import Image
 
 from crce.errors import RunError
-from crce.evaluate.sketches import Sketcher
 from crce.sampling.pictures import data_uri, is_blank, write_strips
 
 
@@ -60,10 +59,3 @@ def test_blank():
     image = red()
     image.putpixel((3, 3), (201, 0, 0))
     assert not is_blank(image)
-
-
-def test_phrases_of_a_run_with_scenes_are_shown_in_them_in_turn_and_things_alone():
-    sketcher = Sketcher("demo", None, None, [5, 6, 7], 2, 4.0, 0, 0, None, ("a cat", "a rose"), frozenset({"car"}))
-    assert [sketcher.shown("Monet", seed) for seed in (5, 6, 7)] == ["a cat, Monet", "a rose, Monet", "a cat, Monet"]
-    assert sketcher.shown("car", 6) == "car"
-    assert sketcher.key("Monet", 5) == ("demo", None, "a cat, Monet", 5, 2, 4.0)

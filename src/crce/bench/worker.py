@@ -23,6 +23,7 @@ from crce.concepts import ConceptSet
 from crce.errors import CRCEError, RunError
 from crce.evaluate import Report, evaluate
 from crce.files import write_json, write_text
+from crce.sampling import ImageCache
 from crce.training import Erasure, Event, Finished, Interrupted, Saved, Started, Step, erase, resume
 from crce.training.run_folder import now, read_run
 
@@ -60,7 +61,7 @@ class Worker:
         self._source: tuple[Any, ...] | None = None
         self._backbone: Backbone
         self._group: tuple[Any, ...] | None = None
-        self._base: dict[Any, Any] = {}
+        self._base = ImageCache()
 
     def measure(self, job: Job) -> CellOutcome:
         """Erase and evaluate one cell, continuing an interrupted attempt; errors are part of the outcome.
@@ -89,10 +90,10 @@ class Worker:
             f.write(json.dumps(attempt) + "\n")
         backbone = self._load(job)
         if job.group != self._group:
-            self._group, self._base = job.group, {}
+            self._group, self._base = job.group, ImageCache()
         erasure, seconds, forwards = self._erase(job, backbone)
         how = job.content["evaluation"]
-        report = evaluate(erasure, device=job.device, backbone=backbone, base_cache=self._base, **how)
+        report = evaluate(erasure, device=job.device, backbone=backbone, image_cache=self._base, **how)
         record = _record(job, report, erasure, seconds, forwards) | self._attack(job, erasure, backbone)
         write_json(job.folder / RECORD, record)
         return record
@@ -117,7 +118,7 @@ class Worker:
         source, offload = job.cell.source, job.cell.config.offload
         wanted = (source, job.device, offload)
         if self._source != wanted:
-            self._source, self._base = None, {}
+            self._source, self._base = None, ImageCache()
             self._backbone = load_backbone(
                 source.model, device=job.device, dtype=source.dtype, revision=source.revision, offload=offload
             )

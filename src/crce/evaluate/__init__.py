@@ -9,10 +9,10 @@ from crce.lazy import lazy_names, make_callable
 
 if TYPE_CHECKING:
     from crce.evaluate.evaluation import Report, evaluate
-    from crce.evaluate.sketches import Drawn
+    from crce.evaluate.observe import Drawn
 
 __all__ = ["Drawn", "Report", "evaluate"]
 
-__getattr__ = lazy_names(__name__, {"Drawn": "sketches", "Report": "evaluation", "evaluate": "evaluation"})
+__getattr__ = lazy_names(__name__, {"Drawn": "observe", "Report": "evaluation", "evaluate": "evaluation"})
 
 make_callable(__name__)  # crce.evaluate(...) is evaluate(...) of this package

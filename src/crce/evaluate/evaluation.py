@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,15 +11,14 @@ from typing import TYPE_CHECKING, Any
 from crce.errors import ConfigError
 from crce.evaluate.gauge import Gauge, read_trace
 from crce.evaluate.groups import common_unrelated, make_groups
+from crce.evaluate.observe import Drawn, ModelPair, Observer, SamplingPlan
 from crce.evaluate.overview import render_overview
-from crce.evaluate.sketches import BaseCache, Drawn, Side, Sketcher
 from crce.evaluate.targets import Target, joint_report, target_folders
 from crce.files import slug, write_json, write_text
 from crce.judges import choose_judge
 from crce.judges.judge import describe_judge
-from crce.sampling.image_cache import FOLDER, Shelf
-from crce.training import Erasure, apply_adapter, load_base
-from crce.training.run_folder import file_hash
+from crce.sampling.image_cache import FOLDER, ImageCache
+from crce.training import Erasure
 
 
 if TYPE_CHECKING:
@@ -84,7 +82,7 @@ def evaluate(
     dtype: str | None = None,
     on_event: Callable[[Drawn], None] | None = None,
     backbone: Backbone | None = None,
-    base_cache: BaseCache | None = None,
+    image_cache: ImageCache | None = None,
 ) -> Report:
     """Measure what an erasure erased and what it kept; write report.json, report.html and images/ into its folder.
 
@@ -109,7 +107,7 @@ def evaluate(
         dtype: in which numbers, likewise; None takes those of the training.
         on_event: is told of every drawn batch.
         backbone: the run's base model, already loaded: spares loading it again for every run. Returned unchanged.
-        base_cache: base pictures drawn before, read and filled: spares drawing them again for every run.
+        image_cache: base pictures drawn before, read and filled: spares drawing them again for every run.
 
     Raises:
         ConfigError: a number is out of range, or there is no such judge.
@@ -152,14 +150,19 @@ def evaluate(
     texts = [[prompt.text for group in groups for prompt in group.prompts] for groups in everything]
     seeds = [seed + k for k in range(images_per_prompt)]
     total = 2 * len({text for own in texts for text in own}) * len(seeds)
-    dtype = dtype or info["dtype"]
-    sketcher = Sketcher(info["model"], info["revision"], None, seeds, steps, guidance, batch, total, on_event)
-    sketcher.scenes = erasure.config.scenes
-    sketcher.alone = frozenset(
-        p.text for groups in everything for g in groups if g.name == "unrelated" for p in g.prompts
+    alone = frozenset(p.text for groups in everything for g in groups if g.name == "unrelated" for p in g.prompts)
+    models = ModelPair(
+        erasure,
+        SamplingPlan(seeds, steps, guidance, erasure.config.scenes, alone),
+        ImageCache(erasure.folder, image_cache),
+        total,
+        backbone=backbone,
+        device=device,
+        dtype=dtype,
+        batch=batch,
+        on_event=on_event,
     )
-    base, erased = make_sides(erasure, sketcher, dtype, base_cache)
-    backbone = ready_model(erasure, (base, erased), [text for own in texts for text in own], backbone, device, dtype)
+    models.load_for(text for own in texts for text in own)
     common = {
         "model": info["model"],
         "revision": info["revision"],
@@ -178,16 +181,16 @@ def evaluate(
     several = len(erasure.sets) > 1
     folders = target_folders(erasure.sets) if several else [Path()]
     targets: list[Target] = []
-    with adapter_on(backbone, erasure) as adapter:
-        gauge = Gauge(erasure, scorer, least, seed, quality, adapter, base, erased, common, loading)
+    with models:
+        gauge = Gauge(erasure, Observer(scorer, least), seed, quality, models, common, loading)
         for i, (concepts, groups, folder) in enumerate(zip(erasure.sets, everything, folders, strict=True)):
             targets.append(gauge.measure(concepts, groups, folder, "../../report.html" if several else None))
             # The pictures of many targets don't fit in memory together; those of the caller's cache are the caller's.
-            for side in (erased, base) if base_cache is None else (erased,):
+            for side in (models.erased, models.base) if image_cache is None else (models.erased,):
                 side.forget(set(texts[i]).difference(*texts[i + 1 :]))
     report = Report(erasure.folder, targets[0].data)
     if several:
-        failed = {"base": base.failed, "erased": erased.failed}
+        failed = {"base": models.base.failed, "erased": models.erased.failed}
         report = Report(erasure.folder, joint_report(targets, common, info["config"], failed, seed))
         write_json(report.path_json, report.data)
         page = render_overview(report.data, targets, info=info, trace=read_trace(erasure.folder))
@@ -195,69 +198,3 @@ def evaluate(
     if scorer:  # report.json is the latest; what another judge said before stays beside it
         write_json(erasure.folder / REPORTS / f"{slug(scorer.name)}.json", report.data)
     return report
-
-
-def make_sides(erasure: Erasure, sketcher: Sketcher, dtype: str, base_cache: BaseCache | None) -> tuple[Side, Side]:
-    """The two models with what they drew in earlier evaluations of this run."""
-    settings = {
-        "model": sketcher.model,
-        "revision": sketcher.revision,
-        "steps": sketcher.steps,
-        "guidance": sketcher.guidance,
-        "dtype": dtype,
-    }
-    adapter = file_hash(erasure.adapter) if erasure.adapter.exists() else None
-    base = Shelf(erasure.folder, "base", settings)
-    erased = Shelf(erasure.folder, "erased", {**settings, "adapter": adapter})
-    return Side(sketcher, {} if base_cache is None else base_cache, base), Side(sketcher, {}, erased)
-
-
-def ready_model(
-    erasure: Erasure,
-    sides: Sequence[Side],
-    texts: Sequence[str],
-    backbone: Backbone | None,
-    device: str,
-    dtype: str,
-) -> Backbone | None:
-    """The model that draws what the sides lack, given to their sketchers; None where they lack nothing.
-
-    Args:
-        erasure: the run.
-        sides: the two models with what they drew before.
-        texts: all that is to be drawn.
-        backbone: the run's base model, where it is loaded already.
-        device: where to load it, otherwise.
-        dtype: in which numbers, likewise.
-
-    Raises:
-        ModelError: it can't be loaded.
-        RunError: it is no longer the model that the run erased from.
-    """
-    if backbone is None and not any(side.lacks(texts) for side in sides):
-        return None
-    backbone = load_base(erasure, backbone=backbone, device=device, dtype=dtype, offload=erasure.config.offload)
-    for side in sides:
-        side.sketcher.pipe = backbone.pipe
-    return backbone
-
-
-@contextmanager
-def adapter_on(backbone: Backbone | None, erasure: Erasure) -> Iterator[Any]:
-    """The run's adapter on its model; where every picture has been drawn before, there is no model to put it on."""
-    if backbone is None:
-        yield _NoAdapter()
-        return
-    adapter = apply_adapter(backbone, erasure.adapter)
-    try:
-        yield adapter
-    finally:
-        adapter.close()  # the backbone may be the caller's, and go on to the next run
-
-
-class _NoAdapter:
-    """Stands where nothing is left to be drawn."""
-
-    @contextmanager
-    def disabled(self) -> Iterator[None]:
-        yield

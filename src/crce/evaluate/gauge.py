@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Any
 
 from crce.evaluate.groups import KEEPING, Group, Prompt, spread
 from crce.evaluate.locality import embedding_distances, measure_locality
+from crce.evaluate.observe import ModelPair, Observer, failures
 from crce.evaluate.quality import make_pairs, measure_quality
 from crce.evaluate.rates import compare_groups, comparisons_json, say_significance
 from crce.evaluate.report import render
 from crce.evaluate.scores import ScoredGroup, Words, score_group, summarise_groups
-from crce.evaluate.sketches import Side, failures
 from crce.evaluate.targets import Target
 from crce.evaluate.verdict import make_verdict
 from crce.files import write_json, write_text
@@ -39,25 +39,19 @@ class Gauge:
 
     Attributes:
         erasure: the run.
-        judge: scores the pictures.
-        threshold: the lowest probability at which its word counts.
+        observer: the judge with its words.
         seed: of the bootstrap.
         quality: whether drift, quality and locality are measured too.
-        adapter: the run's, on the model that draws for both sides.
-        base: the base model.
-        erased: the erased model.
+        models: the base and the erased model.
         common: what the reports of all targets say alike.
         loading: seconds that loading took.
     """
 
     erasure: Erasure
-    judge: Judge | None
-    threshold: float
+    observer: Observer
     seed: int
     quality: bool
-    adapter: Any
-    base: Side
-    erased: Side
+    models: ModelPair
     common: Mapping[str, Any]
     loading: float
 
@@ -74,12 +68,11 @@ class Gauge:
         prompts = [prompt for group in groups for prompt in group.prompts]
         texts = [text for _, text in names]
         clock = time.perf_counter()
-        with self.adapter.disabled():
-            before = self.base.draw(texts)
-        after = self.erased.draw(texts)
+        before, after = self.models.images(texts)
         drawn = time.perf_counter()
         judge = self._described(groups, before)
-        base_words, erased_words = (s.words_for(self.judge, prompts, self.threshold) for s in (self.base, self.erased))
+        sides = (self.models.base, self.models.erased)
+        base_words, erased_words = (self.observer.words(side, prompts) for side in sides)
         scored = _score(groups, base_words, erased_words, self.seed)
         summary = summarise_groups(scored, seed=self.seed)
         compared = compare_groups(scored, seed=self.seed)
@@ -115,6 +108,10 @@ class Gauge:
         page = render(data, before, after, concepts=concepts, info=info, trace=trace, overview=overview)
         write_text(path / "report.html", page)
         return Target(concepts, folder, scored, summary, verdict, data, before[0], after[0])
+
+    @property
+    def judge(self) -> Judge | None:
+        return self.observer.judge
 
     def _described(self, groups: Sequence[Group], before: Sequence[list[Picture]]) -> dict[str, Any] | None:
         """The judge as the report names it, calibrated on the base model's pictures where it can be."""

@@ -27,7 +27,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from crce.evaluate.groups import KEEPING
-from crce.evaluate.metrics import CONFIDENCE, RESAMPLES
+from crce.evaluate.stats import CONFIDENCE, RESAMPLES
 from crce.judges.judge import BATCH, FeatureJudge, TextJudge
 
 

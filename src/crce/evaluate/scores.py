@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from crce.evaluate.groups import NO_JUDGE, Group, Prompt
-from crce.evaluate.metrics import Measure, Recognition, measure, recognise, summarise
+from crce.evaluate.stats import Measure, Recognition, measure, recognise, summarise
 
 
 Words = Sequence[str | None]

@@ -11,9 +11,9 @@ from crce.concepts import ConceptSet
 from crce.concepts.concept_set import fold
 from crce.config import SOLVED
 from crce.evaluate.groups import ERASING, KEEPING, Group
-from crce.evaluate.metrics import Measure
 from crce.evaluate.rates import compare_groups, comparisons_json, say_significance
 from crce.evaluate.scores import ScoredGroup, ScoredPrompt, summarise_groups
+from crce.evaluate.stats import Measure
 from crce.evaluate.verdict import (
     ERASED_PARTLY,
     ERASED_WELL,

@@ -8,8 +8,8 @@ from typing import Any, Literal
 
 from crce.config import SOLVED
 from crce.evaluate.groups import ERASING, KEEPING
-from crce.evaluate.metrics import Measure
 from crce.evaluate.scores import ScoredGroup, ScoredPrompt
+from crce.evaluate.stats import Measure
 
 
 ERASED_WELL = 0.9  # erased share from which the target counts as gone

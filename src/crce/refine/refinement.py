@@ -24,6 +24,7 @@ from crce.refine.record import (
     read_refinement,
 )
 from crce.refine.split import Halves, score, split
+from crce.sampling import ImageCache
 from crce.suggest.embedding import load_embedder
 from crce.suggest.llm import LLMSuggester
 from crce.suggest.memory import Memory
@@ -34,7 +35,6 @@ from crce.training.run_folder import file_hash
 
 if TYPE_CHECKING:
     from crce.backbones import Backbone
-    from crce.evaluate.evaluation import BaseCache
     from crce.judges import Judge
     from crce.suggest.candidates import Suggester
 
@@ -148,7 +148,7 @@ class _Loop:
     tell: Callable[[Event | Drawn | Planned | Scored], None]
 
     def __post_init__(self) -> None:
-        self._cache: BaseCache = {}
+        self._cache = ImageCache()
 
     def run(self, rounds: int, images: int | None, min_gain: float) -> Refinement:
         root = self.erasure.folder
@@ -282,7 +282,7 @@ class _Loop:
             judge=judge if self.judge == "auto" else self.judge,
             phrases_per_group=max(PHRASES, *map(len, lists)),
             backbone=self.backbone,
-            base_cache=self._cache,
+            image_cache=self._cache,
             on_event=self.tell,
             **settings,
         )

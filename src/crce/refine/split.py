@@ -16,7 +16,7 @@ from typing import Any
 from crce.concepts import ConceptSet, Related
 from crce.concepts.concept_set import fold
 from crce.errors import RunError
-from crce.evaluate.metrics import Measure, Recognition, recognise, summarise
+from crce.evaluate.stats import Measure, Recognition, recognise, summarise
 from crce.suggest.phrases import words
 
 

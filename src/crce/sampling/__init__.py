@@ -9,9 +9,20 @@ from crce.lazy import lazy_names
 
 if TYPE_CHECKING:
     from crce.sampling.generate import draw
+    from crce.sampling.image_cache import ImageCache, ImageKey, ModelState
     from crce.sampling.pictures import Picture
     from crce.sampling.samples import Sample
 
-__all__ = ["Picture", "Sample", "draw"]
+__all__ = ["ImageCache", "ImageKey", "ModelState", "Picture", "Sample", "draw"]
 
-__getattr__ = lazy_names(__name__, {"Picture": "pictures", "Sample": "samples", "draw": "generate"})
+__getattr__ = lazy_names(
+    __name__,
+    {
+        "ImageCache": "image_cache",
+        "ImageKey": "image_cache",
+        "ModelState": "image_cache",
+        "Picture": "pictures",
+        "Sample": "samples",
+        "draw": "generate",
+    },
+)

@@ -1,4 +1,4 @@
-"""Draw pictures so that picture i depends on its prompt and its seed alone, not on what else is in the batch."""
+"""Generate images so that image i depends on its prompt and its seed alone, not on the rest of the batch."""
 
 from __future__ import annotations
 
@@ -30,20 +30,20 @@ def draw(
     batch: int = 0,
     on_drawn: Callable[[int], None] | None = None,
 ) -> list[Picture]:
-    """Draw one picture per prompt with the model's own scheduler.
+    """Generate one image per prompt with the model's own scheduler.
 
     Args:
         pipe: any text-to-image pipeline of diffusers.
-        prompts: what to draw.
+        prompts: the prompts.
         seeds: one per prompt; starting noise is made on the CPU, so that it is the same on every machine.
         steps: denoising steps.
         guidance: classifier-free guidance scale, as the pipeline counts it.
         negative: prompt to steer away from.
-        batch: pictures per call; 0 picks by the size of the latents.
-        on_drawn: called with the number of pictures that each call drew.
+        batch: images per call; 0 picks by the size of the latents.
+        on_drawn: called after each batch with its size.
 
     Returns:
-        One PIL image per prompt; None where the picture could not be drawn.
+        One PIL image per prompt; None where generation failed.
     """
     size = batch or batch_size(pipe)
     pictures: list[Picture] = []
@@ -56,7 +56,7 @@ def draw(
 
 
 def batch_size(pipe: Any) -> int:
-    """As many pictures at once as the size of their latents allows; one where the pipeline does not say it."""
+    """As many images at once as the size of their latents allows; one where the pipeline doesn't say it."""
     config = getattr(getattr(pipe, "unet", None), "config", {})
     size = config.get("sample_size") or getattr(pipe, "default_sample_size", None)
     if size is None:
@@ -80,7 +80,7 @@ def _draw_batch(
             ).images
     except (RuntimeError, ValueError) as error:  # torch.OutOfMemoryError is a RuntimeError
         if len(prompts) == 1:
-            logger.warning("Could not draw %r with seed %d: %s", prompts[0], seeds[0], error)
+            logger.warning("Could not generate %r with seed %d: %s", prompts[0], seeds[0], error)
             return [None]
         # One bad prompt must not take its neighbours along, and half a batch may fit where a whole one didn't.
         half = len(prompts) // 2

@@ -1,11 +1,11 @@
-"""Drawn pictures on disk, so that each is drawn once, however many judges look at it and however often that stops.
+"""Generated images in memory and on disk, so that each is generated once, however many judges look at it.
 
-    RUN/pictures/<side>-<settings>/settings.json      side, model, revision, adapter, steps, guidance, numbers
+    RUN/pictures/<side>-<settings>/settings.json      model state, steps and guidance
     RUN/pictures/<side>-<settings>/<prompt>/prompt.json
     RUN/pictures/<side>-<settings>/<prompt>/<seed>.png
 
-A picture that failed to be drawn has no file, and is drawn again next time; a file that can't be read counts as none.
-The folder can be deleted: the next evaluation draws what it needs.
+Both places have one key, `ImageKey`. An image that could not be generated has no file and is tried again by the next
+run; a file that can't be read counts as missing. The folder can be deleted: the next run generates what it needs.
 """
 
 from __future__ import annotations
@@ -13,14 +13,16 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from PIL import Image
 
 from crce.files import slug, write_atomic, write_json
-from crce.sampling.pictures import Picture
+from crce.sampling.generate import batch_size, draw
+from crce.sampling.pictures import Picture, is_blank
 
 
 log = logging.getLogger(__name__)
@@ -29,51 +31,170 @@ FOLDER = "pictures"
 NAME = 40  # characters of a prompt in a folder's name; a hash follows
 
 
-class Shelf:
-    """The pictures of one model, drawn with one setting.
+@dataclass(frozen=True)
+class ModelState:
+    """The weights that generate an image.
 
-    Args:
-        root: the run's folder.
-        side: "base" or "erased".
-        settings: all that the pictures depend on besides prompt and seed.
+    Attributes:
+        side: whether the erasure is on.
+        model: name of the base model.
+        revision: its revision.
+        dtype: number format of its weights.
+        adapter: SHA-256 of the erasure's file; None for the base model, and where there is no file.
     """
 
-    def __init__(self, root: Path, side: str, settings: Mapping[str, Any]) -> None:
-        self._settings = {"side": side, **settings}
-        self.folder = root / FOLDER / f"{side}-{_digest(json.dumps(self._settings, sort_keys=True))}"
+    side: Literal["base", "erased"]
+    model: str
+    revision: str | None
+    dtype: str
+    adapter: str | None = None
 
-    def holds(self, text: str, seed: int) -> bool:
-        """Whether there is a picture of the prompt from this seed."""
-        return self._path(text, seed).is_file()
+    def as_json(self) -> dict[str, Any]:
+        """The state as settings.json holds it; the base model has no adapter."""
+        return {name: value for name, value in asdict(self).items() if name != "adapter" or self.side == "erased"}
 
-    def get(self, text: str, seed: int) -> Picture:
-        """The picture of the prompt from this seed; None where there is none that can be read."""
-        path = self._path(text, seed)
+
+@dataclass(frozen=True)
+class ImageKey:
+    """Everything that an image depends on.
+
+    Attributes:
+        prompt: as the model gets it; a phrase that is shown in a scene together with its scene.
+        seed: of the starting noise.
+        steps: denoising steps.
+        guidance: classifier-free guidance scale.
+        state: the weights.
+    """
+
+    prompt: str
+    seed: int
+    steps: int
+    guidance: float
+    state: ModelState
+
+
+class ImageCache:
+    """Images by key, in memory and in the folder of a run.
+
+    Args:
+        root: the run's folder; None keeps images in memory alone.
+        shared: a cache whose memory this one uses, so that runs from one base model generate its images once.
+    """
+
+    def __init__(self, root: Path | None = None, shared: ImageCache | None = None) -> None:
+        self._root = root
+        # None marks an image that could not be generated, so that it is not tried again as long as this lasts.
+        self._memory: dict[ImageKey, Picture] = {} if shared is None else shared._memory
+
+    def __len__(self) -> int:
+        """Images in memory."""
+        return len(self._memory)
+
+    def __contains__(self, key: ImageKey) -> bool:
+        """Whether an image need not be generated: it is in memory or on disk, or has failed before."""
+        return key in self._memory or (self._root is not None and self.path(key).is_file())
+
+    def get(self, key: ImageKey) -> Picture:
+        """The image, which from now on is in memory and on disk; None if it is in neither place, or has failed."""
+        image = self._memory.get(key)
+        if self._root is None:
+            return image
+        if image is None and (image := self._read(self.path(key))) is not None:
+            self._memory[key] = image
+        elif image is not None and not self.path(key).is_file():
+            self._write(key, image)
+        return image
+
+    def put(self, key: ImageKey, image: Picture) -> None:
+        """Keep an image, or that it could not be generated.
+
+        Raises:
+            RunError: it can't be written.
+        """
+        self._memory[key] = image
+        if image is not None and self._root is not None:
+            self._write(key, image)
+
+    def forget(self, keys: Iterable[ImageKey]) -> None:
+        """Free the memory of images that won't be needed again."""
+        for key in keys:
+            self._memory.pop(key, None)
+
+    def missing(self, keys: Iterable[ImageKey]) -> list[ImageKey]:
+        """The keys whose images must be generated; those on disk are read into memory."""
+        return [key for key in keys if self.get(key) is None and key not in self._memory]
+
+    def fill(
+        self,
+        pipe: Any,
+        keys: Sequence[ImageKey],
+        *,
+        batch: int = 0,
+        on_images: Callable[[int], None] | None = None,
+    ) -> None:
+        """Generate images and keep each batch before the next is begun. Blank ones count as failed.
+
+        Args:
+            pipe: the pipeline, its weights in the state that the keys say.
+            keys: of the images, all with the same steps and guidance.
+            batch: images per call; 0 picks by the size of the latents.
+            on_images: called after each batch with its size.
+
+        Raises:
+            RunError: an image can't be written.
+        """
+        size = batch or batch_size(pipe)
+        for start in range(0, len(keys), size):
+            part = keys[start : start + size]
+            images = draw(
+                pipe,
+                [key.prompt for key in part],
+                [key.seed for key in part],
+                steps=part[0].steps,
+                guidance=part[0].guidance,
+                batch=batch,
+                on_drawn=on_images,
+            )
+            for key, image in zip(part, images, strict=True):
+                self.put(key, None if image is None or is_blank(image) else image)
+
+    def path(self, key: ImageKey) -> Path:
+        """The file of an image.
+
+        Raises:
+            ValueError: the cache has no folder.
+        """
+        name = f"{slug(key.prompt)[:NAME].strip('-')}-{_digest(key.prompt)[:8]}"
+        return self._folder(key) / name / f"{key.seed}.png"
+
+    def _folder(self, key: ImageKey) -> Path:
+        if self._root is None:
+            raise ValueError("This image cache has no folder.")
+        settings = json.dumps(_settings(key), sort_keys=True)
+        return self._root / FOLDER / f"{key.state.side}-{_digest(settings)}"
+
+    def _read(self, path: Path) -> Picture:
         try:
             with Image.open(path) as image:
                 return image.convert("RGB")
         except FileNotFoundError:
             return None
         except (OSError, ValueError) as error:
-            log.warning("The picture %s can't be read (%s), so it is drawn again.", path, error)
+            log.warning("The image %s can't be read (%s), so it is generated again.", path, error)
             return None
 
-    def put(self, text: str, seed: int, picture: Image.Image) -> None:
-        """Keep a picture.
-
-        Raises:
-            RunError: it can't be written.
-        """
-        path = self._path(text, seed)
+    def _write(self, key: ImageKey, image: Image.Image) -> None:
+        path = self.path(key)
         if not path.parent.is_dir():
-            if not self.folder.is_dir():
-                write_json(self.folder / "settings.json", self._settings)
-            write_json(path.parent / "prompt.json", {"prompt": text})
-        write_atomic(path, lambda partial: picture.convert("RGB").save(partial, format="PNG"))
+            if not self._folder(key).is_dir():
+                write_json(self._folder(key) / "settings.json", _settings(key))
+            write_json(path.parent / "prompt.json", {"prompt": key.prompt})
+        write_atomic(path, lambda partial: image.convert("RGB").save(partial, format="PNG"))
 
-    def _path(self, text: str, seed: int) -> Path:
-        name = f"{slug(text)[:NAME].strip('-')}-{_digest(text)[:8]}"
-        return self.folder / name / f"{seed}.png"
+
+def _settings(key: ImageKey) -> dict[str, Any]:
+    """What all images of a folder have in common."""
+    return {**key.state.as_json(), "steps": key.steps, "guidance": key.guidance}
 
 
 def _digest(text: str) -> str:

@@ -1,4 +1,4 @@
-"""Pictures on disk and in a page: strips of before over after, and data URIs."""
+"""Images for reports: strips of base over erased images on disk, and data URIs for a page."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from crce.files import write_atomic
 
 
 Picture = Image.Image | None
-"""A drawn picture; None where it failed to be drawn."""
+"""A generated image; None where generation failed."""
 
 PAGE_SIZE = 192  # pixels of the longer side in the page
 GAP = 2
@@ -25,15 +25,15 @@ NO_PICTURE = (128, 128, 128)
 def write_strips(
     folder: Path, prompts: Sequence[tuple[str, str]], base: list[list[Picture]], erased: list[list[Picture]]
 ) -> list[str]:
-    """Write one WebP per prompt: base pictures in the upper row, erased ones under them, grey where one failed.
+    """Write one WebP per prompt: base images in the upper row, erased ones below, grey where one failed.
 
     Strips of an earlier evaluation are removed.
 
     Args:
         folder: the folder of strips.
         prompts: group and text of each prompt.
-        base: for each prompt its base pictures.
-        erased: for each prompt its erased pictures, of the same seeds.
+        base: for each prompt its base images.
+        erased: for each prompt its erased images, of the same seeds.
 
     Returns:
         The file names, in the order of the prompts.
@@ -49,16 +49,16 @@ def write_strips(
 
 
 def is_blank(image: Image.Image) -> bool:
-    """Whether every pixel is the same: what not-a-number latents and safety filters leave, and no model draws."""
+    """Whether every pixel is the same: what NaN latents and safety filters leave, and no model generates."""
     return image.convert("RGB").getcolors(1) is not None
 
 
 def data_uri(image: Image.Image) -> str:
-    """The picture as a WebP data URI, scaled down to at most `PAGE_SIZE` pixels a side."""
+    """The image as a WebP data URI, scaled down to at most `PAGE_SIZE` pixels a side."""
     small = image.convert("RGB")
     small.thumbnail((PAGE_SIZE, PAGE_SIZE), Image.Resampling.LANCZOS)
     buffer = io.BytesIO()
-    # Pixels of a picture that is shown enlarged must stay clean.
+    # Pixels of an image that is shown enlarged must stay clean.
     small.save(buffer, format="WEBP", quality=92 if max(small.size) < PAGE_SIZE else 75)
     return "data:image/webp;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")
 
@@ -74,5 +74,5 @@ def _strip(above: list[Picture], below: list[Picture]) -> Image.Image:
 
 
 def _slug(text: str) -> str:
-    """A file name part that every file system takes."""
+    """Part of a file name that every file system accepts."""
     return re.sub(r"[^a-z0-9]+", "-", text.casefold()).strip("-")[:40] or "prompt"

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from crce.concepts import ConceptSet
 from crce.evaluate.groups import NO_JUDGE, Group, Others, Prompt, spread
+from crce.evaluate.observe import Observer
 from crce.evaluate.prompt_sets.protocol import Domain, PromptGroup, PromptSet
 from crce.judges.judge import CalibratedJudge, Detector, OpenJudge
 from crce.sampling.image_cache import FOLDER
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
     import torch
     from PIL.Image import Image
 
-    from crce.evaluate.sketches import Side
+    from crce.evaluate.observe import ModelPair, ModelSide
     from crce.judges import Judge
     from crce.training import Erasure
 
@@ -73,25 +74,25 @@ class View:
 
     Attributes:
         domain: the kind that it picks from; None where it is not bound to one.
-        judge: the judge; None where nobody judges.
+        observer: the judge, and its words.
         groups: the groups.
-        base: the base model's pictures.
-        erased: the erased model's pictures.
         within: those groups that ask about parts of pictures of the target.
     """
 
     domain: str | None
-    judge: Judge | None
+    observer: Observer
     groups: list[AskedGroup]
-    base: Side
-    erased: Side
     within: frozenset[str] = frozenset()
 
-    def see(self, texts: set[str], threshold: float) -> None:
+    @property
+    def judge(self) -> Judge | None:
+        return self.observer.judge
+
+    def see(self, models: ModelPair, texts: set[str]) -> None:
         """Judge the pictures of these texts, which must have been drawn; what the judge says is kept."""
         prompts = [p for group in self.groups for p in group.prompts if p.text in texts]
-        for side in (self.base, self.erased):
-            side.words_for(self.judge, prompts, threshold)
+        for side in (models.base, models.erased):
+            self.observer.words(side, prompts)
 
     def to_calibrate(self) -> tuple[list[Prompt], list[Prompt]]:
         """Prompts of which it is known what they show, and prompts with what they don't show; none for most judges."""
@@ -113,11 +114,11 @@ class View:
         """How many pictures on each side the judge is calibrated with, at most."""
         return getattr(self.judge, "known_pictures", CALIBRATION)
 
-    def calibrate(self) -> dict[str, Any] | None:
+    def calibrate(self, base: ModelSide) -> dict[str, Any] | None:
         """Let the judge learn from the base model's pictures what its answers are worth; None for most judges."""
         if not isinstance(self.judge, CalibratedJudge):
             return None
-        shown, absent = (spread(_pictures(self.base, prompts), self.known_pictures) for prompts in self.to_calibrate())
+        shown, absent = (spread(_pictures(base, prompts), self.known_pictures) for prompts in self.to_calibrate())
         return self.judge.calibrate(shown, absent)
 
 
@@ -127,7 +128,7 @@ def make_views(
     judge: Judge | None,
     erasure: Erasure,
     concepts: ConceptSet,
-    sides: tuple[Side, Side],
+    threshold: float,
 ) -> list[View]:
     """One view for every domain of the set, in the order of its groups.
 
@@ -137,7 +138,7 @@ def make_views(
         judge: the judge, not yet told what it is about.
         erasure: the run.
         concepts: what of it is measured.
-        sides: the base and the erased model.
+        threshold: the lowest probability at which the judge's word counts.
     """
     views = []
     for domain in dict.fromkeys(group.domain for group in groups):
@@ -148,9 +149,8 @@ def make_views(
             seeing = _picker(seeing, domain, target_class if any(g.measures == "erased" for g in own) else None)
         elsewhere = Others([c for c in erasure.sets if c is not concepts], seeing, crce=erasure.config.crce)
         asked = [_ask(group, seeing, concepts.target, target_class, elsewhere) for group in own]
-        base, erased = (replace(side, words={}) for side in sides)
         within = frozenset(group.name for group in own if group.within)
-        views.append(View(domain.kind if domain else None, seeing, asked, base, erased, within))
+        views.append(View(domain.kind if domain else None, Observer(seeing, threshold), asked, within))
     return views
 
 
@@ -211,8 +211,8 @@ def _no_class(text: str, judge: Judge | None) -> str:
     return f'the {judge.name} judge has no class for "{text}"' if judge else NO_JUDGE
 
 
-def _pictures(side: Side, prompts: Sequence[Prompt]) -> list[tuple[Image, str]]:
+def _pictures(side: ModelSide, prompts: Sequence[Prompt]) -> list[tuple[Image, str]]:
     """The pictures of prompts, each with what it is asked about."""
-    rows = side.draw([p.text for p in prompts])
+    rows = side.images([p.text for p in prompts])
     asked = zip(prompts, rows, strict=True)
     return [(image, str(p.expected)) for p, row in asked for image in row if image is not None]

@@ -19,18 +19,19 @@ from typing import TYPE_CHECKING, Any
 
 from crce.concepts import ConceptSet
 from crce.errors import ConfigError
-from crce.evaluate.evaluation import REPORTS, adapter_on, make_sides, ready_model
+from crce.evaluate.evaluation import REPORTS
 from crce.evaluate.groups import NO_JUDGE, spread
+from crce.evaluate.observe import Drawn, ModelPair, SamplingPlan
 from crce.evaluate.prompt_sets.judging import View, make_views
 from crce.evaluate.prompt_sets.page import render_prompts
 from crce.evaluate.prompt_sets.protocol import PromptGroup, PromptSet, key, listed, sample
 from crce.evaluate.prompt_sets.table import load_prompt_set
-from crce.evaluate.rates import Comparison, Difference, Rate, compare, wilson
 from crce.evaluate.scores import ScoredGroup, score_group
-from crce.evaluate.sketches import Drawn, Side, Sketcher
+from crce.evaluate.stats import RateComparison, compare
 from crce.files import slug, write_json, write_text
 from crce.judges import choose_judge
 from crce.judges.judge import describe_judge
+from crce.sampling.image_cache import ImageCache
 from crce.sampling.pictures import Picture
 from crce.training import Erasure
 
@@ -130,19 +131,27 @@ def evaluate_prompts(
     least = threshold if threshold is not None else picked.threshold if picked else 0.0
     seeds = _seeds(groups, images_per_prompt, seed)
     info = erasure.info
-    dtype = dtype or info["dtype"]
     total = 2 * sum(map(len, seeds.values()))
-    sketcher = Sketcher(info["model"], info["revision"], None, [seed], steps, guidance, batch, total, on_event)
-    sketcher.own_seeds = seeds
-    base, erased = make_sides(erasure, sketcher, dtype, None)
-    views = make_views(prompt_set, groups, picked, erasure, concepts, (base, erased))
-    backbone = ready_model(erasure, (base, erased), list(seeds), backbone, device, dtype)
+    plan = SamplingPlan([seed], steps, guidance, own_seeds=seeds)
+    models = ModelPair(
+        erasure,
+        plan,
+        ImageCache(erasure.folder),
+        total,
+        backbone=backbone,
+        device=device,
+        dtype=dtype,
+        batch=batch,
+        on_event=on_event,
+    )
+    views = make_views(prompt_set, groups, picked, erasure, concepts, least)
+    models.load_for(seeds)
     loaded = time.perf_counter()
     shown = {row.text for group in groups for row in spread(group.rows, SHOWN)}
-    with adapter_on(backbone, erasure) as adapter:
-        calibrations = _calibrate(views, base, adapter)
-        pictures = dict(_see(views, base, erased, adapter, list(seeds), least, shown))
-    scored = _score(views, least, seed)
+    with models:
+        calibrations = _calibrate(views, models)
+        pictures = dict(_see(views, models, list(seeds), shown))
+    scored = _score(views, models, seed)
     compared = {name: _compare(group, seed) for name, group in scored.items()}
     data = {
         "set": {
@@ -170,7 +179,7 @@ def evaluate_prompts(
             "steps": steps,
             "guidance": guidance,
         },
-        "failed": {"base": base.failed, "erased": erased.failed},
+        "failed": {"base": models.base.failed, "erased": models.erased.failed},
         "groups": {
             group.name: {
                 "title": group.title,
@@ -218,49 +227,46 @@ def _seeds(groups: Sequence[PromptGroup], images: int | None, seed: int) -> dict
     return seeds
 
 
-def _calibrate(views: Sequence[View], base: Side, adapter: Any) -> list[dict[str, Any] | None]:
+def _calibrate(views: Sequence[View], models: ModelPair) -> list[dict[str, Any] | None]:
     """What the judges learned from the base model's pictures; for most of them nothing."""
-    with adapter.disabled():
-        for view in views:
-            base.draw([prompt.text for prompts in view.to_calibrate() for prompt in prompts])
-    return [view.calibrate() for view in views]
+    for view in views:
+        models.base.images([prompt.text for prompts in view.to_calibrate() for prompt in prompts])
+    return [view.calibrate(models.base) for view in views]
 
 
 def _see(
-    views: Sequence[View], base: Side, erased: Side, adapter: Any, texts: Sequence[str], least: float, shown: set[str]
+    views: Sequence[View], models: ModelPair, texts: Sequence[str], shown: set[str]
 ) -> Iterator[tuple[str, tuple[list[Picture], list[Picture]]]]:
     """Draw and judge every text, a few at a time, and give the pictures of those that are shown."""
     for start in range(0, len(texts), CHUNK):
         part = texts[start : start + CHUNK]
-        with adapter.disabled():
-            before = base.draw(part)
-        after = erased.draw(part)
+        before, after = models.images(part)
         for view in views:
-            view.see(set(part), least)
+            view.see(models, set(part))
         for text, above, below in zip(part, before, after, strict=True):
             if text in shown:
                 yield text, (above, below)
-        for side in (base, erased):
+        for side in (models.base, models.erased):
             side.forget(part)
 
 
-def _score(views: Sequence[View], least: float, seed: int) -> dict[str, ScoredGroup]:
+def _score(views: Sequence[View], models: ModelPair, seed: int) -> dict[str, ScoredGroup]:
     """The groups with what the judge said; nothing is drawn or asked any more."""
     scored = {}
     for view in views:
         for group in view.groups:
-            words = [side.words_for(view.judge, group.prompts, least) for side in (view.base, view.erased)]
+            words = [view.observer.words(side, group.prompts) for side in (models.base, models.erased)]
             scored[group.name] = score_group(group, words[0], words[1], seed=seed)
     return scored
 
 
-def _compare(group: ScoredGroup, seed: int) -> Comparison | None:
+def _compare(group: ScoredGroup, seed: int) -> RateComparison | None:
     """A group before and after, over all its pictures that the judge can tell about."""
     return compare([p.recognition for p in group.prompts if p.recognition is not None], seed=seed)
 
 
 def _number(
-    prompt_set: PromptSet, place: int, scored: Mapping[str, ScoredGroup], compared: Mapping[str, Comparison | None]
+    prompt_set: PromptSet, place: int, scored: Mapping[str, ScoredGroup], compared: Mapping[str, RateComparison | None]
 ) -> dict[str, Any]:
     """A number as report.json holds it."""
     number = prompt_set.numbers[place]
@@ -272,15 +278,5 @@ def _number(
         many = f"none of its {len(group.prompts)} prompts can be scored"
         return {**head, "reason": reasons.pop() if len(reasons) == 1 else many if reasons else NO_JUDGE}
     if number.complement:
-        comparison = _complement(comparison)
+        comparison = comparison.complement
     return {**head, **comparison.as_json()}
-
-
-def _complement(c: Comparison) -> Comparison:
-    """The comparison of the pictures that are not recognised."""
-    d = c.difference
-    return Comparison(_rest(c.base), _rest(c.erased), Difference(-d.value, -d.high, -d.low, d.p, d.gained, d.lost))
-
-
-def _rest(rate: Rate) -> Rate:
-    return wilson(rate.n - rate.k, rate.n)
