@@ -99,7 +99,7 @@ def ask(target: str, load: Callable[[], Suggester]) -> dict[str, Any]:
         row["warnings"] = list(made.record.warnings)
     row["left_out"] = suggester.left_out
     if exchanges := getattr(suggester.inner, "exchanges", None):
-        row["answers"] = [{"reply": e.reply, "finish": e.finish, "notes": list(e.notes)} for e in exchanges]
+        row["answers"] = [{"reply": e.reply.text, "finish": e.reply.finish, "notes": list(e.notes)} for e in exchanges]
     row["cpu_seconds"] = round(time.process_time() - started, 1)
     return row
 

@@ -33,11 +33,11 @@ from typing import Any
 
 from crce.concepts import ConceptSet, read_corefconcept
 from crce.concepts.concept_set import KINDS, Kind, fold
+from crce.demo.embedding import load_embedder
 from crce.errors import SuggestError
 from crce.files import write_json
 from crce.suggest.candidates import Request
 from crce.suggest.cleaning import clean
-from crce.suggest.embedding import load_embedder
 from crce.suggest.suggesters import load_suggester
 
 

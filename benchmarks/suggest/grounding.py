@@ -31,6 +31,7 @@ import torch
 
 from crce.backbones import load_backbone
 from crce.concepts import ConceptSet, Related, atlas
+from crce.demo.embedding import load_embedder
 from crce.evaluate import evaluate
 from crce.evaluate.groups import spread
 from crce.files import write_json
@@ -38,8 +39,7 @@ from crce.judges import load_judge
 from crce.sampling import ImageCache
 from crce.suggest.candidates import SIDES, Candidate, Request
 from crce.suggest.cleaning import clean
-from crce.suggest.embedding import load_embedder
-from crce.suggest.grounding import Noted, apply_grounding, ground
+from crce.suggest.grounding import apply_grounding, ground, priority
 from crce.suggest.mmr import select
 from crce.suggest.phrases import key
 from crce.suggest.suggesters import load_suggester
@@ -110,21 +110,12 @@ def candidates_for(concepts: ConceptSet) -> list[Candidate]:
     return [c for side in SIDES for c in [c for c in free if c.side == side][:POOL]]
 
 
-def chosen_set(concepts: ConceptSet, noted: list[Noted]) -> ConceptSet:
+def chosen_set(concepts: ConceptSet, grounded: list[Candidate]) -> ConceptSet:
     """A concept set of M corefs and N retains, with the atlas's held-out phrases."""
-    usable = [n for n in noted if not n.entangled]
-    priority = {(n.candidate.side, n.candidate.text): n.priority for n in usable}
-    chosen, _ = select(
-        [n.candidate for n in usable],
-        Request(concepts.target, concepts.kind),
-        load_embedder(),
-        corefs=M,
-        retains=N,
-        held_out=0,
-        score=lambda candidate: priority[candidate.side, candidate.text],
-    )
+    usable = [c for c in grounded if c.outcome != "dropped"]
+    chosen, _ = select(usable, load_embedder(), corefs=M, retains=N, held_out=0, score=priority)
     picked: dict[str, list[Related]] = {side: [] for side in SIDES}
-    for candidate in (c.candidate for c in chosen):
+    for candidate in chosen:
         picked[candidate.side].append(Related(candidate.text, candidate.certainty, candidate.source))
     return replace(
         concepts,
@@ -135,14 +126,14 @@ def chosen_set(concepts: ConceptSet, noted: list[Noted]) -> ConceptSet:
 
 def measure(
     concepts: ConceptSet,
-    noted: list[Noted],
+    candidates: list[Candidate],
     grounded: bool,
     args: argparse.Namespace,
     backbone: Any,
     cache: ImageCache,
 ) -> dict[str, Any]:
     """Erase with the chosen set and score it; the run itself is thrown away."""
-    chosen = chosen_set(concepts, noted)
+    chosen = chosen_set(concepts, candidates)
     config = load_config("demo", {"seed": args.seed, "steps": args.steps})
     with tempfile.TemporaryDirectory() as folder:
         run = erase(chosen, config=config, backbone=backbone, out=Path(folder) / "run")
@@ -159,7 +150,7 @@ def measure(
     row["steps"] = config.steps
     row["corefs"] = {r.text: r.certainty for r in chosen.train_corefs}
     row["retains"] = {r.text: r.certainty for r in chosen.train_retains}
-    row["entangled"] = [n.candidate.text for n in noted if n.entangled]
+    row["entangled"] = [c.text for c in candidates if c.outcome == "dropped"]
     row["seconds"] = run.info["seconds"]["train"]
     return row
 
@@ -226,13 +217,12 @@ def main() -> None:
         if not missing:
             continue
         candidates = candidates_for(concepts)
-        plain = apply_grounding(candidates, {})
         for grounded in missing:
-            noted = plain
+            chosen = apply_grounding(candidates, {})
             if grounded:
                 numbers = ground(concept, [c.text for c in candidates], backbone, seed=args.seed)
-                noted = apply_grounding(candidates, numbers)
-            rows.append(measure(concepts, noted, grounded, args, backbone, cache))
+                chosen = apply_grounding(candidates, numbers)
+            rows.append(measure(concepts, chosen, grounded, args, backbone, cache))
             save()
             shown = " ".join(f"{name} {rows[-1][name]}" for name in (*NUMBERS, "seconds"))
             print(f"{concept:12} grounded={grounded!s:5} {shown}", flush=True)

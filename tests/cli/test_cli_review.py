@@ -10,8 +10,7 @@ import sys
 import pytest
 
 from crce.concepts import ConceptSet, Related, find_concepts, read_concepts, write_concepts
-from crce.suggest.feedback import Decision
-from crce.suggest.memory import Memory
+from crce.suggest.memory import Decision, Memory
 
 
 @pytest.fixture(autouse=True)
@@ -211,18 +210,16 @@ def test_an_unreadable_memory_is_named_before_anything_is_changed(piped, path, m
 
 def test_the_record_beside_the_set_gives_reasons_and_measures(piped, path, memory):
     from crce.suggest.candidates import Candidate, Request
-    from crce.suggest.record import Decided, Record, Settings, plain_concepts, write_record
+    from crce.suggest.record import Record, SuggestionSettings, plain_concepts, write_record
 
     record = Record(
         crce="1",
         suggester="wordnet",
         request=Request("cat", "object", "animal"),
-        settings=Settings(corefs=3, retains=2, held_out=1, diversity=0.3),
+        settings=SuggestionSettings(corefs=3, retains=2, held_out=1, diversity=0.3),
         proposed=(Candidate("kitty", "coref", 1.0, "wordnet", "a synonym"),),
         grounding={"kitty": {"closeness": 0.87, "distance": 0.13}},
-        decisions=(
-            Decided(text="kitty", side="coref", outcome="train", certainty=0.9, reason="a synonym", source="wordnet"),
-        ),
+        decisions=(Candidate("kitty", "coref", 0.9, "wordnet", "a synonym", outcome="train"),),
         concepts=plain_concepts(read_concepts(path)),
     )
     write_record(path.with_name("cat.suggest.json"), record)

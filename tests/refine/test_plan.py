@@ -7,11 +7,11 @@ from dataclasses import replace
 import pytest
 
 from crce.concepts import Related
+from crce.demo.embedding import load_embedder
 from crce.errors import SuggestError
 from crce.refine.failures import findings
 from crce.refine.plan import MOST, NEIGHBOURS, Planner
 from crce.refine.split import split
-from crce.suggest.embedding import load_embedder
 from crce.suggest.phrases import words
 
 

@@ -19,11 +19,9 @@ from crce.refine import Planned, Refinement, Scored, read_refinement, refine
 from crce.refine.record import erased_sense, inherited_halves
 from crce.refine.split import score
 from crce.suggest.candidates import Request
-from crce.suggest.feedback import Decision
 from crce.suggest.llm import LLMSuggester
-from crce.suggest.memory import Memory
-from crce.suggest.record import Record, plain_concepts, write_record
-from crce.suggest.record import Settings as Suggested
+from crce.suggest.memory import Decision, Memory
+from crce.suggest.record import Record, SuggestionSettings, plain_concepts, write_record
 from crce.training import Erasure, Finished, Step, erase, load_config
 
 
@@ -260,7 +258,7 @@ def test_a_folder_in_the_way_of_a_round_is_not_touched(again, run, tmp_path):
 
 def suggested(folder: Path, sense: str | None) -> None:
     """Write the record of a suggestion into a run."""
-    settings = Suggested(corefs=8, retains=8, held_out=4, diversity=0.3)
+    settings = SuggestionSettings(corefs=8, retains=8, held_out=4, diversity=0.3)
     request, concepts = Request("cat", "object", sense), plain_concepts(SET)
     write_record(
         folder / "suggest.json",

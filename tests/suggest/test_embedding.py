@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 import torch
 
+from crce.demo.embedding import Embedder, load_embedder
 from crce.demo.model import text_encoder_path
-from crce.suggest.embedding import Embedder, load_embedder
 
 
 PHRASES = ["cat", "a small grey kitten that sleeps", "Vincent van Gogh", "café au lait", "皮卡丘", "airplane"]
@@ -84,6 +84,6 @@ def test_rarity_tells_common_words_from_rare_ones(embedder: Embedder) -> None:
 
 
 def test_importing_loads_no_torch() -> None:
-    code = "import sys, crce.suggest.embedding; print([m for m in ('torch', 'transformers') if m in sys.modules])"
+    code = "import sys, crce.demo.embedding; print([m for m in ('torch', 'transformers') if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"

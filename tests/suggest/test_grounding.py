@@ -16,7 +16,7 @@ from crce.backbones import UNetBackbone
 from crce.errors import SuggestError
 from crce.judges import load_judge
 from crce.suggest.candidates import Candidate
-from crce.suggest.grounding import FLOOR, GUIDANCE, STEPS, Grounded, apply_grounding, ground
+from crce.suggest.grounding import FLOOR, GUIDANCE, STEPS, Grounded, apply_grounding, ground, priority
 
 
 COREFS = ("kitty", "house cat")
@@ -35,7 +35,7 @@ def cat(demo_backbone: UNetBackbone) -> dict[str, Grounded]:
 
 def test_corefs_lie_closer_than_every_neighbour(cat: dict[str, Grounded]) -> None:
     assert min(cat[c].closeness for c in COREFS) > max(cat[n].closeness for n in NEIGHBOURS)
-    assert min(cat[c].drawn for c in COREFS) > 0.5 > max(cat[n].drawn for n in NEIGHBOURS)
+    assert min(cat[c].shown for c in COREFS) > 0.5 > max(cat[n].shown for n in NEIGHBOURS)
     assert cat["airplane"].closeness < 0.2
 
 
@@ -155,46 +155,43 @@ def test_corefs_the_model_does_not_know_lose_certainty() -> None:
     known, unknown = apply_grounding(
         [coref("malkin", 1.0), coref("kitty", 0.8)], {"malkin": measured(0.1, 0.0), "kitty": measured(0.97, 1.0)}
     )
-    assert (known.candidate.text, unknown.candidate.text) == ("kitty", "malkin")
-    assert known.candidate.certainty == pytest.approx(0.8, abs=0.02)
-    assert unknown.candidate.certainty == pytest.approx(FLOOR)
-    assert (
-        unknown.note
-        == "the model hardly ever draws the target for it (closeness 0.10, 0 of 4 pictures show the target)"
-    )
-    assert known.candidate.reason == "a synonym"  # the proposer's own reason stays apart from the note
+    assert (known.text, unknown.text) == ("kitty", "malkin")
+    assert known.certainty == pytest.approx(0.8, abs=0.02)
+    assert unknown.certainty == pytest.approx(FLOOR)
+    assert unknown.closeness == pytest.approx(0.1)
+    note = "the model hardly ever generates the target for it (closeness 0.10, 0 of 4 images show the target)"
+    assert unknown.reason == f"a synonym; {note}"
 
 
 def test_close_retains_come_before_far_ones_of_the_same_certainty() -> None:
-    noted = apply_grounding(
+    grounded = apply_grounding(
         [retain("car"), retain("dog"), retain("fox", 0.2)],
         {"car": measured(0.0), "dog": measured(0.55), "fox": measured(0.6)},
     )
-    assert [n.candidate.text for n in noted] == ["dog", "car", "fox"]
-    assert [n.candidate.certainty for n in noted] == [0.8, 0.8, 0.2]
-    assert "most at risk" in noted[0].note
-    assert "something else" in noted[1].note
+    assert [c.text for c in grounded] == ["dog", "car", "fox"]
+    assert [c.certainty for c in grounded] == [0.8, 0.8, 0.2]
+    assert "most at risk" in grounded[0].reason
+    assert "something else" in grounded[1].reason
 
 
-def test_a_retain_drawn_as_the_target_is_flagged_last_and_explained() -> None:
-    noted = apply_grounding([retain("kitten", 1.0), retain("dog", 0.2)], {"kitten": measured(0.95, 1.0)})
-    assert [(n.candidate.text, n.entangled) for n in noted] == [("dog", False), ("kitten", True)]
-    assert noted[1].candidate == retain("kitten", 1.0)
-    assert noted[1].note.startswith(
-        "entangled: the model draws the target for it, so keeping it would keep the target"
+def test_a_retain_generated_as_the_target_is_dropped_and_explained() -> None:
+    dog, kitten = apply_grounding([retain("kitten", 1.0), retain("dog", 0.2)], {"kitten": measured(0.95, 1.0)})
+    assert (dog.text, dog.outcome) == ("dog", None)
+    assert (kitten.text, kitten.certainty, kitten.outcome) == ("kitten", 1.0, "dropped")
+    assert kitten.reason.startswith(
+        "entangled: the model generates the target for it, so keeping it would keep the target"
     )
 
 
-def test_pictures_overrule_closeness() -> None:
-    grounded = {"tiger": measured(0.76, 0.0), "lion": measured(0.6, 1.0)}
-    noted = apply_grounding([retain("tiger"), retain("lion")], grounded)
-    assert {n.candidate.text: n.entangled for n in noted} == {"tiger": False, "lion": True}
+def test_images_overrule_closeness() -> None:
+    measurements = {"tiger": measured(0.76, 0.0), "lion": measured(0.6, 1.0)}
+    grounded = apply_grounding([retain("tiger"), retain("lion")], measurements)
+    assert {c.text: c.outcome for c in grounded} == {"tiger": None, "lion": "dropped"}
 
 
-def test_a_candidate_that_was_not_asked_about_stays_as_it_is() -> None:
-    (noted,) = apply_grounding([coref("kitty", 0.6)], {})
-    assert (noted.candidate, noted.note, noted.closeness) == (coref("kitty", 0.6), "", None)
-    assert (noted.priority, noted.entangled) == (0.6, False)
+def test_a_candidate_that_was_not_measured_stays_as_it_is() -> None:
+    assert apply_grounding([coref("kitty", 0.6)], {}) == [coref("kitty", 0.6)]
+    assert priority(coref("kitty", 0.6)) == 0.6
 
 
 def test_numbers_survive_the_record() -> None:

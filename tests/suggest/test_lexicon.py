@@ -13,7 +13,7 @@ from crce.concepts.concept_set import fold
 from crce.errors import SuggestError
 from crce.suggest.candidates import Candidate, Request
 from crce.suggest.disambiguation import infer_kind
-from crce.suggest.lexicon import LexiconSuggester
+from crce.suggest.lexicon import LexiconSuggester, WordNetSuggester
 from crce.suggest.names import name_variants, style_core
 from crce.suggest.relations import SAID, other_words, things_around
 from crce.suggest.wordnet import load_wordnet
@@ -28,7 +28,7 @@ DRAWN = {"animal", "artifact", "food", "plant", "body", "object", "phenomenon", 
 def propose(
     target: str, kind: str = "object", sense: str | None = None, atlas: bool = False, **rest
 ) -> list[Candidate]:
-    return LexiconSuggester(atlas).propose(Request(target, kind, sense, **rest))
+    return (LexiconSuggester if atlas else WordNetSuggester)().propose(Request(target, kind, sense, **rest))
 
 
 def texts(candidates: list[Candidate], side: str) -> set[str]:
@@ -331,8 +331,8 @@ def test_rejected_pairs_are_not_proposed_again():
 
 def test_it_is_deterministic():
     code = (
-        "from crce.suggest.lexicon import LexiconSuggester; from crce.suggest.candidates import Request; "
-        "print([LexiconSuggester(False).propose(Request(t, 'object')) for t in ('horse', 'bridge')])"
+        "from crce.suggest.lexicon import WordNetSuggester; from crce.suggest.candidates import Request; "
+        "print([WordNetSuggester().propose(Request(t, 'object')) for t in ('horse', 'bridge')])"
     )
     outputs = {
         subprocess.run(

@@ -1,18 +1,15 @@
-import dataclasses
 import json
+import re
 
 import pytest
 from llm.server import ScriptedServer, answer, fault
 from suggest.scripted_chat import ScriptedChat, lists
 
 from crce.errors import SuggestError
-from crce.files import write_json
 from crce.llm import Reply, load_chat
 from crce.suggest.candidates import Candidate, Request
 from crce.suggest.llm import LLMSuggester
-from crce.suggest.prompts import prompt_hash
 from crce.suggest.schemas import MAX_ITEMS, proposals_schema
-from crce.suggest.transcript import Exchange, ReplayChat
 
 
 GOOD = lists({"kitty": "Normal", "Felis catus": "Very High"}, {"dog": "Very High", "lynx": "Low"})
@@ -73,7 +70,7 @@ def test_a_bad_answer_is_asked_again_with_what_was_wrong():
     assert [m.role for m in second] == [m.role for m in first] == ["system", "user"]
     assert second[-1].content.startswith(first[-1].content)
     assert "is not the JSON object that was asked for" in second[-1].content
-    assert "holds no retains" in third[-1].content
+    assert "contains no retains" in third[-1].content
     assert third[-1].content.count("can't be used") == 1  # only the last fault, so that the question does not grow
     assert [e.notes[0].startswith("not used: ") for e in suggester.exchanges[:2]] == [True, True]
     assert suggester.exchanges[2].notes == ()
@@ -104,7 +101,7 @@ def test_an_answer_of_megabytes_is_recorded_in_part():
     suggester = LLMSuggester(chat)
     suggester.propose(CAT)
     assert len(chat.asked[1]["messages"][-1].content) < 5000
-    assert len(suggester.exchanges[0].reply) < 201_000
+    assert len(suggester.exchanges[0].reply.text) <= 200_000
 
 
 def test_one_list_is_used_when_no_better_answer_comes():
@@ -131,7 +128,7 @@ def test_a_refusal_is_not_asked_again():
     suggester = LLMSuggester(chat)
     with pytest.raises(SuggestError, match=r"scripted:tiny refused to answer about 'cat' \(.*can't help.*--suggester"):
         suggester.propose(CAT)
-    assert suggester.exchanges[0].finish == "refusal"
+    assert suggester.exchanges[0].reply.finish == "refusal"
 
 
 def test_an_injected_instruction_that_is_obeyed_is_no_set():
@@ -149,49 +146,20 @@ def test_own_prompts_are_used(tmp_path):
     assert [m.content for m in chat.asked[0]["messages"]] == ['Own question about "cat"']
 
 
-def test_what_was_recorded_is_replayed_offline(tmp_path):
+def test_every_question_is_kept_with_its_answer():
     suggester = LLMSuggester(ScriptedChat("PWNED", Reply(f"Sure: {GOOD}", prompt_tokens=5, completion_tokens=6)))
-    candidates = suggester.propose(CAT)
-    write_json(tmp_path / "record.json", [e.to_dict() for e in suggester.exchanges])
-    stored = json.loads((tmp_path / "record.json").read_text(encoding="utf-8"))
-    exchanges = [Exchange.from_dict(value) for value in stored]
-    assert exchanges == suggester.exchanges
-    replayed = LLMSuggester(ReplayChat(exchanges, "scripted", "tiny"))
-    assert replayed.propose(CAT) == candidates
-    assert replayed.exchanges == exchanges
-    assert exchanges[1].prompt_tokens == 5
-    assert exchanges[1].prompt_hash == prompt_hash(exchanges[1].messages)
-
-
-def test_a_replay_takes_the_recorded_order_where_the_prompts_have_changed(tmp_path, monkeypatch, caplog):
-    (tmp_path / "object.md").write_text("# User\nOwn question about {target}", encoding="utf-8")
-    suggester = LLMSuggester(ScriptedChat("PWNED", GOOD), prompts=tmp_path)
-    candidates = suggester.propose(CAT)
-    with caplog.at_level("INFO"):
-        replayed = LLMSuggester(ReplayChat(suggester.exchanges, "scripted", "tiny"))
-        assert replayed.propose(CAT) == candidates
-    assert replayed.exchanges == suggester.exchanges
-    assert "the next recorded answer of its kind (propose) is taken" in caplog.text
-    monkeypatch.setenv("CRCE_PROMPTS", str(tmp_path / "gone"))
-    assert LLMSuggester(ReplayChat(suggester.exchanges, "scripted", "tiny")).propose(CAT) == candidates
-
-
-def test_a_replay_without_a_further_answer_says_so():
-    suggester = LLMSuggester(ScriptedChat(GOOD))
     suggester.propose(CAT)
-    replayed = LLMSuggester(ReplayChat(suggester.exchanges))
-    replayed.propose(CAT)
-    with pytest.raises(SuggestError, match="holds no answer that is left .*without --replay"):
-        replayed.propose(CAT)
-
-
-def test_a_replay_keeps_answers_of_one_kind_for_it():
-    suggester = LLMSuggester(ScriptedChat(GOOD))
-    suggester.propose(CAT)
-    second_look = dataclasses.replace(suggester.exchanges[0], kind="verify")
-    with pytest.raises(SuggestError, match="holds no answer that is left"):
-        LLMSuggester(ReplayChat([second_look])).propose(CAT)
-    assert ReplayChat([second_look]).complete(list(second_look.messages), {}).text == GOOD
+    first, second = (exchange.to_dict() for exchange in suggester.exchanges)
+    assert json.loads(json.dumps(second)) == second
+    assert list(second) == [
+        *("kind", "prompt_hash", "messages", "reply", "finish", "prompt_tokens", "completion_tokens", "notes")
+    ]
+    assert (second["kind"], second["reply"], second["finish"]) == ("propose", f"Sure: {GOOD}", "stop")
+    assert (second["prompt_tokens"], second["completion_tokens"]) == (5, 6)
+    assert [message["role"] for message in second["messages"]] == ["system", "user"]
+    assert re.fullmatch("[0-9a-f]{16}", second["prompt_hash"])
+    assert first["prompt_hash"] != second["prompt_hash"]
+    assert first["notes"][0].startswith("not used: ")
 
 
 def test_after_an_answer_that_was_cut_off_a_longer_one_is_allowed():
@@ -204,29 +172,6 @@ def test_after_an_answer_that_was_cut_off_a_longer_one_is_allowed():
     chat = ScriptedChat(cut, cut, GOOD)
     LLMSuggester(chat).propose(large)
     assert [asked["max_tokens"] for asked in chat.asked[1:]] == [8000, 8000]
-
-
-@pytest.mark.parametrize(
-    ("key", "value"),
-    [
-        ("kind", "chat"),
-        ("finish", "bored"),
-        ("messages", "hello"),
-        ("messages", [{"role": "user"}]),
-        ("reply", None),
-        ("prompt_hash", 3),
-        ("completion_tokens", "many"),
-        ("notes", [3]),
-    ],
-)
-def test_a_spoilt_exchange_is_an_error_that_names_the_key(key, value):
-    suggester = LLMSuggester(ScriptedChat(GOOD))
-    suggester.propose(CAT)
-    stored = suggester.exchanges[0].to_dict() | {key: value}
-    with pytest.raises(SuggestError, match=f"has {key} "):
-        Exchange.from_dict(stored)
-    with pytest.raises(SuggestError, match="Use an object"):
-        Exchange.from_dict([stored])
 
 
 # Through the real client of OpenAI's protocol

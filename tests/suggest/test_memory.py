@@ -12,8 +12,7 @@ import pytest
 
 from crce.errors import SuggestError
 from crce.suggest.candidates import Example
-from crce.suggest.feedback import Decision
-from crce.suggest.memory import Memory
+from crce.suggest.memory import Decision, Memory
 
 
 def decision(text: str, accepted: bool = True, **values) -> Decision:
@@ -141,17 +140,17 @@ def test_forget(memory):
 GOOD = json.loads(json.dumps({**vars(decision("kitty")), "similarity": 0.5}))
 BAD: list[tuple[str, list[str]]] = [
     ("{", ["not JSON"]),
-    ("[]", ["no decision"]),
+    ("[]", ["the line is []"]),
     ("{}", ["no target", "no side"]),
     ("[" * 100_000, []),
     ("\udcff", []),
     (json.dumps({**GOOD, "accepted": "yes"}), ["accepted", "'yes'"]),
-    (json.dumps({**GOOD, "certainty": 2}), ["certainty", "0 to 1"]),
+    (json.dumps({**GOOD, "certainty": 2}), ["certainty", "less than or equal to 1"]),
     (json.dumps({**GOOD, "certainty": None}), ["certainty", "None"]),
     (json.dumps({**GOOD, "certainty": True}), ["certainty", "True"]),
     (json.dumps({**GOOD, "similarity": float("nan")}), ["similarity", "nan"]),
     (json.dumps({**GOOD, "kind": "objct"}), ["objct", "Did you mean 'object'"]),
-    (json.dumps({**GOOD, "side": "corefs"}), ["corefs", "coref, retain"]),
+    (json.dumps({**GOOD, "side": "corefs"}), ["corefs", "'coref' or 'retain'"]),
     (json.dumps({**GOOD, "text": ""}), ["text", "empty"]),
     (json.dumps({**GOOD, "text": ["kitty"]}), ["text", "kitty"]),
     (json.dumps({**GOOD, "text": "\ud800"}), ["text"]),
@@ -250,11 +249,13 @@ def test_a_file_that_cannot_be_written_or_read_says_so(tmp_path):
 
 
 @pytest.mark.parametrize("values", [{"target": " "}, {"sense": ""}, {"source": "a\nb\x00"}, {"certainty": "High"}])
-def test_a_decision_is_checked(values):
-    with pytest.raises(SuggestError):
-        decision("kitty", **values)
+def test_a_decision_is_checked_when_it_is_read(memory, values):
+    memory.update([], [decision("kitty", **values)])
+    with pytest.raises(SuggestError, match=next(iter(values))):
+        memory.decisions()
 
 
-def test_a_rounding_error_above_one_is_no_fault():
-    assert decision("cat", similarity=1 + 2e-7).similarity is not None
+def test_a_rounding_error_above_one_is_no_fault(memory):
+    memory.update([], [decision("cat", similarity=1 + 2e-7)])
+    assert memory.decisions()[0].similarity == 1 + 2e-7
     assert os.fspath(Memory("x").path) == "x"

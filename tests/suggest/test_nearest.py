@@ -4,8 +4,8 @@ import time
 
 import pytest
 
+from crce.demo.embedding import load_embedder
 from crce.suggest.candidates import Candidate, Request
-from crce.suggest.embedding import load_embedder
 from crce.suggest.nearest import NearestSuggester
 
 

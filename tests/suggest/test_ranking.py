@@ -10,9 +10,10 @@ from dataclasses import replace
 import pytest
 import torch
 
-from crce.suggest.embedding import load_embedder
-from crce.suggest.feedback import Decision
-from crce.suggest.ranking import Features, Ranker, TooFew, with_similarity
+from crce.demo.embedding import load_embedder
+from crce.suggest.candidates import Candidate
+from crce.suggest.memory import Decision
+from crce.suggest.ranking import Ranker, TooFew, with_similarity
 
 
 def decision(i: int, accepted: bool, **values) -> Decision:
@@ -74,7 +75,7 @@ def test_what_a_person_cares_about_is_learned_and_readable():
     assert ranker.agreement > ranker.baseline + 0.2
     # someone else's decisions of the same taste are foretold
     others = person(400, seed=1, noise=0.0)
-    hits = sum((ranker.score(Features.of(d)) > 0.5) == d.accepted for d in others)
+    hits = sum((ranker.score(d) > 0.5) == d.accepted for d in others)
     assert hits / len(others) > 0.8
 
 
@@ -107,7 +108,7 @@ def test_the_fit_is_the_minimum_of_its_loss():
 
     optimiser.step(loss)
     expected = torch.sigmoid(w[0] + z @ w[1:]).detach()
-    scores = torch.tensor([ranker.score(Features.of(d)) for d in decisions], dtype=torch.float64)
+    scores = torch.tensor([ranker.score(d) for d in decisions], dtype=torch.float64)
     assert torch.allclose(scores, expected, atol=1e-6)
     assert ranker.weights["certainty"] == pytest.approx((w[1] / sd[0]).item(), abs=1e-5)
 
@@ -116,7 +117,7 @@ def test_answers_that_one_value_settles_stay_finite():
     ranker = Ranker.fit([decision(i, i % 2 == 0, certainty=float(i % 2 == 0)) for i in range(400)])
     assert isinstance(ranker, Ranker)
     assert ranker.agreement == 1.0
-    low, high = (ranker.score(Features("coref", c, "wordnet")) for c in (0.0, 1.0))
+    low, high = (ranker.score(Candidate("x", "coref", c, "wordnet")) for c in (0.0, 1.0))
     assert 0 < low < 0.02
     assert 0.98 < high < 1
     assert all(math.isfinite(w) for w in ranker.weights.values())
@@ -125,9 +126,9 @@ def test_answers_that_one_value_settles_stay_finite():
 def test_what_is_not_measured_or_unknown_counts_as_the_average():
     ranker = Ranker.fit([replace(d, closeness=d.closeness or 0.5) for d in person(100)])
     assert isinstance(ranker, Ranker)
-    average = Features("coref", 0.6, "wordnet", ranker.averages["similarity, coref"], 0.5)
+    average = Candidate("x", "coref", 0.6, "wordnet", similarity=ranker.averages["similarity, coref"], closeness=0.5)
     assert ranker.score(replace(average, similarity=None)) == pytest.approx(ranker.score(average))
-    assert 0 < ranker.score(Features("retain", 0.6, "a source it never saw")) < 1
+    assert 0 < ranker.score(Candidate("x", "retain", 0.6, "a source it never saw")) < 1
 
 
 def test_the_same_decisions_give_the_same_ranker():

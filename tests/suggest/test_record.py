@@ -9,7 +9,7 @@ import pytest
 from crce.concepts import ConceptSet, Related
 from crce.errors import RunError, SuggestError
 from crce.suggest.candidates import Candidate, Example, Request
-from crce.suggest.record import Decided, Record, Score, Settings, plain_concepts, read_record, write_record
+from crce.suggest.record import Record, Score, SuggestionSettings, plain_concepts, read_record, write_record
 
 
 CATS = ConceptSet(
@@ -29,13 +29,15 @@ RECORD = Record(
         avoid=frozenset({("retain", "tiger"), ("coref", "pet"), ("coref", "animal")}),
         examples=(Example("dog", "puppy", "coref", True),),
     ),
-    settings=Settings(corefs=8, retains=8, held_out=4, diversity=0.3, verify="question", ground="demo", seed=3),
+    settings=SuggestionSettings(
+        corefs=8, retains=8, held_out=4, diversity=0.3, verify="question", ground="demo", seed=3
+    ),
     proposed=(Candidate("Kitty", "coref", 0.8, "openai:any", "a “pet” name – 猫"),),
     exchanges=({"kind": "propose", "text": 'prose {"corefs": []}\n'},),
     verified=({"text": "kitty", "side": "coref", "answer": "always"},),
     grounding={"kitty": {"distance": 0.1, "closeness": 0.9, "judged": None, "images": 0, "samples": 48}},
     scores=(Score(text="kitty", side="coref", score=0.7),),
-    decisions=(Decided(text="kitty", side="coref", outcome="train", certainty=0.8, reason="so", source="openai:any"),),
+    decisions=(Candidate("kitty", "coref", 0.8, "openai:any", "so", outcome="train"),),
     warnings=("1 coref, where 8 were asked for",),
     concepts=plain_concepts(CATS),
 )

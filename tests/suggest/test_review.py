@@ -6,9 +6,9 @@ import pytest
 
 from crce.concepts import ConceptSet, Related
 from crce.errors import ConceptError, SuggestError
-from crce.suggest.feedback import Decision
-from crce.suggest.memory import Memory
-from crce.suggest.review import Proposal, Review
+from crce.suggest.candidates import Candidate
+from crce.suggest.memory import Decision, Memory
+from crce.suggest.review import Review
 
 
 @pytest.fixture
@@ -191,7 +191,8 @@ def test_what_is_in_the_set_wins_over_a_rejected_phrase_of_the_same_words(review
 
 
 def test_proposals_bring_what_was_measured(concepts):
-    proposals = [Proposal("Kitty", "coref", 0.7, "openai:m", "a pet name", 0.5, 0.9), Proposal("dog", "coref", 0, "x")]
+    kitty = Candidate("Kitty", "coref", 0.7, "openai:m", "a pet name", similarity=0.5, closeness=0.9)
+    proposals = [kitty, Candidate("dog", "coref", 0, "x")]
     review = Review.start(concepts, proposals=proposals, sense="animal").accept(1).accept(5)
     kitty, dog = review.decisions()
     assert kitty == Decision("cat", "object", "Kitty", "coref", True, 0.7, "openai:m", 0.5, 0.9, "animal")

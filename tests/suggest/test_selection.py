@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from crce.suggest.candidates import Candidate, Request
-from crce.suggest.embedding import Embedder, load_embedder
+from crce.demo.embedding import Embedder, load_embedder
+from crce.suggest.candidates import Candidate
 from crce.suggest.mmr import NEAR_DUPLICATE, select
 
 
-CAT = Request("cat", "object")
 COREFS = "kitty, house cat, tabby, moggy, kitten, tomcat, pussycat, feline, Siamese, Persian, Manx, mouser".split(", ")
 RETAINS = "dog, fox, tiger, wolf, rabbit, lion, lynx, hamster, horse, owl".split(", ")
 
@@ -25,41 +24,41 @@ def candidates(texts: list[str], side: str, certainties: tuple[float, ...] = (1.
 
 
 def texts(chosen, side: str, held_out: bool) -> list[str]:
-    return [c.candidate.text for c in chosen if c.candidate.side == side and c.held_out == held_out]
+    return [c.text for c in chosen if c.side == side and (c.outcome == "held-out") == held_out]
 
 
 def test_counts_of_each_side_are_as_asked_and_nothing_is_lost(embedder):
     given = candidates(COREFS, "coref") + candidates(RETAINS, "retain")
-    chosen, left_over = select(given, CAT, embedder, corefs=5, retains=4, held_out=3)
+    chosen, left_over = select(given, embedder, corefs=5, retains=4, held_out=3)
     counts = {(side, h): len(texts(chosen, side, h)) for side in ("coref", "retain") for h in (False, True)}
     assert counts == {("coref", False): 5, ("coref", True): 3, ("retain", False): 4, ("retain", True): 3}
-    assert sorted([*(c.candidate.text for c in chosen), *(c.text for c in left_over)]) == sorted(COREFS + RETAINS)
+    assert sorted([*(c.text for c in chosen), *(c.text for c in left_over)]) == sorted(COREFS + RETAINS)
 
 
 def test_without_diversity_the_most_certain_are_trained(embedder):
     given = candidates(COREFS, "coref")
-    chosen, _ = select(given, CAT, embedder, corefs=3, held_out=0, diversity=0)
-    assert [c.candidate.certainty for c in chosen] == [1.0, 1.0, 1.0]
+    chosen, _ = select(given, embedder, corefs=3, held_out=0, diversity=0)
+    assert [c.certainty for c in chosen] == [1.0, 1.0, 1.0]
 
 
 def test_diversity_prefers_what_says_something_new(embedder):
     given = candidates(["Siamese cat", "Siamese kitten", "Siamese cats at home", "tomcat", "moggy"], "coref", (0.8,))
-    plain, _ = select(given, CAT, embedder, corefs=3, held_out=0, diversity=0)
-    diverse, _ = select(given, CAT, embedder, corefs=3, held_out=0, diversity=0.5)
-    assert sum("Siamese" in c.candidate.text for c in plain) == 3
-    assert sum("Siamese" in c.candidate.text for c in diverse) == 1
+    plain, _ = select(given, embedder, corefs=3, held_out=0, diversity=0)
+    diverse, _ = select(given, embedder, corefs=3, held_out=0, diversity=0.5)
+    assert sum("Siamese" in c.text for c in plain) == 3
+    assert sum("Siamese" in c.text for c in diverse) == 1
 
 
 def test_held_out_phrases_are_spread_over_the_certainties(embedder):
     given = candidates(COREFS, "coref", (1.0, 1.0, 0.6, 0.4))
-    chosen, _ = select(given, CAT, embedder, corefs=4, held_out=3)
-    assert [c.candidate.certainty for c in chosen if c.held_out] == [1.0, 0.6, 0.4]
+    chosen, _ = select(given, embedder, corefs=4, held_out=3)
+    assert [c.certainty for c in chosen if c.outcome == "held-out"] == [1.0, 0.6, 0.4]
 
 
 def test_what_is_very_doubtful_is_not_held_out(embedder):
     given = candidates(COREFS, "coref", (1.0, 0.2))
-    chosen, _ = select(given, CAT, embedder, corefs=3, held_out=8)
-    held_out = [c.candidate.certainty for c in chosen if c.held_out]
+    chosen, _ = select(given, embedder, corefs=3, held_out=8)
+    held_out = [c.certainty for c in chosen if c.outcome == "held-out"]
     assert held_out == [1.0] * 3
 
 
@@ -77,10 +76,10 @@ def test_a_share_of_what_can_be_held_out_is_held_out_however_many_are_trained(
     embedder, certainties, corefs, held_out, measured
 ):
     given = candidates(COREFS[: len(certainties)], "coref", certainties)
-    chosen, _ = select(given, CAT, embedder, corefs=corefs, held_out=held_out)
+    chosen, _ = select(given, embedder, corefs=corefs, held_out=held_out)
     assert len(texts(chosen, "coref", True)) == measured
     assert len(texts(chosen, "coref", False)) == min(corefs, len(given) - measured)
-    assert chosen[0].candidate.certainty == 0.8, "the best is trained"
+    assert chosen[0].certainty == 0.8, "the best is trained"
 
 
 def test_preferences_decide_what_is_trained_and_held_out_and_others_fill_up(embedder):
@@ -88,25 +87,25 @@ def test_preferences_decide_what_is_trained_and_held_out_and_others_fill_up(embe
     given = [Candidate(text, "coref", 0.6, "atlas", "r", held_out=False) for text in trained]
     given += [Candidate(text, "coref", 0.8, "atlas", "r", held_out=True) for text in held_out]
     given += [Candidate(text, "coref", 1.0, "wordnet", "r") for text in either]
-    few, _ = select(given, CAT, embedder, corefs=2, held_out=1)
+    few, _ = select(given, embedder, corefs=2, held_out=1)
     assert set(texts(few, "coref", False)) < set(trained)
     assert set(texts(few, "coref", True)) < set(held_out)
-    many, _ = select(given, CAT, embedder, corefs=5, held_out=4)
+    many, _ = select(given, embedder, corefs=5, held_out=4)
     assert set(trained) < set(texts(many, "coref", False))
     assert set(held_out) < set(texts(many, "coref", True))
     assert set(texts(many, "coref", False) + texts(many, "coref", True)) - {*trained, *held_out} < set(either)
-    alone, _ = select(given[:5], CAT, embedder, corefs=8, held_out=4)
+    alone, _ = select(given[:5], embedder, corefs=8, held_out=4)
     assert set(texts(alone, "coref", True)) == set(held_out)
 
 
 def test_no_held_out_phrase_is_nearly_a_training_phrase_or_another_one(embedder):
     pairs = [("house cat", "house-cat"), ("tabby cat", "tabby-cat"), ("tomcat", "tom-cat"), ("kitty", "kitty!")]
     given = candidates([text for pair in pairs for text in pair], "coref", (0.8,))
-    chosen, _ = select(given, CAT, embedder, corefs=2, held_out=4)
+    chosen, _ = select(given, embedder, corefs=2, held_out=4)
     held_out = texts(chosen, "coref", True)
     assert held_out
     for text in held_out:
-        others = [c.candidate.text for c in chosen if c.candidate.text != text]
+        others = [c.text for c in chosen if c.text != text]
         assert embedder.similarity([text], others).max() <= NEAR_DUPLICATE
 
 
@@ -114,36 +113,36 @@ def test_no_held_out_phrase_is_nearly_a_training_phrase_or_another_one(embedder)
     ("n", "train", "held_out"), [(0, 0, 0), (1, 1, 0), (2, 2, 0), (3, 2, 1), (6, 4, 2), (9, 6, 3)]
 )
 def test_few_candidates_are_shared_out_in_proportion(embedder, n, train, held_out):
-    chosen, left_over = select(candidates(COREFS[:n], "coref", (0.8,)), CAT, embedder, corefs=8, held_out=4)
+    chosen, left_over = select(candidates(COREFS[:n], "coref", (0.8,)), embedder, corefs=8, held_out=4)
     assert (len(texts(chosen, "coref", False)), len(texts(chosen, "coref", True))) == (train, held_out)
     assert left_over == []
 
 
 def test_what_cannot_be_held_out_is_trained_instead(embedder):
-    chosen, _ = select(candidates(COREFS[:6], "coref", (0.2,)), CAT, embedder, corefs=8, held_out=4)
+    chosen, _ = select(candidates(COREFS[:6], "coref", (0.2,)), embedder, corefs=8, held_out=4)
     assert len(texts(chosen, "coref", False)) == 6
 
 
 def test_a_score_wins_over_the_certainty(embedder):
     given = candidates(RETAINS, "retain")
     chosen, _ = select(
-        given, CAT, embedder, retains=2, held_out=0, diversity=0, score=lambda c: float(c.text in ("horse", "owl"))
+        given, embedder, retains=2, held_out=0, diversity=0, score=lambda c: float(c.text in ("horse", "owl"))
     )
     assert texts(chosen, "retain", False) == ["horse", "owl"]
 
 
 def test_sides_that_are_not_wanted_stay_empty(embedder):
-    chosen, left_over = select(candidates(COREFS, "coref"), CAT, embedder, corefs=0, retains=0, held_out=0)
+    chosen, left_over = select(candidates(COREFS, "coref"), embedder, corefs=0, retains=0, held_out=0)
     assert chosen == []
     assert len(left_over) == len(COREFS)
 
 
 def test_the_choice_is_the_same_every_time(embedder):
     given = candidates(COREFS, "coref") + candidates(RETAINS, "retain")
-    assert select(given, CAT, embedder) == select(given, CAT, embedder)
+    assert select(given, embedder) == select(given, embedder)
 
 
 @pytest.mark.parametrize("wrong", [{"corefs": -1}, {"held_out": -2}, {"diversity": 1.5}, {"diversity": -0.1}])
 def test_counts_and_diversity_out_of_range(embedder, wrong):
     with pytest.raises(ValueError, match="diversity"):
-        select([], CAT, embedder, **wrong)
+        select([], embedder, **wrong)

@@ -12,8 +12,8 @@ from suggest.scripted_chat import ScriptedChat, lists
 from crce.concepts import KINDS, ConceptSet
 from crce.errors import SuggestError
 from crce.suggest import Candidate, Decision, Memory, Suggestion, read_record, replay, suggest, write_record
-from crce.suggest.concept import MAX_LENGTH, parts
 from crce.suggest.llm import LLMSuggester
+from crce.suggest.phrases import MAX_LENGTH, parse_concept
 from crce.suggest.suggesters import SUGGESTERS, load_suggester
 
 
@@ -82,7 +82,7 @@ def check_record(suggestion: Suggestion, path) -> None:
     ],
 )
 def test_the_sense_stands_in_brackets(typed, target, sense):
-    assert parts(typed) == (target, sense)
+    assert parse_concept(typed) == (target, sense)
 
 
 @pytest.mark.parametrize(
@@ -302,17 +302,6 @@ def test_verification_can_be_left_out(tmp_path):
     check_record(suggestion, tmp_path / "cat.suggest.json")
 
 
-def test_consistency_counts_how_often_a_phrase_is_proposed(tmp_path):
-    once = json.loads(PROPOSED)
-    without = json.dumps({"corefs": once["corefs"][:1], "retains": once["retains"][:1]})
-    with ScriptedServer(answer(PROPOSED), answer(PROPOSED), answer(without)) as server:
-        suggestion = suggest("cat", suggester="openai:any", base_url=server.url, verify="consistency", held_out=0)
-    certainty = {r.text: r.certainty for r in suggestion.concepts.corefs}
-    assert certainty["Kitty"] == 1.0
-    assert certainty["house cat"] == pytest.approx(0.16)
-    check_record(suggestion, tmp_path / "cat.suggest.json")
-
-
 def test_a_bad_answer_still_becomes_a_set_that_can_be_used_and_replayed(tmp_path):
     phrases = {
         "corefs": ["Kitty", "the kitty", "kitties", "cat", "lynx", "a\x07b\ud800", "x" * 90, "?!", "“moggy”,"],
@@ -364,8 +353,8 @@ def test_a_concept_the_lexicon_does_not_know_has_the_kind_other_with_a_language_
 def test_a_record_that_lacks_an_answer_is_not_replayed(tmp_path):
     with ScriptedServer(answer(PROPOSED), second_look) as server:
         record = suggest("cat", suggester="openai:any", base_url=server.url).record
-    write_record(tmp_path / "cut.json", record.model_copy(update={"exchanges": record.exchanges[:1]}))
-    with pytest.raises(SuggestError, match="no answer"):
+    write_record(tmp_path / "cut.json", record.model_copy(update={"verified": record.verified[:1]}))
+    with pytest.raises(SuggestError, match="lacks an answer"):
         replay(tmp_path / "cut.json")
 
 
@@ -402,7 +391,7 @@ def test_grounding_weighs_phrases_by_what_the_model_draws_and_is_replayed(ground
     check_record(grounded, tmp_path / "cat.suggest.json")
 
 
-@pytest.mark.parametrize(("measured", "words"), [(None, "no grounding of"), ({"near": 1}, "can't be read")])
+@pytest.mark.parametrize(("measured", "words"), [(None, "lacks an answer"), ({"near": 1}, "can't be read")])
 def test_grounding_that_cannot_be_replayed_is_an_error(grounded, tmp_path, measured, words):
     kept = {} if measured is None else dict.fromkeys(grounded.record.grounding, measured)
     write_record(tmp_path / "cat.json", grounded.record.model_copy(update={"grounding": kept}))
@@ -411,9 +400,9 @@ def test_grounding_that_cannot_be_replayed_is_an_error(grounded, tmp_path, measu
 
 
 def test_a_concept_has_a_limit_and_is_not_echoed_whole():
-    assert parts("c" * MAX_LENGTH).target == "c" * MAX_LENGTH
+    assert parse_concept("c" * MAX_LENGTH)[0] == "c" * MAX_LENGTH
     with pytest.raises(SuggestError, match="201 characters. Use at most 200") as raised:
-        parts("c" * (MAX_LENGTH + 1))
+        parse_concept("c" * (MAX_LENGTH + 1))
     assert "c" * 57 + "..." in str(raised.value)
     assert "c" * 58 not in str(raised.value)
 

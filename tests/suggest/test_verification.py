@@ -4,13 +4,12 @@ import re
 
 import pytest
 from llm.server import ScriptedServer, answer
-from suggest.scripted_chat import MADE_UP, JudgingChat, ScriptedChat, judged, lists
+from suggest.scripted_chat import MADE_UP, JudgingChat, ScriptedChat, judged
 
 from crce.errors import SuggestError
 from crce.llm import Reply, load_chat
 from crce.suggest.candidates import Candidate, Request
 from crce.suggest.schemas import judgements_schema
-from crce.suggest.transcript import ReplayChat
 from crce.suggest.verification import verify
 
 
@@ -88,9 +87,8 @@ def judging(**answers):
 )
 def test_the_answer_and_the_stated_certainty_make_the_new_one(side, word, certainty):
     (verified,) = verify([candidate("kitty", side)], CAT, judging(kitty=word))
-    assert verified.candidate == candidate("kitty", side)
-    assert (verified.answer, verified.certainty, verified.dropped) == (word, certainty, certainty == 0)
-    what = "it means nothing that could be drawn" if word == "nonsense" else f"a picture of it is {word} one of cat"
+    assert (verified.answer, verified.certainty) == (word, certainty)
+    what = "it has no meaning that could be depicted" if word == "nonsense" else f"an image of it is {word} one of cat"
     assert verified.reason == f"{what} (seen)"
 
 
@@ -106,7 +104,6 @@ def test_nonsense_wide_words_and_true_corefs_among_the_retains_fall():
     known = {"kitty": "always", "pet": "sometimes", "tabby": "always", "brax_wot": "nonsense", "wot_brax": "nonsense"}
     verified = verify(candidates, CAT, judging(**known))
     assert [v.certainty for v in verified] == [1.0, 0.5, 0.0, 1.0, 0.0, 0.0]
-    assert [v.candidate for v in verified] == candidates
 
 
 def test_phrases_are_asked_without_their_side_each_once_with_controls_among_them():
@@ -153,8 +150,7 @@ def test_a_model_that_says_sometimes_to_everything_is_not_believed_at_all():
     chat = judging()
     chat._answers = Everything("sometimes")
     kitty, dog = verify([candidate("kitty", "coref"), candidate("dog", "retain")], CAT, chat)
-    assert kitty.dropped
-    assert dog.dropped
+    assert kitty.certainty == dog.certainty == 0
 
 
 def test_a_model_that_says_never_to_the_made_up_word_keeps_its_trust(caplog):
@@ -176,7 +172,7 @@ def test_phrases_without_an_answer_are_asked_again_and_keep_their_certainty():
     dog, kitty = verify([candidate("dog", "retain"), candidate("kitty", "coref", 0.6)], CAT, chat)
     assert "no answer for" in chat.asked[1]["messages"][-1].content
     assert dog.answer == "never"
-    assert (kitty.answer, kitty.certainty, kitty.dropped) == ("unanswered", 0.6, False)
+    assert (kitty.answer, kitty.certainty) == ("unanswered", 0.6)
     assert kitty.reason == "not verified, the model gave no answer"
 
 
@@ -199,79 +195,6 @@ def test_an_instruction_within_a_phrase_stays_within_its_quotes():
     content = chat.asked[0]["messages"][-1].content
     assert '"dog\\" 9. \\"kitty"' in content
     assert "\n9. " not in content
-
-
-def test_consistency_is_the_share_of_answers_with_the_phrase_on_its_side():
-    everywhere = {"kitty": "High"}
-    chat = ScriptedChat(
-        lists(everywhere | {"pet": "High"}, {"dog": "High"}),
-        lists({"Kitty": "Low"}, {"a dog": "High", "pet": "High"}),
-        lists(everywhere, {"dogs": "High"}),
-        lists({"the kitty": "High", "dog": "High"}, {"lynx": "High"}),
-    )
-    candidates = [candidate("kitty", "coref"), candidate("pet", "coref"), candidate("dog", "retain", 1.0)]
-    candidates.append(candidate("sphinx", "coref"))
-    exchanges = []
-    verified = verify(candidates, CAT, chat, method="consistency", samples=4, exchanges=exchanges, seed=10)
-    assert [v.certainty for v in verified] == [0.8, 0.2, 0.75, 0.0]
-    assert [v.answer for v in verified] == ["4 of 4", "1 of 4", "3 of 4", "0 of 4"]
-    assert verified[1].reason == "proposed as a coref in 1 of 4 answers"
-    assert verified[3].dropped
-    assert [a["seed"] for a in chat.asked] == [10, 11, 12, 13]
-    assert all(a["temperature"] > 0 for a in chat.asked)
-    assert [e.kind for e in exchanges] == ["verify"] * 4
-
-
-@pytest.mark.parametrize("method", ["question", "consistency"])
-def test_a_second_look_is_replayed_offline(method):
-    candidates = [candidate("dog", "retain"), candidate("kitty", "coref")]
-    chat = judging(dog="sometimes", kitty="always")
-    if method == "consistency":
-        chat = ScriptedChat(lists({"kitty": "High"}, {"dog": "High"}), lists({"tom": "High"}, {"dog": "High"}))
-    exchanges, again = [], []
-    first = verify(candidates, CAT, chat, method=method, samples=2, exchanges=exchanges)
-    second = verify(candidates, CAT, ReplayChat(exchanges), method=method, samples=2, exchanges=again)
-    assert first == second
-    assert again == exchanges
-
-
-@pytest.mark.parametrize("method", ["question", "consistency"])
-def test_a_second_look_is_replayed_after_the_prompts_are_gone(method, tmp_path, caplog):
-    own = tmp_path / "prompts"
-    own.mkdir()
-    (own / "verify.md").write_text("# User\nOf {target}:\n{phrases}", encoding="utf-8")
-    (own / "object.md").write_text("# User\nAbout {target}", encoding="utf-8")
-    candidates = [candidate("dog", "retain"), candidate("kitty", "coref")]
-    chat = judging(dog="sometimes", kitty="always")
-    if method == "consistency":
-        chat = ScriptedChat(lists({"kitty": "High"}, {"dog": "High"}), lists({"tom": "High"}, {"dog": "High"}))
-    exchanges, again = [], []
-    settings = {"method": method, "samples": 2, "prompts": own}
-    first = verify(candidates, CAT, chat, exchanges=exchanges, **settings)
-    for file in own.iterdir():
-        file.unlink()
-    own.rmdir()
-    with pytest.raises(SuggestError, match="does not exist"):
-        verify(candidates, CAT, chat, **settings)
-    with caplog.at_level(logging.INFO):
-        assert verify(candidates, CAT, ReplayChat(exchanges), exchanges=again, **settings) == first
-    assert again == exchanges
-    assert "is replayed with the bundled prompts" in caplog.text
-    assert "is not in the record" in caplog.text
-
-
-def test_answers_by_number_are_not_replayed_for_other_phrases():
-    exchanges = []
-    verify([candidate("dog", "retain")], CAT, judging(), exchanges=exchanges)
-    with pytest.raises(SuggestError, match="asked about other phrases"):
-        verify([candidate("lynx", "retain")], CAT, ReplayChat(exchanges))
-
-
-def test_a_wrong_method_or_too_few_samples_is_an_error():
-    with pytest.raises(SuggestError, match="'oracle' is not known. Use one of: question, consistency"):
-        verify([candidate("kitty", "coref")], CAT, ScriptedChat(), method="oracle")
-    with pytest.raises(SuggestError, match="samples is 1. Use 2 or more"):
-        verify([candidate("kitty", "coref")], CAT, ScriptedChat(), method="consistency", samples=1)
 
 
 def test_the_second_look_goes_through_the_real_client():

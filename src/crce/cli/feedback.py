@@ -85,9 +85,9 @@ def _show_ranking(console: Console, decisions: list[Decision]) -> None:
     from rich.table import Table
     from rich.text import Text
 
-    from crce.suggest.ranking import TooFew, learned
+    from crce.suggest.ranking import Ranker, TooFew
 
-    ranker = learned(decisions)
+    ranker = Ranker.fit(decisions)
     if isinstance(ranker, TooFew):
         typer.echo(f"The order of candidates is not learned yet: {ranker}")
         return

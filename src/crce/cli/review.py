@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -24,9 +25,10 @@ from crce.suggest.record import record_beside
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from crce.suggest.candidates import Candidate
     from crce.suggest.memory import Memory
     from crce.suggest.record import Record
-    from crce.suggest.review import Entry, Proposal, Review
+    from crce.suggest.review import Entry, Review
 
 
 def review(
@@ -171,18 +173,13 @@ def _own_set(path: Path) -> tuple[str, ConceptSet]:
     return text, concepts
 
 
-def _proposals(record: Record | None) -> list[Proposal]:
-    """The phrases of a record as they went into its set, with what was measured."""
-    from crce.suggest.review import Proposal
-
+def _proposals(record: Record | None) -> list[Candidate]:
+    """The phrases of a record as they were chosen for its set, with their measurements."""
     if record is None:
         return []
     closeness = {fold(text): measured.get("closeness") for text, measured in record.grounding.items()}
-    return [
-        Proposal(d.text, d.side, d.certainty, d.source, d.reason, closeness=closeness.get(fold(d.text)))
-        for d in record.decisions
-        if d.outcome != "dropped"
-    ]
+    chosen = (c for c in record.decisions if c.outcome != "dropped")
+    return [replace(c, closeness=closeness.get(fold(c.text))) for c in chosen]
 
 
 def _used_for(entry: Entry) -> str:

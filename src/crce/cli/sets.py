@@ -10,7 +10,7 @@ import typer
 from crce.cli.suggest import keep_answers
 from crce.concepts.library import atlas_entry
 from crce.errors import ConceptError, SuggestError
-from crce.suggest.concept import brief
+from crce.suggest.phrases import brief
 from crce.suggest.resolve import Resolved, resolve_concepts
 
 
@@ -31,8 +31,7 @@ def find_sets(given: Sequence[str]) -> list[Resolved]:
     for concepts, record, suggested in resolved:
         if not suggested or record is None:
             continue
-        sense = record.request.sense
-        name = f"{concepts.target} ({sense})" if sense else concepts.target
+        name = record.request.name
         typer.echo(
             f"'{brief(name)}' is not in the atlas: {len(concepts.corefs)} corefs and {len(concepts.retains)} "
             f"retains were suggested by {record.suggester}. To look at them first: crce suggest {shlex.quote(name)}",

@@ -156,16 +156,14 @@ def print_record(record: Record) -> None:
     from rich.text import Text
 
     console = Console(highlight=False)
-    target, sense = record.request.target, record.request.sense
-    title = f"{target} ({sense})" if sense else target
-    console.print(f"{title}, {record.request.kind}, suggested by {record.suggester}", markup=False)
+    console.print(f"{record.request.name}, {record.request.kind}, suggested by {record.suggester}", markup=False)
     table = Table()
     for column in ("phrase", "side", "used for", "certainty", "source", "reason"):
         table.add_column(column)
     chosen = [d for d in record.decisions if d.outcome != "dropped"]
     for d in chosen:
         certainty = str(certainty_word(d.certainty))
-        table.add_row(*map(Text, (d.text, d.side, _USES[d.outcome], certainty, d.source, d.reason)))
+        table.add_row(*map(Text, (d.text, d.side, _USES[d.outcome or ""], certainty, d.source, d.reason)))
     console.print(table)
     if dropped := len(record.decisions) - len(chosen):
         console.print(f"{dropped} more were proposed and dropped; the record says why.", markup=False)

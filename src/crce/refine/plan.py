@@ -19,7 +19,7 @@ from crce.suggest.phrases import key
 
 
 if TYPE_CHECKING:
-    from crce.suggest.embedding import Embedder
+    from crce.demo.embedding import Embedder
 
 NEIGHBOURS = 3  # new phrases around one that leaked or broke
 MOST = 6  # new phrases on a side in one round: more would thin out what each step sees of the others

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from crce.concepts import write_concepts
+from crce.demo.embedding import load_embedder
 from crce.errors import ConfigError, RunError
 from crce.evaluate import Drawn, evaluate
 from crce.refine.failures import covers, findings, read_report
@@ -25,7 +26,6 @@ from crce.refine.record import (
 )
 from crce.refine.split import Halves, score, split
 from crce.sampling import ImageCache
-from crce.suggest.embedding import load_embedder
 from crce.suggest.llm import LLMSuggester
 from crce.suggest.memory import Memory
 from crce.suggest.suggesters import load_suggester

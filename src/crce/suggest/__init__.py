@@ -9,9 +9,8 @@ from crce.lazy import lazy_names, make_callable
 
 if TYPE_CHECKING:
     from crce.suggest.candidates import Candidate, Example, Request, Suggester
-    from crce.suggest.feedback import Decision
     from crce.suggest.grounding import Grounded, ground
-    from crce.suggest.memory import Memory
+    from crce.suggest.memory import Decision, Memory
     from crce.suggest.ranking import Ranker
     from crce.suggest.record import Record, read_record, write_record
     from crce.suggest.resolve import Resolved, resolve_concept, resolve_concepts
@@ -46,7 +45,7 @@ __getattr__ = lazy_names(
     __name__,
     {
         "Candidate": "candidates",
-        "Decision": "feedback",
+        "Decision": "memory",
         "Example": "candidates",
         "Grounded": "grounding",
         "Memory": "memory",

@@ -1,8 +1,8 @@
-"""What a suggester is asked, and what it answers."""
+"""The request to a suggester, and the candidates that it proposes."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, Protocol
 
 from crce.concepts.concept_set import Kind
@@ -10,6 +10,7 @@ from crce.concepts.concept_set import Kind
 
 Side = Literal["coref", "retain"]
 SIDES: tuple[Side, ...] = ("coref", "retain")
+Outcome = Literal["train", "held-out", "dropped"]
 
 
 @dataclass(frozen=True)
@@ -17,32 +18,35 @@ class Candidate:
     """A phrase proposed for one side of a concept set.
 
     Attributes:
-        text: the phrase as it would stand in a prompt.
-        side: coref (another way to call the target) or retain (a near but different thing).
-        certainty: how sure the suggester is that it belongs on that side, in [0, 1].
-        source: who proposed it: "atlas", "wordnet", "nearest", or "provider:model" of a language model.
-        reason: one line for the person who reviews it.
-        held_out: whether it is better held out (True) or trained (False); None where either will do.
+        text: the phrase as it would appear in a prompt.
+        side: coref (another name of the target) or retain (a similar but different thing).
+        certainty: how sure its source is that it belongs on that side, in [0, 1].
+        source: who proposed it: "atlas", "wordnet", "nearest", "user", or "provider:model" of a language model.
+        reason: one line for the person who reviews it; of a dropped candidate, why it was dropped.
+        held_out: whether it is better held out (True) or trained (False); None if either will do.
+        outcome: what became of it; None while that is open.
+        similarity: cosine similarity of its embedding and the target's; None if not measured.
+        closeness: how much the text-to-image model treats it as the target, in [0, 1]; None if not measured.
     """
 
     text: str
     side: Side
     certainty: float
     source: str
-    reason: str
+    reason: str = ""
     held_out: bool | None = None
+    outcome: Outcome | None = None
+    similarity: float | None = None
+    closeness: float | None = None
+
+    def noted(self, note: str) -> Candidate:
+        """The candidate with a note after its reason."""
+        return replace(self, reason="; ".join(part for part in (self.reason, note) if part))
 
 
 @dataclass(frozen=True)
 class Example:
-    """A decision of a person about a phrase, shown to a language model as an example.
-
-    Attributes:
-        target: the target the phrase was proposed for.
-        text: the phrase.
-        side: the side it was proposed for.
-        accepted: whether it stayed on that side.
-    """
+    """A decision of a person about a phrase, shown to a language model as an example."""
 
     target: str
     text: str
@@ -55,10 +59,10 @@ class Request:
     """What a suggester is asked for.
 
     Attributes:
-        target: the phrase to erase, as it stands in a prompt.
+        target: the phrase to erase, as it appears in a prompt.
         kind: what sort of thing the target is.
-        sense: which meaning of the phrase, as in "bat (animal)"; None when there is nothing to tell apart.
-        corefs: how many corefs are wanted; a suggester proposes more where it can.
+        sense: which meaning of the phrase, as in "bat (animal)"; None if it has only one.
+        corefs: how many corefs are wanted; a suggester proposes more if it can.
         retains: how many retains are wanted.
         avoid: pairs (side, phrase) that a person has rejected; they are not proposed again.
         examples: decisions of a person about other phrases.
@@ -72,18 +76,23 @@ class Request:
     avoid: frozenset[tuple[Side, str]] = frozenset()
     examples: tuple[Example, ...] = ()
 
+    @property
+    def name(self) -> str:
+        """The concept as a person types it: "bat (animal)"."""
+        return f"{self.target} ({self.sense})" if self.sense else self.target
+
 
 class Suggester(Protocol):
     """Proposes corefs and retains for a target.
 
     Attributes:
-        name: how it is chosen, e.g. "lexicon" or "openai:gpt-4o-mini".
+        name: the name it is chosen by, e.g. "lexicon" or "openai:gpt-4o-mini".
     """
 
     name: str
 
     def propose(self, request: Request) -> list[Candidate]:
-        """Raw candidates, most certain first; they may repeat or contradict each other.
+        """Raw candidates, the most certain first; they may repeat or contradict each other.
 
         Raises:
             SuggestError: it knows nothing about the target, or can't be reached.

@@ -1,19 +1,19 @@
-"""From raw answers to phrases that can stand in a concept set: one form each, on one side, and none that breaks it."""
+"""Clean raw candidates: each phrase once, on one side, and none that would undo the erasure."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from difflib import SequenceMatcher
 from typing import TYPE_CHECKING
 
 from crce.concepts.concept_set import certainty_word
-from crce.suggest.candidates import Candidate, Request
+from crce.suggest.candidates import SIDES, Candidate, Request
 from crce.suggest.phrases import core_words, key, normalise, phrase_fault, without_brackets, words
 
 
 if TYPE_CHECKING:
-    from crce.suggest.embedding import Embedder
+    from crce.demo.embedding import Embedder
 
 # both must hold: MiniLM puts some different things closer than 0.97, and "brown bear" is spelt like "brown beer"
 SAME_MEANING = 0.97
@@ -22,33 +22,26 @@ SAME_SPELLING = 0.85
 CURATED = frozenset({"atlas", "user"})
 
 
-@dataclass(frozen=True)
-class Dropped:
-    """A candidate that can't be used, and why, in words that follow "because"."""
-
-    candidate: Candidate
-    reason: str
-
-
 def clean(
     candidates: Iterable[Candidate], request: Request, embedder: Embedder | None = None
-) -> tuple[list[Candidate], list[Dropped]]:
-    """Normalise the phrases and drop what repeats, contradicts itself or would break the erasure.
+) -> tuple[list[Candidate], list[Candidate]]:
+    """Normalise the phrases and drop those that repeat or contradict others, or would undo the erasure.
 
     Args:
         candidates: as a suggester proposed them.
         request: what it was asked; its `avoid` and its target are dropped.
-        embedder: tells phrases that are nearly the same; None loads the bundled one.
+        embedder: finds phrases that are nearly the same; None loads the bundled one.
 
     Returns:
-        What is kept, most certain first and otherwise in the order of `candidates`; and what is not, with reasons.
+        The candidates to keep, the most certain first and otherwise in the order of `candidates`; and those that are
+        dropped, each with the reason, in words that follow "because".
     """
     kept: list[Candidate] = []
-    dropped: list[Dropped] = []
+    dropped: list[Candidate] = []
     for candidate in candidates:
         candidate = replace(candidate, text=normalise(candidate.text))
         if reason := _fault(candidate, request):
-            dropped.append(Dropped(candidate, reason))
+            dropped.append(drop(candidate, reason))
         else:
             kept.append(candidate)
     kept.sort(key=lambda c: -c.certainty)
@@ -56,12 +49,17 @@ def clean(
     return kept, dropped + contradicting
 
 
+def drop(candidate: Candidate, reason: str) -> Candidate:
+    """The candidate as dropped for a reason."""
+    return replace(candidate, outcome="dropped", reason=reason)
+
+
 def _fault(candidate: Candidate, request: Request) -> str | None:
-    """Why a candidate can't be used, seen alone, or None."""
+    """Why a candidate can't be used, whatever the others are, or None."""
     text, side = candidate.text, candidate.side
-    if side not in ("coref", "retain"):
+    if side not in SIDES:
         return f"side {side!r} is neither coref nor retain"
-    if not 0 <= candidate.certainty <= 1:  # so is NaN
+    if not 0 <= candidate.certainty <= 1:  # also NaN
         return f"its certainty {candidate.certainty} is outside [0, 1]"
     curated = candidate.source in CURATED
     if reason := phrase_fault(text, any_length=curated):
@@ -71,7 +69,7 @@ def _fault(candidate: Candidate, request: Request) -> str | None:
     if any(side == avoided and key(text) == key(phrase) for avoided, phrase in request.avoid):
         return "it was rejected before"
     if side == "retain" and not curated and core_words(request.target) <= set(words(text)):
-        return f"it holds the target's own words ({request.target}), so erasing the target would erase it too"
+        return f"it contains the target's own words ({request.target}), so erasing the target would erase it too"
     return None
 
 
@@ -84,7 +82,7 @@ def _groups(candidates: list[Candidate], embedder: Embedder | None) -> list[list
     if len(groups) < 2:
         return groups
     if embedder is None:
-        from crce.suggest.embedding import load_embedder
+        from crce.demo.embedding import load_embedder
 
         embedder = load_embedder()
     texts = [group[0].text for group in groups]
@@ -100,23 +98,20 @@ def _groups(candidates: list[Candidate], embedder: Embedder | None) -> list[list
     return [group for i, group in enumerate(groups) if home[i] == i]
 
 
-def _one_side_each(groups: list[list[Candidate]]) -> tuple[list[Candidate], list[Dropped]]:
+def _one_side_each(groups: list[list[Candidate]]) -> tuple[list[Candidate], list[Candidate]]:
     """Of each group the most certain candidate; of a contradiction the more certain side, or neither."""
     kept: list[Candidate] = []
-    dropped: list[Dropped] = []
+    dropped: list[Candidate] = []
     for group in groups:
         best = max(group, key=lambda c: c.certainty)  # the first of equals
-        against = [c for c in group if c.side != best.side]
-        rival = max(against, key=lambda c: c.certainty, default=None)
-        if rival is not None and rival.certainty == best.certainty:
-            reason = f"it was proposed as a coref and as a retain, both {certainty_word(best.certainty)}"
-            dropped += [Dropped(c, reason) for c in group]
+        word = certainty_word(best.certainty)
+        if any(c.side != best.side and c.certainty == best.certainty for c in group):
+            dropped += [drop(c, f"it was proposed as a coref and as a retain, both {word}") for c in group]
             continue
         kept.append(best)
         for c in group:
             if c.side != best.side:
-                word = certainty_word(best.certainty)
-                dropped.append(Dropped(c, f"it was also proposed as a {best.side}, more certainly ({word})"))
+                dropped.append(drop(c, f"it was also proposed as a {best.side}, more certainly ({word})"))
             elif c is not best:
-                dropped.append(Dropped(c, f"it repeats {best.text!r}"))
+                dropped.append(drop(c, f"it repeats {best.text!r}"))
     return kept, dropped

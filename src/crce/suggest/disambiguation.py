@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 from crce.concepts.concept_set import ConceptSet, Kind, fold
 from crce.concepts.library import atlas_entry
+from crce.demo.embedding import load_embedder
 from crce.suggest.candidates import Request
-from crce.suggest.embedding import load_embedder
 from crce.suggest.names import is_style_phrase, style_core
 from crce.suggest.relations import TOO_WIDE
 from crce.suggest.wordnet import load_wordnet

@@ -1,4 +1,4 @@
-"""Corefs and retains without a network: the bundled atlas, then WordNet, ranked by the bundled sentence embedding."""
+"""Corefs and retains offline: from the bundled atlas, then from WordNet, ranked by the bundled sentence embedding."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from crce.concepts.concept_set import ConceptSet, Related, fold
 from crce.concepts.faults import did_you_mean
 from crce.concepts.library import atlas
+from crce.demo.embedding import load_embedder
 from crce.errors import SuggestError
 from crce.suggest.candidates import Candidate, Request, Side
 from crce.suggest.disambiguation import (
@@ -20,7 +21,6 @@ from crce.suggest.disambiguation import (
     twins,
     works_in,
 )
-from crce.suggest.embedding import load_embedder
 from crce.suggest.names import name_variants, style_core
 from crce.suggest.relations import SAID, Relative, other_words, things_around
 from crce.suggest.wordnet import load_wordnet
@@ -39,15 +39,10 @@ _MARGIN = 2  # times as many phrases of WordNet as are asked for leave a choice
 
 
 class LexiconSuggester:
-    """Proposes what the atlas and WordNet know about a target.
+    """Proposes what the atlas and WordNet know about a target."""
 
-    Args:
-        atlas: ask the atlas first; without it this is the suggester "wordnet".
-    """
-
-    def __init__(self, atlas: bool = True) -> None:
-        self.use_atlas = atlas
-        self.name = "lexicon" if atlas else "wordnet"
+    name = "lexicon"
+    use_atlas = True
 
     def propose(self, request: Request) -> list[Candidate]:
         """Every phrase of the target's atlas entry, then its relatives in WordNet, then variants of its name.
@@ -107,6 +102,13 @@ class LexiconSuggester:
             reason = f"{reason}, similarity {similarity:.2f}"
             found.append(Candidate(name, "retain", _certainty(certainty), source, reason))
         return sorted(found, key=lambda c: -c.certainty)[: 3 * request.retains]
+
+
+class WordNetSuggester(LexiconSuggester):
+    """Proposes what WordNet knows about a target."""
+
+    name = "wordnet"
+    use_atlas = False
 
 
 def _without_tail(ranked: list[Candidate], request: Request) -> list[Candidate]:

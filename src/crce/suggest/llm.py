@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-from functools import partial
 from pathlib import Path
 
 from crce.concepts.concept_set import CERTAINTY_WORDS, fold
 from crce.llm import Chat
-from crce.suggest.candidates import Candidate, Request, Side
+from crce.suggest.candidates import Candidate, Request
 from crce.suggest.prompts import propose_messages
-from crce.suggest.repair import AnswerError, Parsed
-from crce.suggest.schemas import MAX_ITEMS, Proposal, Proposals, parse_proposals, proposals_schema
-from crce.suggest.structured_query import RETRIES, ask, question
-from crce.suggest.transcript import Exchange, Purpose
+from crce.suggest.schemas import MAX_ITEMS, AnswerError, Proposals, parse_proposals, proposals_schema
+from crce.suggest.structured_query import RETRIES, Exchange, ask
 
 
 class LLMSuggester:
@@ -21,13 +18,13 @@ class LLMSuggester:
     Args:
         chat: the language model.
         prompts: folder of own prompts; None reads CRCE_PROMPTS, else the bundled ones are used.
-        retries: how often to ask again when an answer can't be read.
+        retries: how often to ask again if an answer can't be read.
         seed: of the model's answers.
 
     Attributes:
         name: "provider:model", also the source of each candidate.
         chat: the language model.
-        retries: how often to ask again when an answer can't be read.
+        retries: how often to ask again if an answer can't be read.
         exchanges: every question and answer so far.
     """
 
@@ -40,84 +37,50 @@ class LLMSuggester:
         self._seed = seed
 
     def propose(self, request: Request) -> list[Candidate]:
-        """Raw candidates, most certain first; rejected phrases (`request.avoid`) are left out.
+        """Raw candidates, the most certain first; rejected phrases (`request.avoid`) are left out.
 
         Raises:
             SuggestError: the model can't be reached, refuses, or gives no answer that can be read.
         """
-        return ask_for_candidates(
-            self.chat, request, self._prompts, self.exchanges, retries=self.retries, seed=self._seed
+
+        def parse(text: str, cut_off: bool, notes: list[str]) -> Proposals:
+            return _without_target(parse_proposals(text, cut_off, notes), request.target, notes)
+
+        # half as many again as are wanted: some are repeated, wrong or too similar to each other
+        corefs, retains = (min(n + max(4, n // 2), MAX_ITEMS) for n in (request.corefs, request.retains))
+        proposals = ask(
+            self.chat,
+            propose_messages(request, corefs, retains, self._prompts),
+            proposals_schema(corefs, retains),
+            parse,
+            kind="propose",
+            about=request.target,
+            exchanges=self.exchanges,
+            retries=self.retries,
+            max_tokens=300 + 70 * (corefs + retains),
+            seed=self._seed,
         )
+        avoid = {(side, fold(text)) for side, text in request.avoid}
+        candidates = [
+            Candidate(p.text, side, CERTAINTY_WORDS[p.certainty], self.name, p.reason or "no reason given")
+            for side, proposed in proposals.items()
+            for p in proposed
+            if (side, fold(p.text)) not in avoid
+        ]
+        return sorted(candidates, key=lambda candidate: -candidate.certainty)
 
 
-def ask_for_candidates(
-    chat: Chat,
-    request: Request,
-    prompts: Path | str | None,
-    exchanges: list[Exchange],
-    *,
-    kind: Purpose = "propose",
-    retries: int = RETRIES,
-    temperature: float = 0.0,
-    seed: int = 0,
-) -> list[Candidate]:
-    """Ask `chat` once for the candidates of a request, most certain first.
+def _without_target(proposals: Proposals, target: str, notes: list[str]) -> Proposals:
+    """The proposals except the target itself, which small models like to repeat.
 
     Raises:
-        SuggestError: the model can't be reached, refuses, or gives no answer that can be read.
-    """
-    corefs, retains = _asked(request.corefs), _asked(request.retains)
-    proposals: Proposals = ask(
-        chat,
-        question(chat, partial(propose_messages, request, corefs, retains), prompts),
-        proposals_schema(corefs, retains),
-        lambda text, cut_off: _beside_target(parse_proposals(text, cut_off), request.target),
-        kind=kind,
-        about=request.target,
-        exchanges=exchanges,
-        retries=retries,
-        max_tokens=300 + 70 * (corefs + retains),
-        temperature=temperature,
-        seed=seed,
-    )
-    avoid = {(side, fold(text)) for side, text in request.avoid}
-    sides: tuple[tuple[Side, list[Proposal]], ...] = (("coref", proposals.corefs), ("retain", proposals.retains))
-    candidates = [
-        Candidate(
-            text=proposal.text,
-            side=side,
-            certainty=CERTAINTY_WORDS[proposal.certainty],
-            source=f"{chat.provider}:{chat.model}",
-            reason=proposal.reason or "no reason given",
-        )
-        for side, side_proposals in sides
-        for proposal in side_proposals
-        if (side, fold(proposal.text)) not in avoid
-    ]
-    return sorted(candidates, key=lambda candidate: -candidate.certainty)
-
-
-def _beside_target(parsed: Parsed[Proposals], target: str) -> Parsed[Proposals]:
-    """What was proposed besides the target itself, which small models like to repeat.
-
-    Raises:
-        AnswerError: nothing on a side.
+        AnswerError: nothing is left on a side.
     """
     own = fold(target)
-    corefs = [proposal for proposal in parsed.value.corefs if fold(proposal.text) != own]
-    retains = [proposal for proposal in parsed.value.retains if fold(proposal.text) != own]
-    same = len(parsed.value.corefs) + len(parsed.value.retains) - len(corefs) - len(retains)
-    if not same:
-        return parsed
-    beside = Parsed(
-        Proposals(corefs=corefs, retains=retains), (*parsed.notes, f"the target itself is left out: {same}")
-    )
-    if empty := [side for side, kept in (("corefs", corefs), ("retains", retains)) if not kept]:
+    others = {side: [p for p in proposed if fold(p.text) != own] for side, proposed in proposals.items()}
+    if same := sum(map(len, proposals.values())) - sum(map(len, others.values())):
+        notes.append(f"the target itself is left out: {same}")
+    if empty := [f"{side}s" for side, kept in others.items() if not kept]:
         why = f"its {' and '.join(empty)} only repeat the target. Write other phrases"
-        raise AnswerError(why, beside if corefs or retains else None)
-    return beside
-
-
-def _asked(wanted: int) -> int:
-    """How many phrases to ask for: half as many again, since some are doubled, wrong or too near to each other."""
-    return min(wanted + max(4, wanted // 2), MAX_ITEMS)
+        raise AnswerError(why, others if any(others.values()) else None)
+    return others

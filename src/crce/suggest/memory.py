@@ -1,9 +1,9 @@
-"""What a person decided about proposed phrases, remembered from one suggestion to the next.
+"""Decisions of a person about proposed phrases, remembered from one suggestion to the next.
 
 The file is a log in JSON lines, one per user: `$CRCE_DECISIONS`, else `decisions.jsonl` in the user's data folder.
 Nothing in it is ever rewritten. A line either records a decision or takes back the newest one about the same phrase
-(`"accepted": null`), after which the one before it stands again; that is how an undo reaches the file. A last line
-that a crash tore is skipped, and marked as torn when the next one is written.
+(`"accepted": null`), after which the one before it is valid again; that is how an undo reaches the file. A last line
+that a crash left unfinished is skipped, and marked as torn when the next one is written.
 """
 
 from __future__ import annotations
@@ -13,24 +13,76 @@ import logging
 import math
 import os
 from collections.abc import Iterable, Iterator
-from dataclasses import asdict
+from dataclasses import asdict, dataclass, field
+from datetime import datetime, timezone
+from functools import cache
 from pathlib import Path
-from typing import NamedTuple
+from typing import Annotated, NamedTuple
 
-from crce.concepts.concept_set import Kind, fold
+from pydantic import AfterValidator, Field, StrictBool, TypeAdapter, ValidationError
+
+from crce.concepts.concept_set import KINDS, Kind, fold, text_fault, tidy
+from crce.concepts.faults import did_you_mean
 from crce.errors import SuggestError
 from crce.files import write_text
 from crce.suggest.candidates import SIDES, Example, Side
-from crce.suggest.feedback import Decision, Key
 
 
 logger = logging.getLogger(__name__)
 
-_TORN = b"  # torn"  # stands at the end of what is left of a line
+Key = tuple[str, str, Side, str]
+_TORN = b"  # torn"  # marks the rest of an unfinished line
+
+
+def _text(value: str) -> str:
+    if reason := text_fault(value):
+        raise ValueError(reason)
+    return tidy(value)
+
+
+Text = Annotated[str, AfterValidator(_text)]
+Number = Annotated[float, Field(strict=True, allow_inf_nan=False, le=1 + 1e-6)]  # a cosine may be rounded to above 1
+Share = Annotated[Number, Field(ge=-1e-6)]
+
+
+@dataclass(frozen=True)
+class Decision:
+    """A person's answer to one phrase on one side.
+
+    Attributes:
+        target: the target that the phrase was proposed for.
+        kind: what sort of thing the target is.
+        text: the phrase.
+        side: the side in question.
+        accepted: whether the phrase belongs there.
+        certainty: the certainty it was proposed with, not the one that the person set.
+        source: who proposed it for this side; "user" if the person did.
+        similarity: cosine similarity of its embedding and the target's; None if not measured.
+        closeness: how much the text-to-image model treats it as the target, in [0, 1]; None if not measured.
+        sense: which meaning of the target, as in "bat (animal)".
+        when: the time of the decision, ISO 8601; ignored in comparisons.
+    """
+
+    target: Text
+    kind: Kind
+    text: Text
+    side: Side
+    accepted: StrictBool
+    certainty: Share
+    source: Text
+    similarity: Annotated[Number, Field(ge=-1 - 1e-6)] | None = None
+    closeness: Share | None = None
+    sense: Text | None = None
+    when: str = field(default_factory=lambda: datetime.now(timezone.utc).isoformat(timespec="seconds"), compare=False)
+
+    @property
+    def key(self) -> Key:
+        """What the decision is about; of two decisions about the same, the newer is valid."""
+        return fold(self.target), fold(self.sense or ""), self.side, fold(self.text)
 
 
 class Imported(NamedTuple):
-    """How many decisions of a file are new, were held already, and contradict one's own (which stay)."""
+    """How many decisions of a file are new, were known already, and contradict the user's own (which are kept)."""
 
     added: int
     known: int
@@ -46,21 +98,20 @@ class Memory:
     """
 
     def __init__(self, path: Path | str | None = None) -> None:
-        if path is None:
-            path = os.environ.get("CRCE_DECISIONS") or None
-        if path is None:
+        path = path or os.environ.get("CRCE_DECISIONS")
+        if not path:
             from platformdirs import user_data_path
 
             path = user_data_path("crce") / "decisions.jsonl"
         self.path = Path(path)
 
     def decisions(self) -> list[Decision]:
-        """Every decision that stands, oldest first.
+        """Every valid decision, oldest first.
 
         Raises:
             SuggestError: a line can't be read; the message names it. Nothing is changed.
         """
-        return _standing(self.path)
+        return _valid(self.path)
 
     def rejected(self, target: str, sense: str | None = None) -> frozenset[tuple[Side, str]]:
         """The pairs (side, phrase) that the person rejected for this target, each phrase as it was written.
@@ -87,7 +138,7 @@ class Memory:
         return tuple(Example(d.target, d.text, d.side, d.accepted) for d in turns[: max(n, 0)])
 
     def update(self, before: Iterable[Decision], after: Iterable[Decision]) -> None:
-        """Record that the decisions of a review went from `before` to `after`: what vanished is taken back.
+        """Record that the decisions of a review changed from `before` to `after`: what is missing is taken back.
 
         Raises:
             SuggestError: the file can't be written.
@@ -98,7 +149,7 @@ class Memory:
         self._append(lines)
 
     def export(self, path: Path | str) -> int:
-        """Write every decision that stands to a new file that `import_` reads, and say how many.
+        """Write every valid decision to a new file that `import_` reads, and return their number.
 
         Raises:
             SuggestError: the file exists, or a line of the memory can't be read.
@@ -106,13 +157,15 @@ class Memory:
         """
         path = Path(path)
         if path.exists():
-            raise SuggestError(f"{path} exists, and may hold what is nowhere else. Choose another name, or delete it.")
+            raise SuggestError(
+                f"{path} exists, and may contain what is nowhere else. Choose another name, or delete it."
+            )
         decisions = self.decisions()
         write_text(path, "".join(_line(d) for d in decisions))
         return len(decisions)
 
     def import_(self, path: Path | str) -> Imported:
-        """Add the decisions of an exported file; where one contradicts a decision held already, the latter stays.
+        """Add the decisions of an exported file; one that contradicts a decision of the user is not added.
 
         Raises:
             SuggestError: the file is missing, or one of its lines can't be read (then nothing is added), or the
@@ -122,14 +175,14 @@ class Memory:
         if not path.is_file():
             raise SuggestError(f"There is no file {path}. Name a file that `crce feedback --export` wrote.")
         own = {d.key: d for d in self.decisions()}
-        given = _standing(path)
+        given = _valid(path)
         added = [d for d in given if d.key not in own]
         contradicting = sum(d.key in own and own[d.key].accepted != d.accepted for d in given)
         self._append([_line(d) for d in added])
         return Imported(len(added), len(given) - len(added) - contradicting, contradicting)
 
     def forget(self) -> None:
-        """Delete the file; none is fine.
+        """Delete the file, if there is one.
 
         Raises:
             SuggestError: it can't be deleted.
@@ -148,14 +201,11 @@ class Memory:
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             with open(self.path, "ab+") as file:
-                text = "".join(lines)
-                if size := file.seek(0, os.SEEK_END):
-                    file.seek(size - 1)
-                    if file.read(1) != b"\n":  # a line torn by a crash must not swallow the next one
-                        file.seek(0)
-                        last = file.read().splitlines()[-1]
-                        text = (_TORN.decode() if _is_torn(last) else "") + "\n" + text
-                file.write(text.encode("utf-8"))
+                file.seek(0)
+                data, text = file.read(), "".join(lines).encode()
+                if data and not data.endswith(b"\n"):  # a line torn by a crash must not swallow the next one
+                    text = (_TORN if _is_torn(data.splitlines()[-1]) else b"") + b"\n" + text
+                file.write(text)
                 file.flush()
                 os.fsync(file.fileno())
         except OSError as error:
@@ -172,7 +222,7 @@ def _line(decision: Decision, *, taken_back: bool = False) -> str:
     return json.dumps(value, ensure_ascii=False) + "\n"
 
 
-def _standing(path: Path) -> list[Decision]:
+def _valid(path: Path) -> list[Decision]:
     """The newest decision about each phrase of a log that was not taken back, oldest first."""
     stacks: dict[Key, list[tuple[int, Decision]]] = {}
     for number, decision, taken_back in _read(path):
@@ -202,37 +252,32 @@ def _read(path: Path) -> Iterator[tuple[int, Decision, bool]]:
             logger.warning("%s:%d: this line was torn while it was written, and is skipped.", path, number)
             continue
         try:
-            decision, taken_back = _parsed(raw)
-        except (ValueError, RecursionError, SuggestError) as error:
-            what = f"is not JSON ({error.msg})" if isinstance(error, json.JSONDecodeError) else str(error)
+            value = json.loads(raw.decode("utf-8-sig"), parse_constant=lambda name: math.nan)
+            taken_back = isinstance(value, dict) and value.get("accepted", 0) is None
+            decision = _adapter().validate_python({**value, "accepted": False} if taken_back else value)
+        except (ValueError, RecursionError) as error:
             raise SuggestError(
-                f"{path}:{number}: {what.rstrip('.')}. Mend or delete this line; the others stay as they are."
+                f"{path}:{number}: {_fault(error)}. Correct or delete this line; the others are kept as they are."
             ) from error
         yield number, decision, taken_back
 
 
+@cache
+def _adapter() -> TypeAdapter[Decision]:
+    return TypeAdapter(Decision)
+
+
+def _fault(error: Exception) -> str:
+    if isinstance(error, ValidationError):
+        if missing := [str(each["loc"][0]) for each in error.errors() if each["type"] == "missing"]:
+            return f"has no {' and no '.join(missing)}"
+        first = error.errors()[0]
+        name = first["loc"][0] if first["loc"] else "the line"
+        hint = did_you_mean(str(first["input"]), KINDS) if name == "kind" else ""
+        return f"{name} is {first['input']!r:.60}: {first['msg'].rstrip('.')}{hint.rstrip('.')}"
+    return f"is not JSON ({error.msg})" if isinstance(error, json.JSONDecodeError) else str(error)
+
+
 def _is_torn(raw: bytes) -> bool:
-    """Whether a line is the beginning of one: JSON that ends too early, perhaps amid a character."""
-    if not raw.startswith(b"{"):
-        return False
-    try:
-        json.loads(raw.decode("utf-8", "ignore"))
-    except json.JSONDecodeError as error:
-        return error.msg != "Extra data"  # that is a whole line with something after it
-    except RecursionError:
-        return False
-    return False
-
-
-def _parsed(raw: bytes) -> tuple[Decision, bool]:
-    value = json.loads(raw.decode("utf-8-sig"), parse_constant=lambda name: math.nan)
-    if not isinstance(value, dict):
-        raise ValueError("holds no decision")
-    known = Decision.__dataclass_fields__
-    needed = ("target", "kind", "text", "side", "accepted", "certainty", "source", "when")
-    if missing := [name for name in needed if name not in value]:
-        raise ValueError(f"has no {' and no '.join(missing)}")
-    # a later version may say more about a decision: what it adds is no reason to refuse the rest
-    value = {name: v for name, v in value.items() if name in known}
-    taken_back = value["accepted"] is None
-    return Decision(**{**value, "accepted": False if taken_back else value["accepted"]}), taken_back
+    """Whether a line is only the beginning of one: an object that is not closed."""
+    return raw.startswith(b"{") and b"}" not in raw

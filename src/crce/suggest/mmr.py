@@ -1,45 +1,36 @@
-"""Which of the cleaned candidates are trained, which are held out, and which are not needed.
+"""Select which of the cleaned candidates are trained, which are held out, and which are not needed.
 
 Maximal marginal relevance (Carbonell and Goldstein, "The Use of MMR", 1998): phrases are taken one by one, each time
 
     argmax_i  (1 - diversity) score_i - diversity max_{j taken} cos(e_i, e_j)
 
-so that a phrase which says again what is taken already waits for one that adds something.
+so that a phrase that repeats what is taken already comes after one that adds something.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from crce.concepts.concept_set import CERTAINTY_WORDS
-from crce.suggest.candidates import SIDES, Candidate, Request
+from crce.suggest.candidates import SIDES, Candidate
 
 
 if TYPE_CHECKING:
-    from crce.suggest.embedding import Embedder, Vectors
+    from crce.demo.embedding import Embedder, Vectors
 
-# a held-out phrase this near to a training one would measure training, not what it reaches
+# a held-out phrase this similar to a training one would measure memorisation, not generalisation
 NEAR_DUPLICATE = 0.95
-# what is less certain than this may be trained, with its small weight, but says nothing when it is measured
+# less certain phrases may be trained, with their small weight, but a measurement of them says nothing
 HELD_OUT_FLOOR = CERTAINTY_WORDS["Low"]
 _ENOUGH_FOR_BOTH = 3  # phrases of which one is held out, where two are certain enough
 _TRAINED_AFTER: dict[bool | None, int] = {False: 0, None: 1, True: 2}
 
 
-@dataclass(frozen=True)
-class Chosen:
-    """A candidate that enters the concept set, to be trained or held out."""
-
-    candidate: Candidate
-    held_out: bool
-
-
 def select(
     candidates: Sequence[Candidate],
-    request: Request,
     embedder: Embedder,
     *,
     corefs: int = 8,
@@ -47,18 +38,17 @@ def select(
     held_out: int = 4,
     diversity: float = 0.3,
     score: Callable[[Candidate], float] | None = None,
-) -> tuple[list[Chosen], list[Candidate]]:
+) -> tuple[list[Candidate], list[Candidate]]:
     """Choose the phrases of a concept set.
 
-    Where a side has too few candidates for both uses they are shared out in the same proportion; of three phrases, two
-    of them certain enough, at least one is held out. Held-out phrases are spread over the certainties, from the most
+    If a side has too few candidates for both uses, they are divided in the same proportion; of three phrases, two of
+    them certain enough, at least one is held out. Held-out phrases are spread over the certainties, from the most
     certain down, and none is nearly the same as a training phrase. A candidate that is better held out or better
-    trained, as the atlas says of its own, goes first there and is used the other way only where nothing else is left.
+    trained, as the atlas says of its own, is used that way first, and the other way only if nothing else is left.
 
     Args:
         candidates: cleaned, so that no two say the same.
-        request: what they were proposed for.
-        embedder: measures how near two phrases are.
+        embedder: measures how similar two phrases are.
         corefs: M, corefs to train.
         retains: N, retains to train.
         held_out: phrases to hold out on each side.
@@ -66,7 +56,7 @@ def select(
         score: how much a candidate is worth, in [0, 1]; None takes its certainty.
 
     Returns:
-        What is chosen, corefs first and training phrases before held-out ones; and what is left over.
+        The chosen ones with their outcome, corefs first and training phrases before held-out ones; and the others.
 
     Raises:
         ValueError: a count is negative, or `diversity` is outside [0, 1].
@@ -76,16 +66,17 @@ def select(
             f"corefs={corefs}, retains={retains}, held_out={held_out}, diversity={diversity}: counts must not be "
             "negative, and diversity is a number from 0 to 1."
         )
-    chosen: list[Chosen] = []
+    chosen: list[Candidate] = []
+    taken: set[int] = set()
     for side, train in zip(SIDES, (corefs, retains), strict=True):
         own = [c for c in candidates if c.side == side]
         scores = [c.certainty if score is None else score(c) for c in own]
         texts = [c.text for c in own]
         near = embedder.similarity(texts, texts)
         trained, measured = _split(own, scores, near, train, held_out, diversity)
-        chosen += [Chosen(own[i], held_out=False) for i in trained]
-        chosen += [Chosen(own[i], held_out=True) for i in measured]
-    taken = {id(c.candidate) for c in chosen}
+        chosen += [replace(own[i], outcome="train") for i in trained]
+        chosen += [replace(own[i], outcome="held-out") for i in measured]
+        taken |= {id(own[i]) for i in (*trained, *measured)}
     return chosen, [c for c in candidates if id(c) not in taken]
 
 
@@ -93,7 +84,7 @@ def _split(
     own: list[Candidate], scores: list[float], near: Vectors, train: int, held_out: int, diversity: float
 ) -> tuple[list[int], list[int]]:
     """Positions of the training and of the held-out phrases of one side; `near` has shape (n, n)."""
-    # what is better trained comes first, and what is better held out last
+    # phrases that are better trained come first, and those that are better held out last
     order = sorted(_by_relevance(scores, near, diversity), key=lambda i: _TRAINED_AFTER[own[i].held_out])
     trained = _train_first(order, own, near, train, held_out)
     rest = [i for i in order if i not in trained]
@@ -101,7 +92,7 @@ def _split(
     for preference in (True, None, False):
         preferring = [i for i in rest if own[i].held_out is preference]
         measured += _spread(preferring, own, near, trained, measured, held_out - len(measured))
-    # what was kept free to be held out but can't be is trained instead, unless it would give a held-out phrase away
+    # phrases reserved for holding out that can't be are trained instead, unless a held-out phrase is nearly the same
     spare = [i for i in rest if i not in measured and not _repeats(i, measured, near)]
     trained += spare[: train - len(trained)]
     return sorted(trained, key=lambda i: -scores[i]), sorted(measured, key=lambda i: -scores[i])
@@ -112,7 +103,7 @@ def _train_first(order: list[int], own: list[Candidate], near: Vectors, train: i
     meaning = _meanings(near)  # phrases that are nearly the same can't be on both sides, so they count once
     fit = [i for i in order if own[i].certainty >= HELD_OUT_FLOOR]
     free = {meaning[i] for i in fit}
-    # what training leaves of all and, up to a third, of those that are fit, for training can take the others too
+    # those that training leaves of all and, up to a third, of those that are fit, since it can take the others too
     left, left_of_fit = (len(free) - _share(n, train, held_out) for n in (len(order), len(free)))
     wished = len({meaning[i] for i in fit if own[i].held_out})
     least = 1 if len(order) >= _ENOUGH_FOR_BOTH and len(free) > 1 else 0

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 
 from crce.concepts.concept_set import fold
 from crce.concepts.library import atlas
+from crce.demo.embedding import Embedder, Words, load_embedder
 from crce.suggest.candidates import Candidate, Request, Side
-from crce.suggest.embedding import Embedder, Words, load_embedder
 from crce.suggest.wordnet import CONCRETE, WordNet, load_wordnet
 
 

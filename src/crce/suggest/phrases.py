@@ -1,4 +1,4 @@
-"""Phrases as a suggester writes them, made fit for a prompt, and the form in which two of them count as the same."""
+"""Phrases: a concept as it is typed, proposed phrases made fit for a prompt, and when two phrases are the same."""
 
 from __future__ import annotations
 
@@ -7,8 +7,10 @@ import unicodedata
 from functools import cache
 
 from crce.concepts.concept_set import fold, text_fault, tidy
+from crce.errors import SuggestError
 
 
+MAX_LENGTH = 200  # characters of a concept: a name is shorter, and a page of text is a mistake or an attack
 WORDS = 8  # longer phrases are descriptions, which a prompt's other words drown
 LETTERS = 60
 
@@ -18,11 +20,35 @@ _ABBREVIATION = re.compile(r"(?:^|\s)(?:\S*\.\S+\.|\w\.|(?:Jr|Sr|St|Mr|Mrs|Ms|Dr
 _ARTICLE = re.compile(r"^(?:an?|the)\s+(?=\S)", re.IGNORECASE)
 _INVISIBLE = re.compile("[\u00ad\u200b\u200e\u200f\u202a-\u202e\u2060-\u2069\ufeff]")
 _BRACKETS = re.compile(r"\s*\([^()]*\)$")
-# words that say how a target is meant, not what it is: "Van Gogh style" is about Van Gogh
+_WITH_SENSE = re.compile(r"^(?P<target>.*\S)\s*\((?P<sense>[^()]*)\)$")
+# words that frame a target and do not name it: "Van Gogh style" is about Van Gogh
 _FRAME = frozenset(
     "a an the of by in on at to for with and or from as style styled painting paintings art artwork picture photo "
     "image drawing character person".split()
 )
+
+
+def parse_concept(concept: str) -> tuple[str, str | None]:
+    """The target and the sense of a concept as it is typed: "bat (animal)" is "bat" in the sense "animal".
+
+    Raises:
+        SuggestError: there is no target, it is too long, or it contains a control character.
+    """
+    tidied = tidy(concept)
+    if len(tidied) > MAX_LENGTH:
+        raise SuggestError(
+            f"The concept {brief(tidied)!r} has {len(tidied)} characters. Use at most {MAX_LENGTH}: a phrase as "
+            "it would appear in a prompt."
+        )
+    if reason := text_fault(concept):
+        raise SuggestError(f"The concept {reason}")
+    found = _WITH_SENSE.match(tidied)
+    return (found["target"], tidy(found["sense"]) or None) if found else (tidied, None)
+
+
+def brief(text: str) -> str:
+    """A concept as a message shows it: cut to 60 characters."""
+    return text if len(text) <= 60 else text[:57] + "..."
 
 
 def normalise(text: str) -> str:
@@ -31,7 +57,7 @@ def normalise(text: str) -> str:
     A capital article is kept where it opens a title ("The Potato Eaters"), and a full stop where it ends an
     abbreviation ("Robert Downey Jr.").
     """
-    # a text of megabytes is no phrase, and its first page shows that as well
+    # a text of megabytes is no phrase, and its first page shows that just as well
     text = tidy(_INVISIBLE.sub("", unicodedata.normalize("NFC", text[:1000])))
     while True:
         before = text
@@ -57,9 +83,9 @@ def phrase_fault(text: str, *, any_length: bool = False) -> str | None:
     if reason := text_fault(text):
         return "it " + reason.partition(". ")[0].removeprefix(f"{text!r} ")
     if any(unicodedata.category(c) in ("Co", "Cn") or c == "\N{REPLACEMENT CHARACTER}" for c in text):
-        return "it holds a character that stands for nothing"
+        return "it contains a character without a meaning"
     if not any(c.isalnum() for c in text):
-        return "it holds no letter"
+        return "it contains no letter"
     if not any_length and (len(text.split()) > WORDS or len(text) > LETTERS):
         return f"it is longer than {WORDS} words or {LETTERS} letters"
     return None
@@ -67,7 +93,7 @@ def phrase_fault(text: str, *, any_length: bool = False) -> str | None:
 
 @cache
 def key(text: str) -> str:
-    """The form in which two phrases count as the same: case, articles, numbers, punctuation and plurals set aside."""
+    """The form in which two phrases count as the same: case, articles, numbering, punctuation and plurals ignored."""
     return " ".join(words(text))
 
 

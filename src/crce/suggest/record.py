@@ -1,4 +1,4 @@
-"""suggest.json: everything that was asked and answered for a concept set, and what was decided about each phrase."""
+"""suggest.json: the questions and answers behind a concept set, and the decision about each phrase."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, ValidationError, field_serializer
+from pydantic import BaseModel, ConfigDict, FieldSerializationInfo, ValidationError, field_serializer
 
 from crce.concepts import ConceptSet
 from crce.concepts.concept_set import fold
@@ -22,39 +22,32 @@ logger = logging.getLogger(__name__)
 
 SUFFIX = ".suggest.json"
 IN_RUN = "suggest.json"  # the name of a run's only record; of several, each is called after its target
+_KEYS = {
+    "proposed": ("text", "side", "certainty", "source", "reason", "held_out"),
+    "decisions": ("text", "side", "outcome", "certainty", "reason", "source"),
+}
 
 
 class _Model(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-class Decided(_Model):
-    """What became of one proposed phrase."""
-
-    text: str
-    side: Side
-    outcome: Literal["train", "held-out", "dropped"]
-    certainty: float
-    reason: str
-    source: str
-
-
-class Settings(_Model):
-    """How many phrases were asked for, and what was done beside asking."""
+class SuggestionSettings(_Model):
+    """How many phrases are wanted, and how they are chosen."""
 
     corefs: int
     retains: int
     held_out: int
     diversity: float
-    verify: Literal["question", "consistency"] | None = None
-    ground: str | None = None  # the model that was asked
+    verify: Literal["question", "consistency"] | None = None  # consistency: records of earlier versions
+    ground: str | None = None  # the text-to-image model
     prompts: str | None = None
-    retries: int | None = None  # where an answer can't be read; None without a language model
+    retries: int | None = None  # if an answer can't be read; None without a language model
     seed: int = 0
 
 
 class Score(_Model):
-    """How much a phrase was worth by the decisions of the person who asked."""
+    """The score of a phrase by the earlier decisions of the person who asked."""
 
     text: str
     side: Side
@@ -62,24 +55,24 @@ class Score(_Model):
 
 
 class Record(_Model):
-    """Everything about one suggestion, enough to make it again offline.
+    """Everything about one suggestion, enough to repeat it offline.
 
     Attributes:
         crce: version that made it.
         suggester: name of the suggester.
-        provider: who served the language model; None without one.
+        provider: provider of the language model; None without one.
         model: the language model; None without one.
         prompt_hash: of the prompt that asked for phrases; None without a language model.
         request: what was asked.
         settings: how the set was chosen.
         proposed: every candidate, as it was proposed.
-        exchanges: every question to the language model and its answer.
-        verified: what the second questions gave, phrase by phrase.
-        grounding: what the text-to-image model makes of each phrase.
-        scores: worth of the phrases by what was decided before; empty with too few decisions.
-        decisions: what became of each phrase, and why.
+        exchanges: every question to the language model and its answer, as `Exchange.to_dict` returns them.
+        verified: the answers to the second questions, phrase by phrase.
+        grounding: what the text-to-image model generates for each phrase.
+        scores: scores of the phrases by earlier decisions; empty with too few of them.
+        decisions: the outcome of each phrase, and why.
         warnings: what the person who asked should know.
-        concepts: the concept set.
+        concepts: the concept set, with the keys of its YAML form.
     """
 
     crce: str
@@ -88,13 +81,13 @@ class Record(_Model):
     model: str | None = None
     prompt_hash: str | None = None
     request: Request
-    settings: Settings
+    settings: SuggestionSettings
     proposed: tuple[Candidate, ...]
     exchanges: tuple[dict[str, Any], ...] = ()
     verified: tuple[dict[str, Any], ...] = ()
     grounding: dict[str, dict[str, Any]] = {}
     scores: tuple[Score, ...] = ()
-    decisions: tuple[Decided, ...]
+    decisions: tuple[Candidate, ...]
     warnings: tuple[str, ...] = ()
     concepts: dict[str, Any]
 
@@ -102,6 +95,10 @@ class Record(_Model):
     def _request(self, request: Request) -> dict[str, Any]:
         # a set has no order of its own, and the same record must be the same file
         return {**vars(request), "avoid": sorted(request.avoid), "examples": [vars(e) for e in request.examples]}
+
+    @field_serializer("proposed", "decisions")
+    def _candidates(self, candidates: tuple[Candidate, ...], info: FieldSerializationInfo) -> list[dict[str, Any]]:
+        return [{name: getattr(candidate, name) for name in _KEYS[info.field_name]} for candidate in candidates]
 
     @property
     def concept_set(self) -> ConceptSet:
@@ -115,7 +112,7 @@ class Record(_Model):
 
 
 def plain_concepts(concepts: ConceptSet) -> dict[str, Any]:
-    """The set as it stands in a record: the keys of its YAML form."""
+    """The set as a record stores it: with the keys of its YAML form."""
     return json.loads(dump_json(concepts))
 
 
@@ -125,14 +122,14 @@ def write_record(path: str | Path, record: Record) -> None:
     Raises:
         RunError: the file can't be written.
     """
-    write_json(Path(path), record.model_dump(mode="json"))
+    write_json(Path(path), record.model_dump())
 
 
 def read_record(path: str | Path) -> Record:
     """Read a record.
 
     Raises:
-        SuggestError: the file is missing or unreadable, or is no record; every fault is named.
+        SuggestError: the file is missing or unreadable, or not a record; every fault is named.
     """
     path = Path(path)
     make = "Make one: crce suggest CONCEPT"
@@ -143,7 +140,7 @@ def read_record(path: str | Path) -> Record:
         raise SuggestError(f"{path}: no record of a suggestion. {reason}. {make}") from error
     try:
         record = Record.model_validate(json.loads(text))
-        _ = record.concept_set  # looked at now, so that its faults are those of the file
+        _ = record.concept_set  # read now, so that its faults are those of the file
     except ValidationError as error:
         faults = [f"{'.'.join(map(str, fault['loc'])) or 'the file'}: {fault['msg']}" for fault in error.errors()]
         more = f"; and {len(faults) - 5} more" if len(faults) > 5 else ""

@@ -14,7 +14,7 @@ from crce.concepts import ConceptSet, atlas, find_concepts, read_sets
 from crce.concepts.concept_set import fold
 from crce.concepts.library import SUFFIXES
 from crce.errors import ConceptError, SuggestError
-from crce.suggest.concept import MAX_LENGTH, brief, parts
+from crce.suggest.phrases import MAX_LENGTH, brief, parse_concept
 from crce.suggest.record import record_beside
 
 
@@ -103,7 +103,7 @@ def _known(concept: Concept) -> list[Resolved] | None:
     has_suffix = file.suffix.lower() in SUFFIXES
     is_file = isinstance(concept, Path) or has_suffix or os.path.exists(file)
     if not is_file and len(str(concept)) > MAX_LENGTH:
-        parts(str(concept))  # raises, unless it is white space that makes it so long
+        parse_concept(str(concept))  # raises, unless it is white space that makes it so long
     if os.path.isfile(concept) and file.suffix.lower() in (".yaml", ".yml"):
         return [Resolved(c, record_beside(file, c)) for c in read_sets(file)]
     try:
@@ -119,7 +119,7 @@ def _refuse_repeated(given: Sequence[Concept], known: Sequence[list[Resolved] | 
     """Raises ConceptError if two of the given concepts have one target."""
     seen: set[str] = set()
     for concept, found in zip(given, known, strict=True):
-        for target in [parts(str(concept)).target] if found is None else [each.concepts.target for each in found]:
+        for target in [parse_concept(str(concept))[0]] if found is None else [each.concepts.target for each in found]:
             if fold(target) in seen:
                 raise ConceptError(f"'{target}' is given twice. Give one concept set of it.")
             seen.add(fold(target))
@@ -155,7 +155,7 @@ def _is_new(concept: str) -> bool:
         return False
     from crce.suggest.wordnet import load_wordnet
 
-    target, sense = parts(concept)
+    target, sense = parse_concept(concept)
     if sense is not None:
         return True
     names = {fold(name) for c in atlas().values() for name in (c.target, *(r.text for r in c.corefs))}

@@ -1,12 +1,12 @@
-"""A person's review of a concept set, as pure operations: the terminal and the web page do the same.
+"""A person's review of a concept set, as pure operations.
 
     review = Review.start(concepts)
     review = review.reject(3).move(5).set_certainty(2, "High").add("coref", "moggy").undo()
     write_concepts("cat.yaml", review.concepts)
     memory.update([], review.decisions())
 
-Every phrase has a number that it keeps, wherever it goes. A rejected one leaves the concept set and can be accepted
-back. Whoever changes a phrase has looked at it and wants it: the change accepts it.
+Every phrase has a number, which never changes. A rejected one leaves the concept set and can be accepted back. A
+change accepts the phrase.
 """
 
 from __future__ import annotations
@@ -18,34 +18,8 @@ from typing import Any, Literal
 from crce.concepts import ConceptSet, Related
 from crce.concepts.concept_set import Placed, clashes, fold, parse_certainty
 from crce.errors import ConceptError, SuggestError
-from crce.suggest.candidates import SIDES, Side
-from crce.suggest.feedback import Decision, Key
-
-
-Status = Literal["open", "accepted", "rejected"]
-
-
-@dataclass(frozen=True)
-class Proposal:
-    """A phrase as it was proposed, before the person touched it.
-
-    Attributes:
-        text: the phrase.
-        side: the side it was proposed for.
-        certainty: how sure its source was.
-        source: who proposed it.
-        reason: why, in one line.
-        similarity: cosine of the embeddings of phrase and target, where it was measured.
-        closeness: how far the model draws the target for it, in [0, 1], where it was measured.
-    """
-
-    text: str
-    side: Side
-    certainty: float
-    source: str
-    reason: str = ""
-    similarity: float | None = None
-    closeness: float | None = None
+from crce.suggest.candidates import SIDES, Candidate, Side
+from crce.suggest.memory import Decision, Key
 
 
 @dataclass(frozen=True)
@@ -53,18 +27,18 @@ class Entry:
     """One phrase under review.
 
     Attributes:
-        number: how the person calls it; it never changes.
+        number: the number by which the person refers to it.
         side: the side it is on now.
         related: the phrase as it is now.
-        status: "open" until the person has decided; a "rejected" phrase is out of the concept set.
+        status: "open" until the person has decided; a "rejected" phrase is not in the concept set.
         proposal: the phrase as it was proposed.
     """
 
     number: int
     side: Side
     related: Related
-    status: Status
-    proposal: Proposal
+    status: Literal["open", "accepted", "rejected"]
+    proposal: Candidate
 
     @property
     def as_proposed(self) -> bool:
@@ -74,14 +48,14 @@ class Entry:
 
 @dataclass(frozen=True)
 class Review:
-    """A concept set under review, with what can be undone and redone; every operation returns a new one.
+    """A concept set under review, with its history; every operation returns a new one.
 
     Attributes:
         base: the concept set the review started from.
         entries: the phrases, in the order of their numbers.
-        sense: which meaning of the target is reviewed, as in "bat (animal)".
+        sense: which meaning of the target is meant, as in "bat (animal)".
         past: the entries before each operation so far.
-        future: the entries that `redo` brings back, the next one last.
+        future: the entries that `redo` restores, the next ones last.
     """
 
     base: ConceptSet
@@ -95,7 +69,7 @@ class Review:
         cls,
         concepts: ConceptSet,
         *,
-        proposals: Iterable[Proposal] = (),
+        proposals: Iterable[Candidate] = (),
         known: Iterable[Decision] = (),
         sense: str | None = None,
     ) -> Review:
@@ -103,22 +77,24 @@ class Review:
 
         Args:
             concepts: the set.
-            proposals: how its phrases were proposed, where that is known; others are ignored.
+            proposals: how its phrases were proposed, if that is known; others are ignored.
             known: earlier decisions; a phrase that was accepted before starts as accepted.
-            sense: which meaning of the target is reviewed.
+            sense: which meaning of the target is meant.
         """
         proposed = {(p.side, fold(p.text)): p for p in proposals}
         accepted = {d.key: d for d in known if d.accepted}
         placed: list[tuple[Side, Related]] = [("coref", r) for r in concepts.corefs]
         placed += [("retain", r) for r in concepts.retains]
-        entries, whose = [], (concepts.target, concepts.kind)
+        entries = []
         for number, (side, related) in enumerate(placed, start=1):
-            own = Decision(*whose, related.text, side, True, related.certainty, related.source, sense=sense)
+            key: Key = (fold(concepts.target), fold(sense or ""), side, fold(related.text))
             # after an earlier review the file holds what the person made of the proposal, the decision what it was
-            d = accepted.get(own.key, own)
-            made = Proposal(related.text, side, d.certainty, d.source, "", d.similarity, d.closeness)
+            d: Decision | Related = accepted.get(key, related)
+            made = Candidate(related.text, side, d.certainty, d.source)
+            if isinstance(d, Decision):
+                made = replace(made, similarity=d.similarity, closeness=d.closeness)
             proposal = proposed.get((side, fold(related.text)), made)
-            entries.append(Entry(number, side, related, "accepted" if own.key in accepted else "open", proposal))
+            entries.append(Entry(number, side, related, "accepted" if key in accepted else "open", proposal))
         return cls(concepts, tuple(entries), sense)
 
     @property
@@ -135,24 +111,24 @@ class Review:
         return tuple(e for e in self.entries if e.status == "open")
 
     def decisions(self) -> list[Decision]:
-        """What the person decided, one decision per phrase and side.
+        """The decisions of the person, one per phrase and side.
 
-        A phrase that was moved or edited gives two: its proposal was rejected, what became of it accepted.
+        A phrase that was moved or edited gives two: its proposal was rejected, the changed phrase accepted.
         """
         found: dict[Key, Decision] = {}
         for entry in (e for e in self.entries if e.status != "open"):
             decisions = [self._decision(entry)]
-            # one's own words put better are no rejection of a proposal
+            # rewording one's own phrase is no rejection of a proposal
             if not entry.as_proposed and (entry.proposal.source != "user" or entry.side != entry.proposal.side):
                 decisions.append(self._decision(replace(entry, status="rejected"), as_proposed=True))
             for decision in decisions:
-                # what is in the set wins over a rejected phrase of the same words
+                # a phrase of the set wins over a rejected one of the same words
                 if decision.accepted or decision.key not in found:
                     found[decision.key] = decision
         return list(found.values())
 
     def accept(self, *numbers: int) -> Review:
-        """Keep these phrases where they are; rejected ones come back."""
+        """Keep these phrases on their side; rejected ones come back."""
         return self._each(numbers, lambda e: replace(e, status="accepted"), revive=True)
 
     def reject(self, *numbers: int) -> Review:
@@ -192,7 +168,7 @@ class Review:
         """Add a phrase of the person's own; it gets the next number.
 
         Raises:
-            ConceptError: the text or the certainty can't be used, or the phrase stands somewhere already.
+            ConceptError: the text or the certainty can't be used, or the phrase is in the set already.
             SuggestError: there is no such side.
         """
         if side not in SIDES:
@@ -204,7 +180,7 @@ class Review:
                     f"'{related.text}' is number {entry.number}, rejected. Accept {entry.number} instead."
                 )
         number = max((e.number for e in self.entries), default=0) + 1
-        proposal = Proposal(related.text, side, related.certainty, related.source)
+        proposal = Candidate(related.text, side, related.certainty, related.source)
         return self._with((*self.entries, Entry(number, side, related, "accepted", proposal)))
 
     def undo(self) -> Review:
@@ -253,7 +229,7 @@ class Review:
         """These entries as the next step; self where nothing changes.
 
         Raises:
-            ConceptError: the concept set can't be so.
+            ConceptError: they make no valid concept set.
         """
         if entries == self.entries:
             return self
@@ -262,7 +238,7 @@ class Review:
         if clash is not None:
             raise ConceptError(f"'{placed[clash.at].related.text}' {clash.text}")
         changed = replace(self, entries=entries, past=(*self.past, self.entries), future=())
-        changed.concepts  # noqa: B018  it raises ConceptError for what is left, such as a coref that is the anchor
+        changed.concepts  # noqa: B018  it raises ConceptError for the rest, such as a coref that is the anchor
         return changed
 
     def _decision(self, entry: Entry, *, as_proposed: bool = False) -> Decision:
@@ -277,7 +253,7 @@ class Review:
             accepted=entry.status == "accepted",
             certainty=entry.related.certainty if own else p.certainty,
             source="user" if own else p.source,
-            # both were measured on the words, whatever side they stand on
+            # both were measured on the words, whatever their side
             similarity=p.similarity if same_text else None,
             closeness=p.closeness if same_text else None,
             sense=self.sense,
@@ -290,7 +266,7 @@ def _changed(entry: Entry, **values: Any) -> Entry:
 
 
 def _signed(entry: Entry) -> Entry:
-    """`entry` with the source that fits: whoever proposed these words for this side, else the person."""
+    """`entry` with the right source: whoever proposed these words for this side, else the person."""
     source = entry.proposal.source if entry.as_proposed else "user"
     return replace(entry, related=replace(entry.related, source=source))
 

@@ -1,162 +1,185 @@
-"""What a language model answers: the schema it is given, and how its text is read.
+"""Answers of a language model: the JSON schemas they are held to, and the models that read them.
 
-A text that follows the schema is taken as it is. Any other is repaired as far as its meaning is plain (prose or a
-code fence around the JSON, a cut-off end, "Hihg" for "High", control characters, lists that are too long), and every
-repair is noted. A text that says nothing usable is an AnswerError, whose words tell the model what to do better.
+Servers and small models do not always keep to the schema. The JSON object is looked for in the text, and repaired by
+json-repair if it is broken; the models accept what is clearly meant ("Hihg" for "High"), and entries that they reject
+are left out. An answer without anything usable is an AnswerError, whose text tells the model what to do better.
 """
 
 from __future__ import annotations
 
+import difflib
+import json
 import re
-from collections import Counter
+import unicodedata
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal, TypeVar, cast, get_args
+from typing import Annotated, Any, Literal, NamedTuple, TypeVar, get_args
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import BaseModel, BeforeValidator, Field, ValidationError, model_validator
 
-from crce.concepts.concept_set import fold, text_fault, tidy
+from crce.concepts.concept_set import CERTAINTY_WORDS, fold, tidy
+from crce.suggest.candidates import Side
 from crce.suggest.phrases import LETTERS
-from crce.suggest.repair import (
-    AnswerError,
-    CertaintyWord,
-    Parsed,
-    Shape,
-    certainty_word,
-    cleaned,
-    object_in,
-    shortened,
-    texts,
-    unwrapped,
-)
 
 
 Verdict = Literal["always", "sometimes", "never", "nonsense"]
+CertaintyWord = Literal["Very High", "High", "Normal", "Low", "Very Low"]
 VERDICTS: tuple[Verdict, ...] = get_args(Verdict)
 
-MAX_TEXT = LETTERS  # the schema stops a small model from writing what cleaning would drop
+MAX_CHARS = 200_000  # of an answer; the largest sensible one is a tenth of it, but some models think aloud
+MAX_TEXT = LETTERS  # the schema keeps a small model from writing what cleaning would drop
 MAX_REASON = 160
 MAX_ITEMS = 60  # of one list
+_MAX_REPAIR = 12_000  # json-repair takes quadratic time on some nonsense
+_MAX_STARTS = 50  # places where a JSON object may begin
 
-_LISTS = Shape(
-    in_text=re.compile(r"[\"'“]?\b(corefs?|retains?)[\"'”]?\s*:\s*\[", re.IGNORECASE),
-    key=re.compile("(corefs?|retains?)", re.IGNORECASE),
-)
-_NUMBERS = Shape(
-    in_text=re.compile(r"[\"'“]\d{1,3}[\"'”]\s*:\s*[{\"'“]"),  # quotes needed: prose says "these 2: {" too
-    key=re.compile(r"\d{1,3}"),
-)
+_THINKING = re.compile(r"<(think|thinking|reasoning)>.*?(</\1>|\Z)", re.DOTALL | re.IGNORECASE)
+_VERDICT = re.compile(rf"\W*({'|'.join(VERDICTS)})\b", re.IGNORECASE)
+_NUMBER = re.compile(r"\s*(\d{1,3}(?:\.\d{1,9})?)\s*(%?)\s*")
 
 
-def _phrase(value: str) -> str:
-    if not any(c.isalnum() for c in value):  # "..." is what a small model copies from a question's example
-        raise ValueError("holds no letter")
-    return _line(value)
+class AnswerError(ValueError):
+    """An answer that can't be used.
+
+    Attributes:
+        partial: what could be read all the same, to be used if no better answer comes; None if nothing could.
+    """
+
+    def __init__(self, text: str, partial: Any = None) -> None:
+        super().__init__(text)
+        self.partial = partial
 
 
-def _line(value: str) -> str:
-    if value.strip() and (fault := text_fault(value)):
-        raise ValueError(fault)
-    return tidy(value)
+def _line(given: object) -> str:
+    """A text on one line, without control characters; nothing for what is not a text."""
+    text = tidy(given) if isinstance(given, str) else ""
+    return tidy("".join(c for c in text if unicodedata.category(c) not in ("Cc", "Cs")))
 
 
-Phrase = Annotated[str, Field(min_length=1, max_length=MAX_TEXT), AfterValidator(_phrase)]
-Line = Annotated[str, Field(max_length=MAX_REASON), AfterValidator(_line)]
+def _phrase(given: object) -> str:
+    text = _line(given)
+    return text if any(c.isalnum() for c in text) else ""  # "..." is what a small model copies from a question
+
+
+def _reason(given: object) -> str:
+    text = _line(given)
+    return text if len(text) <= MAX_REASON else text[: MAX_REASON - 3] + "..."
+
+
+def _certainty(given: object) -> str:
+    """The certainty word that is nearest to a word, a number in [0, 1] or a percentage; Normal if none is near."""
+    number = float(given) if isinstance(given, (int, float)) and not isinstance(given, bool) else None
+    if isinstance(given, str):
+        if found := _NUMBER.fullmatch(given):
+            number = float(found[1]) / (100 if found[2] else 1)
+        else:
+            near = difflib.get_close_matches(given[:40].title(), CERTAINTY_WORDS, n=1, cutoff=0.7)
+            return near[0] if near else "Normal"
+    share = number / 100 if number is not None and 1 < number <= 100 else number
+    if share is None or not 0 <= share <= 1:
+        return "Normal"  # the middle word, as for a CorefConcept phrase without a certainty
+    return min(CERTAINTY_WORDS, key=lambda word: abs(CERTAINTY_WORDS[word] - share))
+
+
+def _verdict(given: object) -> object:
+    # the word alone, or at the head of a sentence ("Never, it is a dog"); elsewhere it may be negated
+    found = _VERDICT.match(given) if isinstance(given, str) else None
+    return found[1].lower() if found else None
+
+
+Reason = Annotated[str, BeforeValidator(_reason), Field(max_length=MAX_REASON)]
 
 
 class Proposal(BaseModel):
     """A phrase that a language model proposes."""
 
-    model_config = ConfigDict(extra="forbid", strict=True)
+    text: Annotated[str, BeforeValidator(_phrase), Field(min_length=1, max_length=MAX_TEXT)]
+    reason: Reason
+    certainty: Annotated[CertaintyWord, BeforeValidator(_certainty)]  # after the reason, so that it follows from it
 
-    text: Phrase
-    reason: Line
-    certainty: CertaintyWord  # after the reason, so that it is written with the reason in view
-
-
-class Proposals(BaseModel):
-    """The two lists that a language model proposes."""
-
-    model_config = ConfigDict(extra="forbid", strict=True)
-
-    corefs: list[Proposal] = Field(max_length=MAX_ITEMS)
-    retains: list[Proposal] = Field(max_length=MAX_ITEMS)
+    @model_validator(mode="before")
+    @classmethod
+    def _fields(cls, item: object) -> dict[str, Any]:
+        fields = _folded(item) if isinstance(item, dict) else {"text": item}
+        text = next((fields[k] for k in ("text", "phrase", "name", "concept", "prompt") if k in fields), None)
+        return {"text": text, "reason": fields.get("reason"), "certainty": fields.get("certainty")}
 
 
 class Judgement(BaseModel):
-    """Whether pictures of a phrase show the target."""
+    """Whether images of a phrase show the target."""
 
-    model_config = ConfigDict(extra="forbid", strict=True)
+    reason: Reason
+    answer: Annotated[Verdict, BeforeValidator(_verdict)]
 
-    reason: Line
-    answer: Verdict
+    @model_validator(mode="before")
+    @classmethod
+    def _fields(cls, item: object) -> dict[str, Any]:
+        return {"reason": None, **(_folded(item) if isinstance(item, dict) else {"answer": item})}
 
 
+Proposals = dict[Side, list[Proposal]]
 Entry = TypeVar("Entry", Proposal, Judgement)
 
 
 def proposals_schema(corefs: int, retains: int) -> dict[str, Any]:
-    """The JSON schema of `Proposals` with room for that many phrases, without references."""
-    item = _schema(Proposal)
+    """The JSON schema of two lists of `Proposal`, with room for that many phrases, without references."""
     lists = {
-        side: {"type": "array", "items": item, "minItems": 1, "maxItems": min(count, MAX_ITEMS)}
+        side: {"type": "array", "items": _schema(Proposal), "minItems": 1, "maxItems": min(count, MAX_ITEMS)}
         for side, count in (("corefs", corefs), ("retains", retains))
     }
     return _object_schema(lists)
 
 
 def judgements_schema(count: int) -> dict[str, Any]:
-    """The JSON schema of the answer about `count` numbered phrases: one entry for each, by its number.
+    """The JSON schema of the answer about `count` numbered phrases: one `Judgement` for each, by its number.
 
     An object whose keys are all required can't leave a phrase out or answer twice, which a list can.
     """
     return _object_schema({str(number): _schema(Judgement) for number in range(1, count + 1)})
 
 
-def parse_proposals(text: str, cut_off: bool = False) -> Parsed[Proposals]:
+def parse_proposals(text: str, cut_off: bool, notes: list[str]) -> Proposals:
     """Read the answer to the question for corefs and retains.
 
     Args:
         text: the answer.
-        cut_off: whether it reached its largest length. If it is whole JSON all the same, it was closed by force, and
-            what that made up is left out.
+        cut_off: whether it reached its maximum length. If it is whole JSON all the same, it was closed by force, and
+            what was made up for that is left out.
+        notes: where corrections are noted.
 
     Raises:
-        AnswerError: it holds no such lists; or only one of them, and that one is its `partial`.
+        AnswerError: it contains no such lists; or only one of them, and that one is its `partial`.
     """
-    notes: Counter[str] = Counter()
-    text = shortened(text, notes)
-    try:
-        proposals = Proposals.model_validate_json(text)
-        if cut_off:
-            proposals = _unforced_proposals(proposals, notes)
-    except (ValidationError, RecursionError):
-        value, cut = object_in(text, _LISTS, notes)
-        value = unwrapped(value, _LISTS)
-        by_side: dict[str, Any] = {}
-        for key, items in value.items():
-            if _LISTS.key.fullmatch(key.strip()):
-                by_side[key.strip().lower().removesuffix("s") + "s"] = items
-        last = list(by_side)[-1] if by_side else None
-        proposals = Proposals(
-            corefs=_proposals(by_side.get("corefs"), "corefs", cut and last == "corefs", notes),
-            retains=_proposals(by_side.get("retains"), "retains", cut and last == "retains", notes),
-        )
-    if not proposals.corefs and not proposals.retains:
+    found = _object_in(text, _LISTS, notes)
+    lists = {key.strip().lower().rstrip("s"): v for key, v in found.value.items() if _LISTS.key.fullmatch(key.strip())}
+    sides: Proposals = {"coref": [], "retain": []}
+    for side in sides:
+        items = lists.get(side)
+        if isinstance(items, dict):  # {"kitty": "High", ...}
+            items = [{"text": k, **(v if isinstance(v, dict) else {"certainty": v})} for k, v in items.items()]
+        items = items if isinstance(items, list) else []
+        if found.cut and side == list(lists)[-1] and items and "certainty" not in _folded(items[-1]):
+            items = items[:-1]
+        sides[side] = [p for item in items[:MAX_ITEMS] if (p := _read(Proposal, item)) is not None]
+        if len(sides[side]) < len(items):
+            notes.append(f"{side}s that can't be used are left out: {len(items) - len(sides[side])}")
+    if cut_off and found.whole:
+        kept, corefs = _unforced([*sides["coref"], *sides["retain"]], notes), len(sides["coref"])
+        sides = {"coref": kept[:corefs], "retain": kept[corefs:]}
+    if not any(sides.values()):
         raise AnswerError('it proposes no phrase. Write the object {"corefs": [...], "retains": [...]}')
-    empty = next((side for side in ("corefs", "retains") if not getattr(proposals, side)), None)
-    if empty is not None:
-        notes[f"no {empty} are proposed"] += 1
-        why = f"it holds no {empty}. Write both lists; if your answer was cut off, write fewer phrases"
-        raise AnswerError(why, Parsed(proposals, texts(notes)))
-    return Parsed(proposals, texts(notes))
+    if empty := [side for side, proposals in sides.items() if not proposals]:
+        why = f"it contains no {empty[0]}s. Write both lists; if your answer was cut off, write fewer phrases"
+        raise AnswerError(why, sides)
+    return sides
 
 
-def parse_judgements(text: str, cut_off: bool = False, *, count: int) -> Parsed[dict[int, Judgement]]:
+def parse_judgements(text: str, cut_off: bool, notes: list[str], *, count: int) -> dict[int, Judgement]:
     """Read the answer about `count` numbered phrases.
 
     Args:
         text: the answer.
         cut_off: as for `parse_proposals`.
+        notes: where corrections are noted.
         count: how many phrases were asked about.
 
     Returns:
@@ -165,30 +188,105 @@ def parse_judgements(text: str, cut_off: bool = False, *, count: int) -> Parsed[
     Raises:
         AnswerError: numbers are missing (those there are its `partial`), or there is none.
     """
-    notes: Counter[str] = Counter()
-    text = shortened(text, notes)
-    judgements: dict[int, Judgement] = {}
-    try:
-        given = TypeAdapter(dict[str, Judgement]).validate_json(text)
-        if cut_off:
-            given = dict(zip(given, _unforced(list(given.values()), notes), strict=False))
-        judgements = {int(key): judgement for key, judgement in given.items() if key.isdecimal()}
-    except (ValidationError, RecursionError):
-        value, _ = object_in(text, _NUMBERS, notes)
-        for key, item in unwrapped(value, _NUMBERS).items():
-            judgement = _judgement(item)
-            if judgement is None:
-                notes["an entry without one of the four words is left out"] += 1
-            elif key.strip().isdecimal():
-                judgements[int(key)] = judgement
-    for number in [number for number in judgements if not 1 <= number <= count]:
-        del judgements[number]
-        notes["an entry for a number that was not asked is left out"] += 1
-    missing = [str(number) for number in range(1, count + 1) if number not in judgements]
-    if missing:
+    found = _object_in(text, _NUMBERS, notes)
+    numbered = {int(key): v for key, v in found.value.items() if key.strip().isdecimal()}
+    judgements = {number: j for number, v in numbered.items() if (j := _read(Judgement, v)) is not None}
+    if cut_off and found.whole:
+        judgements = dict(zip(judgements, _unforced(list(judgements.values()), notes), strict=False))
+    judgements = {number: judgement for number, judgement in judgements.items() if 1 <= number <= count}
+    if missing := [str(number) for number in range(1, count + 1) if number not in judgements]:
         why = f"there is no answer for {', '.join(missing)}. Answer one of {', '.join(VERDICTS)} for each number"
-        raise AnswerError(why, Parsed(judgements, texts(notes)) if judgements else None)
-    return Parsed(judgements, texts(notes))
+        raise AnswerError(why, judgements or None)
+    return judgements
+
+
+class _Shape(NamedTuple):
+    """The keys of the object that was asked for: as they begin it in broken JSON, and alone."""
+
+    in_text: re.Pattern[str]
+    key: re.Pattern[str]
+
+    def fits(self, value: object) -> bool:
+        return isinstance(value, dict) and any(self.key.fullmatch(str(key).strip()) for key in value)
+
+
+class _Found(NamedTuple):
+    """The object of an answer, whether it was whole JSON, and whether its end is cut off."""
+
+    value: dict[str, Any]
+    whole: bool
+    cut: bool
+
+
+_LISTS = _Shape(
+    re.compile(r"[\"'“]?\b(corefs?|retains?)[\"'”]?\s*:\s*\[", re.IGNORECASE),
+    re.compile("(corefs?|retains?)", re.IGNORECASE),
+)
+# quotes needed: prose says "these 2: {" too
+_NUMBERS = _Shape(re.compile(r"[\"'“]\d{1,3}[\"'”]\s*:\s*[{\"'“]"), re.compile(r"\d{1,3}"))
+
+
+def _object_in(text: str, shape: _Shape, notes: list[str]) -> _Found:
+    """The last JSON object of that shape in `text`, or in another object there; repaired if there is none."""
+    if len(text) > MAX_CHARS:
+        notes.append(f"only the first {MAX_CHARS:,} of {len(text):,} characters are read")
+    answer = _THINKING.sub(" ", text[:MAX_CHARS]).strip()
+    decoder = json.JSONDecoder(strict=False)  # takes line breaks and other control characters within strings
+    found: dict[str, Any] | None = None
+    at = answer.find("{")
+    for _ in range(_MAX_STARTS):
+        if at < 0:
+            break
+        try:
+            value, end = decoder.raw_decode(answer, at)
+        except (ValueError, RecursionError):
+            end = at + 1
+        else:
+            # the last one counts: drafts and examples come first
+            found = next((v for v in (value, *value.values()) if shape.fits(v)), found)
+        at = answer.find("{", end)
+    if found is not None:
+        return _Found(found, whole=True, cut=False)
+    begins = repr(tidy(answer[:400])[:80]) if answer else "with nothing"
+    first = shape.in_text.search(answer)
+    if first is None:
+        raise AnswerError(f"it is not the JSON object that was asked for; it begins {begins}")
+    import json_repair
+
+    broken = answer[first.start() :]
+    try:
+        repaired: Any = json_repair.loads("{" + broken[:_MAX_REPAIR], skip_json_loads=True)
+    except (ValueError, RecursionError) as error:
+        raise AnswerError("its JSON is broken beyond repair. Write valid JSON") from error
+    if isinstance(repaired, list):  # two objects, or an object and a stray bracket
+        repaired = next((item for item in repaired if isinstance(item, dict)), None)
+    if not isinstance(repaired, dict):
+        raise AnswerError(f"its JSON is broken beyond repair; it begins {begins}")
+    # cut off within an entry if something opens after the last brace that closes
+    cut = len(broken) > _MAX_REPAIR or "}" not in broken or any(c in broken[broken.rfind("}") :] for c in "{[\"'")
+    notes.append("the JSON is cut off; its whole entries are read" if cut else "the JSON is broken and was repaired")
+    return _Found(repaired, whole=False, cut=cut)
+
+
+def _read(model: type[Entry], item: object) -> Entry | None:
+    try:
+        return model.model_validate(item)
+    except ValidationError:
+        return None
+
+
+def _unforced(entries: list[Entry], notes: list[str]) -> list[Entry]:
+    """The entries before the one that was being written when the answer reached its maximum length.
+
+    Those after it were made up to satisfy the schema: they have no reason.
+    """
+    last = max((i for i, entry in enumerate(entries) if entry.reason), default=0)
+    notes.append(f"the answer reached its maximum length, its last entries ({len(entries) - last}) are left out")
+    return entries[:last]
+
+
+def _folded(item: object) -> dict[str, Any]:
+    return {fold(str(key)): value for key, value in item.items()} if isinstance(item, dict) else {}
 
 
 def _schema(model: type[BaseModel]) -> dict[str, Any]:
@@ -204,68 +302,3 @@ def _object_schema(properties: Mapping[str, Any]) -> dict[str, Any]:
         "required": list(properties),
         "additionalProperties": False,
     }
-
-
-def _unforced_proposals(proposals: Proposals, notes: Counter[str]) -> Proposals:
-    kept = _unforced([*proposals.corefs, *proposals.retains], notes)
-    corefs = len(proposals.corefs)
-    return Proposals(corefs=kept[:corefs], retains=kept[corefs:])
-
-
-def _unforced(entries: list[Entry], notes: Counter[str]) -> list[Entry]:
-    """The entries before the one that was being written when the answer reached its largest length.
-
-    Those after it were made up to satisfy the schema: they have no reason.
-    """
-    kept = list(entries)
-    while kept and not kept[-1].reason:
-        kept.pop()
-    kept = kept[:-1]
-    notes[f"the answer reached its largest length, its last entries ({len(entries) - len(kept)}) are left out"] += 1
-    return kept
-
-
-def _proposals(items: object, side: str, cut: bool, notes: Counter[str]) -> list[Proposal]:
-    if isinstance(items, dict):  # {"kitty": "High", ...}
-        items = [v if isinstance(v, dict) and "text" in v else {"text": k, "certainty": v} for k, v in items.items()]
-        notes[f"{side} is a mapping, read as a list"] += 1
-    if not isinstance(items, list):
-        return []
-    if cut and items and not (isinstance(items[-1], dict) and "certainty" in items[-1]):
-        items = items[:-1]
-        notes[f"the last of the {side} is cut off and left out"] += 1
-    if len(items) > MAX_ITEMS:
-        notes[f"only the first {MAX_ITEMS} of {len(items):,} {side} are read"] += 1
-    read = [_proposal(item, side, notes) for item in items[:MAX_ITEMS]]
-    return [proposal for proposal in read if proposal is not None]
-
-
-def _proposal(item: object, side: str, notes: Counter[str]) -> Proposal | None:
-    fields = {fold(str(k)): v for k, v in item.items()} if isinstance(item, dict) else {"text": item}
-    text = next((fields[k] for k in ("text", "phrase", "name", "concept", "prompt") if k in fields), None)
-    if not isinstance(text, str):
-        notes[f"an entry of the {side} without a text is left out"] += 1
-        return None
-    text = cleaned(text, notes)
-    if not any(c.isalnum() for c in text) or len(text) > MAX_TEXT:
-        what = f"is longer than {MAX_TEXT} characters" if len(text) > MAX_TEXT else "holds no letter"
-        notes[f"one of the {side} {what}, left out"] += 1
-        return None
-    reason = fields.get("reason")
-    reason = cleaned(reason, notes) if isinstance(reason, str) else ""
-    if len(reason) > MAX_REASON:
-        reason = reason[: MAX_REASON - 3] + "..."
-        notes["a long reason is shortened"] += 1
-    return Proposal(text=text, reason=reason, certainty=certainty_word(fields.get("certainty"), notes))
-
-
-def _judgement(item: object) -> Judgement | None:
-    fields = {fold(str(k)): v for k, v in item.items()} if isinstance(item, dict) else {"answer": item}
-    given = fields.get("answer")
-    # the word alone, or at the head of a sentence ("Never, it is a dog"); elsewhere it may be denied
-    word = re.match(rf"\W*({'|'.join(VERDICTS)})\b", given, re.IGNORECASE) if isinstance(given, str) else None
-    if word is None:
-        return None
-    reason = fields.get("reason")
-    reason = cleaned(reason, Counter()) if isinstance(reason, str) else ""
-    return Judgement(reason=reason[:MAX_REASON], answer=cast(Verdict, word[1].lower()))

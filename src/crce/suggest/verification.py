@@ -1,46 +1,33 @@
-"""A second look at candidates by a language model, which turns into their certainty.
+"""A second question about every candidate to the language model, which lowers the certainty of those it contradicts.
 
-Two methods:
-- question: the phrases are shown without their side, in alphabetical order, and the model says of each whether a
-  picture of it is always, sometimes or never a picture of the target, or that the phrase is nonsense. The stated
-  certainty is multiplied by the agreement: for a coref always 1, sometimes 1/2, never 0; for a retain the other way
-  round; nonsense is 0 on both sides. Control phrases whose answer is known (the target itself, things far from it, a
-  made-up word) stand among them. The share of controls answered right multiplies every certainty too: a model that
-  gets half of them wrong or more is not believed at all. "Never" for the made-up word counts as right too: it is
-  true of its pictures, and what such a model says of phrases that mean something is as good as another's.
-- consistency: the question for corefs and retains is asked several times at a temperature, and the stated certainty is
-  multiplied by the share of answers that hold the phrase on the same side.
-
-A second look only ever lowers a certainty. At 0 the phrase is contradicted, and `Verified.dropped`.
+The phrases are shown without their side, in alphabetical order, and the model says of each whether an image of it is
+always, sometimes or never an image of the target, or that the phrase is nonsense. The stated certainty is multiplied
+by the agreement: for a coref always 1, sometimes 1/2, never 0; for a retain the other way round; nonsense is 0 on both
+sides. Among them are control phrases whose answer is known (the target itself, things far from it, a made-up word).
+The share of controls answered right multiplies every certainty too, and a model that gets half of them wrong or more
+is not believed at all. "Never" for the made-up word counts as right: it is true of its images, and the model's answers
+about meaningful phrases are no worse for it.
 """
 
 from __future__ import annotations
 
-import dataclasses
 import logging
 import random
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import Literal, get_args
+from typing import NamedTuple
 
 from crce.concepts.concept_set import fold
-from crce.errors import SuggestError
+from crce.demo.embedding import load_embedder
 from crce.llm import Chat
 from crce.suggest.candidates import Candidate, Request, Side
-from crce.suggest.embedding import load_embedder
-from crce.suggest.llm import ask_for_candidates
-from crce.suggest.phrases import key
 from crce.suggest.prompts import verify_messages
 from crce.suggest.schemas import Judgement, Verdict, judgements_schema, parse_judgements
-from crce.suggest.structured_query import UnreadableAnswer, ask, question
-from crce.suggest.transcript import Exchange
+from crce.suggest.structured_query import Exchange, UnreadableAnswer, ask
 
 
 logger = logging.getLogger(__name__)
-
-Method = Literal["question", "consistency"]
-METHODS: tuple[Method, ...] = get_args(Method)
 
 UNANSWERED = "unanswered"
 _AGREEMENT: dict[Side, dict[Verdict, float]] = {
@@ -48,32 +35,23 @@ _AGREEMENT: dict[Side, dict[Verdict, float]] = {
     "retain": {"always": 0.0, "sometimes": 0.5, "never": 1.0, "nonsense": 0.0},
 }
 _BATCH = 20  # phrases of one question; small models lose count in longer ones
-_TEMPERATURE = 0.8
 _FAR = ("paper clip", "volcano", "traffic light", "bagpipes", "wedding cake", "oil rig", "snowflake", "toothbrush")
 _SYLLABLES = ("flu", "rb", "qz", "ont", "vu", "gri", "xel", "mop", "zha", "ket")
 
 
-@dataclasses.dataclass(frozen=True)
-class Verified:
-    """A candidate after the second look.
+class SecondOpinion(NamedTuple):
+    """The answer to the second question about one candidate.
 
     Attributes:
-        candidate: as it was proposed.
-        certainty: the stated certainty times the agreement and the share of controls answered right; without the
-            agreement where there was no answer.
-        answer: "always", "sometimes", "never", "nonsense", "unanswered", or "4 of 5" (answers that hold the phrase).
+        certainty: the stated certainty times the agreement and the share of controls answered right, without the
+            agreement if there was no answer; 0 where the answer contradicts the candidate.
+        answer: "always", "sometimes", "never", "nonsense" or "unanswered".
         reason: one line for the person who reviews it.
     """
 
-    candidate: Candidate
     certainty: float
     answer: str
     reason: str
-
-    @property
-    def dropped(self) -> bool:
-        """Whether the second look contradicts the candidate."""
-        return self.certainty == 0.0
 
 
 def verify(
@@ -81,47 +59,27 @@ def verify(
     request: Request,
     chat: Chat,
     *,
-    method: Method = "question",
-    samples: int = 5,
     prompts: Path | str | None = None,
     exchanges: list[Exchange] | None = None,
     seed: int = 0,
-) -> list[Verified]:
-    """Look at each candidate a second time.
+) -> list[SecondOpinion]:
+    """Ask a second time about each candidate.
 
     Args:
-        candidates: what was proposed, by whomever.
-        request: what it was proposed for.
-        chat: the language model that is asked.
-        method: see the module.
-        samples: answers of the method consistency.
+        candidates: the proposals, of whatever suggester.
+        request: what they were proposed for.
+        chat: the language model to ask.
         prompts: folder of own prompts.
         exchanges: where every question and answer is appended.
-        seed: of the model's answers; sample i has seed + i.
+        seed: of the model's answers.
 
     Returns:
-        One result for each candidate, in the same order.
+        One opinion for each candidate, in the same order. An answer that can't be read leaves its phrases unanswered;
+        they keep their certainty, and the reason says so.
 
     Raises:
-        SuggestError: an unknown method, too few samples, or the model can't be reached or refuses. An answer that
-            can't be read leaves its phrases unanswered; they keep their certainty, and the reason says so.
+        SuggestError: the model can't be reached or refuses.
     """
-    exchanges = [] if exchanges is None else exchanges
-    if method == "question":
-        return _by_question(candidates, request, chat, prompts, exchanges, seed)
-    if method == "consistency":
-        return _by_consistency(candidates, request, chat, samples, prompts, exchanges, seed)
-    raise SuggestError(f"The verification method {method!r} is not known. Use one of: {', '.join(METHODS)}.")
-
-
-def _by_question(
-    candidates: Sequence[Candidate],
-    request: Request,
-    chat: Chat,
-    prompts: Path | str | None,
-    exchanges: list[Exchange],
-    seed: int,
-) -> list[Verified]:
     if not candidates:
         return []
     # without the side and in alphabetical order, neither of which gives the wanted answer away
@@ -134,12 +92,12 @@ def _by_question(
         try:
             numbered = ask(
                 chat,
-                question(chat, partial(verify_messages, request, [text for _, text in batch]), prompts),
+                verify_messages(request, [text for _, text in batch], prompts),
                 judgements_schema(len(batch)),
                 partial(parse_judgements, count=len(batch)),
                 kind="verify",
                 about=request.target,
-                exchanges=exchanges,
+                exchanges=[] if exchanges is None else exchanges,
                 max_tokens=200 + 60 * len(batch),
                 seed=seed,
             )
@@ -153,15 +111,15 @@ def _by_question(
     trust = right if right > 0.5 else 0.0
     if wrong:
         logger.warning(
-            "%s got %d of %d control phrases wrong (a picture of %s is one of %r?), so its answers count %.0f %%.%s",
+            "%s got %d of %d control phrases wrong (is an image of %s one of %r?), so its answers count %.0f %%.%s",
             *(chat.model, len(wrong), len(answers), ", of ".join(wrong), request.target, 100 * trust),
             " Use a larger model, or --no-verify." if not trust else "",
         )
-    return [_judged(candidate, judgements.get(fold(candidate.text)), request, trust) for candidate in candidates]
+    return [_opinion(candidate, judgements.get(fold(candidate.text)), request, trust) for candidate in candidates]
 
 
 def _controls(candidates: Sequence[Candidate], request: Request, seed: int) -> dict[str, tuple[Verdict, ...]]:
-    """Phrases whose answer is known, with what is right for each."""
+    """Phrases whose answer is known, with the right answers to each."""
     about = {word for text in (request.target, *(c.text for c in candidates)) for word in fold(text).split()}
     far = [text for text in _FAR if not about & set(text.split())]
     # by meaning too: of the target "food", a wedding cake shares no word and is no control
@@ -173,44 +131,16 @@ def _controls(candidates: Sequence[Candidate], request: Request, seed: int) -> d
     return known | dict.fromkeys(far[:2], ("never",))
 
 
-def _judged(candidate: Candidate, judgement: Judgement | None, request: Request, trust: float) -> Verified:
+def _opinion(candidate: Candidate, judgement: Judgement | None, request: Request, trust: float) -> SecondOpinion:
     if judgement is None:
         reason = "not verified, the model gave no answer"
-        return Verified(candidate, round(candidate.certainty * trust, 4), UNANSWERED, reason)
+        return SecondOpinion(round(candidate.certainty * trust, 4), UNANSWERED, reason)
     agreement = _AGREEMENT[candidate.side][judgement.answer]
+    reason = f"an image of it is {judgement.answer} one of {request.target}"
     if judgement.answer == "nonsense":
-        reason = "it means nothing that could be drawn"
-    else:
-        reason = f"a picture of it is {judgement.answer} one of {request.target}"
+        reason = "it has no meaning that could be depicted"
     if judgement.reason:
         reason += f" ({judgement.reason})"
     if trust < 1:
         reason += f"; the model fails control phrases and is believed {100 * trust:.0f} %"
-    return Verified(candidate, round(candidate.certainty * agreement * trust, 4), judgement.answer, reason)
-
-
-def _by_consistency(
-    candidates: Sequence[Candidate],
-    request: Request,
-    chat: Chat,
-    samples: int,
-    prompts: Path | str | None,
-    exchanges: list[Exchange],
-    seed: int,
-) -> list[Verified]:
-    if samples < 2:
-        raise SuggestError(f"samples is {samples}. Use 2 or more: a single answer can't disagree with itself.")
-    held: list[set[tuple[str, str]]] = []
-    for i in range(samples):
-        proposed = ask_for_candidates(
-            chat, request, prompts, exchanges, kind="verify", temperature=_TEMPERATURE, seed=seed + i
-        )
-        held.append({(c.side, key(c.text)) for c in proposed})
-    verified = []
-    for candidate in candidates:
-        phrase = (candidate.side, key(candidate.text))
-        count = sum(phrase in sample for sample in held)
-        certainty = round(candidate.certainty * count / samples, 4)
-        reason = f"proposed as a {candidate.side} in {count} of {samples} answers"
-        verified.append(Verified(candidate, certainty, f"{count} of {samples}", reason))
-    return verified
+    return SecondOpinion(round(candidate.certainty * agreement * trust, 4), judgement.answer, reason)
