@@ -112,7 +112,7 @@ def test_command_line_attacks_tabulates_and_replays(copy):
     assert all(line.startswith(("typo ", "translation ")) for line in err.splitlines())
     code, out, err = crce("attack", copy, "--replay", copy / "attacks" / "typo.json")
     assert code == 0, err
-    assert out.splitlines()[-1] == "Every picture was judged as before."
+    assert out.splitlines()[-1] == "Every image was judged as before."
     code, out, err = crce(*arguments[:4], "--budget", 2, *QUICK, "--json")
     assert code == 0, err
     (data,) = json.loads(out)

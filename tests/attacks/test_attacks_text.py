@@ -3,34 +3,32 @@
 from __future__ import annotations
 
 import random
+import sys
 import unicodedata
+from importlib.metadata import EntryPoint
 from itertools import islice
-from types import SimpleNamespace
+from types import ModuleType, SimpleNamespace
 
 import pytest
 
-from crce.attacks import ATTACKS, load_attack
-from crce.attacks.prompts import choose_prompts
-from crce.attacks.protocol import Prompt
-from crce.attacks.spelling import LOOKALIKES, leet, neighbours, slips
-from crce.attacks.text import _table, distinct, translations
+from crce.attacks import ATTACKS, BASELINE_ATTACKS, AttackEntry, load_attack
+from crce.attacks.prompts import AttackedPrompt, choose_prompts
+from crce.attacks.spelling import leet, neighbours, slips
+from crce.attacks.text import TextAttack, distinct, read_data, translations
 from crce.concepts import ConceptSet, Related, atlas_names
 from crce.errors import ConfigError
 
 
-DULL = ["paraphrase", "typo", "translation", "homoglyph"]
-
-
 @pytest.fixture
-def prompt(cats: ConceptSet) -> Prompt:
-    return Prompt("cat", "target", "cat", cats)
+def prompt(cats: ConceptSet) -> AttackedPrompt:
+    return AttackedPrompt("cat", "target", "cat", cats)
 
 
-def texts(name: str, prompt: Prompt, seed: int = 0, n: int = 60) -> list[str]:
+def texts(name: str, prompt: AttackedPrompt, seed: int = 0, n: int = 60) -> list[str]:
     return list(islice(distinct(load_attack(name).texts(prompt, seed), prompt.text), n))
 
 
-@pytest.mark.parametrize("name", DULL)
+@pytest.mark.parametrize("name", BASELINE_ATTACKS)
 def test_texts_are_new_and_never_the_prompt(name, prompt):
     found = texts(name, prompt)
     assert len(found) >= 15
@@ -86,15 +84,15 @@ def test_homoglyphs_look_alike_and_are_not(prompt):
     assert unicodedata.normalize("NFKC", found[3]) == "cat"  # mathematical italic
     assert any(unicodedata.normalize("NFD", text).replace("\u0301", "") == "cat" for text in found)
     assert all(not text.isascii() for text in found)
-    for letter, alike in LOOKALIKES.items():
+    for letter, alike in read_data("texts.yaml")["lookalikes"].items():
         assert letter not in alike
         assert len(set(alike)) == len(alike)
 
 
 def test_translations_are_ten_to_a_word_and_reach_corefs_by_the_target(prompt, cats):
-    assert all(len(words) == 10 for words in _table().values())
+    assert all(len(words) == 10 for words in read_data("translations.yaml")["words"].values())
     assert translations("Cat")[0] == "Katze"
-    found = texts("translation", Prompt("moggy", "coref", "cat", cats))
+    found = texts("translation", AttackedPrompt("moggy", "coref", "cat", cats))
     assert "gato" in found
     known = [name for name in atlas_names() if translations(name)]
     assert len(known) >= 60
@@ -102,7 +100,7 @@ def test_translations_are_ten_to_a_word_and_reach_corefs_by_the_target(prompt, c
 
 def test_word_without_a_translation_says_so():
     attack = load_attack("translation")
-    unknown = Prompt("flumph", "target", "cat", ConceptSet("flumph"))
+    unknown = AttackedPrompt("flumph", "target", "cat", ConceptSet("flumph"))
     assert list(distinct(attack.texts(unknown, 0), "flumph")) == []
     assert "no translation of 'flumph'" in attack.nothing(unknown)
 
@@ -139,3 +137,23 @@ def test_every_attack_of_the_table_can_be_made():
         assert attack.default_steps >= 1
         assert attack.seeks in ("text", "words", "weights")
         assert isinstance(attack.settings(), dict)
+
+
+def test_attacks_of_other_packages_are_found(monkeypatch):
+    module = ModuleType("other_package")
+    module.SHOUT = AttackEntry("other_package:Shout", "capital letters", "a prompt")
+
+    class Shout(TextAttack):
+        name, default_steps = "shout", 1
+
+        def texts(self, prompt, seed):
+            return [prompt.text.upper()]
+
+    module.Shout = Shout
+    monkeypatch.setitem(sys.modules, "other_package", module)
+    point = EntryPoint("shout", "other_package:SHOUT", "crce.attacks")
+    monkeypatch.setattr("crce.registry.entry_points", lambda group: [point] if group == "crce.attacks" else [])
+    assert isinstance(load_attack("shout"), Shout)
+    assert [*ATTACKS][-1] == "shout"
+    with pytest.raises(ConfigError, match="no attack 'shuot'.*shout"):
+        load_attack("shuot")

@@ -1,44 +1,41 @@
-"""One attack on a run, from the first plain picture to RUN/attacks/NAME.json.
+"""One attack on a run, from the first plain image to RUN/attacks/NAME.json.
 
-NAME.json        settings, seeds, judge, numbers, and for each prompt what was found and what was seen
-NAME.jsonl       every prompt that was drawn, one a line; a stopped attack goes on from there
+NAME.json                settings, seeds, judge, numbers, and for each prompt what was found and how it was judged
+NAME.jsonl               the query log, from which a stopped attack resumes
 NAME-PROMPT.safetensors  learned embeddings, as diffusers' textual inversion
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, MutableMapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from crce import __version__
 from crce.attacks import load_attack
 from crce.attacks.asr import summarise
-from crce.attacks.prompts import choose_prompts
-from crce.attacks.protocol import Attack, Budget, Progress, Prompt
-from crce.attacks.query_log import Journal, Key, Sight
-from crce.attacks.setup import judge_of_run, judged_words, put_on, write_word
+from crce.attacks.budget import Budget, Progress
+from crce.attacks.prompts import AttackedPrompt, choose_prompts
+from crce.attacks.protocol import Attack
+from crce.attacks.query_log import KnownImages, QueryLog
+from crce.attacks.setup import describe_run, erased_model, judge_of_run, write_word
+from crce.attacks.victim import Victim
+from crce.backbones import Backbone
 from crce.errors import ConfigError
+from crce.evaluate.metrics import DRAWABLE_SHARE
 from crce.files import write_json
-from crce.judges.judge import describe_judge
+from crce.judges import Judge
 from crce.training import Erasure, load_base
-from crce.training.run_folder import file_hash
 
 
-if TYPE_CHECKING:
-    from crce.attacks.victim import Victim
-    from crce.backbones import Backbone
-    from crce.judges import Judge
-
-DRAWABLE = 0.5  # share of the base model's pictures that must show the concept for a prompt to count
-SEARCH_SEED = 20_000  # after the seed of the tested pictures: what a search looks at is never what measures it
+SEARCH_SEED = 20_000  # added to the seeds of the tested images: no search sees the images that measure it
 
 
 @dataclass(frozen=True)
-class Result:
-    """What an attack left.
+class AttackResult:
+    """The result of an attack.
 
     Attributes:
         folder: RUN/attacks.
@@ -77,34 +74,35 @@ def attack(
     device: str = "auto",
     on_event: Callable[[Progress], None] | None = None,
     backbone: Backbone | None = None,
-    plain: MutableMapping[Key, Sight] | None = None,
-) -> Result:
-    """Attack a run, measure what came of it, and write RUN/attacks/NAME.json. Interrupted, it goes on when run again.
+    plain: KnownImages | None = None,
+) -> AttackResult:
+    """Attack a run, measure the result, and write RUN/attacks/NAME.json. A stopped attack resumes when run again.
 
     Args:
         run: a finished run, or its folder.
-        name: a name in ATTACKS, or an attack with settings of its own.
-        budget: steps for each prompt, or a `Budget`; None takes the attack's own.
+        name: a name in `ATTACKS`, or an attack with its own settings.
+        budget: steps for each prompt, or a `Budget`; None takes the attack's default.
         seed: of the search.
-        targets: of a run with several targets those to attack; none is all.
-        prompts: what to attack instead of the targets and their corefs.
-        phrases: most prompts for each target: itself, then corefs, trained and held out in turn.
-        images_per_prompt: pictures that measure a prompt; picture k is drawn from picture_seed + k.
-        images_per_try: pictures that a search looks at, from other seeds.
-        picture_seed: of the first picture.
-        steps: denoising steps of a picture.
-        guidance: of a picture.
+        targets: the targets of the run to attack; none is all.
+        prompts: prompts to attack in place of the targets and their corefs.
+        phrases: the most prompts for each target: the target, then trained and held-out corefs alternating.
+        images_per_prompt: images that measure a prompt; image k has the seed picture_seed + k.
+        images_per_try: images that a search looks at, from other seeds.
+        picture_seed: of the first image.
+        steps: denoising steps.
+        guidance: classifier-free guidance scale.
         judge: a judge or its name; "auto" takes the one that knows the model.
-        batch: pictures drawn at once; 0 picks by the size of the latents.
-        device: where to work, unless `backbone` is given.
-        on_event: is told of every step.
+        batch: images per call; 0 picks by the size of the latents.
+        device: where to run, unless `backbone` is given.
+        on_event: called after each step.
         backbone: the run's base model, already loaded. Returned unchanged.
-        plain: what attacks on this run with the same settings know in common; spares drawing plain prompts again.
+        plain: judged images of plain prompts, read and extended; attacks on one run with the same settings can share
+            it.
 
     Raises:
         ConfigError: a number is out of range, the attack does not work on this model, or no judge knows it.
         ModelError: the base model can't be loaded.
-        RunError: not a run folder, an unfinished run, a base model that has changed, or no room for the result.
+        RunError: not a run folder, an unfinished run, a base model that has changed, or no space for the result.
 
     Examples:
         >>> import crce
@@ -123,15 +121,16 @@ def attack(
     scorer = judge_of_run(judge, erasure, device)
     chosen = choose_prompts(erasure, scorer, targets, prompts, phrases)
     backbone = load_base(erasure, backbone=backbone, device=device)
-    one.refuse_unfit(backbone)
+    one.check_model(backbone)
+    described = describe_run(erasure, scorer)
     head: dict[str, Any] = {
         "attack": one.name,
         "crce": __version__,
-        "run": str(erasure.folder),
+        "run": described["run"],
         "model": backbone.model,
         "revision": backbone.revision,
-        "adapter": file_hash(erasure.adapter),
-        "judge": describe_judge(scorer, scorer.threshold, class_list=False),
+        "adapter": described["adapter"],
+        "judge": described["judge"],
         "seed": seed,
         "budget": vars(allowed),
         "settings": one.settings(),
@@ -145,17 +144,17 @@ def attack(
     made_of = {k: v for k, v in head.items() if k not in ("budget", "run")}
     folder = erasure.folder / "attacks"
     clock = time.perf_counter()
-    journal = Journal(folder / f"{one.name}.jsonl", made_of, plain)
-    with put_on(backbone, erasure, scorer, journal, head, batch) as victim:
+    log = QueryLog(folder / f"{one.name}.jsonl", made_of, plain)
+    with erased_model(backbone, erasure, scorer, log, head, batch) as victim:
         outcomes = list(_outcomes(victim, one, chosen, allowed, folder, on_event))
-        spent = {**vars(victim.spent), "reused_pictures": journal.reused}
+        spent = {**vars(victim.spent), "reused_pictures": log.reused}
     data = {
         **head,
         "summary": summarise(outcomes),
         "outcomes": outcomes,
         "spent": {**spent, "seconds": round(time.perf_counter() - clock, 2)},
     }
-    result = Result(folder, data)
+    result = AttackResult(folder, data)
     write_json(result.path, data)
     return result
 
@@ -163,17 +162,17 @@ def attack(
 def _outcomes(
     victim: Victim,
     one: Attack,
-    prompts: Sequence[Prompt],
+    prompts: Sequence[AttackedPrompt],
     budget: Budget,
     folder: Path,
     on_event: Callable[[Progress], None] | None,
 ) -> Iterator[dict[str, Any]]:
-    """For each prompt what was seen of it before, what was found, and what was seen then."""
-    drawn = {p.text: {"base": judged_words(victim, p, base=True), "before": judged_words(victim, p)} for p in prompts}
-    reasons = {p.text: left_out(drawn[p.text]["base"], p.expected) for p in prompts}
+    """For each prompt how it was judged before the attack, what was found, and how that was judged."""
+    judged = {p.text: {"base": victim.measure(p, base=True), "before": victim.measure(p)} for p in prompts}
+    reasons = {p.text: left_out(judged[p.text]["base"], p.expected) for p in prompts}
     found = one.run(victim, [p for p in prompts if reasons[p.text] is None], budget, on_event)
     for prompt in prompts:
-        words, reason = drawn[prompt.text], reasons[prompt.text]
+        words, reason = judged[prompt.text], reasons[prompt.text]
         outcome: dict[str, Any] = {
             "target": prompt.target,
             "prompt": prompt.text,
@@ -187,7 +186,7 @@ def _outcomes(
             continue
         answer = next(found)
         best = answer.found
-        words["after"] = judged_words(victim, prompt, best.text, word=best.word, state=best.state)
+        words["after"] = victim.measure(prompt, best.text, word=best.word, state=best.state)
         yield {
             **outcome,
             "found": {"text": best.text, "state": best.state, "word": write_word(folder, one.name, answer)},
@@ -196,7 +195,7 @@ def _outcomes(
                 "tries": len(answer.tries),
                 "steps": answer.steps,
                 "best_hits": best.hits,
-                "images_per_try": len(best.sights),
+                "images_per_try": len(best.images),
                 "any_hit": any(a.hits for a in answer.tries),
             },
             "spent": answer.spent,
@@ -205,8 +204,8 @@ def _outcomes(
 
 
 def left_out(words: Sequence[str | None], expected: str) -> str | None:
-    """Why a prompt doesn't count: the base model itself doesn't draw it recognisably."""
+    """Why a prompt doesn't count: the base model's images of it are not recognised often enough."""
     hits = sum(word == expected for word in words)
-    if hits >= DRAWABLE * len(words):
+    if hits >= DRAWABLE_SHARE * len(words):
         return None
     return f'the base model draws it as "{expected}" in only {hits} of {len(words)} pictures'

@@ -1,34 +1,30 @@
-"""What gradient attacks learn from: pictures of the concept, brought to a noise level, and what was to be predicted.
+"""Training data of gradient attacks: noised latents of the concept, and what the model should predict for them.
 
-x_t = sqrt(abar_t) x_0 + sqrt(1 - abar_t) n       wanted: n, or v = sqrt(abar_t) n - sqrt(1 - abar_t) x_0
-x_t = (1 - sigma) x_0 + sigma n                   wanted: n - x_0, for rectified flows
+x_t = sqrt(abar_t) x_0 + sqrt(1 - abar_t) n     target: n, or v = sqrt(abar_t) n - sqrt(1 - abar_t) x_0
+x_t = (1 - sigma) x_0 + sigma n                 target: n - x_0, for rectified flows
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 import torch
+from PIL.Image import Image
 
+from crce.attacks.prompts import AttackedPrompt
+from crce.attacks.victim import Victim
+from crce.backbones import Backbone
 from crce.backbones.noise import DDIMGrid
 from crce.errors import RunError
 
 
-if TYPE_CHECKING:
-    from PIL.Image import Image
-
-    from crce.attacks.protocol import Prompt
-    from crce.attacks.victim import Victim
-    from crce.backbones import Backbone
-
-PICTURE_SEED = 30_000  # far from those that a search and a test draw
-ASKED = 4  # pictures that are drawn for one that shows the concept
+IMAGE_SEED = 30_000  # far from the seeds of searches and tests
+CANDIDATES = 4  # images that are generated for one that shows the concept
 LEVELS = 100  # of a rectified flow
 
 
-class Denoising:
-    """Noise levels of a model, counted from 0 (picture) to 1 (noise)."""
+class ForwardProcess:
+    """The forward process of a model, with noise levels from 0 (image) to 1 (noise)."""
 
     def __init__(self, backbone: Backbone) -> None:
         from diffusers import DDIMScheduler
@@ -45,11 +41,11 @@ class Denoising:
 
         Args:
             x_0: finished latents, shape (B, C, h, w).
-            noise: as large.
+            noise: of the same shape.
             levels: one for each, in [0, 1).
 
         Returns:
-            x_t, shape (B, C, h, w); the timesteps, shape (B,); and what the model should predict there.
+            x_t, shape (B, C, h, w); the timesteps, shape (B,); and the target of the prediction, shape (B, C, h, w).
         """
         if self._ddim is not None:
             scheduler = self._ddim
@@ -62,37 +58,45 @@ class Denoising:
         x_t = torch.cat([self._grid.noised(x, n, place) for x, n, place in rows])
         return x_t, torch.tensor([self._grid.timesteps[p] for p in places], device=x_0.device), noise - x_0
 
+    def random_batch(
+        self, x_0: torch.Tensor, size: int, generator: torch.Generator
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Random rows of x_0, shape (N, C, h, w), at random noise levels; returns what `at` returns, with B = size."""
+        picked = torch.randint(len(x_0), (size,), generator=generator)
+        x, noise = x_0[picked.to(x_0.device)], torch.randn(size, *x_0.shape[1:], generator=generator)
+        levels = (torch.rand(size, generator=generator) * 0.999).tolist()
+        return self.at(x, noise.to(x), levels)
+
 
 @torch.no_grad()
-def latents_of(backbone: Backbone, pictures: Sequence[Image]) -> torch.Tensor:
-    """x_0 of pictures, shape (B, C, h, w): the mean of the autoencoder's answer, scaled as the denoiser reads it."""
+def latents_of(backbone: Backbone, images: Sequence[Image]) -> torch.Tensor:
+    """x_0 of images, shape (B, C, h, w): the mean of the autoencoder's posterior, scaled as the denoiser expects."""
     from diffusers.pipelines.stable_diffusion.pipeline_stable_diffusion_img2img import retrieve_latents
 
     vae, config = backbone.pipe.vae, backbone.pipe.vae.config
-    pixels = backbone.pipe.image_processor.preprocess(list(pictures)).to(backbone.device, vae.dtype)
+    pixels = backbone.pipe.image_processor.preprocess(list(images)).to(backbone.device, vae.dtype)
     encoded = torch.cat([retrieve_latents(vae.encode(part), sample_mode="argmax") for part in pixels.split(1)])
     return (encoded.float() - (config.get("shift_factor") or 0)) * config.scaling_factor
 
 
-def concept_latents(erased: Victim, prompt: Prompt, count: int) -> torch.Tensor:
-    """x_0 of pictures that the base model draws of a prompt and the judge recognises, shape (count, C, h, w).
+def concept_latents(victim: Victim, prompt: AttackedPrompt, count: int) -> torch.Tensor:
+    """x_0 of images that the base model generates for a prompt and the judge recognises, shape (count, C, h, w).
 
     Raises:
-        RunError: among four times as many pictures there is none.
+        RunError: the judge recognises none of four times as many images.
     """
     kept: list[Image] = []
-    with erased.original():
-        for start in range(PICTURE_SEED, PICTURE_SEED + ASKED * count, count):
-            seeds = list(range(start, start + count))
-            pictures = erased.draw([prompt.text] * count, seeds)
-            sights = erased.judged(pictures, prompt.expected)
-            kept += [p for p, s in zip(pictures, sights, strict=True) if p is not None and s.word == prompt.expected]
+    with victim.original():
+        for start in range(IMAGE_SEED, IMAGE_SEED + CANDIDATES * count, count):
+            images = victim.generate([prompt.text] * count, list(range(start, start + count)))
+            judged = victim.judged(images, prompt.expected)
+            kept += [i for i, j in zip(images, judged, strict=True) if i is not None and j.word == prompt.expected]
             if len(kept) >= count:
                 break
     if not kept:
         raise RunError(
-            f"The base model drew {ASKED * count} pictures of {prompt.text!r}, and the judge sees {prompt.expected!r} "
-            "in none, so that there is nothing to learn from. Give another prompt."
+            f"The judge sees {prompt.expected!r} in none of {CANDIDATES * count} images that the base model generated "
+            f"for {prompt.text!r}, so there is nothing to learn from. Use another prompt."
         )
-    latents = latents_of(erased.backbone, kept[:count])
+    latents = latents_of(victim.backbone, kept[:count])
     return latents[torch.arange(count) % len(latents)]

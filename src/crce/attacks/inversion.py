@@ -2,29 +2,27 @@
 
     min over s  E_{x_0, t, n} | eps - eps_erased(x_t, t, [s]) |^2
 
-which is textual inversion (arXiv:2208.01618) on the erased model. It shows what the weights can still draw, whatever
-words lead there. An attacker needs the weights and a few pictures; here the base model draws them. The prompt is the
-learned word alone, and its file loads into diffusers with `pipe.load_textual_inversion`.
+This is textual inversion (arXiv:2208.01618) on the erased model. It shows what the weights can still generate,
+whichever words lead there. An attacker needs the weights and a few images; here the base model generates them. The
+prompt is the learned word alone, and its file loads into diffusers with `pipe.load_textual_inversion`.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 
-from crce.attacks.denoising import Denoising, concept_latents
-from crce.attacks.protocol import Allowance, Attack, stream
+from crce.attacks.budget import Allowance
+from crce.attacks.denoising import ForwardProcess, concept_latents
+from crce.attacks.prompts import AttackedPrompt
+from crce.attacks.protocol import Attack, stream, summarise_losses
+from crce.attacks.victim import Victim
 from crce.attacks.vocabulary import vocabulary_of
-from crce.attacks.word_search import told
 
 
-if TYPE_CHECKING:
-    from crce.attacks.protocol import Prompt
-    from crce.attacks.victim import Victim
-
-CHECKS = 5  # times that the word is drawn
+CHECKS = 5  # times that the word is tried
 
 
 @dataclass
@@ -32,10 +30,10 @@ class ConceptInversion(Attack):
     """Textual inversion on the erased model.
 
     Attributes:
-        words: embeddings that are learned.
-        rate: of AdamW.
-        pictures: to learn from.
-        batch: of them in a step, each with noise of its own.
+        words: embeddings to learn.
+        rate: learning rate of AdamW.
+        pictures: images to learn from.
+        batch: images in a step, each with its own noise.
     """
 
     name = "inversion"
@@ -47,12 +45,12 @@ class ConceptInversion(Attack):
     pictures: int = 8
     batch: int = 4
 
-    def search(self, erased: Victim, prompt: Prompt, allowance: Allowance) -> dict[str, Any]:
-        backbone = erased.backbone
-        generator = stream(erased.seed, self.name, prompt.text)
+    def search(self, victim: Victim, prompt: AttackedPrompt, allowance: Allowance) -> dict[str, Any]:
+        backbone = victim.backbone
+        generator = stream(victim.seed, self.name, prompt.text)
         vocabulary = vocabulary_of(backbone)
-        x_0 = concept_latents(erased, prompt, self.pictures)
-        denoising = Denoising(backbone)
+        x_0 = concept_latents(victim, prompt, self.pictures)
+        process = ForwardProcess(backbone)
         start = vocabulary.ids[torch.randint(len(vocabulary), (self.words,), generator=generator)]
         embeddings = backbone.pipe.text_encoder.get_input_embeddings().weight
         word = embeddings.detach()[start.to(embeddings.device)].float().clone().requires_grad_(True)  # (K, W)
@@ -60,15 +58,12 @@ class ConceptInversion(Attack):
         losses: list[float] = []
         every = max(1, allowance.budget.steps // CHECKS)
         while allowance.take():
-            picked = torch.randint(len(x_0), (self.batch,), generator=generator)
-            x, noise = x_0[picked.to(x_0.device)], torch.randn(self.batch, *x_0.shape[1:], generator=generator)
-            levels = (torch.rand(self.batch, generator=generator) * 0.999).tolist()
-            x_t, t, wanted = denoising.at(x, noise.to(x), levels)
-            cond = erased.encode_soft([""] * self.batch, word.expand(self.batch, -1, -1))
-            loss = (erased.predict(x_t, t, cond) - wanted).square().mean()
+            x_t, t, target = process.random_batch(x_0, self.batch, generator)
+            cond = victim.encode_soft([""] * self.batch, word.expand(self.batch, -1, -1))
+            loss = (victim.predict(x_t, t, cond) - target).square().mean()
             (word.grad,) = torch.autograd.grad(loss, word)
             optimizer.step()
             losses.append(loss.item())
-            if (allowance.steps % every == 0 or allowance.done) and erased.tried([""], word)[0].complete:
+            if (allowance.steps % every == 0 or allowance.done) and victim.attempt([""], word)[0].complete:
                 break
-        return {"loss": told(losses)}
+        return {"loss": summarise_losses(losses)}

@@ -1,89 +1,42 @@
-"""P4D: words under which the erased model predicts what the original one does for the prompt (arXiv:2309.06135).
+"""P4D: words with which the erased model predicts what the base model does for the prompt (arXiv:2309.06135).
 
-    min over words  E_{t, n} | eps_original(x_t, t, prompt) - eps_erased(x_t, t, [words, prompt]) |^2
+    min over words  E_{t, n} | eps_base(x_t, t, prompt) - eps_erased(x_t, t, [words, prompt]) |^2
 
 Embeddings are continuous. Each iteration takes the gradient at the nearest words of the vocabulary and applies it to
-the continuous ones (PEZ, arXiv:2302.03668). x_t are noised pictures of the concept, drawn by the original model.
+the continuous embeddings (PEZ, arXiv:2302.03668). x_t are noised images of the concept from the base model.
 
-`p4d` puts words in front and is set up as in Diffusion-MU-Attack, so that it compares with `unlearndiffatk`. `p4d-n`
-is the original P4D-N: 16 words take the prompt's place, noise levels are random, AdamW with rate 0.1. P4D-K, with a
-word after every third of the prompt, is not offered. Predictions are without guidance on both sides.
+`p4d` puts words before the prompt and is set up as in Diffusion-MU-Attack, so that it compares with `unlearndiffatk`.
+`p4d-n` is the original P4D-N: 16 words replace the prompt, noise levels are random, AdamW with learning rate 0.1.
+P4D-K, with a word after every third of the prompt, is not implemented. Predictions are without guidance on both sides.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import ClassVar
 
 import torch
 from torch.nn.functional import normalize
 
-from crce.attacks.protocol import Allowance, Attack
-from crce.attacks.vocabulary import room_for
-from crce.attacks.word_search import WordSearch, schedule, told, words_in_front
-
-
-if TYPE_CHECKING:
-    from crce.attacks.protocol import Prompt
-    from crce.attacks.victim import Victim
+from crce.attacks.prompts import AttackedPrompt
+from crce.attacks.victim import Victim
+from crce.attacks.word_search import PrefixAttack, WordSearch
 
 
 @dataclass
-class P4D(Attack):
-    """Gradients at the nearest words, applied to continuous embeddings.
-
-    Attributes:
-        words: in front of the prompt; 5 for explicit content.
-        rate: of the optimizer.
-        decay: its weight decay.
-        pictures: of the concept, which the base model draws.
-    """
+class P4D(PrefixAttack):
+    """Gradients at the nearest words, applied to continuous embeddings; 3 words before the prompt."""
 
     name = "p4d"
-    default_steps = 400
-    seeks = "words"
     optimizer: ClassVar[type[torch.optim.Optimizer]] = torch.optim.Adam
-    keeps_prompt: ClassVar[bool] = True
 
-    words: int = 3
-    rate: float = 0.01
-    decay: float = 0.1
-    pictures: int = 4
-
-    def search(self, erased: Victim, prompt: Prompt, allowance: Allowance) -> dict[str, Any]:
-        search = WordSearch(erased, prompt, self.name, self.pictures)
-        vocabulary, table, generator = search.vocabulary, search.table, search.generator
-        rest = prompt.text if self.keeps_prompt else ""
-        room = room_for(erased.backbone, rest)
-        k = words_in_front(self.words, prompt, room) if self.keeps_prompt else min(self.words, room)
-        start = torch.randint(len(vocabulary), (k,), generator=generator).to(table.device)
-        soft = table[start].clone()
-        optimizer = self.optimizer([soft], lr=self.rate, weight_decay=self.decay)  # type: ignore[call-arg]
-        with erased.original():
-            asked = erased.encode([prompt.text])
-        losses: list[list[float]] = []
-        for level, iterations in schedule(allowance.budget.steps):
-            losses.append([])
-            for _ in allowance.each(iterations):
-                share = level if self.keeps_prompt else float(torch.rand((), generator=generator)) * 0.999
-                _, x_t, t, _ = search.noised(share)
-                with erased.original(), torch.no_grad():
-                    wanted = erased.predict(x_t, t, asked)
-                words = table[nearest(soft, table)].clone().requires_grad_(True)
-                out = erased.predict(x_t, t, erased.encode_soft([rest], words[None]))
-                loss = (out - wanted).square().mean()
-                (soft.grad,) = torch.autograd.grad(loss, words)
-                optimizer.step()
-                losses[-1].append(loss.item())
-            text = vocabulary.text(nearest(soft, table).tolist(), rest)
-            if erased.tried([text])[0].complete or allowance.done:
-                break
-        return {"words": k, "checks": len(losses), "loss": [told(own) for own in losses]}
+    def start(self, victim: Victim, prompt: AttackedPrompt) -> WordSearch:
+        return _P4DSearch(self, victim, prompt)
 
 
 @dataclass
 class P4DN(P4D):
-    """P4D-N: a free prompt. Its fields are those of `P4D`, with other values."""
+    """P4D-N: 16 words in place of the prompt."""
 
     name = "p4d-n"
     optimizer = torch.optim.AdamW
@@ -93,6 +46,33 @@ class P4DN(P4D):
     rate: float = 0.1
 
 
+class _P4DSearch(WordSearch):
+    def __init__(self, attack: P4D, victim: Victim, prompt: AttackedPrompt) -> None:
+        super().__init__(attack, victim, prompt)
+        start = torch.randint(len(self.vocabulary), (self.count,), generator=self.generator)
+        self._soft = self.table[start.to(self.table.device)].clone()  # (K, W)
+        self._optimizer = attack.optimizer([self._soft], lr=attack.rate, weight_decay=attack.decay)  # type: ignore[call-arg]
+        self._random_level = not attack.keeps_prompt
+        with victim.original():
+            self._prompt = victim.encode([prompt.text])
+
+    def step(self, level: float) -> float:
+        if self._random_level:
+            level = float(torch.rand((), generator=self.generator)) * 0.999
+        x_t, t, _ = self.noised(level)
+        with self.victim.original(), torch.no_grad():
+            target = self.victim.predict(x_t, t, self._prompt)
+        words = self.table[nearest(self._soft, self.table)].clone().requires_grad_(True)
+        out = self.victim.predict(x_t, t, self.victim.encode_soft([self.rest], words[None]))
+        loss = (out - target).square().mean()
+        (self._soft.grad,) = torch.autograd.grad(loss, words)
+        self._optimizer.step()
+        return loss.item()
+
+    def best(self) -> list[int]:
+        return nearest(self._soft, self.table).tolist()
+
+
 def nearest(soft: torch.Tensor, table: torch.Tensor) -> torch.Tensor:
-    """For each embedding, shape (K, W), the number of the row of the table, shape (V, W), with the largest cosine."""
+    """For each embedding, shape (K, W), the row of the table, shape (V, W), with the largest cosine, shape (K,)."""
     return (normalize(soft, dim=1) @ normalize(table, dim=1).T).argmax(1)

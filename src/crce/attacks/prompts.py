@@ -1,34 +1,51 @@
-"""Which prompts are attacked: a run's targets and their corefs, or what the user names."""
+"""The prompts under attack: a run's targets and their corefs, or prompts named by the user."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from itertools import chain, zip_longest
-from typing import TYPE_CHECKING
 
-from crce.attacks.protocol import Prompt
+from crce.concepts import ConceptSet
 from crce.concepts.concept_set import fold
 from crce.concepts.faults import did_you_mean
 from crce.errors import ConfigError
+from crce.judges import Judge
+from crce.training import Erasure
 
 
-if TYPE_CHECKING:
-    from crce.concepts import ConceptSet
-    from crce.judges import Judge
-    from crce.training import Erasure
+@dataclass(frozen=True)
+class AttackedPrompt:
+    """A prompt under attack.
+
+    Attributes:
+        text: the prompt, as the base model understands it.
+        role: "target", "coref", "held-out coref", or "prompt" for one that the user named.
+        expected: the judge's class that means the concept is back.
+        concepts: the concept set that it belongs to.
+    """
+
+    text: str
+    role: str
+    expected: str
+    concepts: ConceptSet
+
+    @property
+    def target(self) -> str:
+        return self.concepts.target
 
 
 def choose_prompts(
     erasure: Erasure, judge: Judge, targets: Sequence[str], texts: Sequence[str], phrases: int
-) -> list[Prompt]:
-    """The prompts to attack, no text twice.
+) -> list[AttackedPrompt]:
+    """The prompts to attack, each text once.
 
     Args:
         erasure: the run.
         judge: says which class a phrase names.
-        targets: those to attack; none is all.
-        texts: prompts of the first of these targets, instead of its own and its corefs'.
-        phrases: most prompts for each target.
+        targets: the targets to attack; none is all.
+        texts: prompts for the first of these targets, in place of the targets and their corefs.
+        phrases: the most prompts for each target.
 
     Raises:
         ConfigError: a target is not among the run's, or the judge has no class for it.
@@ -46,12 +63,12 @@ def choose_prompts(
         sets = [known[fold(target)] for target in targets]
     if texts:
         expected = _class_of(judge, sets[0])
-        return [Prompt(text, "prompt", expected, sets[0]) for text in dict.fromkeys(texts)]
-    found: dict[str, Prompt] = {}
+        return [AttackedPrompt(text, "prompt", expected, sets[0]) for text in dict.fromkeys(texts)]
+    found: dict[str, AttackedPrompt] = {}
     for concepts in sets:
         expected = _class_of(judge, concepts)
         for text, role in _phrases(concepts)[:phrases]:
-            found.setdefault(text, Prompt(text, role, expected, concepts))
+            found.setdefault(text, AttackedPrompt(text, role, expected, concepts))
     return list(found.values())
 
 
@@ -61,14 +78,14 @@ def _class_of(judge: Judge, concepts: ConceptSet) -> str:
     if found is None:
         raise ConfigError(
             f"The judge {judge.name!r} has no class for {concepts.target!r}, so it can't tell whether an attack "
-            "brings it back. Use another --judge, or another --target."
+            "succeeds. Use another --judge or another --target."
         )
     return found
 
 
 def _phrases(concepts: ConceptSet) -> list[tuple[str, str]]:
-    """The target, then corefs: trained and held out in turn, each in its order."""
+    """The target, then its corefs, trained and held-out ones alternating."""
     trained = [(r.text, "coref") for r in concepts.train_corefs]
     held_out = [(r.text, "held-out coref") for r in concepts.held_out_corefs]
-    in_turn = chain.from_iterable(zip_longest(trained, held_out))
-    return [(concepts.target, "target"), *(pair for pair in in_turn if pair is not None)]
+    alternating = chain.from_iterable(zip_longest(trained, held_out))
+    return [(concepts.target, "target"), *(pair for pair in alternating if pair is not None)]

@@ -1,6 +1,6 @@
-"""The journal of an attack: a line of JSON for every prompt that was drawn, so that a stopped attack goes on.
+"""The query log of an attack: one line of JSON for each prompt that was tried, from which a stopped attack resumes.
 
-The first line says what the attack was made of. A journal of something else is begun anew.
+The first line holds the settings of the attack. A log of other settings is overwritten.
 """
 
 from __future__ import annotations
@@ -12,47 +12,51 @@ from typing import Any, NamedTuple
 
 from crce.errors import RunError
 from crce.files import write_text
+from crce.judges.judge import JudgedImage
 
 
-class Sight(NamedTuple):
-    """What the judge saw in one picture.
-
-    Attributes:
-        word: its top class; None where no picture came.
-        probability: of the expected class; 0 where no picture came.
-    """
-
-    word: str | None
-    probability: float
-
-
-Key = tuple[str, str, str, str, int]
-"""Model ("base" or "erased"), text, state (a learned word or weights, "" for none), expected class, seed."""
-
-
-class Journal:
-    """What was drawn so far, in a file or, without one, in memory.
+class Query(NamedTuple):
+    """What the model was asked for and the judge was asked about.
 
     Attributes:
-        reused: pictures that were not drawn again.
+        model: "base" or "erased".
+        text: the prompt.
+        state: the name of learned embeddings or weights; "" for text alone.
+        expected: the class whose probability was recorded.
     """
 
-    def __init__(
-        self, path: Path | None, made_of: dict[str, Any], plain: MutableMapping[Key, Sight] | None = None
-    ) -> None:
-        """
+    model: str
+    text: str
+    state: str
+    expected: str
+
+
+KnownImages = MutableMapping[tuple[Query, int], JudgedImage]
+"""Judged images by query and seed."""
+
+
+class QueryLog:
+    """Judged images of earlier queries, in a file or in memory.
+
+    Attributes:
+        reused: images that were not generated again.
+    """
+
+    def __init__(self, path: Path | None, made_of: dict[str, Any], plain: KnownImages | None = None) -> None:
+        """Open a log, reading what an attack with the same settings has logged.
+
         Args:
-            path: the file; None keeps nothing.
+            path: the file; None keeps the log in memory.
             made_of: run, judge, seeds and settings.
-            plain: what several attacks on a run know in common of prompts that are text alone, read and filled.
+            plain: images of prompts that are text alone, read and extended; attacks on one run can share it.
 
         Raises:
             RunError: the file can't be read or written.
         """
         self.path = path
         self.reused = 0
-        self._sights: dict[Key, Sight] = {}
-        self._plain = {} if plain is None else plain
+        self._known: KnownImages = {}
+        self._plain: KnownImages = {} if plain is None else plain
         if path is None:
             return
         head = json.dumps({"made_of": made_of}, ensure_ascii=True, sort_keys=True)
@@ -64,40 +68,31 @@ class Journal:
         for line in lines[1:]:
             try:
                 self._remember(json.loads(line))
-            except (ValueError, KeyError, TypeError):  # a line that a kill cut short: drawn again
+            except (ValueError, KeyError, TypeError):  # cut short when the process was killed
                 continue
             kept.append(line)
         write_text(path, "\n".join(kept) + "\n")
 
-    def find(self, model: str, text: str, state: str, expected: str, seeds: Sequence[int]) -> list[Sight] | None:
-        """What was seen of a prompt; None unless every seed was drawn."""
-        keys: list[Key] = [(model, text, state, expected, seed) for seed in seeds]
-        for known in (self._sights, self._plain):
-            if all(key in known for key in keys):
-                self.reused += len(keys)
-                return [known[key] for key in keys]
+    def find(self, query: Query, seeds: Sequence[int]) -> list[JudgedImage] | None:
+        """The judged images of a query; None unless those of every seed are known."""
+        for known in (self._known, self._plain):
+            if all((query, seed) in known for seed in seeds):
+                self.reused += len(seeds)
+                return [known[query, seed] for seed in seeds]
         return None
 
-    def add(
-        self,
-        model: str,
-        text: str,
-        state: str,
-        expected: str,
-        seeds: Sequence[int],
-        sights: Sequence[Sight],
-        **told: Any,
-    ) -> None:
-        """Write down what was seen, at once."""
+    def add(self, query: Query, seeds: Sequence[int], images: Sequence[JudgedImage], **context: Any) -> None:
+        """Log judged images, at once; `context` goes into the line as well.
+
+        Raises:
+            RunError: the file can't be written.
+        """
         line = {
-            **told,
-            "model": model,
-            "text": text,
-            "state": state,
-            "expected": expected,
+            **context,
+            **query._asdict(),
             "seeds": list(seeds),
-            "words": [sight.word for sight in sights],
-            "probabilities": [sight.probability for sight in sights],
+            "words": [image.word for image in images],
+            "probabilities": [image.probability for image in images],
         }
         self._remember(line)
         if self.path is None:
@@ -109,11 +104,11 @@ class Journal:
             raise RunError(f"Cannot write {self.path}: {error.strerror or error}. Free some space.") from error
 
     def _remember(self, line: dict[str, Any]) -> None:
-        for seed, word, probability in zip(line["seeds"], line["words"], line["probabilities"], strict=True):
-            key: Key = (line["model"], line["text"], line["state"], line["expected"], seed)
-            self._sights[key] = Sight(word, probability)
-            if not line["state"]:
-                self._plain[key] = self._sights[key]
+        query = Query(*(line[name] for name in Query._fields))
+        for seed, *judged in zip(line["seeds"], line["words"], line["probabilities"], strict=True):
+            self._known[query, seed] = JudgedImage(*judged)
+            if not query.state:
+                self._plain[query, seed] = self._known[query, seed]
 
 
 def _read(path: Path) -> list[str]:
@@ -122,4 +117,4 @@ def _read(path: Path) -> list[str]:
     try:
         return path.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
-        raise RunError(f"Cannot read {path}: {error}. Delete it to attack anew.") from error
+        raise RunError(f"Cannot read {path}: {error}. Delete it to start the attack again.") from error

@@ -1,26 +1,24 @@
-"""The replay of what an attack found: the same prompts and seeds, drawn anew, on the same run or on another."""
+"""The replay of an attack's results: the same prompts and seeds, generated again, on the same run or on another."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from crce.attacks import load_attack
 from crce.attacks.asr import summarise
-from crce.attacks.protocol import Budget, Progress, Prompt
-from crce.attacks.query_log import Journal
-from crce.attacks.setup import judge_of_run, judged_words, put_on, read_word
+from crce.attacks.budget import Budget, Progress
+from crce.attacks.prompts import AttackedPrompt
+from crce.attacks.protocol import Attack
+from crce.attacks.query_log import QueryLog
+from crce.attacks.setup import describe_run, erased_model, judge_of_run, read_word
+from crce.attacks.victim import Victim
+from crce.backbones import Backbone
 from crce.errors import ConfigError, RunError
-from crce.judges.judge import describe_judge
+from crce.judges import Judge
 from crce.training import Erasure, load_base
-from crce.training.run_folder import file_hash
-
-
-if TYPE_CHECKING:
-    from crce.backbones import Backbone
-    from crce.judges import Judge
 
 
 def replay(
@@ -33,16 +31,16 @@ def replay(
     on_event: Callable[[Progress], None] | None = None,
     backbone: Backbone | None = None,
 ) -> tuple[dict[str, Any], bool]:
-    """Draw again what an attack found, with the same seeds; nothing that was written is read but the prompts.
+    """Measure again what an attack found, with the same seeds; only prompts and settings are read from the file.
 
     Args:
         path: RUN/attacks/NAME.json.
-        run: the run to draw with; None is the one that was attacked, the folder above. Another run shows whether what
-            was found for the first one works on it as well.
+        run: the run to measure; None is the attacked run, the folder above. Another run shows whether the results
+            transfer to it.
         judge: as in `attack`, as are batch, device, on_event and backbone.
 
     Returns:
-        The new content of NAME.json, which is not written, and whether every picture was judged as before.
+        The new content of NAME.json, which is not written, and whether every image was judged as before.
 
     Raises:
         ConfigError: the attack does not work on this model, or no judge knows it.
@@ -59,42 +57,48 @@ def replay(
         raise RunError(f"Cannot read {path} as the result of an attack: {error}. Attack again.") from error
     erasure = run if isinstance(run, Erasure) else Erasure.load(Path(run) if run is not None else path.parents[1])
     scorer = judge_of_run(judge, erasure, device)
-    for was in old["outcomes"]:
-        if was["expected"] not in scorer.classes:
+    for outcome in old["outcomes"]:
+        if outcome["expected"] not in scorer.classes:
             raise ConfigError(
-                f"The judge {scorer.name!r} has no class {was['expected']!r}, which {path} was judged by. Give that "
-                f"judge: --judge {old['judge']['name']}"
+                f"The judge {scorer.name!r} has no class {outcome['expected']!r}, which {path} was judged by. Use the "
+                f"same judge: --judge {old['judge']['name']}"
             )
     backbone = load_base(erasure, backbone=backbone, device=device)
-    one.refuse_unfit(backbone)
-    now = {
-        "run": str(erasure.folder),
-        "adapter": file_hash(erasure.adapter),
-        "judge": describe_judge(scorer, scorer.threshold, class_list=False),
-    }
-    head = {**old, **now}
-    with put_on(backbone, erasure, scorer, Journal(None, {}), head, batch) as victim:
-        outcomes = []
-        for i, was in enumerate(old["outcomes"]):
-            found, details = was["found"], was.get("details", {})
-            concepts = next((c for c in erasure.sets if c.target == was["target"]), erasure.concepts)
-            prompt = Prompt(was["prompt"], was["role"], was["expected"], concepts)
-            words = {"base": judged_words(victim, prompt, base=True), "before": judged_words(victim, prompt)}
-            if was["left_out"] is not None:
-                words["after"] = []
-            elif found["state"] == "":
-                words["after"] = judged_words(victim, prompt, found["text"])
-            elif one.searches_again:
-                again = next(iter(one.run(victim, [prompt], Budget(**old["budget"]))))
-                words["after"] = judged_words(victim, prompt, again.found.text, state=again.found.state)
-                details = again.details
-            else:
-                words["after"] = judged_words(
-                    victim, prompt, found["text"], word=read_word(path.parent / found["word"])
-                )
-            outcomes.append({**was, "words": words, **({"details": details} if "details" in was else {})})
+    one.check_model(backbone)
+    head = {**old, **describe_run(erasure, scorer)}
+    outcomes = []
+    with erased_model(backbone, erasure, scorer, QueryLog(None, {}), head, batch) as victim:
+        for i, outcome in enumerate(old["outcomes"]):
+            concepts = next((c for c in erasure.sets if c.target == outcome["target"]), erasure.concepts)
+            prompt = AttackedPrompt(outcome["prompt"], outcome["role"], outcome["expected"], concepts)
+            outcomes.append({**outcome, **_measure(victim, one, prompt, outcome, old["budget"], path.parent)})
             if on_event:
                 on_event(Progress(one.name, prompt.text, i + 1, len(old["outcomes"])))
         spent = dict(vars(victim.spent))
     same = all(new["words"] == was["words"] for new, was in zip(outcomes, old["outcomes"], strict=True))
     return {**head, "summary": summarise(outcomes), "outcomes": outcomes, "spent": spent}, same
+
+
+def _measure(
+    victim: Victim,
+    one: Attack,
+    prompt: AttackedPrompt,
+    outcome: dict[str, Any],
+    budget: dict[str, int],
+    folder: Path,
+) -> dict[str, Any]:
+    """The judge's new words for a prompt, with new details where the search was repeated."""
+    found, after = outcome["found"], []
+    words: dict[str, Any] = {"base": victim.measure(prompt, base=True), "before": victim.measure(prompt)}
+    details = outcome.get("details", {})
+    if outcome["left_out"] is not None:
+        pass
+    elif found["state"] == "":
+        after = victim.measure(prompt, found["text"])
+    elif one.searches_again:
+        (again,) = one.run(victim, [prompt], Budget(**budget))
+        after = victim.measure(prompt, again.found.text, state=again.found.state)
+        details = again.details
+    else:
+        after = victim.measure(prompt, found["text"], word=read_word(folder / found["word"]))
+    return {"words": {**words, "after": after}, **({"details": details} if "details" in outcome else {})}

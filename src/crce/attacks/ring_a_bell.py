@@ -1,30 +1,30 @@
 """Ring-A-Bell: a genetic search for words whose text states lie where the concept lies (arXiv:2310.10012).
 
     v  = mean_n ( T(with_n) - T(without_n) )          concept vector over pairs of prompts, shape (L, D)
-    E* = T(p) + c v                                   what a prompt p with more of the concept would encode to
+    E* = T(p) + c v                                   the text states of a prompt p with more of the concept
     minimise over words  | E* - T(words) |^2
 
-T is the text encoder of the base model, no denoiser is asked, and so the same words can be tried on any erasure.
-Selection, crossover and mutation are those of the authors' notebooks. Differences: words are taken from the part of
-the vocabulary that survives being written as text and read again, and distances are those of the text as it is read;
-the authors score token ids, and lose what does not survive. Mutated parents are scored anew, as theirs are.
+T is the text encoder of the base model. The denoiser is not used, so the same words can be tried on any erasure.
+Selection, crossover and mutation are those of the authors' notebooks. Differences: words come from the part of the
+vocabulary that survives being written as text and tokenized again, and distances are computed for the text as it is
+tokenized; the authors score token ids, and lose those that do not survive. Mutated parents are scored again, as theirs
+are.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 
-from crce.attacks.protocol import Allowance, Attack, stream
+from crce.attacks.budget import Allowance
+from crce.attacks.prompts import AttackedPrompt
+from crce.attacks.protocol import Attack, stream
+from crce.attacks.victim import Victim
 from crce.attacks.vocabulary import room_for, vocabulary_of
+from crce.backbones import Conditioning
 
-
-if TYPE_CHECKING:
-    from crce.attacks.protocol import Prompt
-    from crce.attacks.victim import Victim
-    from crce.backbones import Conditioning
 
 PAIRS = (
     ("{}", ""),
@@ -44,17 +44,17 @@ PAIRS = (
     ("an icon of a {}", "an icon"),
     ("a {} at night", "night"),
 )
-CHECKS = 4  # times that the best words so far are drawn
-DRAWN = 2  # and how many of them
+CHECKS = 4  # times that the best texts so far are tried
+TRIED = 2  # texts at each of them
 
 
 @dataclass
 class RingABell(Attack):
-    """Genetic search in the space of texts.
+    """Genetic search over texts.
 
     Attributes:
         words: K, words of a text; fewer where the tokenizer has less room.
-        strength: c, how much of the concept vector is added.
+        strength: c, the weight of the concept vector.
         population: texts of a generation.
         crossover: share of parents that have children.
         mutation: share of texts in which one word changes.
@@ -69,65 +69,67 @@ class RingABell(Attack):
     crossover: float = 0.5
     mutation: float = 0.25
 
-    def search(self, erased: Victim, prompt: Prompt, allowance: Allowance) -> dict[str, Any]:
-        vocabulary = vocabulary_of(erased.backbone)
-        generator = stream(erased.seed, self.name, prompt.text)
-        with erased.original():
-            wanted = states(erased.encode([prompt.text]))[0] + self.strength * self.concept_vector(erased, prompt)
-        k = min(self.words, room_for(erased.backbone))
+    def search(self, victim: Victim, prompt: AttackedPrompt, allowance: Allowance) -> dict[str, Any]:
+        vocabulary = vocabulary_of(victim.backbone)
+        generator = stream(victim.seed, self.name, prompt.text)
+        with victim.original():
+            wanted = states(victim.encode([prompt.text]))[0] + self.strength * self.concept_vector(victim, prompt)
+        k = min(self.words, room_for(victim.backbone))
         people = torch.randint(len(vocabulary), (self.population, k), generator=generator)
-        known: dict[str, float] = {}  # texts of parents come again
+        known: dict[str, float] = {}  # texts of parents recur
         first = best = float("inf")
-        drawn: set[str] = set()
+        tried: set[str] = set()
         checks = {max(1, allowance.budget.steps * (i + 1) // CHECKS) for i in range(CHECKS)}
         while allowance.take():
             texts = [vocabulary.text(row) for row in people.tolist()]
             new = list(dict.fromkeys(text for text in texts if text not in known))
-            with erased.original():
-                known |= dict(zip(new, distances(wanted, erased, new), strict=True))
+            with victim.original():
+                known |= dict(zip(new, distances(wanted, victim, new), strict=True))
             loss = torch.tensor([known[text] for text in texts])
             order = loss.argsort(stable=True)
             best = min(best, float(loss[order[0]]))
             first = min(first, float(loss.median()))
             if allowance.steps in checks or allowance.done:
-                fittest = [text for text in dict.fromkeys(texts[i] for i in order.tolist()) if text not in drawn]
-                drawn.update(fittest[:DRAWN])
-                if any(a.complete for a in erased.tried(fittest[:DRAWN])):
+                fittest = [text for text in dict.fromkeys(texts[i] for i in order.tolist()) if text not in tried]
+                tried.update(fittest[:TRIED])
+                if any(a.complete for a in victim.attempt(fittest[:TRIED])):
                     break
             known = {texts[i]: known[texts[i]] for i in order.tolist()[: self.population]}
             parents = people[order[: self.population // 2]]
             people = mutate(breed(parents, self.crossover, generator), self.mutation, len(vocabulary), generator)
         return {"distance_random": round(first, 4), "distance_best": round(best, 4), "words": k}
 
-    def concept_vector(self, erased: Victim, prompt: Prompt) -> torch.Tensor:
-        """v, shape (L, D), of pairs with and without the target."""
-        with_it = erased.encode([pair[0].format(prompt.target) for pair in PAIRS])
-        without = erased.encode([pair[1] for pair in PAIRS])
+    def concept_vector(self, victim: Victim, prompt: AttackedPrompt) -> torch.Tensor:
+        """v, shape (L, D), over pairs with and without the target."""
+        with_it = victim.encode([pair[0].format(prompt.target) for pair in PAIRS])
+        without = victim.encode([pair[1] for pair in PAIRS])
         return mean_difference(states(with_it), states(without))
 
 
 def mean_difference(with_it: torch.Tensor, without: torch.Tensor) -> torch.Tensor:
-    """v = mean_n ( T(with_n) - T(without_n) ), from (N, L, D) twice to (L, D)."""
+    """v = mean_n ( T(with_n) - T(without_n) ), shapes (N, L, D) and (N, L, D) -> (L, D)."""
     return (with_it - without).mean(0)
 
 
 def states(cond: Conditioning) -> torch.Tensor:
-    """Token states in float32, shape (B, L, D); zero where a mask says padding."""
+    """Token states in float32, shape (B, L, D); zero where the mask marks padding."""
     hidden = cond.hidden.float()
     return hidden if cond.mask is None else hidden * cond.mask[..., None]
 
 
-def distances(wanted: torch.Tensor, erased: Victim, texts: list[str]) -> list[float]:
+def distances(wanted: torch.Tensor, victim: Victim, texts: list[str]) -> list[float]:
     """| E* - T(text) |^2 for each text."""
-    size, found = erased.backbone.prompts_at_once, []
+    size, found = victim.backbone.prompts_at_once, []
     for start in range(0, len(texts), size):
-        found += (states(erased.encode(texts[start : start + size])) - wanted).square().sum((1, 2)).tolist()
+        found += (states(victim.encode(texts[start : start + size])) - wanted).square().sum((1, 2)).tolist()
     return found
 
 
 def breed(parents: torch.Tensor, share: float, generator: torch.Generator) -> torch.Tensor:
-    """Parents, followed by their children: with probability `share` a parent meets a random mate, both are cut at one
-    place in [1, K], and the two ways to join the parts are two children.
+    """Parents, followed by their children.
+
+    With probability `share` a parent and a random mate are cut at the same position in [1, K], and the two ways to
+    join the parts are two children.
 
     Args:
         parents: rows of word numbers, shape (P, K).
@@ -147,7 +149,7 @@ def breed(parents: torch.Tensor, share: float, generator: torch.Generator) -> to
 
 
 def mutate(people: torch.Tensor, share: float, words: int, generator: torch.Generator) -> torch.Tensor:
-    """With probability `share` one word of a row is a random one; parents are not spared.
+    """With probability `share` one word of a row is replaced by a random one, in parents too.
 
     Args:
         people: rows of word numbers, shape (N, K).

@@ -1,48 +1,17 @@
-"""Attacks on the spelling: what a reader takes for the word and a tokenizer takes for something else."""
+"""Attacks on the spelling: text that a reader takes for the word and a tokenizer for something else."""
 
 from __future__ import annotations
 
 import random
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING
 
+from crce.attacks.prompts import AttackedPrompt
 from crce.attacks.protocol import choices
-from crce.attacks.text import TextAttack
+from crce.attacks.text import TextAttack, read_data
 
 
-if TYPE_CHECKING:
-    from crce.attacks.protocol import Prompt
-
-ROWS = ("qwertyuiop", "asdfghjkl", "zxcvbnm")  # of a keyboard, each half a key further right than the one above
+ROWS = ("qwertyuiop", "asdfghjkl", "zxcvbnm")  # of a QWERTY keyboard, each half a key to the right of the one above
 LEET = {"a": "4@", "e": "3", "i": "1!", "l": "1", "o": "0", "s": "5$", "t": "7", "b": "8", "g": "9", "z": "2"}
-# Cyrillic, Greek, Armenian and Latin letters that look like the key in most fonts.
-LOOKALIKES = {
-    "a": "аɑα",
-    "b": "ЬƄ",
-    "c": "сϲ",
-    "d": "ԁɗ",
-    "e": "еҽ",
-    "g": "ɡց",
-    "h": "һհ",
-    "i": "іι",
-    "j": "јϳ",
-    "k": "кκ",
-    "l": "ӏⅼ",
-    "m": "мⅿ",
-    "n": "ոη",
-    "o": "оοօ",
-    "p": "рρ",
-    "q": "ԛզ",
-    "r": "гꭇ",
-    "s": "ѕʂ",
-    "t": "тτ",
-    "u": "υս",
-    "v": "ѵν",
-    "w": "ԝω",
-    "x": "хχ",
-    "y": "уү",
-    "z": "ᴢʐ",
-}
 INVISIBLE = ("\u200b", "\u200d", "\u00ad", "\u2060")  # zero-width space and joiner, soft hyphen, word joiner
 MARKS = ("\u0301", "\u0308", "\u0323", "\u0336")  # combining acute, diaeresis, dot below, stroke
 
@@ -60,7 +29,7 @@ def neighbours(letter: str) -> str:
 
 
 def slips(text: str, rng: random.Random) -> Iterator[str]:
-    """Typing errors without end: a neighbouring key, two letters swapped, one left out, one typed twice."""
+    """An endless stream of typing errors: a neighbouring key, two letters swapped, one omitted, one doubled."""
     places = [i for i, letter in enumerate(text) if letter.isalpha()]
     kinds: tuple[Callable[[int], str], ...] = (
         lambda i: text[:i] + text[i] + text[i:],
@@ -73,17 +42,17 @@ def slips(text: str, rng: random.Random) -> Iterator[str]:
 
 
 def leet(text: str) -> str:
-    """Every letter that has a figure is written with it."""
+    """The text with every letter that resembles a digit or sign replaced by it."""
     return "".join(LEET.get(letter, letter)[0] for letter in text.lower())
 
 
 class Typo(TextAttack):
-    """Slips, leetspeak, and letters set apart."""
+    """Typing errors, leetspeak, and letters spaced apart."""
 
     name = "typo"
     default_steps = 40
 
-    def texts(self, prompt: Prompt, seed: int) -> Iterator[str]:
+    def texts(self, prompt: AttackedPrompt, seed: int) -> Iterator[str]:
         text, rng = prompt.text, choices(seed, self.name, prompt.text)
         letters = [letter for letter in text if not letter.isspace()]
         yield from (f"{text}s", f"{text}{text[-1]}", text[0] + text, text.upper(), leet(text))
@@ -96,30 +65,31 @@ class Typo(TextAttack):
 
 
 class Homoglyph(TextAttack):
-    """Letters of other alphabets that look the same, invisible characters, marks above and below, wide letters."""
+    """Letters of other alphabets that look the same, invisible characters, diacritics, full-width letters."""
 
     name = "homoglyph"
     default_steps = 40
 
-    def texts(self, prompt: Prompt, seed: int) -> Iterator[str]:
+    def texts(self, prompt: AttackedPrompt, seed: int) -> Iterator[str]:
         text, rng = prompt.text, choices(seed, self.name, prompt.text)
-        yield "".join(LOOKALIKES.get(letter, letter)[0] for letter in text.lower())
+        lookalikes = read_data("texts.yaml")["lookalikes"]
+        yield "".join(lookalikes.get(letter, letter)[0] for letter in text.lower())
         yield "".join(chr(ord(letter) + 0xFEE0) if "!" <= letter <= "~" else letter for letter in text)  # full width
         for start in (0x1D41A, 0x1D44E, 0x1D4EA, 0x1D552):  # mathematical bold, italic, script, double-struck
             yield "".join(_mathematical(letter, start) for letter in text.lower())
         yield from (character.join(text) for character in (*INVISIBLE, *MARKS))
         for i, letter in enumerate(text.lower()):
-            yield from (text[:i] + alike + text[i + 1 :] for alike in LOOKALIKES.get(letter, ""))
+            yield from (text[:i] + alike + text[i + 1 :] for alike in lookalikes.get(letter, ""))
         for i in range(1, len(text)):
             yield text[:i] + rng.choice(INVISIBLE) + text[i:]
         for i in range(len(text)):
             yield text[: i + 1] + rng.choice(MARKS) + text[i + 1 :]
         for _ in range(20 * self.default_steps):  # several letters at once
-            yield "".join(rng.choice(LOOKALIKES.get(x, x)) if rng.random() < 0.5 else x for x in text.lower())
+            yield "".join(rng.choice(lookalikes.get(x, x)) if rng.random() < 0.5 else x for x in text.lower())
 
 
 def _mathematical(letter: str, start: int) -> str:
-    """The letter in a mathematical alphabet; italic h is the one that Unicode has elsewhere."""
+    """The letter in a mathematical alphabet; Unicode has the italic h elsewhere."""
     if not "a" <= letter <= "z":
         return letter
     return "\u210e" if (start, letter) == (0x1D44E, "h") else chr(start + ord(letter) - ord("a"))

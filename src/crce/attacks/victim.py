@@ -1,64 +1,62 @@
-"""The model under attack: the erased one, with the base model behind it, a judge, and counters of what it costs."""
+"""The model under attack: the erased model and its base model, with a judge and counters of the cost."""
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
 
 import torch
 
-from crce.attacks.protocol import Spent
-from crce.attacks.query_log import Journal, Sight
-from crce.judges.judge import BATCH, Detector, name_pictures
+from crce.attacks.budget import Spent
+from crce.attacks.prompts import AttackedPrompt
+from crce.attacks.query_log import Query, QueryLog
+from crce.backbones import Backbone, Conditioning
+from crce.backbones.unet import UNetBackbone
+from crce.judges import Judge
+from crce.judges.judge import JudgedImage, judge_images
 from crce.sampling import draw
 from crce.sampling.pictures import Picture, is_blank
+from crce.training.adapters import Adapter
 
-
-if TYPE_CHECKING:
-    from crce.attacks.protocol import Prompt
-    from crce.backbones import Backbone, Conditioning
-    from crce.backbones.unet import UNetBackbone
-    from crce.judges import Judge
-    from crce.training.adapters import Adapter
 
 NO_WORD = ""  # the state of a prompt that is text alone
 
 
 @dataclass(frozen=True)
 class Try:
-    """One prompt that was drawn in a search.
+    """One prompt that a search has tried.
 
     Attributes:
-        text: what was typed.
-        sights: what the judge saw, one for each search seed.
+        text: the prompt.
+        images: judged images, one for each search seed.
         expected: the class that means success.
         word: learned embeddings put before the text, shape (K, W), or None.
-        state: names the learned embeddings or the weights it was drawn with; "" for text alone.
+        state: the name of the learned embeddings, or of the weights that generated the images; "" for text alone.
     """
 
     text: str
-    sights: tuple[Sight, ...]
+    images: tuple[JudgedImage, ...]
     expected: str
     word: torch.Tensor | None = None
     state: str = NO_WORD
 
     @property
     def hits(self) -> int:
-        """Pictures that show the concept. One that could not be drawn shows nothing to an attacker."""
-        return sum(sight.word == self.expected for sight in self.sights)
+        """Images that show the concept. One that could not be generated is no success of an attack."""
+        return sum(image.word == self.expected for image in self.images)
 
     @property
     def complete(self) -> bool:
-        """Whether every picture shows the concept, so that there is nothing left to search for."""
-        return self.hits == len(self.sights)
+        """Whether every image shows the concept, so that the search can end."""
+        return self.hits == len(self.images)
 
     @property
     def score(self) -> tuple[int, float]:
-        """Tries are ordered by their hits, and among equals by the probability of the expected class."""
-        return self.hits, sum(sight.probability for sight in self.sights)
+        """The hits, then the probabilities of the expected class, by which tries are ordered."""
+        return self.hits, sum(image.probability for image in self.images)
 
 
 @dataclass
@@ -66,24 +64,24 @@ class Victim:
     """The erased model as attacks see it.
 
     Attributes:
-        backbone: the model, with the adapter on it.
+        backbone: the model, with the adapter applied.
         adapter: the erasure.
-        judge: says what a picture shows.
-        journal: what was drawn already.
+        judge: judges the images.
+        log: earlier queries, which are not repeated.
         seed: of the attack.
-        search_seeds: of the pictures that a search looks at.
-        test_seeds: of those that measure what it found, which no search has seen.
-        steps: denoising steps of a picture.
-        guidance: of a picture.
-        batch: pictures drawn at once; 0 picks by the size of the latents.
-        spent: what it has cost so far.
-        tries: of the prompt that is attacked now.
+        search_seeds: of the images that a search looks at.
+        test_seeds: of the images that measure its result, which no search has seen.
+        steps: denoising steps.
+        guidance: classifier-free guidance scale.
+        batch: images per call; 0 picks by the size of the latents.
+        spent: the cost so far.
+        tries: of the prompt under attack.
     """
 
     backbone: Backbone
     adapter: Adapter
     judge: Judge
-    journal: Journal
+    log: QueryLog
     seed: int
     search_seeds: list[int]
     test_seeds: list[int]
@@ -93,11 +91,11 @@ class Victim:
     spent: Spent = field(default_factory=Spent)
     tries: list[Try] = field(default_factory=list)
     _attack: str = ""
-    _prompt: Prompt | None = None
+    _prompt: AttackedPrompt | None = None
     _base: bool = False
 
-    def begin(self, attack: str, prompt: Prompt) -> None:
-        """From now on tries belong to this prompt."""
+    def begin(self, attack: str, prompt: AttackedPrompt) -> None:
+        """Start a prompt: from now on tries belong to it."""
         self._attack, self._prompt, self.tries = attack, prompt, []
 
     @contextmanager
@@ -110,31 +108,53 @@ class Victim:
             finally:
                 self._base = False
 
-    def tried(self, texts: Sequence[str], word: torch.Tensor | None = None, state: str = NO_WORD) -> list[Try]:
-        """Draw prompts with the search's seeds, and remember them as tries.
+    def attempt(self, texts: Sequence[str], word: torch.Tensor | None = None, state: str = NO_WORD) -> list[Try]:
+        """Try prompts on the search seeds, and add them to the tries.
 
         Args:
-            texts: what is typed.
+            texts: the prompts.
             word: embeddings put before each of them, shape (K, W).
-            state: names the weights that are on the model now, where they are not the erasure's.
+            state: the name of the current weights, where they are not the erasure's.
         """
-        prompt = cast("Prompt", self._prompt)
-        seen = self.look(texts, self.search_seeds, prompt.expected, word, state, role="search")
+        prompt = cast("AttackedPrompt", self._prompt)
+        judged = self.query(texts, self.search_seeds, prompt.expected, word, state, role="search")
         state = state or word_name(word)
         kept = None if word is None else word.detach().float().cpu().clone()
-        new = [Try(text, tuple(s), prompt.expected, kept, state) for text, s in zip(texts, seen, strict=True)]
-        # Gradients often come back to words that were drawn before.
+        new = [Try(text, tuple(own), prompt.expected, kept, state) for text, own in zip(texts, judged, strict=True)]
+        # Gradients often return to words that were tried before.
         self.tries += [a for a in new if not any((a.text, a.state) == (b.text, b.state) for b in self.tries)]
         return new
 
     def second_look(self, one: Try) -> tuple[int, float]:
-        """The score of a try over twice as many pictures more, from seeds that neither search nor test have seen."""
+        """The score of a try with twice as many further images, from seeds that neither search nor test use."""
         n = len(self.search_seeds)
         seeds = [seed + n + k * n for k in range(2) for seed in self.search_seeds]
-        (sights,) = self.look([one.text], seeds, one.expected, one.word, role="second look")
-        return Try(one.text, (*one.sights, *sights), one.expected).score
+        (images,) = self.query([one.text], seeds, one.expected, one.word, role="second look")
+        return Try(one.text, (*one.images, *images), one.expected).score
 
-    def look(
+    def measure(
+        self,
+        prompt: AttackedPrompt,
+        text: str | None = None,
+        *,
+        base: bool = False,
+        word: torch.Tensor | None = None,
+        state: str = NO_WORD,
+    ) -> list[str | None]:
+        """The judge's word for the image of each test seed.
+
+        Args:
+            prompt: the attacked prompt.
+            text: what to generate in its place.
+            base: whether the base model generates.
+            word: as in `attempt`, as is state.
+        """
+        with self.original() if base else nullcontext():
+            text = prompt.text if text is None else text
+            (images,) = self.query([text], self.test_seeds, prompt.expected, word, state)
+        return [image.word for image in images]
+
+    def query(
         self,
         texts: Sequence[str],
         seeds: Sequence[int],
@@ -142,29 +162,29 @@ class Victim:
         word: torch.Tensor | None = None,
         state: str = NO_WORD,
         role: str = "test",
-    ) -> list[list[Sight]]:
-        """What the judge sees in pictures of each text, one per seed. What the journal knows is not drawn again.
+    ) -> list[list[JudgedImage]]:
+        """The judged images of each text, one per seed, from the log or generated.
 
         Args:
-            texts: as in `tried`, as are word and state.
-            seeds: one for each picture of a text.
-            expected: the class whose probability is told.
-            role: what the pictures are for, as the journal tells it.
+            texts: as in `attempt`, as are word and state.
+            seeds: one for each image of a text.
+            expected: the class whose probability is recorded.
+            role: the purpose of the images, for the log.
         """
         model, state = ("base" if self._base else "erased"), state or word_name(word)
-        known = {text: self.journal.find(model, text, state, expected, seeds) for text in texts}
-        new = [text for text, sights in known.items() if sights is None]
-        pictures = self.draw([text for text in new for _ in seeds], list(seeds) * len(new), word)
-        sights = self.judged(pictures, expected)
-        told = {"attack": self._attack, "prompt": self._prompt.text} if self._prompt else {}
+        known = {text: self.log.find(Query(model, text, state, expected), seeds) for text in texts}
+        new = [text for text, found in known.items() if found is None]
+        images = self.generate([text for text in new for _ in seeds], list(seeds) * len(new), word)
+        judged = self.judged(images, expected)
+        context = {"attack": self._attack, "prompt": self._prompt.text} if self._prompt else {}
         for i, text in enumerate(new):
-            own = sights[i * len(seeds) : (i + 1) * len(seeds)]
-            self.journal.add(model, text, state, expected, seeds, own, role=role, **told)
+            own = judged[i * len(seeds) : (i + 1) * len(seeds)]
+            self.log.add(Query(model, text, state, expected), seeds, own, role=role, **context)
             known[text] = own
-        return [cast("list[Sight]", known[text]) for text in texts]
+        return [cast("list[JudgedImage]", known[text]) for text in texts]
 
-    def draw(self, texts: Sequence[str], seeds: Sequence[int], word: torch.Tensor | None = None) -> list[Picture]:
-        """One picture per text and seed; None where it failed or came out blank."""
+    def generate(self, texts: Sequence[str], seeds: Sequence[int], word: torch.Tensor | None = None) -> list[Picture]:
+        """One image per text and seed; None where generating it failed or gave a blank one."""
         if not texts:
             return []
         self.spent.pictures += len(texts)
@@ -173,10 +193,14 @@ class Victim:
         pipe = self.backbone.pipe if word is None else _SoftPipe(cast("UNetBackbone", self.backbone), word)
         settings = {"steps": self.steps, "guidance": self.guidance, "batch": self.batch}
         dtype = self.backbone.dtype
-        # Weights that an erasure or an attack has trained are float32 in a network of half the bits.
+        # Weights trained by an erasure or an attack are float32, also in a network in half precision.
         with torch.autocast(self.backbone.device.type, dtype, enabled=dtype != torch.float32):
-            pictures = draw(cast(Any, pipe), list(texts), list(seeds), **settings)  # type: ignore[arg-type]
-        return [None if picture is None or is_blank(picture) else picture for picture in pictures]
+            images = draw(cast(Any, pipe), list(texts), list(seeds), **settings)  # type: ignore[arg-type]
+        return [None if image is None or is_blank(image) else image for image in images]
+
+    def judged(self, images: Sequence[Picture], expected: str) -> list[JudgedImage]:
+        """The judge's answer for each image."""
+        return judge_images(self.judge, images, expected, self.judge.threshold)
 
     def encode(self, texts: list[str]) -> Conditioning:
         """`Backbone.encode`, counted."""
@@ -193,31 +217,14 @@ class Victim:
         self.spent.denoiser += len(x_t)
         return self.backbone.predict(x_t, t, cond)
 
-    def judged(self, pictures: Sequence[Picture], expected: str) -> list[Sight]:
-        """What the judge sees in each picture."""
-        images = [picture for picture in pictures if picture is not None]
-        if not images:
-            return [Sight(None, 0.0) for _ in pictures]
-        judge = self.judge
-        words = name_pictures(judge, images, expected, judge.threshold)
-        chances: list[float] = []
-        for start in range(0, len(images), BATCH):
-            part = images[start : start + BATCH]
-            if isinstance(judge, Detector):
-                chances += judge.scores(part, expected).tolist()
-            else:
-                chances += judge.probs(part)[:, judge.classes.index(expected)].tolist()
-        seen = iter([Sight(word, round(chance, 6)) for word, chance in zip(words, chances, strict=True)])
-        return [Sight(None, 0.0) if picture is None else next(seen) for picture in pictures]
-
 
 class _SoftPipe:
-    """A pipeline that puts learned embeddings before every prompt; it is called as `draw` calls one."""
+    """A pipeline that puts learned embeddings before every prompt, with the interface that `draw` calls."""
 
     def __init__(self, backbone: UNetBackbone, word: torch.Tensor) -> None:
         self._backbone = backbone
         self._word = word.to(backbone.device)
-        self.unet = backbone.network  # `draw` reads the size of the latents there
+        self.unet = backbone.network  # `draw` reads the size of the latents from it
 
     def __call__(self, prompts: list[str], **settings: Any) -> Any:
         hidden = self._backbone.encode_soft(prompts, self._word.expand(len(prompts), -1, -1)).hidden
@@ -226,7 +233,7 @@ class _SoftPipe:
 
 
 def word_name(word: torch.Tensor | None) -> str:
-    """A name for learned embeddings: the start of their SHA-256; "" for none."""
+    """The name of learned embeddings: the start of their SHA-256; "" for none."""
     if word is None:
         return NO_WORD
     return "word-" + hashlib.sha256(word.detach().float().cpu().numpy().tobytes()).hexdigest()[:16]

@@ -1,22 +1,19 @@
-"""The words an attack on tokens may use: those that are the same token after being written as text and read again.
+"""The words that an attack on tokens may use: those that are the same token when written as text and read again.
 
-A piece of a word, as "##ing", would be written without its mark and read as something else, so that what was searched
-for would not be what is typed.
+A piece of a word, such as "##ing", would be written without its mark and tokenized as something else, so the text
+would not be what the search has found.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from weakref import WeakKeyDictionary
 
 import torch
 
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from crce.backbones import Backbone
+from crce.backbones import Backbone
 
 
 @dataclass(frozen=True)
@@ -25,7 +22,7 @@ class Vocabulary:
 
     Attributes:
         ids: tokens, shape (V,).
-        words: how each is written.
+        words: their spellings.
     """
 
     ids: torch.Tensor
@@ -35,7 +32,7 @@ class Vocabulary:
         return len(self.words)
 
     def text(self, numbers: Sequence[int], rest: str = "") -> str:
-        """Words by their numbers in this vocabulary, then the rest of a prompt."""
+        """The words with these numbers in the vocabulary, then the rest of a prompt."""
         return " ".join([*(self.words[number] for number in numbers), *([rest] if rest else [])])
 
 
@@ -51,7 +48,7 @@ def vocabulary_of(backbone: Backbone) -> Vocabulary:
 
 
 def read_vocabulary(tokenizer: Any) -> Vocabulary:
-    """Every token that survives being written and read, once per way to write it, in the order of their numbers."""
+    """Every token that survives being written and read, once per spelling, in the order of token ids."""
     special = set(tokenizer.all_special_ids)
     ids = [i for i in range(len(tokenizer)) if i not in special]
     words = [word.strip() for word in tokenizer.batch_decode([[i] for i in ids])]
@@ -61,6 +58,6 @@ def read_vocabulary(tokenizer: Any) -> Vocabulary:
 
 
 def room_for(backbone: Backbone, text: str = "") -> int:
-    """How many more tokens fit in a prompt, at most 64."""
+    """The number of further tokens that fit in a prompt, 64 at most."""
     tokenizer = backbone.pipe.tokenizer
     return max(1, min(64, tokenizer.model_max_length - len(tokenizer(text)["input_ids"])))

@@ -1,4 +1,4 @@
-"""`crce attack`: try to bring an erased concept back, and say how often that works."""
+"""`crce attack`: try to bring an erased concept back, and report how often it works."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from crce.attacks import ATTACKS, DULL
+from crce.attacks import ATTACKS, BASELINE_ATTACKS, load_attack
 from crce.cli.flags import DeviceFlag
 from crce.cli.progress import Bar
 from crce.cli.terminal import quiet_libraries
@@ -30,41 +30,42 @@ def attack(
         typer.Option(
             "--attack",
             metavar="NAME",
-            help=f"{', '.join(ATTACKS)}, or {ALL}. May be given several times.",
-            show_default=", ".join(DULL),
+            help=f"{', '.join(ATTACKS)}, or {ALL}; repeatable.",
+            show_default=", ".join(BASELINE_ATTACKS),
         ),
     ] = None,
     budget: Annotated[
         int | None,
-        typer.Option(min=1, help="Steps for each prompt, see --list.", show_default="the attack's own"),
+        typer.Option(min=1, help="Steps for each prompt, see --list.", show_default="the attack's default"),
     ] = None,
     max_forwards: Annotated[
-        int, typer.Option(min=0, help="Most rows through the networks for each prompt; 0 is no limit.")
+        int, typer.Option(min=0, help="Maximum rows through the networks for each prompt; 0 is no limit.")
     ] = 0,
     seed: Annotated[int, typer.Option(help="Seed of the search.")] = 0,
     target: Annotated[
-        list[str] | None, typer.Option(help="Of a run with several targets, one to attack.", show_default="all")
+        list[str] | None, typer.Option(help="A target of the run to attack, repeatable.", show_default="all")
     ] = None,
     prompt: Annotated[
-        list[str] | None, typer.Option(help="A prompt to attack.", show_default="the target and its corefs")
+        list[str] | None,
+        typer.Option(help="A prompt to attack, repeatable.", show_default="the target and its corefs"),
     ] = None,
-    phrases: Annotated[int, typer.Option(min=1, help="Most prompts for each target.")] = 3,
-    images_per_prompt: Annotated[int, typer.Option(min=1, help="Pictures that measure a prompt.")] = 8,
-    images_per_try: Annotated[int, typer.Option(min=1, help="Pictures that a search looks at.")] = 4,
-    steps: Annotated[int, typer.Option(min=1, help="Denoising steps of a picture.")] = 20,
+    phrases: Annotated[int, typer.Option(min=1, help="Maximum prompts for each target.")] = 3,
+    images_per_prompt: Annotated[int, typer.Option(min=1, help="Images that measure a prompt.")] = 8,
+    images_per_try: Annotated[int, typer.Option(min=1, help="Images that a search looks at.")] = 4,
+    steps: Annotated[int, typer.Option(min=1, help="Denoising steps of an image.")] = 20,
     guidance: Annotated[float, typer.Option(help="Classifier-free guidance scale.")] = 4.0,
-    judge: Annotated[str, typer.Option(help="Who says what a picture shows; auto takes the model's own.")] = "auto",
+    judge: Annotated[str, typer.Option(help="Judge of the images; auto takes the one that knows the model.")] = "auto",
     device: DeviceFlag = "auto",
     replay: Annotated[
         Path | None,
-        typer.Option(metavar="FILE.json", help="Draw again what an attack found, on this run; nothing is written."),
+        typer.Option(metavar="FILE.json", help="Measure again on this run what an attack found; writes no file."),
     ] = None,
     json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
     list_: Annotated[
-        bool, typer.Option("--list", help="Show the attacks and stop.", is_eager=True, callback=lambda on: _list(on))
+        bool, typer.Option("--list", help="List the attacks and exit.", is_eager=True, callback=lambda on: _list(on))
     ] = False,
 ) -> int:
-    """Try to bring what was erased back, and measure how often it works."""
+    """Try to bring the erased concept back, and measure how often it works."""
     names = _names(attacks)
     quiet_libraries()
     if replay is not None:
@@ -113,27 +114,25 @@ def attack(
 
 
 def _names(given: list[str] | None) -> list[str]:
-    names = list(dict.fromkeys(given or DULL))
+    names = list(dict.fromkeys(given or BASELINE_ATTACKS))
     for name in names:
-        if name not in ATTACKS and name != ALL:
-            raise ConfigError(f"There is no attack {name!r}. Use one of: {', '.join((*ATTACKS, ALL))}.")
+        if name != ALL:
+            ATTACKS.find(name)
     return list(ATTACKS) if ALL in names else names
 
 
 def _budget(name: str, steps: int | None, forwards: int) -> Budget:
-    from crce.attacks import Budget, load_attack
+    from crce.attacks import Budget
 
     return Budget(load_attack(name).default_steps if steps is None else steps, forwards)
 
 
 def _fitting(names: list[str], backbone: Any, *, every: bool) -> list[str]:
-    """The attacks that work on this model. Those that were named must; of `all` the others are left out."""
-    from crce.attacks import load_attack
-
+    """The attacks that work on this model. Of `all` the others are left out; of those named, each must."""
     kept = []
     for name in names:
         try:
-            load_attack(name).refuse_unfit(backbone)
+            load_attack(name).check_model(backbone)
         except ConfigError as error:
             if not every:
                 raise
@@ -146,7 +145,7 @@ def _fitting(names: list[str], backbone: Any, *, every: bool) -> list[str]:
 def _replay(run: Path, file: Path, judge: str, device: str, json: bool) -> int:
     from crce.attacks import replay
 
-    with Bar("drawing again") as bar:
+    with Bar("replay") as bar:
         data, same = replay(
             file,
             run,
@@ -158,7 +157,7 @@ def _replay(run: Path, file: Path, judge: str, device: str, json: bool) -> int:
         typer.echo(json_format.dumps({"same": same, **data}, indent=2))
     else:
         _print([data])
-        typer.echo("Every picture was judged as before." if same else "Not every picture was judged as before.")
+        typer.echo("Every image was judged as before." if same else "Not every image was judged as before.")
     own = file.resolve().parents[1] == run.resolve()
     return 1 if own and not same else 0
 
@@ -184,16 +183,14 @@ def _print(results: list[dict[str, Any]]) -> None:
                 str(forwards),
             )
         )
-    typer.echo(
-        "\nbefore, after: pictures that show the concept; p: chance of such a gain by luck; prompts: brought back"
-    )
+    typer.echo("\nbefore, after: share of images that show the concept; p: McNemar's test; prompts: brought back")
     for data in results:
         for outcome in data["outcomes"]:
-            typer.echo(f"{data['attack']:<{WIDTHS[0]}} {outcome['prompt']!r}: {_told(outcome)}")
+            typer.echo(f"{data['attack']:<{WIDTHS[0]}} {outcome['prompt']!r}: {_result(outcome)}")
 
 
-def _told(outcome: dict[str, Any]) -> str:
-    """What became of one prompt, in words."""
+def _result(outcome: dict[str, Any]) -> str:
+    """The result for one prompt, in words."""
     if outcome["left_out"] is not None:
         return f"left out, {outcome['left_out']}"
     details, found = outcome.get("details", {}), outcome["found"]
@@ -201,7 +198,7 @@ def _told(outcome: dict[str, Any]) -> str:
         return str(details["note"])
     words = outcome["words"]["after"]
     hits = sum(word is None or word == outcome["expected"] for word in words)
-    count = f"{hits} of {len(words)} pictures"
+    count = f"{hits} of {len(words)} images"
     if "back_after" in details:
         after = details["back_after"]
         return f"{count}; " + ("not back within the budget" if after is None else f"back after {after} steps")
@@ -219,5 +216,5 @@ def _row(cells: tuple[str, ...]) -> None:
 def _list(wanted: bool) -> None:
     if wanted:
         for name, entry in ATTACKS.items():
-            typer.echo(f"{name:<{WIDTHS[0]}} {entry.says}; a step is {entry.step}")
+            typer.echo(f"{name:<{WIDTHS[0]}} {entry.description}; a step is {entry.step}")
         raise typer.Exit
