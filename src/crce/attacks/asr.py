@@ -9,9 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from scipy.stats import binomtest
-
-from crce.evaluate.rates import wilson
+from crce.evaluate.stats import mcnemar, wilson
 
 
 BROUGHT_BACK = 0.5  # share of a prompt's images from which its concept counts as brought back
@@ -34,7 +32,7 @@ def chance_of_gain(before: Sequence[bool], after: Sequence[bool]) -> float:
     """One-sided p-value of McNemar's exact test on images of the same seeds: the attack gains more than it loses."""
     pairs = list(zip(before, after, strict=True))
     lost, gained = pairs.count((True, False)), pairs.count((False, True))
-    return round(float(binomtest(gained, gained + lost, alternative="greater").pvalue), 6) if gained + lost else 1.0
+    return round(mcnemar(lost, gained, "less"), 6)
 
 
 def summarise(outcomes: Sequence[dict[str, Any]]) -> dict[str, Any]:

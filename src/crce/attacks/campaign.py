@@ -24,7 +24,7 @@ from crce.attacks.setup import describe_run, erased_model, judge_of_run, write_w
 from crce.attacks.victim import Victim
 from crce.backbones import Backbone
 from crce.errors import ConfigError
-from crce.evaluate.metrics import DRAWABLE_SHARE
+from crce.evaluate.stats import DRAWABLE_SHARE
 from crce.files import write_json
 from crce.judges import Judge
 from crce.training import Erasure, load_base
