@@ -6,23 +6,20 @@ import os
 from importlib.util import find_spec
 from pathlib import Path
 
+
+# One thread in every process of the tests and in the programs they start, set before numpy and torch are imported,
+# which read it then. The models are too small for more, the threads of BLAS burn a core each while they wait, and
+# sums in another order would make bits depend on the number of cores. What uses the cores is `-n auto`.
+os.environ["OMP_NUM_THREADS"] = "1"
+
 import pytest
 import tiny
-import torch
 
 from crce.backbones import UNetBackbone, load_backbone
 from crce.concepts import ConceptSet, Related
 
 
 LANGUAGE_MODEL = ("test_local_chat.py", "test_real_model.py", "test_served_chat.py")
-
-
-def pytest_configure(config: pytest.Config) -> None:
-    """Side by side, every process has its share of the cores, and so have the programs that it starts."""
-    if workers := os.environ.get("PYTEST_XDIST_WORKER_COUNT"):
-        threads = max(1, (os.cpu_count() or 1) // int(workers))
-        torch.set_num_threads(threads)
-        os.environ["OMP_NUM_THREADS"] = str(threads)
 
 
 @pytest.hookimpl(tryfirst=True)
