@@ -28,18 +28,18 @@ CHART = ROOT / "docs" / "results_methods.svg"
 HEAD = """# Results on the bundled model
 
 Made by `python tools/docs/results.py` from the JSON files under `benchmarks/erasure`; the command above each
-table measures it anew.
+table measures it again.
 
-This is a small world: one model of 64-pixel icons, judged by a classifier, and a handful of targets. It tells
-methods and settings apart on the same footing; it does not tell what they do to Stable Diffusion. [The same
-grid for Stable Diffusion 1.4](#on-stable-diffusion-14) is one command and a GPU away.
+This is a small world: one model of 64-pixel icons, a classifier as its judge, and a handful of targets. It compares
+methods and settings on an equal footing; it does not predict what they do to Stable Diffusion. [The same grid for
+Stable Diffusion 1.4](#on-stable-diffusion-14) is one command and a GPU away.
 
-**erased** is how far the target is gone; then how far names of it that no method was given are gone, and how
-many near things that no method was given are kept; **H** is the harmonic mean of the three. All are relative to
-what the base model draws of the same phrases, whose own row would read 0, 0, 1 and H 0. Intervals are 95 %
-bootstrap intervals over targets, then seeds. What differs is tested by flipping signs of targets, with Holm's
-correction; below six targets nothing can be significant at 5 %, and no statement is made. See
-[bench.md](bench.md) and [evaluate.md](evaluate.md).
+**erased** is how much of the target is gone; the next columns, how much is gone of its names, and how much is kept
+of its neighbours, that no method was given; **H** is the harmonic mean of the three. All are relative to the base
+model's images of the same phrases; its own row would read 0, 0, 1 and H 0. Intervals are 95 % bootstrap intervals
+over targets, then seeds. Differences are tested by flipping the signs of targets, with Holm's correction; with fewer
+than six targets nothing can be significant at 5 %, and no statement is made. See [bench.md](bench.md) and
+[evaluate.md](evaluate.md).
 """
 
 TAIL = """## On Stable Diffusion 1.4
@@ -48,6 +48,7 @@ TAIL = """## On Stable Diffusion 1.4
 Diffusion 1.4 with the {targets} published sets of CorefConcept, judged by CLIP: {cells} cells. It needs those
 sets, a GPU and the weights, and has not been run for this page.
 
+<!-- not run: needs the configs and the weights of Stable Diffusion 1.4 -->
 ```sh
 crce plan --model CompVis/stable-diffusion-v1-4 --vram 12
 crce bench benchmarks/sd14/corefconcept.yaml
@@ -56,7 +57,7 @@ crce bench benchmarks/sd14/corefconcept.yaml
 By `python benchmarks/sd14/cost.py` a whole run takes {petaflop:,} petaflop in the denoiser, which is
 {hours_at_100_teraflops} hours at a sustained 100 teraflop/s. Passes through the denoiser for one target:
 
-| method | training | of them with a backward pass | drawing |
+| method | training | of them with a backward pass | generating images |
 |---|---|---|---|
 {table}
 """
@@ -87,7 +88,7 @@ SECTIONS = (
     Section(
         "kinds",
         "Characters and styles",
-        "Seven of the methods on four characters and three styles; the model knows no persons. Characters go much "
+        "Seven of the methods on four characters and three styles; the model knows no persons. Characters behave much "
         "like objects. Styles are harder for every method, and CRCE does not reliably help with them.",
         True,
     ),
@@ -99,13 +100,14 @@ SECTIONS = (
     ),
     Section(
         "certainty",
-        "What certainties are worth",
-        "Each phrase weighed by its certainty, all alike, and with the certainties of a list shuffled within it.",
+        "The value of certainties",
+        "Each phrase weighted by its certainty, all phrases alike, and with the certainties shuffled within each "
+        "list.",
     ),
     Section(
         "lists",
-        "Whose lists",
-        "The atlas's corefs and retains, WordNet's, the nearest words by distance of embeddings, and those of a "
+        "Sources of the lists",
+        "The corefs and retains of the atlas, of WordNet, the nearest words by embedding distance, and those of a "
         "language model of 270 million parameters, which finds next to none "
         "([counts](../benchmarks/erasure/suggested)). All are measured on the atlas's held-out phrases.",
     ),
@@ -119,7 +121,7 @@ SECTIONS = (
     Section(
         "robustness",
         "Attacks",
-        "How often the concept is drawn again under each attack, for the prompt of the target alone.",
+        "How often the concept is generated again under each attack, for the prompt of the target alone.",
     ),
 )
 
