@@ -11,15 +11,14 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 from foundation import flags, measure_all
 
-from crce.methods import CLOSED_FORM
-from crce.training import ErasureConfig, load_config
+from crce.methods import METHODS
+from crce.training import load_config
 
 
-METHODS = get_args(ErasureConfig.model_fields["method"].annotation)
 TARGETS = ("cat", "dog", "car", "bird", "horse", "frog")
 
 
@@ -27,7 +26,7 @@ def known_rows(concepts: list[str], seeds: list[int], images: int) -> list[dict[
     """ESD's rows of foundation.json, if they were measured with the settings of today."""
     data = json.loads((Path(__file__).parent / "foundation.json").read_text())
     config = load_config(None, {"method": "esd"}).model_dump(mode="json")
-    if any(config.get(name) != value for name, value in data["config"].items()):
+    if any(config.get(name, value) != value for name, value in data["config"].items()):
         return []
     return [
         row
@@ -38,7 +37,7 @@ def known_rows(concepts: list[str], seeds: list[int], images: int) -> list[dict[
 
 def main() -> None:
     parser = flags(__doc__, TARGETS, [0, 1, 2], Path(__file__).with_suffix(".json"))
-    parser.add_argument("--methods", nargs="+", default=list(METHODS), choices=METHODS)
+    parser.add_argument("--methods", nargs="+", default=list(METHODS), choices=list(METHODS))
     args = parser.parse_args()
     cells = (
         (concept, load_config(None, {"method": method, "crce": crce, "seed": seed}))
@@ -46,7 +45,7 @@ def main() -> None:
         for concept in args.concepts
         for method in args.methods
         for crce in (False, True)
-        if seed == args.seeds[0] or method not in CLOSED_FORM or CLOSED_FORM[method].random
+        if seed == args.seeds[0] or METHODS[method].random
     )
     facts = {"configs": {name: load_config(None, {"method": name}).model_dump(mode="json") for name in METHODS}}
     reused = "esd" in args.methods and args.device == "cpu"

@@ -23,8 +23,8 @@ from crce.backbones import load_backbone
 from crce.bench import expand, read_grid
 from crce.bench.grid import BenchmarkGrid
 from crce.concepts import find_concepts, write_sets
-from crce.config import SOLVED
 from crce.files import write_json
+from crce.methods import METHODS
 from crce.training import erase
 
 
@@ -78,7 +78,7 @@ def grid_of(concept: str) -> BenchmarkGrid:
 
 def training(config: Any, backbone: Any) -> dict[str, float]:
     """Passes of a whole training, from those of two short ones."""
-    if config.method in SOLVED:
+    if METHODS[config.method].solved:
         return {"all": 0, "backward": 0}
     found = []
     for steps in (SHORT, LONG):

@@ -17,7 +17,7 @@ import torch
 from crce.backbones import load_backbone
 from crce.concepts import atlas
 from crce.files import write_json
-from crce.methods import CLOSED_FORM
+from crce.methods import METHODS
 from crce.training import erase, load_config
 
 
@@ -31,7 +31,8 @@ def main() -> None:
     rows = [
         {"method": method, "crce": crce, "targets": count, **erase_into(backbone, sets[:count], method, crce)}
         for count in TARGETS
-        for method in CLOSED_FORM
+        for method in METHODS
+        if METHODS[method].solved
         for crce in (False, True)
     ]
     write_json(Path(__file__).with_suffix(".json"), {"rows": rows, "threads": torch.get_num_threads()})

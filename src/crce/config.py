@@ -1,8 +1,11 @@
-"""What can be set about an erasure: one model for flags, recipes and the record in run.json."""
+"""The settings of an erasure: one model for flags, recipes and the record in run.json."""
 
 from __future__ import annotations
 
 import difflib
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from functools import cache
 from importlib import resources
 from pathlib import Path
@@ -10,31 +13,41 @@ from typing import Any, Literal
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic.fields import FieldInfo
 
 from crce.concepts import KINDS
 from crce.concepts.nodes import LOADER
 from crce.errors import ConfigError
+from crce.methods.table import METHODS, resolve
 
 
-SOLVED = ("uce", "rece", "speed", "mace")  # methods that compute the weights instead of training them
+logger = logging.getLogger(__name__)
+
+ONE_STEP = {"steps": 1, "adapter": "weights", "layers": "kv"}  # what a method that solves for weights takes
 
 
 class ErasureConfig(BaseModel):
-    """Settings of an erasure. Defaults are those of the official CRCE code where it has the setting."""
+    """Settings of an erasure that all methods share. Defaults are those of the official CRCE code where it has them.
+
+    The settings that a method alone has are in a subclass, which the method's entry in `crce.methods.METHODS` names,
+    and `ErasureConfig(method="rece", ...)` gives an instance of it, as `Path()` gives a `PosixPath`. A setting of
+    another method is refused, whatever its value, in flags, recipes and Python. Only `from_record` drops it: runs of
+    earlier versions have recorded the settings of all methods.
+
+    Raises:
+        ConfigError: there is no such method, or settings are unknown, of another method or out of range; all faults in
+            one message.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    method: Literal["esd", "ablation", "spm", "eap", "advunlearn", "uce", "rece", "speed", "mace"] = Field(
-        "esd",
-        description="erasure method: esd, ablation, spm, eap and advunlearn are trained; uce, rece, speed and mace "
-        "are solved in one step",
-    )
-    crce: bool = Field(True, description="use corefs and retains; without them the method is its plain self")
+    method: str = Field("esd", description="erasure method; crce methods describes them")
+    crce: bool = Field(True, description="use corefs and retains; without them the method is its published self")
     alpha: float = Field(1.0, ge=0, description="weight of the corefs")
     beta: float = Field(1.0, ge=0, description="weight of the retains")
     eta: float = Field(1.0, ge=0, description="strength of negative guidance")
-    corefs_per_step: int = Field(5, ge=0, description="M, corefs drawn per step without replacement")
-    retains_per_step: int = Field(3, ge=0, description="N, retains drawn per step without replacement")
+    corefs_per_step: int = Field(5, ge=0, description="M, corefs of a step, chosen without replacement")
+    retains_per_step: int = Field(3, ge=0, description="N, retains of a step, chosen without replacement")
     steps: int = Field(500, ge=1, description="optimizer steps")
     learning_rate: float = Field(2e-5, gt=0, description="learning rate of Adam")
     schedule: Literal["constant", "cosine"] = Field(
@@ -49,55 +62,74 @@ class ErasureConfig(BaseModel):
     x_t_source: Literal["student", "rolling", "noised"] = Field(
         "rolling",
         description="a fresh partial trajectory per step, a pool of trajectories advanced one step at a time, or "
-        "pictures of the base model brought back to noise",
+        "noised images of the base model",
     )
     x_t_prompts: Literal["target", "mix"] = Field(
         "mix", description="whose prompt x_t comes from: the target's, or also corefs' and retains' own"
     )
     scenes: tuple[str, ...] = Field(
         (),
-        description="what phrases are shown in, one in each step: 'a house' shows 'a house, Van Gogh', which becomes "
-        "'a house'; none: phrases alone",
+        description="prompts that phrases are appended to, one in each step: 'a house' gives 'a house, Van Gogh', "
+        "which becomes 'a house'; none: phrases alone",
     )
-    pool: int = Field(8, ge=1, description="trajectories in a rolling pool, or pictures to be noised")
+    pool: int = Field(8, ge=1, description="trajectories in a rolling pool, or images to be noised")
     ddim_steps: int = Field(50, ge=3, description="steps of the DDIM grid that x_t lies on")
     guidance: float = Field(3.0, ge=1, description="classifier-free guidance of the trajectories")
     micro_batch: int = Field(0, ge=0, description="prompts per forward; 0: all at once, halved when memory runs out")
     gradient_checkpointing: bool = Field(
-        False, description="compute activations again in the backward pass: much less memory, a third more time"
+        False, description="recompute activations in the backward pass: much less memory, a third more time"
     )
     offload: bool = Field(
         False,
-        description="keep on the GPU only the network that works, the others in the computer's memory; a LoRA only",
+        description="keep only the network in use on the GPU, the others in main memory; a LoRA only",
     )
     checkpoint_every: int = Field(100, ge=1, description="steps between checkpoints")
     seed: int = Field(0, ge=0, description="seed of every random choice")
-    spm_states: int = Field(4, ge=0, description="spm: random states that are kept at each step")
-    spm_weight: float = Field(1000.0, ge=0, description="spm: weight of the random states")
-    attack_steps: int = Field(4, ge=0, description="advunlearn: steps of the search for an adversarial word")
-    attack_rate: float = Field(0.01, gt=0, description="advunlearn: how far one of them moves each number of the word")
-    ridge: float = Field(
-        0.5, gt=0, description="uce, rece, mace: how firmly weights stay where no prompt pulls at them"
-    )
-    rece_rounds: int = Field(1, ge=1, description="rece: rounds of attack and answer")
-    rece_rho: float = Field(0.1, gt=0, description="rece: how small the attack is kept")
-    speed_threshold: float = Field(
-        0.1, gt=0, description="speed: what retains use less than this is free to be edited"
-    )
-    speed_retain_scale: float = Field(1.0, gt=0, description="speed: how firmly free directions stay")
     compat_timesteps: bool = Field(
-        False, description="tell the network the timestep the official code does, 19 off; for comparisons only"
+        False, description="give the network the timestep of the official code, which is 19 off; for comparisons only"
     )
 
+    def __new__(cls, **settings: Any) -> ErasureConfig:
+        own = settings_model(str(settings["method"])) if cls is ErasureConfig and "method" in settings else cls
+        return super().__new__(own)
+
+    def __init__(self, **settings: Any) -> None:
+        try:
+            super().__init__(**settings)
+        except ValidationError as error:
+            method = str(settings.get("method", "esd"))
+            raise ConfigError("; ".join(_fault(e, method) for e in error.errors())) from error
+
+    @classmethod
+    def from_record(cls, record: Mapping[str, Any]) -> ErasureConfig:
+        """The settings that a run has recorded, without those of other methods.
+
+        Raises:
+            ConfigError: the method is not installed, or settings are unknown or out of range.
+        """
+        own, known = settings_model(record["method"]).model_fields, all_settings()
+        return cls(**{name: value for name, value in record.items() if name in own or name not in known})
+
     @model_validator(mode="after")
-    def _text_encoder(self) -> ErasureConfig:
-        if (self.layers == "text") != (self.method == "advunlearn"):
+    def _fits_its_method(self) -> ErasureConfig:
+        method = METHODS.find(self.method)
+        example = f", as the recipe {method.recipe!r} does" if method.recipe else ""
+        if method.trains_text and (self.layers, self.adapter) != ("text", "weights"):
             raise ValueError(
-                "advunlearn trains the text encoder, and it is the only method that does. Use method: advunlearn with "
-                "layers: text, as the recipe 'advunlearn' does, or other layers with other methods"
+                f"{self.method} trains the weights of the text encoder. Use layers: text and adapter: weights{example}"
             )
-        if self.layers == "text" and self.adapter != "weights":
-            raise ValueError("the text encoder is trained by its weights. Use adapter: weights")
+        if self.layers == "text" and not method.trains_text:
+            able = [name for name in METHODS if METHODS[name].trains_text]
+            raise ValueError(
+                f"layers is 'text', but {self.method} does not train the text encoder. Use other layers, or a method "
+                f"that does: {', '.join(able)}"
+            )
+        if method.solved and any(getattr(self, name) != value for name, value in ONE_STEP.items()):
+            needed = ", ".join(f"{name}: {value}" for name, value in ONE_STEP.items())
+            raise ValueError(
+                f"{self.method} computes the weights of the layers that read the text in one step. Use "
+                f"{needed}{example}"
+            )
         return self
 
     @model_validator(mode="after")
@@ -109,14 +141,38 @@ class ErasureConfig(BaseModel):
             )
         return self
 
-    @model_validator(mode="after")
-    def _solved_in_one_step(self) -> ErasureConfig:
-        if self.method in SOLVED and (self.steps, self.adapter, self.layers) != (1, "weights", "kv"):
-            raise ValueError(
-                f"{self.method} computes the weights of the layers that read the text in one step. Use steps: 1, "
-                f"adapter: weights and layers: kv, as the recipe {self.method!r} does"
-            )
-        return self
+
+@dataclass(frozen=True)
+class SettingInfo:
+    """A setting: its field, and the methods that have it; none are named where all of them do."""
+
+    field: FieldInfo
+    methods: tuple[str, ...] = ()
+
+
+def settings_model(method: str) -> type[ErasureConfig]:
+    """The settings model of a method.
+
+    Raises:
+        ConfigError: there is no such method, or the package it comes from can't be loaded.
+    """
+    return resolve(method, METHODS.find(method).settings)
+
+
+def all_settings() -> dict[str, SettingInfo]:
+    """Every setting by name, those of all methods first. Methods that can't be loaded are left out with a warning."""
+    found = {name: SettingInfo(field) for name, field in ErasureConfig.model_fields.items()}
+    for method in METHODS:
+        try:
+            fields = settings_model(method).model_fields
+        except ConfigError as error:
+            logger.warning("%s", error)
+            continue
+        for name, field in fields.items():
+            if name not in ErasureConfig.model_fields:
+                known = found.get(name, SettingInfo(field))
+                found[name] = replace(known, methods=(*known.methods, method))
+    return found
 
 
 def recipe_names() -> list[str]:
@@ -138,28 +194,31 @@ def load_config(
     settings for targets of one kind.
 
     Args:
-        recipe: name of a bundled recipe or a YAML file; None picks the one called like the method in `overrides`, else
-            "demo" for the bundled model and "sd15" for others.
+        recipe: name of a bundled recipe or a YAML file; None picks that of the method in `overrides`, else "demo" for
+            the bundled model and "sd15" for others.
         overrides: settings by name; those that are None are left to the recipe.
         model: the model that the settings are for.
         kind: what is erased, one of `crce.concepts.KINDS`; None is nothing in particular.
 
     Raises:
-        ConfigError: the recipe can't be read, or settings are unknown or out of range; all faults in one message.
+        ConfigError: the recipe can't be read, or settings are unknown, of another method or out of range; all faults
+            in one message.
     """
-    method = (overrides or {}).get("method")
-    own = method if method in recipe_names() else "demo" if model == "demo" else "sd15"
-    name = str(recipe) if recipe is not None else own
-    settings = _read_recipe(name)
+    given = {k: v for k, v in (overrides or {}).items() if v is not None}
+    method = METHODS.find(str(given.get("method", "esd")))
+    if recipe is None and method.solved and method.recipe is None:
+        name, settings = "defaults", dict(ONE_STEP)
+    else:
+        name = str(recipe or method.recipe or ("demo" if model == "demo" else "sd15"))
+        settings = _read_recipe(name)
     kinds = settings.pop("kinds", {})
     if not isinstance(kinds, dict) or not all(k in KINDS and isinstance(v, dict) for k, v in kinds.items()):
         raise ConfigError(f"Recipe {name}: kinds must hold settings for some of: {', '.join(KINDS)}.")
-    settings = _shared_settings().get(kind or "", {}) | settings | kinds.get(kind, {})
-    settings |= {k: v for k, v in (overrides or {}).items() if v is not None}
+    settings = _shared_settings().get(kind or "", {}) | settings | kinds.get(kind, {}) | given
     try:
         return ErasureConfig(**settings)
-    except ValidationError as error:
-        raise ConfigError(f"Recipe {name}: " + "; ".join(_fault(e) for e in error.errors())) from error
+    except ConfigError as error:
+        raise ConfigError(f"Recipe {name}: {error}") from error
 
 
 @cache
@@ -189,12 +248,17 @@ def _read_recipe(name: str) -> dict[str, Any]:
     return settings
 
 
-def _fault(error: Any) -> str:
+def _fault(error: Any, method: str) -> str:
     if not error["loc"]:  # of several settings together
         return str(error["ctx"]["error"])
     name = ".".join(str(part) for part in error["loc"])
-    if error["type"] == "extra_forbidden":
-        near = difflib.get_close_matches(name, ErasureConfig.model_fields, n=1)
-        hint = f"did you mean {near[0]}?" if near else f"use one of: {', '.join(ErasureConfig.model_fields)}."
-        return f"unknown setting {name!r}, {hint}"
-    return f"{name} is {error['input']!r}: {error['msg'][0].lower()}{error['msg'][1:]}"
+    if error["type"] != "extra_forbidden":
+        return f"{name} is {error['input']!r}: {error['msg'][0].lower()}{error['msg'][1:]}"
+    known = all_settings()
+    if name in known:
+        owners = known[name].methods
+        return f"{name} is a setting of {', '.join(owners)}, not of {method}: leave it out, or use another method"
+    allowed = settings_model(method).model_fields
+    near = difflib.get_close_matches(name, allowed, n=1)
+    hint = f"did you mean {near[0]}?" if near else f"use one of: {', '.join(allowed)}."
+    return f"unknown setting {name!r}, {hint}"

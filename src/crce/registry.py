@@ -7,7 +7,9 @@ entry as "module:attribute" and is resolved by `pkgutil.resolve_name` when it is
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import cache
 from importlib.metadata import EntryPoint, entry_points
 from typing import TypeVar
 
@@ -16,6 +18,11 @@ from crce.errors import ConfigError, CRCEError
 
 
 Entry = TypeVar("Entry")
+
+
+@cache  # searching the installed packages takes tens of milliseconds
+def _installed(search: Callable[..., Iterable[EntryPoint]], group: str, path: tuple[str, ...]) -> list[EntryPoint]:
+    return list(search(group=group))
 
 
 class Table(Mapping[str, Entry]):
@@ -34,7 +41,8 @@ class Table(Mapping[str, Entry]):
 
     @property
     def _others(self) -> dict[str, EntryPoint]:
-        return {point.name: point for point in entry_points(group=self.group) if point.name not in self._own}
+        points = _installed(entry_points, self.group, tuple(sys.path))
+        return {point.name: point for point in points if point.name not in self._own}
 
     def __getitem__(self, name: str) -> Entry:
         """The entry of a name.
@@ -66,7 +74,7 @@ class Table(Mapping[str, Entry]):
         Raises:
             CRCEError: the table's kind of error; there is none of that name, or it can't be loaded.
         """
-        if name not in set(self):
+        if name not in self._own and name not in self._others:  # installed packages are searched for others alone
             raise self.error(
                 f"There is no {self.kind} {name!r}. Use one of: {', '.join(self)}.{did_you_mean(name, list(self))}"
             )

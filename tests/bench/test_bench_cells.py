@@ -5,11 +5,13 @@ from __future__ import annotations
 import subprocess
 import sys
 from collections import Counter
+from dataclasses import replace
 
 from crce.bench import expand, plan_grid
-from crce.bench.cells import RESULTS, cell_content, key_of
+from crce.bench.cells import cell_content, key_of
 from crce.bench.grid import EvaluationSettings
 from crce.concepts import find_concepts
+from crce.methods import METHODS
 
 
 def test_every_combination_is_one_cell(grid):
@@ -146,7 +148,7 @@ def test_all_that_decides_numbers_changes_the_hash(grid):
 def test_only_the_cells_of_a_method_that_was_changed_are_measured_anew(grid, monkeypatch):
     both = list(expand(grid("concepts: [cat]\nmethods: [esd, uce]\ncrce: true\n")))
     before = keys(both)
-    monkeypatch.setitem(RESULTS, "uce", 7)
+    monkeypatch.setitem(METHODS._own, "uce", replace(METHODS["uce"], results=7))
     after = keys(both)
     assert after[0] == before[0]
     assert after[1] != before[1]
@@ -162,3 +164,8 @@ def test_cells_that_come_to_the_same_share_a_job(tmp_path, grid):
 def test_styles_are_pinned_to_the_judge_of_styles(tmp_path, grid):
     plan = plan_grid(grid("concepts: [cat, noto style]\nmethods: [uce]\n"), cache=tmp_path)
     assert [job.content["judge"]["name"] for job in plan.jobs] == ["emoji", "emoji-style"]
+
+
+def test_an_axis_of_one_method_means_nothing_to_others(grid):
+    cells = expand(grid("concepts: [cat]\nmethods: [esd, spm]\naxes: {spm_states: [2, 4]}\n"))
+    assert [cell.row for cell in cells] == ["esd+crce", "spm+crce spm_states=2", "spm+crce spm_states=4"]

@@ -7,8 +7,9 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from crce.methods.closed_form import Row, Rows, factor, sums
+from crce.methods.closed_form import Rows, factor, sums
 from crce.methods.mace import around
+from crce.methods.objective import Row
 from crce.methods.rece import RECE
 from crce.methods.speed import COPIES, SPEED, _influenced, null_space
 from crce.methods.uce import UCE
@@ -39,7 +40,7 @@ def loss(new: torch.Tensor, old: torch.Tensor, rows: Rows, ridge: float) -> torc
     """The objective of UCE, one token after the other."""
     total = ridge * (new - old).square().sum()
     for row in (*rows.erase, *rows.keep):
-        for key, value in zip(row.key.double(), row.value.double(), strict=True):
+        for key, value in zip(row.prompt.double(), row.source.double(), strict=True):
             total = total + row.weight * (new @ key - old @ value).square().sum()
     return total
 
@@ -57,7 +58,7 @@ def test_uce_is_the_minimum_of_its_objective(weights, rows):
 
 def test_without_corefs_and_retains_uce_is_the_published_sum(weights, rows):
     alone = Rows(rows.erase[:1], (), rows.null)
-    key, value = alone.erase[0].key.double(), alone.erase[0].value.double()
+    key, value = alone.erase[0].prompt.double(), alone.erase[0].source.double()
     for path, new in UCE().edit(weights, alone, CONFIG).items():
         w = weights[path].double()
         a, b = CONFIG.ridge * w, CONFIG.ridge * torch.eye(D, dtype=torch.float64)
@@ -77,7 +78,7 @@ def test_the_factor_is_the_ridge_solution_and_nothing_to_edit_changes_nothing(ro
 def test_the_attack_of_rece_is_the_minimum_of_its_objective(weights, rows):
     edited = UCE().edit(weights, rows, CONFIG)
     attack = RECE.adversarial(weights, edited, CONFIG.rece_rho)
-    for c in rows.erase[0].key.double():
+    for c in rows.erase[0].prompt.double():
         c_adv = (attack @ c).requires_grad_()
         total = CONFIG.rece_rho * c_adv.square().sum()
         for path, old in weights.items():
@@ -90,7 +91,7 @@ def test_rece_leaves_the_attack_less_of_the_concept_than_uce(weights, rows):
     def left(edited: dict[str, torch.Tensor]) -> float:
         """How near the best attack comes to the answers of the first weights."""
         attack = RECE.adversarial(weights, edited, CONFIG.rece_rho)
-        key = rows.erase[0].key.double()
+        key = rows.erase[0].prompt.double()
         return sum(
             float((edited[path].double() @ attack @ key.T - w.double() @ key.T).square().sum())
             for path, w in weights.items()
@@ -107,7 +108,7 @@ def test_speed_moves_nothing_that_the_retains_and_the_empty_prompt_span():
     rows = Rows((Row(states(4, 4, width), states(5, 4, width), 1.0),), (Row(retain, retain, 1.0, "retain"),), null)
     (new,) = SPEED().edit(weights, rows, CONFIG).values()
     change = new.double() - weights["v"].double()
-    assert (change @ rows.erase[0].key.T.double()).norm() > 0.1
+    assert (change @ rows.erase[0].prompt.T.double()).norm() > 0.1
     kept = retain.double()
     touched = (change @ kept.T).norm(dim=0)
     # The influence filter leaves out the retains that an unconstrained edit would move less than the mean.

@@ -12,15 +12,16 @@ import torch
 from crce.backbones import load_backbone
 from crce.backbones.loading import FAMILIES
 from crce.errors import ConfigError
-from crce.methods import CLOSED_FORM, METHODS
+from crce.methods import METHODS
 from crce.methods.support import refuse_unsupported, support
 from crce.training import Trainer, erase, load_config
-from crce.training.closed_form_trainer import Editor
+from crce.training.closed_form_trainer import ClosedFormTrainer
 from crce.training.text_trainer import TextTrainer
 
 
-ALL = (*METHODS, *CLOSED_FORM)
-FEW = {"ddim_steps": 4, "pool": 1, "learning_rate": 1e-3, "guidance": 2.0, "rank": 2, "attack_steps": 1}
+ALL = list(METHODS)
+SOLVED = [name for name in METHODS if METHODS[name].solved]
+FEW = {"ddim_steps": 4, "pool": 1, "learning_rate": 1e-3, "guidance": 2.0, "rank": 2}
 
 
 @pytest.fixture(scope="module", params=list(tiny_families.BUILDERS))
@@ -49,15 +50,15 @@ def test_what_is_supported_is_trained_and_nothing_else(backbone, cats, method):
         assert not Path("never").exists()
         return
     before = {name: p.detach().clone() for name, p in parameters(backbone).items()}
-    settings = {} if method in CLOSED_FORM else FEW | {"steps": 2}
+    settings = {} if method in SOLVED else FEW | {"steps": 2} | ({"attack_steps": 1} if method == "advunlearn" else {})
     config = load_config(None, {"method": method, **settings})
-    kind = Editor if method in CLOSED_FORM else TextTrainer if config.layers == "text" else Trainer
+    kind = ClosedFormTrainer if method in SOLVED else TextTrainer if config.layers == "text" else Trainer
     trainer = kind(backbone, [cats], config)
     start = [p.detach().clone() for p in trainer.adapter.parameters()]
     losses = [trainer.step().loss for _ in range(config.steps)]
     assert all(math.isfinite(loss) for loss in losses)
     trained = trainer.adapter.parameters()
-    biases = [p.ndim == 1 for p in trained] if method in CLOSED_FORM else [False] * len(trained)
+    biases = [p.ndim == 1 for p in trained] if method in SOLVED else [False] * len(trained)
     still = [torch.equal(p, s) for p, s in zip(trained, start, strict=True)]
     assert still == biases  # a closed form leaves biases alone
     trainer.close()
@@ -70,7 +71,7 @@ def test_what_is_supported_is_trained_and_nothing_else(backbone, cats, method):
 def test_an_unsupported_pair_is_refused_before_weights_are_read(pipeline, tmp_path, cats):
     (tmp_path / "model_index.json").write_text(f'{{"_class_name": "{pipeline}"}}')  # there are no weights
     refused = [method for method in ALL if support(method, pipeline).level == "refused"]
-    assert set(refused) <= {"advunlearn", *CLOSED_FORM}
+    assert set(refused) <= {"advunlearn", *SOLVED}
     assert bool(refused) == (pipeline != "StableDiffusionPipeline")
     for method in refused:
         with pytest.raises(ConfigError, match=rf"^{method} .* and {pipeline} .*Use one of: "):

@@ -13,6 +13,7 @@ from diffusers import DDIMScheduler
 from crce.backbones import UNetBackbone
 from crce.concepts import ConceptSet
 from crce.training import Trainer, load_config
+from crce.training.step_sampler import StepBatch
 from crce.training.trajectories import Trajectory
 
 
@@ -37,8 +38,8 @@ def prepare(tmp_path: Path, concepts: ConceptSet, prediction_type: str = "epsilo
 
 def own_rows(trainer: Trainer):
     """The rows of a step at the target's own x_t."""
-    prompts = trainer._table.sets[0]
-    return trainer._rows(prompts, prompts.prompt, Trajectory(prompts.prompt, 0, torch.zeros(1)))[0]
+    prompts = trainer.table.sets[0]
+    return trainer.sampler.rows(prompts, prompts.prompt, Trajectory(prompts.prompt, 0, torch.zeros(1)))[0]
 
 
 @pytest.mark.parametrize("prediction_type", ["epsilon", "v_prediction"])
@@ -53,11 +54,12 @@ def test_batched_step_equals_the_official_sequential_one(tmp_path, cats, predict
     fine = DDIMScheduler.from_config(backbone.pipe.scheduler.config)
     fine.set_timesteps(1000)
     t = fine.timesteps[int(k * 1000 / 10)]
-    assert trainer._told[k] == int(t)
-    assert trainer._told[k] != trainer._walk.timesteps[k]
+    assert trainer.sampler.timesteps[k] == int(t)
+    assert trainer.sampler.timesteps[k] != trainer.sampler.guided.timesteps[k]
 
     rows = own_rows(trainer)
-    losses = trainer.backward(trainer._table.sets[0], rows, x_t.expand(len(rows), -1, -1, -1), t.expand(len(rows)))
+    batch = StepBatch(trainer.table.sets[0], rows, x_t.expand(len(rows), -1, -1, -1), t.expand(len(rows)), float(t))
+    losses = trainer.backward(batch)
     terms = [
         sum(r.weight * v for r, v in zip(rows, losses, strict=True) if r.role == role)
         for role in ("target", "coref", "retain")
@@ -98,7 +100,7 @@ def test_empty_lists_are_esd_exactly(tmp_path, cats):
     backbone, trainer = prepare(tmp_path / "c", alone)
     x_t = torch.randn(1, *backbone.latent_shape)
     rows = own_rows(trainer)
-    losses = trainer.backward(trainer._table.sets[0], rows, x_t, torch.tensor([500]))
+    losses = trainer.backward(StepBatch(trainer.table.sets[0], rows, x_t, torch.tensor([500]), 500.0))
     for p in trainer.adapter.parameters():
         p.grad = None
     names = {n for n, p in backbone.network.named_parameters() if p.requires_grad}

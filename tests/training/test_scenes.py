@@ -9,8 +9,9 @@ from crce.concepts import ConceptSet, Related
 from crce.errors import ConfigError
 from crce.methods.speed import SPEED
 from crce.training import ErasureConfig, Trainer, load_config
-from crce.training.closed_form_rows import make_rows
+from crce.training.closed_form_rows import closed_form_rows
 from crce.training.prompts import NULL, make_table
+from crce.training.step_sampler import StepBatch
 
 
 SCENES = ("a house", "a rose")
@@ -52,22 +53,23 @@ def test_a_step_stays_in_one_scene_and_steers_away_from_the_style_alone(tiny_bac
     trainer = Trainer(tiny_backbone, [style], load_config("demo", FEW | {"eta": 0.7}))
     for _ in range(4):
         trainer.step()
-    assert len(trainer._sources) >= 2
-    assert {len(source.trajectories) for source in trainer._sources.values()} == {2}  # scenes share the pool
-    table, prompts = trainer._table, trainer._table.sets[1]
+    assert len(trainer.sampler.sources) >= 2
+    assert {len(source.trajectories) for source in trainer.sampler.sources.values()} == {2}  # scenes share the pool
+    table, prompts = trainer.table, trainer.table.sets[1]
     x_t = torch.randn(1, *tiny_backbone.latent_shape, generator=torch.Generator().manual_seed(0))
-    rows, _ = trainer._rows(prompts, prompts.target, trainer._take(1, "retain"))
+    rows, _ = trainer.sampler.rows(prompts, prompts.target, trainer.sampler.take(1, "retain"))
     assert {table.texts[row.prompt].partition(",")[0] for row in rows} == {SCENES[1]}
     t = torch.tensor([500.0])
     with torch.no_grad():
-        found = trainer._targets(prompts, rows, x_t.expand(len(rows), -1, -1, -1), t.expand(len(rows)), table.cond)
+        batch = StepBatch(prompts, rows, x_t.expand(len(rows), -1, -1, -1), t.expand(len(rows)), 500.0)
+        found = trainer.targets(batch, table.cond)
         with trainer.adapter.disabled():
             eps = {
                 text: tiny_backbone.predict(x_t, t, tiny_backbone.encode([text]))
                 for text in ("a rose", "a rose, painting", "a rose, Monet", "a rose, by Monet")
             }
     for row, target in zip(rows, found, strict=True):
-        text = table.texts[row.concept]
+        text = table.texts[row.source]
         if row.role != "retain":
             wanted = eps["a rose, painting"] - 0.7 * (eps[text] - eps["a rose"])
             torch.testing.assert_close(target, wanted[0], rtol=1e-4, atol=1e-5)
@@ -76,8 +78,8 @@ def test_a_step_stays_in_one_scene_and_steers_away_from_the_style_alone(tiny_bac
 
 def test_scenes_share_the_weight_of_a_phrase_in_a_closed_form(tiny_backbone, style):
     config = load_config("speed")
-    alone = make_rows(tiny_backbone, [style], SPEED(), config)
-    shown = make_rows(tiny_backbone, [style], SPEED(), config.model_copy(update={"scenes": SCENES}))
+    alone = closed_form_rows(tiny_backbone, [style], SPEED(), config)
+    shown = closed_form_rows(tiny_backbone, [style], SPEED(), config.model_copy(update={"scenes": SCENES}))
     assert len(shown.erase) == 2 * len(alone.erase)
     assert sum(row.weight for row in shown.erase) == pytest.approx(sum(row.weight for row in alone.erase))
     assert sum(row.weight for row in shown.keep) == pytest.approx(1 + sum(row.weight for row in alone.keep))

@@ -9,11 +9,12 @@ import torch
 from diffusers import DDIMScheduler
 
 from crce.concepts import ConceptSet, Related
-from crce.methods import METHODS
-from crce.methods.objective import Row, make_rows, row_losses, row_targets
-from crce.training import Trainer, load_config
+from crce.methods.esd import ESD
+from crce.methods.objective import Row, crce_loss, role_terms, row_targets, step_rows
+from crce.training import ErasureConfig, Trainer, load_config
 from crce.training.prompts import make_table
-from crce.training.trajectories import Pool, Trajectory, Walk
+from crce.training.step_sampler import StepBatch
+from crce.training.trajectories import GuidedSampler, Trajectory, TrajectoryPool
 
 
 def trainer(backbone, concepts, **overrides) -> Trainer:
@@ -23,18 +24,18 @@ def trainer(backbone, concepts, **overrides) -> Trainer:
 
 def own_rows(t: Trainer) -> list[Row]:
     """The rows of a step at the target's own x_t."""
-    prompts = t._table.sets[0]
-    return t._rows(prompts, prompts.prompt, Trajectory(prompts.prompt, 0, torch.zeros(1)))[0]
+    prompts = t.table.sets[0]
+    return t.sampler.rows(prompts, prompts.prompt, Trajectory(prompts.prompt, 0, torch.zeros(1)))[0]
 
 
-def walk(backbone, prompts: list[str], steps: int, seed: int) -> Walk:
+def guided(backbone, prompts: list[str], steps: int, seed: int) -> GuidedSampler:
     table = make_table(backbone, [ConceptSet(prompt) for prompt in prompts], crce=True)
     assert table.texts == ["", *prompts]
-    return Walk(backbone, table, steps, 3.0, torch.Generator().manual_seed(seed))
+    return GuidedSampler(backbone, table, steps, 3.0, torch.Generator().manual_seed(seed))
 
 
 def test_rows_carry_certainty_over_the_count_drawn():
-    rows = make_rows(1, 1, [(2, 1.0), (3, 0.5)], [(4, 0.8)], alpha=3.0, beta=2.0)
+    rows = step_rows(1, 1, [(2, 1.0), (3, 0.5)], [(4, 0.8)], alpha=3.0, beta=2.0)
     assert [(r.role, r.prompt, r.weight) for r in rows] == [
         ("target", 1, 1.0),
         ("coref", 2, 1.5),
@@ -44,12 +45,33 @@ def test_rows_carry_certainty_over_the_count_drawn():
 
 
 def test_targets_negate_each_erased_row_along_its_own_direction_and_keep_retains():
-    rows = make_rows(1, 1, [(2, 1.0)], [(3, 1.0)], 1, 1)
+    rows = step_rows(1, 1, [(2, 1.0)], [(3, 1.0)], 1, 1)
     base, null = torch.full((1, 1, 1, 1), 10.0), torch.full((1, 1, 1, 1), 1.0)
     concepts = torch.tensor([3.0, 5.0, 7.0]).view(3, 1, 1, 1)
-    out = row_targets(METHODS["esd"], rows, base, null, concepts, eta=2.0)
+    out = row_targets(ESD(), rows, base, null, concepts, ErasureConfig(eta=2.0))
     assert out.flatten().tolist() == [10 - 2 * (3 - 1), 10 - 2 * (5 - 1), 7]
-    assert row_losses(concepts, out).tolist() == [9.0, 9.0, 0.0]
+    loss, errors = crce_loss(concepts, out, torch.tensor([row.weight for row in rows]))
+    assert errors.tolist() == [9.0, 9.0, 0.0]
+    assert float(loss) == 18.0
+    assert role_terms(rows, errors.tolist()) == {"target": 9.0, "coref": 9.0, "retain": 0.0}
+
+
+def test_the_loss_is_the_equation_and_the_losses_of_parts_add_up_to_it():
+    """L = e(target) + alpha / M * sum_i w_i e(coref_i) + beta / N * sum_j w_j e(retain_j)"""
+    alpha, beta, w, v = 0.7, 1.9, (1.0, 0.4), (0.8, 0.6, 0.2)
+    rows = step_rows(1, 1, list(enumerate(w, 2)), list(enumerate(v, 4)), alpha, beta)
+    generator = torch.Generator().manual_seed(0)
+    student, target = (torch.randn(6, 4, 8, 8, generator=generator) for _ in range(2))
+    weights = torch.tensor([row.weight for row in rows])
+    loss, errors = crce_loss(student, target, weights)
+    e = [float(((s - t) ** 2).mean()) for s, t in zip(student, target, strict=True)]
+    kept = v[0] * e[3] + v[1] * e[4] + v[2] * e[5]
+    written = e[0] + alpha / 2 * (w[0] * e[1] + w[1] * e[2]) + beta / 3 * kept
+    assert float(loss) == pytest.approx(written, rel=1e-6)
+    assert errors.tolist() == pytest.approx(e, rel=1e-6)
+    parts = sum(float(crce_loss(student[p], target[p], weights[p])[0]) for p in (slice(0, 4), slice(4, 6)))
+    assert parts == pytest.approx(written, rel=1e-6)
+    assert sum(role_terms(rows, e).values()) == pytest.approx(written, rel=1e-6)
 
 
 @pytest.mark.parametrize(("corefs", "retains"), [(0, 0), (2, 0), (0, 2), (1, 1), (9, 7)])
@@ -77,29 +99,29 @@ def test_short_and_empty_lists_are_drawn_as_far_as_they_go(tiny_backbone, corefs
 
 def test_held_out_phrases_are_never_trained_on(tiny_backbone, cats):
     t = trainer(tiny_backbone, cats)
-    (prompts,) = t._table.sets
+    (prompts,) = t.table.sets
     assert len(prompts.corefs) == 4
     assert len(prompts.retains) == 3
-    assert len(t._table.cond) == len(t._table.texts) == 1 + 1 + 4 + 3
+    assert len(t.table.cond) == len(t.table.texts) == 1 + 1 + 4 + 3
 
 
 def test_a_mix_gives_retains_their_own_latents_and_includes_whose_they_are(tiny_backbone, cats):
     t = trainer(tiny_backbone, cats, x_t_prompts="mix", retains_per_step=1, corefs_per_step=1)
-    (prompts,) = t._table.sets
+    (prompts,) = t.table.sets
     retains, corefs = {i for i, _ in prompts.retains}, {i for i, _ in prompts.corefs}
     erase_prompts = set()
     for _ in range(12):
-        x_erase, x_retain = t._trajectories(0, prompts)
+        x_erase, x_retain = t.sampler.trajectories(0)
         assert x_retain.prompt in retains
         assert not torch.equal(x_erase.x_t, x_retain.x_t)
-        rows, _ = t._rows(prompts, x_erase.prompt, x_retain)
+        rows, _ = t.sampler.rows(prompts, x_erase.prompt, x_retain)
         assert rows[-1].prompt == x_retain.prompt
         erase_prompts.add(x_erase.prompt)
     assert prompts.prompt in erase_prompts
     assert erase_prompts - {prompts.prompt} <= corefs
     t.adapter.close()
     only = trainer(tiny_backbone, cats, x_t_prompts="target")
-    x_erase, x_retain = only._trajectories(0, prompts)
+    x_erase, x_retain = only.sampler.trajectories(0)
     assert x_erase is x_retain
     assert x_erase.prompt == prompts.prompt
 
@@ -107,8 +129,8 @@ def test_a_mix_gives_retains_their_own_latents_and_includes_whose_they_are(tiny_
 def test_a_pool_walks_the_models_own_trajectory(tiny_backbone):
     """Every x_t that a pool hands out lies on the plain guided DDIM path from the same noise, at the timestep told."""
     cond = tiny_backbone.encode(["", "cat"])
-    grid = walk(tiny_backbone, ["cat"], 5, 0)
-    pool = Pool.spread(grid, [1])
+    grid = guided(tiny_backbone, ["cat"], 5, 0)
+    pool = TrajectoryPool.spread(grid, [1])
     noise = pool.trajectories[0].x_t.clone()
     scheduler = DDIMScheduler.from_config(tiny_backbone.pipe.scheduler.config, clip_sample=False)
     scheduler.set_timesteps(5)
@@ -127,10 +149,10 @@ def test_a_pool_walks_the_models_own_trajectory(tiny_backbone):
 
 
 def test_a_fresh_trajectory_equals_a_pooled_one_and_positions_spread_over_the_grid(tiny_backbone):
-    def grid() -> Walk:
-        return walk(tiny_backbone, ["cat", "dog"], 8, 1)
+    def grid() -> GuidedSampler:
+        return guided(tiny_backbone, ["cat", "dog"], 8, 1)
 
-    pool = Pool.spread(grid(), [1, 2, 1, 2])
+    pool = TrajectoryPool.spread(grid(), [1, 2, 1, 2])
     assert [t.index for t in pool.trajectories] == [0, 2, 4, 6]
     torch.testing.assert_close(pool.trajectories[0].x_t, grid().noise())
     noises = grid()
@@ -172,7 +194,7 @@ def test_running_out_of_memory_halves_the_batch_and_changes_nothing_else(tiny_ba
 
     monkeypatch.setattr(tiny_backbone, "predict", short)
     traces.append([small.step().loss for _ in range(3)])
-    assert small._micro_batch == 4
+    assert small.predictor.micro_batch == 4
     assert traces[0] == pytest.approx(traces[1], rel=1e-5)
 
 
@@ -189,10 +211,9 @@ def test_an_anchor_and_erase_from_move_the_base(tiny_backbone, cats):
             eps_base, eps_cat, eps_null, eps_prompt = (
                 tiny_backbone.predict(x_t, 400, tiny_backbone.encode([text])) for text in (base, "cat", "", prompt)
             )
-        expected = row_losses(eps_prompt, eps_base - (eps_cat - eps_null))
-        assert t.backward(t._table.sets[0], rows, x_t, torch.tensor([400])) == pytest.approx(
-            expected.tolist(), rel=1e-4
-        )
+        _, expected = crce_loss(eps_prompt, eps_base - (eps_cat - eps_null), torch.ones(1))
+        losses = t.backward(StepBatch(t.table.sets[0], rows, x_t, torch.tensor([400]), 400.0))
+        assert losses == pytest.approx(expected.tolist(), rel=1e-4)
         t.adapter.close()
 
 

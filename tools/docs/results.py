@@ -136,9 +136,9 @@ def methods_data() -> dict[str, Any]:
 
 
 def _place(row: Mapping[str, Any]) -> int:
-    from crce.methods import CLOSED_FORM, METHODS
+    from crce.methods import METHODS
 
-    return [*METHODS, *CLOSED_FORM].index(row["method"])
+    return [*METHODS].index(row["method"])
 
 
 def by_concept(rows: Sequence[Mapping[str, Any]]) -> str:

@@ -17,7 +17,7 @@ from typing import Any
 from crce.backbones.loading import FAMILIES
 from crce.backbones.memory_plan import GIB
 from crce.files import write_text
-from crce.methods import CLOSED_FORM, METHODS
+from crce.methods import METHODS
 from crce.methods.support import support
 
 
@@ -51,7 +51,7 @@ def methods() -> str:
     for row in _read("erasure/methods.json")["rows"]:
         measured[row["method"], row["crce"]][row["concept"], row["seed"]] = row
     rows = []
-    for method in (*METHODS, *CLOSED_FORM):
+    for method in METHODS:
         both = measured[method, False].keys() & measured[method, True].keys()
         for crce in (False, True):
             cells = [measured[method, crce][cell] for cell in sorted(both)]
@@ -63,10 +63,7 @@ def methods() -> str:
 
 def supported() -> str:
     """Every pair of method and pipeline class."""
-    rows = [
-        [f"`{method}`", *(support(method, pipeline).level for pipeline in FAMILIES)]
-        for method in (*METHODS, *CLOSED_FORM)
-    ]
+    rows = [[f"`{method}`", *(support(method, pipeline).level for pipeline in FAMILIES)] for method in METHODS]
     return _table(["method", *(f"`{name}`" for name in FAMILIES)], rows)
 
 
@@ -81,7 +78,8 @@ def closed_form() -> str:
     counts = sorted({targets for _, _, targets in seconds})
     rows = [
         [f"`{method}`{' + CRCE' if crce else ''}", *(f"{seconds[method, crce, count]:.1f}" for count in counts)]
-        for method in CLOSED_FORM
+        for method in METHODS
+        if METHODS[method].solved
         for crce in (False, True)
     ]
     return _table(["seconds", *(f"{count} target{'' if count == 1 else 's'}" for count in counts)], rows)

@@ -12,12 +12,24 @@ from typing import Any
 from crce.bench.grid import PHRASES, AttackEntry, BenchmarkGrid, EvaluationSettings, MethodEntry, ModelSource
 from crce.bench.tasks import CERTAINTY, SIZES, Task, vary
 from crce.concepts import dump_concepts
-from crce.config import SOLVED, ErasureConfig, load_config
+from crce.config import ErasureConfig, all_settings, load_config
 from crce.errors import ConfigError
+from crce.methods.table import METHODS
 
 
-# By method: to be raised with every change of crce after which its cells have other numbers. 1 where nothing changed.
-RESULTS = {"mace": 2}
+# Cells were first hashed with the settings of all methods, so those of others stay in the hash, as they were then. The
+# settings of later methods are not added, so that they change no other cell.
+FIRST_SETTINGS = {
+    "spm_states": 4,
+    "spm_weight": 1000.0,
+    "attack_steps": 4,
+    "attack_rate": 0.01,
+    "ridge": 0.5,
+    "rece_rounds": 1,
+    "rece_rho": 0.1,
+    "speed_threshold": 0.1,
+    "speed_retain_scale": 1.0,
+}
 
 
 @dataclass(frozen=True)
@@ -56,8 +68,10 @@ def expand(grid: BenchmarkGrid, on_fault: Callable[[MethodEntry, str], object] |
     Raises:
         ConfigError: settings contradict one another.
     """
+    known = all_settings()
     for source, task, entry in itertools.product(grid.models, grid.tasks, grid.methods):
-        for crce, axes in _variants(grid, entry):
+        foreign = [name for name, info in known.items() if info.methods and entry.method not in info.methods]
+        for crce, axes in _variants(grid, entry, foreign):
             try:
                 config = _config(entry, crce, axes, source, task)
             except ConfigError as error:
@@ -66,7 +80,8 @@ def expand(grid: BenchmarkGrid, on_fault: Callable[[MethodEntry, str], object] |
                 on_fault(entry, str(error).partition(": ")[2])
                 continue
             row = _row(entry.name, crce, axes, source if len(grid.models) > 1 else None)
-            for seed in grid.seeds if _random(entry.method) or axes.get(CERTAINTY) == "random" else grid.seeds[:1]:
+            random = METHODS.find(entry.method).random or axes.get(CERTAINTY) == "random"
+            for seed in grid.seeds if random else grid.seeds[:1]:
                 varied = vary(task, axes, grid.lists, seed)
                 settings = {**_per_step(varied, entry, axes), "seed": seed}
                 yield Cell(row, entry.name, source, varied, config.model_copy(update=settings), axes)
@@ -95,14 +110,14 @@ def cell_content(
     """
     task = cell.task
     return {
-        "results": RESULTS.get(cell.config.method, 1),
+        "results": METHODS.find(cell.config.method).results,
         "model": cell.source.model,
         "revision": revision,
         "device": device,
         "dtype": dtype,
         "concepts": dump_concepts(task.sets[0] if len(task.sets) == 1 else task.sets),
         "in_turn": task.in_turn,
-        "config": cell.config.model_dump(mode="json"),
+        "config": FIRST_SETTINGS | cell.config.model_dump(mode="json"),
         "judge": judge,
         "evaluation": asdict(evaluation),
         "attacks": [asdict(attack) for attack in attacks],
@@ -115,11 +130,14 @@ def key_of(content: Mapping[str, Any]) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-def _variants(grid: BenchmarkGrid, entry: MethodEntry) -> Iterator[tuple[bool, dict[str, Any]]]:
-    """Values of `crce` and the axes; an axis that does not apply or that the entry sets itself is None."""
+def _variants(
+    grid: BenchmarkGrid, entry: MethodEntry, foreign: Sequence[str]
+) -> Iterator[tuple[bool, dict[str, Any]]]:
+    """Values of `crce` and the axes; an axis that does not apply, as a setting of other methods (`foreign`), or that
+    the entry sets itself is None."""
     seen: list[tuple[bool, dict[str, Any]]] = []
     for crce, values in itertools.product(entry.crce, itertools.product(*grid.axes.values())):
-        unused = {*entry.settings, *(() if crce else PHRASES)}
+        unused = {*entry.settings, *foreign, *(() if crce else PHRASES)}
         axes = {n: None if n in unused else value for n, value in zip(grid.axes, values, strict=True)}
         if (crce, axes) not in seen:
             seen.append((crce, axes))
@@ -127,7 +145,7 @@ def _variants(grid: BenchmarkGrid, entry: MethodEntry) -> Iterator[tuple[bool, d
 
 
 def _config(entry: MethodEntry, crce: bool, axes: Mapping[str, Any], source: ModelSource, task: Task) -> ErasureConfig:
-    varied = {name: value for name, value in axes.items() if name not in PHRASES and name not in entry.settings}
+    varied = {name: value for name, value in axes.items() if name not in PHRASES and value is not None}
     settings = {"method": entry.method, "crce": crce, **entry.settings, **varied}
     return load_config(entry.recipe, settings, model=source.model, kind=task.kind)
 
@@ -147,12 +165,3 @@ def _row(name: str, crce: bool, axes: Mapping[str, Any], source: ModelSource | N
     if source is not None:
         parts.append(f"on {source.model}" + (f"@{source.revision}" if source.revision else ""))
     return " ".join(parts)
-
-
-def _random(method: str) -> bool:
-    """Whether the result of a method depends on the seed."""
-    if method not in SOLVED:
-        return True
-    from crce.methods import CLOSED_FORM
-
-    return CLOSED_FORM[method].random

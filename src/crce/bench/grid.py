@@ -11,16 +11,20 @@ from pydantic.dataclasses import dataclass as checked_dataclass
 
 from crce.bench.tasks import CERTAINTY, LISTS, SIZES, Task
 from crce.concepts import ConceptSet
-from crce.config import ErasureConfig
+from crce.config import all_settings
 
 
 OWN = ("method", "crce", "seed")  # settings with a place of their own in the file
 PHRASES = (*SIZES, LISTS, CERTAINTY)  # axes of corefs and retains, which do not apply without them
-AXES = (*PHRASES, *(name for name in ErasureConfig.model_fields if name not in OWN))
 
 _STRICT = ConfigDict(strict=True)
 _Count = Annotated[int, Field(ge=1)]
 _Seed = Annotated[int, Field(ge=0)]
+
+
+def setting_names() -> list[str]:
+    """The settings that an entry or an axis may have."""
+    return [name for name in all_settings() if name not in OWN]
 
 
 @dataclass(frozen=True)
@@ -29,7 +33,7 @@ class MethodEntry:
 
     Attributes:
         name: its name in the table.
-        method: a name of `ErasureConfig.method`.
+        method: a name in `crce.methods.METHODS`.
         recipe: a bundled recipe or a file; None takes the method's own.
         settings: settings that differ from the recipe.
         crce: the values of `crce` to measure.

@@ -16,13 +16,21 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import yaml
 
 from crce.attacks import ATTACKS
 from crce.bench.cells import expand
-from crce.bench.grid import AXES, OWN, AttackEntry, BenchmarkGrid, EvaluationSettings, MethodEntry, ModelSource
+from crce.bench.grid import (
+    PHRASES,
+    AttackEntry,
+    BenchmarkGrid,
+    EvaluationSettings,
+    MethodEntry,
+    ModelSource,
+    setting_names,
+)
 from crce.bench.tasks import CERTAINTIES, CERTAINTY, LISTS, SIZES, Task
 from crce.bench.tasks import OWN as OWN_LISTS
 from crce.bench.yaml_reader import ItemError, ObjectReader, items_of, unknown_value
@@ -30,13 +38,13 @@ from crce.concepts import KINDS, ConceptSet, atlas, find_concepts, read_sets
 from crce.concepts.concept_set import fold
 from crce.concepts.faults import Fault, did_you_mean, error_from
 from crce.concepts.nodes import line_of, read_text, value_of, yaml_node
-from crce.config import ErasureConfig, recipe_names
+from crce.config import recipe_names
 from crce.errors import ConceptError, ConfigError
+from crce.methods.table import METHODS
 
 
-METHODS: tuple[str, ...] = get_args(ErasureConfig.model_fields["method"].annotation)
 _KEYS = ("concepts", "methods", "crce", "models", "seeds", "axes", "evaluate", "attacks", "compare")
-_ENTRY_KEYS = ("method", "name", "recipe", "crce", *(s for s in ErasureConfig.model_fields if s not in OWN))
+_ENTRY_KEYS = ("method", "name", "recipe", "crce")  # and settings
 _SEVERAL = ("together", "in_turn")
 _FILES = (".yaml", ".yml", ".json")
 
@@ -151,15 +159,16 @@ class _GridReader(ObjectReader):
 
     def _methods(self, node: yaml.Node | None, crce: tuple[bool, ...]) -> tuple[MethodEntry, ...]:
         entries: dict[str, MethodEntry] = {}
+        settings = setting_names()
         for item in items_of(node):
             is_mapping = isinstance(item, yaml.MappingNode)
-            parts = self.mapping(item, _ENTRY_KEYS, "a method") if is_mapping else {"method": item}
+            parts = self.mapping(item, (*_ENTRY_KEYS, *settings), "a method") if is_mapping else {"method": item}
             given = {key: value_of(part) for key, part in parts.items()}
             method, recipe = given.pop("method", None), given.pop("recipe", None)
             name = str(given.pop("name", method))
             given.pop("crce", None)
-            if method not in METHODS:
-                self.fault(item, unknown_value("method", method, METHODS))
+            if method not in (known := tuple(METHODS)):
+                self.fault(item, unknown_value("method", method, known))
                 continue
             if isinstance(recipe, str) and recipe not in recipe_names():
                 file = self._path.parent / recipe
@@ -180,7 +189,8 @@ class _GridReader(ObjectReader):
 
     def _axes(self, node: yaml.Node | None) -> dict[str, tuple[Any, ...]]:
         axes: dict[str, tuple[Any, ...]] = {}
-        for name, part in (self.mapping(node, AXES, "axes") if node is not None else {}).items():
+        parts = self.mapping(node, (*PHRASES, *setting_names()), "axes") if node is not None else {}
+        for name, part in parts.items():
             axes[name] = self.each(part, partial(self._axis_value, name=name), ())
             if not items_of(part):
                 self.fault(part, f"axis {name} is empty. Give its values in a list.")

@@ -14,7 +14,8 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 from rich.markup import escape
 
-from crce.config import ErasureConfig, load_config, recipe_names
+from crce.config import ErasureConfig, all_settings, load_config, recipe_names
+from crce.methods.table import METHODS
 
 
 RecipeFlag = Annotated[
@@ -36,14 +37,25 @@ PromptsFlag = Annotated[
 TokenBudgetFlag = Annotated[int, typer.Option(min=1, help="Tokens that a language model may use in all.")]
 
 
+SHARED_PANEL = "Settings of the erasure (not given: as the recipe says)"
+
+
 def with_erasure_flags(verb: Callable[..., int], names: Sequence[str] | None = None) -> Callable[..., int]:
-    """Give `verb` flags for settings of an erasure, see `with_config_flags`; their help shows what ESD's recipes set.
+    """Give `verb` flags for settings of an erasure, see `with_config_flags`; each method's own are in a panel.
 
     Args:
         verb: takes a keyword `overrides`.
         names: of the settings, in order; None is all of them.
     """
-    return with_config_flags(verb, ErasureConfig, _esd_recipes(), names)
+    known = all_settings()
+    chosen = {name: known[name] for name in names or known}
+    return with_config_flags(
+        verb,
+        {name: info.field for name, info in chosen.items()},
+        _esd_recipes(),
+        panels={name: f"Settings of {', '.join(info.methods)}" for name, info in chosen.items() if info.methods},
+        choices={"method": list(METHODS)},
+    )
 
 
 @functools.cache
@@ -54,22 +66,24 @@ def _esd_recipes() -> dict[str, ErasureConfig]:
 
 def with_config_flags(
     verb: Callable[..., int],
-    config: type[BaseModel],
+    fields: Mapping[str, FieldInfo],
     recipes: Mapping[str, BaseModel],
-    names: Sequence[str] | None = None,
+    *,
+    panels: Mapping[str, str] | None = None,
+    choices: Mapping[str, Sequence[str]] | None = None,
 ) -> Callable[..., int]:
-    """Give `verb` one flag for every field of `config`.
+    """Give `verb` one flag for every field.
 
     Args:
         verb: takes a keyword `overrides`: the fields that were given, by name. A flag that is not given is not in it.
-        config: the model whose fields become flags. Its values are checked where it is built, not here.
-        recipes: named instances of `config`; the help of a flag says what each of them sets.
-        names: the fields that become flags, in order; None is all of them.
+        fields: the fields, in order. Their values are checked where the settings are built, not here.
+        recipes: named settings; the help of a flag says what each of them sets.
+        panels: the panel of a flag in the help, where it is not that of the settings that all methods share.
+        choices: values of fields whose type does not list them.
 
     Returns:
         A function for typer, with the parameters of `verb` (less `overrides`) and then the flags.
     """
-    fields = config.model_fields if names is None else {name: config.model_fields[name] for name in names}
 
     @functools.wraps(verb)
     def with_overrides(**arguments: Any) -> int:
@@ -80,7 +94,13 @@ def with_config_flags(
     own = [p for p in inspect.signature(verb, eval_str=True).parameters.values() if p.name != "overrides"]
     own = [p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in own]
     parameters = own + [
-        _parameter(name, field, {recipe: getattr(values, name) for recipe, values in recipes.items()})
+        _parameter(
+            name,
+            field,
+            {recipe: getattr(values, name, field.default) for recipe, values in recipes.items()},
+            (panels or {}).get(name, SHARED_PANEL),
+            (choices or {}).get(name, ()),
+        )
         for name, field in fields.items()
     ]
     with_overrides.__signature__ = inspect.Signature(parameters, return_annotation=int)  # type: ignore[attr-defined]
@@ -88,16 +108,18 @@ def with_config_flags(
     return with_overrides
 
 
-def _parameter(name: str, field: FieldInfo, defaults: Mapping[str, Any]) -> inspect.Parameter:
-    kind, choices = _kind(field.annotation)
+def _parameter(
+    name: str, field: FieldInfo, defaults: Mapping[str, Any], panel: str, choices: Sequence[str]
+) -> inspect.Parameter:
+    kind, listed = _kind(field.annotation)
     flag = "--" + name.replace("_", "-")
     option = typer.Option(
         None,
         f"{flag}/--no-{name.replace('_', '-')}" if kind is bool else flag,
         help=escape(f"{field.description or ''} {_defaults_text(defaults)}".strip()),
-        metavar="|".join(choices) or None,
+        metavar="|".join(choices or listed) or None,
         show_default=False,
-        rich_help_panel="Settings of the erasure (not given: as the recipe says)",
+        rich_help_panel=panel,
     )
     return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=option, annotation=kind | None)
 

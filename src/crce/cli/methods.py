@@ -14,21 +14,20 @@ def methods(json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = 
     """Show the erasure methods, and on which models each is tested, experimental or refused."""
     quiet_libraries()
     from crce.backbones.loading import FAMILIES
-    from crce.methods import CLOSED_FORM, METHODS
     from crce.methods.support import Level, support
+    from crce.methods.table import METHODS
 
-    names = (*METHODS, *CLOSED_FORM)
-    levels = {name: {family: support(name, family).level for family in FAMILIES} for name in names}
+    levels = {name: {family: support(name, family).level for family in FAMILIES} for name in METHODS}
     if json:
         typer.echo(json_format.dumps(levels, indent=2))
         return 0
     from rich.console import Console
     from rich.table import Table
 
-    table = Table("method", "tested", "experimental", "refused", show_lines=True)
+    table = Table("method", "how it erases", "tested", "experimental", "refused", show_lines=True)
     for name, row in levels.items():
         cells = ([FAMILIES[f].models for f in FAMILIES if row[f] == level] for level in get_args(Level))
-        table.add_row(name, *("; ".join(cell) for cell in cells))
+        table.add_row(name, METHODS[name].description, *("; ".join(cell) for cell in cells))
     console = Console(highlight=False)
     console.print(table)
     console.print("tested: erasures of a trained model were measured. experimental: run on tiny models of that kind.")

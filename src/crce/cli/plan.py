@@ -11,7 +11,7 @@ import typer
 
 from crce.cli.flags import RecipeFlag, RevisionFlag, with_erasure_flags
 from crce.cli.terminal import quiet_libraries
-from crce.config import SOLVED, ErasureConfig, load_config
+from crce.config import ErasureConfig, load_config
 from crce.errors import ConfigError
 
 
@@ -96,17 +96,18 @@ def _work(settings: ErasureConfig) -> Work:
         ConfigError: the text encoder is trained instead of the denoiser.
     """
     from crce.backbones.memory_plan import Work
-    from crce.methods import METHODS
+    from crce.methods import METHODS, load_method
 
     if settings.layers == "text":
         raise ConfigError(
             "crce plan counts what the training of a denoiser needs, and layers is 'text'. Use another method, with "
             "other layers."
         )
-    trained = settings.method not in SOLVED
-    keeps = settings.crce or (trained and METHODS[settings.method].vocabulary > 0)
+    trained = not METHODS.find(settings.method).solved
+    method = load_method(settings.method)
+    keeps = settings.crce or (trained and method.vocabulary > 0)
     rows = 1 + (settings.corefs_per_step if settings.crce else 0) + (settings.retains_per_step if keeps else 0)
-    rows += settings.spm_states if settings.method == "spm" else 0
+    rows += method.extra_rows(settings) if trained else 0
     trajectories = 1 if settings.x_t_source == "student" else settings.pool
     return Work(settings.layers, settings.adapter, settings.rank, rows, trajectories, trained)
 

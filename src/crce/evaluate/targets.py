@@ -9,7 +9,6 @@ from typing import Any, NamedTuple
 
 from crce.concepts import ConceptSet
 from crce.concepts.concept_set import fold
-from crce.config import SOLVED
 from crce.evaluate.groups import ERASING, KEEPING, Group
 from crce.evaluate.rates import compare_groups, comparisons_json, say_significance
 from crce.evaluate.scores import ScoredGroup, ScoredPrompt, summarise_groups
@@ -28,6 +27,7 @@ from crce.evaluate.verdict import (
     was_scored,
 )
 from crce.files import slug
+from crce.methods.table import is_solved
 from crce.sampling.pictures import Picture
 
 
@@ -242,7 +242,7 @@ def _advice(
     if config.get("crce") is False and (leaks or broken):
         return ["This run used the targets alone. Erase them again with their corefs and retains."]
     advice = []
-    if any(t.erased is not None and t.erased < ERASED_WELL for t in targets) and config.get("method") not in SOLVED:
+    if any(t.erased is not None and t.erased < ERASED_WELL for t in targets) and not is_solved(config.get("method")):
         advice.append(f"Train longer (--steps, {now_set(config, 'steps')}; the targets share them).")
     if any(owned.change.group == "coref" for owned in leaks):
         advice.append(f"Raise --alpha ({now_set(config, 'alpha')}): corefs it was trained on leak.")

@@ -6,10 +6,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from crce.config import SOLVED
 from crce.evaluate.groups import ERASING, KEEPING
 from crce.evaluate.scores import ScoredGroup, ScoredPrompt
 from crce.evaluate.stats import Measure
+from crce.methods.table import is_solved
 
 
 ERASED_WELL = 0.9  # erased share from which the target counts as gone
@@ -166,7 +166,7 @@ def _advice(
     advice = []
     trained_leaks = [c for c in leaks if c.group == "coref"]
     unseen_leaks = [c for c in leaks if c.group == "coref_held_out"]
-    if erased.value is not None and erased.value < ERASED_WELL and config.get("method") not in SOLVED:
+    if erased.value is not None and erased.value < ERASED_WELL and not is_solved(config.get("method")):
         advice.append(f"Train longer (--steps, {now_set(config, 'steps')}).")
     if trained_leaks:
         advice.append(f"Raise --alpha ({now_set(config, 'alpha')}): corefs it was trained on leak.")

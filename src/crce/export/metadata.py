@@ -8,7 +8,7 @@ from typing import Any
 
 from crce.concepts import ConceptSet
 from crce.concepts.documents import parse_sets
-from crce.config import ErasureConfig
+from crce.config import all_settings
 from crce.errors import ConceptError, RunError
 from crce.export.provenance import concepts_hash, method_name
 
@@ -107,8 +107,8 @@ def _of_metadata(path: Path, kind: str, metadata: dict[str, str]) -> dict[str, A
 
 def changed_settings(settings: dict[str, Any]) -> dict[str, Any]:
     """The settings that differ from the defaults."""
-    defaults = ErasureConfig.model_fields
-    return {k: v for k, v in settings.items() if k not in defaults or v != defaults[k].default}
+    known = all_settings()
+    return {k: v for k, v in settings.items() if k not in known or v != known[k].field.default}
 
 
 def _plain(concepts: ConceptSet) -> dict[str, Any]:

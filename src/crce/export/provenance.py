@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Any
 
 from crce import __version__
 from crce.concepts import ConceptSet, dump_concepts
-from crce.config import SOLVED
 from crce.export.base import Base, Family
 from crce.files import slug
+from crce.methods.table import is_solved
 
 
 if TYPE_CHECKING:
@@ -118,7 +118,7 @@ def network_metadata(
     }
     if convolutions:
         keys["network_args"] = json.dumps({"conv_dim": str(rank), "conv_alpha": f"{alpha:g}"})
-    if erasure.info["config"]["method"] not in SOLVED:
+    if not is_solved(erasure.info["config"]["method"]):
         keys["steps"] = str(erasure.info["config"]["steps"])
         keys["learning_rate"] = f"{erasure.info['config']['learning_rate']:g}"
     if family is not None:

@@ -1,41 +1,18 @@
-"""How a concept is erased.
+"""How a concept is erased: a table of methods, and the objective that all of them share.
 
 A gradient method says what the student should predict for an erased prompt; a closed-form method computes the weights.
-To add one: a class with `erase_target` or `edit`, and one line in METHODS or CLOSED_FORM.
 """
 
-from __future__ import annotations
+from typing import TYPE_CHECKING
 
-from crce.methods.ablation import ConceptAblation
-from crce.methods.advunlearn import AdvUnlearn
-from crce.methods.closed_form import ClosedFormMethod
-from crce.methods.eap import EAP
-from crce.methods.esd import ESD
-from crce.methods.gradient import GradientMethod
-from crce.methods.mace import MACE
-from crce.methods.rece import RECE
-from crce.methods.speed import SPEED
-from crce.methods.spm import SPM
-from crce.methods.uce import UCE
+from crce.lazy import lazy_names
+from crce.methods.table import METHODS, Method, load_method
 
 
-METHODS: dict[str, GradientMethod] = {
-    method.name: method for method in (ESD(), ConceptAblation(), SPM(), EAP(), AdvUnlearn())
-}
-CLOSED_FORM: dict[str, ClosedFormMethod] = {method.name: method for method in (UCE(), RECE(), SPEED(), MACE())}
+if TYPE_CHECKING:
+    from crce.methods.closed_form import ClosedFormMethod
+    from crce.methods.gradient import GradientMethod
 
-__all__ = [
-    "CLOSED_FORM",
-    "EAP",
-    "ESD",
-    "MACE",
-    "METHODS",
-    "RECE",
-    "SPEED",
-    "SPM",
-    "UCE",
-    "AdvUnlearn",
-    "ClosedFormMethod",
-    "ConceptAblation",
-    "GradientMethod",
-]
+__all__ = ["METHODS", "ClosedFormMethod", "GradientMethod", "Method", "load_method"]
+
+__getattr__ = lazy_names(__name__, {"ClosedFormMethod": "closed_form", "GradientMethod": "gradient"})

@@ -10,6 +10,8 @@ from crce.methods.gradient import GradientMethod
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from crce.config import ErasureConfig
+
 
 class ConceptAblation(GradientMethod):
     """L = |eps(x_t, target) - sg eps(x_t, anchor)|^2 at x_t of the anchor's pictures, both from the student.
@@ -20,10 +22,9 @@ class ConceptAblation(GradientMethod):
         first token.
     """
 
-    name = "ablation"
     pictures = "base"
     base_from = "student"
 
-    def erase_target(self, eps_base: Tensor, eps_concept: Tensor, eps_null: Tensor, eta: float) -> Tensor:
-        """eps_base; eta has no part in it."""
+    def erase_target(self, eps_base: Tensor, eps_concept: Tensor, eps_null: Tensor, config: ErasureConfig) -> Tensor:
+        """eps_base, whatever the guidance."""
         return eps_base.expand_as(eps_concept)

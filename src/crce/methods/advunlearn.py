@@ -6,10 +6,10 @@ from crce.methods.esd import ESD
 
 
 class AdvUnlearn(ESD):
-    """ESD's target for the text encoder, whose prompts carry an adversarial word that is searched anew at each step.
+    """ESD's target for the text encoder, whose prompts carry an adversarial word that each step searches for again.
 
-    The denoiser stays as it is. Everyday concepts near the target are kept, as in the authors' list of objects, beside
-    the retains too: everything reads the text encoder, which would learn a few retains by heart and lose the rest.
+    The denoiser stays as it is. Everyday concepts near the target are kept beside the retains, as in the authors' list
+    of objects: every prompt passes through the text encoder, which would memorise a few retains and lose the rest.
 
     References:
         Zhang et al., Defensive Unlearning with Adversarial Training for Robust Concept Erasure in Diffusion Models,
@@ -17,7 +17,5 @@ class AdvUnlearn(ESD):
         step of the attack.
     """
 
-    name = "advunlearn"
     vocabulary = 40
     vocabulary_stays = True
-    trains_text = True

@@ -1,47 +1,32 @@
 """Closed-form methods: the linear layers that read the text are solved for, no forward of the denoiser is needed.
 
-A row asks that a layer answer a prompt's state as it answers another state now: W' key = W value. All rows of a
-concept set enter two sums over token states, and one ridge least squares gives every layer of that width at once:
+A row asks that a layer answer a prompt's state k as it answers another state v now: W' k = W v. All rows of a concept
+set enter two sums over token states, and one ridge least squares gives every layer of that width at once:
 
     min_W' sum_i w_i |W' k_i - W v_i|^2 + ridge |W' - W|_F^2
     W' = W (sum_i w_i v_i k_i^T + ridge I) (sum_i w_i k_i k_i^T + ridge I)^-1 = W E
 
 The factor E, shape (D, D), does not depend on the layer, so it is solved once. Shapes: L tokens, D text width, C
 output width of a layer.
+
+The weights w are 1 for the target, alpha times the certainty for a coref and beta times the certainty for a retain.
+The rows are summed, as in the published closed forms, where a gradient method averages over the M corefs and N retains
+of a step: all phrases take part at once, so more of them pull harder against the ridge.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 
-from crce.methods.objective import Role
+from crce.methods.objective import Row
 
 
 if TYPE_CHECKING:
     from torch import Tensor
-
-    from crce.config import ErasureConfig
-
-
-@dataclass(frozen=True)
-class Row:
-    """One prompt in the sums.
-
-    Attributes:
-        key: token states of the prompt, shape (L, D).
-        value: token states it is answered like, shape (L, D); the key itself where the prompt is kept.
-        weight: its factor in the sums.
-        role: which part of a concept set it stands for.
-    """
-
-    key: Tensor
-    value: Tensor
-    weight: float
-    role: Role = "target"
 
 
 @dataclass(frozen=True)
@@ -54,8 +39,8 @@ class Rows:
         null: token states of the empty prompt, shape (L, D).
     """
 
-    erase: tuple[Row, ...]
-    keep: tuple[Row, ...]
+    erase: tuple[Row[Tensor], ...]
+    keep: tuple[Row[Tensor], ...]
     null: Tensor
 
 
@@ -63,24 +48,20 @@ class ClosedFormMethod:
     """A method that computes the edited weights of layers with text as their input.
 
     Attributes:
-        name: as in recipes and reports.
         templates: prompts that a target is put into; corefs, of which there are many, are put into the first alone.
         around: rows are the words around an erased phrase, instead of the whole prompt.
-        random: whether a seed has a part in the solution.
     """
 
-    name: str
     templates: tuple[str, ...] = ("{}",)
     around: bool = False
-    random: bool = False
 
-    def edit(self, weights: Mapping[str, Tensor], rows: Rows, config: ErasureConfig) -> dict[str, Tensor]:
+    def edit(self, weights: Mapping[str, Tensor], rows: Rows, config: Any) -> dict[str, Tensor]:
         """The edited weights by layer.
 
         Args:
             weights: by layer path, each of shape (C, D), float32.
             rows: what to erase and what to keep.
-            config: settings.
+            config: the settings, an instance of the method's own model.
 
         Returns:
             As `weights`.
@@ -88,7 +69,7 @@ class ClosedFormMethod:
         raise NotImplementedError
 
 
-def sums(rows: Sequence[Row], width: int) -> tuple[Tensor, Tensor]:
+def sums(rows: Sequence[Row[Tensor]], width: int) -> tuple[Tensor, Tensor]:
     """sum w v k^T and sum w k k^T over rows and tokens, each of shape (D, D), in float64."""
     if not rows:
         zero = torch.zeros(width, width, dtype=torch.float64)
@@ -98,10 +79,10 @@ def sums(rows: Sequence[Row], width: int) -> tuple[Tensor, Tensor]:
     return values.T @ weighted, keys.T @ weighted
 
 
-def stacked(rows: Sequence[Row]) -> tuple[Tensor, Tensor, Tensor]:
+def stacked(rows: Sequence[Row[Tensor]]) -> tuple[Tensor, Tensor, Tensor]:
     """Keys and values of all rows, token by token, each of shape (T, D), and their weights (T,), in float64."""
-    keys, values = (torch.cat([getattr(row, side) for row in rows]).cpu().double() for side in ("key", "value"))
-    counts = torch.tensor([len(row.key) for row in rows])
+    keys, values = (torch.cat([getattr(row, side) for row in rows]).cpu().double() for side in ("prompt", "source"))
+    counts = torch.tensor([len(row.prompt) for row in rows])
     return keys, values, torch.tensor([row.weight for row in rows], dtype=torch.float64).repeat_interleave(counts)
 
 

@@ -13,11 +13,10 @@ class EAP(ESD):
 
     References:
         Bui et al., Erasing Undesirable Concepts in Diffusion Models with Adversarial Preservation, NeurIPS 2024,
-        equation 6. The inner maximum is taken over the whole list instead of a Gumbel-softmax learned along, and the
-        error is measured on the prediction, not on the picture it implies, which would weigh high noise some hundred
+        equation 6. The inner maximum is taken over the whole list instead of by a learned Gumbel-softmax, and the
+        error is measured on the prediction, not on the image it implies, which would weigh high noise some hundred
         times more.
     """
 
-    name = "eap"
     retain_choice = "damaged"
     vocabulary = 20

@@ -10,6 +10,8 @@ from crce.methods.gradient import GradientMethod
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from crce.config import ErasureConfig
+
 
 class ESD(GradientMethod):
     """Negative guidance as a training target.
@@ -19,8 +21,6 @@ class ESD(GradientMethod):
         (newer ESD code counts eta from the concept instead: eta_new = eta + 1).
     """
 
-    name = "esd"
-
-    def erase_target(self, eps_base: Tensor, eps_concept: Tensor, eps_null: Tensor, eta: float) -> Tensor:
+    def erase_target(self, eps_base: Tensor, eps_concept: Tensor, eps_null: Tensor, config: ErasureConfig) -> Tensor:
         """eps_base - eta (eps_concept - eps_null); holds alike for eps, v and velocity, which are linear in eps."""
-        return eps_base - eta * (eps_concept - eps_null)
+        return eps_base - config.eta * (eps_concept - eps_null)

@@ -25,7 +25,6 @@ class MACE(UCE):
         the place of general captions and retains in the place of the domain's.
     """
 
-    name = "mace"
     templates = TEMPLATES
     around = True
 

@@ -7,14 +7,15 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from crce.methods.closed_form import ClosedFormMethod, Row, Rows, factor, multiplied, sums
+from crce.methods.closed_form import ClosedFormMethod, Rows, factor, multiplied, sums
+from crce.methods.objective import Row
 from crce.methods.uce import UCE
 
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from crce.config import ErasureConfig
+    from crce.methods.settings import RECEConfig
 
 
 class RECE(ClosedFormMethod):
@@ -26,9 +27,7 @@ class RECE(ClosedFormMethod):
         The states that an attack finds lie among what is kept, so corefs share the weight of one in the rounds.
     """
 
-    name = "rece"
-
-    def edit(self, weights: Mapping[str, Tensor], rows: Rows, config: ErasureConfig) -> dict[str, Tensor]:
+    def edit(self, weights: Mapping[str, Tensor], rows: Rows, config: RECEConfig) -> dict[str, Tensor]:
         """Each round: c_adv = (sum_l W'^T W' + rho I)^-1 (sum_l W'^T W) c, then W'' answers c_adv like the guide."""
         edited = UCE().edit(weights, rows, config)
         share = 1 / max(1, sum(row.role == "coref" for row in rows.erase))
@@ -36,8 +35,8 @@ class RECE(ClosedFormMethod):
             attack = self.adversarial(weights, edited, config.rece_rho)
             found = [
                 Row(
-                    (row.key.double().cpu() @ attack.T).to(row.key),
-                    row.value,
+                    (row.prompt.double().cpu() @ attack.T).to(row.prompt),
+                    row.source,
                     row.weight * (share if row.role == "coref" else 1),
                     row.role,
                 )

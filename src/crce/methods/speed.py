@@ -13,7 +13,7 @@ from crce.methods.closed_form import ClosedFormMethod, Rows, sums
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from crce.config import ErasureConfig
+    from crce.methods.settings import SPEEDConfig
 
 COPIES = 10  # perturbed copies of each retain state, as in the authors' code
 CENTRES = 3  # of the empty prompt's states, held exactly
@@ -30,10 +30,7 @@ class SPEED(ClosedFormMethod):
         Li et al., SPEED: Scalable, Precise, and Efficient Concept Erasure for Diffusion Models, 2025.
     """
 
-    name = "speed"
-    random = True
-
-    def edit(self, weights: Mapping[str, Tensor], rows: Rows, config: ErasureConfig) -> dict[str, Tensor]:
+    def edit(self, weights: Mapping[str, Tensor], rows: Rows, config: SPEEDConfig) -> dict[str, Tensor]:
         """W' = W + W (S - T) P (I - M K (K^T P M K)^-1 K^T P) M with M = (T P + ridge I)^-1."""
         width = rows.null.shape[-1]
         cross, gram = sums(rows.erase, width)
@@ -55,7 +52,7 @@ class SPEED(ClosedFormMethod):
         probe: Tensor,
         states: Tensor,
         state_weights: Tensor,
-        config: ErasureConfig,
+        config: SPEEDConfig,
         generator: torch.Generator,
     ) -> Tensor:
         w = weight.double().cpu()
@@ -82,7 +79,7 @@ def _held(null: Tensor, seed: int) -> Tensor:
     from scipy.cluster.vq import kmeans2
 
     others = null[1:]
-    distinct = others.unique(dim=0)  # SDXL is told nothing but zeros
+    distinct = others.unique(dim=0)  # SDXL's empty prompt is all zeros
     if len(distinct) <= CENTRES:
         return torch.cat([null[:1], distinct]).T
     centres, _ = kmeans2(others.numpy(), CENTRES, seed=seed, minit="++")
@@ -90,12 +87,12 @@ def _held(null: Tensor, seed: int) -> Tensor:
 
 
 def _retain_states(rows: Rows) -> tuple[Tensor, Tensor]:
-    """Token states of all retains, shape (n, D), and their weights (n,); the empty prompt's without any."""
+    """Token states of all retains, shape (n, D), and their weights (n,); without retains those of the empty prompt."""
     if not rows.keep:
         states = rows.null[1:].double().cpu()
         return states, torch.ones(len(states), dtype=torch.float64)
-    states = torch.cat([row.key.double().cpu() for row in rows.keep])
-    weights = torch.cat([torch.full((len(row.key),), row.weight, dtype=torch.float64) for row in rows.keep])
+    states = torch.cat([row.prompt.double().cpu() for row in rows.keep])
+    weights = torch.cat([torch.full((len(row.prompt),), row.weight, dtype=torch.float64) for row in rows.keep])
     return states, weights
 
 

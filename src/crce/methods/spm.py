@@ -11,7 +11,7 @@ from crce.methods.esd import ESD
 
 
 if TYPE_CHECKING:
-    from crce.config import ErasureConfig
+    from crce.methods.settings import SPMConfig
 
 TRIES = 1000  # random states looked at before the last ones are taken as they are
 
@@ -25,10 +25,11 @@ class SPM(ESD):
         that load a LoRA know no gate.
     """
 
-    name = "spm"
+    def extra_rows(self, config: SPMConfig) -> int:
+        return config.spm_states
 
     def kept_states(
-        self, target: Conditioning, config: ErasureConfig, generator: torch.Generator
+        self, target: Conditioning, config: SPMConfig, generator: torch.Generator
     ) -> tuple[Conditioning, float] | None:
         """Random states of about the target's length, the likelier the less they point its way.
 

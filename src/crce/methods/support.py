@@ -7,7 +7,7 @@ from typing import Literal
 
 from crce.backbones.loading import backbone_class
 from crce.errors import ConfigError
-from crce.methods import CLOSED_FORM, METHODS
+from crce.methods.table import METHODS
 
 
 Level = Literal["tested", "experimental", "refused"]
@@ -16,7 +16,7 @@ MEASURED = "StableDiffusionPipeline"  # the bundled model's class, the one whose
 
 @dataclass(frozen=True)
 class Support:
-    """What can be said of a method on the models of a pipeline class.
+    """How far a method is known to work on the models of a pipeline class.
 
     Attributes:
         level: "tested": erasures of a trained model were measured. "experimental": the tests train it on tiny
@@ -32,15 +32,15 @@ def support(method: str, pipeline: str) -> Support:
     """How far a method is known to work on the models of a pipeline class.
 
     Args:
-        method: a name in METHODS or CLOSED_FORM.
+        method: a name in METHODS.
         pipeline: a class name in FAMILIES.
     """
-    backbone = backbone_class(pipeline)
-    if method in CLOSED_FORM and not backbone.reads_states:
+    entry, backbone = METHODS.find(method), backbone_class(pipeline)
+    if entry.solved and not backbone.reads_states:
         return Support("refused", "solves for layers that read the text alone, and {} mixes text and picture")
-    if method in METHODS and METHODS[method].trains_text and not backbone.reads_words:
+    if entry.trains_text and not backbone.reads_words:
         return Support("refused", "trains the one text encoder of Stable Diffusion 1.x and 2.x, and {} has others")
-    return Support("tested" if pipeline == MEASURED else "experimental")
+    return Support("tested" if pipeline == MEASURED and entry.results else "experimental")
 
 
 def refuse_unsupported(method: str, pipeline: str) -> None:
@@ -51,5 +51,5 @@ def refuse_unsupported(method: str, pipeline: str) -> None:
     """
     found = support(method, pipeline)
     if found.level == "refused":
-        others = [name for name in (*METHODS, *CLOSED_FORM) if support(name, pipeline).level != "refused"]
+        others = [name for name in METHODS if support(name, pipeline).level != "refused"]
         raise ConfigError(f"{method} {found.why.format(pipeline)}. Use one of: {', '.join(others)}.")

@@ -11,7 +11,7 @@ from crce.methods.closed_form import ClosedFormMethod, Rows, factor, multiplied,
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from crce.config import ErasureConfig
+    from crce.methods.settings import RidgeConfig
 
 
 class UCE(ClosedFormMethod):
@@ -22,9 +22,7 @@ class UCE(ClosedFormMethod):
         token positions, not the last subject token alone: a text encoder mixes a word into every state.
     """
 
-    name = "uce"
-
-    def edit(self, weights: Mapping[str, Tensor], rows: Rows, config: ErasureConfig) -> dict[str, Tensor]:
+    def edit(self, weights: Mapping[str, Tensor], rows: Rows, config: RidgeConfig) -> dict[str, Tensor]:
         """W' = W (sum w v k^T + ridge I)(sum w k k^T + ridge I)^-1."""
         cross, gram = sums((*rows.erase, *rows.keep), rows.null.shape[-1])
         return multiplied(weights, factor(cross, gram, config.ridge))

@@ -11,13 +11,13 @@ from crce.files import read_tensors, write_tensors
 
 
 if TYPE_CHECKING:
-    from crce.training.closed_form_trainer import Editor
+    from crce.training.closed_form_trainer import ClosedFormTrainer
     from crce.training.trainer import Trainer
 
 FILE = "checkpoint.safetensors"
 
 
-def save_checkpoint(folder: Path, trainer: Trainer | Editor) -> Path:
+def save_checkpoint(folder: Path, trainer: Trainer | ClosedFormTrainer) -> Path:
     """Write the trainer's state; the checkpoint before stays until the new one is whole.
 
     Raises:
@@ -29,7 +29,7 @@ def save_checkpoint(folder: Path, trainer: Trainer | Editor) -> Path:
     return path
 
 
-def load_checkpoint(folder: Path, trainer: Trainer | Editor) -> bool:
+def load_checkpoint(folder: Path, trainer: Trainer | ClosedFormTrainer) -> bool:
     """Continue from the folder's checkpoint; without one the trainer starts at the first step.
 
     Returns:

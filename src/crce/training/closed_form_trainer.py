@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from crce.backbones.scopes import scope_modules
-from crce.methods import CLOSED_FORM
-from crce.methods.closed_form import Row, stacked
-from crce.methods.objective import ROLES
+from crce.methods.closed_form import stacked
+from crce.methods.objective import ROLES, Row
 from crce.methods.support import refuse_unsupported
+from crce.methods.table import load_method
 from crce.training.adapters import Weights
-from crce.training.closed_form_rows import make_rows
+from crce.training.closed_form_rows import closed_form_rows
 from crce.training.trainer import StepResult
 
 
@@ -24,12 +24,12 @@ if TYPE_CHECKING:
     from crce.config import ErasureConfig
 
 
-class Editor:
-    """Erases a concept set from a backbone in one step; to a run it looks like a `Trainer`.
+class ClosedFormTrainer:
+    """Erases concept sets from a backbone in one step, with the interface of a `Trainer`.
 
     Attributes:
-        adapter: the edited weights. The base model's are what is edited, whatever they hold before the step: a run
-            that starts from another erases what that one did along, and an edit of an edit would hold what the first
+        adapter: the edited weights. The step edits those of the base model, whatever the adapter holds before: a run
+            that starts from another erases that one's targets too, and an edit of an edit would keep what the first
             had broken.
         step_count: steps done, 0 or 1.
     """
@@ -37,17 +37,17 @@ class Editor:
     def __init__(self, backbone: Backbone, sets: Sequence[ConceptSet], config: ErasureConfig) -> None:
         refuse_unsupported(config.method, type(backbone.pipe).__name__)
         self.config = config
-        self._method = CLOSED_FORM[config.method]
+        self._method = load_method(config.method)
         self.adapter = Weights(backbone, scope_modules(backbone.network, config.layers))
         self.step_count = 0
-        self._rows = make_rows(backbone, sets, self._method, config)
+        self._rows = closed_form_rows(backbone, sets, self._method, config)
 
     def step(self) -> StepResult:
         """Solve for the weights.
 
         Returns:
-            What is left of each sum of the objective, relative to its size before the edit for what is erased, and to
-            the size of the answers for what is kept.
+            The remainder of each sum of the objective, relative to its size before the edit for erased rows, and to
+            the size of the answers for kept rows.
         """
         before = self.adapter.base_weights()
         after = self._method.edit(before, self._rows, self.config)
@@ -60,7 +60,7 @@ class Editor:
         return StepResult(sum(terms.values()), terms, 0)
 
     def close(self) -> None:
-        """Hand the backbone back as it was."""
+        """Restore the backbone."""
         self.adapter.close()
 
     def state(self) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
@@ -73,10 +73,12 @@ class Editor:
         self.step_count = values["step"]
 
 
-def _left(before: Mapping[str, torch.Tensor], after: Mapping[str, torch.Tensor], rows: Sequence[Row]) -> float:
+def _left(
+    before: Mapping[str, torch.Tensor], after: Mapping[str, torch.Tensor], rows: Sequence[Row[torch.Tensor]]
+) -> float:
     """sum w |W' k - W v|^2 over rows and layers, relative to sum w |W k - W v|^2, or to sum w |W k|^2 where k is v.
 
-    Rows are many and enter squared, so that their sums of outer products say all: sum w |A k|^2 = tr(A K A^T).
+    Rows are many and enter squared, so their sums of outer products suffice: sum w |A k|^2 = tr(A K A^T).
     """
     if not rows:
         return 0.0

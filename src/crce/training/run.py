@@ -20,12 +20,12 @@ from crce.concepts.concept_set import fold
 from crce.config import ErasureConfig
 from crce.errors import ConceptError, MemoryShortage, RunError
 from crce.files import write_json
-from crce.methods import CLOSED_FORM
+from crce.methods import METHODS
 from crce.methods.support import refuse_unsupported
 from crce.training.base_model import load_recorded
 from crce.training.checkpoint import FILE as CHECKPOINT
 from crce.training.checkpoint import load_checkpoint, save_checkpoint
-from crce.training.closed_form_trainer import Editor
+from crce.training.closed_form_trainer import ClosedFormTrainer
 from crce.training.events import Event, Finished, Interrupted, Saved, Started, Step
 from crce.training.run_folder import (
     Erasure,
@@ -200,10 +200,10 @@ def _train(
     return Erasure(folder, sets, config, info)
 
 
-def _trainer(backbone: Backbone, sets: tuple[ConceptSet, ...], config: ErasureConfig) -> Trainer | Editor:
-    if config.method in CLOSED_FORM:
-        return Editor(backbone, sets, config)
-    return (TextTrainer if config.layers == "text" else Trainer)(backbone, sets, config)
+def _trainer(backbone: Backbone, sets: tuple[ConceptSet, ...], config: ErasureConfig) -> Trainer | ClosedFormTrainer:
+    method = METHODS.find(config.method)
+    kind = ClosedFormTrainer if method.solved else TextTrainer if method.trains_text else Trainer
+    return kind(backbone, sets, config)
 
 
 @contextlib.contextmanager
@@ -227,7 +227,7 @@ def _stop_between_steps() -> Iterator[threading.Event]:
 
 
 def _steps(
-    folder: Path, trainer: Trainer | Editor, config: ErasureConfig, stopped: threading.Event
+    folder: Path, trainer: Trainer | ClosedFormTrainer, config: ErasureConfig, stopped: threading.Event
 ) -> Iterator[Event]:
     yield Started(config.steps, trainer.step_count, folder)
     with open_metrics(folder / "metrics.jsonl", trainer.step_count) as metrics:

@@ -25,7 +25,7 @@ import torch
 from crce import __version__
 from crce.concepts import ConceptSet, dump_concepts, read_sets
 from crce.config import ErasureConfig
-from crce.errors import RunError
+from crce.errors import ConfigError, RunError
 from crce.files import free_folder, read_tensors, sha256, slug, write_tensors, write_text
 
 
@@ -96,8 +96,8 @@ def read_run(folder: Path) -> tuple[dict[str, Any], tuple[ConceptSet, ...], Eras
         raise RunError(f"{folder} is not a run folder: it holds no run.json. Make one: crce erase CONCEPT")
     try:
         info = json.loads(path.read_text(encoding="utf-8"))
-        config = ErasureConfig(**info["config"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        config = ErasureConfig.from_record(info["config"])
+    except (OSError, ValueError, KeyError, TypeError, ConfigError) as error:
         raise RunError(f"Cannot read {path}: {error}") from error
     return info, read_sets(folder / "concepts.yaml"), config
 

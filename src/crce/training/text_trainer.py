@@ -2,54 +2,57 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, cast
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 
 from crce.backbones.conditioning import Conditioning
 from crce.backbones.unet import UNetBackbone
+from crce.methods.objective import crce_loss
 from crce.methods.support import refuse_unsupported
 from crce.training.trainer import Trainer
 
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from crce.backbones import Backbone
     from crce.concepts import ConceptSet
-    from crce.config import ErasureConfig
     from crce.methods.objective import Row
-    from crce.training.prompts import SetPrompts
+    from crce.training.step_sampler import StepBatch
 
 WARM_UP = 0.2  # share of the steps before the first attack, as in the authors' code
 
 
 class TextTrainer(Trainer):
-    """A trainer whose student is the text encoder. Trajectories and teacher are those of the model as it was."""
+    """A trainer whose student is the text encoder. Trajectories and teacher are those of the base model."""
 
-    def __init__(self, backbone: Backbone, sets: Sequence[ConceptSet], config: ErasureConfig) -> None:
+    def __init__(self, backbone: Backbone, sets: Sequence[ConceptSet], config: Any) -> None:
+        """
+        Args:
+            backbone: a UNet with one text encoder.
+            sets: what to erase and what to keep.
+            config: settings, with `attack_steps` and `attack_rate` where the method attacks.
+        """
         refuse_unsupported(config.method, type(backbone.pipe).__name__)
         super().__init__(backbone, sets, config)
         self._soft = cast(UNetBackbone, backbone)
-        self._words: dict[int, torch.Tensor] = {}  # the step's adversarial word of each erased prompt, shape (1, W)
+        self._attack_steps: int = getattr(config, "attack_steps", 0)
+        self._attack_rate: float = getattr(config, "attack_rate", 0.0)
+        self.words: dict[int, torch.Tensor] = {}  # the step's adversarial word of each erased prompt, shape (1, W)
 
-    def backward(
-        self,
-        prompts: SetPrompts,
-        rows: list[Row],
-        x_t: torch.Tensor,
-        t: torch.Tensor,
-        extra: Conditioning | None = None,
-    ) -> list[float]:
+    def backward(self, batch: StepBatch) -> list[float]:
         """As in `Trainer`, after the attack on the erased rows."""
-        erased = [i for i, row in enumerate(rows) if row.role != "retain"]
-        self._words = {}
-        if self.step_count >= WARM_UP * self.config.steps and self.config.attack_steps:
-            words = self.attack([rows[i] for i in erased], x_t[erased], t[erased])
-            self._words = {rows[i].prompt: word for i, word in zip(erased, words, strict=True)}
-        return super().backward(prompts, rows, x_t, t, extra)
+        erased = [i for i, row in enumerate(batch.rows) if row.role != "retain"]
+        self.words = {}
+        if self.step_count >= WARM_UP * self.config.steps and self._attack_steps:
+            rows = [batch.rows[i] for i in erased]
+            words = self.attack(rows, batch.x_t[erased], batch.t[erased], self._attack_steps, self._attack_rate)
+            self.words = {row.prompt: word for row, word in zip(rows, words, strict=True)}
+        return super().backward(batch)
 
-    def attack(self, rows: list[Row], x_t: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
+    def attack(
+        self, rows: Sequence[Row[int]], x_t: torch.Tensor, t: torch.Tensor, steps: int, rate: float
+    ) -> torch.Tensor:
         """One word for each row that makes the student predict what the teacher does for the row's prompt.
 
         Starts from words of the vocabulary and follows the sign of the gradient.
@@ -58,38 +61,37 @@ class TextTrainer(Trainer):
             rows: erased rows.
             x_t: each row's latent, shape (R, C, h, w).
             t: each row's timestep, shape (R,).
+            steps: steps of the search.
+            rate: how far each of them moves every number of a word.
 
         Returns:
             Word embeddings, shape (R, 1, W).
         """
         vocabulary = self._soft.pipe.text_encoder.get_input_embeddings().weight
-        picked = [self._below(len(vocabulary)) for _ in rows]
-        word = vocabulary[picked].detach().float()[:, None]
-        texts = [self._table.texts[row.prompt] for row in rows]
-        with torch.no_grad():
-            wanted = self._predict(x_t, t, self._table.cond[[row.concept for row in rows]])
-        size = self._micro_batch or len(rows)
-        for _ in range(self.config.attack_steps):
+        word = vocabulary[[self.sampler.below(len(vocabulary)) for _ in rows]].detach().float()[:, None]
+        texts = [self.table.texts[row.prompt] for row in rows]
+        # The table was read by the base model's text encoder, so the network's predictions for it are the teacher's.
+        wanted = self.predictor.student(x_t, t, self.table.cond[[row.source for row in rows]])
+        ones = torch.ones(len(rows), device=x_t.device)
+        for _ in range(steps):
             word.requires_grad_(True)
             gradients = []
-            for start in range(0, len(rows), size):
-                part = slice(start, start + size)
+            for part in self.predictor.parts(len(rows)):
                 states = self._soft.encode_soft(texts[part], word[part])
-                out = self.backbone.predict(x_t[part], t[part], states)
-                loss = (out - wanted[part]).square().mean((1, 2, 3)).sum()
+                loss, _ = crce_loss(self.backbone.predict(x_t[part], t[part], states), wanted[part], ones[part])
                 gradients.append(torch.autograd.grad(loss, word)[0][part])
-            word = (word - self.config.attack_rate * torch.cat(gradients).sign()).detach()
+            word = (word - rate * torch.cat(gradients).sign()).detach()
         return word
 
-    def _students(self, rows: list[Row], cond: Conditioning) -> Conditioning:
-        attacked = [row.prompt in self._words for row in rows]
-        texts = [self._table.texts[row.prompt] for row in rows]
+    def student_states(self, rows: Sequence[Row[int]], cond: Conditioning) -> Conditioning:
+        """The prompts of rows as the text encoder in training reads them, erased ones after their adversarial word."""
+        texts = [self.table.texts[row.prompt] for row in rows]
+        order: list[int] = []
         parts = []
-        for which in (True, False):
-            own = [i for i, is_attacked in enumerate(attacked) if is_attacked is which]
-            if own:
-                prefix = torch.stack([self._words[rows[i].prompt] for i in own]) if which else None
-                parts.append((own, self._soft.encode_soft([texts[i] for i in own], prefix)))
-        order = [i for own, _ in parts for i in own]
+        for attacked in (True, False):
+            if own := [i for i, row in enumerate(rows) if (row.prompt in self.words) is attacked]:
+                prefix = torch.stack([self.words[rows[i].prompt] for i in own]) if attacked else None
+                parts.append(self._soft.encode_soft([texts[i] for i in own], prefix))
+                order += own
         back = sorted(range(len(rows)), key=order.__getitem__)
-        return Conditioning.cat([states for _, states in parts])[back]
+        return Conditioning.cat(parts)[back]

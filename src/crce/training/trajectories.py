@@ -1,15 +1,15 @@
-"""Where x_t comes from: latents at noise levels the model really visits while it draws.
+"""The sources of x_t: latents at the noise levels that the model visits while it samples.
 
 `student` runs a fresh partial trajectory for every x_t, as the official code does: about half of the grid's steps,
 each with classifier-free guidance. `rolling` keeps a pool of trajectories, each moved on by one step after it was
-used, so that an x_t costs one guided step. `noised` draws a few pictures once and brings them back to noise levels.
+used, so that an x_t costs one guided step. `noised` generates a few images once and noises them again.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 import torch
 
@@ -21,10 +21,10 @@ if TYPE_CHECKING:
 
 @dataclass
 class Trajectory:
-    """One picture on its way: `index` steps of the grid are done.
+    """An image that is being sampled: `index` steps of the grid are done.
 
     Attributes:
-        prompt: index of the prompt it draws.
+        prompt: index of its prompt.
         index: position on the grid; the latent has the noise level of `timesteps[index]`.
         x_t: latent, shape (1, C, h, w).
     """
@@ -34,8 +34,8 @@ class Trajectory:
     x_t: torch.Tensor
 
 
-class Walk:
-    """Guided steps of a backbone on a grid of noise levels, for prompts encoded beforehand."""
+class GuidedSampler:
+    """Guided steps of a backbone on a grid of noise levels, for the prompts of a table."""
 
     def __init__(
         self, backbone: Backbone, table: PromptTable, steps: int, guidance: float, generator: torch.Generator
@@ -61,7 +61,7 @@ class Walk:
 
     @torch.no_grad()
     def advance(self, trajectories: list[Trajectory], micro_batch: int = 0) -> None:
-        """Move trajectories on by one step each; they may stand at different timesteps."""
+        """Move trajectories on by one step each; they may be at different timesteps."""
         x_t = torch.cat([t.x_t for t in trajectories])
         times = torch.tensor([self.timesteps[t.index] for t in trajectories], device=x_t.device)
         cond = self._cond[[t.prompt for t in trajectories]]
@@ -74,79 +74,92 @@ class Walk:
             trajectory.index += 1
 
     def fresh(self, prompt: int, index: int, micro_batch: int = 0) -> Trajectory:
-        """A new trajectory, drawn from noise up to a position on the grid."""
+        """A new trajectory, sampled from noise up to a position on the grid."""
         trajectory = Trajectory(prompt, 0, self.noise())
         while trajectory.index < index:
             self.advance([trajectory], micro_batch)
         return trajectory
 
     def noised(self, finished: Trajectory) -> Trajectory:
-        """A finished picture brought back to a random position."""
+        """A finished image, noised to a random position."""
         position = int(torch.randint(len(self.timesteps), (), generator=self._generator))
         return Trajectory(finished.prompt, position, self._grid.noised(finished.x_t, self.noise(), position))
 
 
-class Source(Protocol):
-    """Trajectories that one after the other are learned from; the list and `turn` are what a checkpoint keeps."""
-
-    trajectories: list[Trajectory]
-    turn: int
-
-    def take(self, new_prompt: Callable[[], int], micro_batch: int = 0) -> Trajectory:
-        """The next trajectory to learn from."""
-        ...
-
-
-class Pool:
+class TrajectoryPool:
     """Trajectories spread evenly over the grid. Each x_t is taken from the next one; after a round all move on.
 
     Moving the whole pool in one batch costs less than moving one trajectory at a time.
+
+    Attributes:
+        trajectories: the pool.
+        turn: how many of them this round has taken.
     """
 
-    def __init__(self, walk: Walk, trajectories: list[Trajectory], turn: int = 0) -> None:
-        self._walk = walk
+    def __init__(self, sampler: GuidedSampler, trajectories: list[Trajectory], turn: int = 0) -> None:
+        self._sampler = sampler
         self.trajectories = trajectories
         self.turn = turn
 
     @classmethod
-    def spread(cls, walk: Walk, prompts: list[int], micro_batch: int = 0) -> Pool:
-        """A pool of one trajectory per prompt, standing at evenly spaced positions."""
-        trajectories = [Trajectory(prompt, 0, walk.noise()) for prompt in prompts]
-        goals = [len(walk.timesteps) * i // len(prompts) for i in range(len(prompts))]
+    def spread(cls, sampler: GuidedSampler, prompts: list[int], micro_batch: int = 0) -> TrajectoryPool:
+        """A pool of one trajectory per prompt, at evenly spaced positions."""
+        trajectories = [Trajectory(prompt, 0, sampler.noise()) for prompt in prompts]
+        goals = [len(sampler.timesteps) * i // len(prompts) for i in range(len(prompts))]
         while moving := [t for t, goal in zip(trajectories, goals, strict=True) if t.index < goal]:
-            walk.advance(moving, micro_batch)
-        return cls(walk, trajectories)
+            sampler.advance(moving, micro_batch)
+        return cls(sampler, trajectories)
 
     def take(self, new_prompt: Callable[[], int], micro_batch: int = 0) -> Trajectory:
         """The next trajectory to learn from. One that reaches the grid's end starts again with `new_prompt`."""
         if self.turn == len(self.trajectories):
             self.turn = 0
-            self._walk.advance(self.trajectories, micro_batch)
+            self._sampler.advance(self.trajectories, micro_batch)
             for i, trajectory in enumerate(self.trajectories):
-                if trajectory.index == len(self._walk.timesteps):
-                    self.trajectories[i] = Trajectory(new_prompt(), 0, self._walk.noise())
+                if trajectory.index == len(self._sampler.timesteps):
+                    self.trajectories[i] = Trajectory(new_prompt(), 0, self._sampler.noise())
         self.turn += 1
         return self.trajectories[self.turn - 1]
 
 
-class Album:
-    """Finished pictures, drawn once; each x_t is the next of them brought back to a random noise level."""
+class ImageBank:
+    """Images generated once; each x_t is the next of them at a random noise level.
 
-    def __init__(self, walk: Walk, trajectories: list[Trajectory], turn: int = 0) -> None:
-        self._walk = walk
+    Attributes:
+        trajectories: the finished images.
+        turn: how many x_t were taken.
+    """
+
+    def __init__(self, sampler: GuidedSampler, trajectories: list[Trajectory], turn: int = 0) -> None:
+        self._sampler = sampler
         self.trajectories = trajectories
         self.turn = turn
 
     @classmethod
-    def drawn(cls, walk: Walk, prompts: list[int], micro_batch: int = 0) -> Album:
-        """One picture per prompt."""
-        trajectories = [Trajectory(prompt, 0, walk.noise()) for prompt in prompts]
-        for _ in walk.timesteps:
-            walk.advance(trajectories, micro_batch)
-        return cls(walk, trajectories)
+    def generated(cls, sampler: GuidedSampler, prompts: list[int], micro_batch: int = 0) -> ImageBank:
+        """A bank of one image per prompt."""
+        trajectories = [Trajectory(prompt, 0, sampler.noise()) for prompt in prompts]
+        for _ in sampler.timesteps:
+            sampler.advance(trajectories, micro_batch)
+        return cls(sampler, trajectories)
 
     def take(self, new_prompt: Callable[[], int], micro_batch: int = 0) -> Trajectory:
-        """The next picture; `new_prompt` is not asked, since no picture is drawn anew."""
+        """The next image, noised. `new_prompt` is not called, since no image is generated again."""
         finished = self.trajectories[self.turn % len(self.trajectories)]
         self.turn += 1
-        return self._walk.noised(finished)
+        return self._sampler.noised(finished)
+
+
+def net_timesteps(backbone: Backbone, sampler: GuidedSampler, *, compat: bool = False) -> list[float]:
+    """The timestep that the network is given at each position of the grid.
+
+    Args:
+        backbone: the model.
+        sampler: its grid.
+        compat: the timesteps of the official code, which are off, instead of those of the latents.
+    """
+    if not compat:
+        return sampler.timesteps
+    fine = backbone.grid(backbone.pipe.scheduler.config.num_train_timesteps).timesteps
+    steps = len(sampler.timesteps)
+    return [fine[int(k * len(fine) / steps)] for k in range(steps)]

@@ -1,0 +1,132 @@
+"""The erasure methods by name, each described without being imported: this module does not need torch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pkgutil import resolve_name
+from typing import Any
+
+from crce.errors import ConfigError
+from crce.registry import Table
+
+
+@dataclass(frozen=True)
+class Method:
+    """An entry of the table.
+
+    Attributes:
+        implementation: its class as "module:class", a `GradientMethod` or a `ClosedFormMethod`.
+        description: how it erases, in one line.
+        settings: its settings model as "module:class", an `ErasureConfig` with the settings that it alone has.
+        recipe: what it is run with where no recipe is named: a bundled recipe or the path of a YAML file. None: the
+            recipe of the model, "demo" or "sd15", for a trained method; the defaults for a solved one.
+        solved: it computes the weights in one step instead of training them.
+        random: a seed has a part in what it finds.
+        trains_text: it trains the text encoder instead of the denoiser.
+        results: version of its results in the benchmarks, raised with every change that gives it other numbers; 0 for
+            a method that nobody has measured.
+    """
+
+    implementation: str
+    description: str
+    settings: str = "crce.config:ErasureConfig"
+    recipe: str | None = None
+    solved: bool = False
+    random: bool = True
+    trains_text: bool = False
+    results: int = 0
+
+
+METHODS: Table[Method] = Table(
+    "method",
+    "crce.methods",
+    {
+        "esd": Method("crce.methods.esd:ESD", "negative guidance as a training target", results=1),
+        "ablation": Method(
+            "crce.methods.ablation:ConceptAblation",
+            "the prompt is answered like its anchor",
+            recipe="ablation",
+            results=1,
+        ),
+        "spm": Method(
+            "crce.methods.spm:SPM",
+            "ESD with a LoRA of rank 1, while random states are kept",
+            settings="crce.methods.settings:SPMConfig",
+            recipe="spm",
+            results=1,
+        ),
+        "eap": Method("crce.methods.eap:EAP", "ESD that keeps what it damages most", recipe="eap", results=1),
+        "advunlearn": Method(
+            "crce.methods.advunlearn:AdvUnlearn",
+            "ESD for the text encoder, against an attack on its input",
+            settings="crce.methods.settings:AdvUnlearnConfig",
+            recipe="advunlearn",
+            trains_text=True,
+            results=1,
+        ),
+        "uce": Method(
+            "crce.methods.uce:UCE",
+            "ridge least squares over erased and kept prompts",
+            settings="crce.methods.settings:RidgeConfig",
+            recipe="uce",
+            solved=True,
+            random=False,
+            results=1,
+        ),
+        "rece": Method(
+            "crce.methods.rece:RECE",
+            "UCE, then rounds of attack and answer",
+            settings="crce.methods.settings:RECEConfig",
+            recipe="rece",
+            solved=True,
+            random=False,
+            results=1,
+        ),
+        "speed": Method(
+            "crce.methods.speed:SPEED",
+            "an edit within the null space of the retains",
+            settings="crce.methods.settings:SPEEDConfig",
+            recipe="speed",
+            solved=True,
+            results=1,
+        ),
+        "mace": Method(
+            "crce.methods.mace:MACE",
+            "the words around a concept forget it: the first of three stages",
+            settings="crce.methods.settings:RidgeConfig",
+            recipe="mace",
+            solved=True,
+            random=False,
+            results=2,
+        ),
+    },
+)
+
+
+def load_method(name: str) -> Any:
+    """The method of a name, a `GradientMethod` or a `ClosedFormMethod`.
+
+    Raises:
+        ConfigError: there is no such method, or the package it comes from can't be loaded.
+    """
+    return resolve(name, METHODS.find(name).implementation)()
+
+
+def resolve(name: str, reference: str) -> Any:
+    """What a "module:class" of the entry `name` refers to.
+
+    Raises:
+        ConfigError: it can't be loaded.
+    """
+    try:
+        return resolve_name(reference)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise ConfigError(
+            f"The method {name!r} ({reference}) can't be loaded: {error}. Reinstall the package it comes from."
+        ) from error
+
+
+def is_solved(name: str | None) -> bool:
+    """Whether a method, as a record names it, computes the weights instead of training them."""
+    method = METHODS.get(name or "")
+    return method is not None and method.solved

@@ -1,0 +1,196 @@
+"""What a step learns from: one of the concept sets, x_t, and a choice of its corefs and retains."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from crce.methods.objective import Row, crce_loss, step_rows
+from crce.training.trajectories import GuidedSampler, ImageBank, Trajectory, TrajectoryPool, net_timesteps
+
+
+if TYPE_CHECKING:
+    from crce.backbones.conditioning import Conditioning
+    from crce.config import ErasureConfig
+    from crce.methods.gradient import GradientMethod
+    from crce.training.predictor import Predictor
+    from crce.training.prompts import PromptTable, SetPrompts
+
+
+@dataclass(frozen=True)
+class StepBatch:
+    """The rows of one step with their latents.
+
+    Attributes:
+        prompts: the concept set that they are of.
+        rows: the target's first.
+        x_t: each row's latent, shape (R, C, h, w).
+        t: the timestep that the network is given for each row, shape (R,).
+        timestep: that of the erased rows.
+        extra: states beyond the prompt table, which indices after its end mean.
+    """
+
+    prompts: SetPrompts
+    rows: list[Row[int]]
+    x_t: torch.Tensor
+    t: torch.Tensor
+    timestep: float
+    extra: Conditioning | None = None
+
+
+class StepSampler:
+    """Samples the batches of a training run.
+
+    Attributes:
+        guided: runs the trajectories that x_t comes from.
+        timesteps: what the network is given as the timestep at each position of the grid.
+        sources: the pools or banks of trajectories in use, by set and side.
+    """
+
+    def __init__(
+        self,
+        table: PromptTable,
+        method: GradientMethod,
+        config: ErasureConfig,
+        predictor: Predictor,
+        generator: torch.Generator,
+    ) -> None:
+        """
+        Args:
+            table: the prompts.
+            method: decides whose trajectories are used and which retains are kept.
+            config: settings.
+            predictor: the network; its `micro_batch` holds for trajectories too.
+            generator: CPU generator behind every random choice.
+        """
+        self._table, self._method, self._config = table, method, config
+        self._predictor = predictor
+        self._generator = generator
+        self.guided = GuidedSampler(predictor.backbone, table, config.ddim_steps, config.guidance, generator)
+        self.timesteps = net_timesteps(predictor.backbone, self.guided, compat=config.compat_timesteps)
+        self.sources: dict[str, TrajectoryPool | ImageBank] = {}
+
+    def batch(self) -> StepBatch:
+        """The batch of the next step."""
+        which = self.below(len(self._table.sets)) if len(self._table.sets) > 1 else 0
+        prompts = self._table.sets[which]
+        x_erase, x_retain = self.trajectories(which)
+        rows, extra = self.rows(prompts, x_erase.prompt, x_retain)
+        # States beyond the table are kept where the target is erased: they have no images of their own.
+        known = len(self._table.texts)
+        places = [x_retain if row.role == "retain" and row.prompt < known else x_erase for row in rows]
+        x_t = torch.cat([place.x_t for place in places])
+        t = torch.tensor([self.timesteps[place.index] for place in places], device=x_t.device)
+        return StepBatch(prompts, rows, x_t, t, self.timesteps[x_erase.index], extra)
+
+    def below(self, n: int) -> int:
+        """A random number from 0 to n - 1."""
+        return int(torch.randint(n, (), generator=self._generator))
+
+    def trajectories(self, which: int) -> tuple[Trajectory, Trajectory]:
+        """The trajectories whose x_t the erased rows and the retain rows of a set use."""
+        prompts, micro_batch = self._table.sets[which], self._predictor.micro_batch
+        own_retain = self._config.x_t_prompts == "mix" and bool(prompts.retains or prompts.everyday)
+        if self._config.x_t_source == "student":
+            x_erase = self.guided.fresh(self._erase_prompt(prompts), self._fresh_index(), micro_batch)
+            if not own_retain:
+                return x_erase, x_erase
+            return x_erase, self.guided.fresh(self.retain_prompt(prompts), self._fresh_index(), micro_batch)
+        x_erase = self.take(which, "erase")
+        return x_erase, self.take(which, "retain") if own_retain else x_erase
+
+    def _erase_prompt(self, prompts: SetPrompts) -> int:
+        """Whose trajectory erased prompts learn from: under `mix`, every second one is a coref's."""
+        if self._method.pictures == "base":
+            return prompts.base
+        if self._config.x_t_prompts == "target" or not prompts.corefs or self.below(2):
+            return prompts.prompt
+        return prompts.corefs[self.below(len(prompts.corefs))][0]
+
+    def retain_prompt(self, prompts: SetPrompts) -> int:
+        """Whose trajectory kept prompts learn from: as often an everyday phrase as a retain, where there are both."""
+        lists = [kept for kept in (prompts.retains, prompts.everyday) if kept]
+        kept = lists[self.below(2)] if len(lists) > 1 else lists[0]
+        return kept[self.below(len(kept))][0]
+
+    def _fresh_index(self) -> int:
+        # As in the official code: neither pure noise nor the last level.
+        return 1 + self.below(len(self.guided.timesteps) - 2)
+
+    def take(self, which: int, side: str) -> Trajectory:
+        """The next trajectory of a set for one side, "erase" or "retain"; its source is made on first use."""
+        prompts, name = self._table.sets[which], f"{which}-{side}"
+        micro_batch = self._predictor.micro_batch
+
+        def new_prompt() -> int:
+            return self._erase_prompt(prompts) if side == "erase" else self.retain_prompt(prompts)
+
+        if name not in self.sources:
+            # Scenes share the pool, so that they cost no more; each set has one of its own.
+            size = max(1, self._config.pool // max(1, len(self._config.scenes)))
+            wanted = [new_prompt() for _ in range(size)]
+            if self._config.x_t_source == "rolling":
+                self.sources[name] = TrajectoryPool.spread(self.guided, wanted, micro_batch)
+            else:
+                with self._predictor.adapter.disabled():  # the images are the base model's
+                    self.sources[name] = ImageBank.generated(self.guided, wanted, micro_batch)
+        return self.sources[name].take(new_prompt, micro_batch)
+
+    def rows(
+        self, prompts: SetPrompts, erase_prompt: int, x_retain: Trajectory
+    ) -> tuple[list[Row[int]], Conditioning | None]:
+        """The step's rows, and the states beyond the table that the last of them mean."""
+        config = self._config
+        corefs = self._order(prompts.corefs, erase_prompt)[: config.corefs_per_step]
+        damaged_at = x_retain if self._method.retain_choice == "damaged" else None
+        retains = self._order(prompts.retains, x_retain.prompt, damaged_at)[: config.retains_per_step]
+        everyday = self._order(prompts.everyday, x_retain.prompt)[: config.retains_per_step]
+        rows = step_rows(prompts.prompt, prompts.target, corefs, retains, config.alpha, config.beta, everyday)
+        kept = self._method.kept_states(self._table.cond[[prompts.target]], config, self._generator)
+        if kept is None:
+            return rows, None
+        states, weight = kept
+        first = len(self._table.texts)
+        beyond = range(first, first + len(states))
+        return rows + [Row(i, i, weight / len(states), "retain") for i in beyond], states
+
+    def _order(
+        self, related: list[tuple[int, float]], own: int, damaged_at: Trajectory | None = None
+    ) -> list[tuple[int, float]]:
+        """The order in which a step takes corefs or retains: at random, or the most damaged at one x_t first."""
+        order = torch.randperm(len(related), generator=self._generator).tolist()
+        related = [related[i] for i in order]
+        if damaged_at is not None and related:
+            damage = dict(zip(related, self._damage([i for i, _ in related], damaged_at), strict=True))
+            return sorted(related, key=lambda item: -damage[item])
+        if self._config.x_t_prompts == "mix":  # the prompt whose trajectory is used is always among them
+            related.sort(key=lambda item: item[0] != own)
+        return related
+
+    def _damage(self, prompts: Sequence[int], at: Trajectory) -> list[float]:
+        """How far the student's predictions are from the teacher's at one x_t, for each prompt."""
+        x_t = at.x_t.expand(len(prompts), -1, -1, -1)
+        t = torch.full((len(prompts),), self.timesteps[at.index], device=x_t.device)
+        cond = self._table.cond[list(prompts)]
+        teacher = self._predictor.teacher(x_t, t, cond)
+        _, errors = crce_loss(self._predictor.student(x_t, t, cond), teacher, torch.ones_like(t))
+        return errors.tolist()
+
+    def state(self) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
+        """Tensors and plain values of the sources, see `load_state`."""
+        tensors, values = {}, {}
+        for name, source in self.sources.items():
+            tensors[name] = torch.cat([t.x_t for t in source.trajectories])
+            values[name] = {"turn": source.turn, "places": [[t.prompt, t.index] for t in source.trajectories]}
+        return tensors, values
+
+    def load_state(self, tensors: dict[str, torch.Tensor], values: dict[str, Any]) -> None:
+        """Continue from what `state` returned."""
+        kind = TrajectoryPool if self._config.x_t_source == "rolling" else ImageBank
+        for name, saved in values.items():
+            latents = tensors[name].to(self._predictor.backbone.device).split(1)
+            trajectories = [Trajectory(p, i, x) for (p, i), x in zip(saved["places"], latents, strict=True)]
+            self.sources[name] = kind(self.guided, trajectories, saved["turn"])

@@ -1,0 +1,85 @@
+"""Settings of a method: its own model, refused elsewhere, and read back from records."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+from crce.config import ErasureConfig, all_settings, load_config, recipe_names
+from crce.errors import ConfigError
+from crce.methods import METHODS, load_method
+from crce.methods.closed_form import ClosedFormMethod
+from crce.methods.gradient import GradientMethod
+
+
+def test_an_erasure_config_is_an_instance_of_its_methods_model():
+    config = ErasureConfig(method="spm", spm_states=2)
+    assert type(config).__name__ == "SPMConfig"
+    assert config.spm_states == 2
+    assert "ridge" not in config.model_dump()
+    assert type(ErasureConfig()) is ErasureConfig
+    assert ErasureConfig(**config.model_dump(mode="json")) == config
+    assert type(config.model_copy(update={"seed": 3})) is type(config)
+
+
+@pytest.mark.parametrize("value", [1, 9])  # the default is refused too: whoever gives it expects it to act
+def test_settings_of_another_method_are_refused(tmp_path, value):
+    words = "rece_rounds is a setting of rece, not of esd: leave it out"
+    for wrong in (
+        lambda: ErasureConfig(method="esd", rece_rounds=value),
+        lambda: load_config(None, {"method": "esd", "rece_rounds": value}),
+        lambda: load_config("rece", {"method": "esd"}),
+    ):
+        with pytest.raises(ConfigError, match=words):
+            wrong()
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text(f"method: esd\nrank: 0\nrece_rounds: {value}\n")
+    with pytest.raises(ConfigError, match="rank is 0") as raised:  # with every other fault
+        load_config(recipe)
+    assert words in str(raised.value)
+    with pytest.raises(ConfigError, match="ridge is a setting of uce, rece, mace, not of speed"):
+        load_config(None, {"method": "speed", "ridge": 1.0})
+
+
+def test_unknown_methods_and_settings_name_the_nearest():
+    with pytest.raises(ConfigError, match="no method 'ecd'. Use one of: esd, .*Did you mean 'esd'"):
+        load_config(None, {"method": "ecd"})
+    with pytest.raises(ConfigError, match="'spm_statse', did you mean spm_states"):
+        load_config(None, {"method": "spm", "spm_statse": 3})
+
+
+def test_records_of_all_settings_are_read_without_those_of_other_methods():
+    config = load_config(None, {"method": "uce", "ridge": 0.25})
+    every = {name: info.field.default for name, info in all_settings().items()} | config.model_dump(mode="json")
+    assert {"spm_states", "rece_rounds"} < set(every)
+    assert ErasureConfig.from_record(every) == config
+    assert ErasureConfig.from_record(config.model_dump(mode="json")) == config
+    with pytest.raises(ConfigError, match="unknown setting 'colour'"):
+        ErasureConfig.from_record(every | {"colour": 3})
+    with pytest.raises(ConfigError, match="no method 'gone'"):
+        ErasureConfig.from_record(every | {"method": "gone"})
+
+
+@pytest.mark.parametrize("recipe", recipe_names())
+def test_every_recipe_is_valid(recipe):
+    load_config(recipe)
+
+
+@pytest.mark.parametrize("name", list(METHODS))
+def test_every_entry_is_what_it_says(name):
+    entry = METHODS[name]
+    assert isinstance(load_method(name), ClosedFormMethod if entry.solved else GradientMethod)
+    assert load_config(None, {"method": name}).method == name
+    assert entry.description
+
+
+def test_table_and_settings_import_nothing_heavy():
+    code = (
+        "import sys, crce.methods, crce.config\n"
+        "for name in crce.methods.METHODS: crce.config.load_config(None, {'method': name})\n"
+        "sys.exit(' '.join(m for m in ('torch', 'transformers', 'diffusers', 'scipy') if m in sys.modules))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.stderr.strip() == ""
