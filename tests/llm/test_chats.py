@@ -19,7 +19,7 @@ from llm.server import Line, Received, Scripted, ScriptedServer, answer, fault
 from crce.errors import SuggestError
 from crce.llm import Chat, Message, Reply, load_chat
 from crce.llm.service import MAX_REPLY, place_of
-from crce.llm.service_faults import retry_after
+from crce.llm.service_errors import retry_after
 
 
 KEY = "sk-secret-0123456789abcdef"
@@ -193,7 +193,7 @@ def test_a_question_that_no_form_helps_is_an_error_and_nothing_is_forgotten() ->
     too_long = fault(400, "This model's maximum context length is 10 tokens.")
     with ScriptedServer(too_long, too_long, too_long, too_long, answer(GOOD)) as server:
         chat = connect("openai", server)
-        with pytest.raises(SuggestError, match=r"does not take the question \(400\): This model's maximum context"):
+        with pytest.raises(SuggestError, match=r"rejects the request \(400\): This model's maximum context"):
             chat.complete(QUESTION, SCHEMA)
         chat.complete(QUESTION, SCHEMA)
         assert server.requests[-1].body["response_format"]["json_schema"]["strict"] is True
@@ -212,7 +212,7 @@ def test_a_passing_fault_is_tried_again(provider: str, status: int) -> None:
 
 @pytest.mark.parametrize("provider", SERVICES)
 @pytest.mark.parametrize(
-    ("status", "words"), [(429, "asked too often (429), asked 3 times"), (502, "out of order (502)")]
+    ("status", "words"), [(429, "over its rate limit (429), tried 3 times"), (502, "failed (502)")]
 )
 def test_a_fault_that_stays_ends_after_the_retries(provider: str, status: int, words: str) -> None:
     text, asked = fail(provider, fault(status, headers=NOW), retries=2)
@@ -258,13 +258,13 @@ def test_a_refused_key_names_its_variable(provider: str) -> None:
     variable = {"openai": "OPENAI_API_KEY", "azure": "AZURE_OPENAI_API_KEY", "anthropic": "ANTHROPIC_API_KEY"}[
         provider
     ]
-    assert f"The key in {variable} is refused" in text
+    assert f"The key in {variable} was rejected" in text
     assert asked == 1
 
 
 def test_a_server_that_wants_a_key_after_all_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("OPENAI_API_KEY")
-    assert "A key is needed" in fail("openai", fault(401))[0]
+    assert "A key is required" in fail("openai", fault(401))[0]
 
 
 @pytest.mark.parametrize(
@@ -278,7 +278,7 @@ def test_a_server_that_wants_a_key_after_all_says_so(monkeypatch: pytest.MonkeyP
 )
 def test_a_spent_quota_is_not_tried_again(provider: str, line: Line) -> None:
     text, asked = fail(provider, line)
-    assert "the quota or the credit of the account is used up" in text
+    assert "the account has no quota or credit left" in text
     assert asked == 1
 
 
@@ -288,13 +288,13 @@ def test_an_unknown_model_and_a_forbidden_one(provider: str) -> None:
         "no such model or address (404): The model tiny does not exist"
         in fail(provider, fault(404, "The model tiny does not exist"))[0]
     )
-    assert "refuses access (403): not yours" in fail(provider, fault(403, "not yours"))[0]
+    assert "denies access (403): not yours" in fail(provider, fault(403, "not yours"))[0]
 
 
 @pytest.mark.parametrize("provider", SERVICES)
 def test_a_slow_service_times_out(provider: str) -> None:
     text, asked = fail(provider, answer(GOOD, delay=5), timeout=0.3, retries=0)
-    assert "did not answer within 0.3 s, asked once" in text
+    assert "did not answer within 0.3 s, tried once" in text
     assert asked == 1
 
 
@@ -366,7 +366,7 @@ def test_an_answer_in_parts_and_one_without_text() -> None:
     ids=["empty", "html", "list", "null", "object", "no choice", "number", "deep", "bytes"],
 )
 def test_an_answer_of_another_form_is_an_error(provider: str, body: str | bytes) -> None:
-    assert "answered in a form that can't be read" in fail(provider, Scripted(body))[0]
+    assert "The response of" in fail(provider, Scripted(body))[0]
 
 
 def test_a_fault_within_a_good_answer_is_an_error() -> None:
@@ -471,13 +471,13 @@ def test_an_address_is_shown_without_its_secrets() -> None:
     "url", ["localhost:8000", "ftp://host/v1", "http://", "http://ho st/v1", "http://host:99999/", "/v1"]
 )
 def test_a_bad_address_is_an_error(url: str) -> None:
-    with pytest.raises(SuggestError, match="no address of the web"):
+    with pytest.raises(SuggestError, match="not a web address"):
         load_chat("openai:tiny", base_url=url)
 
 
 @pytest.mark.parametrize("spec", ["openai", "openai:", "anthropic: ", "gpt-4o", "mistral:large", "", ":tiny"])
 def test_a_bad_name_is_an_error(spec: str) -> None:
-    with pytest.raises(SuggestError, match="names no language model. Use one of: openai:MODEL, azure:MODEL"):
+    with pytest.raises(SuggestError, match="is not a language model. Use one of: openai:MODEL, azure:MODEL"):
         load_chat(spec)
 
 

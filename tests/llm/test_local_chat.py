@@ -176,7 +176,7 @@ def test_a_path_that_leads_nowhere_is_an_error(path: str) -> None:
 
 def test_a_file_of_another_kind_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "model.bin").write_bytes(b"weights")
-    with pytest.raises(SuggestError, match="is a file of another kind"):
+    with pytest.raises(SuggestError, match="is a file of another type"):
         load_chat(f"local:{tmp_path / 'model.bin'}")
 
 

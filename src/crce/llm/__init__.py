@@ -1,4 +1,4 @@
-"""Conversations with language models: their protocol, and a client for each way in which a model is served."""
+"""Chats with language models, behind a web service or in this process."""
 
 from __future__ import annotations
 

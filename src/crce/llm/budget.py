@@ -1,4 +1,4 @@
-"""How many tokens a chat may use."""
+"""The token budget of a chat."""
 
 from __future__ import annotations
 
@@ -6,17 +6,17 @@ from crce.errors import SuggestError
 from crce.llm.protocol import Message, Reply
 
 
-SHORTEST_ANSWER = 100  # tokens; below that an answer is cut off before it says anything
-CHARACTERS = 4  # of a token, about, where nobody has counted
-PICTURE = 1000  # tokens of a picture, about: services count 100 to 1600, by its size
+SHORTEST_ANSWER = 100  # tokens; a shorter answer is cut off before it says anything
+CHARACTERS = 4  # in a token, roughly, where the server does not count
+IMAGE = 1000  # tokens of an image, roughly: services count 100 to 1600, by its size
 
 
 class TokenBudget:
     """Counts the tokens of all questions and answers of a chat.
 
     Attributes:
-        total: how many there may be.
-        spent: how many there were.
+        total: tokens allowed.
+        spent: tokens used.
     """
 
     def __init__(self, total: int) -> None:
@@ -31,7 +31,7 @@ class TokenBudget:
         self.spent = 0
 
     def allow(self, messages: list[Message], max_tokens: int) -> int:
-        """How many tokens the next answer may have, at most `max_tokens`.
+        """The maximum length of the next answer, at most `max_tokens`.
 
         Raises:
             SuggestError: too little is left for the question and a short answer.
@@ -51,5 +51,5 @@ class TokenBudget:
 
 
 def _tokens(messages: list[Message]) -> int:
-    pictures = sum(len(message.images) for message in messages)
-    return sum(len(message.content) for message in messages) // CHARACTERS + pictures * PICTURE
+    images = sum(len(message.images) for message in messages)
+    return sum(len(message.content) for message in messages) // CHARACTERS + images * IMAGE

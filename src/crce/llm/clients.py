@@ -1,7 +1,8 @@
-"""The chats by name: "openai:MODEL", "azure:DEPLOYMENT", "anthropic:MODEL", "local:ID_OR_PATH"."""
+"""Language models by name: "openai:MODEL", "azure:DEPLOYMENT", "anthropic:MODEL", "local:ID_OR_PATH"."""
 
 from __future__ import annotations
 
+from pkgutil import resolve_name
 from typing import TYPE_CHECKING
 
 from crce.errors import SuggestError
@@ -10,7 +11,12 @@ from crce.errors import SuggestError
 if TYPE_CHECKING:
     from crce.llm.protocol import Chat
 
-PROVIDERS = ("openai", "azure", "anthropic", "local")
+SERVICES = {
+    "openai": "crce.llm.openai_chat:OpenAIChat",
+    "azure": "crce.llm.openai_chat:AzureChat",
+    "anthropic": "crce.llm.anthropic_chat:AnthropicChat",
+}
+PROVIDERS = (*SERVICES, "local")
 
 
 def load_chat(
@@ -21,15 +27,16 @@ def load_chat(
     retries: int = 4,
     token_budget: int = 100_000,
 ) -> Chat:
-    """Get a language model ready to be asked; nothing is sent and no weights are read yet.
+    """Prepare a language model; nothing is sent and no weights are read yet.
 
     Args:
         spec: provider and model, e.g. "openai:gpt-4o-mini", "local:HuggingFaceTB/SmolLM2-360M-Instruct" or
             "local:model.gguf".
-        base_url: where the service is; None for the provider's own variable or its public address.
-        timeout: seconds without a sign of life after which a try is given up; a local model takes the time it needs.
-        retries: how often to ask again after a fault that may pass.
-        token_budget: tokens that all questions and answers together may have.
+        base_url: address of the service; None takes that of the environment, else the public one.
+        timeout: seconds to wait for a connection, and then for each part of the answer; an answer in several parts may
+            take longer, and a local model takes the time it needs.
+        retries: how often to try again after a temporary error.
+        token_budget: tokens for all questions and answers together.
 
     Raises:
         SuggestError: an unknown provider, a missing package, key or file, or a number out of range.
@@ -37,27 +44,15 @@ def load_chat(
     provider, _, model = spec.partition(":")
     if provider not in PROVIDERS or not model.strip():
         raise SuggestError(
-            f"'{spec}' names no language model. Use one of: {', '.join(f'{name}:MODEL' for name in PROVIDERS)}."
+            f"'{spec}' is not a language model. Use one of: {', '.join(f'{name}:MODEL' for name in PROVIDERS)}."
         )
-    if provider == "local":
-        if base_url:
-            raise SuggestError(
-                f"'{spec}' runs in this process and has no base URL. Leave --base-url out, or use openai:MODEL."
-            )
-        from crce.llm.local_chat import LocalChat
+    if provider in SERVICES:
+        service = resolve_name(SERVICES[provider])
+        return service(model, base_url=base_url, timeout=timeout, retries=retries, token_budget=token_budget)
+    if base_url:
+        raise SuggestError(
+            f"'{spec}' runs in this process and has no base URL. Leave --base-url out, or use openai:MODEL."
+        )
+    from crce.llm.local_chat import LocalChat
 
-        return LocalChat(model, token_budget=token_budget)
-    if provider == "anthropic":
-        from crce.llm.anthropic_chat import AnthropicChat
-
-        return AnthropicChat(model, base_url=base_url, timeout=timeout, retries=retries, token_budget=token_budget)
-    from crce.llm.openai_chat import OpenAIChat
-
-    return OpenAIChat(
-        model,
-        base_url=base_url,
-        azure=provider == "azure",
-        timeout=timeout,
-        retries=retries,
-        token_budget=token_budget,
-    )
+    return LocalChat(model, token_budget=token_budget)

@@ -1,6 +1,6 @@
-"""Decoding held to a JSON schema token by token, so that even a tiny model can't answer malformed.
+"""Decoding constrained to a JSON schema, so that even a tiny model gives a well-formed answer.
 
-When the allowed number of tokens is used up, what is open is closed in the shortest way the schema allows.
+At the maximum number of tokens, open strings, lists and objects are closed in the shortest way that the schema allows.
 """
 
 from __future__ import annotations
@@ -17,23 +17,23 @@ if TYPE_CHECKING:
 
 
 class Constraint:
-    """A logits processor of transformers that lets through only what the schema allows next.
+    """A logits processor of transformers that allows only tokens with which the answer can follow the schema.
 
     Attributes:
-        closing: whether the allowed number of tokens was used up and the rest only closes what was open.
+        closing: whether the maximum number of tokens was reached, and the rest only closes the answer.
     """
 
     def __init__(self, vocabulary: LLTokenizer, schema: dict[str, Any], asked: int, max_tokens: int) -> None:
         """Build the grammar.
 
         Args:
-            vocabulary: the model's tokens.
+            vocabulary: tokens of the model.
             schema: the JSON schema of the answer.
-            asked: tokens of the question, which come first in what the processor is given.
+            asked: number of tokens of the question, which come first in the input.
             max_tokens: tokens after which the answer is closed.
 
         Raises:
-            SuggestError: the schema holds something that can't be enforced.
+            SuggestError: part of the schema can't be enforced.
         """
         from llguidance import LLMatcher
 
@@ -50,14 +50,14 @@ class Constraint:
         self.closing = False
 
     def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
-        """Rule out what the schema does not allow.
+        """Mask the tokens that the schema does not allow.
 
         Args:
             input_ids: the question and the answer so far, shape (1, L).
             scores: logits of the next token, shape (1, V).
 
         Returns:
-            Logits with -inf for what is not allowed, shape (1, V).
+            Logits with -inf where a token is not allowed, shape (1, V).
         """
         import torch
 
@@ -76,7 +76,7 @@ class Constraint:
         return scores.masked_fill(~mask.to(scores.device), float("-inf"))
 
     def _close(self, allowed: Tensor, answered: list[int]) -> None:
-        """Narrow `allowed`, shape (V,), to the one token that closes what is open, where there is one."""
+        """Narrow `allowed`, shape (V,), to the one token that ends the innermost open element, if there is one."""
         if bool(allowed[self._vocabulary.eos_token]):
             shortest = [self._vocabulary.eos_token]
         else:
@@ -90,7 +90,7 @@ class Constraint:
 
 
 def _is_inside_string(text: str) -> bool:
-    """Whether the JSON in `text` ends within a string."""
+    """Whether the JSON in `text` ends inside a string."""
     inside = escaped = False
     for character in text:
         if escaped:

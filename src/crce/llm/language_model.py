@@ -1,4 +1,4 @@
-"""Language models that transformers loads, and GGUF files: where they are, and what they need to be loaded."""
+"""Finds and loads language models: those of transformers, and GGUF files."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Loaded:
-    """A language model with its tokenizer, and the tokenizer as the grammar sees it."""
+class LoadedModel:
+    """A language model with its tokenizer, and the tokenizer in the form that the grammar needs."""
 
     model: Any  # transformers' PreTrainedModel and PreTrainedTokenizerBase, whose types differ between its versions
     tokenizer: Any
@@ -26,11 +26,11 @@ class Loaded:
 
 
 @cache
-def load_language_model(model: str) -> Loaded:
+def load_language_model(model: str) -> LoadedModel:
     """Load a model and its tokenizer, once per process.
 
     Raises:
-        SuggestError: it is missing, is no causal language model, or its tokenizer can't be read token by token.
+        SuggestError: it is missing, is not a causal language model, or its tokenizer can't be used with a grammar.
     """
     import torch
     from llguidance.hf import from_tokenizer
@@ -44,22 +44,22 @@ def load_language_model(model: str) -> Loaded:
             network: Any = AutoModelForCausalLM.from_pretrained(source, **extra)
         width = network.get_output_embeddings().weight.shape[0]
         vocabulary = from_tokenizer(tokenizer, n_vocab=max(width, len(tokenizer)))
-    except Exception as error:  # transformers raises many kinds: a missing file, an unknown kind, a bad header
+    except Exception as error:  # transformers raises many types: a missing file, an unknown architecture, a bad header
         why = " ".join(str(error).split())[:300]
         raise SuggestError(
             f"local:{model} can't be loaded: {why}. Give a folder or a GGUF file with a causal language model, "
             "or its name on the Hub."
         ) from error
     device, dtype = ("cuda", torch.bfloat16) if torch.cuda.is_available() else ("cpu", torch.float32)
-    return Loaded(network.to(device=device, dtype=dtype).eval(), tokenizer, vocabulary)
+    return LoadedModel(network.to(device=device, dtype=dtype).eval(), tokenizer, vocabulary)
 
 
 @contextlib.contextmanager
 def _parsed_once() -> Iterator[None]:
-    """Inside, a GGUF file is parsed once, and quicker than by gguf alone.
+    """Parse a GGUF file once, and faster than gguf does.
 
-    transformers parses it anew for the tokenizer, the configuration and the weights, and a vocabulary of a quarter
-    million words takes longer to parse than all else together.
+    transformers parses it for the tokenizer, the configuration and the weights each, and a vocabulary of 250,000 words
+    takes longer to parse than everything else together.
     """
     import gguf
     import numpy as np
@@ -67,8 +67,8 @@ def _parsed_once() -> Iterator[None]:
     names = vars(gguf)
     parse = names["GGUFReader"]
 
-    class Reader(parse):  # type: ignore[misc, valid-type]
-        """Cuts the fields out of a plain view of the mapped file: each cut out of a memmap runs Python code."""
+    class FastReader(parse):  # type: ignore[misc, valid-type]
+        """Slices the fields out of a plain view of the mapped file: each slice of a memmap runs Python code."""
 
         @property
         def data(self) -> np.ndarray:
@@ -78,7 +78,7 @@ def _parsed_once() -> Iterator[None]:
         def data(self, mapped: np.ndarray) -> None:
             self._bytes = mapped.view(np.ndarray)
 
-    names["GGUFReader"] = cache(Reader)
+    names["GGUFReader"] = cache(FastReader)
     try:
         yield
     finally:
@@ -88,7 +88,7 @@ def _parsed_once() -> Iterator[None]:
 def check_packages(model: str) -> None:
     """
     Raises:
-        SuggestError: a package is missing that such a model needs.
+        SuggestError: a package that the model needs is missing.
     """
     from importlib.util import find_spec
 
@@ -102,20 +102,20 @@ def check_packages(model: str) -> None:
 
 
 def locate(model: str) -> tuple[str, str | None]:
-    """The folder or repository of a model, and the name of its GGUF file if it is one.
+    """The folder or repository of a model, and the name of its GGUF file, if any.
 
     Raises:
-        SuggestError: there is no such file or folder, and it is no name on the Hub.
+        SuggestError: there is no such file or folder, and it is not a name on the Hub.
     """
     path = Path(model).expanduser()
     if path.is_dir():
         return str(path), None
     if path.is_file():
         if path.suffix != ".gguf":
-            raise SuggestError(f"local:{model} is a file of another kind. Give a folder or a GGUF file (.gguf).")
+            raise SuggestError(f"local:{model} is a file of another type. Give a folder or a GGUF file (.gguf).")
         return str(path.parent), path.name
     parts = model.split("/")
-    # A name on the Hub is "repository" or "owner/repository"; anything that looks like a path is meant as one.
+    # A name on the Hub is "repository" or "owner/repository"; anything that looks like a path is a path.
     if path.is_absolute() or model.startswith((".", "~")) or "\\" in model or "" in parts:
         raise SuggestError(f"local:{model}: there is no such file or folder. Check the path.")
     if model.endswith(".gguf"):

@@ -15,22 +15,22 @@ from crce.llm.protocol import Message, Reply
 if TYPE_CHECKING:
     from torch import Tensor
 
-CLOSING = 400  # tokens beyond the allowed number, for closing what is open
-CONTEXT = 4096  # tokens, for a model that does not say how many it takes
+CLOSING = 400  # tokens beyond the maximum, for closing the answer
+CONTEXT = 4096  # tokens, for a model that does not state its own
 
 
 class LocalChat:
-    """A causal language model that answers in JSON of a schema, always."""
+    """A causal language model that always answers in JSON of the schema."""
 
     provider = "local"
     remote = False
 
     def __init__(self, model: str, *, token_budget: int = 100_000) -> None:
-        """Check that the model can be loaded; it is loaded with the first question.
+        """Check that the model exists; it is loaded for the first question.
 
         Args:
             model: a folder, a GGUF file, the name of a repository on the Hub, or "OWNER/REPOSITORY/FILE.gguf" there.
-            token_budget: tokens that all questions and answers together may have.
+            token_budget: tokens for all questions and answers together.
 
         Raises:
             SuggestError: a package or the file is missing, or the budget is out of range.
@@ -38,7 +38,7 @@ class LocalChat:
         check_packages(model)
         locate(model)
         self._source = model
-        # A path is the person's own affair: concept sets, which are passed on, name the file or folder alone.
+        # A path is private: concept sets, which may be shared, name the file or folder only.
         self.model = Path(model).name if Path(model).expanduser().exists() else model
         self._budget = TokenBudget(token_budget)
 
@@ -51,7 +51,7 @@ class LocalChat:
         temperature: float = 0.0,
         seed: int = 0,
     ) -> Reply:
-        """Answer once, as JSON of the schema; the same question with the same seed has the same answer.
+        """Answer once, as JSON of the schema; the same question with the same seed gets the same answer.
 
         Raises:
             SuggestError: the model can't be loaded, the question is too long for it, the schema can't be enforced, or
@@ -76,7 +76,7 @@ class LocalChat:
         with torch.random.fork_rng(devices), torch.inference_mode():
             torch.manual_seed(seed)
             sampling: dict[str, Any] = {"do_sample": False}
-            if temperature > 0:  # from the whole distribution, whatever the model's own settings cut off
+            if temperature > 0:  # from the whole distribution, whatever the settings of the model
                 sampling = {"do_sample": True, "temperature": temperature, "top_k": 0, "top_p": 1.0}
             output = model.generate(
                 inputs,
@@ -95,10 +95,10 @@ class LocalChat:
 
 
 def encode(tokenizer: Any, messages: list[Message]) -> Tensor:
-    """The question as the model was trained to read it.
+    """The question in the format that the model was trained on.
 
     Args:
-        tokenizer: that of transformers, with the model's chat template if it has one.
+        tokenizer: a tokenizer of transformers, with the model's chat template if it has one.
         messages: the conversation so far.
 
     Returns:
@@ -106,7 +106,7 @@ def encode(tokenizer: Any, messages: list[Message]) -> Tensor:
     """
     from jinja2.exceptions import TemplateError
 
-    if not tokenizer.chat_template:  # a model that was never taught to chat goes on with a text
+    if not tokenizer.chat_template:  # a model without chat training continues a text
         text = "\n\n".join(message.content for message in messages) + "\n\n"
         return tokenizer(text, return_tensors="pt")["input_ids"]
 
@@ -117,7 +117,7 @@ def encode(tokenizer: Any, messages: list[Message]) -> Tensor:
     turns = [{"role": message.role, "content": message.content} for message in messages]
     try:
         return render(turns)
-    except TemplateError:  # no system role: its text goes before the first question
+    except TemplateError:  # no system role: prepend its text to the first question
         system = "".join(f"{turn['content']}\n\n" for turn in turns if turn["role"] == "system")
         turns = [turn for turn in turns if turn["role"] != "system"]
         if not system or not turns:

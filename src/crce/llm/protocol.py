@@ -1,4 +1,4 @@
-"""A conversation with a language model, whoever serves it."""
+"""The messages, replies and protocol of chats with language models."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ class Message:
     """One turn of a conversation.
 
     Attributes:
-        role: whose turn it is.
-        content: what is said.
-        images: pictures shown with it, as data URLs of base64, for models that can see.
+        role: the speaker.
+        content: the text.
+        images: images as base64 data URLs, for models with vision.
     """
 
     role: Literal["system", "user", "assistant"]
@@ -23,13 +23,13 @@ class Message:
 
 @dataclass(frozen=True)
 class Reply:
-    """What a language model answered.
+    """The answer of a language model.
 
     Attributes:
         text: the answer, unparsed.
         finish: why it ended: "stop", "length" (cut off) or "refusal".
-        prompt_tokens: tokens of the question, 0 where the server does not say.
-        completion_tokens: tokens of the answer, 0 where the server does not say.
+        prompt_tokens: tokens of the question, 0 if the server does not count them.
+        completion_tokens: tokens of the answer, 0 if the server does not count them.
     """
 
     text: str
@@ -44,7 +44,7 @@ class Chat(Protocol):
     Attributes:
         provider: "openai", "anthropic", "local" or "replay".
         model: the model's name at that provider.
-        remote: whether each question goes over the network (and may cost money).
+        remote: whether questions go over the network (and may cost money).
     """
 
     provider: str

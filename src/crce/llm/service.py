@@ -1,6 +1,7 @@
-"""A language model behind a web service: how it is asked, again where that helps, and how its answer is read.
+"""A language model behind a web service: requests, retries, and the parameters that a service accepts.
 
-The clients of OpenAI and of Anthropic are built alike, so one class serves both.
+The clients of OpenAI and of Anthropic are built alike, so one class serves both; `openai_chat` and `anthropic_chat`
+add what differs.
 """
 
 from __future__ import annotations
@@ -8,14 +9,17 @@ from __future__ import annotations
 import json
 import logging
 import os
-from collections.abc import Callable
-from dataclasses import replace
-from typing import TYPE_CHECKING, Any, TypeVar
+import re
+from abc import ABC, abstractmethod
+from dataclasses import dataclass, replace
+from importlib import import_module
+from typing import TYPE_CHECKING, Any, ClassVar
 from urllib.parse import urlsplit
 
 from crce.errors import SuggestError
-from crce.llm.protocol import Message
-from crce.llm.service_faults import Declined, Faults
+from crce.llm.budget import TokenBudget
+from crce.llm.protocol import Message, Reply
+from crce.llm.service_errors import FILTERED, Declined, ServiceErrors
 
 
 if TYPE_CHECKING:
@@ -25,124 +29,205 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-Ways = TypeVar("Ways")  # how a question is asked: what of it a provider may decline
-
 MAX_REPLY = 200_000  # bytes of one answer; a list of phrases takes a tenth of it
 NO_KEY = "none"  # the clients insist on a key, also for servers that need none
 
 
-class Service:
-    """One model of one provider.
+@dataclass(frozen=True)
+class RequestForm:
+    """The parameters that a service accepts.
 
     Attributes:
-        faults: what can go wrong with it.
+        formats: the ways to enforce JSON that are left to try, the strictest first.
+        limit: the service's name for the maximum length of an answer.
+        temperature: whether it accepts a temperature.
+        seed: whether it accepts a seed.
     """
 
-    def __init__(
-        self, sdk: ModuleType, name: str, base_url: str, key_variable: str, *, key: str, timeout: float, retries: int
-    ) -> None:
-        """Get ready; nothing is sent.
+    formats: tuple[str, ...]
+    limit: str = "max_tokens"
+    temperature: bool = True
+    seed: bool = True
 
-        Args:
-            sdk: the package `openai` or `anthropic`.
-            name: "provider:model".
-            base_url: where the service is.
-            key_variable: the environment variable of the key.
-            key: the key itself, "" for a service that needs none.
-            timeout: seconds to wait for a connection, and then for each next part of the answer; a try whose answer
-                comes in parts may take longer.
-            retries: how often to ask again after a fault that may pass.
+    def simpler(self, declined: Declined) -> RequestForm | None:
+        """The form to try after the service declined this one; None if nothing is left to drop."""
+        said = declined.said
+        if self.limit == "max_tokens" and "max_completion_tokens" in said:
+            return replace(self, limit="max_completion_tokens")
+        if self.temperature and re.search(r"\btemperature\b", said):
+            return replace(self, temperature=False)
+        if self.seed and re.search(r"\bseed\b", said):
+            return replace(self, seed=False)
+        return replace(self, formats=self.formats[1:]) if len(self.formats) > 1 else None
+
+
+class ServiceChat(ABC):
+    """A model behind a web service; the key comes from the environment only.
+
+    A request starts with all parameters of `form` and drops those that the service declines; the form that it accepted
+    is kept for the next request.
+
+    Attributes:
+        package: the client library.
+        key_variable: environment variable of the key.
+        url_variable: environment variable of the address.
+        default_url: the public address; None if every account has its own.
+    """
+
+    remote = True
+    provider: str
+    package: ClassVar[str]
+    key_variable: ClassVar[str]
+    url_variable: ClassVar[str]
+    default_url: ClassVar[str | None]
+    form: RequestForm
+
+    def __init__(
+        self,
+        model: str,
+        *,
+        base_url: str | None = None,
+        timeout: float = 60.0,
+        retries: int = 4,
+        token_budget: int = 100_000,
+    ) -> None:
+        """Prepare the client; nothing is sent. The arguments are those of `crce.llm.load_chat`.
 
         Raises:
-            SuggestError: the address, the timeout or the number of retries is out of range.
+            SuggestError: the package, the key or the address is missing, or an argument is out of range.
         """
+        try:
+            sdk = import_module(self.package)
+        except ImportError as error:
+            raise SuggestError(
+                f"The package {self.package} is missing. Install it: pip install 'crce[llm]', or use --suggester "
+                "lexicon."
+            ) from error
         if timeout <= 0:
             raise SuggestError(f"The timeout is {timeout:g} s. Use a positive number of seconds.")
         if retries < 0:
             raise SuggestError(f"The number of retries is {retries}. Use 0 or more.")
-        self.faults = Faults(sdk, name, place_of(base_url), key_variable, key, timeout)
-        self._name = name
+        self.model = model
+        self._budget = TokenBudget(token_budget)
         self._retries = retries
-        self._sdk = sdk
+        given = base_url or os.environ.get(self.url_variable)
+        url = given or self.default_url
+        if url is None:
+            raise SuggestError(
+                f"The address of {self.provider} is not known. Set {self.url_variable}, e.g. "
+                "https://NAME.openai.azure.com."
+            )
+        key = read_key(self.key_variable)
+        if not key and (self.default_url is None or not given):
+            raise SuggestError(
+                f"No key for {self.provider}:{model}. Set {self.key_variable}, give the --base-url of a server that "
+                "needs none, or use --suggester lexicon."
+            )
+        name = f"{self.provider}:{model}"
+        self._errors = ServiceErrors(sdk, name, place_of(url), self.key_variable, key, timeout)
+        resource = self._connect(sdk, base_url=url, api_key=key or NO_KEY, timeout=timeout, max_retries=0)
+        self._create = resource.with_raw_response.create
 
-    def ask(self, create: Callable[..., Any], **params: Any) -> dict[str, Any]:
-        """Send one question, again after faults that may pass, and return the parsed body of the answer.
+    @staticmethod
+    @abstractmethod
+    def _connect(sdk: ModuleType, **settings: Any) -> Any:
+        """A new client's resource whose `with_raw_response.create` sends a request."""
 
-        Args:
-            create: a `with_raw_response.create` of the client, whose own retries are off.
-            params: its arguments.
+    @abstractmethod
+    def _params(self, form: RequestForm, messages: list[Message], schema: dict[str, Any]) -> dict[str, Any]:
+        """The arguments that hold the messages and the schema."""
+
+    @abstractmethod
+    def _read(self, body: dict[str, Any]) -> Reply:
+        """The reply in the body of a response.
 
         Raises:
-            Declined: the service finds fault with the question itself.
-            SuggestError: anything else: no connection, time, access, quota or model, an answer that can't be read.
+            SuggestError: it is not of the service's format.
+        """
+
+    def complete(
+        self,
+        messages: list[Message],
+        schema: dict[str, Any],
+        *,
+        max_tokens: int = 2000,
+        temperature: float = 0.0,
+        seed: int = 0,
+    ) -> Reply:
+        """Answer once, as JSON of the schema where the service enforces it.
+
+        Raises:
+            SuggestError: it can't be reached, refuses the key, is out of quota or time, or the token budget is spent.
+        """
+        max_tokens = self._budget.allow(messages, max_tokens)
+        form = self.form
+        while True:
+            try:
+                params = self._params(form, messages, schema) | {form.limit: max_tokens}
+                # newer clients of Anthropic have no argument for the temperature
+                extra = ({"temperature": temperature} if form.temperature else {}) | (
+                    {"seed": seed} if form.seed else {}
+                )
+                body = self._send(model=self.model, extra_body=extra, **params)
+                break
+            except Declined as error:
+                if error.code == FILTERED:
+                    return Reply(error.said, "refusal")
+                simpler = form.simpler(error)
+                if simpler is None:
+                    raise
+                form = simpler
+        self.form = form
+        reply = self._read(body)
+        self._budget.spend(messages, reply)
+        return reply
+
+    def _send(self, **params: Any) -> dict[str, Any]:
+        """Send a request, again after temporary errors, and return the parsed body of the response.
+
+        Raises:
+            Declined: the service declines the request itself.
+            SuggestError: no connection, time, access, quota or model, or a response that can't be read.
         """
         from tenacity import Retrying, retry_if_exception, stop_after_attempt
 
         retrying = Retrying(
             stop=stop_after_attempt(self._retries + 1),
             wait=self._pause,
-            retry=retry_if_exception(self.faults.may_pass),
-            before_sleep=self._tell,
+            retry=retry_if_exception(self._errors.is_temporary),
+            before_sleep=self._log_retry,
             reraise=True,
         )
         try:
-            content = retrying(lambda: create(**params).http_response.content)
-        except self._sdk.APIError as error:
+            content = retrying(lambda: self._create(**params).http_response.content)
+        except self._errors.sdk.APIError as error:
             # Not chained: the client's error holds the service's own words, which may repeat the key.
-            raise self.faults.explain(error, retrying.statistics["attempt_number"]) from None
+            raise self._errors.explain(error, retrying.statistics["attempt_number"]) from None
         if len(content) > MAX_REPLY:
-            raise self.faults.too_long(len(content), MAX_REPLY)
+            raise self._errors.unreadable(f"it has {len(content)} bytes, and at most {MAX_REPLY} are read")
         try:
             body = json.loads(content)
         except (ValueError, RecursionError):
-            raise self.faults.unreadable("it is not JSON") from None
+            raise self._errors.unreadable("it is not JSON") from None
         if not isinstance(body, dict):
-            raise self.faults.unreadable("it is not a JSON object")
+            raise self._errors.unreadable("it is not a JSON object")
         return body
-
-    def settle(
-        self,
-        create: Callable[..., Any],
-        ways: Ways,
-        params: Callable[[Ways], dict[str, Any]],
-        simpler: Callable[[Ways, Declined], Ways | None],
-    ) -> tuple[dict[str, Any], Ways]:
-        """Ask in a simpler way each time that the service declines, and say which way it took.
-
-        Args:
-            create: see `ask`.
-            ways: how to ask first.
-            params: the arguments for a way of asking.
-            simpler: what to try after it was declined; None when there is nothing left to drop.
-
-        Raises:
-            Declined: the simplest way was declined too.
-            SuggestError: see `ask`.
-        """
-        while True:
-            try:
-                return self.ask(create, **params(ways)), ways
-            except Declined as error:
-                left = simpler(ways, error)
-                if left is None:
-                    raise
-                ways = left
 
     def _pause(self, state: RetryCallState) -> float:
         from tenacity import wait_exponential_jitter
 
-        wait = self.faults.wait(state.outcome.exception() if state.outcome else None)
+        wait = self._errors.wait(state.outcome.exception() if state.outcome else None)
         return wait_exponential_jitter(initial=0.5, max=8.0, jitter=0.5)(state) if wait is None else wait
 
-    def _tell(self, state: RetryCallState) -> None:
-        # The kind of error alone: its text may hold the service's words about the key.
+    def _log_retry(self, state: RetryCallState) -> None:
+        # Only the kind of error: its text may hold the service's words about the key.
         error = state.outcome.exception() if state.outcome else None
         pause = state.next_action.sleep if state.next_action else 0.0
-        logger.info("%s: %s; asking again in %.1f s", self._name, type(error).__name__, pause)
+        logger.info("%s:%s: %s; trying again in %.1f s", self.provider, self.model, type(error).__name__, pause)
 
 
 def read_key(variable: str) -> str:
-    """The key in the environment variable, "" when it is not set.
+    """The key in an environment variable, "" if it is not set.
 
     Raises:
         SuggestError: it holds characters that no key has; the key itself is not shown.
@@ -157,7 +242,7 @@ def place_of(base_url: str) -> str:
     """The address of a service without user name, password and query.
 
     Raises:
-        SuggestError: it is not an address of the web.
+        SuggestError: it is not a web address.
     """
     try:
         parts = urlsplit(base_url)
@@ -167,7 +252,7 @@ def place_of(base_url: str) -> str:
     printable = all(c.isprintable() and not c.isspace() for c in base_url)
     if parts.scheme not in ("http", "https") or not host or not printable:
         raise SuggestError(
-            "The base URL is no address of the web. It starts with http:// or https://, "
+            "The base URL is not a web address. It starts with http:// or https://, "
             "e.g. --base-url http://localhost:11434/v1."
         )
     host = f"[{host}]" if ":" in host else host
@@ -175,7 +260,7 @@ def place_of(base_url: str) -> str:
 
 
 def with_schema(messages: list[Message], schema: dict[str, Any]) -> list[Message]:
-    """The messages with the schema written out at the end, for a service that can't enforce it."""
+    """The messages with the schema at the end, for a service that can't enforce it."""
     last = messages[-1]
     text = (
         f"{last.content}\n\nAnswer with one JSON object that follows this JSON Schema, and with nothing else:\n"
@@ -184,7 +269,8 @@ def with_schema(messages: list[Message], schema: dict[str, Any]) -> list[Message
     return [*messages[:-1], replace(last, content=text)]
 
 
-def count(usage: Any, name: str) -> int:
-    """A number of tokens in an answer's `usage`, 0 where it is missing or no count."""
-    value = usage.get(name) if isinstance(usage, dict) else None
-    return value if isinstance(value, int) and value > 0 else 0
+def token_counts(body: dict[str, Any], *names: str) -> list[int]:
+    """Numbers of tokens in the `usage` of a response, each 0 where it is missing or not a count."""
+    usage = body.get("usage")
+    values = [usage.get(name) if isinstance(usage, dict) else None for name in names]
+    return [value if isinstance(value, int) and value > 0 else 0 for value in values]
