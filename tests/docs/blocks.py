@@ -12,7 +12,7 @@ from pathlib import Path
 ROOT = Path(__file__).parents[2]
 DOCUMENTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
 BLOCK = re.compile(
-    r"(?:<!-- not run(?: \((?P<only>[^)]*)\))?: (?P<reason>[^\n]*?) -->\n+)?"
+    r"(?:<!-- (?:not run(?: \((?P<only>[^)]*)\))?: (?P<reason>[^\n]*?)|run by (?P<test>\S+)) -->\n+)?"
     r"^(?P<indent> *)```(?P<language>\w+)\n(?P<text>.*?)^ *```$",
     re.DOTALL | re.MULTILINE,
 )
@@ -23,7 +23,8 @@ class Block:
     """A fenced block of code.
 
     A comment above it says why it is not run: `<!-- not run: needs a GPU -->`. Where only some commands of a block are
-    not run, it holds the beginnings of those: `<!-- not run (crce refine, crce bench): take minutes -->`.
+    not run, it holds the beginnings of those: `<!-- not run (crce refine, crce bench): take minutes -->`. A block that
+    another test runs names that test: `<!-- run by tests/methods/test_add_a_method.py -->`.
 
     Attributes:
         document: the file that it stands in.
@@ -32,6 +33,7 @@ class Block:
         text: the code.
         reason: why it is not run, as its comment says; None if it is run.
         only: the beginnings of the lines that the reason is of; empty if it is of the whole block.
+        test: the file of the test that runs it; None if those of this folder do.
     """
 
     document: Path
@@ -40,6 +42,7 @@ class Block:
     text: str
     reason: str | None
     only: tuple[str, ...]
+    test: str | None
 
     @property
     def place(self) -> str:
@@ -47,7 +50,7 @@ class Block:
 
     def runs(self, line: str = "") -> bool:
         """Whether the block, or this line of it, is run."""
-        return self.reason is None or (bool(self.only) and not line.startswith(self.only))
+        return self.test is None and (self.reason is None or (bool(self.only) and not line.startswith(self.only)))
 
 
 def blocks(document: Path, language: str) -> list[Block]:
@@ -59,7 +62,7 @@ def blocks(document: Path, language: str) -> list[Block]:
             line = text.count("\n", 0, match.start("language")) + 1
             only = tuple(part.strip() for part in (match["only"] or "").split(",") if part.strip())
             code = re.sub(rf"^{match['indent']}", "", match["text"], flags=re.MULTILINE)
-            found.append(Block(document, line, language, code, match["reason"], only))
+            found.append(Block(document, line, language, code, match["reason"], only, match["test"]))
     return found
 
 

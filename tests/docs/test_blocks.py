@@ -23,6 +23,7 @@ from blocks import DOCUMENTS, ROOT, Block, Command, blocks, commands, fences, in
 
 import crce.api
 from crce.cli.main import command_line, main
+from crce.methods.table import is_solved
 
 
 # What is added to a command, or set where a Python block leaves it out, to make it quick. Nothing else is changed.
@@ -35,7 +36,6 @@ QUICK = {
     "suggest": "--corefs 2 --retains 2 --held-out 0",
 }
 QUICK_TRAINED = "--steps 1 --pool 1 --ddim-steps 3"
-SOLVED = ("uce", "rece", "speed", "mace")
 QUICK_SETTINGS = {"steps": 1, "pool": 1, "ddim_steps": 3}
 QUICK_CALLS = {
     "evaluate": {"images_per_prompt": 1, "steps": 1, "phrases_per_group": 1},
@@ -49,8 +49,9 @@ def ids(value: Any) -> str:
     return value.name if isinstance(value, Path) else value.place
 
 
-SHELL = [block for document in DOCUMENTS for block in blocks(document, "sh")]
-PYTHON = [block for document in DOCUMENTS for block in blocks(document, "python")]
+ALL = [b for document in DOCUMENTS for language in ("sh", "python") for b in blocks(document, language)]
+SHELL = [block for block in ALL if block.language == "sh" and block.test is None]
+PYTHON = [block for block in ALL if block.language == "python" and block.test is None]
 
 
 def crce_words(command: Command) -> list[str] | None:
@@ -144,7 +145,7 @@ def quickly(words: list[str]) -> list[str]:
     if any(word in ("--replay", "--list", "--resume") for word in rest):
         return words
     more = QUICK.get(verb, "")
-    if verb == "erase" and not set(SOLVED) & set(rest):
+    if verb == "erase" and not any(is_solved(word) for word in rest):
         more += f" {QUICK_TRAINED}"
     return [verb, *rest, *more.split()]
 
@@ -209,3 +210,8 @@ def _named(node: ast.expr, names: dict[str, Any]) -> Any:
 def test_what_is_not_run_says_why(block):
     assert block.reason.strip()
     pytest.skip(f"{', '.join(block.only) or 'the block'}: {block.reason}")
+
+
+@pytest.mark.parametrize("block", [block for block in ALL if block.test is not None], ids=ids)
+def test_a_block_that_another_test_runs_names_one_that_reads_the_document(block):
+    assert block.document.name in (ROOT / block.test).read_text(encoding="utf-8")
