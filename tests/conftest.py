@@ -5,29 +5,51 @@ from __future__ import annotations
 import os
 from importlib.util import find_spec
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from crce.concepts import ConceptSet, Related
+
+
+if TYPE_CHECKING:
+    from crce.backbones import UNetBackbone
 
 
 # One thread in every process of the tests and in the programs they start, set before numpy and torch are imported,
 # which read it then. The models are too small for more, the threads of BLAS burn a core each while they wait, and
 # sums in another order would make bits depend on the number of cores. What uses the cores is `-n auto`.
+# (torch is imported by the fixtures that need it: the process that hands out the tests needs none.)
 os.environ["OMP_NUM_THREADS"] = "1"
 
-import pytest
-import tiny
-
-from crce.backbones import UNetBackbone, load_backbone
-from crce.concepts import ConceptSet, Related
-
-
+# The tests of these files load the language model of 270 million parameters.
 LANGUAGE_MODEL = ("test_local_chat.py", "test_real_model.py", "test_served_chat.py")
+# Where most of the time goes, beside them: what starts first can't be the last to end.
+LONGEST = ("test_bench_run.py", "test_demo_model.py", "test_run.py", "test_memory_savers.py", "test_lexicon.py")
 
 
-@pytest.hookimpl(tryfirst=True)
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Side by side (`-n`), the tests of a file stay in one process, and so do those that load the language model.
+
+    The marks of `--dist loadgroup` do nothing in pytest 9.2 with pytest-xdist 3.8: whatever several tests share was
+    made by every process.
+    """
+    if config.getvalue("dist") != "load":  # another way was asked for
+        return None
+    from xdist.scheduler import LoadScopeScheduling
+
+    class ByFile(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            file = nodeid.partition("::")[0]
+            return "language model" if file.endswith(LANGUAGE_MODEL) else file
+
+    config.option.loadscopereorder = False  # in the order in which they were collected
+    return ByFile(config, log)
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Side by side, the tests of a file stay in one process, and so do those that load the language model."""
-    for item in items:
-        group = "language model" if item.path.name in LANGUAGE_MODEL else str(item.path)
-        item.add_marker(pytest.mark.xdist_group(group))
+    items.sort(key=lambda item: not item.path.name.endswith((*LANGUAGE_MODEL, *LONGEST)))
 
 
 @pytest.fixture(autouse=True)
@@ -39,6 +61,8 @@ def no_decisions(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempP
 @pytest.fixture(scope="session")
 def tiny_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A saved pipeline with epsilon prediction."""
+    import tiny
+
     folder = tmp_path_factory.mktemp("tiny")
     tiny.pipeline(folder / "parts").save_pretrained(folder / "model")
     return folder / "model"
@@ -46,12 +70,16 @@ def tiny_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def tiny_backbone(tiny_folder: Path) -> UNetBackbone:
+    from crce.backbones import load_backbone
+
     return load_backbone(str(tiny_folder), device="cpu")
 
 
 @pytest.fixture(scope="session")
 def demo_backbone() -> UNetBackbone:
     """The bundled model; whoever puts an adapter on it takes it off again."""
+    from crce.backbones import load_backbone
+
     return load_backbone("demo", device="cpu")
 
 
