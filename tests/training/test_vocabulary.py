@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from crce.concepts import ConceptSet, atlas, find_concepts
 from crce.concepts.concept_set import fold
-from crce.training.vocabulary import near_vocabulary
+from crce.training.prompts import near_vocabulary
 
 
 def test_the_vocabulary_is_near_and_holds_nothing_of_the_set(demo_backbone):

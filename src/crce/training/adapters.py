@@ -1,4 +1,4 @@
-"""What an erasure trains: a LoRA beside the frozen weights, or the weights themselves. Off, the model is the base."""
+"""What an erasure trains: a LoRA beside the frozen weights, or the weights themselves. Off, it is the base model."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import contextlib
 import json
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import torch
 from peft import LoraConfig, get_peft_model_state_dict, set_peft_model_state_dict
@@ -22,34 +22,6 @@ if TYPE_CHECKING:
 
 NAME = "crce"
 TEXT_ENCODER = "text_encoder"
-
-
-class Adapter(Protocol):
-    """A change of a backbone's denoiser that can be switched off, saved and removed."""
-
-    def parameters(self) -> list[nn.Parameter]:
-        """The trained parameters, in float32."""
-        ...
-
-    def disabled(self) -> contextlib.AbstractContextManager[None]:
-        """Inside, the network is the base model, bit for bit."""
-        ...
-
-    def state(self) -> dict[str, torch.Tensor]:
-        """The trained tensors by name."""
-        ...
-
-    def load(self, state: dict[str, torch.Tensor]) -> None:
-        """Restore what `state` returned."""
-        ...
-
-    def metadata(self) -> dict[str, str]:
-        """What a file of `state` must say of itself to be read again."""
-        ...
-
-    def close(self) -> None:
-        """Remove the adapter from the network."""
-        ...
 
 
 class LoRA:
@@ -69,10 +41,12 @@ class LoRA:
             p.data = p.data.float()
 
     def parameters(self) -> list[nn.Parameter]:
+        """The trained parameters, in float32."""
         return self._parameters
 
     @contextlib.contextmanager
     def disabled(self) -> Iterator[None]:
+        """Inside, the network is the base model, bit for bit."""
         self._network.disable_adapters()
         try:
             yield
@@ -80,26 +54,30 @@ class LoRA:
             self._network.enable_adapters()
 
     def state(self) -> dict[str, torch.Tensor]:
+        """The trained tensors by name."""
         state = get_peft_model_state_dict(self._network, adapter_name=NAME)
         return {f"{self._component}.{k}": v.detach().clone().cpu() for k, v in state.items()}
 
     def load(self, state: dict[str, torch.Tensor]) -> None:
+        """Restore what `state` returned."""
         state = {k.removeprefix(f"{self._component}."): v for k, v in state.items()}
         result: Any = set_peft_model_state_dict(self._network, state, adapter_name=NAME)
         if result.unexpected_keys:
             raise RunError(f"The adapter does not fit this model: it has no layer {result.unexpected_keys[0]!r}.")
 
     def metadata(self) -> dict[str, str]:
+        """What `apply_adapter` needs to read a file of `state`."""
         config = {f"{self._component}.{k}": v for k, v in _jsonable(self._config.to_dict()).items()}
         return {"adapter": "lora", "lora_adapter_metadata": json.dumps(config), "format": "pt"}
 
     def close(self) -> None:
+        """Remove the adapter from the network."""
         self._network.unload_lora()
         self._network.requires_grad_(False)
 
 
 class Weights:
-    """The layers' own weights. Only the trained tensors are kept twice; they are swapped, not copied."""
+    """The layers' own weights, with the interface of `LoRA`. Only trained tensors are kept twice and swapped."""
 
     def __init__(self, backbone: Backbone, modules: list[str], component: str | None = None) -> None:
         """
@@ -155,14 +133,14 @@ class Weights:
         }
 
     def set_weights(self, weights: dict[str, torch.Tensor]) -> None:
-        """Put other matrices, named as those of `base_weights`, in the layers' place."""
+        """Replace the trained matrices by others, named as those of `base_weights`."""
         with torch.no_grad():
             for _, name, path, _, own in self._slots:
                 if name == "weight":
                     own.copy_(weights[path.removesuffix(".weight")])
 
     def settle(self) -> None:
-        """Round to the numbers of the network, which pipelines draw in; only training needs float32."""
+        """Round to the dtype of the network, as pipelines need it; only training needs float32."""
         for _, _, _, base, own in self._slots:
             own.data = own.data.to(base.dtype)
 
@@ -178,9 +156,10 @@ class Weights:
         self._swap(trained=False)
 
 
-def new_adapter(
-    backbone: Backbone, kind: str, layers: str, rank: int, lora_alpha: float | None, seed: int
-) -> LoRA | Weights:
+Adapter: TypeAlias = LoRA | Weights
+
+
+def new_adapter(backbone: Backbone, kind: str, layers: str, rank: int, lora_alpha: float | None, seed: int) -> Adapter:
     """An adapter that changes nothing yet.
 
     Raises:
@@ -198,7 +177,7 @@ def text_modules(backbone: Backbone) -> list[str]:
     """Paths of the text encoder's layers after its embeddings, as AdvUnlearn trains them.
 
     Raises:
-        ConfigError: the model has not one text encoder alone.
+        ConfigError: the model has more than one text encoder.
     """
     encoders = [name for name in backbone.pipe.components if name.startswith(TEXT_ENCODER)]
     if encoders != [TEXT_ENCODER]:
@@ -214,8 +193,8 @@ def text_modules(backbone: Backbone) -> list[str]:
     ]
 
 
-def apply_adapter(backbone: Backbone, path: Path) -> LoRA | Weights:
-    """Put a saved adapter on a backbone, to draw with.
+def apply_adapter(backbone: Backbone, path: Path) -> Adapter:
+    """Put a saved adapter on a backbone, for inference.
 
     Raises:
         RunError: the file is missing, unreadable, not an adapter, or does not fit the backbone.
@@ -225,7 +204,7 @@ def apply_adapter(backbone: Backbone, path: Path) -> LoRA | Weights:
     except OSError as error:
         raise RunError(f"Cannot read the adapter {path}: {error}. Give a finished run.") from error
     kind = metadata.get("adapter")
-    adapter: LoRA | Weights
+    adapter: Adapter
     try:
         if kind == "lora":
             prefix = f"{backbone.component}."

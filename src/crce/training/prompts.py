@@ -6,7 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import torch
+
 from crce.backbones.conditioning import Conditioning
+from crce.concepts import atlas
 from crce.concepts.concept_set import fold
 
 
@@ -107,3 +110,17 @@ def make_table(
 def encode_all(backbone: Backbone, texts: list[str]) -> Conditioning:
     """States of one or more prompts, which the text encoder reads in batches."""
     return Conditioning.cat([backbone.encode(texts[start : start + BATCH]) for start in range(0, len(texts), BATCH)])
+
+
+def near_vocabulary(backbone: Backbone, sets: Sequence[ConceptSet], count: int) -> list[str]:
+    """Everyday concepts nearest to the targets in the states of the model's own text encoder.
+
+    They are the targets of the atlas, less every phrase of the sets: what a set holds out stays unseen.
+    """
+    if not count:
+        return []
+    named = {fold(t) for c in sets for t in (c.target, c.erase_from or "", *(r.text for r in c.corefs + c.retains))}
+    words = [c.target for c in atlas().values() if c.kind != "explicit" and fold(c.target) not in named]
+    states = backbone.encode([*(c.target for c in sets), *words]).hidden.float().flatten(1)
+    nearest = torch.cdist(states[len(sets) :], states[: len(sets)]).amin(1).argsort()
+    return [words[i] for i in nearest[:count].tolist()]

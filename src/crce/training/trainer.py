@@ -15,9 +15,8 @@ from crce.methods.objective import Row, crce_loss, role_terms, row_targets
 from crce.methods.table import load_method
 from crce.training.adapters import new_adapter
 from crce.training.predictor import Predictor
-from crce.training.prompts import make_table
+from crce.training.prompts import make_table, near_vocabulary
 from crce.training.step_sampler import StepBatch, StepSampler
-from crce.training.vocabulary import near_vocabulary
 
 
 if TYPE_CHECKING:

@@ -86,20 +86,20 @@ class GuidedSampler:
         return Trajectory(finished.prompt, position, self._grid.noised(finished.x_t, self.noise(), position))
 
 
-class TrajectoryPool:
-    """Trajectories spread evenly over the grid. Each x_t is taken from the next one; after a round all move on.
-
-    Moving the whole pool in one batch costs less than moving one trajectory at a time.
-
-    Attributes:
-        trajectories: the pool.
-        turn: how many of them this round has taken.
-    """
+class TrajectorySource:
+    """Trajectories that steps take in turn; a checkpoint keeps them and the turn."""
 
     def __init__(self, sampler: GuidedSampler, trajectories: list[Trajectory], turn: int = 0) -> None:
         self._sampler = sampler
         self.trajectories = trajectories
         self.turn = turn
+
+
+class TrajectoryPool(TrajectorySource):
+    """Trajectories spread evenly over the grid. Each x_t is taken from the next one; after a round all move on.
+
+    Moving the whole pool in one batch costs less than moving one trajectory at a time.
+    """
 
     @classmethod
     def spread(cls, sampler: GuidedSampler, prompts: list[int], micro_batch: int = 0) -> TrajectoryPool:
@@ -122,18 +122,8 @@ class TrajectoryPool:
         return self.trajectories[self.turn - 1]
 
 
-class ImageBank:
-    """Images generated once; each x_t is the next of them at a random noise level.
-
-    Attributes:
-        trajectories: the finished images.
-        turn: how many x_t were taken.
-    """
-
-    def __init__(self, sampler: GuidedSampler, trajectories: list[Trajectory], turn: int = 0) -> None:
-        self._sampler = sampler
-        self.trajectories = trajectories
-        self.turn = turn
+class ImageBank(TrajectorySource):
+    """Images generated once; each x_t is the next of them at a random noise level."""
 
     @classmethod
     def generated(cls, sampler: GuidedSampler, prompts: list[int], micro_batch: int = 0) -> ImageBank:
