@@ -67,7 +67,7 @@ def test_the_end_of_the_input_ends_the_review(piped, path):
     result = piped("", "list", "help")
     assert result.code == 0
     assert path.read_bytes() == before
-    assert "5 phrases are not decided yet" in result.out
+    assert "5 phrases are still undecided" in result.out
     for word in ("kitty", "wordnet", "evaluation", "accept", "coref|retain WORDS"):
         assert word in result.out
 
@@ -78,7 +78,7 @@ def test_undo_and_redo_reach_both_files(piped, path, memory):
     assert path.read_bytes() == before
     assert memory.decisions() == []
     result = piped("reject 1,2 3", "undo", "redo", "add coref moggy", "undo")
-    assert "6  is gone again" in result.out
+    assert "6  is removed again" in result.out
     assert read_concepts(path).corefs == ()
     assert memory.rejected("cat") == {("coref", text) for text in ("kitty", "tabby", "lynx")}
 
@@ -278,14 +278,14 @@ def test_at_a_terminal_nothing_is_lost_on_ctrl_c(start, path, memory):
     child = begin()
     child.expect("review> ")
     child.sendeof()
-    child.expect("3 corefs and 2 retains. 4 phrases are not decided yet")
+    child.expect("3 corefs and 2 retains. 4 phrases are still undecided")
     child.expect(pexpect.EOF)
     child.close()
     assert child.exitstatus == 0
 
 
 def test_feedback_counts_and_says_that_nothing_is_learned_yet(crce, piped, memory):
-    assert f"kept in {memory.path}" in crce("feedback").out
+    assert f"stored in {memory.path}" in crce("feedback").out
     piped("reject 3", "accept all")
     result = crce("feedback")
     assert result.code == 0

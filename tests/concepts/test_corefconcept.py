@@ -214,7 +214,7 @@ def test_one_concept_of_a_file_is_chosen_by_name(tmp_path, caplog):
     assert find_concepts(f"{path}#CAT").target == "cat"
     assert "test-coref[0]: 'cat' is the target itself" in caplog.text
     with pytest.raises(
-        ConceptError, match=r"holds 2 concept sets. Name one, e.g. '.*pets.json#cat': cat, bank \(river\)"
+        ConceptError, match=r"contains 2 concept sets. Name one, e.g. '.*pets.json#cat': cat, bank \(river\)"
     ):
         read_concepts(path)
     with pytest.raises(ConceptError, match="has no concept 'cta'. Did you mean 'cat'"):

@@ -144,7 +144,7 @@ retains:
         f"cat.yaml:9: coref 'Kitty': certainty 1.2 is outside [0, 1]. {allowed}",
         "cat.yaml:9: coref 'Kitty' is already a coref (line 8). Keep one of them.",
         'cat.yaml:10: corefs[3] 1984 is read as a number, not text. Put it in quotes: "1984".',
-        "cat.yaml:11: corefs[4]: text is empty. Write the phrase as it would stand in a prompt, or delete the entry.",
+        "cat.yaml:11: corefs[4]: text is empty. Write the phrase as it would appear in a prompt, or delete the entry.",
         f"cat.yaml:11: corefs[4]: certainty True is neither a word nor a number. {allowed}",
         "cat.yaml:12: coref 'cat' is the target itself, which is erased anyway. Delete it.",
         "cat.yaml:14: coref 'house CAT' is both a training and a held-out coref (line 7). "
@@ -223,7 +223,7 @@ def test_a_phrase_that_yaml_reads_as_something_else_must_be_quoted(phrase, read_
         ("# only a comment\n", "cat.yaml is empty"),
         ("[]", "cat.yaml is empty"),
         ("- target: cat\n- target: CAT", "cat.yaml:2: target 'CAT' is given twice. Keep one set."),
-        ("- target: cat\n- target: dog", "cat.yaml holds 2 concept sets. Give one."),
+        ("- target: cat\n- target: dog", "cat.yaml contains 2 concept sets. Give one."),
         ("&a\ntarget: *a", "target is a mapping of keys to values"),
     ],
 )
@@ -252,7 +252,7 @@ def test_json_faults_name_the_concept_and_the_phrase(tmp_path):
         ("[" * 100_000, "not valid JSON"),
         ("[" * 700 + "]" * 700, "cat.json"),
         ("9" * 5000, "cat.json"),
-        ('{"target": "\\ud800"}', "target '\\ud800' holds a control character"),
+        ('{"target": "\\ud800"}', "target '\\ud800' contains a control character"),
         ("null", "nothing is not a concept set"),
         ("[]", "cat.json is empty"),
     ],

@@ -95,7 +95,7 @@ def test_files_are_found_by_path_and_an_atlas_name_wins_over_a_file_without_a_su
 def test_one_set_of_a_yaml_list_is_chosen_by_name(small_atlas):
     path = small_atlas / "animals.yaml"
     assert read_concepts(f"{path}#Airplane").target == "airplane"
-    with pytest.raises(ConceptError, match="holds 2 concept sets.*#cat': cat, airplane"):
+    with pytest.raises(ConceptError, match="contains 2 concept sets.*#cat': cat, airplane"):
         read_concepts(path)
 
 

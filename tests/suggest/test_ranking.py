@@ -13,7 +13,7 @@ import torch
 from crce.demo.embedding import load_embedder
 from crce.suggest.candidates import Candidate
 from crce.suggest.memory import Decision
-from crce.suggest.ranking import Ranker, TooFew, with_similarity
+from crce.suggest.ranking import Ranker, with_similarity
 
 
 def decision(i: int, accepted: bool, **values) -> Decision:
@@ -53,14 +53,14 @@ def person(n: int, seed: int = 0, noise: float = 0.1) -> list[Decision]:
 def test_too_few_decisions_say_how_many_are_needed(accepted, rejected, needed):
     decisions = [decision(i, i < accepted) for i in range(accepted + rejected)]
     few = Ranker.fit(decisions)
-    assert few == TooFew(accepted + rejected, needed, accepted, rejected)
-    assert f"{needed} are needed" in str(few)
+    assert f"({accepted} accepted, {rejected} rejected)" in few
+    assert f"{needed} are needed" in few
     assert isinstance(Ranker.fit([decision(i, i < 15) for i in range(20)]), Ranker)
 
 
 def test_phrases_that_the_person_brought_do_not_count():
     few = Ranker.fit([decision(i, i % 2 == 0, source="user") for i in range(100)])
-    assert few == TooFew(0, 20, 0, 0)
+    assert few.startswith("0 decisions about suggested phrases")
     own = [decision(i, True, source="user") for i in range(100)]
     assert Ranker.fit([*own, *person(60)]) == Ranker.fit(person(60))
 

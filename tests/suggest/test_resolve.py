@@ -61,7 +61,7 @@ def test_a_file_of_several_sets_stands_for_all_of_them_where_several_are_wanted(
     write_sets(Path("pets.yaml"), [CATS, DOGS])
     assert [r.concepts for r in resolve_concepts(["pets.yaml", "bird"])] == [CATS, DOGS, find_concepts("bird")]
     assert resolve_concept("pets.yaml#dog") == DOGS
-    with pytest.raises(ConceptError, match=r"pets.yaml holds 2 concept sets. Name one, e.g. .*: cat, dog"):
+    with pytest.raises(ConceptError, match=r"pets.yaml contains 2 concept sets. Name one, e.g. .*: cat, dog"):
         resolve_concept("pets.yaml")
 
 

@@ -58,33 +58,23 @@ def test_every_word_of_the_index_leads_to_senses_that_hold_it(net):
 
 def test_pointers_lead_both_ways(net):
     cat = sense_of(net, "cat")
-    for sort in net.hyponyms(cat):
+    for sort in net.descendants(cat, 1):
         assert cat in net.hypernyms(sort)
     artist = net.senses("painter")[0]
-    assert len(net.instances(artist)) > 50
-    assert all(other.is_instance and artist in net.hypernyms(other) for other in net.instances(artist))
+    below = [other for other in net.descendants(artist, 1) if other.is_instance]
+    assert len(below) > 50
+    assert all(artist in net.hypernyms(other) for other in below)
+    assert {"Monet", "Gauguin"} <= words(below)
 
 
 def test_relations_of_cat(net):
     cat = sense_of(net, "cat")
-    assert {"domestic cat", "wildcat"} <= words(net.hyponyms(cat))
+    assert {"domestic cat", "wildcat"} <= words(net.descendants(cat, 1))
     assert {"tabby", "Siamese cat"} <= words(net.descendants(cat))
     assert {"feline", "mammal", "animal", "entity"} <= words(net.ancestors(cat))
-    assert "big cat" in words(net.sisters(cat))
-    assert {"dog", "bear"} <= words(net.cousins(cat))
-    assert cat not in net.sisters(cat)
-    assert not {"cat", "big cat"} & words(net.cousins(cat))
     steps = list(net.ancestors(cat).values())
     assert steps == sorted(steps)
     assert steps[0] == 1
-
-
-def test_instances_have_sister_instances(net):
-    painter = sense_of(net, "Van Gogh", "style")
-    assert painter.is_instance
-    sisters = net.sisters(painter)
-    assert {"Monet", "Gauguin"} <= words(sisters)
-    assert all(sister.is_instance for sister in sisters)
 
 
 def test_parts(net):
@@ -184,10 +174,6 @@ def test_sorts_are_counted(net):
     assert sense_of(net, "teapot").sorts == 0
 
 
-def test_counts_tell_common_from_rare(net):
-    assert net.count(sense_of(net, "horse")) > 50 > net.count(sense_of(net, "aardvark"))
-
-
 def test_glosses_are_short_and_without_examples(net):
     glosses = [sense.gloss for lemma in list(net.lemmas())[::211] for sense in net.senses(lemma)]
     assert all(len(gloss) <= 120 and '"' not in gloss for gloss in glosses)
@@ -219,13 +205,6 @@ def test_threads_share_it():
         found = list(pool.map(lambda phrase: [list(net.descendants(s, 2)) for s in net.senses(phrase)], phrases * 4))
     alone = [[list(load_wordnet().descendants(s, 2)) for s in load_wordnet().senses(phrase)] for phrase in phrases]
     assert found == alone * 4
-
-
-def test_senses_are_told_apart_by_their_number(net):
-    cat = sense_of(net, "cat")
-    assert net.sense(cat.number) == cat != sense_of(net, "dog")
-    with pytest.raises(KeyError, match="no sense 0"):
-        net.sense(0)
 
 
 def test_it_loads_fast_and_only_once():

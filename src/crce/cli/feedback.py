@@ -1,4 +1,4 @@
-"""`crce feedback`: what the reviews so far have left: their decisions, and what was learned from them."""
+"""`crce feedback`: the decisions of earlier reviews, and what was learned from them."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ def feedback(
     ] = None,
     forget: Annotated[bool, typer.Option("--forget", help="Delete every decision, for good.")] = False,
 ) -> int:
-    """Show, export, import or forget what you decided in reviews.
+    """Show, export, import or forget your decisions in reviews.
 
-    Rejected phrases are not proposed again, decisions go to language models as examples, and with enough of them the
-    order of the candidates is learned. They lie on this machine alone, in the file that is named.
+    Rejected phrases are not proposed again, decisions are shown to language models as examples, and with enough of
+    them the ranking of candidates is learned. They are stored on this machine only, in the file that is named.
     """
     from crce.suggest.memory import Memory
 
@@ -61,7 +61,7 @@ def _show(memory: Memory) -> None:
 
     decisions = memory.decisions()
     if not decisions:
-        typer.echo(f"No decisions yet. They are made with crce review, and kept in {memory.path}.")
+        typer.echo(f"No decisions yet. They are made with crce review, and stored in {memory.path}.")
         return
     typer.echo(f"{len(decisions)} decisions in {memory.path}")
     table = Table("target", "kind")
@@ -85,18 +85,18 @@ def _show_ranking(console: Console, decisions: list[Decision]) -> None:
     from rich.table import Table
     from rich.text import Text
 
-    from crce.suggest.ranking import Ranker, TooFew
+    from crce.suggest.ranking import Ranker
 
     ranker = Ranker.fit(decisions)
-    if isinstance(ranker, TooFew):
-        typer.echo(f"The order of candidates is not learned yet: {ranker}")
+    if isinstance(ranker, str):
+        typer.echo(f"The ranking of candidates is not learned yet: {ranker}")
         return
-    table = Table("of a candidate", title="Learned: change in the log odds of accepting", title_justify="left")
+    table = Table("of a candidate", title="Learned: change in the log odds of acceptance", title_justify="left")
     table.add_column("weight", justify="right")
     for name, weight in sorted(ranker.weights.items(), key=lambda item: -abs(item[1])):
         table.add_row(Text(name), f"{weight:+.2f}")
     console.print(table)
     typer.echo(
-        f"It foretells {ranker.agreement:.0%} of {ranker.n} decisions about suggested phrases without having seen "
-        f"them; always giving the commoner answer foretells {ranker.baseline:.0%}."
+        f"It predicts {ranker.agreement:.0%} of {ranker.n} decisions about suggested phrases in cross-validation; "
+        f"the more frequent answer alone predicts {ranker.baseline:.0%}."
     )

@@ -1,4 +1,4 @@
-"""`crce ls`: what is bundled."""
+"""`crce ls`: list the bundled concept sets and recipes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`crce review`: a person goes through a concept set at the terminal; every change is written at once."""
+"""`crce review`: review a concept set at the terminal; every change is written immediately."""
 
 from __future__ import annotations
 
@@ -34,10 +34,10 @@ if TYPE_CHECKING:
 def review(
     file: Annotated[Path, typer.Argument(metavar="FILE.yaml", help="A concept set, as crce suggest writes it.")],
 ) -> int:
-    """Accept, reject, move, edit or add the phrases of a concept set, by hand.
+    """Accept, reject, move, edit or add phrases of a concept set by hand.
 
-    Every change is written to the file at once. What you decide is remembered, and used the next time you ask for
-    suggestions. Commands may be piped in, one a line.
+    Every change is written to the file immediately. Your decisions are remembered and used in later suggestions.
+    Commands may be piped in, one per line.
     """
     from rich.console import Console
 
@@ -53,7 +53,7 @@ def review(
 
 
 class _Session:
-    """The loop over commands, and what is on disk."""
+    """The loop over commands, with the state on disk."""
 
     def __init__(self, path: Path, text: str, review: Review, memory: Memory, console: Console) -> None:
         self.path = path
@@ -77,7 +77,7 @@ class _Session:
                 except (ConceptError, SuggestError) as error:
                     if not interactive:
                         raise SuggestError(
-                            f"line {number} ({line.strip()!r}): {error} What stands before it is done and written; "
+                            f"line {number} ({line.strip()!r}): {error} The lines before it are done and written; "
                             "nothing after it was done."
                         ) from error
                     typer.echo(str(error))
@@ -88,13 +88,13 @@ class _Session:
             typer.echo(f"\nInterrupted. Every change is written in {self.path}.", err=True)
             raise
         concepts, undecided = self.review.concepts, len(self.review.open)
-        rest = f" {undecided} phrases are not decided yet." if undecided else ""
+        rest = f" {undecided} phrases are still undecided." if undecided else ""
         line = f"{self.path}: {len(concepts.corefs)} corefs and {len(concepts.retains)} retains.{rest}"
         typer.echo(line)
         return 0
 
     def _obey(self, line: str) -> bool:
-        """Do what one line says; False when it says to stop."""
+        """Execute one line; False if it ends the review."""
         name, words = parse(line)
         if name == "quit":
             return False
@@ -109,21 +109,21 @@ class _Session:
             now = {e.number: e for e in self.review.entries}
             changed = [n for n in earlier.keys() | now.keys() if earlier.get(n) != now.get(n)]
             for number in sorted(changed):
-                text = _said(now[number]) if number in now else f"{number}  is gone again"
+                text = _summary(now[number]) if number in now else f"{number}  is removed again"
                 typer.echo(text)
             if not changed:
-                typer.echo("That is so already.")
+                typer.echo("Nothing changes.")
         return True
 
     def _write(self) -> None:
-        """Bring both files to the state of the review."""
+        """Write the state of the review to both files."""
         concepts = self.review.concepts
         if concepts != self.written:
             new = dump_for(self.path, concepts)
             if self.path.is_file() and read_text(self.path) not in (self.text, new):
                 raise ConceptError(
                     f"{self.path} was changed by someone else in the meantime, and is left as it is. "
-                    "Start the review again to go on from there; your last change was not written."
+                    "Start the review again to continue from there; your last change was not written."
                 )
             if self.text != dump_for(self.path, self.written) and self.written == self.review.base:
                 copy = free_file(self.path.with_name(f"{self.path.stem}.before-review"), self.path.suffix)
@@ -137,7 +137,7 @@ class _Session:
 
 
 def _lines(interactive: bool) -> Iterator[str]:
-    """What the person types, or what is piped in; ends with the input."""
+    """The lines that are typed or piped in."""
     if not interactive:
         yield from sys.stdin
         return
@@ -155,7 +155,7 @@ def _own_set(path: Path) -> tuple[str, ConceptSet]:
     """The text and the concept set of a file that may be written to.
 
     Raises:
-        ConceptError: it can't be read, holds more than one set, or belongs to a run.
+        ConceptError: it can't be read, contains more than one set, or belongs to a run.
     """
     copy = "crce show '{}' --yaml > {}.yaml, then review that file."
     if not path.exists() and str(path).casefold() in map(str.casefold, atlas_names()):
@@ -166,7 +166,9 @@ def _own_set(path: Path) -> tuple[str, ConceptSet]:
     text = read_text(path)
     concepts = read_concepts(path)
     if (path.parent / "run.json").is_file():
-        raise ConceptError(f"{path} says what a run was trained on, and is not changed. Copy it somewhere else first.")
+        raise ConceptError(
+            f"{path} records what a run was trained on, and is not changed. Copy it somewhere else first."
+        )
     if path.suffix.lower() == ".json" and is_corefconcept(json_value(text, path.name)[0]):
         name = f"{path}#{concepts.target}"
         raise ConceptError(f"{path} is a CorefConcept file. Copy the set: {copy.format(name, concepts.target)}")
@@ -186,14 +188,14 @@ def _used_for(entry: Entry) -> str:
     return "evaluation" if entry.related.held_out else "training"
 
 
-def _said(entry: Entry) -> str:
+def _summary(entry: Entry) -> str:
     """One line about a phrase."""
     facts = (entry.side, _used_for(entry), str(certainty_word(entry.related.certainty)), entry.status)
     return f"{entry.number}  {entry.related.text}: {', '.join(facts)}"
 
 
 def _print_set(console: Console, review: Review) -> None:
-    """The phrases of each side under their numbers, the rejected ones too."""
+    """Print the phrases of each side with their numbers, the rejected ones too."""
     from rich.table import Table
     from rich.text import Text
 
@@ -201,7 +203,7 @@ def _print_set(console: Console, review: Review) -> None:
     titles = {"coref": "corefs: erased with the target", "retain": "retains: kept"}
     for side, title in titles.items():
         entries = [e for e in review.entries if e.side == side]
-        # what nobody measured or gave a reason for needs no column
+        # without any measurement or reason there is no such column
         measured = any(e.proposal.closeness is not None for e in entries)
         reasons = any(e.proposal.reason for e in entries)
         columns = ["text", "certainty", "used for", "decided", "source"]

@@ -18,7 +18,7 @@ def show(
         bool, typer.Option("--yaml", help="Print the YAML instead: save it, edit it, erase with it.")
     ] = False,
 ) -> int:
-    """Print what is erased and what is kept with a concept."""
+    """Print the corefs and retains of a concept."""
     concepts = find_concepts(concept)
     if yaml:
         typer.echo(dump_concepts(concepts), nl=False)

@@ -1,4 +1,4 @@
-"""`crce suggest`: find corefs and retains for a concept, and write them as a set that can be edited."""
+"""`crce suggest`: suggest corefs and retains for a concept, and write them as a set that can be edited."""
 
 from __future__ import annotations
 
@@ -28,7 +28,9 @@ def suggest(
     context: typer.Context,
     concept: Annotated[
         str | None,
-        typer.Argument(metavar="CONCEPT", help='What to erase; a sense in brackets tells it apart: "bat (animal)".'),
+        typer.Argument(
+            metavar="CONCEPT", help='What to erase, with its sense in brackets if it has several: "bat (animal)".'
+        ),
     ] = None,
     kind: Annotated[
         str | None, typer.Option(metavar="|".join(KINDS), help="What sort of thing it is.", show_default="inferred")
@@ -49,31 +51,32 @@ def suggest(
         bool | None,
         typer.Option(
             "--verify/--no-verify",
-            help="Ask the language model a second time about every phrase.",
-            show_default="on where it is asked over the network",
+            help="Ask the language model a second question about every phrase.",
+            show_default="on if it is asked over the network",
         ),
     ] = None,
     ground: Annotated[
-        bool, typer.Option("--ground/--no-ground", help="Ask the text-to-image model what it draws for each phrase.")
+        bool,
+        typer.Option("--ground/--no-ground", help="Measure what the text-to-image model generates for each phrase."),
     ] = False,
     model: Annotated[str, typer.Option(help="The text-to-image model of --ground.")] = "demo",
     prompts: PromptsFlag = None,
     out: Annotated[
         Path | None, typer.Option(metavar="FILE.yaml", help="Where to write the set.", show_default="CONCEPT.yaml")
     ] = None,
-    force: Annotated[bool, typer.Option("--force", help="Overwrite what stands there.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Overwrite existing files.")] = False,
     json: Annotated[
         bool, typer.Option("--json", help="Print the set as JSON and nothing else; write files only with --out.")
     ] = False,
     replay: Annotated[
         Path | None,
-        typer.Option(metavar="FILE.suggest.json", help="Make the set of a record again, offline."),
+        typer.Option(metavar="FILE.suggest.json", help="Repeat the suggestion of a record, offline."),
     ] = None,
     token_budget: TokenBudgetFlag = 100_000,
     timeout: Annotated[float, typer.Option(min=1, help="Seconds to wait for an answer of a language model.")] = 60,
-    seed: Annotated[int, typer.Option(help="Seed of whatever is drawn at random.")] = 0,
+    seed: Annotated[int, typer.Option(help="Seed of every random choice.")] = 0,
 ) -> int:
-    """Find the other ways to call a concept (corefs, erased with it) and its near neighbours (retains, kept)."""
+    """Suggest other names of a concept (corefs, erased with it) and similar things (retains, kept)."""
     if out is not None:
         _refuse_taken(out, force)
     from crce.judges import choose_judge
@@ -81,10 +84,10 @@ def suggest(
     from crce.suggest import suggest as suggest_set
 
     if replay is not None:
-        if beside := _given_beside_replay(context):
+        if beside := _given_with_replay(context):
             raise SuggestError(
                 f"--replay takes everything from its record, and can't be used with {', '.join(beside)}. Give nothing "
-                "beside it but --out, --force and --json."
+                "else but --out, --force and --json."
             )
         suggestion = suggest_from_record(replay)
     elif concept is None:
@@ -132,7 +135,7 @@ def suggest(
 
 
 def write_suggestion(path: Path, suggestion: Suggestion) -> None:
-    """Write the concept set and, beside it, its record.
+    """Write the concept set and its record beside it.
 
     Raises:
         RunError: a file can't be written.
@@ -142,7 +145,7 @@ def write_suggestion(path: Path, suggestion: Suggestion) -> None:
 
 
 def keep_answers(error: SuggestError) -> None:
-    """Write what a language model had answered until it failed, which may have been paid for."""
+    """Write the answers of a language model before it failed, which may have been paid for."""
     if error.exchanges:
         kept = free_file(Path(slug(error.concept)), ".failed.json")
         write_json(kept, list(error.exchanges))
@@ -150,7 +153,7 @@ def keep_answers(error: SuggestError) -> None:
 
 
 def print_record(record: Record) -> None:
-    """What was chosen, as a table, and how much was dropped."""
+    """Print the chosen phrases as a table, and the number of dropped ones."""
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
@@ -169,8 +172,8 @@ def print_record(record: Record) -> None:
         console.print(f"{dropped} more were proposed and dropped; the record says why.", markup=False)
 
 
-def _given_beside_replay(context: typer.Context) -> list[str]:
-    """What was typed that a replay can't follow."""
+def _given_with_replay(context: typer.Context) -> list[str]:
+    """The arguments that can't be used with --replay."""
     given = []
     for parameter in context.command.params:
         source = context.get_parameter_source(parameter.name or "")

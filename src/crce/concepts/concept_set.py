@@ -1,4 +1,4 @@
-"""What to erase and what to keep: a target, its corefs and its retains."""
+"""Concept sets: a target to erase, its corefs and its retains."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Related:
     """A coref (another way to call the target) or a retain (a near but different thing).
 
     Attributes:
-        text: the phrase, as it stands in a prompt. Runs of white space become one space.
+        text: the phrase as it appears in a prompt; runs of white space become one space.
         certainty: how sure its source is that it belongs on its side, in [0, 1]; the weight of its loss term.
         source: who proposed it, e.g. "user", "atlas", "corefconcept".
         held_out: kept out of training, used only to evaluate.
@@ -63,7 +63,7 @@ class ConceptSet:
         anchor: what the target becomes; None means the empty prompt.
 
     Raises:
-        ConceptError: a phrase stands twice or on both sides, the target is among its corefs or retains, ...; the
+        ConceptError: a phrase is repeated or on both sides, the target is among its corefs or retains, ...; the
             message lists every fault.
     """
 
@@ -117,7 +117,7 @@ class ConceptSet:
 
 
 def fold(text: str) -> str:
-    """The form in which two phrases count as the same: case, spacing and Unicode composition set aside."""
+    """The form in which two phrases count as the same: case, spacing and Unicode composition ignored."""
     return unicodedata.normalize("NFC", tidy(text)).casefold()
 
 
@@ -130,10 +130,10 @@ def text_fault(text: str) -> str | None:
     """Why `text` can't be a phrase, or None."""
     tidied = tidy(text)
     if not tidied:
-        return "is empty. Write the phrase as it would stand in a prompt, or delete the entry."
-    # `isprintable` settles nearly every phrase at once; what it refuses besides, such as joiners in emoji, is fine
+        return "is empty. Write the phrase as it would appear in a prompt, or delete the entry."
+    # `isprintable` is a fast check; other characters that it refuses, such as joiners in emoji, are fine
     if not tidied.isprintable() and any(unicodedata.category(c) in ("Cc", "Cs") for c in tidied):
-        return f"{text!r} holds a control character. Type the phrase again."
+        return f"{text!r} contains a control character. Type the phrase again."
     return None
 
 
@@ -141,7 +141,7 @@ def parse_certainty(value: object) -> float:
     """The number in [0, 1] behind a certainty given as a word (any case) or a number.
 
     Raises:
-        ValueError: neither; the text names the value and what is allowed.
+        ValueError: neither; the message names the value and the allowed ones.
     """
     if isinstance(value, str):
         by_folded = {fold(word): number for word, number in CERTAINTY_WORDS.items()}
@@ -158,12 +158,12 @@ def parse_certainty(value: object) -> float:
 
 
 def certainty_word(certainty: float) -> str | float:
-    """The word that stands for exactly this certainty, else the number itself."""
+    """The word for exactly this certainty, else the number itself."""
     return next((word for word, number in CERTAINTY_WORDS.items() if number == certainty), certainty)
 
 
 def unknown_kind(given: str) -> str:
-    """Says that `given` is no kind, which ones there are, and the nearest."""
+    """The message that `given` is no kind, with the allowed ones and the nearest."""
     return f"{given!r} is not known. Use one of: {', '.join(KINDS)}.{did_you_mean(str(given), KINDS)}"
 
 
@@ -206,7 +206,7 @@ def clashes(target: str | None, placed: Sequence[Placed]) -> Iterator[Clash]:
 
 
 def common_kind(sets: Iterable[ConceptSet]) -> str | None:
-    """The kind of all the sets; None where they are of several, or there are none."""
+    """The kind of all the sets; None if they differ, or there are none."""
     kinds = {concepts.kind for concepts in sets}
     return kinds.pop() if len(kinds) == 1 else None
 

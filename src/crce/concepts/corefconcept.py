@@ -5,15 +5,15 @@ A file maps a group to its concepts:
     {"object": [{"type": "object", "concept": "cat",
                  "train-coref": ["kitty", ...], "train-coref-certainty": ["High", ...], "test-coref": [...], ...}]}
 
-The four lists (train-coref, test-coref, train-retain, test-retain) stand beside their certainties; `test-` phrases
+The four lists (train-coref, test-coref, train-retain, test-retain) have their certainties beside them; `test-` phrases
 are the held-out ones. The types "object", "celebrity" and "IP" are the kinds object, person and character; other
-kinds keep their name. Concept names are targets as they stand: "bank (riverbank)" is prompted with its brackets.
+kinds keep their name. Concept names are used as targets unchanged: "bank (riverbank)" is prompted with its brackets.
 
 Repaired on reading, because nothing is lost: white space; a certainty that is missing (read as Normal, 0.6) or has no
 phrase (dropped); a missing list (empty); a phrase twice on one side (the first stays, so a training phrase wins over
 a held-out one); the target among its own corefs (dropped, it is erased anyway). Kept verbatim and noted: U+FFFD, left
 by a wrong decoding, since what stood there can't be known; commas and slashes, since the phrase is one phrase.
-A concept with any other fault is left out of what is read.
+A concept with any other fault is not read.
 
 Three optional keys go beyond the published form, so that every set is read back equal: "erase-from", "anchor" and
 lists such as "train-coref-source"; they are written only where a set needs them.
@@ -105,7 +105,7 @@ def sets_from(value: object, file: str) -> tuple[list[ConceptSet], list[Fault]]:
             concepts = reader.concept_set()
             faults += reader.faults
             if concepts is not None and sets.setdefault(fold(concepts.target), concepts) is not concepts:
-                text = "stands twice in the file; the first is used. Rename or delete one."
+                text = "is in the file twice; the first is used. Rename or delete one."
                 faults.append(Fault(file, text, concept=concepts.target, field=group, index=i))
     return list(sets.values()), faults
 
@@ -114,7 +114,7 @@ def write_corefconcept(path: Path | str, sets: Iterable[ConceptSet]) -> None:
     """Write concept sets, grouped by kind; `read_corefconcept` reads each back equal.
 
     Raises:
-        ConceptError: two sets have the same target, which a reader could not tell apart.
+        ConceptError: two sets have the same target, so they could not be distinguished.
         RunError: the file can't be written.
     """
     groups: dict[str, list[dict[str, Any]]] = {}
@@ -211,7 +211,7 @@ class _EntryReader:
         if len(certainties) != len(texts):
             self.fault(
                 f"phrases: {len(texts)}, certainties: {len(certainties)}; a missing certainty is read as Normal, one "
-                "without a phrase is dropped. Check that each stands beside its phrase.",
+                "without a phrase is dropped. Check that each is beside its phrase.",
                 name,
                 outcome="repaired",
             )
@@ -246,10 +246,10 @@ class _EntryReader:
         if tidy(text) != text:
             self.fault(f"{text!r} has white space to spare; read as {tidy(text)!r}.", field, index, "repaired")
         if "\ufffd" in text:
-            cure = "it was lost in an earlier decoding. Kept as it stands: correct it by hand."
-            self.fault(f"{text!r} holds U+FFFD in place of a letter; {cure}", field, index, "note")
+            cure = "it was lost in an earlier decoding. Kept unchanged: correct it by hand."
+            self.fault(f"{text!r} contains U+FFFD in place of a letter; {cure}", field, index, "note")
         if "," in text or "/" in text:
-            self.fault(f"{text!r} holds a comma or a slash; kept as one phrase.", field, index, "note")
+            self.fault(f"{text!r} contains a comma or a slash; kept as one phrase.", field, index, "note")
         return tidy(text)
 
     def certainty(self, value: object, name: str, index: int) -> float | None:

@@ -1,6 +1,6 @@
 """The form in which people write concept sets: YAML, or the same in JSON.
 
-A file holds one set, or a list of them:
+A file contains one set, or a list of them:
 
     target: cat
     kind: object                      # object, character, person, style, explicit, other
@@ -46,7 +46,7 @@ def parse_concepts(text: str, source: str) -> ConceptSet:
     """
     sets = parse_sets(text, source)
     if len(sets) != 1:
-        raise ConceptError(f"{source} holds {len(sets)} concept sets. Give one.")
+        raise ConceptError(f"{source} contains {len(sets)} concept sets. Give one.")
     return sets[0]
 
 
@@ -136,4 +136,4 @@ def _plain(concepts: ConceptSet) -> dict[str, Any]:
 
 class _Dumper(yaml.SafeDumper):
     def increase_indent(self, flow: bool = False, indentless: bool = False) -> None:
-        super().increase_indent(flow, False)  # list items stand below their key, not beside it
+        super().increase_indent(flow, False)  # list items are indented below their key

@@ -1,4 +1,4 @@
-"""What is wrong with a concept file, and where: faults are collected and shown together."""
+"""Faults of a concept file with their places; they are collected and shown together."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ class Fault:
 
     Attributes:
         file: the file's name, as it is shown.
-        text: what was given, what is allowed, what to do.
+        text: the given value, the allowed ones, and the cure.
         outcome: "error" (the concept can't be used), "repaired" (read in a way that loses nothing) or "note" (kept
-            as it stands, worth a look).
+            unchanged, worth a look).
         line: line in the file, from 1; None where the format has no lines of its own (JSON).
         concept: the target of the set it was found in.
         field: the key it was found under, e.g. "train-coref".

@@ -1,4 +1,4 @@
-"""Where concept sets come from: files, and the atlas that comes with crce."""
+"""Concept sets from files and from the bundled atlas."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def read_concepts(path: Path | str) -> ConceptSet:
     """Read one concept set from a file.
 
     Args:
-        path: a YAML file, a JSON file with the same keys, or a CorefConcept JSON file. Where the file holds several
+        path: a YAML file, a JSON file with the same keys, or a CorefConcept JSON file. If the file contains several
             sets, `#` and the target follow: `object.json#cat`.
 
     Raises:
@@ -42,15 +42,7 @@ def read_concepts(path: Path | str) -> ConceptSet:
     if "#" in path.name and not os.path.isfile(path):
         name, _, wanted = path.name.partition("#")
         path = path.with_name(name)
-    text = read_text(path)
-    if path.suffix.lower() != ".json":
-        return _chosen(parse_sets(text, path.name), [], wanted, path)
-    value, repeated_keys = json_value(text, path.name)
-    if not is_corefconcept(value):
-        return _chosen(parse_json_sets(text, path.name), [], wanted, path)
-    if repeated_keys:
-        raise error_from(path.name, repeated_keys)
-    return _chosen(*sets_from(value, path.name), wanted, path)
+    return _chosen(*_read(path), wanted, path)
 
 
 def read_sets(path: Path | str) -> tuple[ConceptSet, ...]:
@@ -60,16 +52,23 @@ def read_sets(path: Path | str) -> tuple[ConceptSet, ...]:
         ConceptError: lists every fault of the file; of a CorefConcept file those that make a set unusable.
     """
     path = Path(path)
-    text = read_text(path)
-    if path.suffix.lower() != ".json":
-        return tuple(parse_sets(text, path.name))
-    value, repeated_keys = json_value(text, path.name)
-    if not is_corefconcept(value):
-        return tuple(parse_json_sets(text, path.name))
-    sets, faults = sets_from(value, path.name)
-    if errors := [*repeated_keys, *(fault for fault in faults if fault.outcome == "error")]:
+    sets, faults = _read(path)
+    if errors := [fault for fault in faults if fault.outcome == "error"]:
         raise error_from(path.name, errors)
     return tuple(sets)
+
+
+def _read(path: Path) -> tuple[list[ConceptSet], list[Fault]]:
+    """The sets of a file, and the faults of a CorefConcept file; other files must have none."""
+    text = read_text(path)
+    if path.suffix.lower() != ".json":
+        return parse_sets(text, path.name), []
+    value, repeated_keys = json_value(text, path.name)
+    if not is_corefconcept(value):
+        return parse_json_sets(text, path.name), []
+    if repeated_keys:
+        raise error_from(path.name, repeated_keys)
+    return sets_from(value, path.name)
 
 
 def write_sets(path: Path | str, sets: Sequence[ConceptSet]) -> None:
@@ -121,7 +120,7 @@ def atlas() -> dict[str, ConceptSet]:
     """The bundled concept sets by target, sorted.
 
     Raises:
-        ConceptError: a bundled file holds faults.
+        ConceptError: a bundled file has faults.
     """
     return dict(_atlas())
 
@@ -135,7 +134,7 @@ def atlas_entry(name: str) -> ConceptSet | None:
     """The bundled concept set of a target, in any case, or None.
 
     Raises:
-        ConceptError: a bundled file holds faults.
+        ConceptError: a bundled file has faults.
     """
     return _by_folded_name().get(fold(name))
 
@@ -154,7 +153,7 @@ def read_atlas(folder: Path) -> dict[str, ConceptSet]:
     """Every concept set of a folder of YAML files, by target, sorted.
 
     Raises:
-        ConceptError: lists the faults of the first file that holds any, or a target that two files hold.
+        ConceptError: lists the faults of the first file that has any, or a target that is in two files.
     """
     sets: dict[str, ConceptSet] = {}
     files: dict[str, str] = {}
@@ -176,7 +175,7 @@ def _chosen(sets: list[ConceptSet], faults: list[Fault], wanted: str | None, pat
             raise error_from(path.name, errors)
         if len(sets) > 1:
             example = f"{path}#{sets[0].target}"
-            raise ConceptError(f"{path.name} holds {len(sets)} concept sets. Name one, e.g. '{example}': {names}.")
+            raise ConceptError(f"{path.name} contains {len(sets)} concept sets. Name one, e.g. '{example}': {names}.")
         wanted = sets[0].target
     own = [fault for fault in faults if fault.concept is not None and fold(fault.concept) == fold(wanted)]
     chosen = next((concepts for concepts in sets if fold(concepts.target) == fold(wanted)), None)
@@ -184,7 +183,7 @@ def _chosen(sets: list[ConceptSet], faults: list[Fault], wanted: str | None, pat
         raise error_from(path.name, [fault for fault in own if fault.outcome == "error"])
     if chosen is None:
         hint = did_you_mean(wanted, [concepts.target for concepts in sets])
-        raise ConceptError(f"{path.name} has no concept '{wanted}'.{hint} It holds: {names}.")
+        raise ConceptError(f"{path.name} has no concept '{wanted}'.{hint} It contains: {names}.")
     for fault in own:
         logger.log(logging.INFO if fault.outcome == "note" else logging.WARNING, "%s", fault)
     return chosen

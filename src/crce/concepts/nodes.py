@@ -54,7 +54,7 @@ def read_text(path: Path, what: str = "concept file") -> str:
 
 
 def yaml_node(text: str, file: str) -> yaml.Node | None:
-    """The root node of a YAML text; None when it holds nothing.
+    """The root node of a YAML text; None if it is empty.
 
     Raises:
         ConceptError: not YAML, with the line at which the parser gave up.
@@ -66,13 +66,13 @@ def yaml_node(text: str, file: str) -> yaml.Node | None:
         what = getattr(error, "problem", None) or getattr(error, "reason", None) or "nested too deeply"
         reason = (
             f"not valid YAML: {what}. Indent with spaces, close every quote and bracket, "
-            "and put phrases that hold ': ', '#' or a leading symbol in quotes."
+            "and put phrases that contain ': ', '#' or a leading symbol in quotes."
         )
         raise error_from(file, [Fault(file, reason, line=mark.line + 1 if mark else None)]) from error
 
 
 def json_value(text: str, file: str) -> tuple[Any, list[Fault]]:
-    """The value of a JSON text, and a fault for every key that an object holds twice.
+    """The value of a JSON text, and a fault for every repeated key of an object.
 
     Raises:
         ConceptError: not JSON, with the line at which the parser gave up.

@@ -1,4 +1,4 @@
-"""From YAML nodes to concept sets; every fault met on the way is kept with its line."""
+"""From YAML nodes to concept sets; every fault is collected with its line."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ class ConceptReader(NodeReader):
         self.phrase_source = phrase_source
 
     def concept_set(self, node: yaml.Node) -> ConceptSet | None:
-        """The set that stands at `node`, or None when it holds faults."""
+        """The set at `node`, or None if it has faults."""
         before = len(self.faults)
         self.target = None
         pairs = self.mapping(node, _SET_KEYS, "a concept set")
@@ -151,7 +151,7 @@ class ConceptReader(NodeReader):
         if text is None:
             return
         side, side_held_out = _SIDES[key]
-        # a fault stands for a certainty that is None already: the phrase goes on, so that its clashes are found too
+        # a certainty of None has its fault already: the phrase is kept, so that its clashes are found too
         related = Related(text, certainty or 0.0, source or self.phrase_source, held_out or side_held_out)
         line = line_of(node)
         yield _Entry(node, Placed(side, related, f"line {line}" if line else key))

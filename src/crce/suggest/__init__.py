@@ -1,4 +1,4 @@
-"""Who proposes corefs and retains: a lexicon, language models, and the person who reviews them."""
+"""Suggestion of corefs and retains: from a lexicon or language models, grounded in a model, reviewed by a person."""
 
 from __future__ import annotations
 
@@ -8,10 +8,9 @@ from crce.lazy import lazy_names, make_callable
 
 
 if TYPE_CHECKING:
-    from crce.suggest.candidates import Candidate, Example, Request, Suggester
-    from crce.suggest.grounding import Grounded, ground
+    from crce.suggest.candidates import Candidate, Request, Suggester
+    from crce.suggest.grounding import ground
     from crce.suggest.memory import Decision, Memory
-    from crce.suggest.ranking import Ranker
     from crce.suggest.record import Record, read_record, write_record
     from crce.suggest.resolve import Resolved, resolve_concept, resolve_concepts
     from crce.suggest.review import Review
@@ -21,10 +20,7 @@ if TYPE_CHECKING:
 __all__ = [
     "Candidate",
     "Decision",
-    "Example",
-    "Grounded",
     "Memory",
-    "Ranker",
     "Record",
     "Request",
     "Resolved",
@@ -46,10 +42,7 @@ __getattr__ = lazy_names(
     {
         "Candidate": "candidates",
         "Decision": "memory",
-        "Example": "candidates",
-        "Grounded": "grounding",
         "Memory": "memory",
-        "Ranker": "ranking",
         "Record": "record",
         "Request": "candidates",
         "Resolved": "resolve",

@@ -1,4 +1,4 @@
-"""What a target is: its kind, its entry in the atlas, and which sense of WordNet is meant."""
+"""The kind of a target, its entry in the atlas, and the sense of WordNet that is meant."""
 
 from __future__ import annotations
 
@@ -18,19 +18,17 @@ if TYPE_CHECKING:
     from crce.suggest.wordnet import Sense
 
 NAMED: tuple[Kind, ...] = ("person", "character", "style")  # kinds whose names have variants
-_MIN_SENSE_SIMILARITY = (
-    0.3  # of a word that tells senses apart with a definition, below it they have nothing in common
-)
+_MIN_SENSE_SIMILARITY = 0.3  # of a given sense with a definition, below it they have nothing in common
 _SAME_SENSE = 0.8  # similarity of two definitions that mean one thing; different things of one word stay below 0.75
 _ARTS = frozenset({"genre", "graphic art", "artistic style"})
 _MIN_AGREEMENT = 1 / 3  # of a sense with an atlas entry, below it they are about different things
 
 
 def infer_kind(target: str, sense: str | None = None) -> Kind | None:
-    """What sort of thing a target is, from the atlas, from its words ("... style") or from WordNet.
+    """The kind of a target, from the atlas, from its words ("... style") or from WordNet.
 
     Returns:
-        None where nothing is known about it.
+        None if nothing is known about it.
     """
     entry = _entry_named(target)
     if entry is not None and sense is None:
@@ -58,12 +56,12 @@ def _is_painter(sense: Sense) -> bool:
 
 
 def bare_name(request: Request) -> str:
-    """The target as WordNet may know it: of a style without the frame ("Van Gogh" of "Van Gogh style")."""
+    """The target as WordNet may know it: a style without its frame ("Van Gogh" for "Van Gogh style")."""
     return style_core(request.target) if request.kind == "style" else request.target
 
 
 def _entry_named(target: str) -> ConceptSet | None:
-    """The atlas entry of a target, also where it is called after a style's frame ("Van Gogh style")."""
+    """The atlas entry of a target, also if it has the frame of a style ("Van Gogh style")."""
     entry = atlas_entry(target)
     if entry is None and (framed := atlas_entry(style_core(target))) is not None and framed.kind == "style":
         return framed
@@ -108,9 +106,9 @@ def meant_sense(request: Request) -> Sense | None:
 
 
 def sense_of_entry(entry: ConceptSet, request: Request, chosen: Sense | None) -> Sense | None:
-    """The sense an atlas entry is about, told by its phrases; None where WordNet has nothing to add to it.
+    """The sense that an atlas entry is about, by its phrases; None if WordNet has nothing to add to it.
 
-    An explicit entry is about pictures that nobody should see, which WordNet has no words for: its gore is cloth.
+    An explicit entry is about images that nobody should see, which WordNet has no words for: its gore is cloth.
     """
     if "explicit" in (request.kind, entry.kind):
         return None
@@ -142,7 +140,7 @@ def _agreement(sense: Sense, entry: ConceptSet) -> float:
 
 
 def twins(sense: Sense, target: str) -> list[Sense]:
-    """Other senses of the target that say nearly the same: WordNet tells the bat of cricket from that of baseball."""
+    """Other senses of the target with nearly the same meaning: WordNet has two for bats in sports."""
     others = [s for s in load_wordnet().senses(target) if s.file == sense.file and s != sense and not s.is_instance]
     if not others or sense.is_instance:
         return []
@@ -161,7 +159,7 @@ def works_in(text: str, style: str) -> bool:
 
 
 def is_other_style(text: str, style: str) -> bool:
-    """Whether a relative is a style too, and one apart: "Sinn Fein" is a movement that nobody paints."""
+    """Whether a relative is a style too, and one apart: "Sinn Fein" is no movement in art."""
     net = load_wordnet()
     above = {word for sense in net.senses(text) for each in net.ancestors(sense) for word in each.words}
     return bool(above & {*_ARTS, "artistic movement", "artist"}) and not works_in(text, style)

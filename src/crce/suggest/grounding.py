@@ -170,10 +170,19 @@ def ground(
     with torch.inference_mode():
         probe = _Probe(backbone, [*texts, *others], seed, latents, timesteps)
         ends = probe.run(max(latents, count), complete=len(texts) if count else 0)
-        ratio = _ratios(probe.distances(), len(texts))
+        distances = probe.distances()
+        far = distances[len(texts) :].quantile(0.5, dim=0)
+        if not distances.isfinite().all():
+            raise SuggestError("The model predicts values that are not numbers. Load it with dtype float32.")
+        if (far <= 0).any():
+            raise SuggestError("The model predicts the same for every prompt, so it can't tell phrases apart.")
+        ratio = (distances[: len(texts)] / far).mean(1).tolist()
         shares: list[float | None] = [None] * len(texts)
         if judge and target_class:
-            shares = _judged(backbone, judge, target_class, ends.unflatten(0, (len(texts), -1))[:, :count])
+            wanted = judge.classes.index(target_class)
+            finals = ends.unflatten(0, (len(texts), -1))[:, :count]  # shape (P, count, C, h, w)
+            tops = [judge.probs(backbone.decode(final)).argmax(1) for final in finals]
+            shares = [(top == wanted).float().mean().item() for top in tops]
     if shares[0] is not None and shares[0] < 0.5:
         # a target that the judge does not recognise in its own images can't be missing in another phrase's
         logger.warning(
@@ -267,26 +276,6 @@ class _Probe:
 
         parts = zip(x_t.split(self._batch), which.split(self._batch), strict=True)
         return torch.cat([self._backbone.predict(x, t, prompts[rows]) for x, rows in parts])
-
-
-def _ratios(distances: torch.Tensor, count: int) -> list[float]:
-    """Distances of the first `count` phrases relative to the median of the others, from d_t (P, T)."""
-    far = distances[count:].quantile(0.5, dim=0)
-    if not distances.isfinite().all():
-        raise SuggestError("The model predicts values that are not numbers. Load it with dtype float32.")
-    if (far <= 0).any():
-        raise SuggestError("The model predicts the same for every prompt, so it can't tell phrases apart.")
-    return (distances[:count] / far).mean(1).tolist()
-
-
-def _judged(backbone: Backbone, judge: Judge, target_class: str, ends: torch.Tensor) -> list[float | None]:
-    """Share of each phrase's images that show the target's class, from final latents (P, images, C, h, w)."""
-    wanted = judge.classes.index(target_class)
-    shares: list[float | None] = []
-    for latents in ends:
-        tops = judge.probs(backbone.decode(latents)).argmax(1)
-        shares.append((tops == wanted).float().mean().item())
-    return shares
 
 
 def _unrelated(texts: list[str], judge: Judge | None) -> list[str]:

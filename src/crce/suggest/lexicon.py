@@ -112,7 +112,7 @@ class WordNetSuggester(LexiconSuggester):
 
 
 def _without_tail(ranked: list[Candidate], request: Request) -> list[Candidate]:
-    """`ranked` without what is far down WordNet's list of a side, where only its strangeness could get it chosen."""
+    """`ranked` without the tail of WordNet's list of a side, which could be selected for its diversity only."""
     places = {"coref": _MARGIN * request.corefs, "retain": _MARGIN * request.retains}
     kept = []
     for candidate in ranked:
@@ -157,7 +157,7 @@ def _from_wordnet(request: Request, sense: Sense, trust: float) -> list[Candidat
 
 def _candidate(side: Side, relative: Relative, similarity: float, trust: float) -> Candidate:
     near = relative.weight * (similarity - 0.5)
-    # What is often said is known to the people who write prompts, and to the model; rare words are to neither.
+    # Common words are known to the people who write prompts, and to the model; rare words to neither.
     # A common word that is far from the target is common for something else.
     common = 0.5 * (relative.common - SAID) * min(max(2.5 * (similarity - 0.05), 0), 1)
     rare = min(0.06 * load_embedder().rarity(relative.text), 0.2) * (1 - relative.common)
@@ -174,7 +174,7 @@ def _certainty(value: float) -> float:
 
 
 def _unknown(request: Request) -> str:
-    """Says that nothing is known of the target, what is near, and what to do."""
+    """The message that the target is unknown, with near names and the alternatives."""
     net = load_wordnet()
     senses = net.senses(request.target)
     if senses and request.sense is not None:

@@ -1,4 +1,4 @@
-"""Corefs and retains from a language model, whoever serves it."""
+"""Corefs and retains from a language model, of any provider."""
 
 from __future__ import annotations
 

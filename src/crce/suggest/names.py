@@ -1,4 +1,4 @@
-"""Other ways to write the name of a person, a character or a style, where no list knows the name itself."""
+"""Variants of the name of a person, a character or a style, for names that are in no list."""
 
 from __future__ import annotations
 

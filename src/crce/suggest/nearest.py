@@ -1,8 +1,8 @@
-"""Corefs and retains by distance alone: the nearest phrases are erased, those of the next ring are kept.
+"""Corefs and retains by distance alone: the nearest phrases are erased, those in the next ring are kept.
 
 This is how methods without a language model or a lexicon choose their phrases (for example the neighbourhoods of
-RealEra, Liu et al., 2024). It knows no relations: an antonym or a sister lies as near as a synonym. It is here to be
-compared with, and for targets that no lexicon holds.
+RealEra, Liu et al., 2024). It knows no relations: an antonym or a sister is as near as a synonym. It is a baseline,
+and an alternative for targets that no lexicon contains.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 _SHORTLIST = 800  # phrases whose words alone are near; all 100,000 nouns would take minutes
-_MET = 20  # times a noun was met in texts to be ranked in any case
+_FREQUENT = 20  # occurrences in tagged texts from which a noun is ranked in any case
 
 
 class NearestSuggester:
-    """Proposes the nouns of WordNet and the phrases of the atlas that lie nearest in the sentence embedding."""
+    """Proposes the nouns of WordNet and the phrases of the atlas that are nearest in the sentence embedding."""
 
     name = "nearest"
 
@@ -50,11 +50,11 @@ class NearestSuggester:
         return found
 
     def _phrases(self, query: str, embedder: Embedder) -> list[str]:
-        """The nouns often met, and of all nouns and the atlas the phrases whose words are near to the query's."""
+        """The frequent nouns, and of all nouns and the atlas the phrases whose words are near to the query's."""
         texts, words = _vocabulary()
         near = embedder.word_similarity(query, words)
         shortlist = (texts[i] for i in (-near).argsort(kind="stable")[:_SHORTLIST].tolist())
-        return list({fold(text): text for text in (*shortlist, *_often_met(load_wordnet()))}.values())
+        return list({fold(text): text for text in (*shortlist, *_frequent(load_wordnet()))}.values())
 
 
 @cache
@@ -66,7 +66,7 @@ def _vocabulary() -> tuple[list[str], Words]:
     return texts, load_embedder().words(texts)
 
 
-def _often_met(net: WordNet) -> Iterator[str]:
+def _frequent(net: WordNet) -> Iterator[str]:
     for (lemma, file), count in net.counts.items():
-        if file in CONCRETE and count >= _MET:
+        if file in CONCRETE and count >= _FREQUENT:
             yield lemma

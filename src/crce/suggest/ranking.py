@@ -35,29 +35,6 @@ _MEASURES = ("certainty", *(f"{name}, {side}" for name in ("similarity", "closen
 
 
 @dataclass(frozen=True)
-class TooFew:
-    """There are too few decisions to learn from.
-
-    Attributes:
-        n: the decisions about phrases that a suggester proposed.
-        needed: how many are needed.
-        accepted: how many of them were accepted.
-        rejected: how many were rejected.
-    """
-
-    n: int
-    needed: int
-    accepted: int
-    rejected: int
-
-    def __str__(self) -> str:
-        return (
-            f"{self.n} decisions about suggested phrases ({self.accepted} accepted, {self.rejected} rejected) are too "
-            f"few to learn from: {self.needed} are needed, {ENOUGH_OF_EACH} of each answer."
-        )
-
-
-@dataclass(frozen=True)
 class Ranker:
     """A fitted model of a person's answers.
 
@@ -78,8 +55,8 @@ class Ranker:
     baseline: float
 
     @staticmethod
-    def fit(decisions: Iterable[Decision]) -> Ranker | TooFew:
-        """Learn from decisions, or say that there are too few.
+    def fit(decisions: Iterable[Decision]) -> Ranker | str:
+        """Learn from decisions, or say in a sentence that there are too few.
 
         Phrases that the person added are left out: they say nothing about what a suggester proposes. Similarities that
         were not measured are measured if there is enough to learn from.
@@ -89,7 +66,10 @@ class Ranker:
         fewest = min(accepted, len(used) - accepted)
         if len(used) < ENOUGH or fewest < ENOUGH_OF_EACH:
             needed = max(ENOUGH, len(used) + max(0, ENOUGH_OF_EACH - fewest))
-            return TooFew(len(used), needed, accepted, len(used) - accepted)
+            given = (
+                f"{len(used)} decisions about suggested phrases ({accepted} accepted, {len(used) - accepted} rejected)"
+            )
+            return f"{given} are too few to learn from: {needed} are needed, {ENOUGH_OF_EACH} of each answer."
         import numpy as np
 
         from crce.demo.embedding import load_embedder
@@ -154,7 +134,7 @@ def _fit(given: Sequence[Decision], y: NDArray[np.float64]) -> tuple[float, dict
         column = np.array([np.nan if (v := row.get(name, 0.0)) is None else v for row in rows])
         known = column[~np.isnan(column)]
         if not known.size or known.std() < 1e-6:
-            continue  # the same everywhere: it tells no two candidates apart
+            continue  # constant: it distinguishes no candidates
         averages[name], spreads[name] = (known.mean(), known.std()) if name in _MEASURES else (0.0, 1.0)
         columns[name] = np.nan_to_num((column - averages[name]) / spreads[name])
     x = np.column_stack([np.ones(len(rows)), *columns.values()])  # (n, 1 + k)

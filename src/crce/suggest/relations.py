@@ -1,4 +1,4 @@
-"""What WordNet's relations say about the two sides: other words and sorts of a target, and the things around it."""
+"""The two sides by WordNet's relations: synonyms and sorts of a target, and the things around it."""
 
 from __future__ import annotations
 
@@ -31,11 +31,11 @@ TOO_WIDE = frozenset(
     "psychological feature",
     "commodity",
 }
-# What shares only a hypernym with more sorts than this beside the target's own is far from it: violins and antennas
-# are devices. It is looked at all the same where fewer than _ENOUGH that people speak of are nearer.
+# A sense whose nearest common hypernym has more sorts than this besides the target's own is far: violins and antennas
+# are devices. It is considered all the same if fewer than _ENOUGH common ones are nearer.
 _FAR, _ENOUGH, _SPOKEN_OF = 1200, 24, 0.5
 SAID = 0.3  # how common a phrase is that is neither rare nor often said, on the scale of WordNet.common
-_COMPOSED = 0.2  # and one that WordNet does not hold: "boxer dog"
+_COMPOSED = 0.2  # and one that WordNet does not contain: "boxer dog"
 _MISREAD = 0.14  # on that scale, a factor of 5 to the word's most common sense
 _RIVAL = 0.1  # and one of 3 to the usual spelling
 _LIVING = frozenset({"animal", "plant", "food"})
@@ -50,11 +50,11 @@ _ROLE = (
 
 @dataclass(frozen=True)
 class Relative:
-    """A phrase with the relation it stands in.
+    """A phrase with its relation to the target.
 
     Attributes:
         text: the phrase, chosen among the words of its sense so that it is not misread.
-        certainty: what the relation alone is worth, in [0, 1].
+        certainty: the certainty by the relation alone, in [0, 1].
         reason: the relation in words.
         common: how common the phrase is, in [0, 1].
         weight: how much the similarity to the target adds to it.
@@ -68,7 +68,7 @@ class Relative:
 
 
 def other_words(net: WordNet, sense: Sense, target: str) -> list[Relative]:
-    """Synonyms, sorts, instances and life forms of a target: what is erased with it. Never what it is a sort of."""
+    """Synonyms, sorts, instances and life forms of a target, which are erased with it; never its hypernyms."""
     found = []
     for word in sense.words:
         if fold(word) == fold(target) or not (_holds(word, target) or _is_usual(net, sense, word)):
@@ -99,7 +99,7 @@ def other_words(net: WordNet, sense: Sense, target: str) -> list[Relative]:
 
 
 def things_around(net: WordNet, sense: Sense, target: str) -> list[Relative]:
-    """Sisters, nieces and cousins of a target: what is near to it and not it. Never its parts, sorts or hypernyms."""
+    """Sisters, nieces and cousins of a target: near, but different things; never its parts, sorts or hypernyms."""
     above = net.ancestors(sense)
     own = {sense, *net.parts(sense), *net.descendants(sense), *net.life_forms(target)}
     above_words = {fold(word) for each in above for word in each.words}
@@ -127,16 +127,16 @@ def things_around(net: WordNet, sense: Sense, target: str) -> list[Relative]:
             if common < SAID:  # "anapsid"
                 continue
             certainty -= 0.15
-        weight = 0.5 + 0.1 * log10(max(width, 5))  # what is related from afar must be similar
+        weight = 0.5 + 0.1 * log10(max(width, 5))  # distant relatives must be similar
         relatives.append(Relative(text, certainty, reason, common, weight))
     return _foremost(relatives)
 
 
 def _near(net: WordNet, sense: Sense, own: set[Sense]) -> dict[Sense, tuple[int, int]]:
-    """What may be kept beside a sense, the most promising first.
+    """The senses that may be kept while a sense is erased, the most promising first.
 
     Returns:
-        For each how many sorts the nearest common hypernym has beside the sense's own, and the steps down from it.
+        For each how many sorts the nearest common hypernym has besides the sense's own, and the steps down from it.
     """
     above = net.ancestors(sense)
     found: dict[Sense, tuple[int, int]] = {}
@@ -163,19 +163,19 @@ def _near(net: WordNet, sense: Sense, own: set[Sense]) -> dict[Sense, tuple[int,
 
 
 def _relative(net: WordNet, sense: Sense, text: str, target: str, certainty: float, reason: str) -> Relative:
-    weight = 0.2 if _holds(text, target) else 0.5  # what holds its name is similar to it as a matter of course
+    weight = 0.2 if _holds(text, target) else 0.5  # a phrase with its name is similar to it anyway
     common = net.common(sense, text) if text in sense.words else _COMPOSED
     return Relative(text, certainty, reason, common, weight)
 
 
 def _description(sense: Sense) -> str | None:
-    """The definition where it is short enough to stand in a prompt: "pot for brewing tea"."""
+    """The definition if it is short enough for a prompt: "pot for brewing tea"."""
     text = re.sub(r"^(?:an?|the) ", "", re.sub(r"\s*\([^)]*\)", "", sense.gloss)).strip()
     return text if 3 <= len(text.split()) <= 8 and not sense.is_instance else None
 
 
 def _phrases(net: WordNet, sense: Sense, target: str, sorts: Collection[Sense]) -> list[str]:
-    """At most two words of a sort of the target: one that usually means it, and one that holds the target's name."""
+    """At most two words of a sort of the target: one that usually means it, and one that contains its name."""
     words = _by_use(net, sense)
     clear = [
         word
@@ -189,7 +189,7 @@ def _phrases(net: WordNet, sense: Sense, target: str, sorts: Collection[Sense]) 
 
 
 def _plain(net: WordNet, sense: Sense) -> str | None:
-    """A word that means this sense before others and that people write in prompts, or None.
+    """A word that usually means this sense and that people write in prompts, or None.
 
     One that says its kind comes first: "tomcat" is clearer than "tom".
     """
@@ -244,7 +244,7 @@ def _is_usual(net: WordNet, sense: Sense, word: str) -> bool:
 
 
 def _full_name(net: WordNet, sense: Sense) -> str:
-    """The name by which an instance is told from others: a person's first and family name, else the usual one."""
+    """The unambiguous name of an instance: a person's first and family name, else the usual one."""
     several = [word for word in sense.words if " " in word and not re.search(r"\b\w\.", word)]
     alone = sense.file != "person" and len(net.senses(sense.words[0])) == 1  # "Angel" is no waterfall to most
     return sense.words[0] if alone or not several else min(several, key=len)

@@ -44,27 +44,27 @@ def resolve_concept(concept: Concept) -> ConceptSet:
     """The concept set behind a name, a file or a set.
 
     Args:
-        concept: an atlas target in any case; a YAML, JSON or CorefConcept file, with `#` and the target where it holds
+        concept: an atlas target in any case; a YAML, JSON or CorefConcept file, with `#` and the target if it contains
             several sets; any other concept, with a sense in brackets if it has several ("bat (animal)"), for which a
             set is suggested as `crce.suggest.suggest` does by default; or a concept set, which is returned as it is.
 
     Raises:
-        ConceptError: the name is probably a typo or a coref of the atlas, or the file can't be read or holds several
-            sets.
+        ConceptError: the name is probably a typo or a coref of the atlas, or the file can't be read or contains
+            several sets.
         SuggestError: no set can be suggested.
     """
     found = resolve_concepts([concept])
     if len(found) > 1:
         names = ", ".join(each.concepts.target for each in found)
         example = f"{concept}#{found[0].concepts.target}"
-        raise ConceptError(f"{concept} holds {len(found)} concept sets. Name one, e.g. '{example}': {names}.")
+        raise ConceptError(f"{concept} contains {len(found)} concept sets. Name one, e.g. '{example}': {names}.")
     return found[0].concepts
 
 
 def resolve_concepts(given: Sequence[Concept]) -> list[Resolved]:
     """The concept sets behind several names, files or sets, with the records of those that were suggested.
 
-    A YAML file that holds several sets stands for all of them. Everything that can be checked is checked before a set
+    A YAML file of several sets means all of them. Everything that can be checked is checked before a set
     is suggested, which may cost money.
 
     Args:
@@ -72,7 +72,7 @@ def resolve_concepts(given: Sequence[Concept]) -> list[Resolved]:
 
     Raises:
         ConceptError: as `resolve_concept`, or a target is given twice.
-        SuggestError: no set can be suggested for a concept; `exchanges` holds what a language model answered.
+        SuggestError: no set can be suggested for a concept; its `exchanges` are the language model's answers so far.
     """
     known = [_known(concept) for concept in given]
     _refuse_repeated(given, known)
@@ -150,7 +150,7 @@ def _suggested(concept: str) -> Resolved:
 
 
 def _is_new(concept: str) -> bool:
-    """Whether a name that is neither in the atlas nor a file is meant as it stands, and is not a typo."""
+    """Whether a name that is neither in the atlas nor a file is a new concept, and not a typo."""
     if not concept.strip():
         return False
     from crce.suggest.wordnet import load_wordnet

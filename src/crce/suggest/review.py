@@ -88,7 +88,7 @@ class Review:
         entries = []
         for number, (side, related) in enumerate(placed, start=1):
             key: Key = (fold(concepts.target), fold(sense or ""), side, fold(related.text))
-            # after an earlier review the file holds what the person made of the proposal, the decision what it was
+            # after an earlier review the file contains the changed phrase, and the decision the proposal
             d: Decision | Related = accepted.get(key, related)
             made = Candidate(related.text, side, d.certainty, d.source)
             if isinstance(d, Decision):

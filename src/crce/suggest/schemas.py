@@ -24,7 +24,6 @@ from crce.suggest.phrases import LETTERS
 Verdict = Literal["always", "sometimes", "never", "nonsense"]
 CertaintyWord = Literal["Very High", "High", "Normal", "Low", "Very Low"]
 VERDICTS: tuple[Verdict, ...] = get_args(Verdict)
-
 MAX_CHARS = 200_000  # of an answer; the largest sensible one is a tenth of it, but some models think aloud
 MAX_TEXT = LETTERS  # the schema keeps a small model from writing what cleaning would drop
 MAX_REASON = 160
@@ -50,7 +49,7 @@ class AnswerError(ValueError):
 
 
 def _line(given: object) -> str:
-    """A text on one line, without control characters; nothing for what is not a text."""
+    """A text on one line, without control characters; empty for anything else."""
     text = tidy(given) if isinstance(given, str) else ""
     return tidy("".join(c for c in text if unicodedata.category(c) not in ("Cc", "Cs")))
 
@@ -149,20 +148,20 @@ def parse_proposals(text: str, cut_off: bool, notes: list[str]) -> Proposals:
     Raises:
         AnswerError: it contains no such lists; or only one of them, and that one is its `partial`.
     """
-    found = _object_in(text, _LISTS, notes)
-    lists = {key.strip().lower().rstrip("s"): v for key, v in found.value.items() if _LISTS.key.fullmatch(key.strip())}
+    value, whole, cut = _object_in(text, _LISTS, notes)
+    lists = {key.strip().lower().rstrip("s"): v for key, v in value.items() if _LISTS.key.fullmatch(key.strip())}
     sides: Proposals = {"coref": [], "retain": []}
     for side in sides:
         items = lists.get(side)
         if isinstance(items, dict):  # {"kitty": "High", ...}
             items = [{"text": k, **(v if isinstance(v, dict) else {"certainty": v})} for k, v in items.items()]
         items = items if isinstance(items, list) else []
-        if found.cut and side == list(lists)[-1] and items and "certainty" not in _folded(items[-1]):
+        if cut and side == list(lists)[-1] and items and "certainty" not in _folded(items[-1]):
             items = items[:-1]
         sides[side] = [p for item in items[:MAX_ITEMS] if (p := _read(Proposal, item)) is not None]
         if len(sides[side]) < len(items):
             notes.append(f"{side}s that can't be used are left out: {len(items) - len(sides[side])}")
-    if cut_off and found.whole:
+    if cut_off and whole:
         kept, corefs = _unforced([*sides["coref"], *sides["retain"]], notes), len(sides["coref"])
         sides = {"coref": kept[:corefs], "retain": kept[corefs:]}
     if not any(sides.values()):
@@ -188,10 +187,10 @@ def parse_judgements(text: str, cut_off: bool, notes: list[str], *, count: int) 
     Raises:
         AnswerError: numbers are missing (those there are its `partial`), or there is none.
     """
-    found = _object_in(text, _NUMBERS, notes)
-    numbered = {int(key): v for key, v in found.value.items() if key.strip().isdecimal()}
+    value, whole, _ = _object_in(text, _NUMBERS, notes)
+    numbered = {int(key): v for key, v in value.items() if key.strip().isdecimal()}
     judgements = {number: j for number, v in numbered.items() if (j := _read(Judgement, v)) is not None}
-    if cut_off and found.whole:
+    if cut_off and whole:
         judgements = dict(zip(judgements, _unforced(list(judgements.values()), notes), strict=False))
     judgements = {number: judgement for number, judgement in judgements.items() if 1 <= number <= count}
     if missing := [str(number) for number in range(1, count + 1) if number not in judgements]:
@@ -210,14 +209,6 @@ class _Shape(NamedTuple):
         return isinstance(value, dict) and any(self.key.fullmatch(str(key).strip()) for key in value)
 
 
-class _Found(NamedTuple):
-    """The object of an answer, whether it was whole JSON, and whether its end is cut off."""
-
-    value: dict[str, Any]
-    whole: bool
-    cut: bool
-
-
 _LISTS = _Shape(
     re.compile(r"[\"'“]?\b(corefs?|retains?)[\"'”]?\s*:\s*\[", re.IGNORECASE),
     re.compile("(corefs?|retains?)", re.IGNORECASE),
@@ -226,8 +217,12 @@ _LISTS = _Shape(
 _NUMBERS = _Shape(re.compile(r"[\"'“]\d{1,3}[\"'”]\s*:\s*[{\"'“]"), re.compile(r"\d{1,3}"))
 
 
-def _object_in(text: str, shape: _Shape, notes: list[str]) -> _Found:
-    """The last JSON object of that shape in `text`, or in another object there; repaired if there is none."""
+def _object_in(text: str, shape: _Shape, notes: list[str]) -> tuple[dict[str, Any], bool, bool]:
+    """The last JSON object of that shape in `text`, or in another object there; repaired if there is none.
+
+    Returns:
+        The object, whether it was whole JSON, and whether its end is cut off.
+    """
     if len(text) > MAX_CHARS:
         notes.append(f"only the first {MAX_CHARS:,} of {len(text):,} characters are read")
     answer = _THINKING.sub(" ", text[:MAX_CHARS]).strip()
@@ -246,7 +241,7 @@ def _object_in(text: str, shape: _Shape, notes: list[str]) -> _Found:
             found = next((v for v in (value, *value.values()) if shape.fits(v)), found)
         at = answer.find("{", end)
     if found is not None:
-        return _Found(found, whole=True, cut=False)
+        return found, True, False
     begins = repr(tidy(answer[:400])[:80]) if answer else "with nothing"
     first = shape.in_text.search(answer)
     if first is None:
@@ -265,7 +260,7 @@ def _object_in(text: str, shape: _Shape, notes: list[str]) -> _Found:
     # cut off within an entry if something opens after the last brace that closes
     cut = len(broken) > _MAX_REPAIR or "}" not in broken or any(c in broken[broken.rfind("}") :] for c in "{[\"'")
     notes.append("the JSON is cut off; its whole entries are read" if cut else "the JSON is broken and was repaired")
-    return _Found(repaired, whole=False, cut=cut)
+    return repaired, False, cut
 
 
 def _read(model: type[Entry], item: object) -> Entry | None:

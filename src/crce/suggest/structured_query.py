@@ -75,7 +75,7 @@ def ask(
     max_tokens: int = 2000,
     seed: int = 0,
 ) -> T:
-    """Ask until the answer can be read; after each that can't, the model is told why.
+    """Ask until the answer can be read; each repeated question says why the last answer could not.
 
     Args:
         chat: the language model.

@@ -244,10 +244,10 @@ def _rank(pipeline: Pipeline, memory: Memory) -> None:
     """Rank by earlier decisions, if there are enough."""
     if not (decisions := memory.decisions()):
         return
-    from crce.suggest.ranking import Ranker, TooFew
+    from crce.suggest.ranking import Ranker
 
     ranker = Ranker.fit(decisions)
-    if isinstance(ranker, TooFew):
+    if isinstance(ranker, str):
         logger.info("%s", ranker)
     else:
         pipeline.rank(ranker)

@@ -1,7 +1,7 @@
-"""The nouns of WordNet 3.1 (Princeton University): the senses of a phrase, and what stands around a sense.
+"""The nouns of WordNet 3.1 (Princeton University): the senses of a phrase, and the relations between senses.
 
-They lie in one SQLite database, `wordnet_data/wordnet.db`, made by tools/lexicon/build.py. It opens at once and only
-what is asked for is read; importing NLTK alone takes longer than a whole suggestion may.
+They are stored in one SQLite database, `wordnet_data/wordnet.db`, made by tools/lexicon/build.py. It opens at once and
+only what is queried is read; importing NLTK alone takes longer than a whole suggestion may.
 """
 
 from __future__ import annotations
@@ -19,17 +19,16 @@ from typing import Any
 from crce.concepts.concept_set import Kind, fold
 
 
-# What the lexicographers filed under these names can be drawn, the most often meant first.
+# The lexicographer files of things that can be depicted, the most often meant first.
 CONCRETE = ("animal", "artifact", "food", "plant", "body", "object", "person", "phenomenon", "substance", "Tops")
 _DETACHMENT = (
     *(("s", ""), ("ses", "s"), ("ves", "f"), ("xes", "x"), ("zes", "z")),
     *(("ches", "ch"), ("shes", "sh"), ("men", "man"), ("ies", "y")),
 )  # WordNet's own rules for nouns, morphy(7WN)
-# What each question selects: the columns of Sense, and the tables they stand in.
+# The columns of Sense, and the tables they are in.
 _SENSE = "sense.number, sense.words, file.name, sense.gloss, sense.is_instance, sense.sorts"
 _FROM = "FROM sense JOIN file ON file.id = sense.file"
 _OF_WORD = f"SELECT {_SENSE} {_FROM} JOIN word ON word.sense = sense.number WHERE word.lemma = ? ORDER BY word.rank"
-_NUMBERED = f"SELECT {_SENSE} {_FROM} WHERE sense.number = ?"
 _ABOVE = f"""
     SELECT {_SENSE} {_FROM} JOIN (
         SELECT above, 0 AS rank FROM sense WHERE number = ?1
@@ -52,12 +51,12 @@ class Sense:
     """One meaning, with all the words that have it.
 
     Attributes:
-        number: its place among the nouns, which tells it from every other.
-        words: the words that mean it, the usual one first, as they are written ("Siamese cat").
-        file: what it was filed under: "animal", "artifact", "person", ...
+        number: its place among the nouns, which identifies it.
+        words: the words with this meaning, the usual one first, as they are written ("Siamese cat").
+        file: its lexicographer file: "animal", "artifact", "person", ...
         gloss: its definition, shortened.
         is_instance: whether it is one single thing, such as a person or a city, and not a sort of thing.
-        sorts: how many senses stand below it.
+        sorts: how many senses are below it.
     """
 
     number: int
@@ -69,10 +68,10 @@ class Sense:
 
 
 class WordNet:
-    """Senses and their relations, read from a folder that tools/lexicon/build.py wrote. Threads may share it."""
+    """Senses and their relations, read from a folder that tools/lexicon/build.py wrote; thread-safe."""
 
     def __init__(self, folder: Path) -> None:
-        # nobody writes to it, so that no locks are needed and it may lie on a read-only disk
+        # nobody writes to it, so it needs no locks and may be on a read-only disk
         self._uri = f"{(folder / 'wordnet.db').resolve().as_uri()}?mode=ro&immutable=1"
         self._opened = threading.local()
         self._find = lru_cache(2**16)(self._select)
@@ -84,33 +83,15 @@ class WordNet:
         return self._base(_lemma(word))
 
     def senses(self, phrase: str) -> list[Sense]:
-        """Every sense of a phrase or of its singular, the most frequent first; none where it is unknown."""
+        """Every sense of a phrase or of its singular, the most frequent first; none if it is unknown."""
         return list(self._find(_OF_WORD, self.base_form(phrase)))
 
-    def sense(self, number: int) -> Sense:
-        """The sense with a number.
-
-        Raises:
-            KeyError: there is none.
-        """
-        if not (found := self._find(_NUMBERED, number)):
-            raise KeyError(f"WordNet has no sense {number}")
-        return found[0]
-
     def hypernyms(self, sense: Sense) -> list[Sense]:
-        """What it is a sort of, or an instance of."""
+        """The senses that it is a sort or an instance of."""
         return list(self._find(_ABOVE, sense.number))
 
-    def hyponyms(self, sense: Sense) -> list[Sense]:
-        """Its sorts."""
-        return [other for other in self._find(_BELOW, sense.number) if not other.is_instance]
-
-    def instances(self, sense: Sense) -> list[Sense]:
-        """The single things of this sort."""
-        return [other for other in self._find(_BELOW, sense.number) if other.is_instance]
-
     def parts(self, sense: Sense) -> list[Sense]:
-        """What it consists of."""
+        """Its parts."""
         return list(self._find(_PARTS, sense.number))
 
     def ancestors(self, sense: Sense) -> dict[Sense, int]:
@@ -121,22 +102,6 @@ class WordNet:
         """Its sorts and instances, theirs, ..., with the number of steps, nearest first."""
         return _walk(sense, lambda s: self._find(_BELOW, s.number), depth)
 
-    def sisters(self, sense: Sense) -> list[Sense]:
-        """The other sorts (or instances, for an instance) of what it is a sort of."""
-        below = self.instances if sense.is_instance else self.hyponyms
-        around = (other for parent in self.hypernyms(sense) for other in below(parent))
-        return [other for other in dict.fromkeys(around) if other != sense]
-
-    def cousins(self, sense: Sense) -> list[Sense]:
-        """The sorts (or instances) of the sisters of what it is a sort of, and those sisters."""
-        found: dict[Sense, None] = {}
-        for parent in self.hypernyms(sense):
-            aunts = [aunt for above in self.hypernyms(parent) for aunt in self.hyponyms(above) if aunt != parent]
-            for aunt in aunts:
-                found |= dict.fromkeys([*([] if sense.is_instance else [aunt]), *self._below(aunt, sense)])
-        near = {sense, *self.sisters(sense)}
-        return [other for other in found if other not in near]
-
     def life_forms(self, word: str) -> list[Sense]:
         """The animals that are defined as a young, male, female, ... one of `word` ("puppy", "mare").
 
@@ -144,12 +109,8 @@ class WordNet:
         """
         return list(self._find(_LIFE_FORMS, _lemma(word)))
 
-    def count(self, sense: Sense) -> int:
-        """How often the sense was met, under any of its words, in texts tagged by hand."""
-        return sum(self._met(sense.number, _lemma(word))[0] for word in sense.words)
-
     def common(self, sense: Sense, word: str) -> float:
-        """How common `word` is in this sense: 0 where it is rare, 1 where everybody says it.
+        """How common `word` is in this sense: 0 if it is rare, 1 if everybody says it.
 
         From 1,000 to 100,000,000 times among the trillion words of the web, on a logarithmic scale.
         """
@@ -160,17 +121,17 @@ class WordNet:
         return (lemma for (lemma,) in self._rows("SELECT lemma FROM word WHERE rank = 0 ORDER BY lemma"))
 
     def choose(self, phrase: str, kind: Kind = "object", sense: str | None = None) -> Sense | None:
-        """The sense of `phrase` that is meant.
+        """The sense of `phrase` that is most likely meant.
 
         Args:
             phrase: e.g. "bat".
             kind: what sort of thing it is; only persons and characters are single things.
-            sense: a word or phrase that tells it from the others: a hypernym ("animal"), a synonym, or words of its
-                definition.
+            sense: a word or phrase that distinguishes it from the others: a hypernym ("animal"), a synonym, or words
+                of its definition.
 
         Returns:
-            With `sense`, the one it fits best, and None where it fits none. Without it, the sense of this kind that is
-            written in the same case, is a sort of thing and was met most often; None where no sense is of this kind.
+            With `sense`, the one it fits best, and None if it fits none. Without it, the sense of this kind that is
+            written in the same case, is a sort of thing and is most frequent; None if no sense is of this kind.
         """
         known = self.senses(phrase)
         if sense is not None:
@@ -225,8 +186,8 @@ class WordNet:
         if kind == "style":
             return self._is_under(sense, "artistic movement") or self._is_under(sense, "artist")
         if kind == "object":
-            drawn = sense.file in (*CONCRETE, "group", "location", "event", "shape", "communication")
-            return drawn and not (sense.is_instance and sense.file == "person")
+            depictable = sense.file in (*CONCRETE, "group", "location", "event", "shape", "communication")
+            return depictable and not (sense.is_instance and sense.file == "person")
         return True
 
     def is_imagined(self, sense: Sense) -> bool:
@@ -240,12 +201,9 @@ class WordNet:
     def _is_under(self, sense: Sense, name: str) -> bool:
         return any(name in above.words for above in self.ancestors(sense))
 
-    def _below(self, aunt: Sense, sense: Sense) -> list[Sense]:
-        return self.instances(aunt) if sense.is_instance else self.hyponyms(aunt)
-
     @cached_property
     def counts(self) -> dict[tuple[str, str], int]:
-        """(lemma, file) -> count, for all words that were met in texts tagged by hand."""
+        """(lemma, file) -> count, for all words that occur in texts tagged by hand."""
         return {(lemma, file): count for lemma, file, count in self._rows(_COUNTS)}
 
     def _singular(self, lemma: str) -> str | None:
@@ -263,7 +221,7 @@ class WordNet:
         )
 
     def _times_met(self, sense: int, lemma: str) -> tuple[int, int]:
-        """In tagged texts, and on the web in steps of 10 log10."""
+        """How often in tagged texts, and on the web in steps of 10 log10."""
         return next(self._rows(_MET, lemma, sense), (0, 0))
 
     def _rows(self, query: str, *values: str | int | None) -> Iterator[tuple[Any, ...]]:
@@ -279,7 +237,7 @@ def load_wordnet() -> WordNet:
 
 
 def _walk(start: Sense, step: Callable[[Sense], Iterable[Sense]], depth: int = 99) -> dict[Sense, int]:
-    """Breadth first from `start`, which is not among what is found."""
+    """Breadth first from `start`, which is not in the result."""
     found: dict[Sense, int] = {}
     level: Iterable[Sense] = [start]
     for n in range(1, depth + 1):
@@ -292,5 +250,5 @@ def _walk(start: Sense, step: Callable[[Sense], Iterable[Sense]], depth: int = 9
 
 
 def _lemma(phrase: str) -> str:
-    # what is no text, such as half a surrogate pair, can't be looked up and becomes "?"
+    # invalid text, such as half a surrogate pair, can't be looked up and becomes "?"
     return " ".join(phrase.split()).lower().encode(errors="replace").decode()
