@@ -13,7 +13,7 @@ from crce.concepts import ConceptSet, Related
 
 
 if TYPE_CHECKING:
-    from crce.backbones import UNetBackbone
+    from crce.backbones.unet import UNetBackbone
 
 
 # One thread in every process of the tests and in the programs they start, set before numpy and torch are imported,

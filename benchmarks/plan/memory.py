@@ -21,8 +21,8 @@ import published
 import torch
 
 from crce.backbones.conditioning import Conditioning
-from crce.backbones.memory_plan import CONTEXT, GIB, Choice, Plan, Work, make_plan
-from crce.backbones.meta_model import Blueprint, read_blueprint
+from crce.backbones.memory_plan import CONTEXT, GIB, MemoryOptions, MemoryPlan, Workload, plan_memory
+from crce.backbones.meta_model import MetaModel, read_meta_model
 from crce.concepts import atlas
 from crce.files import write_json
 from crce.training import Trainer, load_config
@@ -33,10 +33,10 @@ RANK, POOL = 16, 2
 DTYPES = {"sd15": "float16", "sdxl": "float16"}  # the others take bfloat16
 
 
-def read_plan(name: str, root: Path) -> Plan:
+def read_plan(name: str, root: Path) -> MemoryPlan:
     """The plan of an erasure with the recipe for real models and a pool of two trajectories."""
-    work = Work("kv", "lora", RANK, rows=9, trajectories=POOL)
-    return make_plan(read_blueprint(str(model_folder(name, root))), work, dtype_of(name))
+    work = Workload("kv", "lora", RANK, rows=9, trajectories=POOL)
+    return plan_memory(read_meta_model(str(model_folder(name, root))), work, dtype_of(name))
 
 
 def model_folder(name: str, root: Path) -> Path:
@@ -47,10 +47,10 @@ def dtype_of(name: str) -> torch.dtype:
     return getattr(torch, DTYPES.get(name, "bfloat16"))
 
 
-def random_model(name: str, root: Path) -> Blueprint:
+def random_model(name: str, root: Path) -> MetaModel:
     """A model whose networks are on the GPU, with random weights."""
-    blueprint = read_blueprint(str(model_folder(name, root)))
-    for network in blueprint.networks().values():
+    meta = read_meta_model(str(model_folder(name, root)))
+    for network in meta.networks().values():
         network.to(dtype_of(name)).to_empty(device="cuda")
         network.requires_grad_(False).eval()
         for tensor in (*network.parameters(), *network.buffers()):
@@ -58,26 +58,26 @@ def random_model(name: str, root: Path) -> Blueprint:
                 torch.nn.init.normal_(tensor, std=0.02)
             else:
                 tensor.zero_()
-    return blueprint
+    return meta
 
 
-def states(blueprint: Blueprint, count: int, dtype: torch.dtype) -> Conditioning:
+def states(meta: MetaModel, count: int, dtype: torch.dtype) -> Conditioning:
     """Random states in the shape of encoded prompts."""
-    empty = blueprint.conditioning(count, dtype)
+    empty = meta.conditioning(count, dtype)
     pooled = None if empty.pooled is None else torch.randn(empty.pooled.shape, dtype=dtype, device="cuda")
     mask = None if empty.mask is None else empty.mask.cuda()
     return Conditioning(torch.randn(empty.hidden.shape, dtype=dtype, device="cuda"), pooled, mask)
 
 
-def measure(name: str, choice: Choice, root: Path) -> dict[str, Any]:
+def measure(name: str, choice: MemoryOptions, root: Path) -> dict[str, Any]:
     """Peak memory of two steps, and of these and one decoded picture, with all networks on the GPU as in a run."""
     settings = {"pool": POOL, "ddim_steps": 4, "rank": RANK, "micro_batch": choice.micro_batch}
     config = load_config("sd15", settings | {"gradient_checkpointing": choice.checkpointing})
     torch.cuda.empty_cache()
     torch.cuda.reset_peak_memory_stats()
-    blueprint = random_model(name, root)
-    backbone = blueprint.backbone
-    backbone.encode = lambda prompts: states(blueprint, len(prompts), dtype_of(name))  # type: ignore[method-assign]
+    meta = random_model(name, root)
+    backbone = meta.backbone
+    backbone.encode = lambda prompts: states(meta, len(prompts), dtype_of(name))  # type: ignore[method-assign]
     trainer = Trainer(backbone, [atlas()["cat"]], config)
     for _ in range(2):
         trainer.step()
@@ -96,9 +96,9 @@ def measure(name: str, choice: Choice, root: Path) -> dict[str, Any]:
     }
 
 
-def beside(row: dict[str, Any], plan: Plan) -> dict[str, Any]:
+def beside(row: dict[str, Any], plan: MemoryPlan) -> dict[str, Any]:
     """The row with what is planned for it; CUDA's own memory is in neither number."""
-    choice = Choice(row["micro_batch"], row["gradient_checkpointing"])
+    choice = MemoryOptions(row["micro_batch"], row["gradient_checkpointing"])
     steps = sum(plan.weights.values()) + plan.adapter + plan.steps(choice)
     return row | {"planned": int(plan.need(choice) - CONTEXT), "planned_steps": steps}
 
@@ -117,7 +117,7 @@ def main() -> None:
         done = {(row["model"], row["micro_batch"], row["gradient_checkpointing"]) for row in rows}
         for name in args.models if torch.cuda.is_available() else ():
             wanted = [plans[name].choose(size) for size in CARDS]
-            for choice in dict.fromkeys([c for c in wanted if c and not c.offload] + [Choice(1, True)]):
+            for choice in dict.fromkeys([c for c in wanted if c and not c.offload] + [MemoryOptions(1, True)]):
                 if (name, choice.micro_batch, choice.checkpointing) in done:
                     continue
                 if plans[name].need(choice) > torch.cuda.mem_get_info()[0]:

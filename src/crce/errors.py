@@ -39,3 +39,8 @@ class SuggestError(CRCEError):
 
     concept: str = ""
     exchanges: tuple[dict[str, Any], ...] = ()
+
+
+def first_line(error: Exception) -> str:
+    """The first line of an error's text without its full stop, or the error's class where it has none."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")

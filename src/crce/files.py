@@ -7,7 +7,8 @@ import json
 import os
 import re
 import stat
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -74,13 +75,25 @@ def read_tensors(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
     """The tensors and the metadata of a safetensors file.
 
     Raises:
-        OSError: the file can't be read, or is no safetensors file; who asked for it knows what to do about that.
+        OSError: the file can't be read, or isn't a safetensors file; the caller knows what to do about that.
     """
+    with _open_tensors(path) as f:
+        return {name: f.get_tensor(name) for name in f.keys()}, f.metadata() or {}  # noqa: SIM118 (not a dict)
+
+
+def read_header(path: Path) -> dict[str, str]:
+    """The metadata of a safetensors file; its tensors are not read. Errors are those of `read_tensors`."""
+    with _open_tensors(path) as f:
+        return f.metadata() or {}
+
+
+@contextmanager
+def _open_tensors(path: Path) -> Iterator[Any]:
     from safetensors import SafetensorError, safe_open
 
     try:
         with safe_open(path, "pt") as f:
-            return {name: f.get_tensor(name) for name in f.keys()}, f.metadata() or {}  # noqa: SIM118 (not a dict)
+            yield f
     except SafetensorError as error:
         raise OSError(str(error)) from error
 

@@ -14,7 +14,8 @@ from diffusers import UNet2DConditionModel
 from safetensors.torch import save_file
 
 from crce.backbones import Backbone, load_backbone
-from crce.backbones.loading import FAMILIES, SUPPORTED, backbone_class, pick_dtype, single_file_pipeline
+from crce.backbones.families import FAMILIES, backbone_class, supported
+from crce.backbones.loading import pick_dtype, single_file_pipeline
 from crce.errors import ConfigError, ModelError
 
 
@@ -57,22 +58,26 @@ def test_other_pipelines_are_refused_by_name_with_all_that_is_supported(tmp_path
     (tmp_path / "model_index.json").write_text(json.dumps({"_class_name": name}))
     with pytest.raises(ModelError, match=f"is a {name}. crce erases from StableDiffusionPipeline") as refused:
         load_backbone(str(tmp_path))
-    assert all(supported in str(refused.value) for supported in FAMILIES)
+    assert all(family in str(refused.value) for family in FAMILIES)
 
 
 def test_every_family_names_a_backbone_whose_pipeline_diffusers_has():
     for name in FAMILIES:
         assert hasattr(diffusers, name)
         assert issubclass(backbone_class(name), Backbone)
-    assert FAMILIES["FluxPipeline"].models in SUPPORTED
+        assert backbone_class(name).models in supported()
 
 
-def test_half_the_bits_are_float16_for_a_unet_and_bfloat16_for_transformers():
+def test_half_the_bits_are_those_of_the_family():
     gpu, cpu = torch.device("cuda"), torch.device("cpu")
-    assert pick_dtype("auto", gpu) == torch.float16
-    assert pick_dtype("auto", gpu, "transformer") == torch.bfloat16
-    assert pick_dtype("auto", cpu, "transformer") == torch.float32
-    assert pick_dtype("float16", gpu, "transformer") == torch.float16
+    halves = {name: pick_dtype("auto", gpu, backbone_class(name).half) for name in FAMILIES}
+    assert {name for name, half in halves.items() if half == torch.float16} == {
+        "StableDiffusionPipeline",
+        "StableDiffusionXLPipeline",
+    }
+    assert pick_dtype("auto", gpu) == torch.bfloat16  # a transformer may overflow in float16
+    assert pick_dtype("auto", cpu, torch.float16) == torch.float32
+    assert pick_dtype("float16", gpu, torch.bfloat16) == torch.float16
 
 
 @pytest.mark.parametrize(

@@ -9,8 +9,9 @@ import pytest
 import tiny_families
 from torch import nn
 
-from crce.backbones import UNetBackbone
+from crce.backbones.families import backbone_class
 from crce.backbones.scopes import SCOPES, scope_modules
+from crce.backbones.unet import UNetBackbone
 from crce.errors import ConfigError
 
 
@@ -24,31 +25,31 @@ from crce.errors import ConfigError
     ],
 )
 def test_attention_presets_hold_exactly_their_layers(tiny_backbone: UNetBackbone, scope, attention, endings):
-    paths = scope_modules(tiny_backbone.network, scope)
+    paths = scope_modules(tiny_backbone, scope)
     assert {path.split(f"{attention}.")[1] for path in paths} == endings
     blocks = sum(name.endswith(attention) for name, _ in tiny_backbone.network.named_modules())
     assert len(paths) == blocks * len(endings)
 
 
 def test_noxattn_and_xattn_share_nothing_and_leave_out_only_time_and_output(tiny_backbone: UNetBackbone):
-    network = tiny_backbone.network
-    xattn, noxattn, full = (set(scope_modules(network, scope)) for scope in ("xattn", "noxattn", "full"))
+    xattn, noxattn, full = (set(scope_modules(tiny_backbone, scope)) for scope in ("xattn", "noxattn", "full"))
     assert not xattn & noxattn
     assert {path.split(".")[0] for path in full - xattn - noxattn} == {"time_embedding", "conv_out"}
 
 
 def test_every_preset_has_a_description_and_layers(tiny_backbone: UNetBackbone):
-    assert all(SCOPES[scope] and scope_modules(tiny_backbone.network, scope) for scope in SCOPES)
+    assert all(SCOPES[scope] and scope_modules(tiny_backbone, scope) for scope in SCOPES)
 
 
 def test_an_unknown_preset_names_the_known_ones(tiny_backbone: UNetBackbone):
     with pytest.raises(ConfigError, match="'xattn-strict'.*qk, kv, xattn"):
-        scope_modules(tiny_backbone.network, "xattn-strict")
+        scope_modules(tiny_backbone, "xattn-strict")
 
 
-def test_a_network_without_attention_has_no_such_layer():
+def test_a_network_without_attention_has_no_such_layer(tiny_backbone: UNetBackbone, monkeypatch):
+    monkeypatch.setattr(UNetBackbone, "network", nn.Sequential(nn.Linear(2, 2)))
     with pytest.raises(ConfigError, match="layers is 'kv', but Sequential has no such layer. Try another preset"):
-        scope_modules(nn.Sequential(nn.Linear(2, 2)), "kv")
+        scope_modules(tiny_backbone, "kv")
 
 
 # By family and preset, what the paths of its layers must match as a whole; all that match are in it.
@@ -86,15 +87,15 @@ EXPECTED = {
 @pytest.mark.parametrize("family", EXPECTED)
 def test_presets_hold_exactly_their_layers_in_every_family(family: str, tmp_path: Path):
     pipe = tiny_families.BUILDERS[family](tmp_path)
-    network = pipe.components.get("unet") or pipe.transformer
-    layers = [path for path, module in network.named_modules() if isinstance(module, (nn.Linear, nn.Conv2d))]
+    backbone = backbone_class(type(pipe).__name__)(pipe, family)
+    layers = [path for path, module in backbone.network.named_modules() if isinstance(module, (nn.Linear, nn.Conv2d))]
     # The text's last queries in SD 3 ask for something that no later layer reads.
     unused = {"transformer_blocks.1.attn.add_q_proj"} if family == "sd3" else set()
     assert set(layers) >= unused
     for scope, pattern in EXPECTED[family].items():
         expected = [path for path in layers if re.fullmatch(pattern, path) and path not in unused]
-        assert scope_modules(network, scope) == expected
-    found = {scope: set(scope_modules(network, scope)) for scope in SCOPES}
+        assert scope_modules(backbone, scope) == expected
+    found = {scope: set(scope_modules(backbone, scope)) for scope in SCOPES}
     assert found["full"] == set(layers) - unused
     assert found["qk"] | found["kv"] < found["xattn"]
     assert found["selfattn"] < found["noxattn"]

@@ -140,10 +140,3 @@ def test_the_python_of_the_document_runs(speed_run):
     shutil.rmtree(speed_run / "export", ignore_errors=True)
     exec(block.replace("runs/cat-1", str(speed_run)), {})
     assert (speed_run / "export" / "erase-cat-kohya.safetensors").is_file()
-
-
-def test_the_forms_of_the_help_are_those_there_are():
-    from crce.cli.export import FORMS as shown
-    from crce.export.formats import FORMS as written
-
-    assert shown == tuple(written)

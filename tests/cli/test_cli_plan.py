@@ -10,7 +10,7 @@ from pathlib import Path
 import published
 import pytest
 
-from crce.backbones.loading import FAMILIES
+from crce.backbones.families import FAMILIES
 from crce.backbones.memory_plan import SHARE
 from crce.backbones.scopes import SCOPES
 

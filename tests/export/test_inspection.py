@@ -29,7 +29,7 @@ FAULTY = {
     "alphas are not single": lora(alpha=torch.ones(2)),
     "lack their up or down": lora(lora_up__weight=None),
     "another rank": lora(lora_up__weight=torch.ones(6, 3)),
-    "several forms": lora()
+    "several formats": lora()
     | {"unet.mid_block.attentions.0.proj_in.lora_A.weight": torch.ones(2, 8)}
     | {"unet.mid_block.attentions.0.proj_in.lora_B.weight": torch.ones(8, 2)},
     "no program": {

@@ -12,9 +12,10 @@ from diffusers import StableDiffusionPipeline, StableDiffusionXLPipeline
 from runs import latents, make_hand_written
 from torch import nn
 
+from crce.backbones import backbone_class
 from crce.export import check, export
 from crce.export.layers import read_adapter
-from crce.export.names import kohya_name, take_apart
+from crce.export.names import kohya_name, sort_keys
 from crce.export.pipeline import merge
 from crce.files import read_tensors
 
@@ -106,17 +107,18 @@ def test_a_transformer_gets_the_keys_that_programs_map(tmp_path, cats, form):
 
 
 def test_names_of_kohya():
+    sd, sdxl = (backbone_class(f"StableDiffusion{name}Pipeline").kohya for name in ("", "XL"))
     name = "unet.up_blocks.1.attentions.2.transformer_blocks.0.attn2.to_out.0"
-    assert kohya_name(name, xl=False) == "lora_unet_up_blocks_1_attentions_2_transformer_blocks_0_attn2_to_out_0"
+    assert kohya_name(name, sd) == "lora_unet_up_blocks_1_attentions_2_transformer_blocks_0_attn2_to_out_0"
     # transformers before 5.6 has text_model in the path
     for path in ("encoder.layers.3.mlp.fc1", "text_model.encoder.layers.3.mlp.fc1"):
         end = "_text_model_encoder_layers_3_mlp_fc1"
-        assert kohya_name(f"text_encoder.{path}", xl=False) == f"lora_te{end}"
-        assert kohya_name(f"text_encoder.{path}", xl=True) == f"lora_te1{end}"
-        assert kohya_name(f"text_encoder_2.{path}", xl=True) == f"lora_te2{end}"
+        assert kohya_name(f"text_encoder.{path}", sd) == f"lora_te{end}"
+        assert kohya_name(f"text_encoder.{path}", sdxl) == f"lora_te1{end}"
+        assert kohya_name(f"text_encoder_2.{path}", sdxl) == f"lora_te2{end}"
 
 
 def test_components_are_known_from_kohya_names():
     names = ["lora_unet_conv_in", "lora_te_a", "lora_te1_b", "lora_te2_c", "lora_te3_d"]
-    keys = take_apart({f"{name}.lora_down.weight": torch.ones(1, 1) for name in names})
+    keys = sort_keys({f"{name}.lora_down.weight": torch.ones(1, 1) for name in names}, {})
     assert keys.components == ["unet", "text_encoder", "text_encoder_2", "lora_te3_d"]

@@ -12,7 +12,7 @@ from runs import latents
 from crce.backbones import load_backbone
 from crce.concepts import read_concepts
 from crce.errors import RunError
-from crce.export import export, read_facts
+from crce.export import export, read_metadata
 from crce.export.layers import read_adapter
 from crce.export.pipeline import base_pipeline, merge
 from crce.files import read_tensors, write_json, write_tensors
@@ -38,7 +38,7 @@ def test_a_merged_folder_draws_what_the_run_draws(run, drawn, cats, settings):
     torch.testing.assert_close(latents(load_backbone(str(done.path), device="cpu").pipe), latents(pipe))
     assert read_concepts(done.path / "concepts.yaml") == cats
     assert "# cat, erased" in (done.path / "README.md").read_text(encoding="utf-8")
-    assert read_facts(done.path)["base_revision"] == erasure.info["revision"]
+    assert read_metadata(done.path)["base_revision"] == erasure.info["revision"]
 
 
 def test_whole_weights_are_merged_bit_for_bit_and_biases_too(run):

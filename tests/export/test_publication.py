@@ -84,7 +84,7 @@ def test_the_card_shows_the_report_and_its_pictures(run):
     done = push(evaluated(run()), "me/erase-cat", dry_run=True)
     card = (done.folder / "README.md").read_text(encoding="utf-8")
     assert "Cat is erased." in card
-    assert "| erased | 0.91 (95 % 0.80 to 1.00, 40 pictures) |" in card
+    assert "| erased | 0.91 (95 % 0.80 to 1.00, 40 images) |" in card
     assert "| erased, held-out corefs | not measured: no held-out corefs |" in card
     assert "emoji 1" in card
     assert "(images/00-00-target-cat.webp)" in card

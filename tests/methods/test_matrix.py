@@ -10,7 +10,7 @@ import tiny_families
 import torch
 
 from crce.backbones import load_backbone
-from crce.backbones.loading import FAMILIES
+from crce.backbones.families import FAMILIES
 from crce.errors import ConfigError
 from crce.methods import METHODS
 from crce.methods.support import refuse_unsupported, support

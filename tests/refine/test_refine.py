@@ -10,7 +10,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from crce.backbones import UNetBackbone
+from crce.backbones.unet import UNetBackbone
 from crce.concepts import ConceptSet, Related, read_concepts
 from crce.errors import ConfigError, RunError, SuggestError
 from crce.evaluate import Drawn, evaluate

@@ -12,7 +12,7 @@ import pytest
 import torch
 from diffusers import DDIMScheduler
 
-from crce.backbones import UNetBackbone
+from crce.backbones.unet import UNetBackbone
 from crce.errors import SuggestError
 from crce.judges import load_judge
 from crce.suggest.candidates import Candidate

@@ -9,7 +9,8 @@ import tiny
 import torch
 from diffusers import StableDiffusionPipeline
 
-from crce.backbones import UNetBackbone, load_backbone
+from crce.backbones import load_backbone
+from crce.backbones.unet import UNetBackbone
 from crce.errors import RunError
 from crce.files import write_tensors
 from crce.sampling import draw

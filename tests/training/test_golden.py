@@ -10,7 +10,7 @@ import tiny
 import torch
 from diffusers import DDIMScheduler
 
-from crce.backbones import UNetBackbone
+from crce.backbones.unet import UNetBackbone
 from crce.concepts import ConceptSet
 from crce.training import Trainer, load_config
 from crce.training.step_sampler import StepBatch

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from crce.backbones.loading import FAMILIES
+from crce.backbones.families import FAMILIES
 from crce.backbones.memory_plan import GIB
 from crce.files import write_text
 from crce.methods import METHODS

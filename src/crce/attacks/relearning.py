@@ -93,7 +93,7 @@ def free_weights(backbone: Backbone, layers: str) -> Iterator[list[nn.Parameter]
         layers: a preset of `crce.backbones.scopes` that depends on the position of layers: xattn, selfattn, noxattn or
             full.
     """
-    paths = [path for path in scope_modules(backbone.network, layers) if ".lora_" not in path]
+    paths = [path for path in scope_modules(backbone, layers) if ".lora_" not in path]
     weights = Weights(backbone, paths)
     try:
         yield weights.parameters()

@@ -1,14 +1,12 @@
-"""Count, on tensors without content, the memory that a forward pass keeps for its backward pass.
+"""The memory that a forward pass keeps for its backward pass, counted on tensors without values.
 
-Operations run on the meta device, where autocast does not work and attention falls back to the form that keeps all
-scores. `Meter` does by hand what a GPU does: it casts as autocast does, and keeps of attention what fused
-kernels keep.
+Operations run on the meta device, where autocast does not work and attention falls back to the kernel that keeps all
+scores. `ActivationMemory` imitates a GPU: it casts as autocast does, and keeps what fused attention kernels keep.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -16,18 +14,18 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_map
 
 
-# As autocast on CUDA sorts them, as far as denoisers use them.
+# The lists of autocast on CUDA, as far as denoisers need them.
 _LOW = {"linear", "matmul", "__matmul__", "bmm", "baddbmm", "addmm", "conv2d", "scaled_dot_product_attention"}
 _FULL = {"layer_norm", "group_norm", "softmax", "pow", "__pow__", "rsqrt", "exp", "norm", "sum", "prod"}
 
 
-class Meter(TorchFunctionMode):
-    """Inside, the bytes are counted of what autograd saves, each storage once, parameters not at all.
+class ActivationMemory(TorchFunctionMode):
+    """Inside, the bytes that autograd saves are counted, each storage once and parameters not at all.
 
     Attributes:
-        saved: bytes that are kept until the backward pass.
-        recomputed: the most that one part kept which is computed again in the backward pass.
-        largest: bytes of the largest tensor that an operation made.
+        saved: bytes kept until the backward pass.
+        recomputed: the most that one checkpointed part keeps while the backward pass computes it again.
+        largest: bytes of the largest result of an operation.
     """
 
     def __init__(self, network: torch.nn.Module, dtype: torch.dtype) -> None:
@@ -35,9 +33,9 @@ class Meter(TorchFunctionMode):
         self.saved = self.recomputed = self.largest = 0
         self._dtype = dtype
         self._own = {_storage(t) for t in (*network.parameters(), *network.buffers())}
-        self._kept: list[dict[int, torch.Tensor]] = [{}]  # the tensors are held, so that no address is used twice
+        self._kept: list[dict[int, torch.Tensor]] = [{}]  # holds the tensors, so no address is reused
 
-    def __enter__(self) -> Meter:
+    def __enter__(self) -> ActivationMemory:
         self._hooks = torch.autograd.graph.saved_tensors_hooks(self._pack, lambda tensor: tensor)
         self._hooks.__enter__()
         super().__enter__()
@@ -63,22 +61,14 @@ class Meter(TorchFunctionMode):
         return out
 
     def checkpoint(self, part: Callable[..., Any], *args: Any) -> Any:
-        """What `enable_gradient_checkpointing` calls: only the inputs of a part are kept."""
+        """For `enable_gradient_checkpointing`: only the inputs of a part are kept."""
         for value in args:
             if isinstance(value, torch.Tensor):
                 self._pack(value)
-        with self._aside() as kept:
-            out = part(*args)
-        self.recomputed = max(self.recomputed, _bytes(kept))
-        return out
-
-    @contextmanager
-    def _aside(self) -> Iterator[dict[int, torch.Tensor]]:
         self._kept.append({})
-        try:
-            yield self._kept[-1]
-        finally:
-            self._kept.pop()
+        out = part(*args)
+        self.recomputed = max(self.recomputed, _bytes(self._kept.pop()))
+        return out
 
     def _pack(self, tensor: torch.Tensor) -> torch.Tensor:
         if _storage(tensor) not in self._own:
@@ -87,7 +77,7 @@ class Meter(TorchFunctionMode):
 
 
 class _Fused(torch.autograd.Function):
-    """Attention as flash and memory-efficient kernels keep it: inputs, output, and one number per query."""
+    """Attention that saves what flash and memory-efficient kernels save: inputs, output, one number per query."""
 
     @staticmethod
     def forward(ctx: Any, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:

@@ -1,12 +1,13 @@
-"""What every diffusion family offers to the erasure: encode prompts, predict, and step from noise to picture.
+"""The base class of a model family: encode prompts, predict, and step from noise to an image.
 
-To add a family: a subclass with `component`, `latent_shape`, `_encode`, `grid` and `_forward`, a line in the table of
-`loading`, and its layers in `scopes`.
+A family is one module with a subclass of `Backbone`, and one line in the table of `families`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import torch
@@ -18,19 +19,23 @@ from crce.backbones.noise import Grid
 if TYPE_CHECKING:
     from PIL.Image import Image
 
+# The place of a layer in the network: attention through which the text enters, other layers of the text alone,
+# attention of the image, any other layer, or one that only the preset "full" trains.
+Role = Literal["cross-attention", "text", "self-attention", "other", "full only"]
+
 
 def latents_at_once(height: int, width: int) -> int:
-    """How many latents of a size make a batch: 32 of the bundled model, one of Stable Diffusion and above."""
+    """How many latents of a size make a batch: 32 for the bundled model, one for Stable Diffusion and larger ones."""
     return max(1, min(32, 4096 // (height * width)))
 
 
 def on_device(parts: Iterable[str], phase: Literal["encode", "predict", "decode"], *, offload: bool) -> list[str]:
-    """Which networks are on the device in a phase of a run.
+    """The networks that are on the device in a phase of a run.
 
     Args:
         parts: the pipeline's names of its networks.
-        phase: "encode" prompts; "predict" with the denoiser, in training and in drawing; "decode" pictures.
-        offload: those that do not work wait in the computer's memory. Text encoders work side by side.
+        phase: "encode" prompts; "predict" with the denoiser, in training and in sampling; "decode" images.
+        offload: keep the networks of other phases in the computer's memory. Text encoders work side by side.
     """
 
     def phase_of(part: str) -> str:
@@ -39,25 +44,65 @@ def on_device(parts: Iterable[str], phase: Literal["encode", "predict", "decode"
     return [part for part in parts if not offload or phase_of(part) == phase]
 
 
-class Backbone:
-    """A text-to-image pipeline of diffusers, frozen. Shapes: B batch, latents (B, C, h, w).
+@dataclass(frozen=True)
+class Architecture:
+    """The names of a model architecture in the metadata of exported files.
 
     Attributes:
-        component: the pipeline's name for its denoiser, which adapters' keys start with.
-        reads_states: whether the layers of "kv" read a prompt's states as `encode` returns them, which is what
+        name: in the Stability metadata standard (`modelspec.architecture`).
+        kohya: in kohya's metadata (`ss_base_model_version`).
+        resolution: width and height of its images in pixels.
+        implementation: URL of the original code, by the same standard.
+        text_width: width of the token states that cross-attention reads, where it identifies the architecture.
+        prediction_type: what the denoiser predicts, where that distinguishes it from another architecture.
+    """
+
+    name: str
+    kohya: str
+    resolution: int
+    implementation: str
+    text_width: int | None = None
+    prediction_type: str | None = None
+
+
+class Backbone(ABC):
+    """A frozen text-to-image pipeline of diffusers. Shapes: B batch, latents (B, C, h, w).
+
+    A subclass must set every class attribute listed here that has no default: nothing is assumed of a new family.
+
+    Attributes:
+        component: the pipeline's name for its denoiser, with which the keys of adapters start.
+        models: the models of the family in words, for messages and tables.
+        single_files: diffusers' names for single files of the family (see its `infer_diffusers_model_type`).
+        half: the 16-bit type that the denoiser works in without overflow.
+        encoder_tokens: by text encoder, how many tokens it reads; None is the limit of the first tokenizer.
+        prompts_at_once: how many prompts the text encoders read in one batch; few for large encoders, which pad
+            every prompt to hundreds of tokens.
+        reads_states: whether the layers of "kv" read the token states that `encode` returns, which is what
             closed-form methods edit. In joint attention they read what earlier layers have made of the text.
-        reads_words: whether `encode_soft` shows its one text encoder embeddings of no word, and passes gradients.
-        prompts_at_once: how many prompts the text encoders are shown in one batch; large ones take few, since they
-            pad every prompt to hundreds of tokens.
+        reads_words: whether `encode_soft` accepts word embeddings and passes gradients; for one text encoder.
+        kohya: by component, the prefix of its keys in kohya LoRA files; empty where kohya's keys have no equivalent.
+        architectures: the names of its architectures in metadata, the first one that fits applies.
         pipe: the diffusers pipeline; its networks are frozen and in evaluation mode.
         model: the model as the user named it.
-        revision: what pins its weights: a Hub commit or a hash of the files, when known.
+        revision: pins its weights: a Hub commit or a hash of the files, when known.
     """
 
     component: ClassVar[str]
-    reads_states: ClassVar[bool] = True
+    models: ClassVar[str]
+    single_files: ClassVar[Sequence[str]]
+    half: ClassVar[torch.dtype]
+    encoder_tokens: ClassVar[Mapping[str, int | None]]
+    prompts_at_once: ClassVar[int]
+    reads_states: ClassVar[bool]
     reads_words: ClassVar[bool] = False
-    prompts_at_once: ClassVar[int] = 64
+    kohya: ClassVar[Mapping[str, str]] = {}
+    architectures: ClassVar[Sequence[Architecture]] = ()
+
+    def __init_subclass__(cls) -> None:
+        missing = [name for name in Backbone.__annotations__ if not hasattr(cls, name)]
+        if missing:
+            raise TypeError(f"{cls.__name__} does not set {', '.join(missing)}; see the attributes of Backbone.")
 
     def __init__(self, pipe: Any, model: str, revision: str | None = None) -> None:
         self.pipe = pipe
@@ -67,6 +112,54 @@ class Backbone:
         for part in pipe.components.values():
             if isinstance(part, torch.nn.Module):
                 part.requires_grad_(False).eval()
+
+    # ---- what a family defines ------------------------------------------------------------------------------------
+
+    @classmethod
+    def load_options(cls, index: Mapping[str, Any]) -> dict[str, Any]:
+        """Arguments for loading the pipeline, from its model_index.json; a single file has none but its class."""
+        return {}
+
+    @staticmethod
+    @abstractmethod
+    def layer_role(path: list[str]) -> Role:
+        """The role of a layer of the denoiser, by the parts of its module path."""
+
+    @property
+    @abstractmethod
+    def latent_shape(self) -> tuple[int, int, int]:
+        """Shape (C, h, w) of one latent at the model's native resolution."""
+
+    @abstractmethod
+    def grid(self, steps: int) -> Grid:
+        """`steps` noise levels of the model's own noise schedule."""
+
+    @abstractmethod
+    def empty_conditioning(self, count: int, tokens: int, dtype: torch.dtype) -> Conditioning:
+        """What `encode` returns for `count` prompts, on the meta device.
+
+        Args:
+            count: B.
+            tokens: limit of the first tokenizer.
+            dtype: of the states.
+        """
+
+    @abstractmethod
+    def _encode(self, prompts: list[str]) -> Conditioning:
+        """`encode` for at most `prompts_at_once` prompts."""
+
+    @abstractmethod
+    def _forward(self, x_t: torch.Tensor, t: torch.Tensor, cond: Conditioning, guidance: float | None) -> torch.Tensor:
+        """One forward pass of the denoiser.
+
+        Args:
+            x_t: latents of the denoiser's type.
+            t: shape (B,).
+            cond: B prompts.
+            guidance: input of a denoiser that was distilled with guidance; None is none.
+        """
+
+    # ---- what all families share ----------------------------------------------------------------------------------
 
     @property
     def network(self) -> Any:
@@ -78,56 +171,42 @@ class Backbone:
         """Where the networks work; with `offload` they may wait elsewhere."""
         return self._place or self.network.device
 
-    def offload(self, device: torch.device) -> None:
-        """Keep the networks in the computer's memory, and on `device` only the one that works.
-
-        A network is moved whole when it is called, so what is swapped in and out of it (`adapter: weights`) can't be.
-        """
-        self.pipe.enable_model_cpu_offload(device=device)
-        self._place = device
-
-    def begin_training(self) -> None:
-        """Where networks take turns, it is the denoiser's now: an adapter put on it is made on the device."""
-        if self._place is None:
-            return
-        parts = {name: part for name, part in self.pipe.components.items() if isinstance(part, torch.nn.Module)}
-        here = on_device(parts, "predict", offload=True)
-        for name in sorted(parts, key=here.__contains__):  # first the others make room
-            parts[name].to(self._place if name in here else "cpu")
-
     @property
     def dtype(self) -> torch.dtype:
         """The type of the frozen weights."""
         return self.network.dtype
 
-    @property
-    def latent_shape(self) -> tuple[int, int, int]:
-        """Shape (C, h, w) of one latent at the model's native resolution."""
-        raise NotImplementedError
+    def offload(self, device: torch.device) -> None:
+        """Keep the networks in the computer's memory, and only the one that works on `device`.
+
+        A network is moved as a whole when it is called, so weights that are swapped in and out of it
+        (`adapter: weights`) can't be used with it.
+        """
+        self.pipe.enable_model_cpu_offload(device=device)
+        self._place = device
+
+    def begin_training(self) -> None:
+        """With `offload`, move the denoiser to the device, so that an adapter added to it is created there."""
+        if self._place is None:
+            return
+        parts = {name: part for name, part in self.pipe.components.items() if isinstance(part, torch.nn.Module)}
+        here = on_device(parts, "predict", offload=True)
+        for name in sorted(parts, key=here.__contains__):  # the others make room first
+            parts[name].to(self._place if name in here else "cpu")
 
     @torch.no_grad()
     def encode(self, prompts: list[str]) -> Conditioning:
-        """What the denoiser is told of prompts. The empty prompt is the unconditional one."""
+        """The conditioning of prompts. The empty prompt is the unconditional one."""
         size = self.prompts_at_once
         parts = [self._encode(prompts[start : start + size]) for start in range(0, len(prompts), size)]
         return Conditioning.cat(parts)
 
-    def _encode(self, prompts: list[str]) -> Conditioning:
-        """`encode` for as many prompts as the text encoder reads at once."""
-        raise NotImplementedError
-
-    def grid(self, steps: int) -> Grid:
-        """`steps` noise levels on the model's own noise schedule."""
-        raise NotImplementedError
-
     @torch.no_grad()
     def decode(self, latents: torch.Tensor) -> list[Image]:
-        """Pictures of finished latents, shape (B, C, h, w)."""
+        """The images of finished latents, shape (B, C, h, w)."""
         vae = self.pipe.vae
-        config, own = vae.config, vae.dtype
+        config, own, dtype = vae.config, vae.dtype, decoding_dtype(vae)
         latents = latents / config.scaling_factor + (config.get("shift_factor") or 0)
-        # The autoencoder of SDXL overflows in float16 and says so.
-        dtype = torch.float32 if own == torch.float16 and config.get("force_upcast") else own
         parts = latents.split(latents_at_once(*latents.shape[-2:]))
         vae.to(dtype)
         try:
@@ -152,12 +231,12 @@ class Backbone:
     def predict_guided(
         self, x_t: torch.Tensor, t: torch.Tensor | float, cond: Conditioning, null: Conditioning, guidance: float
     ) -> torch.Tensor:
-        """The prediction that a picture is drawn with: out_null + guidance (out_prompt - out_null).
+        """The prediction that sampling uses: out_null + guidance (out_prompt - out_null).
 
         Args:
             x_t: as in `predict`, as are t and cond.
             null: the empty prompt, one row.
-            guidance: classifier-free guidance; 1 needs no second forward.
+            guidance: scale of classifier-free guidance; 1 needs no second forward pass.
         """
         if guidance == 1:
             return self.predict(x_t, t, cond)
@@ -174,13 +253,7 @@ class Backbone:
             out = self._forward(x_t.to(self.dtype), times, cond, guidance)
         return out.float()
 
-    def _forward(self, x_t: torch.Tensor, t: torch.Tensor, cond: Conditioning, guidance: float | None) -> torch.Tensor:
-        """One forward of the denoiser.
 
-        Args:
-            x_t: latents of the denoiser's type.
-            t: shape (B,).
-            cond: B prompts.
-            guidance: strength told to a denoiser that was distilled with guidance; None is none.
-        """
-        raise NotImplementedError
+def decoding_dtype(vae: Any) -> torch.dtype:
+    """The type that an autoencoder decodes in. That of SDXL overflows in float16 and its config says so."""
+    return torch.float32 if vae.dtype == torch.float16 and vae.config.get("force_upcast") else vae.dtype

@@ -1,4 +1,4 @@
-"""What a denoiser is told of prompts.
+"""Encoded prompts: token states and, where the family has them, pooled states and a mask.
 
 Shapes: B prompts, L tokens, D text width, P pooled width.
 """
@@ -13,12 +13,12 @@ import torch
 
 @dataclass(frozen=True)
 class Conditioning:
-    """Encoded prompts, indexed like a batch: `cond[2:4]` and `cond[[0, 0, 3]]` are conditionings again.
+    """Encoded prompts, indexed like a batch: `cond[2:4]` and `cond[[0, 0, 3]]` are conditionings too.
 
     Attributes:
         hidden: token states, shape (B, L, D).
         pooled: one state per prompt, shape (B, P), where the family has one.
-        mask: 1 where a token counts and 0 where it is padding, shape (B, L), where the family asks for it.
+        mask: 1 where a token counts and 0 where it is padding, shape (B, L), where the family needs it.
     """
 
     hidden: torch.Tensor
@@ -32,7 +32,7 @@ class Conditioning:
         return self._each(lambda part: part[rows])
 
     def expand(self, size: int) -> Conditioning:
-        """One prompt, seen as a batch of `size` without copying it."""
+        """One prompt as a batch of `size`, without a copy."""
         return self._each(lambda part: part.expand(size, *part.shape[1:]))
 
     def split(self, size: int) -> Iterator[Conditioning]:
@@ -41,11 +41,22 @@ class Conditioning:
 
     @staticmethod
     def cat(parts: Sequence[Conditioning]) -> Conditioning:
-        """The prompts of several conditionings, one after the other."""
+        """The prompts of several conditionings in order."""
         return Conditioning(
             torch.cat([part.hidden for part in parts]),
             _joined([part.pooled for part in parts]),
             _joined([part.mask for part in parts]),
+        )
+
+    @staticmethod
+    def empty(
+        count: int, length: int, width: int, dtype: torch.dtype, *, pooled: int = 0, masked: bool = False
+    ) -> Conditioning:
+        """`count` prompts of `length` tokens on the meta device; `pooled` is the pooled width, 0 for none."""
+        return Conditioning(
+            torch.empty(count, length, width, dtype=dtype, device="meta"),
+            torch.empty(count, pooled, dtype=dtype, device="meta") if pooled else None,
+            torch.ones(count, length, dtype=torch.bool) if masked else None,
         )
 
     def _each(self, change: Callable[[torch.Tensor], torch.Tensor]) -> Conditioning:
@@ -57,5 +68,5 @@ class Conditioning:
 
 
 def _joined(column: list[torch.Tensor | None]) -> torch.Tensor | None:
-    """One part of several conditionings; all of one family have it, or none has."""
+    """One field of several conditionings: within a family all have it, or none."""
     return None if column[0] is None else torch.cat(column)  # type: ignore[arg-type]

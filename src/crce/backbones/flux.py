@@ -1,65 +1,78 @@
 """FLUX.1 dev and schnell: a transformer over packed latents that predicts the velocity of a rectified flow.
 
-dev was distilled with guidance: its strength is an input of the network, so that one forward gives the guided
-prediction. schnell was distilled to draw without guidance.
+dev was distilled with guidance: the guidance scale is an input of the network, and one forward pass gives the guided
+prediction. schnell was distilled to sample without guidance.
 """
 
 from __future__ import annotations
 
 import torch
 
-from crce.backbones.backbone import Backbone
+from crce.backbones.backbone import Architecture, Backbone
 from crce.backbones.conditioning import Conditioning
 from crce.backbones.noise import FlowGrid, even_levels, shift_by_size
+from crce.backbones.scopes import two_stream_role
 
 
-NO_GUIDANCE = 1.0  # told to a network with a guidance input where none is asked for
+NO_GUIDANCE = 1.0  # input of a network with a guidance input where none is asked for
+T5_TOKENS = 512  # to which the pipeline pads a prompt for its second text encoder
 
 
 class FluxBackbone(Backbone):
-    """A `FluxPipeline`. Latents are (B, C, h, w) outside; the network sees 2 x 2 patches of them as tokens."""
+    """A `FluxPipeline`. Latents are (B, C, h, w) outside; the network's tokens are 2 x 2 patches of them."""
 
     component = "transformer"
-    reads_states = False
+    models = "FLUX.1 dev and schnell"
+    single_files = ("flux-dev", "flux-schnell")
+    half = torch.bfloat16
+    encoder_tokens = {"text_encoder": None, "text_encoder_2": T5_TOKENS}
     prompts_at_once = 8
+    reads_states = False
+    architectures = (Architecture("flux-1-dev", "flux1", 1024, "https://github.com/black-forest-labs/flux"),)
+    layer_role = staticmethod(two_stream_role)
 
     @property
     def latent_shape(self) -> tuple[int, int, int]:
         side = self.pipe.default_sample_size
         return self.network.config.in_channels // 4, side, side
 
-    def _encode(self, prompts: list[str]) -> Conditioning:
-        hidden, pooled, _ = self.pipe.encode_prompt(prompts, device=self.device)
-        return Conditioning(hidden, pooled)
-
     def grid(self, steps: int) -> FlowGrid:
         _, height, width = self.latent_shape
         config = self.pipe.scheduler.config
         return FlowGrid(config, steps, shift_by_size(config, (height // 2) * (width // 2)), even_levels(steps))
 
+    def empty_conditioning(self, count: int, tokens: int, dtype: torch.dtype) -> Conditioning:
+        config = self.network.config
+        width, pooled = config.joint_attention_dim, config.pooled_projection_dim
+        return Conditioning.empty(count, T5_TOKENS, width, dtype, pooled=pooled)
+
     def predict_guided(
         self, x_t: torch.Tensor, t: torch.Tensor | float, cond: Conditioning, null: Conditioning, guidance: float
     ) -> torch.Tensor:
-        """The prediction that a picture is drawn with: one forward that is told `guidance`.
+        """The prediction that sampling uses: one forward pass with `guidance` as its input.
 
-        schnell has no input for it and draws without, whatever is asked for. `null` is not needed.
+        schnell has no such input and samples without guidance, whatever is asked for. `null` is not needed.
         """
         return self._predict(x_t, t, cond, guidance)
 
+    def _encode(self, prompts: list[str]) -> Conditioning:
+        hidden, pooled, _ = self.pipe.encode_prompt(prompts, device=self.device)
+        return Conditioning(hidden, pooled)
+
     def _forward(self, x_t: torch.Tensor, t: torch.Tensor, cond: Conditioning, guidance: float | None) -> torch.Tensor:
         batch, channels, height, width = x_t.shape
-        strength = None
+        scales = None
         if self.network.config.guidance_embeds:
-            told = NO_GUIDANCE if guidance is None else guidance
-            strength = torch.full((batch,), told, dtype=torch.float32, device=x_t.device)
+            scale = NO_GUIDANCE if guidance is None else guidance
+            scales = torch.full((batch,), scale, dtype=torch.float32, device=x_t.device)
         out = self.network(
             hidden_states=self.pipe._pack_latents(x_t, batch, channels, height, width),
             timestep=t.to(x_t.dtype) / 1000,  # in the latents' type, as the pipeline does
-            guidance=strength,
+            guidance=scales,
             pooled_projections=cond.pooled,
             encoder_hidden_states=cond.hidden,
             txt_ids=torch.zeros(cond.hidden.shape[1], 3, dtype=x_t.dtype, device=x_t.device),
             img_ids=self.pipe._prepare_latent_image_ids(batch, height // 2, width // 2, x_t.device, x_t.dtype),
         ).sample
-        scale = self.pipe.vae_scale_factor
-        return self.pipe._unpack_latents(out, height * scale, width * scale, scale)
+        factor = self.pipe.vae_scale_factor
+        return self.pipe._unpack_latents(out, height * factor, width * factor, factor)

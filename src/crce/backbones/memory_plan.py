@@ -1,9 +1,9 @@
 """How much memory an erasure will need on a GPU, and which settings make it fit, before a model is downloaded.
 
-Weights, adapter, gradients and optimizer are counted. What a forward pass keeps for its backward pass is counted as
-well, on tensors without content (see `meter`). The rest is a rule of thumb: three of the largest tensors are alive
-besides at any time, six while the autoencoder decodes, a twentieth is lost between blocks, and CUDA itself takes
-`CONTEXT`. benchmarks/plan compares it with what a GPU was seen to take.
+Weights, adapter, gradients and optimizer are counted. So is what a forward pass keeps for its backward pass, on
+tensors without values (see `activation_memory`). The rest is a rule of thumb: three more of the largest tensors exist
+at any time, six while the autoencoder decodes, a twentieth is lost to fragmentation, and CUDA itself takes `CONTEXT`.
+benchmarks/plan compares the estimate with measurements on a GPU.
 """
 
 from __future__ import annotations
@@ -16,30 +16,30 @@ import torch
 from peft import LoraConfig
 from torch import nn
 
-from crce.backbones.activation_memory import Meter
-from crce.backbones.backbone import on_device
-from crce.backbones.meta_model import Blueprint
+from crce.backbones.activation_memory import ActivationMemory
+from crce.backbones.backbone import decoding_dtype, on_device
+from crce.backbones.meta_model import MetaModel
 from crce.backbones.scopes import scope_modules
 from crce.errors import ConfigError
 
 
 GIB = 2**30
 CONTEXT = 0.7 * GIB
-SHARE = 0.93  # of the memory that a card is sold with; one with error correction keeps 6% for it
+SHARE = 0.93  # of the memory that a card is sold with; error correction can take 6% of it
 ALIVE, ALIVE_DECODING = 3, 6
 LOST = 0.05
 
 
 @dataclass(frozen=True)
-class Work:
-    """What of an erasure decides its memory.
+class Workload:
+    """The settings of an erasure that decide its memory and are not free to choose.
 
     Attributes:
         layers: preset of `scopes`.
         adapter: "lora" or "weights".
         rank: of the LoRA.
         rows: prompts of one step: the target, its corefs and retains.
-        trajectories: that are moved on together, each with and without its prompt.
+        trajectories: how many are sampled together, each with and without its prompt.
         trained: whether there are optimizer steps; a closed-form method has none.
     """
 
@@ -52,13 +52,13 @@ class Work:
 
 
 @dataclass(frozen=True)
-class Choice:
-    """Settings that memory depends on.
+class MemoryOptions:
+    """Settings that save memory.
 
     Attributes:
-        micro_batch: prompts per forward; 0 is all at once.
+        micro_batch: prompts per forward pass; 0 is all at once.
         checkpointing: activations are computed again in the backward pass.
-        offload: the networks that do not work are kept in the computer's memory.
+        offload: networks that do not work are kept in the computer's memory.
     """
 
     micro_batch: int = 0
@@ -71,8 +71,8 @@ class Activations:
     """Bytes of one forward pass.
 
     Attributes:
-        fixed: kept for the backward pass whatever the batch.
-        per_row: kept for each prompt besides.
+        fixed: kept for the backward pass, whatever the batch.
+        per_row: kept for each prompt in addition.
         largest: of the largest tensor, for each prompt.
     """
 
@@ -82,21 +82,21 @@ class Activations:
 
 
 @dataclass(frozen=True)
-class Plan:
-    """What an erasure from one model needs. Bytes.
+class MemoryPlan:
+    """The memory that an erasure from one model needs, in bytes.
 
     Attributes:
-        work: of which erasure.
+        work: the erasure.
         weights: of each network with its buffers, the denoiser first.
         trained: parameters of the adapter.
-        layers: how many layers it is on.
+        layers: how many layers have it.
         plain: activations of a forward pass.
         checkpointed: the same with gradient checkpointing.
         encoding: largest tensor while the text encoders read prompts.
-        decoding: largest tensor while a picture is decoded.
+        decoding: largest tensor while an image is decoded.
     """
 
-    work: Work
+    work: Workload
     weights: dict[str, int]
     trained: int
     layers: int
@@ -110,87 +110,86 @@ class Plan:
         """Parameters in float32, their gradients and both moments of Adam."""
         return 4 * self.trained * (4 if self.work.trained else 1)
 
-    def steps(self, choice: Choice) -> int:
+    def steps(self, options: MemoryOptions) -> int:
         """Activations of the optimizer steps at their peak."""
         if not self.work.trained:
             return 0
-        forward = self.checkpointed if choice.checkpointing else self.plain
-        rows = choice.micro_batch or self.work.rows
+        forward = self.checkpointed if options.checkpointing else self.plain
+        rows = options.micro_batch or self.work.rows
         backward = forward.fixed + rows * (forward.per_row + ALIVE * forward.largest)
-        # A guided step and the teacher's forward keep nothing.
-        seen = max(2, choice.micro_batch or max(2 * self.work.trajectories, self.work.rows + 2))
+        # A guided step and the teacher's forward pass keep nothing.
+        seen = max(2, options.micro_batch or max(2 * self.work.trajectories, self.work.rows + 2))
         return int((1 + LOST) * max(backward, seen * ALIVE * self.plain.largest))
 
-    def need(self, choice: Choice) -> int:
-        """Peak memory of a run, from its first prompt to the pictures of its report."""
+    def need(self, options: MemoryOptions) -> int:
+        """Peak memory of a run, from its first prompt to the images of its report."""
 
-        def there(phase: Literal["encode", "predict", "decode"]) -> int:
-            return sum(self.weights[part] for part in on_device(self.weights, phase, offload=choice.offload))
+        def resident(phase: Literal["encode", "predict", "decode"]) -> int:
+            return sum(self.weights[part] for part in on_device(self.weights, phase, offload=options.offload))
 
         peak = max(
-            there("encode") + ALIVE * self.encoding,
-            there("predict") + self.adapter + self.steps(choice),
-            there("predict") + 4 * self.trained + ALIVE * 2 * self.plain.largest,  # the report's pictures, guided
-            there("decode") + 4 * self.trained + ALIVE_DECODING * self.decoding,
+            resident("encode") + ALIVE * self.encoding,
+            resident("predict") + self.adapter + self.steps(options),
+            resident("predict") + 4 * self.trained + ALIVE * 2 * self.plain.largest,  # the report's images, guided
+            resident("decode") + 4 * self.trained + ALIVE_DECODING * self.decoding,
         )
         return int(peak + CONTEXT)
 
-    def choices(self) -> Iterator[Choice]:
-        """Settings to choose from, the fastest first.
+    def options(self) -> Iterator[MemoryOptions]:
+        """All that there is to choose from, the fastest first.
 
         Offloading costs two moves of a network in a whole run, smaller batches some of the GPU's parallel work, and
-        checkpointing a third more time in every step. A closed form has no batches.
+        checkpointing a third more time in every step. A closed-form method has no batches.
         """
-        for recompute in (False, True) if self.work.trained else (False,):
+        for checkpointing in (False, True) if self.work.trained else (False,):
             # Adapters that swap weights in and out can't be moved with the network.
-            for wait in (False, True) if self.work.adapter == "lora" else (False,):
+            for offload in (False, True) if self.work.adapter == "lora" else (False,):
                 for rows in _micro_batches(self.work.rows) if self.work.trained else (0,):
-                    yield Choice(rows, recompute, wait)
+                    yield MemoryOptions(rows, checkpointing, offload)
 
-    def choose(self, gigabytes: float) -> Choice | None:
-        """The settings that lose least time on a card that is sold with `gigabytes`; None where nothing fits."""
+    def choose(self, gigabytes: float) -> MemoryOptions | None:
+        """The fastest options on a card that is sold with `gigabytes`; None where none fit."""
         memory = SHARE * GIB * gigabytes
-        return next((choice for choice in self.choices() if self.need(choice) <= memory), None)
+        return next((options for options in self.options() if self.need(options) <= memory), None)
 
-    def least(self) -> Choice:
-        """The settings that need least memory."""
-        return min(self.choices(), key=self.need)
+    def least(self) -> MemoryOptions:
+        """The options that need the least memory."""
+        return min(self.options(), key=self.need)
 
 
-def make_plan(blueprint: Blueprint, work: Work, dtype: torch.dtype) -> Plan:
-    """Count what a run will need.
+def plan_memory(model: MetaModel, work: Workload, dtype: torch.dtype) -> MemoryPlan:
+    """Estimate the memory that a run will need.
 
     Args:
-        blueprint: of the model; its denoiser gets the adapter on.
-        work: of the erasure.
+        model: the model; the adapter is put on its denoiser.
+        work: the erasure.
         dtype: of the frozen weights.
 
     Raises:
         ConfigError: the layer preset is unknown or matches nothing.
     """
-    network = blueprint.backbone.network
-    modules = scope_modules(network, work.layers)
-    for net in blueprint.networks().values():
+    network = model.backbone.network
+    modules = scope_modules(model.backbone, work.layers)
+    for net in model.networks().values():
         net.to(dtype)
     # Buffers count: the table of positions of Stable Diffusion 3.5 has a tenth of its weights.
     weights = {
         part: sum(t.numel() * t.element_size() for t in (*net.parameters(), *net.buffers()))
-        for part, net in blueprint.networks().items()
+        for part, net in model.networks().items()
     }
-    encoding, decoding = _encoding(blueprint, dtype), _decoding(blueprint)
-    _put_on(network, modules, work)
+    encoding, decoding = _encoding(model), _decoding(model)
+    _add_adapter(network, modules, work)
     trained = sum(p.numel() for p in network.parameters() if p.requires_grad)
-    plain, checkpointed = (_activations(blueprint, dtype, again) for again in (False, True))
-    return Plan(work, weights, trained, len(modules), plain, checkpointed, encoding, decoding)
+    plain, checkpointed = (_activations(model, dtype, checkpointing) for checkpointing in (False, True))
+    return MemoryPlan(work, weights, trained, len(modules), plain, checkpointed, encoding, decoding)
 
 
 def _micro_batches(rows: int) -> Sequence[int]:
-    """All at once, then fewer and fewer."""
     return 0, *(size for size in (16, 8, 4, 2, 1) if size < rows)
 
 
-def _put_on(network: nn.Module, modules: list[str], work: Work) -> None:
-    """The parameters that are trained, in float32 as the trainer keeps them."""
+def _add_adapter(network: nn.Module, modules: list[str], work: Workload) -> None:
+    """Add the trained parameters, in float32 as the trainer keeps them."""
     if work.adapter == "lora":
         network.add_adapter(LoraConfig(r=work.rank, lora_alpha=work.rank, target_modules=modules))  # type: ignore[operator]
     elif work.adapter == "weights":
@@ -203,49 +202,43 @@ def _put_on(network: nn.Module, modules: list[str], work: Work) -> None:
             parameter.data = parameter.data.float()
 
 
-def _activations(blueprint: Blueprint, dtype: torch.dtype, again: bool) -> Activations:
+def _activations(model: MetaModel, dtype: torch.dtype, checkpointing: bool) -> Activations:
     """From forward passes with one and with two prompts."""
-    kept, largest = [], []
+    network, kept, largest = model.backbone.network, [], []
     for rows in (1, 2):
-        meter = Meter(blueprint.backbone.network, dtype)
-        if again:
-            blueprint.backbone.network.enable_gradient_checkpointing(meter.checkpoint)
-        x_t = torch.empty(rows, *blueprint.backbone.latent_shape, dtype=dtype, device="meta")
-        t, cond = torch.empty(rows, device="meta"), blueprint.conditioning(rows, dtype)
-        with meter:
-            blueprint.backbone._forward(x_t, t, cond, None)
-        kept.append(meter.saved + meter.recomputed)
-        largest.append(meter.largest)
-    if again:
-        blueprint.backbone.network.disable_gradient_checkpointing()
+        memory = ActivationMemory(network, dtype)
+        if checkpointing:
+            network.enable_gradient_checkpointing(memory.checkpoint)
+        x_t = torch.empty(rows, *model.backbone.latent_shape, dtype=dtype, device="meta")
+        t, cond = torch.empty(rows, device="meta"), model.conditioning(rows, dtype)
+        with memory:
+            model.backbone._forward(x_t, t, cond, None)
+        kept.append(memory.saved + memory.recomputed)
+        largest.append(memory.largest)
+    if checkpointing:
+        network.disable_gradient_checkpointing()
     per_row = kept[1] - kept[0]
     return Activations(max(0, kept[0] - per_row), per_row, largest[1] // 2)
 
 
 @torch.no_grad()
-def _encoding(blueprint: Blueprint, dtype: torch.dtype) -> int:
-    """Largest tensor while the text encoders read as many prompts as they are given at once."""
-    count, largest = blueprint.backbone.prompts_at_once, 0
-    for part, encoder in blueprint.encoders.items():
-        length = blueprint.tokens
-        if blueprint.pipeline == "ZImagePipeline" or (blueprint.pipeline, part) == ("FluxPipeline", "text_encoder_2"):
-            length = 512
-        elif part == "text_encoder_3":
-            length = 256
-        with Meter(encoder, torch.float32) as meter:  # no autocast there
-            encoder(torch.zeros(count, length, dtype=torch.long, device="meta"))
-        largest = max(largest, meter.largest)
+def _encoding(model: MetaModel) -> int:
+    """Largest tensor while the text encoders read their largest batch of prompts."""
+    count, largest = model.backbone.prompts_at_once, 0
+    for part, encoder in model.encoders.items():
+        with ActivationMemory(encoder, torch.float32) as memory:  # no autocast there
+            encoder(torch.zeros(count, model.encoder_tokens(part), dtype=torch.long, device="meta"))
+        largest = max(largest, memory.largest)
     return largest
 
 
 @torch.no_grad()
-def _decoding(blueprint: Blueprint) -> int:
-    """Largest tensor while one picture is decoded, in float32 where the autoencoder overflows in float16."""
-    vae = blueprint.backbone.pipe.vae
-    own = vae.dtype
-    dtype = torch.float32 if own == torch.float16 and vae.config.get("force_upcast") else own
+def _decoding(model: MetaModel) -> int:
+    """Largest tensor while one image is decoded."""
+    vae = model.backbone.pipe.vae
+    own, dtype = vae.dtype, decoding_dtype(vae)
     vae.to(dtype)
-    with Meter(vae, torch.float32) as meter:
-        vae.decode(torch.empty(1, *blueprint.backbone.latent_shape, dtype=dtype, device="meta"))
+    with ActivationMemory(vae, torch.float32) as memory:
+        vae.decode(torch.empty(1, *model.backbone.latent_shape, dtype=dtype, device="meta"))
     vae.to(own)
-    return meter.largest
+    return memory.largest

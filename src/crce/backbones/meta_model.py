@@ -1,4 +1,4 @@
-"""A model built from its configs alone, without weights: what there is to know of it before it is downloaded."""
+"""A model without weights, built from its configs alone: its sizes are known before it is downloaded."""
 
 from __future__ import annotations
 
@@ -15,31 +15,26 @@ from diffusers.utils import logging as diffusers_logging
 from huggingface_hub import hf_hub_download
 from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
 
-from crce import demo
 from crce.backbones.backbone import Backbone
 from crce.backbones.conditioning import Conditioning
-from crce.backbones.loading import FAMILIES, SUPPORTED, backbone_class, looks_like_path, refuse_unfit
-from crce.errors import ModelError
+from crce.backbones.families import FAMILIES, backbone_class, supported
+from crce.backbones.loading import model_path, refuse_unfit
+from crce.errors import ModelError, first_line
 
 
 CLIP_TOKENS = 77
-SD3_T5_TOKENS = 256  # that its pipeline pads to, as FLUX's pads to 512
-FLUX_T5_TOKENS = 512
-SHOWN_TOKENS = 64  # of a short phrase in Z-Image's chat template, padded as its network does
 
 
 @dataclass(frozen=True)
-class Blueprint:
+class MetaModel:
     """A model on the meta device.
 
     Attributes:
-        model: as the user named it.
         backbone: its pipeline holds the denoiser, the autoencoder and the scheduler.
         encoders: its text encoders, by the pipeline's names for them.
-        tokens: tokens of a prompt that the first text encoder is shown.
+        tokens: limit of the first tokenizer.
     """
 
-    model: str
     backbone: Backbone
     encoders: dict[str, torch.nn.Module]
     tokens: int
@@ -55,78 +50,64 @@ class Blueprint:
         return {component: self.backbone.network, **self.encoders, "vae": self.backbone.pipe.vae}
 
     def conditioning(self, count: int, dtype: torch.dtype) -> Conditioning:
-        """What `encode` would give for `count` prompts, in shape."""
-        config = self.backbone.network.config
-        length, width, pooled = self.tokens, 0, 0
-        match self.pipeline:
-            case "StableDiffusionPipeline":
-                width = config.cross_attention_dim
-            case "StableDiffusionXLPipeline":
-                width = config.cross_attention_dim
-                pooled = config.projection_class_embeddings_input_dim - 6 * config.addition_time_embed_dim
-            case "StableDiffusion3Pipeline":
-                length += SD3_T5_TOKENS
-                width, pooled = config.joint_attention_dim, config.pooled_projection_dim
-            case "FluxPipeline":
-                length, width, pooled = FLUX_T5_TOKENS, config.joint_attention_dim, config.pooled_projection_dim
-            case _:
-                length, width = SHOWN_TOKENS, config.cap_feat_dim
-        return Conditioning(
-            torch.empty(count, length, width, dtype=dtype, device="meta"),
-            torch.empty(count, pooled, dtype=dtype, device="meta") if pooled else None,
-            torch.ones(count, length, dtype=torch.bool) if self.pipeline == "ZImagePipeline" else None,
-        )
+        """`count` prompts with the shapes that `encode` returns."""
+        return self.backbone.empty_conditioning(count, self.tokens, dtype)
+
+    def encoder_tokens(self, part: str) -> int:
+        """How many tokens a text encoder reads of a prompt."""
+        own = self.backbone.encoder_tokens[part]
+        return self.tokens if own is None else own
 
 
-def read_blueprint(model: str = "demo", *, revision: str | None = None) -> Blueprint:
+def read_meta_model(model: str = "demo", *, revision: str | None = None) -> MetaModel:
     """Build a supported model without weights; of a Hub model only its small JSON files are downloaded.
 
     Args:
-        model: "demo", a Hub id, or a folder in diffusers form.
+        model: "demo", a Hub id, or a folder in diffusers format.
         revision: branch, tag or commit of a Hub model.
 
     Raises:
         ModelError: the model can't be found or read, its kind isn't supported, or it is a single file.
     """
-    source: Path | str = demo.model_path() if model == "demo" else Path(model).expanduser()
-    if Path(source).is_file() or str(model).endswith(".safetensors"):
+    path = model_path(model)
+    if path.is_file():
         raise ModelError(f"{model!r} is a single file, which has no configs. Give a Hub id or a folder of that model.")
-    if not Path(source).exists():
-        if looks_like_path(model):
-            raise ModelError(f"There is no model at {source}. Give a Hub id, a folder, or demo.")
-        source = model
-    index = _read(source, "model_index.json", revision)
-    name = None if index is None else index.get("_class_name")
-    if index is None or name not in FAMILIES:
-        raise ModelError(f"{model!r} is a {name or 'model of unknown kind'}. crce erases from {SUPPORTED}.")
+    source = path if path.exists() else model
+    index = _read(source, "model_index.json", revision) or {}
+    name = str(index.get("_class_name") or "model of unknown kind")
+    if name not in FAMILIES:
+        raise ModelError(f"{model!r} is a {name}. crce erases from {supported()}.")
     verbosity = diffusers_logging.get_verbosity()
     diffusers_logging.set_verbosity_error()
     try:
         parts = _parts(source, index, revision)
-        pipe = _pipeline(getattr(diffusers, name), parts)
+        backbone = backbone_class(name)(_pipeline(getattr(diffusers, name), parts), model)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise ModelError(f"The configs of {model!r} can't be read: {type(error).__name__}: {error}") from error
     finally:
         diffusers_logging.set_verbosity(verbosity)
     encoders = {part: network for part, network in parts.items() if part.startswith("text_encoder")}
+    if strange := encoders.keys() - backbone.encoder_tokens.keys():
+        raise ModelError(
+            f"{model!r} has a {', '.join(sorted(strange))}, which crce does not expect in a {name}. Its text encoders "
+            f"are {', '.join(backbone.encoder_tokens)}."
+        )
     tokenizer = _read(source, "tokenizer/tokenizer_config.json", revision) or {}
     tokens = min(int(tokenizer.get("model_max_length", CLIP_TOKENS)), CLIP_TOKENS)
-    backbone = backbone_class(name)(pipe, model)
     refuse_unfit(backbone)
-    return Blueprint(model, backbone, encoders, tokens)
+    return MetaModel(backbone, encoders, tokens)
 
 
 def _parts(source: Path | str, index: dict[str, Any], revision: str | None) -> dict[str, Any]:
-    """The scheduler, and on the meta device every network that the index names and that is used."""
+    """The scheduler, and on the meta device every network of the index that is used."""
     parts: dict[str, Any] = {}
     for part, origin in index.items():
         if not isinstance(origin, list) or origin[0] not in ("diffusers", "transformers"):
             continue
         library, kind = origin
         if part == "scheduler":
-            parts[part] = getattr(diffusers, kind).from_config(
-                _read(source, f"{part}/scheduler_config.json", revision)
-            )
+            config = _read(source, f"{part}/scheduler_config.json", revision)
+            parts[part] = getattr(diffusers, kind).from_config(config)
         elif part in ("unet", "transformer", "vae") or part.startswith("text_encoder"):
             config = _read(source, f"{part}/config.json", revision)
             if config is None:
@@ -141,15 +122,15 @@ def _parts(source: Path | str, index: dict[str, Any], revision: str | None) -> d
 
 
 def _pipeline(kind: Any, parts: dict[str, Any]) -> Any:
-    """A pipeline of the parts but its text encoders, which can't read without a tokenizer."""
-    asked = [p for p in inspect.signature(kind.__init__).parameters.values() if p.name != "self"]
+    """A pipeline of the parts except its text encoders, which can't read without a tokenizer."""
+    parameters = [p for p in inspect.signature(kind.__init__).parameters.values() if p.name != "self"]
     given = {
         p.name: None if p.name.startswith("text_encoder") else parts.get(p.name)
-        for p in asked
+        for p in parameters
         if p.default is p.empty or p.default is None
     }
-    unchecked = {"requires_safety_checker": False} if any(p.name == "requires_safety_checker" for p in asked) else {}
-    return kind(**given, **unchecked)
+    unchecked = any(p.name == "requires_safety_checker" for p in parameters)
+    return kind(**given, **({"requires_safety_checker": False} if unchecked else {}))
 
 
 def _read(source: Path | str, name: str, revision: str | None) -> dict[str, Any] | None:
@@ -163,14 +144,10 @@ def _read(source: Path | str, name: str, revision: str | None) -> dict[str, Any]
             path = Path(hf_hub_download(source, name, revision=revision))
         return json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, EntryNotFoundError) as error:
-        if isinstance(error, LocalEntryNotFoundError):  # a kind of EntryNotFoundError, but the Hub was not asked
-            raise ModelError(
-                f"Cannot read {name} of {str(source)!r}: it was never downloaded, and the Hub can't be reached. "
-                "Give a folder, or try again with a network."
-            ) from error
-        if isinstance(error, EntryNotFoundError):
+        offline = isinstance(error, LocalEntryNotFoundError)  # a kind of EntryNotFoundError, but the Hub was not asked
+        if isinstance(error, EntryNotFoundError) and not offline:
             return None
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
+        reason = "it is not in the cache, and the Hub can't be reached" if offline else first_line(error)
         raise ModelError(
             f"Cannot read {name} of {str(source)!r}: {reason}. Give a Hub id (the network must be there) or a folder."
         ) from error

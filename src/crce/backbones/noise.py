@@ -1,7 +1,7 @@
-"""The noise levels that a model passes through while it draws, and the steps between them.
+"""The noise levels that sampling passes through, and the steps between them.
 
-A position is an index into the levels: 0 is pure noise, and after as many steps as there are levels the latent is
-finished. Latents have shape (B, C, h, w).
+A position is an index into the levels: 0 is pure noise, and after one step for each level the latent is finished.
+Latents have shape (B, C, h, w).
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ if TYPE_CHECKING:
 
 
 class Grid(Protocol):
-    """Noise levels of one family on a given number of steps.
+    """Noise levels of a family for a given number of steps.
 
     Attributes:
-        timesteps: what the network is told at each position.
+        timesteps: the network's time input at each position.
         noise_scale: standard deviation of the starting noise.
     """
 
@@ -27,30 +27,30 @@ class Grid(Protocol):
     noise_scale: float
 
     def step(self, prediction: Tensor, position: int, x_t: Tensor) -> Tensor:
-        """x_t moved on from `position` to the next one, given what the network predicts there."""
+        """x_t at the position after `position`, given the network's prediction there."""
         ...
 
     def noised(self, x_0: Tensor, noise: Tensor, position: int) -> Tensor:
-        """A finished latent brought back to the noise level of `position`."""
+        """A finished latent with noise added, at the noise level of `position`."""
         ...
 
 
 class DDIMGrid:
     """Deterministic DDIM on a model's own noise schedule, for epsilon and v prediction.
 
-    x_t keeps the variance of the schedule, so that no input has to be scaled, whatever the pipeline draws with.
+    x_t keeps the variance of the schedule, so no input has to be scaled, whatever scheduler the pipeline samples with.
     """
 
     def __init__(self, scheduler_config: Any, steps: int) -> None:
         """
         Raises:
-            ModelError: the scheduler has other noise levels, as those of EDM.
+            ModelError: the scheduler has other noise levels, such as those of EDM.
         """
         from diffusers import DDIMScheduler
 
         if "beta_start" not in scheduler_config:
             raise _unfit(scheduler_config, "one that is built from betas, such as DDIMScheduler")
-        # Schedulers that never clip do not say so, but DDIM clips unless told not to, and latents exceed [-1, 1].
+        # Schedulers that never clip have no such setting, but DDIM clips by default, and latents exceed [-1, 1].
         clips = scheduler_config.get("clip_sample", False)
         self._scheduler = DDIMScheduler.from_config(scheduler_config, clip_sample=clips)
         self._scheduler.set_timesteps(steps)
@@ -75,17 +75,17 @@ class FlowGrid:
         """
         Args:
             scheduler_config: of the pipeline's `FlowMatchEulerDiscreteScheduler`.
-            steps: steps of the grid.
-            mu: shift of the levels by the size of the picture, for schedules that ask for it.
-            levels: sigma before any shift, where the pipeline tells its scheduler; None leaves it to the scheduler.
+            steps: number of levels.
+            mu: shift of the levels by the size of the image, for schedules that use it.
+            levels: sigma before any shift, where the pipeline sets it; None leaves it to the scheduler.
 
         Raises:
-            ModelError: the scheduler is not one of a rectified flow.
+            ModelError: the scheduler is not for a rectified flow.
         """
         from diffusers import FlowMatchEulerDiscreteScheduler
 
         if "shift" not in scheduler_config:
-            raise _unfit(scheduler_config, "one of a rectified flow, such as FlowMatchEulerDiscreteScheduler")
+            raise _unfit(scheduler_config, "one for a rectified flow, such as FlowMatchEulerDiscreteScheduler")
         scheduler = FlowMatchEulerDiscreteScheduler.from_config(scheduler_config)
         scheduler.set_timesteps(steps, sigmas=levels, mu=mu)
         self.timesteps: list[float] = scheduler.timesteps.tolist()
@@ -100,7 +100,7 @@ class FlowGrid:
 
 
 def shift_by_size(scheduler_config: Any, tokens: int) -> float:
-    """mu for `FlowGrid`: linear in how many tokens the picture has, between the two sizes that the schedule names."""
+    """mu for `FlowGrid`: linear in the image's number of tokens, between the two sizes in the schedule."""
     small, large = scheduler_config["base_image_seq_len"], scheduler_config["max_image_seq_len"]
     low, high = scheduler_config["base_shift"], scheduler_config["max_shift"]
     return low + (high - low) * (tokens - small) / (large - small)
@@ -114,5 +114,5 @@ def even_levels(steps: int) -> list[float]:
 def _unfit(scheduler_config: Any, wanted: str) -> ModelError:
     name = scheduler_config.get("_class_name", "of unknown kind")
     return ModelError(
-        f"The model's scheduler is {name}, and its noise levels can't be followed. Use a model with {wanted}."
+        f"The model's scheduler is {name}, whose noise levels crce can't use. Use a model with {wanted}."
     )

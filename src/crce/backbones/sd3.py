@@ -2,36 +2,59 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 import torch
 
-from crce.backbones.backbone import Backbone
+from crce.backbones.backbone import Architecture, Backbone
 from crce.backbones.conditioning import Conditioning
 from crce.backbones.noise import FlowGrid, shift_by_size
+from crce.backbones.scopes import two_stream_role
+
+
+T5_TOKENS = 256  # to which the pipeline pads a prompt for its third text encoder
 
 
 class SD3Backbone(Backbone):
-    """A `StableDiffusion3Pipeline`. Without its third text encoder (T5), zeros stand for that one's states."""
+    """A `StableDiffusion3Pipeline`. Without its third text encoder (T5), zeros replace that encoder's states."""
 
     component = "transformer"
-    reads_states = False
+    models = "Stable Diffusion 3 and 3.5"
+    single_files = ("sd3", "sd35_medium", "sd35_large")
+    half = torch.bfloat16
+    encoder_tokens = {"text_encoder": None, "text_encoder_2": None, "text_encoder_3": T5_TOKENS}
     prompts_at_once = 8
+    reads_states = False
+    architectures = (Architecture("stable-diffusion-3", "sd3", 1024, "https://github.com/Stability-AI/sd3-ref"),)
+    layer_role = staticmethod(two_stream_role)
+
+    @classmethod
+    def load_options(cls, index: Mapping[str, Any]) -> dict[str, Any]:
+        saved_without_t5 = "transformer" in index and not any(index.get("text_encoder_3") or ())
+        return {"text_encoder_3": None, "tokenizer_3": None} if saved_without_t5 else {}
 
     @property
     def latent_shape(self) -> tuple[int, int, int]:
         config = self.network.config
         return config.in_channels, config.sample_size, config.sample_size
 
-    def _encode(self, prompts: list[str]) -> Conditioning:
-        hidden, _, pooled, _ = self.pipe.encode_prompt(
-            prompts, None, None, device=self.device, do_classifier_free_guidance=False
-        )
-        return Conditioning(hidden, pooled)
-
     def grid(self, steps: int) -> FlowGrid:
         _, height, width = self.latent_shape
         patch = self.network.config.patch_size
         config = self.pipe.scheduler.config
         return FlowGrid(config, steps, shift_by_size(config, (height // patch) * (width // patch)))
+
+    def empty_conditioning(self, count: int, tokens: int, dtype: torch.dtype) -> Conditioning:
+        config = self.network.config
+        width, pooled = config.joint_attention_dim, config.pooled_projection_dim
+        return Conditioning.empty(count, tokens + T5_TOKENS, width, dtype, pooled=pooled)
+
+    def _encode(self, prompts: list[str]) -> Conditioning:
+        hidden, _, pooled, _ = self.pipe.encode_prompt(
+            prompts, None, None, device=self.device, do_classifier_free_guidance=False
+        )
+        return Conditioning(hidden, pooled)
 
     def _forward(self, x_t: torch.Tensor, t: torch.Tensor, cond: Conditioning, guidance: float | None) -> torch.Tensor:
         return self.network(x_t, timestep=t, encoder_hidden_states=cond.hidden, pooled_projections=cond.pooled).sample

@@ -1,20 +1,46 @@
-"""Stable Diffusion XL: the UNet is also told a pooled text state, and the size of the picture by its "time ids"."""
+"""Stable Diffusion XL: its UNet also takes a pooled text state, and the size of the image as "time ids"."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 import torch
 
+from crce.backbones.backbone import Architecture
 from crce.backbones.conditioning import Conditioning
 from crce.backbones.unet import UNetBackbone
 
 
 class SDXLBackbone(UNetBackbone):
-    """A `StableDiffusionXLPipeline`. x_t lives on the DDIM grid even where the pipeline draws with Euler.
+    """A `StableDiffusionXLPipeline`. x_t is on the DDIM grid even where the pipeline samples with Euler.
 
-    An Euler latent is x_t sqrt(sigma^2 + 1), and the UNet is shown it divided by that root: exactly x_t.
+    An Euler latent is x_t sqrt(sigma^2 + 1), and the UNet's input is that divided by the root: exactly x_t.
     """
 
+    models = "Stable Diffusion XL"
+    single_files = ("xl_base",)
+    encoder_tokens = {"text_encoder": None, "text_encoder_2": None}
     reads_words = False  # it has two text encoders
+    kohya = {"unet": "lora_unet", "text_encoder": "lora_te1", "text_encoder_2": "lora_te2"}
+    architectures = (
+        Architecture(
+            "stable-diffusion-xl-v1-base",
+            "sdxl_base_v1-0",
+            1024,
+            "https://github.com/Stability-AI/generative-models",
+            text_width=2048,
+        ),
+    )
+
+    @classmethod
+    def load_options(cls, index: Mapping[str, Any]) -> dict[str, Any]:
+        return {}
+
+    def empty_conditioning(self, count: int, tokens: int, dtype: torch.dtype) -> Conditioning:
+        config = self.network.config
+        pooled = config.projection_class_embeddings_input_dim - 6 * config.addition_time_embed_dim
+        return Conditioning.empty(count, tokens, config.cross_attention_dim, dtype, pooled=pooled)
 
     def _encode(self, prompts: list[str]) -> Conditioning:
         hidden, _, pooled, _ = self.pipe.encode_prompt(prompts, device=self.device, do_classifier_free_guidance=False)
@@ -25,11 +51,11 @@ class SDXLBackbone(UNetBackbone):
         return Conditioning(hidden, pooled)
 
     def _forward(self, x_t: torch.Tensor, t: torch.Tensor, cond: Conditioning, guidance: float | None) -> torch.Tensor:
-        told = {"text_embeds": cond.pooled, "time_ids": self._time_ids(x_t)}
-        return self.network(x_t, t, encoder_hidden_states=cond.hidden, added_cond_kwargs=told).sample
+        added = {"text_embeds": cond.pooled, "time_ids": self._time_ids(x_t)}
+        return self.network(x_t, t, encoder_hidden_states=cond.hidden, added_cond_kwargs=added).sample
 
     def _time_ids(self, x_t: torch.Tensor) -> torch.Tensor:
-        """Original size, crop and target size in pixels: an uncropped picture of the latent's own size, (B, 6)."""
+        """Original size, crop and target size in pixels: an uncropped image of the latent's own size, (B, 6)."""
         height, width = (side * self.pipe.vae_scale_factor for side in x_t.shape[-2:])
         ids = torch.tensor([height, width, 0, 0, height, width], dtype=x_t.dtype, device=x_t.device)
         return ids.expand(len(x_t), -1)

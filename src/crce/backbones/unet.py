@@ -2,18 +2,52 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
+
 import torch
 
-from crce.backbones.backbone import Backbone
+from crce.backbones.backbone import Architecture, Backbone, Role
 from crce.backbones.conditioning import Conditioning
 from crce.backbones.noise import DDIMGrid
+
+
+_STABILITY = "https://github.com/Stability-AI/stablediffusion"
 
 
 class UNetBackbone(Backbone):
     """A `StableDiffusionPipeline`."""
 
     component = "unet"
+    models = "Stable Diffusion 1.x and 2.x"
+    single_files: ClassVar[Sequence[str]] = ("v1", "v2")
+    half = torch.float16
+    encoder_tokens = {"text_encoder": None}
+    prompts_at_once = 64
+    reads_states = True
     reads_words = True
+    kohya = {"unet": "lora_unet", "text_encoder": "lora_te"}
+    architectures: ClassVar[Sequence[Architecture]] = (
+        Architecture(
+            "stable-diffusion-v1", "sd_v1", 512, "https://github.com/CompVis/stable-diffusion", text_width=768
+        ),
+        Architecture("stable-diffusion-v2-768-v", "sd_v2_v", 768, _STABILITY, 1024, prediction_type="v_prediction"),
+        Architecture("stable-diffusion-v2-512", "sd_v2", 512, _STABILITY, text_width=1024),
+    )
+
+    @classmethod
+    def load_options(cls, index: Mapping[str, Any]) -> dict[str, Any]:
+        # A safety checker would hide from the judge what the model really generates.
+        return {"safety_checker": None, "requires_safety_checker": False}
+
+    @staticmethod
+    def layer_role(path: list[str]) -> Role:
+        if "attn2" in path:
+            return "cross-attention"
+        if "attn1" in path:
+            return "self-attention"
+        # As in ESD, not trained: the time embedding, to which SDXL adds pooled text and sizes, and the output layer.
+        return "full only" if path[0] in ("time_embedding", "add_embedding", "conv_out") else "other"
 
     @property
     def latent_shape(self) -> tuple[int, int, int]:
@@ -22,16 +56,25 @@ class UNetBackbone(Backbone):
         height, width = (size, size) if isinstance(size, int) else size
         return config.in_channels, height, width
 
+    def grid(self, steps: int) -> DDIMGrid:
+        return DDIMGrid(self.pipe.scheduler.config, steps)
+
+    def empty_conditioning(self, count: int, tokens: int, dtype: torch.dtype) -> Conditioning:
+        return Conditioning.empty(count, tokens, self.network.config.cross_attention_dim, dtype)
+
     def _encode(self, prompts: list[str]) -> Conditioning:
         hidden, _ = self.pipe.encode_prompt(prompts, self.device, 1, do_classifier_free_guidance=False)
         return Conditioning(hidden)
 
+    def _forward(self, x_t: torch.Tensor, t: torch.Tensor, cond: Conditioning, guidance: float | None) -> torch.Tensor:
+        return self.network(x_t, t, encoder_hidden_states=cond.hidden).sample
+
     def encode_soft(self, prompts: list[str], prefix: torch.Tensor | None = None) -> Conditioning:
-        """As `encode`, with gradients, and with word embeddings of no word put before each prompt.
+        """As `encode`, with gradients, and with learned word embeddings inserted before each prompt.
 
         Args:
             prompts: B prompts.
-            prefix: embeddings, shape (B, K, W) with W the width of the word embeddings; they take the place of K
+            prefix: embeddings, shape (B, K, W) with W the width of the word embeddings. They take the place of the K
                 tokens after the first one, and the prompt moves back.
         """
         tokenizer, encoder = self.pipe.tokenizer, self.pipe.text_encoder
@@ -41,7 +84,7 @@ class UNetBackbone(Backbone):
         hook = None
         if prefix is not None:
             k = prefix.shape[1]
-            # The last token stays the last: where a prompt fills its room, that is its end.
+            # The last token stays the last: of a prompt that fills the length, it is the end token.
             ids = torch.cat([ids[:, :1], ids[:, 1:2].expand(-1, k), ids[:, 1 : -k - 1], ids[:, -1:]], 1)
             mask = torch.cat([mask[:, :1], mask[:, :1].expand(-1, k), mask[:, 1 : -k - 1], mask[:, -1:]], 1)
             hook = encoder.get_input_embeddings().register_forward_hook(
@@ -54,9 +97,3 @@ class UNetBackbone(Backbone):
         finally:
             if hook is not None:
                 hook.remove()
-
-    def grid(self, steps: int) -> DDIMGrid:
-        return DDIMGrid(self.pipe.scheduler.config, steps)
-
-    def _forward(self, x_t: torch.Tensor, t: torch.Tensor, cond: Conditioning, guidance: float | None) -> torch.Tensor:
-        return self.network(x_t, t, encoder_hidden_states=cond.hidden).sample

@@ -1,38 +1,61 @@
-"""Z-Image, chosen as the most used of the small open models (6 billion parameters, Apache licence) and because its
-pipeline needs nothing beyond a mask to fit: text and picture are tokens of one stream.
+"""Z-Image: the most used of the small open models (6 billion parameters, Apache licence), where text and image are
+tokens of one stream.
 
-Its network counts time from noise (0) to picture (1) and predicts x_0 - noise; here both are turned round, to the
-velocity noise - x_0 at the timesteps of the scheduler. Its pipeline counts guidance from zero: guidance g here is
-`guidance_scale` g - 1 there, and the distilled Turbo model is to be drawn with g = 1.
+Its network counts time from noise (0) to image (1) and predicts x_0 - noise; here both are reversed, to the velocity
+noise - x_0 at the timesteps of the scheduler. Its pipeline counts guidance from zero: guidance g here is
+`guidance_scale` g - 1 there, and the distilled Turbo model is to be sampled with g = 1.
 """
 
 from __future__ import annotations
 
 import torch
 
-from crce.backbones.backbone import Backbone
+from crce.backbones.backbone import Backbone, Role
 from crce.backbones.conditioning import Conditioning
 from crce.backbones.noise import FlowGrid, even_levels, shift_by_size
 
 
-SIDE = 1024  # pixels of the pipeline's own size
+SIDE = 1024  # pixels of the pipeline's native resolution
 TOKENS = 512  # that the pipeline reads of a prompt at most
+PHRASE_TOKENS = 64  # of a short phrase in the chat template, padded as the network does
 
 
 class ZImageBackbone(Backbone):
-    """A `ZImagePipeline`. Token states are padded to `TOKENS`; the mask tells the network which ones it is shown."""
+    """A `ZImagePipeline`. Token states are padded to `TOKENS`; the mask selects those that the network reads."""
 
     component = "transformer"
-    reads_states = False
+    models = "Z-Image and Z-Image-Turbo"
+    single_files = ("z-image-turbo",)
+    half = torch.bfloat16
+    encoder_tokens = {"text_encoder": TOKENS}
     prompts_at_once = 8
+    reads_states = False
+
+    @staticmethod
+    def layer_role(path: list[str]) -> Role:
+        if path[0] == "layers" and "attention" in path:
+            return "cross-attention"
+        if path[0] == "context_refiner":
+            return "text"
+        if path[0] == "noise_refiner" and "attention" in path:
+            return "self-attention"
+        return "other" if path[0] in ("layers", "noise_refiner") and "adaLN_modulation" not in path else "full only"
 
     @property
     def latent_shape(self) -> tuple[int, int, int]:
         side = 2 * (SIDE // (2 * self.pipe.vae_scale_factor))
         return self.network.in_channels, side, side
 
+    def grid(self, steps: int) -> FlowGrid:
+        _, height, width = self.latent_shape
+        config = self.pipe.scheduler.config
+        return FlowGrid(config, steps, shift_by_size(config, (height // 2) * (width // 2)), even_levels(steps))
+
+    def empty_conditioning(self, count: int, tokens: int, dtype: torch.dtype) -> Conditioning:
+        return Conditioning.empty(count, PHRASE_TOKENS, self.network.config.cap_feat_dim, dtype, masked=True)
+
     def _encode(self, prompts: list[str]) -> Conditioning:
-        # The pipeline writes its chat template into the list it is given.
+        # The pipeline writes its chat template into the list that it receives.
         states, _ = self.pipe.encode_prompt(
             list(prompts), device=self.device, do_classifier_free_guidance=False, max_sequence_length=TOKENS
         )
@@ -41,11 +64,6 @@ class ZImageBackbone(Backbone):
         for i, tokens in enumerate(states):
             hidden[i, : len(tokens)], mask[i, : len(tokens)] = tokens, True
         return Conditioning(hidden, mask=mask)
-
-    def grid(self, steps: int) -> FlowGrid:
-        _, height, width = self.latent_shape
-        config = self.pipe.scheduler.config
-        return FlowGrid(config, steps, shift_by_size(config, (height // 2) * (width // 2)), even_levels(steps))
 
     def _forward(self, x_t: torch.Tensor, t: torch.Tensor, cond: Conditioning, guidance: float | None) -> torch.Tensor:
         assert cond.mask is not None  # `encode` makes one

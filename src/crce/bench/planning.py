@@ -92,7 +92,8 @@ def plan_grid(grid: BenchmarkGrid, *, cache: str | Path = CACHE, device: str = "
         ConfigError: no such device, dtype or judge, or methods that don't work on a model; all of them are listed.
         ModelError: a model can't be found.
     """
-    from crce.backbones.loading import backbone_class, find_model, pick_device, pick_dtype
+    from crce.backbones.families import backbone_class
+    from crce.backbones.loading import find_model, pick_device, pick_dtype
     from crce.methods.support import refuse_unsupported
 
     where = pick_device(device)
@@ -100,7 +101,7 @@ def plan_grid(grid: BenchmarkGrid, *, cache: str | Path = CACHE, device: str = "
     faults: dict[str, None] = {}
     for source in grid.models:
         pipeline, revision = find_model(source.model, revision=source.revision)
-        dtype = str(pick_dtype(source.dtype, where, backbone_class(pipeline).component)).removeprefix("torch.")
+        dtype = str(pick_dtype(source.dtype, where, backbone_class(pipeline).half)).removeprefix("torch.")
         pinned[source] = {"revision": revision, "device": where.type, "dtype": dtype}
         for entry in grid.methods:
             try:

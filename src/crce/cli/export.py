@@ -1,4 +1,4 @@
-"""`crce export`, `check`, `info` and `push`: runs as files of other programs."""
+"""`crce export`, `check`, `info` and `push`: runs as files for other programs."""
 
 from __future__ import annotations
 
@@ -10,12 +10,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from crce.cli.terminal import error_line, quiet_libraries
+from crce.export.formats import BUNDLED
 
 
 if TYPE_CHECKING:
     from crce.export import Inspection
 
-FORMS = ("diffusers", "kohya", "merged", "single-file")
+FORMATS_HELP = " ".join(f"{name}: {known.summary}." for name, known in BUNDLED.items())
 
 
 def export(
@@ -24,18 +25,17 @@ def export(
         str,
         typer.Option(
             "--to",
-            metavar="|".join(FORMS),
-            help="diffusers: a LoRA for load_lora_weights. kohya: a LoRA for ComfyUI, AUTOMATIC1111, Forge. merged: a "
-            "pipeline folder. single-file: one checkpoint with text encoders and autoencoder.",
+            metavar="|".join(BUNDLED),
+            help=f"{FORMATS_HELP} Other packages may add formats.",
         ),
     ],
     out: Annotated[
-        Path | None, typer.Option(help="The file or folder.", show_default="RUN/export/erase-CONCEPT-FORM")
+        Path | None, typer.Option(help="The file or folder.", show_default="RUN/export/erase-CONCEPT-FORMAT")
     ] = None,
     rank: Annotated[
         int | None,
         typer.Option(
-            help="Most rank of a LoRA made of whole weights.",
+            help="Largest rank of a LoRA made of whole weights.",
             show_default="the smallest with a relative error of 0.001",
         ),
     ] = None,
@@ -43,9 +43,9 @@ def export(
         str | None,
         typer.Option(help="float32, float16, bfloat16.", show_default="float32 for a LoRA, else as in training"),
     ] = None,
-    force: Annotated[bool, typer.Option("--force", help="Write over what is there.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Overwrite an existing file or pipeline folder.")] = False,
 ) -> int:
-    """Write a run in a form that other programs load."""
+    """Write a run in a format that other programs load."""
     quiet_libraries()
     from crce.export import export as export_run
 
@@ -64,7 +64,7 @@ def check(
     tolerance: Annotated[float, typer.Option(min=0, help="Relative error of a layer that passes.")] = 2e-3,
     json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> int:
-    """Say what a file is, which programs load it, and what is wrong with it. Exit code 2 if something is."""
+    """Inspect a file: its kind, the programs that load it, and its faults. Exit code 2 if it has any."""
     quiet_libraries()
     from crce.export import check as check_file
 
@@ -80,25 +80,25 @@ def info(
     path: Annotated[Path, typer.Argument(metavar="FILE|RUN", help="An exported or trained file, or a run folder.")],
     json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> int:
-    """Print what a file or a run says of itself: concept set, base model, method, settings."""
+    """Print the metadata of a file or a run: concept set, base model, method, settings."""
     quiet_libraries()
-    from crce.export import read_facts
+    from crce.export import read_metadata
 
-    facts = read_facts(path)
+    metadata = read_metadata(path)
     if json:
-        typer.echo(json_format.dumps(facts, indent=2, ensure_ascii=False))
+        typer.echo(json_format.dumps(metadata, indent=2, ensure_ascii=False))
     else:
-        _print_facts(facts)
+        _print_metadata(metadata)
     return 0
 
 
 def push(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="The folder of a finished run.")],
     repo: Annotated[str, typer.Argument(metavar="USER/NAME", help="The model repository on the Hugging Face Hub.")],
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Write the folder, and upload nothing.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Write the folder without uploading it.")] = False,
     out: Annotated[Path | None, typer.Option(help="The folder.", show_default="RUN/push-N, the next free N")] = None,
     private: Annotated[bool, typer.Option("--private", help="Make a new repository private.")] = False,
-    rank: Annotated[int | None, typer.Option(min=1, help="Most rank of a LoRA made of whole weights.")] = None,
+    rank: Annotated[int | None, typer.Option(min=1, help="Largest rank of a LoRA made of whole weights.")] = None,
 ) -> int:
     """Write a folder with the LoRA, the concept set and a model card, and upload it to the Hub."""
     quiet_libraries()
@@ -155,7 +155,7 @@ def _as_json(found: Inspection) -> dict[str, Any]:
     return value
 
 
-def _print_facts(facts: dict[str, Any]) -> None:
+def _print_metadata(facts: dict[str, Any]) -> None:
     from crce.export.metadata import changed_settings
 
     lines = {

@@ -13,7 +13,7 @@ from crce.cli.terminal import quiet_libraries
 def methods(json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False) -> int:
     """Show the erasure methods, and on which models each is tested, experimental or refused."""
     quiet_libraries()
-    from crce.backbones.loading import FAMILIES
+    from crce.backbones.families import FAMILIES, backbone_class
     from crce.methods.support import Level, support
     from crce.methods.table import METHODS
 
@@ -26,7 +26,7 @@ def methods(json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = 
 
     table = Table("method", "how it erases", "tested", "experimental", "refused", show_lines=True)
     for name, row in levels.items():
-        cells = ([FAMILIES[f].models for f in FAMILIES if row[f] == level] for level in get_args(Level))
+        cells = ([backbone_class(f).models for f in FAMILIES if row[f] == level] for level in get_args(Level))
         table.add_row(name, METHODS[name].description, *("; ".join(cell) for cell in cells))
     console = Console(highlight=False)
     console.print(table)

@@ -16,7 +16,7 @@ from crce.errors import ConfigError
 
 
 if TYPE_CHECKING:
-    from crce.backbones.memory_plan import Choice, Plan, Work
+    from crce.backbones.memory_plan import MemoryOptions, MemoryPlan, Workload
 
 CARDS = (8.0, 12.0, 16.0, 24.0, 48.0, 80.0)
 SETTINGS = ("layers", "adapter", "rank", "corefs_per_step", "retains_per_step")
@@ -51,16 +51,16 @@ def plan(
     from huggingface_hub.utils import disable_progress_bars
 
     from crce.backbones.loading import pick_dtype
-    from crce.backbones.memory_plan import make_plan
-    from crce.backbones.meta_model import read_blueprint
+    from crce.backbones.memory_plan import plan_memory
+    from crce.backbones.meta_model import read_meta_model
 
     disable_progress_bars()  # configs are small
     work = _work(settings)
     gpu = torch.device("cuda")  # a name: nothing is put there
     pick_dtype(dtype, gpu)  # a wrong name is told before anything is read
-    blueprint = read_blueprint(model, revision=revision)
-    numbers = pick_dtype(dtype, gpu, blueprint.backbone.component)
-    made = make_plan(blueprint, work, numbers)
+    meta = read_meta_model(model, revision=revision)
+    numbers = pick_dtype(dtype, gpu, meta.backbone.half)
+    made = plan_memory(meta, work, numbers)
     start = [
         "--model",
         model,
@@ -71,7 +71,7 @@ def plan(
     start += [part for name, value in overrides.items() for part in (_flag(name), str(value))]
     facts = {
         "model": model,
-        "pipeline": blueprint.pipeline,
+        "pipeline": meta.pipeline,
         "dtype": str(numbers).removeprefix("torch."),
         "layers": settings.layers,
         "adapter": settings.adapter,
@@ -89,13 +89,13 @@ def plan(
     return 0
 
 
-def _work(settings: ErasureConfig) -> Work:
+def _work(settings: ErasureConfig) -> Workload:
     """What of the settings decides memory.
 
     Raises:
         ConfigError: the text encoder is trained instead of the denoiser.
     """
-    from crce.backbones.memory_plan import Work
+    from crce.backbones.memory_plan import Workload
     from crce.methods import METHODS, load_method
 
     if settings.layers == "text":
@@ -109,23 +109,23 @@ def _work(settings: ErasureConfig) -> Work:
     rows = 1 + (settings.corefs_per_step if settings.crce else 0) + (settings.retains_per_step if keeps else 0)
     rows += method.extra_rows(settings) if trained else 0
     trajectories = 1 if settings.x_t_source == "student" else settings.pool
-    return Work(settings.layers, settings.adapter, settings.rank, rows, trajectories, trained)
+    return Workload(settings.layers, settings.adapter, settings.rank, rows, trajectories, trained)
 
 
-def _sizes(made: Plan) -> dict[str, Any]:
-    from crce.backbones.memory_plan import Choice
+def _sizes(made: MemoryPlan) -> dict[str, Any]:
+    from crce.backbones.memory_plan import MemoryOptions
 
-    plain = Choice()
+    plain = MemoryOptions()
     return {
         "weights": made.weights,
         "adapter": made.adapter,
         "activations": made.steps(plain),
-        "activations_checkpointed": made.steps(Choice(checkpointing=True)),
+        "activations_checkpointed": made.steps(MemoryOptions(checkpointing=True)),
         "peak": made.need(plain),
     }
 
 
-def _card(gigabytes: float, made: Plan, settings: ErasureConfig, start: list[str]) -> dict[str, Any]:
+def _card(gigabytes: float, made: MemoryPlan, settings: ErasureConfig, start: list[str]) -> dict[str, Any]:
     """What fits on one card; where nothing does, how little the thriftiest settings need."""
     choice = made.choose(gigabytes)
     flags = None if choice is None else _flags(choice, settings)
@@ -138,7 +138,7 @@ def _card(gigabytes: float, made: Plan, settings: ErasureConfig, start: list[str
     }
 
 
-def _flags(choice: Choice, settings: ErasureConfig) -> list[str]:
+def _flags(choice: MemoryOptions, settings: ErasureConfig) -> list[str]:
     """Flags of `crce erase` that turn the recipe's settings into those of the choice."""
     flags = []
     if choice.micro_batch != settings.micro_batch:

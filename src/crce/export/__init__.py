@@ -1,4 +1,4 @@
-"""Runs in the forms that other programs load, what is in such files, and their way to the Hub."""
+"""Export runs in the formats of other programs, inspect such files, and publish them on the Hub."""
 
 from __future__ import annotations
 
@@ -8,25 +8,38 @@ from crce.lazy import lazy_names, make_callable
 
 
 if TYPE_CHECKING:
-    from crce.export.comparison import Comparison
-    from crce.export.formats import Exported, export
+    from crce.export.comparison import RunComparison
+    from crce.export.formats import FORMATS, Exported, ExportFormat, export
     from crce.export.inspection import Inspection, check
-    from crce.export.metadata import read_facts
+    from crce.export.metadata import read_metadata
     from crce.export.publication import Published, push
 
-__all__ = ["Comparison", "Exported", "Inspection", "Published", "check", "export", "push", "read_facts"]
+__all__ = [
+    "FORMATS",
+    "ExportFormat",
+    "Exported",
+    "Inspection",
+    "Published",
+    "RunComparison",
+    "check",
+    "export",
+    "push",
+    "read_metadata",
+]
 
 __getattr__ = lazy_names(
     __name__,
     {
-        "Comparison": "comparison",
+        "FORMATS": "formats",
+        "ExportFormat": "formats",
         "Exported": "formats",
         "Inspection": "inspection",
         "Published": "publication",
+        "RunComparison": "comparison",
         "check": "inspection",
         "export": "formats",
         "push": "publication",
-        "read_facts": "metadata",
+        "read_metadata": "metadata",
     },
 )
 

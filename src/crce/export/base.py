@@ -1,60 +1,40 @@
-"""What is known of a base model without loading it: its pipeline, its family, its licence."""
+"""What is known of a base model without loading it: its pipeline, family, architecture and licence."""
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
 import yaml
 from huggingface_hub import try_to_load_from_cache
 
 from crce import demo
+from crce.backbones.families import FAMILIES, backbone_class
+from crce.errors import ModelError
 
 
-@dataclass(frozen=True)
-class Family:
-    """How the world calls a family of models.
+if TYPE_CHECKING:
+    import torch
 
-    Attributes:
-        architecture: its name in the Stability metadata standard.
-        version: its name in kohya's metadata (`ss_base_model_version`).
-        resolution: width and height of its pictures.
-        implementation: whose original layout it has, by the same standard.
-    """
+    from crce.backbones.backbone import Architecture, Backbone
 
-    architecture: str
-    version: str
-    resolution: int
-    implementation: str
-
-
-FAMILIES = {
-    "sd1": Family("stable-diffusion-v1", "sd_v1", 512, "https://github.com/CompVis/stable-diffusion"),
-    "sd2": Family("stable-diffusion-v2-512", "sd_v2", 512, "https://github.com/Stability-AI/stablediffusion"),
-    "sd2-v": Family("stable-diffusion-v2-768-v", "sd_v2_v", 768, "https://github.com/Stability-AI/stablediffusion"),
-    "sdxl": Family(
-        "stable-diffusion-xl-v1-base", "sdxl_base_v1-0", 1024, "https://github.com/Stability-AI/generative-models"
-    ),
-    "sd3": Family("stable-diffusion-3", "sd3", 1024, "https://github.com/Stability-AI/sd3-ref"),
-    "flux": Family("flux-1-dev", "flux1", 1024, "https://github.com/black-forest-labs/flux"),
-}
+TEXT_LAYERS = ("attn2.to_k", "attn2.to_v")  # of cross-attention; their weights are as wide as the token states
 
 
 @dataclass(frozen=True)
 class Base:
-    """A base model from the outside.
+    """A base model.
 
     Attributes:
         model: as the user named it.
         revision: what pins its weights.
-        pipeline: the class of its pipeline, if its index is at hand.
-        prediction_type: what its denoiser predicts, if its scheduler is at hand.
-        licence: as its own model card states it, if that is at hand.
+        pipeline: the class of its pipeline, if its index is available.
+        prediction_type: what its denoiser predicts, if its scheduler is available.
+        licence: as its own model card states it, if that is available.
     """
 
     model: str
@@ -65,7 +45,7 @@ class Base:
 
     @property
     def is_hub_id(self) -> bool:
-        # a model of the Hub is pinned by a commit, a local one by "sha256:...", also when its folder is gone by now
+        # a model of the Hub is pinned by a commit, a local one by "sha256:...", even when its folder is gone by now
         return is_hub_id(self.model) and ":" not in (self.revision or "")
 
     @property
@@ -73,44 +53,76 @@ class Base:
         """The model without the folders of this machine."""
         return self.model if self.is_hub_id or self.model == "demo" else Path(self.model).name
 
-    @property
-    def xl(self) -> bool:
-        return self.pipeline is not None and "XL" in self.pipeline
+
+def is_hub_id(name: str) -> bool:
+    """Whether a name has the form "user/name" of the Hub and isn't a path here."""
+    return bool(re.fullmatch(r"[\w-][\w.-]*/[\w-][\w.-]*", name)) and not Path(name).exists()
 
 
-def is_hub_id(model: str) -> bool:
-    """Whether a model is named as "user/name" of the Hub, and isn't a path here."""
-    return bool(re.fullmatch(r"[\w-][\w.-]*/[\w-][\w.-]*", model)) and not Path(model).exists()
+def describe_base(info: Mapping[str, Any], pipe: Any | None = None) -> Base:
+    """The base model of a run; nothing is downloaded.
 
-
-def describe_base(info: Mapping[str, Any]) -> Base:
-    """What is known of the model that a run (its run.json) erased from; nothing is downloaded."""
+    Args:
+        info: the run.json.
+        pipe: the model, where it is loaded: it gives the class of a single file, which has no index.
+    """
     model, revision = info["model"], info["revision"]
     index, scheduler = (
         _read_json(model, revision, name) for name in ("model_index.json", "scheduler/scheduler_config.json")
     )
     # the bundled model is MIT, as crce is; see NOTICE for the artwork behind it
     licence = "mit" if model == "demo" else _licence(_find(model, revision, "README.md"))
-    return Base(model, revision, index.get("_class_name"), scheduler.get("prediction_type"), licence)
+    pipeline = index.get("_class_name") or (None if pipe is None else type(pipe).__name__)
+    return Base(model, revision, pipeline, scheduler.get("prediction_type"), licence)
 
 
-def family_of(base: Base, deltas: Mapping[str, torch.Size]) -> Family | None:
-    """The family of a model, or None if that isn't certain.
+def identify(base: Base, shapes: Mapping[str, torch.Size]) -> tuple[type[Backbone] | None, Architecture | None]:
+    """The family and the architecture of a model, each None where it isn't certain.
+
+    Args:
+        base: the model. Without its pipeline's class, the width of cross-attention identifies the family.
+        shapes: by layer, the shape of its weight.
+    """
+    names = FAMILIES if base.pipeline is None else [base.pipeline] if base.pipeline in FAMILIES else []
+    families = [backbone_class(name) for name in names]
+    for family in families:
+        certain = base.pipeline is not None and len(family.architectures) == 1
+        text_layers = [n for n in shapes if n.startswith(f"{family.component}.") and n.endswith(TEXT_LAYERS)]
+        widths = {shapes[name][1] for name in text_layers}
+        width = widths.pop() if len(widths) == 1 else None
+        for architecture in family.architectures:
+            fits = certain or (width is not None and architecture.text_width == width)
+            if fits and architecture.prediction_type in (None, base.prediction_type):
+                return family, architecture
+    return (families[0] if base.pipeline is not None and families else None), None
+
+
+def kohya_prefixes(base: Base, family: type[Backbone] | None, components: Iterable[str]) -> dict[str, str]:
+    """By component, the prefix of its keys in kohya files; empty where one of them has none.
 
     Args:
         base: the model.
-        deltas: by layer, the shape of its weight; the width of cross-attention tells the text encoder.
+        family: its family, or None where it isn't certain.
+        components: of the pipeline, those that a LoRA changes.
+
+    Raises:
+        ModelError: the family is not supported, or it is unknown and families name a component differently.
     """
-    by_pipeline = {"StableDiffusionXLPipeline": "sdxl", "StableDiffusion3Pipeline": "sd3", "FluxPipeline": "flux"}
-    if base.pipeline in by_pipeline:
-        return FAMILIES[by_pipeline[base.pipeline]]
-    if base.pipeline not in (None, "StableDiffusionPipeline"):
-        return None
-    widths = {shape[1] for name, shape in deltas.items() if name.endswith(("attn2.to_k", "attn2.to_v"))}
-    name = {768: "sd1", 1024: "sd2", 2048: "sdxl"}.get(next(iter(widths))) if len(widths) == 1 else None
-    if name == "sd2" and base.prediction_type == "v_prediction":
-        name = "sd2-v"
-    return None if name is None else FAMILIES[name]
+    if family is None and base.pipeline is not None:
+        family = backbone_class(base.pipeline)
+    tables = [family.kohya] if family else [backbone_class(name).kohya for name in FAMILIES]
+    prefixes = {}
+    for component in components:
+        known = {table[component] for table in tables if component in table}
+        if len(known) > 1:
+            raise ModelError(
+                f"The keys of {component} in a kohya file depend on the family of {base.model!r}, which isn't known "
+                "without its model_index.json. Restore the model, or use --to diffusers."
+            )
+        if not known:
+            return {}
+        prefixes[component] = known.pop()
+    return prefixes
 
 
 def _find(model: str, revision: str | None, name: str) -> Path | None:
@@ -126,23 +138,19 @@ def _find(model: str, revision: str | None, name: str) -> Path | None:
 
 def _read_json(model: str, revision: str | None, name: str) -> dict[str, Any]:
     path = _find(model, revision, name)
-    if path is None:
-        return {}
     try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):  # a damaged base model is told when it is loaded; here it is merely unknown
+        value = json.loads(path.read_text(encoding="utf-8")) if path else {}
+    except (OSError, ValueError):  # a damaged base model is reported when it is loaded; here it is merely unknown
         return {}
     return value if isinstance(value, dict) else {}
 
 
 def _licence(card: Path | None) -> str | None:
     """The licence in the YAML header of a model card."""
-    if card is None:
-        return None
     try:
-        header = re.match(r"---\s*\n(.*?)\n---\s*\n", card.read_text(encoding="utf-8"), re.DOTALL)
-        facts = yaml.safe_load(header[1]) if header else None
+        header = re.match(r"---\s*\n(.*?)\n---\s*\n", card.read_text(encoding="utf-8"), re.DOTALL) if card else None
+        fields = yaml.safe_load(header[1]) if header else None
     except (OSError, ValueError, yaml.YAMLError):
         return None
-    licence = facts.get("license") if isinstance(facts, dict) else None
+    licence = fields.get("license") if isinstance(fields, dict) else None
     return licence if isinstance(licence, str) else None

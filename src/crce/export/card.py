@@ -1,4 +1,4 @@
-"""The model card: what was erased, how well that was measured, how to load it, and what it can't promise."""
+"""The model card: what was erased, how well according to the report, how to load it, and its limits."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def read_report(folder: Path) -> dict[str, Any] | None:
     """The report.json of a run, or None if the run was not evaluated.
 
     Raises:
-        RunError: it is there and can't be read.
+        RunError: it exists and can't be read.
     """
     path = folder / "report.json"
     if not path.is_file():
@@ -52,32 +52,19 @@ def write_card(
     form: str,
     repo: str | None = None,
     kohya: str | None = None,
-    pictures: Sequence[tuple[str, str]] = (),
+    images: Sequence[tuple[str, str]] = (),
 ) -> None:
-    """Write README.md.
+    """Write README.md, the model card.
 
     Args:
-        folder: where to.
+        folder: the folder of the card.
         erasure: the run.
         base: its base model.
         form: "lora" or "merged".
         repo: the repository of the Hub that it is for.
-        kohya: the name of the kohya file beside it.
-        pictures: caption and file of each strip of pictures beside it.
+        kohya: the name of the kohya file in the folder.
+        images: caption and file of each strip of images in the folder.
     """
-    write_text(folder / "README.md", make_card(erasure, base, form=form, repo=repo, kohya=kohya, pictures=pictures))
-
-
-def make_card(
-    erasure: Erasure,
-    base: Base,
-    *,
-    form: str,
-    repo: str | None = None,
-    kohya: str | None = None,
-    pictures: Sequence[tuple[str, str]] = (),
-) -> str:
-    """The text of the card; arguments are those of `write_card`."""
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent),
         undefined=StrictUndefined,
@@ -86,7 +73,7 @@ def make_card(
         keep_trailing_newline=True,
     )
     sets, config = erasure.sets, erasure.info["config"]
-    return environment.get_template("card.md.j2").render(
+    text = environment.get_template("card.md.j2").render(
         header=yaml.safe_dump(_header(base, form), sort_keys=False, allow_unicode=True),
         sets=sets,
         targets=targets(sets),
@@ -102,8 +89,9 @@ def make_card(
         form=form,
         repo=repo,
         kohya=kohya,
-        pictures=pictures,
+        images=images,
     )
+    write_text(folder / "README.md", text)
 
 
 def _header(base: Base, form: str) -> dict[str, Any]:
@@ -120,4 +108,4 @@ def _header(base: Base, form: str) -> dict[str, Any]:
 def _number(measure: dict[str, Any]) -> str:
     if measure["value"] is None:
         return f"not measured: {measure['reason']}"
-    return f"{measure['value']:.2f} (95 % {measure['low']:.2f} to {measure['high']:.2f}, {measure['n']} pictures)"
+    return f"{measure['value']:.2f} (95 % {measure['low']:.2f} to {measure['high']:.2f}, {measure['n']} images)"

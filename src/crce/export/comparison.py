@@ -1,35 +1,34 @@
-"""Whether a file changes a model as the run did that it was made from."""
+"""Comparison of the change in a file with the change that a run trained."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 
-from crce.export.base import describe_base
-from crce.export.layers import Adapter, Factors, adapter_from, read_adapter, trained_deltas, weight_deltas
-from crce.export.ldm_checkpoint import original_state
-from crce.export.names import LoRAKeys, diffusers_name, kohya_name
+from crce.export.layers import AdapterFile, Factors, adapter_from, read_adapter, trained_deltas, weight_deltas
+from crce.export.ldm_checkpoint import ldm_state
+from crce.export.names import LoRAKeys, diffusers_name, known_prefixes, kohya_name
 from crce.export.pipeline import base_pipeline, merge
 
 
 if TYPE_CHECKING:
     from crce.training import Erasure
 
-AGREEMENT = 2e-3  # over the tolerance of low-rank forms, so that half precision passes as well
+AGREEMENT = 2e-3  # above the tolerance of low-rank exports, so that half precision passes as well
 
 
 @dataclass(frozen=True)
-class Comparison:
+class RunComparison:
     """The change in a file against the trained one.
 
     Attributes:
         errors: by layer of the run, the Frobenius norm of the difference over that of the trained change.
-        tolerance: what passes.
-        faults: what doesn't, in words; empty if the file is as good as the run.
+        tolerance: the error that passes.
+        faults: what doesn't pass, in words; empty if the file is as good as the run.
     """
 
     errors: dict[str, float]
@@ -52,8 +51,8 @@ def compare(
     keys: LoRAKeys,
     run: str | Path | Erasure,
     tolerance: float,
-) -> Comparison:
-    """Compare what a file does with what a run trained.
+) -> RunComparison:
+    """Compare the change in a file with the one that a run trained.
 
     Args:
         path: the file, named in errors.
@@ -71,61 +70,53 @@ def compare(
 
     erasure = run if isinstance(run, Erasure) else Erasure.load(run)
     adapter = read_adapter(erasure.adapter)
-    if any(key.startswith("model.diffusion_model.") for key in state):
+    if is_checkpoint(state):
         return _compare_checkpoint(state, erasure, adapter, tolerance)
     whole = metadata.get("adapter") == "weights"
     pipe = base_pipeline(erasure) if adapter.weights or whole else None
     expected = trained_deltas(adapter, pipe)
-    xl = describe_base(erasure.info).xl
-    found: dict[str, torch.Tensor | None] = {}
     if whole:
-        found |= trained_deltas(adapter_from(state, metadata, path), pipe)
-    else:
-        in_file = {name: _delta(parts, metadata, name) for name, parts in keys.layers.items()}
-        strange = dict(in_file)
-        for name in expected:
-            for known in _names(name, keys.form, xl):
-                if known in in_file:
-                    found[name] = in_file[known]
-                    strange.pop(known, None)
-        found |= strange
-    lost = {} if whole or not adapter.weights else weight_deltas(adapter, pipe)
+        return _judge(expected, dict(trained_deltas(adapter_from(state, metadata, path), pipe)), tolerance)
+    found = {name: _delta(keys, name) for name in keys.layers}
+    for name in expected:
+        for alias in _names(name, keys):
+            if alias in found:
+                found[name] = found.pop(alias)
+    lost = weight_deltas(adapter, pipe) if adapter.weights else {}
     return _judge(expected, found, tolerance, [name for name, d in lost.items() if d.ndim == 1 and bool(d.any())])
 
 
-def _names(name: str, form: str, xl: bool) -> list[str]:
-    """What a layer of a run may be called in a file of this form."""
-    if form != "kohya":
+def is_checkpoint(state: Iterable[str]) -> bool:
+    """Whether tensors are named as in a checkpoint of the original code."""
+    return any(key.startswith("model.diffusion_model.") for key in state)
+
+
+def _names(name: str, keys: LoRAKeys) -> list[str]:
+    """The names that a layer of a run may have in a file."""
+    if keys.format != "kohya":
         return [diffusers_name(name), name]
-    try:
-        return [kohya_name(name, xl=xl), kohya_name(name, xl=not xl)]
-    except KeyError:
-        return []
+    component = name.partition(".")[0]
+    return [kohya_name(name, {component: p}) for p, part in known_prefixes().items() if part == component]
 
 
-def _delta(parts: Mapping[str, torch.Tensor], metadata: Mapping[str, str], name: str) -> torch.Tensor | None:
-    """The change of a layer as a reader of the file computes it; None where that isn't known."""
-    from crce.export.inspection import lora_metadata
-
+def _delta(keys: LoRAKeys, name: str) -> torch.Tensor | None:
+    """The change of a layer as a program computes it; None where that isn't known."""
+    parts = keys.layers[name]
     if not {"down", "up"} <= parts.keys() or parts.keys() & {"mid", "dora_scale"}:
         return None
-    rank = parts["down"].shape[0]
-    if "alpha" in parts:
-        if parts["alpha"].numel() != 1:
-            return None
-        alpha = float(parts["alpha"])
-    else:
-        alpha = float(lora_metadata(metadata).get(f"{name.partition('.')[0]}.lora_alpha", rank))
-    return Factors(parts["down"], parts["up"], alpha).delta()
+    alpha = keys.alpha(name)
+    return None if alpha is None else Factors(parts["down"], parts["up"], alpha).delta()
 
 
 def _judge(
-    expected: Mapping[str, torch.Tensor], found: Mapping[str, torch.Tensor | None], tolerance: float, biases: list[str]
-) -> Comparison:
+    expected: Mapping[str, torch.Tensor],
+    found: Mapping[str, torch.Tensor | None],
+    tolerance: float,
+    biases: list[str] | None = None,
+) -> RunComparison:
     errors = {}
     for name, delta in expected.items():
-        size = float(delta.norm())
-        other = found.get(name)
+        size, other = float(delta.norm()), found.get(name)
         if other is None:
             errors[name] = 1.0 if size else 0.0
         elif other.shape != delta.shape:
@@ -150,21 +141,21 @@ def _judge(
         )
     if biases:
         faults.append(f"{len(biases)} trained biases and norms are not in it, such as {biases[0]}: a LoRA holds none")
-    return Comparison(errors, tolerance, tuple(faults))
+    return RunComparison(errors, tolerance, tuple(faults))
 
 
 def _compare_checkpoint(
-    state: Mapping[str, torch.Tensor], erasure: Erasure, adapter: Adapter, tolerance: float
-) -> Comparison:
-    """A whole checkpoint: what was trained must be in it, and nothing else may differ from the base model.
+    state: Mapping[str, torch.Tensor], erasure: Erasure, adapter: AdapterFile, tolerance: float
+) -> RunComparison:
+    """A whole checkpoint must hold what was trained, and may not differ from the base model in anything else.
 
-    The expected weights are rounded as those in the file are: of a small change much may be lost in half precision.
+    The expected weights are rounded as those in the file are: half precision may lose much of a small change.
     """
-    unet = next(tensor for key, tensor in state.items() if key.startswith("model.diffusion_model."))
+    unet = next(tensor for key, tensor in state.items() if is_checkpoint([key]))
     pipe: Any = base_pipeline(erasure, str(unet.dtype).removeprefix("torch."))
-    before = {key: tensor.clone() for key, tensor in original_state(pipe).items()}
+    before = {key: tensor.clone() for key, tensor in ldm_state(pipe).items()}
     merge(pipe, adapter)
-    after = original_state(pipe)
+    after = ldm_state(pipe)
     changed = {
         key: after[key].float() - before[key].float() for key in after if not torch.equal(after[key], before[key])
     }
@@ -175,4 +166,4 @@ def _compare_checkpoint(
             found[key] = None
         elif key in changed or not torch.equal(other, tensor):
             found[key] = other.float() - tensor.float()
-    return _judge(changed, found, tolerance, [])
+    return _judge(changed, found, tolerance)

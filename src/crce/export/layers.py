@@ -1,4 +1,4 @@
-"""What a run changed, layer by layer: low-rank factors, or the difference of whole weights and its factors.
+"""The change that a run trained, layer by layer: low-rank factors, or a difference of whole weights and its factors.
 
 Of a layer with weight W of shape (C, D), or (C, D, kh, kw) for a convolution, a LoRA holds `down` of shape (r, D) or
 (r, D, kh, kw) and `up` of shape (C, r) or (C, r, 1, 1), and adds
@@ -19,11 +19,11 @@ from typing import Any
 import torch
 
 from crce.errors import RunError
+from crce.export.formats import TOLERANCE
 from crce.files import read_tensors
 
 
-TOLERANCE = 1e-3  # relative error of a layer's factors
-SMALLER = (8, 32, 128)  # ranks whose error is told beside the one taken
+SMALLER = (8, 32, 128)  # ranks whose error is reported beside that of the chosen one
 
 
 @dataclass(frozen=True)
@@ -42,19 +42,23 @@ class Factors:
     def scale(self) -> float:
         return self.alpha / self.rank
 
+    @property
+    def weight_shape(self) -> torch.Size:
+        return torch.Size((self.up.shape[0], *self.down.shape[1:]))
+
     def delta(self) -> torch.Tensor:
         """The change of the weight in float32, of the weight's shape."""
         product = self.up.float().flatten(1) @ self.down.float().flatten(1)
-        return self.scale * product.reshape(self.up.shape[0], *self.down.shape[1:])
+        return self.scale * product.reshape(self.weight_shape)
 
     def folded(self) -> Factors:
-        """The same change with alpha equal to the rank, so that a reader who knows no alpha applies it rightly."""
+        """The same change with alpha equal to the rank, which is right in programs that know no alpha."""
         return Factors(self.down, self.up * self.scale, float(self.rank))
 
 
 @dataclass(frozen=True)
-class Adapter:
-    """A trained adapter as it lies in its file.
+class AdapterFile:
+    """A trained adapter as its file holds it.
 
     Attributes:
         layers: of a LoRA, the factors by layer; empty for whole weights.
@@ -71,12 +75,18 @@ class Adapter:
         """The components of the pipeline that it changes, in the order of the file."""
         return list(dict.fromkeys(name.partition(".")[0] for name in self.layers or self.weights))
 
+    def shapes(self) -> dict[str, torch.Size]:
+        """By layer, the shape of the weight that it changes."""
+        shapes = {name: factors.weight_shape for name, factors in self.layers.items()}
+        whole = {name.removesuffix(".weight"): w.shape for name, w in self.weights.items() if w.ndim > 1}
+        return shapes | whole
 
-def read_adapter(path: Path) -> Adapter:
+
+def read_adapter(path: Path) -> AdapterFile:
     """Read an adapter written by crce.
 
     Raises:
-        RunError: it can't be read, or is no adapter of crce.
+        RunError: it can't be read, or isn't an adapter of crce.
     """
     try:
         state, metadata = read_tensors(path)
@@ -85,15 +95,15 @@ def read_adapter(path: Path) -> Adapter:
     return adapter_from(state, metadata, path)
 
 
-def adapter_from(state: Mapping[str, torch.Tensor], metadata: dict[str, str], path: Path) -> Adapter:
+def adapter_from(state: Mapping[str, torch.Tensor], metadata: dict[str, str], path: Path) -> AdapterFile:
     """The adapter in the tensors and the metadata of a file; `path` names it in errors.
 
     Raises:
-        RunError: it is no adapter of crce.
+        RunError: it isn't an adapter of crce.
     """
     kind = metadata.get("adapter")
     if kind == "weights":
-        return Adapter({}, dict(state), metadata)
+        return AdapterFile({}, dict(state), metadata)
     if kind != "lora":
         raise RunError(f"{path} is not an adapter written by crce: its metadata says {kind!r}.")
     config: dict[str, Any] = json.loads(metadata["lora_adapter_metadata"])
@@ -104,7 +114,7 @@ def adapter_from(state: Mapping[str, torch.Tensor], metadata: dict[str, str], pa
             continue
         alpha = config[f"{name.partition('.')[0]}.lora_alpha"]
         layers[name] = Factors(down, state[f"{name}.lora_B.weight"], float(alpha))
-    return Adapter(layers, {}, metadata)
+    return AdapterFile(layers, {}, metadata)
 
 
 def parameter(pipe: Any, name: str) -> torch.nn.Parameter:
@@ -120,16 +130,16 @@ def parameter(pipe: Any, name: str) -> torch.nn.Parameter:
         raise RunError(f"The adapter doesn't fit {type(pipe).__name__}: it has no parameter {name!r}.") from error
 
 
-def weight_deltas(adapter: Adapter, pipe: Any) -> dict[str, torch.Tensor]:
-    """By parameter, what whole trained weights differ by from those of the base model, in float32."""
+def weight_deltas(adapter: AdapterFile, pipe: Any) -> dict[str, torch.Tensor]:
+    """By parameter, the difference of whole trained weights from those of the base model, in float32."""
     return {
         name: trained.float() - parameter(pipe, name).detach().cpu().float()
         for name, trained in adapter.weights.items()
     }
 
 
-def trained_deltas(adapter: Adapter, pipe: Any | None = None) -> dict[str, torch.Tensor]:
-    """By layer, the change of its weight; biases are not among them.
+def trained_deltas(adapter: AdapterFile, pipe: Any | None = None) -> dict[str, torch.Tensor]:
+    """By layer, the change of its weight; biases are left out.
 
     Args:
         adapter: what was trained.
@@ -149,8 +159,8 @@ class Factorised:
         layers: the factors by layer, all of one rank, with alpha equal to it; layers without a change are left out.
         rank: that rank.
         needed: the rank that reaches the tolerance in every layer.
-        errors: by layer, the Frobenius norm of what is lost over that of the delta.
-        smaller: for some lower ranks, the largest error that a layer would then have.
+        errors: by layer, the Frobenius norm of the loss over that of the delta.
+        smaller: for some lower ranks, the largest error that a layer would have.
     """
 
     layers: dict[str, Factors]
@@ -169,12 +179,12 @@ def factorise(
 ) -> Factorised:
     """The best low-rank form of each delta, by singular value decomposition.
 
-    All layers get one rank, the smallest that reaches the tolerance in each of them: some readers take one rank and
-    one alpha for a whole file. A layer that needs less is filled up with zeros.
+    All layers get one rank, the smallest that reaches the tolerance in each of them, because some programs take one
+    rank and one alpha for a whole file. A layer that needs less is padded with zeros.
 
     Args:
         deltas: by layer, the change of its weight, of shape (C, D) or (C, D, kh, kw).
-        rank: the most that is allowed; the error may then be larger than the tolerance.
+        rank: an upper limit; the error may then exceed the tolerance.
         tolerance: the relative error that a layer may have.
 
     Raises:

@@ -6,7 +6,7 @@ cond_stage_model.transformer.*     the text encoder of Stable Diffusion 1.x (CLI
 cond_stage_model.model.*           that of 2.x (OpenCLIP, with q, k and v in one in_proj)
 conditioner.embedders.0 and .1     the two of SDXL (CLIP and OpenCLIP)
 
-The UNet's blocks are counted through. With n resnets in a down block, a down block takes n + 1 places among the
+The UNet's blocks are numbered consecutively. With n resnets in a block, a down block takes n + 1 places among the
 input_blocks (its resnets, then its downsampler) after conv_in; an up block takes n + 1 places among the output_blocks.
 """
 
@@ -14,12 +14,22 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import torch
 
 from crce.errors import ModelError
+from crce.export.base import describe_base, identify
+from crce.export.formats import Exported
+from crce.export.layers import read_adapter
+from crce.export.pipeline import base_pipeline, merge
+from crce.export.provenance import modelspec, run_metadata
+from crce.files import write_tensors
 
+
+if TYPE_CHECKING:
+    from crce.training import Erasure
 
 State = Mapping[str, torch.Tensor]
 
@@ -66,11 +76,35 @@ _CLASSES = {
 }
 
 
-def original_state(pipe: Any) -> dict[str, torch.Tensor]:
+def write_single_file(
+    erasure: Erasure, path: Path, *, rank: int | None, tolerance: float, dtype: str | None
+) -> Exported:
+    """Write the erased model as one checkpoint, see `formats.Writer`.
+
+    Raises:
+        RunError: the adapter doesn't fit the model any more, or the file can't be written.
+        ModelError: the base model can't be loaded, or the original code has no place for it.
+    """
+    pipe, adapter = base_pipeline(erasure, dtype), read_adapter(erasure.adapter)
+    base = describe_base(erasure.info, pipe)
+    merge(pipe, adapter)
+    _, architecture = identify(base, adapter.shapes())
+    metadata = run_metadata(erasure, base) | modelspec(erasure, base, architecture, to="single-file")
+    write_tensors(path, ldm_state(pipe), metadata | {"export": "single-file"})
+    if pipe.scheduler.config.get("prediction_type") != "v_prediction" or "text_encoder_2" in pipe.components:
+        return Exported(path, "single-file")
+    note = (
+        "the model predicts v: AUTOMATIC1111 needs its v2-inference-v.yaml under the file's name beside it, diffusers "
+        "prediction_type='v_prediction' or config=<folder of the base model>"
+    )
+    return Exported(path, "single-file", notes=(note,))
+
+
+def ldm_state(pipe: Any) -> dict[str, torch.Tensor]:
     """The tensors of a pipeline by their names in the original code.
 
     Raises:
-        ModelError: no original code has this pipeline, or a part of it.
+        ModelError: the original code has no such pipeline, or no such part.
     """
     kind = type(pipe).__name__
     if kind not in PARTS:
@@ -99,7 +133,7 @@ def original_state(pipe: Any) -> dict[str, torch.Tensor]:
         second = open_clip_state(pipe.text_encoder_2.state_dict())
         state |= {f"conditioner.embedders.1.model.{key}": value for key, value in second.items()}
         if pipe.scheduler.config.get("prediction_type") == "v_prediction":
-            state["v_pred"] = torch.tensor([])  # by which ComfyUI and Forge know such an SDXL
+            state["v_pred"] = torch.tensor([])  # by which ComfyUI and Forge recognize such an SDXL
     return state
 
 

@@ -1,74 +1,71 @@
 """A run as a LoRA file: for diffusers, or for the programs that read kohya's keys.
 
-The diffusers file has the scale alpha / r multiplied into `lora_B`, so that every reader applies it once: older
-versions of diffusers don't look for alpha in the metadata, nor does ComfyUI, which reads this form for transformers.
-The kohya file holds the trained factors and the true alpha in a tensor beside them.
+The diffusers file has the scale alpha / r multiplied into `lora_B`, so that every program applies it once: older
+versions of diffusers don't look for alpha in the metadata, nor does ComfyUI, which reads this format for transformers.
+The kohya file holds the trained factors, and the true alpha in a tensor beside them.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 
 from crce.errors import RunError
-from crce.export.base import Base, family_of
-from crce.export.layers import TOLERANCE, Adapter, Factorised, Factors, factorise, trained_deltas, weight_deltas
-from crce.export.names import diffusers_name, has_kohya_names, kohya_name
+from crce.export.base import describe_base, identify, kohya_prefixes
+from crce.export.formats import TOLERANCE, Exported
+from crce.export.layers import Factorised, Factors, factorise, read_adapter, trained_deltas, weight_deltas
+from crce.export.names import diffusers_name, kohya_name
+from crce.export.pipeline import base_pipeline
 from crce.export.provenance import modelspec, network_metadata, run_metadata
+from crce.files import write_tensors
 
 
 if TYPE_CHECKING:
     from crce.training import Erasure
 
 
-@dataclass(frozen=True)
-class LoRAFile:
-    """What a LoRA file will hold.
-
-    Attributes:
-        tensors: by key.
-        metadata: of the file.
-        rank: of every layer.
-        error: the largest relative error of a layer; 0 where the run trained a LoRA.
-        notes: what the user should know.
-    """
-
-    tensors: dict[str, torch.Tensor]
-    metadata: dict[str, str]
-    rank: int
-    error: float
-    notes: tuple[str, ...]
+def write_diffusers(erasure: Erasure, path: Path, **options: Any) -> Exported:
+    """Write a LoRA for `pipe.load_lora_weights`, see `formats.Writer` and `write_lora`."""
+    return write_lora(erasure, path, "diffusers", **options)
 
 
-def make_lora(
+def write_kohya(erasure: Erasure, path: Path, **options: Any) -> Exported:
+    """Write a LoRA with kohya's keys, see `formats.Writer` and `write_lora`."""
+    return write_lora(erasure, path, "kohya", **options)
+
+
+def write_lora(
     erasure: Erasure,
-    adapter: Adapter,
-    base: Base,
-    form: Literal["diffusers", "kohya"],
+    path: Path,
+    to: Literal["diffusers", "kohya"],
     *,
-    pipe: Any | None = None,
     rank: int | None = None,
     tolerance: float = TOLERANCE,
-    dtype: torch.dtype = torch.float32,
-) -> LoRAFile:
-    """A run in one of the LoRA forms.
+    dtype: str | None = None,
+    pipe: Any | None = None,
+) -> Exported:
+    """Write a run in one of the LoRA formats.
 
     Args:
         erasure: the run.
-        adapter: what it trained.
-        base: its base model.
-        form: whose keys are written. A model without a UNet gets diffusers keys in both cases, see `names`.
-        pipe: the base model, loaded; needed for an adapter of whole weights.
-        rank: of an adapter of whole weights, the most that the low-rank form may have.
+        path: the file.
+        to: the format of the keys. A model without kohya names gets diffusers keys in both cases, see `names`.
+        rank: the largest rank of an adapter of whole weights.
         tolerance: of such an adapter, the relative error that a layer may have.
-        dtype: of the tensors.
+        dtype: of the tensors; None is float32.
+        pipe: the base model, where it is loaded already. Only an adapter of whole weights needs it.
 
     Raises:
-        RunError: the run changed nothing, or `rank` is given for a LoRA, whose rank is what it is.
+        RunError: the run changed nothing, or `rank` is given for a LoRA, whose rank is fixed.
+        ModelError: the base model is needed and can't be loaded, or kohya's names depend on its unknown family.
     """
+    adapter = read_adapter(erasure.adapter)
+    if adapter.weights and pipe is None:
+        pipe = base_pipeline(erasure)
+    base = describe_base(erasure.info, pipe)
     layers, error, extra, notes = adapter.layers, 0.0, {}, []
     if not layers:
         factorised = factorise(trained_deltas(adapter, pipe), rank=rank, tolerance=tolerance)
@@ -83,42 +80,42 @@ def make_lora(
     elif rank is not None:
         trained = next(iter(layers.values())).rank
         raise RunError(f"The run trained a LoRA of rank {trained}; --rank is for runs that trained whole weights.")
-    family = family_of(base, {name: _weight_shape(factors) for name, factors in layers.items()})
-    kohya = form == "kohya" and has_kohya_names(adapter.components)
-    if form == "kohya" and not kohya:
+    family, architecture = identify(base, {name: factors.weight_shape for name, factors in layers.items()})
+    prefixes = kohya_prefixes(base, family, adapter.components) if to == "kohya" else {}
+    if to == "kohya" and not prefixes:
         notes.append(
             f"{', '.join(adapter.components)}: written with diffusers keys, which ComfyUI maps for transformers; the "
             "kohya names of a transformer's fused q, k and v hold no such layer"
         )
+    keys: Literal["diffusers", "kohya"] = "kohya" if prefixes else "diffusers"
     first = next(iter(layers.values()))
-    alpha = first.alpha if kohya else float(first.rank)
-    xl = base.xl or (family is not None and family.version.startswith("sdxl"))
-    tensors = _kohya_tensors(layers, dtype, xl) if kohya else _diffusers_tensors(layers, dtype)
+    alpha = first.alpha if prefixes else float(first.rank)
     metadata = (
         run_metadata(erasure, base)
-        | modelspec(erasure, base, family, form="kohya" if kohya else "diffusers")
+        | modelspec(erasure, base, architecture, to=keys)
         | network_metadata(
             erasure,
             base,
-            family,
+            architecture,
             rank=first.rank,
             alpha=alpha,
             convolutions=any(f.down.ndim == 4 and f.down.shape[-1] > 1 for f in layers.values()),
         )
-        | {"export": "kohya" if kohya else "diffusers"}
+        | {"export": keys}
         | extra
     )
-    return LoRAFile(tensors, metadata, first.rank, error, tuple(notes))
+    kind = getattr(torch, dtype or "float32")
+    tensors = _kohya_tensors(layers, kind, prefixes) if prefixes else _diffusers_tensors(layers, kind)
+    write_tensors(path, tensors, metadata)
+    return Exported(path, to, first.rank, error, tuple(notes))
 
 
-def _weight_shape(factors: Factors) -> torch.Size:
-    return torch.Size((factors.up.shape[0], *factors.down.shape[1:]))
-
-
-def _kohya_tensors(layers: Mapping[str, Factors], dtype: torch.dtype, xl: bool) -> dict[str, torch.Tensor]:
+def _kohya_tensors(
+    layers: Mapping[str, Factors], dtype: torch.dtype, prefixes: Mapping[str, str]
+) -> dict[str, torch.Tensor]:
     tensors = {}
     for name, factors in layers.items():
-        key = kohya_name(name, xl=xl)
+        key = kohya_name(name, prefixes)
         tensors[f"{key}.lora_down.weight"] = factors.down.to(dtype)
         tensors[f"{key}.lora_up.weight"] = factors.up.to(dtype)
         tensors[f"{key}.alpha"] = torch.tensor(factors.alpha)
@@ -147,12 +144,12 @@ def _loss_notes(made: Factorised, tolerance: float) -> list[str]:
 
 
 def _bias_notes(deltas: Mapping[str, torch.Tensor]) -> list[str]:
-    """What a LoRA can't hold: programs agree on no key for a change of a vector."""
+    """The loss of what a LoRA can't hold: programs agree on no key for a change of a vector."""
     lost = {name: d for name, d in deltas.items() if d.ndim == 1 and bool(d.any())}
     if not lost:
         return []
     share = sum(float(d.square().sum()) for d in lost.values()) / sum(float(d.square().sum()) for d in deltas.values())
     return [
-        f"the changes of {len(lost)} biases and norms ({share**0.5:.1%} of the whole change) can't be in a LoRA: --to "
+        f"a LoRA can't hold the changes of {len(lost)} biases and norms ({share**0.5:.1%} of the whole change): --to "
         "merged and single-file keep them"
     ]

@@ -1,4 +1,4 @@
-"""What a file or a run says of itself, without loading a model."""
+"""Reading the metadata of a run, an exported folder or a file, without loading a model."""
 
 from __future__ import annotations
 
@@ -11,52 +11,41 @@ from crce.concepts.documents import parse_sets
 from crce.config import all_settings
 from crce.errors import ConceptError, RunError
 from crce.export.provenance import concepts_hash, method_name
+from crce.files import read_header
 
 
-FACTS = "crce.json"  # beside a merged pipeline
-RUN_FACTS = ("started", "finished", "device", "dtype", "versions")  # of run.json
+METADATA_FILE = "crce.json"  # in a merged pipeline folder
+RUN_KEYS = ("started", "finished", "device", "dtype", "versions")  # of run.json
+OWN_KEYS = ("crce", "base_model", "base_revision", "concepts", "concepts_sha256", "method", "config")
 
 
-def read_facts(path: str | Path) -> dict[str, Any]:
+def read_metadata(path: str | Path) -> dict[str, Any]:
     """The provenance of a run folder, a merged pipeline folder or a .safetensors file.
 
     Returns:
         "path", "kind", "crce", "base_model", "base_revision", "method", "settings", "concepts" (of each set its
-        target, kind, corefs and retains), "concepts_sha256", and "metadata": whatever else the file holds. What isn't
-        known is None.
+        target, kind, corefs and retains), "concepts_sha256", and "metadata": all other metadata of the file. Unknown
+        values are None.
 
     Raises:
-        RunError: there is nothing to read, or it says nothing of an erasure.
+        RunError: there is nothing to read, or it is damaged.
     """
     path = Path(path)
     if path.is_dir() and (path / "run.json").is_file():
         return _of_run(path)
-    if path.is_dir():
-        if not (path / FACTS).is_file():
-            raise RunError(f"{path} holds neither run.json nor {FACTS}. Give a run, a file, or an exported folder.")
-        try:
-            metadata = json.loads((path / FACTS).read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
-            raise RunError(f"Cannot read {path / FACTS}: {error}") from error
-        return _of_metadata(path, "merged pipeline", metadata)
-    metadata = read_metadata(path)
-    kind = metadata.get("export") or (f"adapter ({metadata['adapter']})" if "adapter" in metadata else "file")
-    return _of_metadata(path, kind, metadata)
-
-
-def read_metadata(path: Path) -> dict[str, str]:
-    """The metadata of a safetensors file; its tensors are not read.
-
-    Raises:
-        RunError: it can't be read.
-    """
-    from safetensors import SafetensorError, safe_open
-
+    file = path / METADATA_FILE if path.is_dir() else path
+    if path.is_dir() and not file.is_file():
+        raise RunError(
+            f"{path} holds neither run.json nor {METADATA_FILE}. Give a run, a file, or an exported folder."
+        )
     try:
-        with safe_open(path, "pt") as f:
-            return f.metadata() or {}
-    except (OSError, SafetensorError) as error:
-        raise RunError(f"Cannot read {path}: {error}. Give a .safetensors file or a run.") from error
+        metadata = json.loads(file.read_text(encoding="utf-8")) if path.is_dir() else read_header(file)
+    except (OSError, ValueError) as error:
+        raise RunError(
+            f"Cannot read {file}: {error}. Give a .safetensors file, a run, or an exported folder."
+        ) from error
+    trained = f"adapter ({metadata['adapter']})" if "adapter" in metadata else "file"
+    return _of_metadata(path, "merged pipeline" if path.is_dir() else metadata.get("export", trained), metadata)
 
 
 def _of_run(folder: Path) -> dict[str, Any]:
@@ -73,12 +62,11 @@ def _of_run(folder: Path) -> dict[str, Any]:
         "settings": config.model_dump(mode="json"),
         "concepts": [_plain(concepts) for concepts in sets],
         "concepts_sha256": concepts_hash(sets),
-        "metadata": {name: info[name] for name in RUN_FACTS if name in info},
+        "metadata": {name: info[name] for name in RUN_KEYS if name in info},
     }
 
 
 def _of_metadata(path: Path, kind: str, metadata: dict[str, str]) -> dict[str, Any]:
-    own = ("crce", "base_model", "base_revision", "concepts", "concepts_sha256", "method", "config")
     sets: list[ConceptSet] = []
     settings = None
     try:
@@ -101,7 +89,7 @@ def _of_metadata(path: Path, kind: str, metadata: dict[str, str]) -> dict[str, A
         "settings": settings,
         "concepts": [_plain(concepts) for concepts in sets] or None,
         "concepts_sha256": concepts_hash(sets) if sets else None,
-        "metadata": {name: value for name, value in sorted(metadata.items()) if name not in own},
+        "metadata": {name: value for name, value in sorted(metadata.items()) if name not in OWN_KEYS},
     }
 
 

@@ -1,4 +1,4 @@
-"""How programs call the layers of a LoRA, and what a file's keys say about its form.
+"""The names of layers in LoRA files: written for diffusers or in kohya's format, read in all that are in use.
 
 diffusers   unet.<path>.lora_A.weight, .lora_B.weight (PEFT); alpha in the metadata, else equal to the rank
 kohya       lora_unet_<path with _ for .>.lora_down.weight, .lora_up.weight, .alpha
@@ -11,18 +11,20 @@ nobody, while `transformer.<path>.lora_A.weight` is mapped by ComfyUI, by Forge 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import json
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 
+from crce.backbones.families import FAMILIES, backbone_class
 
-Form = Literal["kohya", "diffusers", "diffusers-old", "mixed", "other"]
 
-_PREFIXES = {"unet": "lora_unet", "text_encoder": "lora_te", "text_encoder_2": "lora_te2"}
-_UNET_PARTS = ("down_", "up_", "mid_", "input_", "middle_", "output_")  # by diffusers, by the original code
-# ending of a key: its part of the layer, the form it belongs to
+KeyFormat = Literal["kohya", "diffusers", "diffusers-old", "mixed", "other"]
+
+_UNET_PARTS = ("down_", "up_", "mid_", "input_", "middle_", "output_")  # in diffusers, in the original code
+# ending of a key: its part of the layer, the format it belongs to
 _ENDINGS: dict[str, tuple[str, str]] = {
     ".lora_down.weight": ("down", "kohya"),
     ".lora_up.weight": ("up", "kohya"),
@@ -42,109 +44,111 @@ _ENDINGS: dict[str, tuple[str, str]] = {
 }
 
 
-def public_path(path: str) -> str:
-    """The path of a layer as files have it: transformers 5.6 took CLIP's `text_model` out of it, readers want it."""
-    return f"text_model.{path}" if path.startswith("encoder.layers.") else path
-
-
 def diffusers_name(name: str) -> str:
-    """The name of a layer in a diffusers LoRA, from "<component>.<path>"."""
+    """The name of a layer in a diffusers LoRA, from "<component>.<path>".
+
+    transformers 5.6 removed `text_model` from the paths of CLIP, and programs want it.
+    """
     component, _, path = name.partition(".")
-    return f"{component}.{public_path(path)}"
+    return f"{component}.text_model.{path}" if path.startswith("encoder.layers.") else name
 
 
-def kohya_name(name: str, *, xl: bool) -> str:
-    """The name of a layer of a UNet or a text encoder in a kohya LoRA, from "<component>.<path>".
+def kohya_name(name: str, prefixes: Mapping[str, str]) -> str:
+    """The name of a layer in a kohya LoRA, from "<component>.<path>".
 
     Args:
         name: the layer.
-        xl: whether the model is SDXL, whose first text encoder is called lora_te1.
-
-    Raises:
-        KeyError: the component has no kohya name.
+        prefixes: by component, the prefix of its keys.
     """
-    component, _, path = name.partition(".")
-    prefix = "lora_te1" if xl and component == "text_encoder" else _PREFIXES[component]
-    return f"{prefix}_{public_path(path).replace('.', '_')}"
+    component, _, path = diffusers_name(name).partition(".")
+    return f"{prefixes[component]}_{path.replace('.', '_')}"
 
 
-def has_kohya_names(components: Iterable[str]) -> bool:
-    """Whether all these components of a pipeline are read by kohya names."""
-    return all(component in _PREFIXES for component in components)
+def known_prefixes() -> dict[str, str]:
+    """The prefixes of kohya keys in all families, with the component of each; the longest first."""
+    known = {prefix: part for name in FAMILIES for part, prefix in backbone_class(name).kohya.items()}
+    return {prefix: known[prefix] for prefix in sorted(known, key=len, reverse=True)}
 
 
 @dataclass
 class LoRAKeys:
-    """A LoRA file taken apart.
+    """The keys of a LoRA file, sorted.
 
     Attributes:
-        form: whose keys it has.
+        format: the format of the keys.
         layers: by the layer's name in the file, its tensors: down, up, alpha, mid, dora_scale.
         rest: keys that belong to no layer.
-        dotted: whether names are dotted paths.
+        settings: PEFT's settings in the metadata of a diffusers LoRA.
     """
 
-    form: Form
+    format: KeyFormat = "other"
     layers: dict[str, dict[str, torch.Tensor]] = field(default_factory=dict)
     rest: list[str] = field(default_factory=list)
+    settings: dict[str, Any] = field(default_factory=dict)
 
     @property
     def components(self) -> list[str]:
-        """What the layers belong to: "unet", "transformer", "text_encoder", ...; as well as the file's names tell."""
-        return list(dict.fromkeys(_component(name) for name in self.layers))
+        """The components of the layers, such as "unet" or "text_encoder", as far as the file's names show them."""
+        prefixes = known_prefixes()
+        return list(dict.fromkeys(_component(name, prefixes) for name in self.layers))
+
+    @property
+    def whole(self) -> dict[str, dict[str, torch.Tensor]]:
+        """The layers that have both matrices."""
+        return {name: parts for name, parts in self.layers.items() if {"down", "up"} <= parts.keys()}
+
+    def alpha(self, name: str) -> float | None:
+        """The alpha that a program applies to a layer of `whole`; None where it isn't a single number."""
+        parts = self.layers[name]
+        if "alpha" in parts:
+            return float(parts["alpha"]) if parts["alpha"].numel() == 1 else None
+        return float(self.settings.get(f"{name.partition('.')[0]}.lora_alpha", parts["down"].shape[0]))
 
 
-def take_apart(state: Mapping[str, torch.Tensor]) -> LoRAKeys:
+def sort_keys(state: Mapping[str, torch.Tensor], metadata: Mapping[str, str]) -> LoRAKeys:
     """Sort the tensors of a file by layer."""
-    keys = LoRAKeys("other")
-    forms = set()
+    keys = LoRAKeys()
+    try:
+        settings = json.loads(metadata.get("lora_adapter_metadata", "{}"))
+        keys.settings = settings if isinstance(settings, dict) else {}
+    except ValueError:
+        pass
+    formats: set[Any] = set()
     for key, tensor in state.items():
         ending = next((e for e in _ENDINGS if key.endswith(e)), None)
         if ending is None:
             keys.rest.append(key)
             continue
-        part, form = _ENDINGS[ending]
+        part, known = _ENDINGS[ending]
         name = key.removesuffix(ending)
         keys.layers.setdefault(name, {})[part] = tensor
         if part in ("down", "up"):
-            forms.add(form if form != "kohya" or name.startswith("lora_") else "other")
-    if len(forms) > 1:
-        keys.form = "mixed"
-    elif forms:
-        (keys.form,) = forms  # type: ignore[assignment]  # mypy sees only str
+            formats.add(known if known != "kohya" or name.startswith("lora_") else "other")
+    if formats:
+        keys.format = "mixed" if len(formats) > 1 else formats.pop()
     return keys
 
 
 def readers(keys: LoRAKeys) -> list[str]:
-    """The programs that load a LoRA of these keys, as their public code maps them."""
-    components = set(keys.components)
-    if keys.form == "kohya":
-        unet = [name for name in keys.layers if name.startswith("lora_unet_")]
-        if any("transformer_blocks_" in n and not _is_unet_path(n) for n in unet):
+    """The programs that load a LoRA with these keys, according to their public code."""
+    if keys.format == "kohya":
+        unet = "lora_unet_"
+        paths = [name.removeprefix(unet) for name in keys.layers if name.startswith(unet)]
+        if any("transformer_blocks_" in path and not path.startswith(_UNET_PARTS) for path in paths):
             return []  # a transformer's path under lora_unet
-        if any(n.startswith("lora_unet_joint_blocks_") for n in unet):
+        if any(path.startswith("joint_blocks_") for path in paths):
             return ["ComfyUI"]
-        if any(n.startswith(("lora_unet_double_blocks_", "lora_unet_single_blocks_")) for n in unet):
+        if any(path.startswith(("double_blocks_", "single_blocks_")) for path in paths):
             return ["ComfyUI", "Forge", "diffusers"]
         return ["ComfyUI", "AUTOMATIC1111", "Forge", "diffusers"]
-    if keys.form == "diffusers":
-        if "transformer" in components:
-            flux = any(".single_transformer_blocks." in name for name in keys.layers)
-            return ["diffusers", "ComfyUI", *(["Forge"] if flux else [])]
-        return ["diffusers"]
-    if keys.form == "diffusers-old":
-        return ["diffusers", "ComfyUI"]
-    return []
+    if keys.format == "diffusers":
+        if "transformer" not in keys.components:
+            return ["diffusers"]
+        flux = any(".single_transformer_blocks." in name for name in keys.layers)
+        return ["diffusers", "ComfyUI", *(["Forge"] if flux else [])]
+    return ["diffusers", "ComfyUI"] if keys.format == "diffusers-old" else []
 
 
-def _is_unet_path(name: str) -> bool:
-    return name.removeprefix("lora_unet_").startswith(_UNET_PARTS)
-
-
-def _component(name: str) -> str:
-    if not name.startswith("lora_"):
-        return name.partition(".")[0]
-    prefixes = {"lora_te1": "text_encoder"} | {prefix: component for component, prefix in _PREFIXES.items()}
-    # the longest first: lora_te is the beginning of lora_te2
-    found = next((p for p in sorted(prefixes, key=len, reverse=True) if name.startswith(f"{p}_")), None)
-    return prefixes[found] if found else name.partition(".")[0]
+def _component(name: str, prefixes: Mapping[str, str]) -> str:
+    known = (part for prefix, part in prefixes.items() if name.startswith(f"{prefix}_"))
+    return next(known, name.partition(".")[0])

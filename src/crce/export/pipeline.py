@@ -1,13 +1,23 @@
-"""The erased model whole: the base pipeline with the change merged into its weights."""
+"""The erased model as a whole: the base pipeline with the change merged into its weights."""
 
 from __future__ import annotations
 
+import shutil
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
+from safetensors import SafetensorError
 
+from crce.concepts import write_sets
 from crce.errors import RunError
-from crce.export.layers import Adapter, parameter
+from crce.export.base import describe_base
+from crce.export.card import write_card
+from crce.export.formats import Exported
+from crce.export.layers import AdapterFile, parameter, read_adapter
+from crce.export.metadata import METADATA_FILE
+from crce.export.provenance import run_metadata
+from crce.files import write_json
 
 
 if TYPE_CHECKING:
@@ -31,10 +41,10 @@ def base_pipeline(erasure: Erasure, dtype: str | None = None) -> Any:
 
 
 @torch.no_grad()
-def merge(pipe: Any, adapter: Adapter) -> None:
-    """Put what was trained into the weights of a pipeline, for good.
+def merge(pipe: Any, adapter: AdapterFile) -> None:
+    """Merge what was trained into the weights of a pipeline.
 
-    The sum W + (alpha / r) up down is taken once and in float32; the result has the type that the weight had.
+    The sum W + (alpha / r) up down is taken once and in float32; the result has the type of the weight.
 
     Raises:
         RunError: the adapter doesn't fit the pipeline.
@@ -44,6 +54,32 @@ def merge(pipe: Any, adapter: Adapter) -> None:
         _replace(weight, weight.float() + factors.delta().to(weight.device), name)
     for name, trained in adapter.weights.items():
         _replace(parameter(pipe, name), trained, name)
+
+
+def write_merged(erasure: Erasure, path: Path, *, rank: int | None, tolerance: float, dtype: str | None) -> Exported:
+    """Write the erased pipeline as a folder, see `formats.Writer`: it is whole, or isn't there.
+
+    Raises:
+        RunError: the adapter doesn't fit the model any more, or the folder can't be written.
+        ModelError: the base model can't be loaded.
+    """
+    pipe = base_pipeline(erasure, dtype)
+    merge(pipe, read_adapter(erasure.adapter))
+    base = describe_base(erasure.info, pipe)
+    partial = path.with_name(path.name + ".partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    try:
+        pipe.save_pretrained(partial, safe_serialization=True)
+        write_json(partial / METADATA_FILE, run_metadata(erasure, base) | {"export": "merged"})
+        write_sets(partial / "concepts.yaml", erasure.sets)
+        write_card(partial, erasure, base, form="merged")
+        shutil.rmtree(path, ignore_errors=True)
+        partial.replace(path)
+    except (OSError, SafetensorError) as error:
+        raise RunError(f"Cannot write {path}: {error}. Free some space, or choose another --out.") from error
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+    return Exported(path, "merged", notes=("it has no safety checker: crce loads models without one",))
 
 
 def _replace(weight: torch.nn.Parameter, value: torch.Tensor, name: str) -> None:

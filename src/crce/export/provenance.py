@@ -1,8 +1,8 @@
-"""What every exported file says of itself: the concept set, the base model, the method, and how it was made.
+"""The metadata of exported files: concept set, base model, method and settings.
 
-The keys of crce's own adapters stay (`crce`, `base_model`, `base_revision`, `concepts`, `config`); beside them stand
-those of the Stability metadata standard (`modelspec.*`) and those that kohya's trainer writes (`ss_*`), by which
-AUTOMATIC1111 tells for which models a LoRA is.
+The keys of crce's own adapters stay (`crce`, `base_model`, `base_revision`, `concepts`, `config`). Added are those of
+the Stability metadata standard (`modelspec.*`) and those that kohya's trainer writes (`ss_*`), from which
+AUTOMATIC1111 knows the models that a LoRA is for.
 """
 
 from __future__ import annotations
@@ -14,26 +14,27 @@ from typing import TYPE_CHECKING, Any
 
 from crce import __version__
 from crce.concepts import ConceptSet, dump_concepts
-from crce.export.base import Base, Family
+from crce.export.base import Base
 from crce.files import slug
 from crce.methods.table import is_solved
 
 
 if TYPE_CHECKING:
+    from crce.backbones.backbone import Architecture
     from crce.training import Erasure
 
 
-NAMED = 3  # targets told by name; the others are counted
+NAMED = 3  # targets that are named; the others are counted
 
 
-def written(sets: Sequence[ConceptSet]) -> str:
+def concepts_yaml(sets: Sequence[ConceptSet]) -> str:
     """The concept sets in YAML, one as it is and several as a list, as a run keeps them."""
     return dump_concepts(sets[0] if len(sets) == 1 else sets)
 
 
 def concepts_hash(sets: Sequence[ConceptSet]) -> str:
-    """The SHA-256 of the concept sets in their written form, as "sha256:..."."""
-    return f"sha256:{hashlib.sha256(written(sets).encode()).hexdigest()}"
+    """The SHA-256 of the concept sets in YAML, as "sha256:..."."""
+    return f"sha256:{hashlib.sha256(concepts_yaml(sets).encode()).hexdigest()}"
 
 
 def targets(sets: Sequence[ConceptSet]) -> str:
@@ -43,7 +44,7 @@ def targets(sets: Sequence[ConceptSet]) -> str:
 
 
 def stem(sets: Sequence[ConceptSet]) -> str:
-    """What the files of a run are called, e.g. "erase-cat"; safe on every system."""
+    """The name of a run's files, such as "erase-cat"; safe on every system."""
     return slug(f"erase-{targets(sets)}")
 
 
@@ -54,7 +55,7 @@ def method_name(config: Mapping[str, Any]) -> str:
 
 
 def description(sets: Sequence[ConceptSet]) -> str:
-    """In a sentence, what a model no longer draws."""
+    """One sentence on what is erased and kept."""
     corefs, retains = sum(len(c.train_corefs) for c in sets), sum(len(c.train_retains) for c in sets)
     text = f"Erases {targets(sets)}"
     text += f" with {corefs} corefs" if corefs else ""
@@ -62,7 +63,7 @@ def description(sets: Sequence[ConceptSet]) -> str:
 
 
 def run_metadata(erasure: Erasure, base: Base) -> dict[str, str]:
-    """What any file of a run carries, whatever its form."""
+    """The metadata of every file of a run, whatever its format."""
     info, config = erasure.info, erasure.info["config"]
     return {
         "format": "pt",
@@ -70,21 +71,21 @@ def run_metadata(erasure: Erasure, base: Base) -> dict[str, str]:
         "crce_trained_with": str(info.get("crce") or __version__),
         "base_model": base.public_name,
         "base_revision": base.revision or "",
-        "concepts": written(erasure.sets),
+        "concepts": concepts_yaml(erasure.sets),
         "concepts_sha256": concepts_hash(erasure.sets),
         "method": method_name(config),
         "config": json.dumps(config),
     }
 
 
-def modelspec(erasure: Erasure, base: Base, family: Family | None, *, form: str) -> dict[str, str]:
-    """The keys of the Stability metadata standard; those that aren't known are left out.
+def modelspec(erasure: Erasure, base: Base, architecture: Architecture | None, *, to: str) -> dict[str, str]:
+    """The keys of the Stability metadata standard; unknown ones are left out.
 
     Args:
         erasure: the run.
         base: its base model.
-        family: the family of the base model, if it is known.
-        form: "diffusers", "kohya" or "single-file".
+        architecture: of the base model, if it is known.
+        to: "diffusers", "kohya" or "single-file".
     """
     keys = {
         "sai_model_spec": "1.0.0",
@@ -96,19 +97,19 @@ def modelspec(erasure: Erasure, base: Base, family: Family | None, *, form: str)
         keys["date"] = erasure.info["finished"][:19]
     if base.prediction_type is not None:
         keys["prediction_type"] = {"v_prediction": "v"}.get(base.prediction_type, base.prediction_type)
-    if form == "single-file":
+    if to == "single-file":
         keys["merged_from"] = base.public_name
-    if family is not None:
-        keys["architecture"] = family.architecture + ("" if form == "single-file" else "/lora")
-        keys["implementation"] = "diffusers" if form == "diffusers" else family.implementation
-        keys["resolution"] = f"{family.resolution}x{family.resolution}"
+    if architecture is not None:
+        keys["architecture"] = architecture.name + ("" if to == "single-file" else "/lora")
+        keys["implementation"] = "diffusers" if to == "diffusers" else architecture.implementation
+        keys["resolution"] = f"{architecture.resolution}x{architecture.resolution}"
     return {f"modelspec.{name}": value for name, value in keys.items()}
 
 
 def network_metadata(
-    erasure: Erasure, base: Base, family: Family | None, *, rank: int, alpha: float, convolutions: bool
+    erasure: Erasure, base: Base, architecture: Architecture | None, *, rank: int, alpha: float, convolutions: bool
 ) -> dict[str, str]:
-    """The keys of kohya's trainer that describe a LoRA."""
+    """The keys by which kohya's trainer describes a LoRA."""
     keys = {
         "network_module": "networks.lora",
         "network_dim": str(rank),
@@ -121,7 +122,7 @@ def network_metadata(
     if not is_solved(erasure.info["config"]["method"]):
         keys["steps"] = str(erasure.info["config"]["steps"])
         keys["learning_rate"] = f"{erasure.info['config']['learning_rate']:g}"
-    if family is not None:
-        keys["base_model_version"] = family.version
-        keys["v2"] = str(family.version.startswith("sd_v2"))
+    if architecture is not None:
+        keys["base_model_version"] = architecture.kohya
+        keys["v2"] = str(architecture.kohya.startswith("sd_v2"))
     return {f"ss_{name}": value for name, value in keys.items()}

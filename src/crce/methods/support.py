@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from crce.backbones.loading import backbone_class
+from crce.backbones.families import backbone_class
 from crce.errors import ConfigError
 from crce.methods.table import METHODS
 

@@ -167,7 +167,7 @@ def new_adapter(backbone: Backbone, kind: str, layers: str, rank: int, lora_alph
     """
     if layers == "text":
         return Weights(backbone, text_modules(backbone), TEXT_ENCODER)
-    modules = scope_modules(backbone.network, layers)
+    modules = scope_modules(backbone, layers)
     if kind == "lora":
         return LoRA(backbone, modules, rank, rank if lora_alpha is None else lora_alpha, seed)
     return Weights(backbone, modules)

@@ -38,7 +38,7 @@ class ClosedFormTrainer:
         refuse_unsupported(config.method, type(backbone.pipe).__name__)
         self.config = config
         self._method = load_method(config.method)
-        self.adapter = Weights(backbone, scope_modules(backbone.network, config.layers))
+        self.adapter = Weights(backbone, scope_modules(backbone, config.layers))
         self.step_count = 0
         self._rows = closed_form_rows(backbone, sets, self._method, config)
 

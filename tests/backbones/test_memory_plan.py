@@ -15,8 +15,8 @@ from huggingface_hub.errors import EntryNotFoundError
 
 from crce.backbones import Backbone, load_backbone
 from crce.backbones.backbone import on_device
-from crce.backbones.memory_plan import GIB, SHARE, Choice, Plan, Work, make_plan
-from crce.backbones.meta_model import Blueprint, read_blueprint
+from crce.backbones.memory_plan import GIB, SHARE, MemoryOptions, MemoryPlan, Workload, plan_memory
+from crce.backbones.meta_model import MetaModel, read_meta_model
 from crce.errors import ConfigError, ModelError
 from crce.training import Trainer, load_config
 
@@ -25,7 +25,7 @@ FAMILIES = list(tiny_families.BUILDERS)
 # The others have the denoiser of one of these, with fewer text encoders or another guidance.
 DENOISERS = [name for name in FAMILIES if name not in ("sd2", "sd3_without_t5", "flux_schnell")]
 CARDS = (8, 12, 16, 24, 48, 80)
-SD15 = Work(layers="kv", adapter="lora", rank=16, rows=9, trajectories=8)  # as the recipe has it
+SD15 = Workload(layers="kv", adapter="lora", rank=16, rows=9, trajectories=8)  # as the recipe has it
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -34,30 +34,30 @@ def quiet() -> None:
 
 
 @pytest.fixture(scope="module")
-def tiny(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], tuple[Blueprint, Backbone]]:
-    """A family as a blueprint and as it is loaded; each family is written once."""
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], tuple[MetaModel, Backbone]]:
+    """A family as a meta and as it is loaded; each family is written once."""
     folders: dict[str, Path] = {}
 
-    def both(name: str) -> tuple[Blueprint, Backbone]:
+    def both(name: str) -> tuple[MetaModel, Backbone]:
         if name not in folders:
             folders[name] = tiny_families.saved(name, tmp_path_factory.mktemp("family"))
-        blueprint, loaded = read_blueprint(str(folders[name])), load_backbone(str(folders[name]), device="cpu")
+        meta, loaded = read_meta_model(str(folders[name])), load_backbone(str(folders[name]), device="cpu")
         if name.startswith("flux"):
-            blueprint.backbone.pipe.default_sample_size = loaded.pipe.default_sample_size = 8  # it knows 128 only
-        return blueprint, loaded
+            meta.backbone.pipe.default_sample_size = loaded.pipe.default_sample_size = 8  # it knows 128 only
+        return meta, loaded
 
     return both
 
 
 @pytest.fixture(scope="module")
-def plans(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Plan]:
+def plans(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., MemoryPlan]:
     """The plan of a model of published size; each is made once."""
     root, made = tmp_path_factory.mktemp("published"), {}
 
-    def plan(name: str, work: Work = SD15, dtype: torch.dtype = torch.float16) -> Plan:
+    def plan(name: str, work: Workload = SD15, dtype: torch.dtype = torch.float16) -> MemoryPlan:
         if (name, work) not in made:
             folder = root / name if (root / name).exists() else published.folder(name, root)
-            made[name, work] = make_plan(read_blueprint(str(folder)), work, dtype)
+            made[name, work] = plan_memory(read_meta_model(str(folder)), work, dtype)
         return made[name, work]
 
     return plan
@@ -78,8 +78,8 @@ def plans(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Plan]:
     ],
 )
 def test_weights_and_trained_parameters_are_those_of_the_loaded_model(tiny, cats, name, layers, adapter):
-    blueprint, loaded = tiny(name)
-    plan = make_plan(blueprint, Work(layers, adapter, rank=4, rows=9, trajectories=8), torch.float32)
+    meta, loaded = tiny(name)
+    plan = plan_memory(meta, Workload(layers, adapter, rank=4, rows=9, trajectories=8), torch.float32)
     parts = {part: net for part, net in loaded.pipe.components.items() if isinstance(net, torch.nn.Module)}
     assert plan.weights.keys() == parts.keys()
     for part, net in parts.items():
@@ -93,8 +93,8 @@ def test_weights_and_trained_parameters_are_those_of_the_loaded_model(tiny, cats
 
 @pytest.mark.parametrize("name", FAMILIES)
 def test_prompts_have_the_shapes_that_the_loaded_model_encodes_them_to(tiny, name):
-    blueprint, loaded = tiny(name)
-    planned, real = blueprint.conditioning(2, torch.float32), loaded.encode(["a cat", "the dog"])
+    meta, loaded = tiny(name)
+    planned, real = meta.conditioning(2, torch.float32), loaded.encode(["a cat", "the dog"])
     if name == "z_image":  # padded to its longest; its network is shown the tokens that count
         assert planned.hidden.shape[-1] == real.hidden.shape[-1]
         assert planned.mask.sum() >= real.mask.sum()
@@ -102,7 +102,7 @@ def test_prompts_have_the_shapes_that_the_loaded_model_encodes_them_to(tiny, nam
         assert planned.hidden.shape == real.hidden.shape
         assert (planned.pooled is None) == (real.pooled is None)
         assert planned.pooled is None or planned.pooled.shape == real.pooled.shape
-    assert blueprint.backbone.latent_shape == loaded.latent_shape
+    assert meta.backbone.latent_shape == loaded.latent_shape
 
 
 def kept_by_a_forward(loaded: Backbone, rows: int, *, checkpointing: bool) -> int:
@@ -134,7 +134,7 @@ def kept_by_a_forward(loaded: Backbone, rows: int, *, checkpointing: bool) -> in
 
     cond = loaded.encode(["a cat"] * rows)
     if cond.mask is not None:
-        cond.mask[:] = torch.arange(cond.mask.shape[1]) < 64  # as many tokens as the blueprint takes
+        cond.mask[:] = torch.arange(cond.mask.shape[1]) < 64  # as many tokens as the meta takes
     x_t = torch.randn(rows, *loaded.latent_shape)
     if checkpointing:
         network.enable_gradient_checkpointing(checkpoint)
@@ -151,8 +151,8 @@ def test_activations_are_those_that_a_real_forward_keeps(tiny, cats, name, check
 
     What half precision changes (autocast's copies) exists on GPUs alone, and is not compared.
     """
-    blueprint, loaded = tiny(name)
-    plan = make_plan(blueprint, Work("xattn", "lora", rank=4, rows=9, trajectories=8), torch.float32)
+    meta, loaded = tiny(name)
+    plan = plan_memory(meta, Workload("xattn", "lora", rank=4, rows=9, trajectories=8), torch.float32)
     trainer = Trainer(loaded, [cats], load_config("demo", {"layers": "xattn", "rank": 4, "ddim_steps": 3}))
     forward = plan.checkpointed if checkpointing else plan.plain
     for rows in (1, 3):
@@ -168,11 +168,11 @@ def test_activations_are_those_that_a_real_forward_keeps(tiny, cats, name, check
 @pytest.mark.parametrize("name", list(published.MODELS))
 def test_a_bigger_card_never_gets_a_slower_choice(plans, name):
     plan = plans(name)
-    order = list(plan.choices())
+    order = list(plan.options())
     choices = [plan.choose(gigabytes) for gigabytes in (*CARDS, 1000)]
     ranks = [len(order) if choice is None else order.index(choice) for choice in choices]
     assert ranks == sorted(ranks, reverse=True)
-    assert choices[-1] == Choice()
+    assert choices[-1] == MemoryOptions()
     for choice, gigabytes in zip(choices, CARDS, strict=False):
         assert choice is None or plan.need(choice) <= SHARE * GIB * gigabytes
     assert plan.need(plan.least()) == min(plan.need(choice) for choice in order)
@@ -185,7 +185,7 @@ def test_stable_diffusion_1_5_fits_a_card_of_8_gb(plans):
     assert plan.weights["vae"] == 2 * 83_653_863
     choice = plan.choose(8)
     assert choice is not None
-    assert plan.need(choice) < SHARE * 8 * GIB < plan.need(Choice())
+    assert plan.need(choice) < SHARE * 8 * GIB < plan.need(MemoryOptions())
 
 
 def test_published_sizes(plans):
@@ -208,20 +208,25 @@ def test_published_sizes(plans):
 @pytest.mark.parametrize("name", ["sd15", "sdxl"])
 def test_every_setting_of_a_choice_spares_memory(plans, name):
     plan = plans(name)
-    steps = [Choice(), Choice(micro_batch=4), Choice(4, checkpointing=True), Choice(4, True, offload=True)]
+    steps = [
+        MemoryOptions(),
+        MemoryOptions(micro_batch=4),
+        MemoryOptions(4, checkpointing=True),
+        MemoryOptions(4, True, offload=True),
+    ]
     needs = [plan.need(choice) for choice in steps]
     assert needs == sorted(needs, reverse=True)
     assert len(set(needs)) == len(needs)
 
 
 def test_weights_are_not_offloaded_and_a_closed_form_has_one_choice(plans):
-    weights = plans("sd15", Work("kv", "weights", 16, 9, 8))
-    assert not any(choice.offload for choice in weights.choices())
-    solved = plans("sd15", Work("kv", "weights", 16, 9, 8, trained=False))
-    assert list(solved.choices()) == [Choice()]
+    weights = plans("sd15", Workload("kv", "weights", 16, 9, 8))
+    assert not any(choice.offload for choice in weights.options())
+    solved = plans("sd15", Workload("kv", "weights", 16, 9, 8, trained=False))
+    assert list(solved.options()) == [MemoryOptions()]
     assert solved.adapter == weights.adapter // 4
-    assert solved.steps(Choice()) == 0
-    assert solved.need(Choice()) < weights.need(Choice())
+    assert solved.steps(MemoryOptions()) == 0
+    assert solved.need(MemoryOptions()) < weights.need(MemoryOptions())
 
 
 def test_networks_take_turns_where_they_are_offloaded(plans):
@@ -246,8 +251,8 @@ def test_a_hub_model_is_read_by_its_json_files_alone(tmp_path, monkeypatch):
         return str(folder / name)
 
     monkeypatch.setattr("crce.backbones.meta_model.hf_hub_download", download)
-    blueprint = read_blueprint("some/model", revision="main")
-    assert blueprint.pipeline == "StableDiffusionPipeline"
+    meta = read_meta_model("some/model", revision="main")
+    assert meta.pipeline == "StableDiffusionPipeline"
     assert all(name.endswith(".json") for name in asked)
     assert {"model_index.json", "unet/config.json", "vae/config.json"} <= set(asked)
 
@@ -257,7 +262,7 @@ def test_a_hub_model_without_a_network_is_one_clear_line(monkeypatch):
     with pytest.raises(
         ModelError, match="Cannot read model_index.json of 'nobody/nothing': .* the Hub can't be reached"
     ):
-        read_blueprint("nobody/nothing")
+        read_meta_model("nobody/nothing")
 
 
 def test_models_that_can_not_be_erased_from_are_refused_by_name(tmp_path):
@@ -265,24 +270,24 @@ def test_models_that_can_not_be_erased_from_are_refused_by_name(tmp_path):
     index = json.loads((folder / "model_index.json").read_text())
     (folder / "model_index.json").write_text(json.dumps(index | {"_class_name": "KandinskyPipeline"}))
     with pytest.raises(ModelError, match=r"is a KandinskyPipeline\. crce erases from StableDiffusionPipeline"):
-        read_blueprint(str(folder))
+        read_meta_model(str(folder))
     (folder / "model_index.json").write_text(json.dumps(index))
     unet = json.loads((folder / "unet" / "config.json").read_text())
     (folder / "unet" / "config.json").write_text(json.dumps(unet | {"in_channels": 9}))
     with pytest.raises(ModelError, match="9 input channels where its latents have 4: an inpainting"):
-        read_blueprint(str(folder))
+        read_meta_model(str(folder))
     (folder / "unet" / "config.json").unlink()
     with pytest.raises(ModelError, match="unet/config.json is missing"):
-        read_blueprint(str(folder))
+        read_meta_model(str(folder))
     (tmp_path / "model.safetensors").touch()
     with pytest.raises(ModelError, match="a single file, which has no configs"):
-        read_blueprint(str(tmp_path / "model.safetensors"))
+        read_meta_model(str(tmp_path / "model.safetensors"))
     with pytest.raises(ModelError, match="There is no model at"):
-        read_blueprint(str(tmp_path / "nowhere"))
+        read_meta_model(str(tmp_path / "nowhere"))
 
 
 def test_unknown_layers_and_adapters_are_refused(tiny):
     for layers, adapter in (("strict", "lora"), ("kv", "full")):
-        blueprint, _ = tiny("sd1")
+        meta, _ = tiny("sd1")
         with pytest.raises(ConfigError):
-            make_plan(blueprint, Work(layers, adapter, 4, 9, 8), torch.float32)
+            plan_memory(meta, Workload(layers, adapter, 4, 9, 8), torch.float32)

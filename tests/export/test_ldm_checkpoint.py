@@ -15,7 +15,7 @@ from runs import latents, same_weights
 from crce.errors import ModelError
 from crce.export import check, export
 from crce.export.layers import read_adapter
-from crce.export.ldm_checkpoint import original_state
+from crce.export.ldm_checkpoint import ldm_state
 from crce.export.pipeline import base_pipeline, merge
 from crce.files import read_tensors, write_tensors
 
@@ -56,7 +56,7 @@ def test_names_are_those_of_the_original_code(tmp_path):
     )
     pipe = tiny.pipeline(tmp_path)
     pipe.unet = unet
-    state, mine = original_state(pipe), unet.state_dict()
+    state, mine = ldm_state(pipe), unet.state_dict()
     names = {
         "conv_in.weight": "input_blocks.0.0.weight",
         "down_blocks.0.resnets.0.conv1.weight": "input_blocks.1.0.in_layers.2.weight",
@@ -88,13 +88,13 @@ def test_names_are_those_of_the_original_code(tmp_path):
 def test_sdxl_is_read_back_tensor_by_tensor(tmp_path):
     pipe = xl.pipeline(tmp_path / "parts")
     pipe.save_pretrained(tmp_path / "model")
-    write_tensors(tmp_path / "xl.safetensors", original_state(pipe), {})
+    write_tensors(tmp_path / "xl.safetensors", ldm_state(pipe), {})
     again = StableDiffusionXLPipeline.from_single_file(
         tmp_path / "xl.safetensors", config=str(tmp_path / "model"), local_files_only=True
     )
     for part in ("unet", "vae", "text_encoder", "text_encoder_2"):
         same_weights(getattr(again, part), getattr(pipe, part))
-    state = original_state(pipe)
+    state = ldm_state(pipe)
     assert torch.equal(state["model.diffusion_model.label_emb.0.0.weight"], pipe.unet.add_embedding.linear_1.weight)
     assert torch.equal(
         state["conditioner.embedders.1.model.text_projection"], pipe.text_encoder_2.text_projection.weight.T
@@ -106,7 +106,7 @@ def test_sdxl_is_read_back_tensor_by_tensor(tmp_path):
     } <= state.keys()
     assert "v_pred" not in state
     pipe.scheduler.register_to_config(prediction_type="v_prediction")
-    assert "v_pred" in original_state(pipe)
+    assert "v_pred" in ldm_state(pipe)
 
 
 def test_what_the_original_code_does_not_have_is_refused_by_name(run, tmp_path):
@@ -115,14 +115,14 @@ def test_what_the_original_code_does_not_have_is_refused_by_name(run, tmp_path):
     pipe = tiny.pipeline(tmp_path)
     pipe.unet = type(pipe.unet).from_config(pipe.unet.config, class_embed_type="timestep")
     with pytest.raises(ModelError, match=r"class_embedding.*--to merged"):
-        original_state(pipe)
+        ldm_state(pipe)
 
 
 def test_a_checkpoint_of_something_else_is_told(run, tiny_folder):
     erasure = run()
     done = export(erasure, "single-file")
     state, metadata = read_tensors(done.path)
-    base = original_state(base_pipeline(erasure))
+    base = ldm_state(base_pipeline(erasure))
     key = "model.diffusion_model.middle_block.1.transformer_blocks.0.attn2.to_k.weight"
     assert not torch.equal(state[key], base[key])
     write_tensors(done.path, {**state, key: base[key]}, metadata)  # one layer not erased
