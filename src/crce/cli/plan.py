@@ -1,4 +1,4 @@
-"""`crce plan`: how much memory an erasure will need, and with which flags it fits on a card."""
+"""`crce plan`: the memory that an erasure will need, and the flags with which it fits on a card."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ SETTINGS = ("layers", "adapter", "rank", "corefs_per_step", "retains_per_step")
 
 
 def plan_command() -> Callable[..., int]:
-    """The verb, with a flag for each of SETTINGS."""
+    """The command, with a flag for each of SETTINGS."""
     return with_erasure_flags(plan, SETTINGS)
 
 
@@ -38,37 +38,33 @@ def plan(
     config: RecipeFlag = None,
     revision: RevisionFlag = None,
     dtype: Annotated[
-        str, typer.Option(help="auto, float32, float16, bfloat16; auto is what a GPU takes: half the bits.")
+        str, typer.Option(help="auto, float32, float16, bfloat16; auto is the 16-bit type of the model's family.")
     ] = "auto",
     json: Annotated[bool, typer.Option("--json", help="Print JSON, sizes in bytes.")] = False,
     *,
     overrides: dict[str, Any],
 ) -> int:
-    """Tell how much GPU memory an erasure needs, and the flags that make it fit, before a model is downloaded."""
+    """Estimate the GPU memory of an erasure, and find the flags that make it fit, before a model is downloaded."""
     settings = load_config(config, overrides, model=model)
     quiet_libraries()
     import torch
     from huggingface_hub.utils import disable_progress_bars
 
     from crce.backbones.loading import pick_dtype
-    from crce.backbones.memory_plan import plan_memory
+    from crce.backbones.memory_plan import MemoryOptions, plan_memory
     from crce.backbones.meta_model import read_meta_model
 
     disable_progress_bars()  # configs are small
     work = _work(settings)
-    gpu = torch.device("cuda")  # a name: nothing is put there
-    pick_dtype(dtype, gpu)  # a wrong name is told before anything is read
+    gpu = torch.device("cuda")  # only a name, nothing is put there
+    pick_dtype(dtype, gpu)  # an unknown name is refused before anything is read
     meta = read_meta_model(model, revision=revision)
     numbers = pick_dtype(dtype, gpu, meta.backbone.half)
     made = plan_memory(meta, work, numbers)
+    given = {"model": model, "revision": revision, "config": config, "dtype": None if dtype == "auto" else dtype}
     start = [
-        "--model",
-        model,
-        *(["--revision", revision] if revision else []),
-        *(["--config", config] if config else []),
+        part for name, value in (given | overrides).items() if value is not None for part in (_flag(name), str(value))
     ]
-    start += ["--dtype", dtype] if dtype != "auto" else []
-    start += [part for name, value in overrides.items() for part in (_flag(name), str(value))]
     facts = {
         "model": model,
         "pipeline": meta.pipeline,
@@ -77,7 +73,13 @@ def plan(
         "adapter": settings.adapter,
         "rank": settings.rank if settings.adapter == "lora" else None,
         "prompts_per_step": work.rows,
-        "bytes": _sizes(made),
+        "bytes": {
+            "weights": made.weights,
+            "adapter": made.adapter,
+            "activations": made.steps(MemoryOptions()),
+            "activations_checkpointed": made.steps(MemoryOptions(checkpointing=True)),
+            "peak": made.need(MemoryOptions()),
+        },
         "trained_parameters": made.trained,
         "trained_layers": made.layers,
         "cards": [_card(size, made, settings, start) for size in ([vram] if vram else CARDS)],
@@ -90,7 +92,7 @@ def plan(
 
 
 def _work(settings: ErasureConfig) -> Workload:
-    """What of the settings decides memory.
+    """The settings that decide memory.
 
     Raises:
         ConfigError: the text encoder is trained instead of the denoiser.
@@ -100,8 +102,7 @@ def _work(settings: ErasureConfig) -> Workload:
 
     if settings.layers == "text":
         raise ConfigError(
-            "crce plan counts what the training of a denoiser needs, and layers is 'text'. Use another method, with "
-            "other layers."
+            "crce plan estimates the training of a denoiser, but layers is 'text'. Use another method or other layers."
         )
     trained = not METHODS.find(settings.method).solved
     method = load_method(settings.method)
@@ -112,38 +113,25 @@ def _work(settings: ErasureConfig) -> Workload:
     return Workload(settings.layers, settings.adapter, settings.rank, rows, trajectories, trained)
 
 
-def _sizes(made: MemoryPlan) -> dict[str, Any]:
-    from crce.backbones.memory_plan import MemoryOptions
-
-    plain = MemoryOptions()
-    return {
-        "weights": made.weights,
-        "adapter": made.adapter,
-        "activations": made.steps(plain),
-        "activations_checkpointed": made.steps(MemoryOptions(checkpointing=True)),
-        "peak": made.need(plain),
-    }
-
-
 def _card(gigabytes: float, made: MemoryPlan, settings: ErasureConfig, start: list[str]) -> dict[str, Any]:
-    """What fits on one card; where nothing does, how little the thriftiest settings need."""
-    choice = made.choose(gigabytes)
-    flags = None if choice is None else _flags(choice, settings)
+    """The fastest options that fit on one card; where none do, the peak of those that need least."""
+    options = made.choose(gigabytes)
+    flags = None if options is None else _flags(options, settings)
     return {
         "gigabytes": gigabytes,
-        "fits": choice is not None,
-        "peak": made.need(choice or made.least()),
+        "fits": options is not None,
+        "peak": made.need(options or made.least()),
         "flags": flags,
         "command": None if flags is None else shlex.join(["crce", "erase", "CONCEPT", *start, *flags]),
     }
 
 
-def _flags(choice: MemoryOptions, settings: ErasureConfig) -> list[str]:
-    """Flags of `crce erase` that turn the recipe's settings into those of the choice."""
+def _flags(options: MemoryOptions, settings: ErasureConfig) -> list[str]:
+    """Flags of `crce erase` that turn the recipe's settings into these options."""
     flags = []
-    if choice.micro_batch != settings.micro_batch:
-        flags += ["--micro-batch", str(choice.micro_batch)]
-    for name, wanted in (("gradient_checkpointing", choice.checkpointing), ("offload", choice.offload)):
+    if options.micro_batch != settings.micro_batch:
+        flags += ["--micro-batch", str(options.micro_batch)]
+    for name, wanted in (("gradient_checkpointing", options.checkpointing), ("offload", options.offload)):
         if wanted != getattr(settings, name):
             flags.append(_flag(name) if wanted else f"--no-{_flag(name)[2:]}")
     return flags
