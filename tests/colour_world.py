@@ -15,7 +15,7 @@ import torch
 from PIL import Image
 
 from crce.concepts import ConceptSet, Related
-from crce.evaluate.groups import Group, Prompt
+from crce.evaluate.prompts import Prompt, concept_group
 from crce.evaluate.scores import ScoredGroup, score_group
 from crce.training import Erasure, load_config
 
@@ -143,7 +143,7 @@ def model(monkeypatch: pytest.MonkeyPatch) -> ColourModel:
     """Takes the place of adapter and drawing in the evaluation."""
     model = ColourModel()
     monkeypatch.setattr("crce.sampling.image_cache.draw", model.draw)
-    monkeypatch.setattr("crce.evaluate.observe.apply_adapter", lambda backbone, path: model)
+    monkeypatch.setattr("crce.evaluate.model_pair.apply_adapter", lambda backbone, path: model)
     return model
 
 
@@ -155,7 +155,7 @@ def scored() -> Callable[..., dict[str, ScoredGroup]]:
         groups = {}
         for name in ("target", "coref", "coref_held_out", "retain", "retain_held_out", "unrelated"):
             rows = phrases.get(name, [])
-            group = Group(name, tuple(Prompt(text, 1.0, "it") for text, _, _ in rows), len(rows))
+            group = concept_group(name, [Prompt(text, 1.0, "it") for text, _, _ in rows])
             words = [[["it"] * k + ["other"] * (6 - k) for k in counts] for _, *counts in rows]
             groups[name] = score_group(group, [base for base, _ in words], [erased for _, erased in words])
         return groups

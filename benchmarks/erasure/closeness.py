@@ -19,8 +19,8 @@ from pathlib import Path
 import numpy as np
 
 from crce.bench.planning import CACHE
-from crce.evaluate.groups import KEEPING
 from crce.evaluate.locality import BINS, embedding_distances
+from crce.evaluate.prompts import KEEPING
 from crce.files import write_json
 
 

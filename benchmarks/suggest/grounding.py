@@ -33,7 +33,7 @@ from crce.backbones import load_backbone
 from crce.concepts import ConceptSet, Related, atlas
 from crce.demo.embedding import load_embedder
 from crce.evaluate import evaluate
-from crce.evaluate.groups import spread
+from crce.evaluate.prompts import spread
 from crce.files import write_json
 from crce.judges import load_judge
 from crce.sampling import ImageCache

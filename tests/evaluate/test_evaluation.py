@@ -10,7 +10,7 @@ from PIL import Image
 
 from crce.errors import ConfigError, RunError
 from crce.evaluate import Drawn, evaluate
-from crce.evaluate.observe import SamplingPlan
+from crce.evaluate.model_pair import SamplingPlan
 from crce.sampling import ImageCache, ImageKey, ModelState, draw
 from crce.training import erase, load_config
 

@@ -5,7 +5,8 @@ from dataclasses import replace
 import pytest
 
 from crce.concepts import ConceptSet, Related
-from crce.evaluate.groups import common_unrelated, make_groups, spread
+from crce.evaluate.prompt_sets.concept_set import common_unrelated, make_groups
+from crce.evaluate.prompts import spread
 
 
 def by_name(groups):
@@ -103,7 +104,7 @@ def test_long_lists_are_thinned_and_counted(judge):
     concepts = ConceptSet("cat", corefs=tuple(Related(f"cat {i}") for i in range(25)))
     group = by_name(make_groups(concepts, judge, limit=10))["coref"]
     assert len(group.prompts) == 10
-    assert group.available == 25
+    assert group.unused == 15
 
 
 @pytest.mark.parametrize(

@@ -19,8 +19,8 @@ from PIL import Image
 from crce.cli.main import main
 from crce.concepts import ConceptSet, Related
 from crce.errors import ConceptError, ConfigError
-from crce.evaluate import Drawn
-from crce.evaluate.prompt_sets import PromptSet, evaluate_prompts, load_prompt_set
+from crce.evaluate import Drawn, evaluate_prompts
+from crce.evaluate.prompt_sets import PromptSet, load_prompt_set
 from crce.evaluate.stats import wilson
 from crce.judges import load_judge
 from crce.sampling import ImageCache, ImageKey, ModelState, draw
@@ -155,7 +155,7 @@ def shares(report) -> dict[str, tuple[float, float] | str]:
 
 
 def texts(prompt_set: PromptSet) -> dict[str, list[str]]:
-    return {group.name: [row.text for row in group.rows] for group in prompt_set.groups}
+    return {group.name: [prompt.text for prompt in group.prompts] for group in prompt_set.groups}
 
 
 # HUB
@@ -174,8 +174,8 @@ def test_hub_is_read_as_its_own_script_reads_it(hub):
         "attack_robustness": ATTACKS,
     }
     groups = {group.name: group for group in read.groups}
-    assert [row.phrases for row in groups["pinpoint_ness"].rows] == [("dog",), ("arctic fox", "arctic_fox")]
-    assert [row.phrases for row in groups["selective_alignment"].rows] == [("dog",), ("fox",), ("ship",)]
+    assert [row.phrases for row in groups["pinpoint_ness"].prompts] == [("dog",), ("arctic fox", "arctic_fox")]
+    assert [row.phrases for row in groups["selective_alignment"].prompts] == [("dog",), ("fox",), ("ship",)]
     assert groups["pinpoint_ness"].images == 10
     assert {g.name for g in read.groups if g.measures == "kept"} == {"selective_alignment", "pinpoint_ness"}
     assert texts(load_prompt_set(f"hub:{hub / 'prompts'}", CAT)) == texts(read)
@@ -278,9 +278,9 @@ def test_canvas_asks_for_every_object_in_every_style(canvas):
     assert texts(read)["unlearned"] == [prompt(thing, "Van Gogh") for thing in OBJECTS]
     others = [prompt(thing, style) for style in ("Crayon", "Seed Images") for thing in OBJECTS]
     assert texts(read)["in_domain"] == texts(read)["cross_domain"] == others
-    assert {row.seeds for group in read.groups for row in group.rows} == {(188, 288, 588, 688, 888)}
-    assert [row.phrases for row in groups["in_domain"].rows][::3] == [("Crayon",), ("photo", "Seed_Images")]
-    assert groups["cross_domain"].rows[0].phrases == ("cats", "Cats")
+    assert {row.seeds for group in read.groups for row in group.prompts} == {(188, 288, 588, 688, 888)}
+    assert [row.phrases for row in groups["in_domain"].prompts][::3] == [("Crayon",), ("photo", "Seed_Images")]
+    assert groups["cross_domain"].prompts[0].phrases == ("cats", "Cats")
     assert (groups["in_domain"].domain.kind, groups["cross_domain"].domain.kind) == ("style", "object")
 
 
@@ -364,7 +364,7 @@ def test_table_gives_groups_measures_and_seeds(tmp_path):
     )
     read = load_prompt_set(str(path), CAT)
     assert read.name == "my-prompts"
-    assert {g.name: (g.measures, [(r.text, r.phrases, r.seeds) for r in g.rows]) for g in read.groups} == {
+    assert {g.name: (g.measures, [(r.text, r.phrases, r.seeds) for r in g.prompts]) for g in read.groups} == {
         "day (erased)": ("erased", [("a cat, asleep", (), (4261553411,))]),
         "day (kept)": ("kept", [("a dog", ("dog",), (8,))]),
         "night": ("erased", [("a kitty", (), ())]),
@@ -376,7 +376,7 @@ def test_lists_are_read_too(tmp_path):
     (tmp_path / "p.json").write_text('["a cat", {"prompt": "a kitty", "seed": 3}]')
     assert texts(load_prompt_set(str(tmp_path / "p.txt"), CAT)) == {"prompts": ["a cat", "a kitty"]}
     (group,) = load_prompt_set(str(tmp_path / "p.json"), CAT).groups
-    assert [(row.text, row.seeds) for row in group.rows] == [("a cat", ()), ("a kitty", (3,))]
+    assert [(row.text, row.seeds) for row in group.prompts] == [("a cat", ()), ("a kitty", (3,))]
 
 
 def test_every_prompt_is_drawn_from_its_own_seed(erasure, backbone, model, judge, tmp_path):
@@ -451,7 +451,7 @@ def test_another_judge_draws_nothing_and_needs_no_model(erasure, backbone, model
     paint(model)
     evaluate_prompts(erasure, f"hub:{hub}", judge=FoxJudge(), backbone=backbone)
     model.calls.clear()
-    monkeypatch.setattr("crce.evaluate.observe.load_base", lambda *a, **k: pytest.fail("the model was loaded"))
+    monkeypatch.setattr("crce.evaluate.model_pair.load_base", lambda *a, **k: pytest.fail("the model was loaded"))
     report = evaluate_prompts(erasure, f"hub:{hub}", judge=ColourDetector())
     assert model.calls == []
     assert report.data["judges"][0]["name"] == "detector"

@@ -9,7 +9,7 @@ import pytest
 from scipy.stats import binomtest
 
 from crce.evaluate import evaluate
-from crce.evaluate.rates import compare_groups, say_significance
+from crce.evaluate.comparison import compare_groups, say_significance
 from crce.evaluate.stats import Recognition, compare, wilson
 
 

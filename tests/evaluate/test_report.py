@@ -8,7 +8,7 @@ from html.parser import HTMLParser
 import pytest
 
 from crce.evaluate import evaluate
-from crce.evaluate.report import GROUPS
+from crce.evaluate.page import GROUPS
 
 
 class Page(HTMLParser):

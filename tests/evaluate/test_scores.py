@@ -1,11 +1,11 @@
 from __future__ import annotations
 
-from crce.evaluate.groups import Group, Prompt
+from crce.evaluate.prompts import Prompt, concept_group
 from crce.evaluate.scores import score_group, summarise_groups
 
 
 def test_prompt_counts_and_words_are_kept():
-    group = Group("coref", (Prompt("kitty", 0.8, "cat"),), 1)
+    group = concept_group("coref", [Prompt("kitty", 0.8, "cat")])
     scored = score_group(group, [["cat", "cat", "dog", None]], [["cat", None, "dog", "dog"]])
     assert scored.as_json() == {
         "measures": "erased",
@@ -30,7 +30,7 @@ def test_prompt_counts_and_words_are_kept():
 
 
 def test_undrawable_prompt_is_left_out_with_the_reason():
-    group = Group("coref", (Prompt("moggy", 1.0, "cat"), Prompt("kitty", 1.0, "cat")), 2)
+    group = concept_group("coref", [Prompt("moggy", 1.0, "cat"), Prompt("kitty", 1.0, "cat")])
     scored = score_group(group, [["dog", "cat", "dog"], ["cat"] * 3], [["cat"] * 3, ["dog"] * 3])
     assert scored.prompts[0].left_out == 'the base model draws it as "cat" in only 1 of 3 pictures'
     assert scored.measure.value == 1
@@ -38,7 +38,7 @@ def test_undrawable_prompt_is_left_out_with_the_reason():
 
 
 def test_prompt_that_the_base_model_failed_to_draw_is_left_out():
-    scored = score_group(Group("target", (Prompt("cat", None, "cat"),), 1), [[None, None]], [["dog", "dog"]])
+    scored = score_group(concept_group("target", [Prompt("cat", None, "cat")]), [[None, None]], [["dog", "dog"]])
     assert scored.prompts[0].left_out == "the base model failed to draw it"
     assert scored.measure.value is None
     assert scored.measure.reason == "the base model failed to draw it"
@@ -53,7 +53,7 @@ def test_empty_group_says_why_there_is_no_number(scored):
 
 
 def test_without_words_nothing_is_made_up():
-    scored = score_group(Group("retain", (Prompt("dog", 1.0, None, "no judge scored it"),), 1), None, None)
+    scored = score_group(concept_group("retain", [Prompt("dog", 1.0, None, "no judge scored it")]), None, None)
     (prompt,) = scored.as_json()["prompts"]
     assert (prompt["base"], prompt["erased"], prompt["n"], prompt["words"]) == (None, None, None, None)
     assert scored.measure.value is None

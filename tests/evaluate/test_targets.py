@@ -11,7 +11,7 @@ import pytest
 
 from crce.concepts import ConceptSet, Related
 from crce.evaluate import evaluate
-from crce.evaluate.targets import target_folders
+from crce.evaluate.report import target_folders
 
 
 GONE = {"cat": ["dog"], "kitty": ["dog"], "kitten": ["dog"], "feline": ["dog"]}

@@ -95,7 +95,7 @@ def test_damaged_image_is_generated_by_a_model_that_is_loaded_for_it(erasure, ba
     path = pictures(erasure.folder)[0]
     path.write_bytes(b"no image")
     model.calls.clear()
-    monkeypatch.setattr("crce.evaluate.observe.load_base", lambda *a, **k: backbone)
+    monkeypatch.setattr("crce.evaluate.model_pair.load_base", lambda *a, **k: backbone)
     evaluate(erasure, judge=judge, images_per_prompt=1)
     assert len(model.calls) == 1
 
@@ -122,7 +122,7 @@ def test_second_judge_draws_nothing_and_needs_no_model(erasure, backbone, judge,
     first = evaluate(erasure, judge=judge, backbone=backbone, images_per_prompt=3)
     assert len(pictures(erasure.folder)) == 2 * 10 * 3
     model.calls.clear()
-    monkeypatch.setattr("crce.evaluate.observe.load_base", lambda *a, **k: pytest.fail("the model was loaded"))
+    monkeypatch.setattr("crce.evaluate.model_pair.load_base", lambda *a, **k: pytest.fail("the model was loaded"))
     events = []
     second = evaluate(erasure, judge=OtherJudge(), images_per_prompt=3, on_event=events.append)
     assert model.calls == []

@@ -15,8 +15,7 @@ from crce.errors import ConfigError
 
 
 if TYPE_CHECKING:
-    from crce.evaluate import Report
-    from crce.evaluate.prompt_sets import PromptReport
+    from crce.evaluate import PromptReport, Report
     from crce.training import Erasure
 
 HEADLINES = {
@@ -106,7 +105,7 @@ def evaluate(
         return 0
     if quality:
         raise ConfigError("--quality is not measured with --prompts. Give one of them.")
-    from crce.evaluate.prompt_sets import evaluate_prompts
+    from crce.evaluate import evaluate_prompts
 
     with Bar("drawing and judging") as bar:
         report = evaluate_prompts(
@@ -154,7 +153,7 @@ def _print_targets(report: Report) -> None:
 
 def _print_numbers(report: PromptReport) -> None:
     """The numbers of a prompt set before and after, what is not measured, and where the pictures are."""
-    from crce.evaluate.rates import points
+    from crce.evaluate.comparison import points
 
     width = max(WIDTH, *(len(name) + 1 for name in (*report.numbers, *report.data["unmeasured"])))
     typer.echo(f"{'':<{width}} {'base':>6} {'erased':>7}   difference in points")

@@ -8,11 +8,21 @@ from crce.lazy import lazy_names, make_callable
 
 
 if TYPE_CHECKING:
-    from crce.evaluate.evaluation import Report, evaluate
-    from crce.evaluate.observe import Drawn
+    from crce.evaluate.evaluation import evaluate, evaluate_prompts
+    from crce.evaluate.model_pair import Drawn
+    from crce.evaluate.report import PromptReport, Report
 
-__all__ = ["Drawn", "Report", "evaluate"]
+__all__ = ["Drawn", "PromptReport", "Report", "evaluate", "evaluate_prompts"]
 
-__getattr__ = lazy_names(__name__, {"Drawn": "observe", "Report": "evaluation", "evaluate": "evaluation"})
+__getattr__ = lazy_names(
+    __name__,
+    {
+        "Drawn": "model_pair",
+        "PromptReport": "report",
+        "Report": "report",
+        "evaluate": "evaluation",
+        "evaluate_prompts": "evaluation",
+    },
+)
 
 make_callable(__name__)  # crce.evaluate(...) is evaluate(...) of this package

@@ -1,113 +1,56 @@
-"""Draw the base and the erased model with the same seeds, score both, and write the report."""
+"""Evaluate a run: with the prompts of its concept sets, or with a prompt set."""
 
 from __future__ import annotations
 
+import json
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from crce.errors import ConfigError
-from crce.evaluate.gauge import Gauge, read_trace
-from crce.evaluate.groups import common_unrelated, make_groups
-from crce.evaluate.observe import Drawn, ModelPair, Observer, SamplingPlan
-from crce.evaluate.overview import render_overview
-from crce.evaluate.targets import Target, joint_report, target_folders
-from crce.files import slug, write_json, write_text
+from crce.evaluate.measurement import MeasuredTarget, measure_target, score
+from crce.evaluate.model_pair import Drawn, ModelPair, SamplingPlan
+from crce.evaluate.observe import concept_set_questions, observe, prompt_set_questions
+from crce.evaluate.page import SHOWN, render_prompt_set, render_target, render_targets
+from crce.evaluate.prompt_sets.prompt_set import PromptSet, measured_set, sample, seeds_of
+from crce.evaluate.prompt_sets.table import load_prompt_set
+from crce.evaluate.prompts import spread
+from crce.evaluate.report import PromptReport, Report, prompt_set_json, target_folders, target_json, targets_json
+from crce.evaluate.settings import ConceptSetSettings, EvaluationSettings, PromptSetSettings
+from crce.files import slug
 from crce.judges import choose_judge
-from crce.judges.judge import describe_judge
-from crce.sampling.image_cache import FOLDER, ImageCache
+from crce.sampling import ImageCache
 from crce.training import Erasure
 
 
 if TYPE_CHECKING:
     from crce.backbones import Backbone
-    from crce.judges import Judge
 
-REPORTS = "reports"  # the latest report.json of each judge
-
-
-@dataclass(frozen=True)
-class Report:
-    """What an evaluation left in the run folder.
-
-    With several targets, report.json and report.html are an overview, and each target has its own under targets/.
-
-    Attributes:
-        folder: the run folder.
-        data: the content of report.json.
-    """
-
-    folder: Path
-    data: dict[str, Any]
-
-    @property
-    def path_json(self) -> Path:
-        return self.folder / "report.json"
-
-    @property
-    def path_html(self) -> Path:
-        return self.folder / "report.html"
-
-    @property
-    def summary(self) -> dict[str, dict[str, Any]]:
-        """`erased`, `coref_erased`, `kept` and `H`, each {"value", "low", "high", "n"}, or None with a reason."""
-        return self.data["summary"]
-
-    @property
-    def targets(self) -> list[dict[str, Any]]:
-        """Of several targets each with its `target`, `kind`, `summary`, `verdict` and `report`; of one none."""
-        return self.data.get("targets", [])
-
-    @property
-    def verdict(self) -> str:
-        """What was erased, what leaked, what broke and what to try next, in plain words."""
-        return self.data["verdict"]
+PROMPTS = "prompts"  # folder of the reports of prompt sets
 
 
 def evaluate(
     run: Path | str | Erasure,
     *,
-    images_per_prompt: int = 8,
-    seed: int = 1000,
-    steps: int = 20,
-    guidance: float = 4.0,
-    judge: str | Judge = "auto",
-    threshold: float | None = None,
-    quality: bool = False,
-    phrases_per_group: int = 10,
-    batch: int = 0,
-    device: str = "auto",
-    dtype: str | None = None,
     on_event: Callable[[Drawn], None] | None = None,
     backbone: Backbone | None = None,
     image_cache: ImageCache | None = None,
+    **settings: Any,
 ) -> Report:
     """Measure what an erasure erased and what it kept; write report.json, report.html and images/ into its folder.
 
-    Picture k of every prompt is drawn from seed + k, by the base and by the erased model, in the scenes of the run if
-    it has some (unrelated things are drawn alone), and kept under pictures/: an
-    evaluation that was stopped goes on where it was, and another judge sees the same pictures, undrawn. Of a run with
-    several targets each is measured by itself, under targets/; the numbers of the run are those of all together.
+    Image k of every prompt is generated from seed + k, by the base and by the erased model, in the scenes of the run
+    if it has some (unrelated things without a scene). Images are kept under pictures/: an evaluation that was stopped
+    continues where it was, and another judge sees the same images. Of a run with several targets each is measured by
+    itself, under targets/; the numbers of the run are those of all together.
 
     Args:
         run: a finished run, or its folder.
-        images_per_prompt: pictures for each prompt and model.
-        seed: of each prompt's first picture, and of the bootstrap.
-        steps: sampling steps.
-        guidance: classifier-free guidance scale.
-        judge: a judge or its name (see `crce.judges.load_judge`); "auto" takes the one that knows the model, or none
-            for a model without one.
-        threshold: the lowest probability at which the judge's word counts; None takes the judge's own.
-        quality: whether to measure drift, picture quality and locality too.
-        phrases_per_group: most phrases drawn from each list of the concept set.
-        batch: pictures drawn at once; 0 picks by the size of the model's latents.
-        device: where to draw, unless `backbone` is given.
-        dtype: in which numbers, likewise; None takes those of the training.
-        on_event: is told of every drawn batch.
-        backbone: the run's base model, already loaded: spares loading it again for every run. Returned unchanged.
-        image_cache: base pictures drawn before, read and filled: spares drawing them again for every run.
+        on_event: called after each batch of images.
+        backbone: the run's base model, if it is loaded already. Returned unchanged.
+        image_cache: images of the base model that several runs share; read and filled.
+        settings: `images_per_prompt`, `seed`, `judge`, `quality` and the others of
+            `crce.evaluate.settings.ConceptSetSettings`.
 
     Raises:
         ConfigError: a number is out of range, or there is no such judge.
@@ -122,79 +65,138 @@ def evaluate(
         >>> report.path_html.as_posix()
         'runs/cat/report.html'
     """
-    counts = {"images_per_prompt": images_per_prompt, "steps": steps, "phrases_per_group": phrases_per_group}
-    for name, value in counts.items():
-        if value < 1:
-            raise ConfigError(f"{name} is {value}. Use 1 or more.")
-    if threshold is not None and not 0 <= threshold <= 1:
-        raise ConfigError(f"threshold is {threshold:g}. Use a probability from 0 to 1.")
+    chosen = ConceptSetSettings(**settings)
     started = time.perf_counter()
     erasure = run if isinstance(run, Erasure) else Erasure.load(Path(run))
-    info = erasure.info
-    own = choose_judge("auto", info["model"])
-    others = [[o for o in erasure.sets if o is not c] for c in erasure.sets]
-    common_texts = [common_unrelated(c, rest, own) for c, rest in zip(erasure.sets, others, strict=True)]
-    scorer = choose_judge(
-        judge,
-        info["model"],
-        erasure.sets,
-        unrelated=[text for texts in common_texts for text in texts],
-        folder=erasure.folder / FOLDER,
-        device=device,
-    )
-    least = threshold if threshold is not None else scorer.threshold if scorer else 0.0
-    everything = [
-        make_groups(c, scorer, phrases_per_group, rest, crce=erasure.config.crce, common=unrelated)
-        for c, rest, unrelated in zip(erasure.sets, others, common_texts, strict=True)
-    ]
-    texts = [[prompt.text for group in groups for prompt in group.prompts] for groups in everything]
-    seeds = [seed + k for k in range(images_per_prompt)]
-    total = 2 * len({text for own in texts for text in own}) * len(seeds)
-    alone = frozenset(p.text for groups in everything for g in groups if g.name == "unrelated" for p in g.prompts)
-    models = ModelPair(
-        erasure,
-        SamplingPlan(seeds, steps, guidance, erasure.config.scenes, alone),
-        ImageCache(erasure.folder, image_cache),
-        total,
-        backbone=backbone,
-        device=device,
-        dtype=dtype,
-        batch=batch,
-        on_event=on_event,
-    )
-    models.load_for(text for own in texts for text in own)
-    common = {
-        "model": info["model"],
-        "revision": info["revision"],
-        "judge": describe_judge(scorer, least),
-        "settings": {
-            "images_per_prompt": images_per_prompt,
-            "seed": seed,
-            "steps": steps,
-            "guidance": guidance,
-            "phrases_per_group": phrases_per_group,
-            **({"scenes": list(erasure.config.scenes)} if erasure.config.scenes else {}),
-        },
-    }
-    loading = round(time.perf_counter() - started, 2)
-
-    several = len(erasure.sets) > 1
-    folders = target_folders(erasure.sets) if several else [Path()]
-    targets: list[Target] = []
-    with models:
-        gauge = Gauge(erasure, Observer(scorer, least), seed, quality, models, common, loading)
-        for i, (concepts, groups, folder) in enumerate(zip(erasure.sets, everything, folders, strict=True)):
-            targets.append(gauge.measure(concepts, groups, folder, "../../report.html" if several else None))
-            # The pictures of many targets don't fit in memory together; those of the caller's cache are the caller's.
+    info, trace = erasure.info, _trace(erasure.folder)
+    questions = concept_set_questions(erasure, chosen.judge, chosen.threshold, chosen.phrases_per_group, chosen.device)
+    texts = [{prompt.text: None for prompt in own.prompts} for own in questions]
+    alone = frozenset(p.text for own in questions for g in own.groups if g.name == "unrelated" for p in g.prompts)
+    seeds = [chosen.seed + k for k in range(chosen.images_per_prompt)]
+    plan = SamplingPlan(seeds, chosen.steps, chosen.guidance, erasure.config.scenes, alone)
+    cache = ImageCache(erasure.folder, image_cache)
+    measured: list[MeasuredTarget] = []
+    reports: list[Report] = []
+    with _models(erasure, plan, cache, {t: None for own in texts for t in own}, chosen, backbone, on_event) as models:
+        loading = round(time.perf_counter() - started, 2)
+        for i, (concepts, folder) in enumerate(zip(erasure.sets, target_folders(erasure.sets), strict=True)):
+            place = erasure.folder / folder
+            target = measure_target(
+                models, questions[i], concepts, place, seed=chosen.seed, quality=chosen.quality, loading=loading
+            )
+            measured.append(target)
+            reports.append(Report(place, target_json(target, erasure, chosen)))
+            overview = "../../report.html" if len(erasure.sets) > 1 else None
+            reports[i].write(render_target(reports[i].data, target, info=info, trace=trace, overview=overview))
+            # The images of many targets don't fit in memory together; those of the caller's cache are the caller's.
             for side in (models.erased, models.base) if image_cache is None else (models.erased,):
                 side.forget(set(texts[i]).difference(*texts[i + 1 :]))
-    report = Report(erasure.folder, targets[0].data)
-    if several:
-        failed = {"base": models.base.failed, "erased": models.erased.failed}
-        report = Report(erasure.folder, joint_report(targets, common, info["config"], failed, seed))
-        write_json(report.path_json, report.data)
-        page = render_overview(report.data, targets, info=info, trace=read_trace(erasure.folder))
-        write_text(report.path_html, page)
-    if scorer:  # report.json is the latest; what another judge said before stays beside it
-        write_json(erasure.folder / REPORTS / f"{slug(scorer.name)}.json", report.data)
+    report = reports[0]
+    if len(reports) > 1:
+        own = [each.data for each in reports]
+        report = Report(erasure.folder, targets_json(measured, own, erasure, chosen, questions[0].describe(), models))
+        report.write(render_targets(report.data, measured, own, info=info, trace=trace))
+    report.keep_for(questions[0].judge)
     return report
+
+
+def evaluate_prompts(
+    run: Path | str | Erasure,
+    prompts: str | PromptSet,
+    *,
+    on_event: Callable[[Drawn], None] | None = None,
+    backbone: Backbone | None = None,
+    **settings: Any,
+) -> PromptReport:
+    """Measure an erasure with the prompts of a public benchmark, or with one's own, as their authors count.
+
+        RUN/prompts/SET/report.json      numbers, groups and every word of the judge
+        RUN/prompts/SET/report.html      the numbers, and images of some prompts
+        RUN/prompts/SET/reports/         the latest report.json of each judge
+
+    A number is the share of all images that the judge recognises (or, of UA, does not), whether or not the base model
+    draws the prompt well: that is what the benchmarks publish. The base model's own share stands beside it.
+
+    Args:
+        run: a finished run, or its folder.
+        prompts: hub:FOLDER, unlearn-canvas:FOLDER, a file (.csv, .json, .txt), or a prompt set that was read already.
+        on_event: called after each batch of images.
+        backbone: the run's base model, if it is loaded already. Returned unchanged.
+        settings: `concept`, `limit`, `images_per_prompt`, `judge` and the others of
+            `crce.evaluate.settings.PromptSetSettings`.
+
+    Raises:
+        ConfigError: a number is out of range, there is no such judge or set, or the set has no such concept.
+        ConceptError: a file of the set is malformed.
+        ModelError: the base model, or the judge's, can't be loaded, or the judge can't be asked.
+        RunError: not a run folder, an unfinished run, a base model that has changed, or no room for the report.
+    """
+    chosen = PromptSetSettings(**settings)
+    started = time.perf_counter()
+    erasure = run if isinstance(run, Erasure) else Erasure.load(Path(run))
+    concepts = measured_set(erasure.sets, chosen.concept)
+    prompt_set = load_prompt_set(prompts, concepts, chosen.concept) if isinstance(prompts, str) else prompts
+    groups = [sample(group, chosen.limit, chosen.seed) for group in prompt_set.groups]
+    judge = choose_judge(chosen.judge, erasure.info["model"], erasure.sets, device=chosen.device)
+    least = chosen.threshold if chosen.threshold is not None else judge.threshold if judge else 0.0
+    questions = prompt_set_questions(groups, judge, erasure, concepts, prompt_set.concept, least)
+    seeds = seeds_of(groups, chosen.images_per_prompt, chosen.seed)
+    plan = SamplingPlan([chosen.seed], chosen.steps, chosen.guidance, own_seeds=seeds)
+    with _models(erasure, plan, ImageCache(erasure.folder), seeds, chosen, backbone, on_event) as models:
+        loaded = time.perf_counter()
+        for own in questions:
+            models.base.images([prompt.text for known in own.known_images() for prompt in known])
+        learned = [own.calibrate(models.base) for own in questions]
+        shown = {prompt.text for group in groups for prompt in spread(group.prompts, SHOWN)}
+        images = observe(models, questions, list(seeds), shown)
+    scored = score(models, questions, [chosen.seed] * len(groups))
+    parts = {
+        "judges": [
+            {"of": own.domain or "all", **described, **{name: value for name, value in calibration.items() if value}}
+            for own, calibration in zip(questions, learned, strict=True)
+            if (described := own.describe())
+        ],
+        "failed": {"base": models.base.failed, "erased": models.erased.failed},
+        "seconds": {"load": round(loaded - started, 2), "draw and judge": round(time.perf_counter() - loaded, 2)},
+    }
+    folder = erasure.folder / PROMPTS / prompt_set.name
+    report = PromptReport(
+        folder / slug(concepts.target) if len(erasure.sets) > 1 else folder,
+        prompt_set_json(prompt_set, concepts, scored, erasure, chosen, seeds, parts),
+    )
+    report.write(render_prompt_set(report.data, images, info=erasure.info))
+    report.keep_for(judge)
+    return report
+
+
+def _models(
+    erasure: Erasure,
+    plan: SamplingPlan,
+    cache: ImageCache,
+    texts: Collection[str],
+    settings: EvaluationSettings,
+    backbone: Backbone | None,
+    on_event: Callable[[Drawn], None] | None,
+) -> ModelPair:
+    """The two models of a run, loaded if an image of these texts is missing."""
+    models = ModelPair(
+        erasure,
+        plan,
+        cache,
+        2 * sum(len(plan.seeds_of(text)) for text in texts),
+        backbone=backbone,
+        device=settings.device,
+        dtype=settings.dtype,
+        batch=settings.batch,
+        on_event=on_event,
+    )
+    models.load_for(texts)
+    return models
+
+
+def _trace(folder: Path) -> list[dict[str, Any]]:
+    """The rows of metrics.jsonl, oldest first; none if the run has no such file."""
+    path = folder / "metrics.jsonl"
+    if not path.exists():
+        return []
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from crce.evaluate.groups import KEEPING
+from crce.evaluate.prompts import KEEPING
 from crce.evaluate.scores import ScoredGroup
 
 

@@ -1,230 +1,279 @@
-"""The images of the two models of a run, and what a judge sees in them; no image is generated or judged twice."""
+"""Groups of prompts x {base, erased} -> judged words: what a judge is asked, its calibration, and its answers."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import nullcontext
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
-from crce.judges.judge import Detector, JointJudge, name_pictures
-from crce.sampling import ImageCache, ImageKey, ModelState
+from crce.concepts import ConceptSet
+from crce.evaluate.model_pair import ModelPair, ModelSide
+from crce.evaluate.prompt_sets.concept_set import OtherSets, common_unrelated, make_groups
+from crce.evaluate.prompts import NO_JUDGE, Domain, Prompt, PromptGroup, no_class, spread
+from crce.judges import choose_judge
+from crce.judges.judge import CalibratedJudge, Detector, JointJudge, OpenJudge, describe_judge, name_pictures
+from crce.sampling.image_cache import FOLDER
 from crce.sampling.pictures import Picture
-from crce.training import Erasure, apply_adapter, load_base
-from crce.training.run_folder import file_hash
 
 
 if TYPE_CHECKING:
-    from crce.backbones import Backbone
-    from crce.evaluate.groups import Prompt
+    import torch
+    from PIL.Image import Image
+
     from crce.judges import Judge
+    from crce.training import Erasure
+
+CALIBRATION = 24  # images on each side, at most, that a judge is calibrated with
+CHUNK = 32  # texts whose images are in memory at once
+
+Words = dict[tuple[str, str, str | None], list[str | None]]
+"""By side, text and the class that the judge was asked about: its word for every image, None for a failed one."""
+
+Images = dict[str, tuple[list[Picture], list[Picture]]]
+"""By text the base and the erased model's images."""
 
 
-@dataclass(frozen=True)
-class Drawn:
-    """Progress: images generated so far, of base and erased model together."""
-
-    done: int
-    total: int
-
-
-@dataclass(frozen=True)
-class SamplingPlan:
-    """Which images of a text are generated.
-
-    Attributes:
-        seeds: of every text.
-        steps: denoising steps.
-        guidance: classifier-free guidance scale.
-        scenes: what phrases are shown in, in turn; none shows them alone.
-        alone: texts that are never shown in a scene.
-        own_seeds: the seeds of texts that bring their own.
-    """
-
-    seeds: Sequence[int]
-    steps: int
-    guidance: float
-    scenes: Sequence[str] = ()
-    alone: frozenset[str] = frozenset()
-    own_seeds: Mapping[str, Sequence[int]] = field(default_factory=dict)
-
-    def keys(self, text: str, state: ModelState) -> list[ImageKey]:
-        """The images of a text, each with the prompt that it is generated from."""
-        seeds = self.own_seeds.get(text, self.seeds)
-        return [ImageKey(self.shown(text, seed), seed, self.steps, self.guidance, state) for seed in seeds]
-
-    def shown(self, text: str, seed: int) -> str:
-        """The prompt of a text's image: the text, in its scene if it has one."""
-        if not self.scenes or text in self.alone:
-            return text
-        return f"{self.scenes[(seed - self.seeds[0]) % len(self.scenes)]}, {text}"
-
-
-class ModelPair:
-    """The base and the erased model of a run. Weights are loaded when the first image is missing; leave with `close`.
+class RestrictedJudge:
+    """A judge that picks from some of its classes only, as the classifiers of a benchmark do.
 
     Args:
-        erasure: the run.
-        plan: which images of a text are generated.
-        cache: generated images.
-        total: how many images there are in all, for progress.
-        backbone: the run's base model, if it is loaded already.
-        device: where to load it, otherwise.
-        dtype: its number format; None takes that of the training.
-        batch: images per call; 0 picks by the size of the latents.
-        on_event: called after each batch.
-
-    Attributes:
-        base: the base model.
-        erased: the erased model.
+        judge: gives the probabilities; these are normalised over the remaining classes.
+        classes: those classes, at least one.
     """
 
-    def __init__(
-        self,
-        erasure: Erasure,
-        plan: SamplingPlan,
-        cache: ImageCache,
-        total: int,
-        *,
-        backbone: Backbone | None = None,
-        device: str = "auto",
-        dtype: str | None = None,
-        batch: int = 0,
-        on_event: Callable[[Drawn], None] | None = None,
-    ) -> None:
-        self.plan, self.cache = plan, cache
-        self._erasure, self._backbone, self._device = erasure, backbone, device
-        self._dtype = dtype or erasure.info["dtype"]
-        self._batch, self._total, self._done, self._on_event = batch, total, 0, on_event
-        self._adapter: Any = None
-        info = erasure.info
-        adapter = file_hash(erasure.adapter) if erasure.adapter.exists() else None
-        self.base = ModelSide(self, ModelState("base", info["model"], info["revision"], self._dtype))
-        self.erased = ModelSide(self, ModelState("erased", info["model"], info["revision"], self._dtype, adapter))
+    def __init__(self, judge: Judge, classes: Sequence[str]) -> None:
+        self.name, self.version, self.hash = judge.name, judge.version, judge.hash
+        self.threshold = judge.threshold
+        self.classes = list(classes)
+        self._judge = judge
+        self._places = [judge.classes.index(name) for name in classes]
 
-    def __enter__(self) -> ModelPair:
-        return self
+    def probs(self, images: list[Image]) -> torch.Tensor:
+        """Probabilities of the remaining classes, shape (B, K)."""
+        left = self._judge.probs(images)[:, self._places]
+        return left / left.sum(1, keepdim=True).clamp_min(1e-12)
 
-    def __exit__(self, *_: object) -> None:
-        if self._adapter is not None:
-            self._adapter.close()  # the backbone may be the caller's, and go on to the next run
-
-    def load_for(self, texts: Iterable[str]) -> None:
-        """Load the model now if an image of these texts is missing.
-
-        Raises:
-            ModelError: it can't be loaded.
-            RunError: it is no longer the model that the run erased from.
-        """
-        keys = (key for text in texts for side in (self.base, self.erased) for key in side.keys(text))
-        if self._backbone is not None or any(key not in self.cache for key in keys):  # one that is given is checked
-            self._load()
-
-    def images(self, texts: Sequence[str]) -> tuple[list[list[Picture]], list[list[Picture]]]:
-        """The base and the erased model's images of each text, one per seed."""
-        return self.base.images(texts), self.erased.images(texts)
-
-    def generate(self, keys: Sequence[ImageKey]) -> None:
-        """Generate those images of one model that the cache lacks."""
-        missing = self.cache.missing(keys)
-        self._report(len(keys) - len(missing))
-        if missing:
-            self._load()
-            on = nullcontext() if missing[0].state.side == "erased" else self._adapter.disabled()
-            with on:
-                self.cache.fill(self._backbone.pipe, missing, batch=self._batch, on_images=self._report)  # type: ignore[union-attr]
-
-    def _load(self) -> None:
-        if self._adapter is None:
-            erasure = self._erasure
-            self._backbone = load_base(
-                erasure,
-                backbone=self._backbone,
-                device=self._device,
-                dtype=self._dtype,
-                offload=erasure.config.offload,
-            )
-            self._adapter = apply_adapter(self._backbone, erasure.adapter)
-
-    def _report(self, count: int) -> None:
-        self._done += count
-        if self._on_event and count:
-            self._on_event(Drawn(self._done, self._total))
+    def class_of(self, text: str) -> str | None:
+        """The class that a phrase names, if it is one of the remaining ones."""
+        found = self._judge.class_of(text)
+        return found if found in self.classes else None
 
 
 @dataclass
-class ModelSide:
-    """One of the two models.
+class Questions:
+    """Groups of prompts, and the judge that is asked about them. No image is judged twice.
 
     Attributes:
-        models: both.
-        state: its weights.
-        failed: images that could not be generated.
-    """
-
-    models: ModelPair
-    state: ModelState
-    failed: int = 0
-    _known: set[str] = field(default_factory=set)
-
-    def keys(self, text: str) -> list[ImageKey]:
-        """The keys of a text's images."""
-        return self.models.plan.keys(text, self.state)
-
-    def images(self, texts: Sequence[str]) -> list[list[Picture]]:
-        """The images of each text, one per seed."""
-        new = [text for text in dict.fromkeys(texts) if text not in self._known]
-        self.models.generate([key for text in new for key in self.keys(text)])
-        self._known.update(new)
-        self.failed += failures(map(self._row, new))
-        return [self._row(text) for text in texts]
-
-    def forget(self, texts: Iterable[str]) -> None:
-        """Free the memory of the images of these texts, which won't be needed again."""
-        self.models.cache.forget(key for text in texts for key in self.keys(text))
-
-    def _row(self, text: str) -> list[Picture]:
-        return [self.models.cache.get(key) for key in self.keys(text)]
-
-
-@dataclass
-class Observer:
-    """A judge, and the words it gave.
-
-    Attributes:
-        judge: names what an image shows; None where nobody does.
+        groups: the groups, with the judge's class of every prompt.
+        judge: the judge; None where nobody judges.
         threshold: the lowest probability at which its word counts.
+        domain: the kind of things that it picks from; None where it is not bound to one.
+        sampled: whether images are generated for the calibration, so that there should be few; else all are there.
+        words: its answers; questions about several targets of a run share them.
     """
 
+    groups: Sequence[PromptGroup]
     judge: Judge | None
     threshold: float
-    _words: dict[tuple[str, str, str | None], list[str | None]] = field(default_factory=dict)
+    domain: str | None = None
+    sampled: bool = False
+    words: Words = field(default_factory=dict)
 
-    def words(self, side: ModelSide, prompts: Sequence[Prompt]) -> list[list[str | None]] | None:
-        """The judge's word for every image of each prompt, None for a failed image; None without a judge.
+    @property
+    def prompts(self) -> list[Prompt]:
+        return [prompt for group in self.groups for prompt in group.prompts]
 
-        The images of prompts that the judge is asked about for the first time must be in memory.
-        """
-        judge = self.judge
-        if judge is None:
-            return None
-        # What a detector or a joint judge says depends on what it is asked; others say the same to all who ask.
-        depends = isinstance(judge, Detector | JointJudge)
-        keys = [(side.state.side, p.text, p.expected if depends else None) for p in prompts]
-        for key in keys:
-            if key not in self._words:
-                _, text, expected = key
-                (images,) = side.images([text])
-                self._words[key] = judged_words(judge, images, expected, self.threshold)
-        return [self._words[key] for key in keys]
+    def ask(self, models: ModelPair, prompts: Sequence[Prompt]) -> None:
+        """Ask about the images of prompts, which must be in memory where they were not judged before."""
+        for side in (models.base, models.erased):
+            for prompt in prompts if self.judge is not None else ():
+                key = self._key(side, prompt)
+                if key not in self.words:
+                    (images,) = side.images([prompt.text])
+                    self.words[key] = judged_words(self.judge, images, key[2], self.threshold)  # type: ignore[arg-type]
+
+    def answers(self, side: ModelSide, prompts: Sequence[Prompt]) -> list[list[str | None]] | None:
+        """The judge's word for every image of each prompt; None without a judge."""
+        return None if self.judge is None else [self.words[self._key(side, prompt)] for prompt in prompts]
+
+    def known_images(self) -> tuple[list[Prompt], list[Prompt]]:
+        """For the calibration prompts whose images show what they are asked about, and prompts whose images don't."""
+        if not isinstance(self.judge, CalibratedJudge):
+            return [], []
+        asked = [(group, p) for group in self.groups for p in group.prompts if p.expected is not None]
+        target = next((p.expected for group, p in asked if group.erasing), None)
+        of_target = {p.text for group, p in asked if group.erasing or group.within}
+        classes = list(dict.fromkeys(str(p.expected) for _, p in asked))
+        most = self._most if self.sampled else None
+        absent = []
+        for prompt in spread([p for _, p in asked if p.text not in of_target], most):
+            other = target or classes[(classes.index(str(prompt.expected)) + 1) % len(classes)]
+            if other != prompt.expected:
+                absent.append(Prompt(prompt.text, expected=other))
+        return spread([p for _, p in asked], most), absent
+
+    def calibrate(self, base: ModelSide) -> dict[str, Any]:
+        """Calibrate the judge on the base model's images: {"calibration": ...}; for most judges {}."""
+        if not isinstance(self.judge, CalibratedJudge):
+            return {}
+        shown, absent = (spread(_pairs(base, prompts), self._most) for prompts in self.known_images())
+        return {"calibration": self.judge.calibrate(shown, absent)}
+
+    def describe(self) -> dict[str, Any] | None:
+        """The judge as report.json names it."""
+        return describe_judge(self.judge, self.threshold)
+
+    @property
+    def _most(self) -> int:
+        return getattr(self.judge, "known_pictures", CALIBRATION)
+
+    def _key(self, side: ModelSide, prompt: Prompt) -> tuple[str, str, str | None]:
+        # The answer of a detector or a joint judge depends on the question; others say the same to all who ask.
+        depends = isinstance(self.judge, Detector | JointJudge)
+        return side.state.side, prompt.text, prompt.expected if depends else None
 
 
 def judged_words(judge: Judge, images: Sequence[Picture], expected: str | None, threshold: float) -> list[str | None]:
-    """The judge's word for every image; None where there is no image."""
+    """The judge's word for every image, see `name_pictures`; None where there is no image."""
     named = iter(name_pictures(judge, [image for image in images if image is not None], expected, threshold))
     return [None if image is None else next(named) for image in images]
 
 
-def failures(rows: Iterable[list[Picture]]) -> int:
-    """How many images could not be generated."""
-    return sum(image is None for row in rows for image in row)
+def observe(models: ModelPair, questions: Sequence[Questions], texts: Sequence[str], shown: set[str]) -> Images:
+    """Generate and judge every text, a few at a time; the images of those in `shown` are returned."""
+    images: Images = {}
+    for start in range(0, len(texts), CHUNK):
+        part = texts[start : start + CHUNK]
+        before, after = models.images(part)
+        for question in questions:
+            question.ask(models, [p for p in question.prompts if p.text in part])
+        rows = zip(part, before, after, strict=True)
+        images |= {text: (above, below) for text, above, below in rows if text in shown}
+        for side in (models.base, models.erased):
+            side.forget(part)
+    return images
+
+
+def concept_set_questions(
+    erasure: Erasure, judge: str | Judge, threshold: float | None, limit: int, device: str
+) -> list[Questions]:
+    """The questions about each concept set of a run; sets share the judge and its answers.
+
+    Args:
+        erasure: the run.
+        judge: a judge or its name.
+        threshold: the lowest probability at which its word counts; None takes the judge's own.
+        limit: most phrases of a group.
+        device: where the judge's model runs.
+    """
+    model = erasure.info["model"]
+    own = choose_judge("auto", model)
+    others = [[o for o in erasure.sets if o is not c] for c in erasure.sets]
+    unrelated = [common_unrelated(c, rest, own) for c, rest in zip(erasure.sets, others, strict=True)]
+    asked = choose_judge(
+        judge,
+        model,
+        erasure.sets,
+        unrelated=[text for texts in unrelated for text in texts],
+        folder=erasure.folder / FOLDER,
+        device=device,
+    )
+    least = threshold if threshold is not None else asked.threshold if asked else 0.0
+    words: Words = {}
+    crce = erasure.config.crce
+    groups = [
+        make_groups(c, asked, limit, rest, crce=crce, common=common)
+        for c, rest, common in zip(erasure.sets, others, unrelated, strict=True)
+    ]
+    return [Questions(own, asked, least, words=words) for own in groups]
+
+
+def prompt_set_questions(
+    groups: Sequence[PromptGroup],
+    judge: Judge | None,
+    erasure: Erasure,
+    concepts: ConceptSet,
+    concept: str | None,
+    threshold: float,
+) -> list[Questions]:
+    """The questions about the groups of a prompt set: one `Questions` for every domain, in the order of the groups.
+
+    Args:
+        groups: the groups.
+        judge: the judge, with or without classes of its own.
+        erasure: the run.
+        concepts: the concept set of the run that is measured.
+        concept: the benchmark's name of its target, where it has one.
+        threshold: the lowest probability at which the judge's word counts.
+    """
+    target = concepts.target
+    questions = []
+    for domain in dict.fromkeys(group.domain for group in groups):
+        own = [group for group in groups if group.domain == domain]
+        asked = _informed(judge, domain, own, erasure)
+        target_class = _class_of(asked, [target, *([concept] if concept else [])])
+        if domain and asked and not isinstance(asked, Detector):
+            asked = _restricted(asked, domain, target_class if any(g.erasing for g in own) else None)
+        elsewhere = OtherSets([c for c in erasure.sets if c is not concepts], asked, crce=erasure.config.crce)
+        with_classes = [_with_classes(group, asked, target, target_class, elsewhere) for group in own]
+        questions.append(Questions(with_classes, asked, threshold, domain.kind if domain else None, sampled=True))
+    return questions
+
+
+def _informed(judge: Judge | None, domain: Domain | None, groups: Sequence[PromptGroup], erasure: Erasure) -> Any:
+    """The judge; one without classes of its own with those of the run and the groups."""
+    if not isinstance(judge, OpenJudge):
+        return judge
+    one_word = not isinstance(judge, Detector)
+    prompts = [p for group in groups if not (group.within and one_word) for p in group.prompts]
+    phrases = [names[0] for names in domain.names] if domain else [p.phrases[0] for p in prompts if p.phrases]
+    phrases = list(dict.fromkeys(phrases))
+    folder = erasure.folder / FOLDER
+    if domain and domain.kind == "style":
+        return judge.about([*erasure.sets, *(ConceptSet(phrase, kind="style") for phrase in phrases)], folder)
+    return judge.about(erasure.sets, folder, unrelated=phrases)
+
+
+def _restricted(judge: Judge, domain: Domain, target_class: str | None) -> Judge:
+    """The judge bound to the things of a domain; unchanged if it knows too few of them to have a choice."""
+    known = [c for names in domain.names if (c := _class_of(judge, names))]
+    classes = list(dict.fromkeys([*([target_class] if target_class else []), *known]))
+    return RestrictedJudge(judge, classes) if len(classes) > 1 and 2 * len(known) >= len(domain.names) else judge
+
+
+def _with_classes(
+    group: PromptGroup, judge: Judge | None, target: str, target_class: str | None, elsewhere: OtherSets
+) -> PromptGroup:
+    """A group with the judge's classes; a prompt that asks the same thing twice counts once."""
+    one_word = group.within and judge is not None and not isinstance(judge, Detector)
+    prompts = []
+    for prompt in group.prompts:
+        if not prompt.phrases:
+            left_out = None if target_class else no_class(target, judge)
+            prompts.append(Prompt(prompt.text, expected=target_class, left_out=left_out))
+            continue
+        own = _class_of(judge, prompt.phrases)
+        reason = elsewhere.erased(prompt.phrases[0])
+        if judge is None:
+            reason = NO_JUDGE
+        elif one_word:
+            reason = f"the {judge.name} judge has one word for a picture, and this asks about parts of it"
+        elif own is None:
+            reason = reason or no_class(prompt.phrases[0], judge)
+        elif own == target_class:
+            reason = reason or f'the judge has one class, "{own}", for it and for the target'
+        else:
+            reason = reason or elsewhere.takes_for_target(own)
+        prompts.append(Prompt(prompt.text, expected=None if reason else own, left_out=reason))
+    return replace(group, prompts=tuple(dict.fromkeys(prompts)))
+
+
+def _class_of(judge: Judge | None, names: Sequence[str]) -> str | None:
+    return next((c for name in names if (c := judge.class_of(name))), None) if judge else None
+
+
+def _pairs(side: ModelSide, prompts: Sequence[Prompt]) -> list[tuple[Image, str]]:
+    """The images of prompts, each with what it is asked about."""
+    rows = side.images([p.text for p in prompts])
+    asked = zip(prompts, rows, strict=True)
+    return [(image, str(p.expected)) for p, row in asked for image in row if image is not None]

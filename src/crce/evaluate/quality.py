@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from crce.evaluate.groups import KEEPING
+from crce.evaluate.prompts import KEEPING
 from crce.evaluate.stats import CONFIDENCE, RESAMPLES
 from crce.judges.judge import BATCH, FeatureJudge, TextJudge
 

@@ -6,12 +6,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from crce.evaluate.groups import NO_JUDGE, Group, Prompt
+from crce.evaluate.prompts import NO_JUDGE, Prompt, PromptGroup
 from crce.evaluate.stats import Measure, Recognition, measure, recognise, summarise
 
 
 Words = Sequence[str | None]
-"""The judge's top word for each picture of a prompt; None for a picture that failed to be drawn."""
+"""The judge's word for each image of a prompt; None for an image that could not be generated."""
 
 NO_PHRASES = {
     "target": "there is no target",
@@ -25,7 +25,7 @@ NO_PHRASES = {
 
 @dataclass(frozen=True)
 class ScoredPrompt:
-    """A prompt with the judge's words for the base and the erased model's pictures (both None without a judge)."""
+    """A prompt with the judge's words for the base and the erased model's images (both None without a judge)."""
 
     prompt: Prompt
     base_words: Words | None
@@ -39,22 +39,22 @@ class ScoredPrompt:
 
     @property
     def n(self) -> int:
-        """Pictures that count: those the base model did not fail to draw."""
+        """Images that count: those that the base model did not fail to generate."""
         return self.recognition.base.size if self.recognition else 0
 
     @property
     def base(self) -> int:
-        """Recognised pictures of the base model."""
+        """Recognised images of the base model."""
         return int(self.recognition.base.sum()) if self.recognition else 0
 
     @property
     def erased(self) -> int:
-        """Recognised pictures of the erased model."""
+        """Recognised images of the erased model."""
         return int(self.recognition.erased.sum()) if self.recognition else 0
 
     @property
     def failed(self) -> int:
-        """Pictures that count and that the erased model failed to draw."""
+        """Images that count and that the erased model failed to generate."""
         pairs = zip(self.base_words or (), self.erased_words or (), strict=True)
         return sum(b is not None and a is None for b, a in pairs)
 
@@ -78,7 +78,7 @@ class ScoredPrompt:
 class ScoredGroup:
     """A group with its scored prompts and the share of them that is erased (or kept)."""
 
-    group: Group
+    group: PromptGroup
     prompts: tuple[ScoredPrompt, ...]
     measure: Measure
 
@@ -105,22 +105,22 @@ class ScoredGroup:
 
     def as_json(self) -> dict[str, Any]:
         return {
-            "measures": "erased" if self.group.erasing else "kept",
+            "measures": self.group.measures,
             **self.measure.as_json(),
-            "available": self.group.available,
+            "available": len(self.prompts) + self.group.unused,
             "left_out": len(self.prompts) - len(self.scored),
             "prompts": [p.as_json() for p in self.prompts],
         }
 
 
 def score_group(
-    group: Group, base_words: Sequence[Words] | None, erased_words: Sequence[Words] | None, *, seed: int = 0
+    group: PromptGroup, base_words: Sequence[Words] | None, erased_words: Sequence[Words] | None, *, seed: int = 0
 ) -> ScoredGroup:
     """Score a group.
 
     Args:
         group: its prompts.
-        base_words: for each prompt the judge's words for the base model's pictures; None without a judge.
+        base_words: for each prompt the judge's words for the base model's images; None without a judge.
         erased_words: likewise for the erased model.
         seed: of the bootstrap.
     """

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from crce.concepts import ConceptSet
 from crce.concepts.concept_set import fold
 from crce.errors import RunError
-from crce.evaluate.groups import ERASING
+from crce.evaluate.prompts import ERASING
 from crce.evaluate.verdict import ERASED_WELL
 from crce.judges import is_known
 from crce.refine.split import Halves, held_out

@@ -15,7 +15,8 @@ from crce.concepts import ConceptSet
 from crce.concepts.faults import Fault, error_from
 from crce.errors import ConfigError
 from crce.evaluate.prompt_sets.files import known_files, read_lines, read_list, read_table
-from crce.evaluate.prompt_sets.protocol import Number, PromptGroup, PromptSet, Row, find_concept, key
+from crce.evaluate.prompt_sets.prompt_set import Number, PromptSet, find_concept, key
+from crce.evaluate.prompts import Prompt, PromptGroup
 
 
 TASKS = ("target_image", "selective_alignment", "pinpoint_ness", "multilingual_robustness", "attack_robustness")
@@ -98,25 +99,25 @@ def _groups(task: str, file: Path) -> list[PromptGroup]:
             return [
                 PromptGroup(f"{task}-{language.lower()}", language, "erased", translated)
                 for language in LANGUAGES
-                if (translated := tuple(Row(row[language].strip()) for _, row in rows if row[language].strip()))
+                if (translated := tuple(Prompt(row[language].strip()) for _, row in rows if row[language].strip()))
             ]
 
 
-def _plain(file: Path) -> tuple[Row, ...]:
-    return tuple(Row(line) for line in read_lines(file))
+def _plain(file: Path) -> tuple[Prompt, ...]:
+    return tuple(Prompt(line) for line in read_lines(file))
 
 
-def _nouns(file: Path) -> tuple[Row, ...]:
+def _nouns(file: Path) -> tuple[Prompt, ...]:
     nouns = [row["noun"].strip() for _, row in read_table(file, ["noun"])][:NOUNS]
-    return tuple(Row(f"a photo of {noun}", _names(noun)) for noun in nouns if noun)
+    return tuple(Prompt(f"a photo of {noun}", phrases=_names(noun)) for noun in nouns if noun)
 
 
-def _nouns_within(file: Path) -> tuple[Row, ...]:
+def _nouns_within(file: Path) -> tuple[Prompt, ...]:
     rows, faults = [], []
     for i, item in enumerate(read_list(file)):
         prompt, nouns = (item.get("prompt"), item.get("nouns")) if isinstance(item, dict) else (None, None)
         if isinstance(prompt, str) and isinstance(nouns, list) and all(isinstance(noun, str) for noun in nouns):
-            rows += [Row(prompt.strip(), _names(noun.strip().lower())) for noun in nouns if noun.strip()]
+            rows += [Prompt(prompt.strip(), phrases=_names(noun.strip().lower())) for noun in nouns if noun.strip()]
         else:
             text = 'is not of the form {"prompt": "...", "nouns": ["...", ...]}.'
             faults.append(Fault(str(file), text, field="item", index=i))

@@ -13,14 +13,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from crce.concepts import ConceptSet
 from crce.concepts.concept_set import fold
 from crce.concepts.faults import Fault, error_from
 from crce.errors import ConfigError
 from crce.evaluate.prompt_sets.files import read_lines, read_list, read_table
-from crce.evaluate.prompt_sets.protocol import Number, PromptGroup, PromptSet, Row
+from crce.evaluate.prompt_sets.prompt_set import Number, PromptSet
+from crce.evaluate.prompts import Measures, Prompt, PromptGroup
 from crce.files import slug
 
 
@@ -76,7 +77,7 @@ class _Reader:
     def __init__(self, path: Path, erased: set[str]) -> None:
         self._path = str(path)
         self._erased = erased
-        self._rows: dict[tuple[str, Literal["erased", "kept"]], list[Row]] = {}
+        self._rows: dict[tuple[str, Measures], list[Prompt]] = {}
         self._faults: list[Fault] = []
 
     def add(self, row: Any, *, line: int | None = None, index: int | None = None) -> None:
@@ -112,7 +113,7 @@ class _Reader:
         if measures == "erased" and not of_target:
             raise ValueError(f"measures erased, but {concept!r} is no phrase of the target. Leave concept empty.")
         seed = next((text for name in SEED_COLUMNS if (text := _text(row, name))), "")
-        made = Row(prompt, () if of_target else (concept,), (_seed(seed),) if seed else ())
+        made = Prompt(prompt, phrases=() if of_target else (concept,), seeds=(_seed(seed),) if seed else ())
         self._rows.setdefault((group or GROUP, "erased" if of_target else "kept"), []).append(made)
 
 

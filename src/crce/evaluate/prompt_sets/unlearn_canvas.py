@@ -19,7 +19,8 @@ from crce.concepts import ConceptSet
 from crce.concepts.faults import Fault, error_from
 from crce.errors import ConfigError
 from crce.evaluate.prompt_sets.files import read
-from crce.evaluate.prompt_sets.protocol import Domain, Number, PromptGroup, PromptSet, Row, find_concept
+from crce.evaluate.prompt_sets.prompt_set import Number, PromptSet, find_concept
+from crce.evaluate.prompts import Domain, Prompt, PromptGroup
 
 
 TEMPLATE = "A {object} image in {style} style."
@@ -65,17 +66,17 @@ def load(path: Path, concepts: ConceptSet, concept: str | None = None) -> Prompt
         for thing in objects:
             text = TEMPLATE.format(object=thing, style=style.replace("_", " "))
             if name in (style, thing):
-                unlearned.append(Row(text, (), SEEDS))
+                unlearned.append(Prompt(text, seeds=SEEDS))
                 continue
             asked = {"style": _names(style, "style"), "object": _names(thing, "object")}
-            in_domain.append(Row(text, asked[own], SEEDS))
-            cross_domain.append(Row(text, asked[other], SEEDS))
+            in_domain.append(Prompt(text, phrases=asked[own], seeds=SEEDS))
+            cross_domain.append(Prompt(text, phrases=asked[other], seeds=SEEDS))
     count = len(SEEDS)
-    groups = [PromptGroup("unlearned", f"prompts for {name}", "erased", tuple(unlearned), count, domains[own])]
+    groups = [PromptGroup("unlearned", f"prompts for {name}", "erased", tuple(unlearned), 0, count, domains[own])]
     if in_domain:
         groups += [
-            PromptGroup("in_domain", f"other {own}s", "kept", tuple(in_domain), count, domains[own]),
-            PromptGroup("cross_domain", f"{other}s of these", "kept", tuple(cross_domain), count, domains[other]),
+            PromptGroup("in_domain", f"other {own}s", "kept", tuple(in_domain), 0, count, domains[own]),
+            PromptGroup("cross_domain", f"{other}s of these", "kept", tuple(cross_domain), 0, count, domains[other]),
         ]
     numbers = NUMBERS[: len(groups)]
     missing = {n.name: f"{path} has no {own} but {name}" for n in NUMBERS[len(groups) :]}

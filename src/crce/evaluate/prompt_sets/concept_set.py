@@ -1,66 +1,24 @@
-"""The prompts of an evaluation, in groups: those that should be gone and those that should be as before."""
+"""The prompts of a concept set, with unrelated ones added."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 
 from crce.concepts import ConceptSet, Related
 from crce.concepts.concept_set import fold
+from crce.evaluate.prompts import ERASING, NO_JUDGE, Prompt, PromptGroup, concept_group, no_class, spread
 from crce.judges.concept_classes import everyday
 
 
 if TYPE_CHECKING:
     from crce.judges import Judge
 
-T = TypeVar("T")
-
-ERASING = ("target", "coref", "coref_held_out")
-KEEPING = ("retain", "retain_held_out", "unrelated")
 UNRELATED_PROMPTS = 6
-NO_JUDGE = "no judge scored it"  # why nothing is scored where there is no judge
 
 
-@dataclass(frozen=True)
-class Prompt:
-    """A phrase to draw.
-
-    Attributes:
-        text: the phrase, used as the whole prompt.
-        certainty: its certainty in the concept set; None for the target and unrelated phrases.
-        expected: the judge's class that counts as recognised; None when the judge can't score this prompt.
-        left_out: why the judge can't score it; None when it can.
-    """
-
-    text: str
-    certainty: float | None = None
-    expected: str | None = None
-    left_out: str | None = None
-
-
-@dataclass(frozen=True)
-class Group:
-    """Prompts that should behave alike.
-
-    Attributes:
-        name: one of `ERASING` or `KEEPING`.
-        prompts: the prompts that are drawn.
-        available: how many phrases the concept set holds for this group; more than are drawn when it is long.
-    """
-
-    name: str
-    prompts: tuple[Prompt, ...]
-    available: int
-
-    @property
-    def erasing(self) -> bool:
-        """Whether its prompts should no longer be recognised (else they should be as before)."""
-        return self.name in ERASING
-
-
-class Others:
-    """The other sets of a run that erases several targets, and what they do to phrases of this one.
+class OtherSets:
+    """The other sets of a run that erases several targets, and their effect on phrases of this one.
 
     Args:
         sets: the other sets.
@@ -80,19 +38,19 @@ class Others:
         self._classes = {judge.class_of(c.target): c.target for c in sets} if judge else {}
 
     def erased(self, text: str) -> str | None:
-        """Why a phrase that one set keeps can't stay as it was, or None."""
+        """Why a phrase that one set keeps can't stay as it was, because another set erases it; None if it can."""
         target = self._erased.get(fold(text))
         if target is None:
             return None
         return "erased by this run too" + ("" if fold(text) == fold(target) else f', as another name of "{target}"')
 
     def trained(self, text: str) -> str | None:
-        """Why a phrase that one set holds out is none that the training never saw, or None."""
+        """Why a phrase that one set holds out was seen in training all the same; None if it wasn't."""
         target = self._trained.get(fold(text))
         return None if target is None else f'trained by this run, with "{target}"'
 
     def takes_for_target(self, own_class: str) -> str | None:
-        """Why pictures of a class can't stay as they were, or None."""
+        """Why images of a class can't stay as they were: it is another target's too; None if they can."""
         target = self._classes.get(own_class)
         if target is None:
             return None
@@ -107,17 +65,17 @@ def make_groups(
     *,
     crce: bool = True,
     common: Sequence[str] = (),
-) -> list[Group]:
+) -> list[PromptGroup]:
     """Group the phrases of a concept set, with unrelated ones added.
 
-    Pictures of the target and its corefs are recognised when the judge sees the target's class, those of other
+    Images of the target and its corefs are recognised when the judge sees the target's class, those of other
     phrases when it sees the phrase's own class. What another set of the run erases is left out of what should be
     kept, and what another set trains is left out of what was held out.
 
     Args:
         concepts: the target, its corefs and its retains.
         judge: gives the classes; without one no prompt can be scored.
-        limit: most phrases a group draws; from longer lists every k-th is taken, so that all certainties are met.
+        limit: most phrases of a group; from longer lists every k-th is taken, so that all certainties are met.
         others: the other sets of the run.
         crce: whether the run trained corefs and retains.
         common: unrelated phrases that every judge of this model is shown, as long as it knows half of them.
@@ -126,14 +84,15 @@ def make_groups(
         Six groups in the order of `ERASING + KEEPING`; some may be empty.
     """
     target_class = judge.class_of(concepts.target) if judge else None
-    elsewhere = Others(others, judge, crce=crce)
+    elsewhere = OtherSets(others, judge, crce=crce)
     relatives = {
         "coref": concepts.train_corefs,
         "coref_held_out": concepts.held_out_corefs,
         "retain": concepts.train_retains,
         "retain_held_out": concepts.held_out_retains,
     }
-    groups = [Group("target", (_erased_prompt(concepts.target, None, concepts.target, target_class, judge),), 1)]
+    target = _erased_prompt(concepts.target, None, concepts.target, target_class, judge)
+    groups = [concept_group("target", [target])]
     for name, related in relatives.items():
         picked = spread(related, limit)
         if name in ERASING:
@@ -142,31 +101,24 @@ def make_groups(
             prompts = [_kept_prompt(r, target_class, judge, elsewhere) for r in picked]
         if name.endswith("held_out"):
             prompts = [_unseen(prompt, elsewhere) for prompt in prompts]
-        groups.append(Group(name, tuple(prompts), len(related)))
+        groups.append(concept_group(name, prompts, len(related) - len(picked)))
     unrelated = _unrelated([*_phrases(concepts), *elsewhere.phrases], judge, common)
-    return [*groups, Group("unrelated", unrelated, len(unrelated))]
-
-
-def spread(items: Sequence[T], count: int) -> list[T]:
-    """`count` items at even distances, the first among them; all of them when there are fewer."""
-    if len(items) <= count:
-        return list(items)
-    return [items[i * len(items) // count] for i in range(count)]
+    return [*groups, concept_group("unrelated", unrelated)]
 
 
 def _erased_prompt(
     text: str, certainty: float | None, target: str, target_class: str | None, judge: Judge | None
 ) -> Prompt:
-    left_out = None if target_class else _no_class(target, judge)
+    left_out = None if target_class else no_class(target, judge)
     return Prompt(text, certainty, target_class, left_out)
 
 
-def _kept_prompt(related: Related, target_class: str | None, judge: Judge | None, elsewhere: Others) -> Prompt:
+def _kept_prompt(related: Related, target_class: str | None, judge: Judge | None, elsewhere: OtherSets) -> Prompt:
     if reason := elsewhere.erased(related.text):
         return Prompt(related.text, related.certainty, left_out=reason)
     own_class = judge.class_of(related.text) if judge else None
     if own_class is None:
-        return Prompt(related.text, related.certainty, left_out=_no_class(related.text, judge))
+        return Prompt(related.text, related.certainty, left_out=no_class(related.text, judge))
     if own_class == target_class:
         reason = f'the judge has one class, "{own_class}", for it and for the target'
         return Prompt(related.text, related.certainty, left_out=reason)
@@ -175,7 +127,7 @@ def _kept_prompt(related: Related, target_class: str | None, judge: Judge | None
     return Prompt(related.text, related.certainty, own_class)
 
 
-def _unseen(prompt: Prompt, elsewhere: Others) -> Prompt:
+def _unseen(prompt: Prompt, elsewhere: OtherSets) -> Prompt:
     """A held-out prompt, left out where another set trained its phrase."""
     reason = elsewhere.trained(prompt.text)
     if reason and prompt.left_out in (None, NO_JUDGE):
@@ -187,17 +139,13 @@ def _phrases(concepts: ConceptSet) -> list[str]:
     return [concepts.target, *(r.text for r in concepts.corefs + concepts.retains)]
 
 
-def _no_class(text: str, judge: Judge | None) -> str:
-    return f'the {judge.name} judge has no class for "{text}"' if judge else NO_JUDGE
-
-
 def common_unrelated(concepts: ConceptSet, others: Sequence[ConceptSet], own: Judge | None) -> list[str]:
     """Phrases that have nothing to do with a set, the same for every judge of a model.
 
     Args:
         concepts: the set.
         others: the other sets of the run.
-        own: the model's own judge, which knows what it can draw; None where it has none.
+        own: the model's own judge, which knows what the model can generate; None if it has none.
     """
     phrases = [text for c in (concepts, *others) for text in _phrases(c)]
     return [prompt.text for prompt in _unrelated(phrases, own)]
@@ -221,5 +169,5 @@ def _unrelated(phrases: Sequence[str], judge: Judge | None, common: Sequence[str
 def _too_near(text: str, own: str | None, near: set[str | None], judge: Judge) -> str | None:
     """Why an unrelated phrase can't be scored, or None."""
     if own is None:
-        return _no_class(text, judge)
+        return no_class(text, judge)
     return f'the judge has one class, "{own}", for it and for a phrase of the set' if own in near else None

@@ -5,19 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from crce.evaluate.prompts import TITLES
 from crce.evaluate.scores import ScoredGroup
 from crce.evaluate.stats import RateComparison, compare
 from crce.evaluate.verdict import percent
-
-
-TITLES = {
-    "target": "the target",
-    "coref": "training corefs",
-    "coref_held_out": "held-out corefs",
-    "retain": "training retains",
-    "retain_held_out": "held-out retains",
-    "unrelated": "unrelated prompts",
-}
 
 
 def compare_groups(groups: Mapping[str, ScoredGroup], *, seed: int = 0) -> dict[str, RateComparison | None]:

@@ -1,4 +1,4 @@
-"""What a prompt set is: named groups of prompts of others, and what each of them measures."""
+"""Prompt sets: named groups of prompts, and the numbers that a benchmark counts on them."""
 
 from __future__ import annotations
 
@@ -7,66 +7,15 @@ import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Literal
 
 from crce.concepts import ConceptSet
 from crce.concepts.concept_set import fold
 from crce.concepts.faults import did_you_mean
 from crce.errors import ConfigError
+from crce.evaluate.prompts import PromptGroup
 
 
 LISTED = 12  # concepts that an error names
-
-
-@dataclass(frozen=True)
-class Row:
-    """A prompt, and what its pictures are asked about.
-
-    Attributes:
-        text: the whole prompt.
-        phrases: what the judge is asked about, under each name that it may know it by; none asks about the target.
-        seeds: its pictures' seeds where the set brings its own.
-    """
-
-    text: str
-    phrases: tuple[str, ...] = ()
-    seeds: tuple[int, ...] = ()
-
-
-@dataclass(frozen=True)
-class Domain:
-    """Things of one kind that the judge picks from, as the classifier of a benchmark does.
-
-    Attributes:
-        kind: their kind, as concept sets know it.
-        names: each under every name that the judge may know it by; the target is always one of them.
-    """
-
-    kind: Literal["object", "style"]
-    names: tuple[tuple[str, ...], ...]
-
-
-@dataclass(frozen=True)
-class PromptGroup:
-    """Prompts that measure one thing.
-
-    Attributes:
-        name: how report.json names it.
-        title: what it is, in words.
-        measures: "erased" where its pictures should no longer show what they are asked about, else "kept".
-        rows: the prompts, at least one.
-        images: pictures of each prompt, unless the user says otherwise.
-        domain: what the judge picks from; None for all that the run and the set speak of.
-        within: whether it asks about parts of a picture of something else, so that one word for it is no answer.
-    """
-
-    name: str
-    title: str
-    measures: Literal["erased", "kept"]
-    rows: tuple[Row, ...]
-    images: int = 1
-    domain: Domain | None = None
-    within: bool = False
 
 
 @dataclass(frozen=True)
@@ -75,7 +24,7 @@ class Number:
 
     Attributes:
         name: that name.
-        group: whose pictures it counts.
+        group: whose images it counts.
         complement: whether it is the share that is not recognised, rather than the share that is.
     """
 
@@ -91,12 +40,12 @@ class PromptSet:
     Attributes:
         name: of its folder under RUN/prompts.
         title: what it is called.
-        source: where it was read.
+        source: the file or folder it was read from.
         concept: the set's own name of the target; None where it has none.
         groups: its prompts.
         numbers: what is counted.
-        unmeasured: what the benchmark measures and these prompts can't, with the reason.
-        drawn: how its authors draw, for those who compare; "" where they don't say.
+        unmeasured: numbers of the benchmark that these prompts can't measure, with the reason.
+        drawn: how its authors generate images, for comparisons; "" if they don't say.
     """
 
     name: str
@@ -110,16 +59,16 @@ class PromptSet:
 
 
 def sample(group: PromptGroup, limit: int | None, seed: int) -> PromptGroup:
-    """A group with at most `limit` different texts, in their order; of groups of the same texts the same are kept."""
-    texts = list(dict.fromkeys(row.text for row in group.rows))
+    """A group with at most `limit` different texts, in their order; groups of the same texts keep the same ones."""
+    texts = list(dict.fromkeys(p.text for p in group.prompts))
     if limit is None or len(texts) <= limit:
         return group
     chosen = {texts[i] for i in random.Random(seed).sample(range(len(texts)), limit)}
-    return replace(group, rows=tuple(row for row in group.rows if row.text in chosen))
+    return replace(group, prompts=tuple(p for p in group.prompts if p.text in chosen))
 
 
 def key(name: str) -> str:
-    """The form in which two names of a concept are the same: "Van_Gogh" and "van gogh"."""
+    """A name in the form in which names of a concept are compared: "Van_Gogh" equals "van gogh"."""
     return fold(unicodedata.normalize("NFC", name).replace("_", " "))
 
 
@@ -151,3 +100,36 @@ def listed(names: Sequence[str]) -> str:
     """Names in a sentence; of many the first."""
     more = len(names) - LISTED
     return ", ".join(names[:LISTED]) + (f" and {more} more" if more > 0 else "")
+
+
+def measured_set(sets: Sequence[ConceptSet], concept: str | None) -> ConceptSet:
+    """The concept set of a run that is measured: the only one, or of several the one that `concept` names.
+
+    Raises:
+        ConfigError: there are several, and `concept` names none of them.
+    """
+    if len(sets) == 1:
+        return sets[0]
+    for concepts in sets:
+        if concept is not None and key(concepts.target) == key(concept):
+            return concepts
+    what = "Name one with --concept" if concept is None else f"--concept is {concept!r}. Name one of them"
+    raise ConfigError(f"The run erases {len(sets)} targets: {listed([c.target for c in sets])}. {what}.")
+
+
+def seeds_of(groups: Sequence[PromptGroup], images: int | None, seed: int) -> dict[str, tuple[int, ...]]:
+    """By text the seeds of its images; a text that stands in several groups has those of all of them.
+
+    Args:
+        groups: the groups.
+        images: of each prompt; None takes those of the group.
+        seed: the first of a prompt that brings none.
+    """
+    seeds: dict[str, tuple[int, ...]] = {}
+    for group in groups:
+        for prompt in group.prompts:
+            count = images or group.images
+            own = prompt.seeds or (seed,)
+            own = (*own[:count], *(own[-1] + k for k in range(1, count - len(own) + 1)))
+            seeds[prompt.text] = tuple(dict.fromkeys((*seeds.get(prompt.text, ()), *own)))
+    return seeds

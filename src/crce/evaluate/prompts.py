@@ -1,0 +1,109 @@
+"""Prompts in groups: those that should be gone after an erasure, and those that should be as before."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal, TypeVar
+
+
+if TYPE_CHECKING:
+    from crce.judges import Judge
+
+T = TypeVar("T")
+
+ERASING = ("target", "coref", "coref_held_out")
+KEEPING = ("retain", "retain_held_out", "unrelated")
+TITLES = {
+    "target": "the target",
+    "coref": "training corefs",
+    "coref_held_out": "held-out corefs",
+    "retain": "training retains",
+    "retain_held_out": "held-out retains",
+    "unrelated": "unrelated prompts",
+}
+NO_JUDGE = "no judge scored it"  # why nothing is scored where there is no judge
+
+Measures = Literal["erased", "kept"]
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """A prompt, and what its images are asked about.
+
+    Attributes:
+        text: the whole prompt.
+        certainty: its certainty in the concept set; None for the target and for prompts of no concept set.
+        expected: the judge's class that counts as recognised; None as long as no judge is known, or if the judge can't
+            score this prompt.
+        left_out: why the judge can't score it; None if it can.
+        phrases: what the judge is asked about, under each name that it may know it by; none asks about the target.
+        seeds: of its images, where the prompt set brings its own.
+    """
+
+    text: str
+    certainty: float | None = None
+    expected: str | None = None
+    left_out: str | None = None
+    phrases: tuple[str, ...] = ()
+    seeds: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True)
+class Domain:
+    """Things of one kind that the judge picks from, as the classifier of a benchmark does.
+
+    Attributes:
+        kind: their kind, as concept sets know it.
+        names: each thing under every name that the judge may know it by; the target is always one of them.
+    """
+
+    kind: Literal["object", "style"]
+    names: tuple[tuple[str, ...], ...]
+
+
+@dataclass(frozen=True)
+class PromptGroup:
+    """Prompts that measure one thing.
+
+    Attributes:
+        name: its name in report.json; of a concept set one of `ERASING` or `KEEPING`.
+        title: what it is, in words.
+        measures: "erased" if its images should no longer show what they are asked about, else "kept".
+        prompts: the prompts whose images are generated.
+        unused: phrases of a long list that were not taken.
+        images: images of each prompt, unless the user says otherwise.
+        domain: what the judge picks from; None for everything that the run and the prompt set name.
+        within: whether it asks about parts of an image of something else, so that one word for it is no answer.
+    """
+
+    name: str
+    title: str
+    measures: Measures
+    prompts: tuple[Prompt, ...]
+    unused: int = 0
+    images: int = 1
+    domain: Domain | None = None
+    within: bool = False
+
+    @property
+    def erasing(self) -> bool:
+        """Whether its prompts should no longer be recognised (else they should be as before)."""
+        return self.measures == "erased"
+
+
+def concept_group(name: str, prompts: Sequence[Prompt], unused: int = 0) -> PromptGroup:
+    """A group of a concept set: one of `ERASING` or `KEEPING`."""
+    return PromptGroup(name, TITLES[name], "erased" if name in ERASING else "kept", tuple(prompts), unused)
+
+
+def spread(items: Sequence[T], count: int | None) -> list[T]:
+    """`count` items at even distances, the first among them; all of them if there are fewer, or with None."""
+    if count is None or len(items) <= count:
+        return list(items)
+    return [items[i * len(items) // count] for i in range(count)]
+
+
+def no_class(text: str, judge: Judge | None) -> str:
+    """Why a prompt can't be scored where the judge has no class for it, or where there is no judge."""
+    return f'the {judge.name} judge has no class for "{text}"' if judge else NO_JUDGE

@@ -1,0 +1,85 @@
+"""Settings of an evaluation."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from crce.errors import ConfigError
+
+
+if TYPE_CHECKING:
+    from crce.judges import Judge
+
+COUNTS = ("images_per_prompt", "steps", "phrases_per_group", "limit")
+
+
+@dataclass(frozen=True)
+class EvaluationSettings:
+    """Settings of every evaluation.
+
+    Attributes:
+        images_per_prompt: images of each prompt by each model; None takes as many as the authors of the prompt set.
+        seed: of each prompt's first image, of the bootstrap and of a sample of prompts.
+        steps: sampling steps.
+        guidance: classifier-free guidance scale.
+        judge: a judge or its name (see `crce.judges.load_judge`); "auto" takes the one that knows the model, or none
+            for a model without one.
+        threshold: the lowest probability at which the judge's word counts; None takes the judge's own.
+        batch: images per call; 0 picks by the size of the model's latents.
+        device: where to load the model, unless one is given.
+        dtype: its number format, likewise; None takes that of the training.
+
+    Raises:
+        ConfigError: a number is out of range.
+    """
+
+    images_per_prompt: int | None = None
+    seed: int = 1000
+    steps: int = 20
+    guidance: float = 4.0
+    judge: str | Judge = "auto"
+    threshold: float | None = None
+    batch: int = 0
+    device: str = "auto"
+    dtype: str | None = None
+
+    def __post_init__(self) -> None:
+        for name, value in vars(self).items():
+            if name in COUNTS and value is not None and value < 1:
+                raise ConfigError(f"{name} is {value}. Use 1 or more.")
+        if self.threshold is not None and not 0 <= self.threshold <= 1:
+            raise ConfigError(f"threshold is {self.threshold:g}. Use a probability from 0 to 1.")
+
+    def as_json(self) -> dict[str, Any]:
+        """The settings that report.json holds: what the images depend on."""
+        named = ("images_per_prompt", "limit", "seed", "steps", "guidance", "phrases_per_group")
+        return {name: getattr(self, name) for name in named if hasattr(self, name)}
+
+
+@dataclass(frozen=True)
+class ConceptSetSettings(EvaluationSettings):
+    """Settings of an evaluation with the prompts of the run's concept sets.
+
+    Attributes:
+        images_per_prompt: images of each prompt by each model.
+        quality: whether to measure drift, image quality and locality too.
+        phrases_per_group: most phrases taken from each list of a concept set.
+    """
+
+    images_per_prompt: int = 8
+    quality: bool = False
+    phrases_per_group: int = 10
+
+
+@dataclass(frozen=True)
+class PromptSetSettings(EvaluationSettings):
+    """Settings of an evaluation with a prompt set.
+
+    Attributes:
+        concept: the set's name of what the run erased, where that is another; of a run with several targets, which.
+        limit: most prompts of each group, sampled with `seed`; None takes all.
+    """
+
+    concept: str | None = None
+    limit: int | None = None
