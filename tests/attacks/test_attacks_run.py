@@ -139,15 +139,10 @@ def test_what_was_found_for_one_run_can_be_tried_on_another(run, cats, tiny_mode
 
 
 def test_learned_word_means_the_same_to_diffusers(run, tiny_model, tiny_folder, tmp_path):
-    from crce.attacks.prompts import AttackedPrompt
-    from crce.attacks.protocol import AdversarialPrompt
     from crce.attacks.setup import read_word, write_word
-    from crce.attacks.victim import Try
 
     word = torch.randn(1, 32, generator=torch.Generator().manual_seed(0))
-    prompt = AttackedPrompt("a cat", "target", "cat", run.concepts)
-    answer = AdversarialPrompt(prompt, Try("", (), "cat", word), (), 1, {})
-    path = tmp_path / str(write_word(tmp_path, "inversion", answer))
+    path = tmp_path / str(write_word(tmp_path, "inversion", "a cat", word))
     assert torch.equal(read_word(path), word)
     fresh = load_backbone(str(tiny_folder), device="cpu")
     fresh.pipe.load_textual_inversion(str(path))

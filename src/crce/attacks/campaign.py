@@ -170,7 +170,7 @@ def _outcomes(
     """For each prompt how it was judged before the attack, what was found, and how that was judged."""
     judged = {p.text: {"base": victim.measure(p, base=True), "before": victim.measure(p)} for p in prompts}
     reasons = {p.text: left_out(judged[p.text]["base"], p.expected) for p in prompts}
-    found = one.run(victim, [p for p in prompts if reasons[p.text] is None], budget, on_event)
+    kept = [p.text for p in prompts if reasons[p.text] is None]
     for prompt in prompts:
         words, reason = judged[prompt.text], reasons[prompt.text]
         outcome: dict[str, Any] = {
@@ -184,12 +184,23 @@ def _outcomes(
             nothing = {"text": prompt.text, "state": "", "word": None}
             yield {**outcome, "found": nothing, "words": {**words, "after": []}}
             continue
-        answer = next(found)
+
+        def report(steps: int, text: str = prompt.text) -> None:
+            if on_event:
+                done = kept.index(text) * budget.steps + steps
+                on_event(Progress(one.name, text, done, len(kept) * budget.steps))
+
+        answer = one.run(victim, prompt, budget, report)
+        report(budget.steps)
         best = answer.found
         words["after"] = victim.measure(prompt, best.text, word=best.word, state=best.state)
         yield {
             **outcome,
-            "found": {"text": best.text, "state": best.state, "word": write_word(folder, one.name, answer)},
+            "found": {
+                "text": best.text,
+                "state": best.state,
+                "word": write_word(folder, one.name, prompt.text, best.word),
+            },
             "words": words,
             "search": {
                 "tries": len(answer.tries),

@@ -5,13 +5,13 @@ from __future__ import annotations
 import hashlib
 import random
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar
 
 import torch
 
-from crce.attacks.budget import Allowance, Budget, Progress
+from crce.attacks.budget import Allowance, Budget
 from crce.attacks.prompts import AttackedPrompt
 from crce.attacks.victim import Try, Victim
 from crce.backbones import Backbone
@@ -26,7 +26,6 @@ class AdversarialPrompt:
     """What an attack found for a prompt.
 
     Attributes:
-        prompt: the attacked prompt.
         found: the try to measure, chosen by `Attack.pick`; the plain prompt is among the tries.
         tries: everything that was tried, in order, the plain prompt first.
         steps: steps of the budget that were taken.
@@ -34,7 +33,6 @@ class AdversarialPrompt:
         details: further results of the attack, as JSON.
     """
 
-    prompt: AttackedPrompt
     found: Try
     tries: tuple[Try, ...]
     steps: int
@@ -76,37 +74,26 @@ class Attack(ABC):
     def run(
         self,
         victim: Victim,
-        prompts: Sequence[AttackedPrompt],
+        prompt: AttackedPrompt,
         budget: Budget,
-        on_event: Callable[[Progress], None] | None = None,
-    ) -> Iterator[AdversarialPrompt]:
-        """Attack prompts one by one. The result for a prompt depends on the seed and its text, not on other prompts.
+        on_steps: Callable[[int], None] = lambda steps: None,
+    ) -> AdversarialPrompt:
+        """Attack a prompt. The result depends on the seed and the prompt, not on prompts attacked before.
 
         Args:
             victim: the erased model and its base model.
-            prompts: the prompts to attack.
-            budget: for each prompt.
-            on_event: called after each step.
-
-        Raises:
-            ConfigError: the attack does not work on models of this kind.
+            prompt: the prompt to attack.
+            budget: what may be spent on it.
+            on_steps: called with the number of steps done after each.
         """
-        self.check_model(victim.backbone)
-        for i, prompt in enumerate(prompts):
-
-            def report(steps: int, i: int = i, prompt: AttackedPrompt = prompt) -> None:
-                if on_event:
-                    on_event(Progress(self.name, prompt.text, i * budget.steps + steps, len(prompts) * budget.steps))
-
-            before = replace(victim.spent)
-            allowance = Allowance(budget, victim.spent, report)
-            victim.begin(self.name, prompt)
-            (plain,) = victim.attempt([prompt.text])
-            details = {} if plain.complete else self.search(victim, prompt, allowance)
-            tries = tuple(victim.tries)
-            found = self.pick(victim, tries)
-            yield AdversarialPrompt(prompt, found, tries, allowance.steps, victim.spent.since(before), details)
-            report(budget.steps)
+        before = replace(victim.spent)
+        allowance = Allowance(budget, victim.spent, on_steps)
+        victim.begin(self.name, prompt)
+        (plain,) = victim.attempt([prompt.text])
+        details = {} if plain.complete else self.search(victim, prompt, allowance)
+        tries = tuple(victim.tries)
+        found = self.pick(victim, tries)
+        return AdversarialPrompt(found, tries, allowance.steps, victim.spent.since(before), details)
 
     def pick(self, victim: Victim, tries: tuple[Try, ...]) -> Try:
         """The best try. If none is complete, the best few are compared again on images from more seeds.

@@ -96,7 +96,7 @@ def _measure(
     elif found["state"] == "":
         after = victim.measure(prompt, found["text"])
     elif one.searches_again:
-        (again,) = one.run(victim, [prompt], Budget(**budget))
+        again = one.run(victim, prompt, Budget(**budget))
         after = victim.measure(prompt, again.found.text, state=again.found.state)
         details = again.details
     else:

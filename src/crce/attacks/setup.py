@@ -9,7 +9,6 @@ from typing import Any, cast
 
 import torch
 
-from crce.attacks.protocol import AdversarialPrompt
 from crce.attacks.query_log import QueryLog
 from crce.attacks.victim import Victim
 from crce.backbones import Backbone
@@ -53,13 +52,12 @@ def erased_model(
         adapter.close()
 
 
-def write_word(folder: Path, name: str, answer: AdversarialPrompt) -> str | None:
-    """Save learned embeddings for diffusers; the file name, or None where none were learned."""
-    word = answer.found.word
+def write_word(folder: Path, name: str, prompt: str, word: torch.Tensor | None) -> str | None:
+    """Save the embeddings that an attack learned for a prompt, for diffusers; the file name, or None without any."""
     if word is None:
         return None
-    file = f"{name}-{slug(answer.prompt.text)}.safetensors"
-    write_tensors(folder / file, {f"<{slug(answer.prompt.text)}>": word}, {"format": "pt"})
+    file = f"{name}-{slug(prompt)}.safetensors"
+    write_tensors(folder / file, {f"<{slug(prompt)}>": word}, {"format": "pt"})
     return file
 
 

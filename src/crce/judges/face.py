@@ -90,8 +90,7 @@ class FaceJudge(ConceptSetJudge):
         references: dict[str, References] = {}
         version = self.version
         if self._folder:
-            photos = _photos(self._folder, own)
-            _check_photos(photos, self._folder, own, persons)
+            photos = _photos(self._folder, own, [concepts.target for concepts in persons])
             references = {name: self._read(files, name) for name, files in photos.items()}
             own = {name: own[name] for name in own if name in photos}
             keys = "".join(key for faces in references.values() for key in faces.keys)
@@ -164,13 +163,13 @@ class FaceJudge(ConceptSetJudge):
 
     def _read(self, files: Sequence[Path], name: str) -> References:
         """The clearest face in each photo of a person."""
-        found: dict[str, torch.Tensor] = {}
-        faceless, origin = [], {}
+        found: dict[str, tuple[Path, torch.Tensor]] = {}
+        faceless = []
         for file in files:
             image = _open(file)
             faces = self._find(image)
             if len(faces):
-                found[image_key(image)], origin[image_key(image)] = faces[0], file
+                found[image_key(image)] = (file, faces[0])
             else:
                 faceless.append(file)
         if not found:
@@ -180,55 +179,37 @@ class FaceJudge(ConceptSetJudge):
             )
         if faceless:
             log.warning("No face of %s was found in %s: left out.", name, _listed(faceless))
-        references = References(tuple(found), torch.stack(list(found.values())))
-        apart = [
-            origin[key]
-            for key, face in zip(references.keys, references.faces, strict=True)
-            if len(found) > 1 and references.distance(face[None], without=key) > SAME_PERSON
-        ]
-        if apart:
+        references = References(tuple(found), torch.stack([face for _, face in found.values()]))
+        others = found if len(found) > 1 else {}
+        distances = {file: references.distance(face[None], without=key) for key, (file, face) in others.items()}
+        if apart := [file for file, distance in distances.items() if distance > SAME_PERSON]:
             log.warning("The face on %s differs from the other photos of %s. Same person?", _listed(apart), name)
         return references
 
 
-def _photos(folder: Path, persons: Mapping[str, Sequence[str]]) -> dict[str, list[Path]]:
-    """By person the photos in folders named after the person or a coref; "_" may replace spaces."""
+def _photos(folder: Path, persons: Mapping[str, Sequence[str]], erased: Sequence[str]) -> dict[str, list[Path]]:
+    """By person the photos in folders named after the person or a coref; "_" may replace spaces.
+
+    Raises:
+        ConfigError: an erased person has no photos.
+    """
     folders = {fold(path.name.replace("_", " ")): path for path in sorted(folder.iterdir()) if path.is_dir()}
     endings = {ending for ending, kind in Image.registered_extensions().items() if kind in Image.OPEN}
     photos = {}
     for name, texts in persons.items():
-        own = [folders[fold(text)] for text in texts if fold(text) in folders]
-        files = [
-            file
-            for path in own
-            for file in sorted(path.iterdir())
-            if file.suffix.lower() in endings and file.is_file()
-        ]
-        if files:
+        own = [file for text in texts if fold(text) in folders for file in sorted(folders[fold(text)].iterdir())]
+        if files := [file for file in own if file.suffix.lower() in endings and file.is_file()]:
             photos[name] = files
-    return photos
-
-
-def _check_photos(
-    photos: Mapping[str, Sequence[Path]],
-    folder: Path,
-    persons: Mapping[str, Sequence[str]],
-    sets: Sequence[ConceptSet],
-) -> None:
-    """
-    Raises:
-        ConfigError: an erased person has no photos.
-    """
     missing = [name for name in persons if name not in photos]
-    for concepts in sets:
-        if concepts.target in missing:
-            there = ", ".join(sorted(path.name for path in folder.iterdir() if path.is_dir())) or "nothing"
-            raise ConfigError(
-                f"The judge face finds no photos of {concepts.target!r}. Put some (.jpg, .png, .webp) into "
-                f"{folder / concepts.target}; there now: {there}."
-            )
+    if without := next((name for name in erased if name in missing), None):
+        there = ", ".join(sorted(path.name for path in folders.values())) or "nothing"
+        raise ConfigError(
+            f"The judge face finds no photos of {without!r}. Put some (.jpg, .png, .webp) into "
+            f"{folder / without}; there now: {there}."
+        )
     if missing:
         log.warning("No photos of %s in %s, so they are not measured.", ", ".join(missing), folder)
+    return photos
 
 
 def _open(file: Path) -> Image.Image:
