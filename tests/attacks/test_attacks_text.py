@@ -11,7 +11,7 @@ from types import ModuleType, SimpleNamespace
 
 import pytest
 
-from crce.attacks import ATTACKS, BASELINE_ATTACKS, AttackEntry, load_attack
+from crce.attacks import ATTACKS, BASELINE_ATTACKS, AttackSpec, load_attack
 from crce.attacks.prompts import AttackedPrompt, choose_prompts
 from crce.attacks.spelling import leet, neighbours, slips
 from crce.attacks.text import TextAttack, distinct, read_data, translations
@@ -141,7 +141,7 @@ def test_every_attack_of_the_table_can_be_made():
 
 def test_attacks_of_other_packages_are_found(monkeypatch):
     module = ModuleType("other_package")
-    module.SHOUT = AttackEntry("other_package:Shout", "capital letters", "a prompt")
+    module.SHOUT = AttackSpec("other_package:Shout", "capital letters", "a prompt")
 
     class Shout(TextAttack):
         name, default_steps = "shout", 1

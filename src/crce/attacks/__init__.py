@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from crce.attacks.table import ATTACKS, BASELINE_ATTACKS, AttackEntry, load_attack
+from crce.attacks.table import ATTACKS, BASELINE_ATTACKS, AttackSpec, load_attack
 from crce.lazy import lazy_names
 
 
@@ -18,8 +18,8 @@ __all__ = [
     "ATTACKS",
     "BASELINE_ATTACKS",
     "Attack",
-    "AttackEntry",
     "AttackResult",
+    "AttackSpec",
     "Budget",
     "Progress",
     "attack",

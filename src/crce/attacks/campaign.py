@@ -14,13 +14,13 @@ from pathlib import Path
 from typing import Any
 
 from crce import __version__
-from crce.attacks import load_attack
 from crce.attacks.asr import summarise
 from crce.attacks.budget import Budget, Progress
 from crce.attacks.prompts import AttackedPrompt, choose_prompts
 from crce.attacks.protocol import Attack
 from crce.attacks.query_log import KnownImages, QueryLog
 from crce.attacks.setup import describe_run, erased_model, judge_of_run, write_word
+from crce.attacks.table import load_attack
 from crce.attacks.victim import Victim
 from crce.backbones import Backbone
 from crce.errors import ConfigError

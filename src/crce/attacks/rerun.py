@@ -7,13 +7,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from crce.attacks import load_attack
 from crce.attacks.asr import summarise
 from crce.attacks.budget import Budget, Progress
 from crce.attacks.prompts import AttackedPrompt
 from crce.attacks.protocol import Attack
 from crce.attacks.query_log import QueryLog
 from crce.attacks.setup import describe_run, erased_model, judge_of_run, read_word
+from crce.attacks.table import load_attack
 from crce.attacks.victim import Victim
 from crce.backbones import Backbone
 from crce.errors import ConfigError, RunError

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class AttackEntry:
+class AttackSpec:
     """An attack of `ATTACKS`.
 
     Attributes:
@@ -30,31 +30,31 @@ class AttackEntry:
 
 _TEXT, _SPELLING, _P4D = "crce.attacks.text", "crce.attacks.spelling", "crce.attacks.p4d"
 BASELINES = {
-    "paraphrase": AttackEntry(f"{_TEXT}:Paraphrase", "other names and other sentences", "a prompt"),
-    "typo": AttackEntry(f"{_SPELLING}:Typo", "typing errors, leetspeak, letters spaced apart", "a prompt"),
-    "translation": AttackEntry(f"{_TEXT}:Translation", "the word in ten other languages", "a prompt"),
-    "homoglyph": AttackEntry(f"{_SPELLING}:Homoglyph", "letters that look the same", "a prompt"),
+    "paraphrase": AttackSpec(f"{_TEXT}:Paraphrase", "other names and other sentences", "a prompt"),
+    "typo": AttackSpec(f"{_SPELLING}:Typo", "typing errors, leetspeak, letters spaced apart", "a prompt"),
+    "translation": AttackSpec(f"{_TEXT}:Translation", "the word in ten other languages", "a prompt"),
+    "homoglyph": AttackSpec(f"{_SPELLING}:Homoglyph", "letters that look the same", "a prompt"),
 }
 BASELINE_ATTACKS = tuple(BASELINES)  # they need no model and no search
-ATTACKS: Table[AttackEntry] = Table(
+ATTACKS: Table[AttackSpec] = Table(
     "attack",
     "crce.attacks",
     {
         **BASELINES,
-        "ring-a-bell": AttackEntry(
+        "ring-a-bell": AttackSpec(
             "crce.attacks.ring_a_bell:RingABell", "genetic search for words with similar text states", "a generation"
         ),
-        "unlearndiffatk": AttackEntry(
+        "unlearndiffatk": AttackSpec(
             "crce.attacks.unlearn_diff:UnlearnDiffAtk", "words found by gradients, before the prompt", "a gradient"
         ),
-        "p4d": AttackEntry(
+        "p4d": AttackSpec(
             f"{_P4D}:P4D", "words before the prompt, to make it predict as the base model does", "a gradient"
         ),
-        "p4d-n": AttackEntry(f"{_P4D}:P4DN", "the same with 16 words in place of the prompt", "a gradient"),
-        "inversion": AttackEntry(
+        "p4d-n": AttackSpec(f"{_P4D}:P4DN", "the same with 16 words in place of the prompt", "a gradient"),
+        "inversion": AttackSpec(
             "crce.attacks.inversion:ConceptInversion", "a word embedding learned from images", "a gradient"
         ),
-        "relearning": AttackEntry(
+        "relearning": AttackSpec(
             "crce.attacks.relearning:Relearning", "fine-tuning on a few images", "an optimizer step"
         ),
     },
