@@ -59,7 +59,7 @@ def erase(
         Path | None,
         typer.Option(
             metavar="RUN",
-            help="Train on from the weights of a finished run of this model; what it erased is erased along.",
+            help="Train on from the weights of a finished run of this model; its targets are erased too.",
         ),
     ] = None,
     evaluate: Annotated[bool, typer.Option("--eval/--no-eval", help="Measure and report at the end.")] = True,
@@ -67,7 +67,7 @@ def erase(
     *,
     overrides: dict[str, Any],
 ) -> int:
-    """Erase concepts with their corefs, keep their retains, and report what came of it."""
+    """Erase concepts with their corefs, keep their retains, and report the result."""
     if resume is not None:
         given = (config, model, revision, dtype, out, start_from)
         if overrides or concepts or any(value is not None for value in given):
@@ -101,7 +101,8 @@ def erase(
             report = measure(erasure, images_per_prompt=images_per_prompt, device=device)
         except KeyboardInterrupt:
             typer.echo(
-                f"Stopped while drawing; the weights are saved. Measure: crce evaluate {erasure.folder}", err=True
+                f"Stopped during the evaluation; the weights are saved. Measure: crce evaluate {erasure.folder}",
+                err=True,
             )
             return 130
         print_report(report)
@@ -120,7 +121,7 @@ def _start(
     start_from: Path | None,
     overrides: dict[str, Any],
 ) -> Callable[[Callable[[Event], None]], Erasure]:
-    load_config(recipe, overrides, model=model)  # a fault is told before anything is asked of a language model
+    load_config(recipe, overrides, model=model)  # faults first: suggestions may take a language model
     found = find_sets(given)
     # Settings are of a run, so targets of several kinds share those of none.
     config = load_config(recipe, overrides, model=model, kind=common_kind(f.concepts for f in found))

@@ -14,15 +14,15 @@ if TYPE_CHECKING:
 
 
 class ConceptAblation(GradientMethod):
-    """L = |eps(x_t, target) - sg eps(x_t, anchor)|^2 at x_t of the anchor's pictures, both from the student.
+    """L = |eps(x_t, target) - sg eps(x_t, anchor)|^2 at x_t of images of the anchor, both from the student.
 
     References:
         Kumari et al., Ablating Concepts in Text-to-Image Diffusion Models, ICCV 2023, equation 4 (the model-based
-        variant). Left out of the authors' code: augmentation of the pictures, and the stop of gradients through the
+        variant). Left out of the authors' code: augmentation of the images, and the stop of gradients through the
         first token.
     """
 
-    pictures = "base"
+    trajectories = "base"
     base_from = "student"
 
     def erase_target(self, eps_base: Tensor, eps_concept: Tensor, eps_null: Tensor, config: ErasureConfig) -> Tensor:

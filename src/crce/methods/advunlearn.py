@@ -13,7 +13,7 @@ class AdvUnlearn(ESD):
 
     References:
         Zhang et al., Defensive Unlearning with Adversarial Training for Robust Concept Erasure in Diffusion Models,
-        NeurIPS 2024, equations 2 to 5; attack and training share one x_t, where the authors draw a new one at each
+        NeurIPS 2024, equations 2 to 5; attack and training share one x_t, where the authors sample a new one at each
         step of the attack.
     """
 

@@ -19,7 +19,7 @@ class GradientMethod:
     """A method that fine-tunes towards a target prediction made of other predictions. Shapes: latents (B, C, h, w).
 
     Attributes:
-        pictures: whose trajectories the erased rows learn from: those of the concept, or those of what it becomes.
+        trajectories: whose trajectories the erased rows learn from: those of the concept, or those of what it becomes.
         base_from: who predicts where erased prompts should land: the base model, or the network in training (held
             constant), which may drift with it.
         retain_choice: which retains a step takes: at random, or those that the network has changed most at this x_t.
@@ -27,7 +27,7 @@ class GradientMethod:
         vocabulary_stays: it keeps them in addition to the retains as well.
     """
 
-    pictures: Literal["concept", "base"] = "concept"
+    trajectories: Literal["concept", "base"] = "concept"
     base_from: Literal["teacher", "student"] = "teacher"
     retain_choice: Literal["random", "damaged"] = "random"
     vocabulary: int = 0

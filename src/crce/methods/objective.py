@@ -5,9 +5,9 @@
 with w the certainties and e the squared error of the answer to one prompt; each term is a `Row`. With no corefs and no
 retains it is the published method itself.
 
-A gradient method draws M corefs and N retains in each step and averages over them, as above. Everyday phrases that it
-keeps beside the retains are one more sum like theirs, with w = 1. A closed form takes all corefs and retains at once
-and sums without 1/M and 1/N, as the published closed forms do: see `crce.methods.closed_form`.
+A gradient method samples M corefs and N retains in each step and averages over them, as above. Everyday phrases that
+it keeps beside the retains are one more sum like theirs, with w = 1. A closed form takes all corefs and retains at
+once and sums without 1/M and 1/N, as the published closed forms do: see `crce.methods.closed_form`.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The model that a finished run erased from, loaded again."""
+"""Loading the model that a finished run erased from."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ def load_base(
 
     Args:
         erasure: the run.
-        backbone: that model, where it is loaded already: it is checked and handed back.
+        backbone: that model, if it is loaded already; it is checked and returned.
         device: see `load_backbone`.
         dtype: see there; None takes that of the training.
-        offload: see there. Gradients can't pass through a network that was moved away: it is for drawing, and for
-            training as `erase` does it.
+        offload: see there. Gradients can't pass through a network that was moved away: it is for inference, and for
+            training by `erase`.
 
     Raises:
         ModelError: the model can't be loaded.
@@ -49,7 +49,7 @@ def load_base(
 def load_recorded(
     info: dict[str, Any], *, device: str = "auto", dtype: str | None = None, offload: bool = False
 ) -> Backbone:
-    """The model named in a run.json; whether it is still what it was then is the caller's to check."""
+    """The model named in a run.json; the caller checks whether it has changed since."""
     revision = info["revision"]
     if revision is not None and ":" in revision:  # a hash of files, which the Hub knows nothing of
         revision = None

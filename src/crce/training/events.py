@@ -1,4 +1,4 @@
-"""What a training run tells whoever watches it."""
+"""The events of a training run."""
 
 from __future__ import annotations
 

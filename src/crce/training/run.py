@@ -1,4 +1,4 @@
-"""Erasing: the run from the first step to the adapter on disk, and its way back after a stop."""
+"""Erasure runs: from the first step to the adapter on disk, and resuming after a stop."""
 
 from __future__ import annotations
 
@@ -44,18 +44,18 @@ from crce.training.trainer import Trainer
 
 
 @contextlib.contextmanager
-def _shortage_told() -> Iterator[None]:
-    """Around a run: where memory runs out, the user is told what helps."""
+def _memory_advice() -> Iterator[None]:
+    """Around a run: an out-of-memory error becomes advice."""
     try:
         yield
     except torch.OutOfMemoryError as error:
         raise MemoryShortage(
-            "The memory of the device ran out. Erase with those of --micro-batch 1, --gradient-checkpointing and "
-            "--offload that are not set yet. What a card needs is told by: crce plan --model MODEL"
+            "The device ran out of memory. Try --micro-batch 1 --gradient-checkpointing, and --offload with a LoRA; "
+            "crce plan --model MODEL estimates what fits."
         ) from error
 
 
-@_shortage_told()
+@_memory_advice()
 def erase(
     concepts: ConceptSet | Sequence[ConceptSet],
     *,
@@ -76,11 +76,11 @@ def erase(
         config: settings, see `load_config`.
         model: see `load_backbone`, as are device, dtype and revision.
         out: run folder; None takes the next free runs/<target>-<number>.
-        start_from: a finished run of the same model and adapter shape: the student starts from its weights, and what
-            that run erased is erased along, so that it does not come back. The teacher is the base model all the same,
+        start_from: a finished run of the same model and adapter shape: the student starts from its weights, and the
+            targets of that run are erased too, so that they do not come back. The teacher is still the base model,
             and a closed form solves for all targets from it.
-        backbone: a loaded backbone to use instead of `model`; it is handed back as it was, and `offload` of the
-            config has no say in where its networks are.
+        backbone: a loaded backbone to use instead of `model`; it is returned unchanged, and `offload` of the config
+            does not move its networks.
         on_event: called with every event of the run.
 
     Raises:
@@ -127,7 +127,7 @@ def _distinct(concepts: ConceptSet | Sequence[ConceptSet]) -> tuple[ConceptSet, 
     return sets
 
 
-@_shortage_told()
+@_memory_advice()
 def resume(
     folder: str | Path,
     *,
@@ -135,7 +135,7 @@ def resume(
     backbone: Backbone | None = None,
     on_event: Callable[[Event], None] | None = None,
 ) -> Erasure:
-    """Continue an interrupted or killed run; it ends with the weights it would have had without the break.
+    """Continue an interrupted or killed run; it ends with the same weights as a run without the break.
 
     Raises:
         RunError: it is no run folder, or its model has changed.

@@ -1,4 +1,4 @@
-"""Run folders: one erasure with all it was made of and all it made.
+"""Run folders: inputs and outputs of one erasure.
 
 run.json              settings, seeds, versions, model and its revision, timings, peak memory, status
 concepts.yaml         the concept set, or a list of them
@@ -86,7 +86,7 @@ def next_folder(sets: Sequence[ConceptSet], root: Path = Path("runs")) -> Path:
 
 
 def read_run(folder: Path) -> tuple[dict[str, Any], tuple[ConceptSet, ...], ErasureConfig]:
-    """What a run folder says of its run, finished or not.
+    """The record, the concept sets and the settings of a run, finished or not.
 
     Raises:
         RunError: it is no run folder, or its run.json can't be read.
@@ -139,7 +139,7 @@ def new_info(
 
 
 def start_record(folder: str | Path, config: ErasureConfig, backbone: Backbone) -> dict[str, str]:
-    """What run.json keeps of the earlier run that a student starts from.
+    """The entry in run.json of the earlier run that a student starts from.
 
     Raises:
         RunError: the run is missing, unfinished, of another model, or of an adapter of another shape.
@@ -167,7 +167,9 @@ def start_state(start: dict[str, str], folder: Path) -> dict[str, torch.Tensor]:
     """
     path = Path(start["run"]) / "adapter.safetensors"
     if file_hash(path) != start["adapter"]:
-        raise RunError(f"{path} has changed since {folder} began from it, so that run can't be continued. Start anew.")
+        raise RunError(
+            f"{path} has changed since {folder} began from it, so that run can't be continued. Start a new one."
+        )
     try:
         return read_tensors(path)[0]
     except OSError as error:
@@ -187,7 +189,7 @@ def file_hash(path: Path) -> str:
 
 
 def open_metrics(path: Path, step: int) -> RawIOBase:
-    """Open the metrics for appending after `step` lines; later ones, of a run that was killed, are made again."""
+    """Open the metrics for appending after `step` lines; later ones, of a run that was killed, are dropped."""
     if path.exists():
         lines = path.read_text(encoding="utf-8").splitlines(keepends=True)[:step]
         write_text(path, "".join(lines))

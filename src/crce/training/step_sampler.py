@@ -104,7 +104,7 @@ class StepSampler:
 
     def _erase_prompt(self, prompts: SetPrompts) -> int:
         """Whose trajectory erased prompts learn from: under `mix`, every second one is a coref's."""
-        if self._method.pictures == "base":
+        if self._method.trajectories == "base":
             return prompts.base
         if self._config.x_t_prompts == "target" or not prompts.corefs or self.below(2):
             return prompts.prompt
