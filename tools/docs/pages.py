@@ -26,6 +26,14 @@ PAGES = {"README.md": "index.md", "CONTRIBUTING.md": "contributing.md", "CHANGEL
 REFERENCE = "reference"
 FILES = "files"  # where files of the repository lie in the site
 MODULES = ("crce.config", "crce.errors", "crce.registry")  # of no package with a page
+FUNCTIONS = {  # of crce, with the path of each in it
+    "suggest": "suggest.suggest",
+    "erase": "api.erase",
+    "generate": "sampling.samples.generate",
+    "evaluate": "evaluate.evaluate",
+    "attack": "attacks.attack",
+    "export": "export.export",
+}
 LINK = re.compile(r"(\]\()([^)\s]+)(\))")
 
 
@@ -87,14 +95,24 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
     for source, page in PAGES.items():
         files.append(File.generated(config, page, content=(ROOT / source).read_text(encoding="utf-8")))
     for name in (*packages(), *MODULES):
-        text = f"---\ntitle: {name}\n---\n\n::: {name}\n"
-        files.append(File.generated(config, f"{REFERENCE}/{name}.md", content=text))
+        files.append(File.generated(config, f"{REFERENCE}/{name}.md", content=_reference(name)))
     for page in list(files.documentation_pages()):
         for _, link, _ in LINK.findall(page.content_string) if not page.src_uri.startswith(REFERENCE) else ():
             _, lies, there = target(link, page.src_uri)
             if is_local(link) and lies.startswith(FILES) and lies not in files.src_uris and (ROOT / there).exists():
                 files.append(_copied(config, lies, ROOT / there))
     return files
+
+
+def _reference(name: str) -> str:
+    """The page of a package or module. That of crce shows its functions, three of which have the name of a package."""
+    head = f"---\ntitle: {name}\n---\n\n"
+    if name != "crce":
+        return f"{head}::: {name}\n"
+    page = f"{head}::: crce\n    options: {{members: false}}\n"
+    for function, path in FUNCTIONS.items():
+        page += f"\n::: crce.{path}\n    options: {{heading: crce.{function}, heading_level: 2}}\n"
+    return page
 
 
 def _copied(config: MkDocsConfig, lies: str, path: Path) -> File:
