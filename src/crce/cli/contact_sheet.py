@@ -1,4 +1,4 @@
-"""A contact sheet: rows of pictures under their captions."""
+"""A contact sheet: rows of images under their captions."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 GAP, CAPTION = 4, 20  # pixels
-SMALLEST, LARGEST = 128, 256  # side of a picture on the sheet, pixels
+SMALLEST, LARGEST = 128, 256  # side of an image on the sheet, pixels
 
 
 def contact_sheet(rows: Sequence[tuple[str, Sequence[Image | None]]]) -> Image:
-    """Lay out rows of pictures.
+    """Lay out rows of images.
 
     Args:
-        rows: a caption and its pictures; None leaves an empty place with a cross.
+        rows: a caption and its images; None leaves a crossed-out place.
 
     Returns:
         The sheet.

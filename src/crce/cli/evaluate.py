@@ -1,4 +1,4 @@
-"""`crce evaluate`: draw with the base model and the erased one, judge, report."""
+"""`crce evaluate`: generate with the base and the erased model, judge, report."""
 
 from __future__ import annotations
 
@@ -35,18 +35,18 @@ def evaluate(
         int | None,
         typer.Option(
             min=1,
-            help="Pictures drawn for each prompt, by each model.",
-            show_default="8; of --prompts as many as its authors draw",
+            help="Images of each prompt, by each model.",
+            show_default="8; of --prompts as many as its authors take",
         ),
     ] = None,
-    seed: Annotated[int, typer.Option(help="Seed of the first picture of a prompt.")] = 1000,
-    steps: Annotated[int, typer.Option(min=1, help="Denoising steps of a picture.")] = 20,
+    seed: Annotated[int, typer.Option(help="Seed of the first image of a prompt.")] = 1000,
+    steps: Annotated[int, typer.Option(min=1, help="Denoising steps of an image.")] = 20,
     guidance: Annotated[float, typer.Option(help="Classifier-free guidance scale.")] = 4.0,
     judge: Annotated[
         str,
         typer.Option(
             metavar="NAME[:MODEL]",
-            help="Who says what a picture shows: emoji, clip:MODEL, classifier:MODEL, vision:SERVICE:MODEL, nudenet, "
+            help="Who says what an image shows: emoji, clip:MODEL, classifier:MODEL, vision:SERVICE:MODEL, nudenet, "
             "face[:FOLDER]. auto takes the model's own.",
         ),
     ] = "auto",
@@ -57,7 +57,7 @@ def evaluate(
         ),
     ] = None,
     quality: Annotated[
-        bool, typer.Option("--quality", help="Measure drift, picture quality and locality as well.")
+        bool, typer.Option("--quality", help="Measure drift, image quality and locality as well.")
     ] = False,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, mps.")] = "auto",
     prompts: Annotated[
@@ -81,9 +81,9 @@ def evaluate(
         ),
     ] = None,
 ) -> int:
-    """Draw the same seeds with the base and the erased model, judge them, and write a report.
+    """Generate the same seeds with the base and the erased model, judge the images, and write a report.
 
-    Pictures are kept in the run's folder: what was drawn before, with the same settings, is not drawn again.
+    Images are kept in the run's folder: those that it holds already, with the same settings, are not generated again.
     """
     quiet_libraries()
     from crce.training import Erasure
@@ -129,7 +129,7 @@ def measure(erasure: Erasure, **settings: Any) -> Report:
 
 
 def print_report(report: Report) -> None:
-    """The headline numbers, the verdict in words, and where the pictures are; of several targets a row for each."""
+    """The headline numbers, the verdict in words, and where the report is; with several targets a row for each."""
     if any(report.summary[name]["value"] is not None for name in HEADLINES):  # else the verdict says all there is
         for name, title in HEADLINES.items():
             title = title.replace("(target)", "(all targets)") if report.targets else title
@@ -152,7 +152,7 @@ def _print_targets(report: Report) -> None:
 
 
 def _print_numbers(report: PromptReport) -> None:
-    """The numbers of a prompt set before and after, what is not measured, and where the pictures are."""
+    """The numbers of a prompt set before and after, what is not measured, and where the report is."""
     from crce.evaluate.comparison import points
 
     width = max(WIDTH, *(len(name) + 1 for name in (*report.numbers, *report.data["unmeasured"])))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,15 +16,15 @@ from crce.evaluate.prompt_sets.prompt_set import PromptSet, measured_set, sample
 from crce.evaluate.prompt_sets.table import load_prompt_set
 from crce.evaluate.prompts import spread
 from crce.evaluate.report import PromptReport, Report, prompt_set_json, target_folders, target_json, targets_json
-from crce.evaluate.settings import ConceptSetSettings, EvaluationSettings, PromptSetSettings
+from crce.evaluate.settings import ConceptSetSettings, PromptSetSettings
 from crce.files import slug
 from crce.judges import choose_judge
-from crce.sampling import ImageCache
 from crce.training import Erasure
 
 
 if TYPE_CHECKING:
     from crce.backbones import Backbone
+    from crce.sampling import ImageCache
 
 PROMPTS = "prompts"  # folder of the reports of prompt sets
 
@@ -74,10 +74,10 @@ def evaluate(
     alone = frozenset(p.text for own in questions for g in own.groups if g.name == "unrelated" for p in g.prompts)
     seeds = [chosen.seed + k for k in range(chosen.images_per_prompt)]
     plan = SamplingPlan(seeds, chosen.steps, chosen.guidance, erasure.config.scenes, alone)
-    cache = ImageCache(erasure.folder, image_cache)
     measured: list[MeasuredTarget] = []
     reports: list[Report] = []
-    with _models(erasure, plan, cache, {t: None for own in texts for t in own}, chosen, backbone, on_event) as models:
+    needed = {text: None for own in texts for text in own}
+    with ModelPair(erasure, plan, needed, chosen, shared=image_cache, backbone=backbone, on_event=on_event) as models:
         loading = round(time.perf_counter() - started, 2)
         for i, (concepts, folder) in enumerate(zip(erasure.sets, target_folders(erasure.sets), strict=True)):
             place = erasure.folder / folder
@@ -142,7 +142,7 @@ def evaluate_prompts(
     questions = prompt_set_questions(groups, judge, erasure, concepts, prompt_set.concept, least)
     seeds = seeds_of(groups, chosen.images_per_prompt, chosen.seed)
     plan = SamplingPlan([chosen.seed], chosen.steps, chosen.guidance, own_seeds=seeds)
-    with _models(erasure, plan, ImageCache(erasure.folder), seeds, chosen, backbone, on_event) as models:
+    with ModelPair(erasure, plan, seeds, chosen, backbone=backbone, on_event=on_event) as models:
         loaded = time.perf_counter()
         for own in questions:
             models.base.images([prompt.text for known in own.known_images() for prompt in known])
@@ -167,31 +167,6 @@ def evaluate_prompts(
     report.write(render_prompt_set(report.data, images, info=erasure.info))
     report.keep_for(judge)
     return report
-
-
-def _models(
-    erasure: Erasure,
-    plan: SamplingPlan,
-    cache: ImageCache,
-    texts: Collection[str],
-    settings: EvaluationSettings,
-    backbone: Backbone | None,
-    on_event: Callable[[Drawn], None] | None,
-) -> ModelPair:
-    """The two models of a run, loaded if an image of these texts is missing."""
-    models = ModelPair(
-        erasure,
-        plan,
-        cache,
-        2 * sum(len(plan.seeds_of(text)) for text in texts),
-        backbone=backbone,
-        device=settings.device,
-        dtype=settings.dtype,
-        batch=settings.batch,
-        on_event=on_event,
-    )
-    models.load_for(texts)
-    return models
 
 
 def _trace(folder: Path) -> list[dict[str, Any]]:

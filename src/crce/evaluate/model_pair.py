@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -15,6 +15,7 @@ from crce.training.run_folder import file_hash
 
 if TYPE_CHECKING:
     from crce.backbones import Backbone
+    from crce.evaluate.settings import EvaluationSettings
 
 
 @dataclass(frozen=True)
@@ -63,46 +64,50 @@ class SamplingPlan:
 
 
 class ModelPair:
-    """The base and the erased model of a run. Weights are loaded when the first image is missing; leave with `close`.
+    """The base and the erased model of a run, as a context. Weights are loaded if an image is missing.
 
     Args:
         erasure: the run.
         plan: which images of a text are generated.
-        cache: generated images.
-        total: how many images there are in all, for progress.
+        texts: all texts whose images are needed.
+        settings: device, number format and batch size.
+        shared: images of the base model that several runs share.
         backbone: the run's base model, if it is loaded already.
-        device: where to load it, otherwise.
-        dtype: its number format; None takes that of the training.
-        batch: images per call; 0 picks by the size of the latents.
-        on_event: called after each batch.
+        on_event: called after each batch of images.
 
     Attributes:
         base: the base model.
         erased: the erased model.
+        cache: generated images.
+
+    Raises:
+        ModelError: the model can't be loaded.
+        RunError: it is no longer the model that the run erased from.
     """
 
     def __init__(
         self,
         erasure: Erasure,
         plan: SamplingPlan,
-        cache: ImageCache,
-        total: int,
+        texts: Collection[str],
+        settings: EvaluationSettings,
         *,
+        shared: ImageCache | None = None,
         backbone: Backbone | None = None,
-        device: str = "auto",
-        dtype: str | None = None,
-        batch: int = 0,
         on_event: Callable[[Drawn], None] | None = None,
     ) -> None:
-        self.plan, self.cache = plan, cache
-        self._erasure, self._backbone, self._device = erasure, backbone, device
-        self._dtype = dtype or erasure.info["dtype"]
-        self._batch, self._total, self._done, self._on_event = batch, total, 0, on_event
-        self._adapter: Any = None
         info = erasure.info
+        dtype = settings.dtype or info["dtype"]
         adapter = file_hash(erasure.adapter) if erasure.adapter.exists() else None
-        self.base = ModelSide(self, ModelState("base", info["model"], info["revision"], self._dtype))
-        self.erased = ModelSide(self, ModelState("erased", info["model"], info["revision"], self._dtype, adapter))
+        self.plan, self.cache = plan, ImageCache(erasure.folder, shared)
+        self.base = ModelSide(self, ModelState("base", info["model"], info["revision"], dtype))
+        self.erased = ModelSide(self, ModelState("erased", info["model"], info["revision"], dtype, adapter))
+        self._erasure, self._settings, self._dtype, self._backbone = erasure, settings, dtype, backbone
+        self._adapter: Any = None
+        self._done, self._total, self._on_event = 0, 2 * sum(len(plan.seeds_of(text)) for text in texts), on_event
+        keys = (key for text in texts for side in (self.base, self.erased) for key in side.keys(text))
+        if backbone is not None or any(key not in self.cache for key in keys):  # one that is given is checked
+            self._load()
 
     def __enter__(self) -> ModelPair:
         return self
@@ -110,17 +115,6 @@ class ModelPair:
     def __exit__(self, *_: object) -> None:
         if self._adapter is not None:
             self._adapter.close()  # the backbone may be the caller's, and go on to the next run
-
-    def load_for(self, texts: Iterable[str]) -> None:
-        """Load the model now if an image of these texts is missing.
-
-        Raises:
-            ModelError: it can't be loaded.
-            RunError: it is no longer the model that the run erased from.
-        """
-        keys = (key for text in texts for side in (self.base, self.erased) for key in side.keys(text))
-        if self._backbone is not None or any(key not in self.cache for key in keys):  # one that is given is checked
-            self._load()
 
     def images(self, texts: Sequence[str]) -> tuple[list[list[Picture]], list[list[Picture]]]:
         """The base and the erased model's images of each text, one per seed."""
@@ -132,21 +126,17 @@ class ModelPair:
         self._report(len(keys) - len(missing))
         if missing:
             self._load()
-            on = nullcontext() if missing[0].state.side == "erased" else self._adapter.disabled()
-            with on:
-                self.cache.fill(self._backbone.pipe, missing, batch=self._batch, on_images=self._report)  # type: ignore[union-attr]
+            pipe, batch = self._backbone.pipe, self._settings.batch  # type: ignore[union-attr]
+            with nullcontext() if missing[0].state.side == "erased" else self._adapter.disabled():
+                self.cache.fill(pipe, missing, batch=batch, on_images=self._report)
 
     def _load(self) -> None:
         if self._adapter is None:
-            erasure = self._erasure
+            run, device = self._erasure, self._settings.device
             self._backbone = load_base(
-                erasure,
-                backbone=self._backbone,
-                device=self._device,
-                dtype=self._dtype,
-                offload=erasure.config.offload,
+                run, backbone=self._backbone, device=device, dtype=self._dtype, offload=run.config.offload
             )
-            self._adapter = apply_adapter(self._backbone, erasure.adapter)
+            self._adapter = apply_adapter(self._backbone, run.adapter)
 
     def _report(self, count: int) -> None:
         self._done += count

@@ -1,20 +1,20 @@
-"""How far pictures drifted from the base model's, and whether they are still as good.
+"""Drift of images from the base model's, and their quality.
 
-Over pairs of pictures x, y drawn from the same seed, with values in [0, 1]:
+Over pairs of images x, y generated from the same seed, with values in [0, 1]:
 
     rmse = sqrt(mean (x - y)^2)      perceptual = 1 - SSIM(x, y)      features = 1 - cos(f(x), f(y))
 
 SSIM is that of Wang et al. (2004): luminance, a Gaussian window of sigma 1.5, K1 = 0.01, K2 = 0.03. f is what the
-judge sees before it decides. Between all kept pictures before and after, on the same features:
+judge sees before it decides. Between all kept images before and after, on the same features:
 
     FID = |mu_x - mu_y|^2 + Tr(C_x + C_y - 2 (C_x C_y)^(1/2))      (Heusel et al., 2017)
     KID = unbiased MMD^2 with the kernel (x.y / D + 1)^3           (Binkowski et al., 2018)
 
-As pictures of one seed are alike whatever the distribution, KID leaves their pairs out (Gretton et al., 2012, lemma 6,
+As images of one seed are alike whatever the distribution, KID leaves their pairs out (Gretton et al., 2012, lemma 6,
 with i != j throughout); of two equal sets it is zero.
 
-FID is biased upwards when there are few pictures, so it compares only with FID over as many; KID is not.
-CLIP score = 100 max(cos(picture, prompt), 0), where the judge can read (Hessel et al., 2021, without their factor).
+FID is biased upwards when there are few images, so it compares only with FID over as many; KID is not.
+CLIP score = 100 max(cos(image, prompt), 0), where the judge can read (Hessel et al., 2021, without their factor).
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ LUMA = np.array([0.299, 0.587, 0.114])
 
 @dataclass(frozen=True)
 class Pairs:
-    """The pictures of a prompt that both models drew, paired by seed."""
+    """The images of a prompt that both models generated, paired by seed."""
 
     group: str
     text: str
@@ -57,11 +57,11 @@ class Pairs:
 def make_pairs(
     names: Sequence[tuple[str, str]], before: Sequence[Sequence[Picture]], after: Sequence[Sequence[Picture]]
 ) -> list[Pairs]:
-    """The pairs of each prompt; a picture that one of the models failed to draw is left out with its pair.
+    """The pairs of each prompt; an image that one of the models failed to generate is left out with its pair.
 
     Args:
         names: group and text of each prompt.
-        before: for each prompt the base model's pictures.
+        before: for each prompt the base model's images.
         after: for each prompt the erased model's, of the same seeds.
     """
     pairs = []
@@ -107,12 +107,12 @@ def measure_quality(pairs: Sequence[Pairs], judge: Judge | None, *, seed: int = 
 
 
 def rmse(x: Image, y: Image) -> float:
-    """Root mean squared difference of two pictures of one size, in [0, 1]."""
+    """Root mean squared difference of two images of one size, in [0, 1]."""
     return float(np.sqrt(((_array(x) - _array(y)) ** 2).mean()))
 
 
 def ssim(x: Image, y: Image) -> float:
-    """Structural similarity of two pictures of one size, at most 1; pictures smaller than its window count whole."""
+    """Structural similarity of two images of one size, at most 1; images smaller than its window count whole."""
     from scipy.ndimage import gaussian_filter
 
     a, b = _array(x) @ LUMA, _array(y) @ LUMA
@@ -128,10 +128,10 @@ def ssim(x: Image, y: Image) -> float:
 
 
 def fid(x: Vector, y: Vector) -> float:
-    """Fréchet distance of two sets of features, shapes (N, D) and (M, D), each of two pictures or more.
+    """Fréchet distance of two sets of features, shapes (N, D) and (M, D), each of two images or more.
 
     With C = A^T A for the centred and scaled features A, the trace of (C_x C_y)^(1/2) is the sum of the singular
-    values of A_x A_y^T, which also holds where there are fewer pictures than features.
+    values of A_x A_y^T, which also holds where there are fewer images than features.
     """
     a, b = (part - part.mean(0) for part in (x, y))
     a, b = a / np.sqrt(len(a) - 1), b / np.sqrt(len(b) - 1)
@@ -141,7 +141,7 @@ def fid(x: Vector, y: Vector) -> float:
 
 
 def kid(x: Vector, y: Vector) -> float:
-    """Kernel distance of two sets of features paired by seed, each of shape (N, D), of two pictures or more."""
+    """Kernel distance of two sets of features paired by seed, each of shape (N, D), of two images or more."""
 
     def kernel(a: Vector, b: Vector) -> Vector:
         return (a @ b.T / a.shape[1] + 1) ** 3
@@ -154,7 +154,7 @@ def kid(x: Vector, y: Vector) -> float:
 
 
 def features(judge: Judge | None, images: Sequence[Image]) -> Vector | None:
-    """What the judge sees in pictures, shape (B, D); None if it has no features, or there are no pictures."""
+    """The judge's features of images, shape (B, D); None if it has none, or there are no images."""
     if not isinstance(judge, FeatureJudge) or not images:
         return None
     parts = [judge.features(list(images[i : i + BATCH])) for i in range(0, len(images), BATCH)]

@@ -2,7 +2,7 @@
 
 prompts/target_image/CONCEPT.csv               a prompt on each line, no header
 prompts/selective_alignment/CONCEPT.json       [{"prompt": ..., "nouns": [...], "index": ...}, ...]
-prompts/pinpoint_ness/CONCEPT.csv              noun,similarity; drawn as "a photo of NOUN", the first 100
+prompts/pinpoint_ness/CONCEPT.csv              noun,similarity; the prompt is "a photo of NOUN", the first 100
 prompts/multilingual_robustness/CONCEPT.csv    Original,Spanish,French,German,Italian,Portuguese,Index
 prompts/attack_robustness/CONCEPT.csv          a prompt on each line, no header
 """

@@ -4,7 +4,7 @@
     group                                   prompts of one group are counted together; "prompts" where none is given
     concept                                 what the judge is asked about; the target where none is given
     measures                                erased or kept; where none is given, erased for the target and its corefs
-    seed, evaluation_seed or sd_seed        of the first picture
+    seed, evaluation_seed or sd_seed        of the first image
 
 Other columns are passed over, so that the CSV of I2P (Schramowski et al., 2023) is read as it is.
 """

@@ -1,10 +1,10 @@
-"""The prompts of UnlearnCanvas (Zhang et al., arXiv 2402.11846): every object in every style, five pictures of each.
+"""The prompts of UnlearnCanvas (Zhang et al., arXiv 2402.11846): every object in every style, five images of each.
 
 There is no file of prompts. They are made from two lists, which are read from constants/const.py of the repository
 (`theme_available`, `class_available`), or from the folders of the dataset (STYLE/OBJECT/1.jpg). That file is parsed,
 never run.
 
-    UA     share of the pictures that were asked for the target and are not classified as it
+    UA     share of the images that were asked for the target and are not classified as it
     IRA    of the others, share classified as what was asked for, within the domain of the target (styles or objects)
     CRA    the same in the other domain
 """
