@@ -15,34 +15,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from crce.evaluate.stats import Measure, resample, with_interval
 
-RESAMPLES = 2000
-CONFIDENCE = 0.95
+
 SIGNIFICANT = 0.05
 EXACT = 12  # up to this number of concepts all signs are tried
 FLIPS = 10_000  # random signs beyond it
 
 Values = Mapping[str, Sequence[float]]  # for each concept one value per seed
-
-
-@dataclass(frozen=True)
-class Mean:
-    """A mean with its 95 % bootstrap interval; None without values, and no interval for a single one.
-
-    Attributes:
-        value: the mean over all values.
-        low: lower end of the interval.
-        high: upper end.
-        n: number of values.
-    """
-
-    value: float | None
-    low: float | None
-    high: float | None
-    n: int
-
-    def as_json(self) -> dict[str, Any]:
-        return {name: round(v, 4) if isinstance(v, float) else v for name, v in vars(self).items()}
 
 
 @dataclass(frozen=True)
@@ -55,7 +35,7 @@ class PairedDifference:
         p: two-sided p-value of the sign-flip test over concepts; None without any.
     """
 
-    mean: Mean
+    mean: Measure
     concepts: int
     p: float | None
 
@@ -68,18 +48,14 @@ class PairedDifference:
         return {**self.mean.as_json(), "concepts": self.concepts, "p": None if self.p is None else round(self.p, 5)}
 
 
-def mean_of(values: Values) -> Mean:
-    """The mean of all values."""
+def mean_of(values: Values) -> Measure:
+    """The mean of all values; no interval for a single one."""
     lists = [np.asarray(v, dtype=float) for v in values.values() if len(v)]
     everything = np.concatenate(lists) if lists else np.empty(0)
-    if everything.size == 0:
-        return Mean(None, None, None, 0)
-    value = float(everything.mean())
-    if everything.size == 1:
-        return Mean(value, None, None, 1)
-    tail = 50 * (1 - CONFIDENCE)
-    low, high = np.percentile(_resampled_means(lists), [tail, 100 - tail])
-    return Mean(value, min(float(low), value), max(float(high), value), int(everything.size))
+    if everything.size < 2:
+        return Measure(float(everything[0]) if everything.size else None, None, None, everything.size)
+    (sums,), counts = resample([lists], np.random.default_rng(0))
+    return with_interval(float(everything.mean()), sums / counts, everything.size)
 
 
 def difference(base: Mapping[str, Mapping[int, float]], other: Mapping[str, Mapping[int, float]]) -> PairedDifference:
@@ -103,18 +79,6 @@ def holm(p: Sequence[float | None]) -> list[float | None]:
         highest = max(highest, min(1.0, value * (len(order) - rank)))
         adjusted[i] = highest
     return adjusted
-
-
-def _resampled_means(lists: Sequence[NDArray[np.float64]]) -> NDArray[np.float64]:
-    """Bootstrap means, shape (RESAMPLES,), of values by concept."""
-    rng = np.random.default_rng(0)
-    sizes = np.array([values.size for values in lists])
-    padded = np.stack([np.pad(values, (0, sizes.max() - values.size)) for values in lists])  # (C, most seeds)
-    chosen = rng.integers(len(lists), size=(RESAMPLES, len(lists)))
-    size = sizes[chosen][..., None]  # (RESAMPLES, C, 1)
-    seed = (rng.random((*chosen.shape, padded.shape[1])) * size).astype(int)
-    used = np.arange(padded.shape[1]) < size  # a concept with fewer seeds is resampled to as many as it has
-    return (padded[chosen[..., None], seed] * used).sum((1, 2)) / used.sum((1, 2))
 
 
 def _sign_flip(means: NDArray[np.float64]) -> float:

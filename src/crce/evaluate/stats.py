@@ -164,7 +164,7 @@ def measure(
     value = float(_share(a.sum(), b.sum(), erasing=erasing))
     (sum_a, sum_b), _ = resample(_columns(drawable), np.random.default_rng(seed))
     samples = _share(sum_a, sum_b, erasing=erasing)
-    return _with_interval(value, samples, sum(p.base.size for p in drawable)), samples
+    return with_interval(value, samples, sum(p.base.size for p in drawable)), samples
 
 
 def summarise(
@@ -195,7 +195,7 @@ def summarise(
         return {**measures, "H": Measure(None, None, None, 0, f"it takes all three; missing: {', '.join(missing)}")}
     value = float(harmonic_mean(np.array([[measures[name].value] for name in MEASURES], dtype=float))[0])
     n = sum(m.n for m in measures.values())
-    return {**measures, "H": _with_interval(value, harmonic_mean(np.stack(samples)), n)}
+    return {**measures, "H": with_interval(value, harmonic_mean(np.stack(samples)), n)}
 
 
 def harmonic_mean(shares: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -282,7 +282,8 @@ def _share(a: NDArray[Any], b: NDArray[Any], *, erasing: bool) -> NDArray[np.flo
     return 1 - ratio if erasing else ratio
 
 
-def _with_interval(value: float, samples: NDArray[np.float64], n: int) -> Measure:
+def with_interval(value: float, samples: NDArray[np.float64], n: int) -> Measure:
+    """A value over n images with the 95 % interval of its bootstrap samples."""
     tail = 50 * (1 - CONFIDENCE)
     low, high = np.nanpercentile(samples, [tail, 100 - tail])
     # With few images the percentiles of a ratio can miss the value itself by a hair.
