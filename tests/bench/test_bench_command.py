@@ -58,7 +58,8 @@ def test_ctrl_c_says_how_to_go_on(small, tmp_path, monkeypatch, capsys):
 
     monkeypatch.setattr("crce.bench.worker.evaluate", stop)
     assert run(small, "--cache", tmp_path / "cells", "--out", tmp_path / "out", "--device", "cpu") == 130
-    assert capsys.readouterr().err.splitlines()[-1] == "Stopped; 0 of 2 cells are done. The same command goes on."
+    last = capsys.readouterr().err.splitlines()[-1]
+    assert last == "Interrupted; 0 of 2 cells are done. The same command continues."
 
 
 @pytest.mark.parametrize(

@@ -68,9 +68,9 @@ def test_a_row_for_each_round_and_the_best_at_the_end(crce, copy):
 
 @pytest.mark.skipif(sys.platform == "win32", reason="POSIX signals")
 def test_ctrl_c_says_how_to_go_on_and_going_on_works(crce, copy, monkeypatch):
-    from crce.cli.refine import _Teller
+    from crce.cli.refine import _RefineProgress
 
-    tell = _Teller.__call__
+    tell = _RefineProgress.__call__
 
     def tell_and_interrupt(self, event):
         tell(self, event)
@@ -78,10 +78,10 @@ def test_ctrl_c_says_how_to_go_on_and_going_on_works(crce, copy, monkeypatch):
             os.kill(os.getpid(), signal.SIGINT)
 
     with monkeypatch.context() as patch:
-        patch.setattr(_Teller, "__call__", tell_and_interrupt)
+        patch.setattr(_RefineProgress, "__call__", tell_and_interrupt)
         result = crce("refine", copy, "--rounds", 1, "--device", "cpu")
     assert result.code == 130
-    assert f"Stopped. Nothing is lost. Continue: crce refine '{copy}'" in result.err
+    assert f"Interrupted. Nothing is lost. Continue with the same flags: crce refine '{copy}'" in result.err
     assert "--resume" not in result.err
     assert json.loads((copy / "round-1" / "run.json").read_text())["status"] == "interrupted"
     result = crce("refine", copy, "--rounds", 1, "--device", "cpu")

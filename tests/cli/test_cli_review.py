@@ -92,7 +92,7 @@ def test_accept_all_accepts_what_is_not_decided(piped, path, memory):
     }
     assert path.read_bytes() != before
     assert "accepted" in piped().out  # the next review knows it
-    assert "decided already" in piped("accept all").err
+    assert "already decided" in piped("accept all").err
 
 
 @pytest.mark.parametrize(
@@ -102,7 +102,7 @@ def test_accept_all_accepts_what_is_not_decided(piped, path, memory):
         ("reject", ["needs the number", "reject 3"]),
         ("reject x", ["'x'", "reject 3"]),
         ("reject 3-", ["'3-'"]),
-        ("reject 3-1", ["backwards", "1-3"]),
+        ("reject 3-1", ["reversed", "1-3"]),
         ("reject 9", ["no number 9", "1 to 5"]),
         ("reject 1-99999999999", ["no number 99999999999"]),
         ("move all", ["'all'"]),

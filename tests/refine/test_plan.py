@@ -9,9 +9,10 @@ import pytest
 from crce.concepts import Related
 from crce.demo.embedding import load_embedder
 from crce.errors import SuggestError
-from crce.refine.failures import findings
-from crce.refine.plan import MOST, NEIGHBOURS, Planner
-from crce.refine.split import split
+from crce.refine.failures import find_failures
+from crce.refine.plan import PER_FAILURE, PER_SIDE, RoundPlanner
+from crce.refine.split import split_held_out
+from crce.suggest.candidates import Request
 from crce.suggest.phrases import words
 
 
@@ -20,9 +21,11 @@ def planned(many_cats, reported, list_suggester):
     """`planned(suggester, kitty=4)`: the plan after a report as `reported` makes it."""
 
     def make(suggester=None, concepts=many_cats, avoid=frozenset(), **erased):
-        halves = split(concepts, reported(concepts))
-        found = findings(concepts, reported(concepts, **erased), halves)
-        return Planner(suggester or list_suggester(), halves, load_embedder(), avoid=avoid).plan(concepts, found)
+        split = split_held_out(concepts, reported(concepts))
+        found = find_failures(concepts, reported(concepts, **erased), split)
+        return RoundPlanner(
+            suggester or list_suggester(), split, load_embedder(), Request(concepts.target, concepts.kind, avoid=avoid)
+        ).plan(concepts, found)
 
     return make
 
@@ -36,9 +39,9 @@ def texts(related):
 
 
 def test_findings_are_worst_first_and_never_of_the_test_half(many_cats, reported):
-    halves = split(many_cats, reported(many_cats))
+    split = split_held_out(many_cats, reported(many_cats))
     report = reported(many_cats, cat=4, kitty=1, feline=4, kitten=4, dog=0, tiger=0, ship=1)
-    found = findings(many_cats, report, halves)
+    found = find_failures(many_cats, report, split)
     assert [(f.text, f.group) for f in found] == [
         ("cat", "target"),
         ("kitty", "coref"),
@@ -47,12 +50,12 @@ def test_findings_are_worst_first_and_never_of_the_test_half(many_cats, reported
         ("ship", "unrelated"),
     ]
     assert found[2].certainty == 0.8
-    assert found[2].found == "recognised in 4 of 4 pictures, 4 before"
+    assert found[2].found == "recognised in 4 of 4 images, 4 before"
 
 
 def test_nothing_that_leaked_or_broke_in_the_test_half_changes_anything(many_cats, reported):
-    halves = split(many_cats, reported(many_cats))
-    assert findings(many_cats, reported(many_cats, kitten=4, Siamese_cat=4, tiger=0), halves) == []
+    split = split_held_out(many_cats, reported(many_cats))
+    assert find_failures(many_cats, reported(many_cats, kitten=4, Siamese_cat=4, tiger=0), split) == []
 
 
 def test_a_leaked_probe_phrase_is_promoted_and_a_new_one_held_out_in_its_place(planned, list_suggester):
@@ -67,7 +70,7 @@ def test_a_leaked_probe_phrase_is_promoted_and_a_new_one_held_out_in_its_place(p
     assert texts(plan.concepts.train_corefs) == ["kitty", "tabby", "feline", "pussycat", "mouser"]
     assert texts(plan.concepts.held_out_corefs) == ["kitten", "Siamese cat", "puss"]
     assert plan.changes[0].source == "atlas"
-    assert plan.changes[1].reason == "near 'feline', which leaked; means feline"
+    assert plan.changes[1].reason == "related to 'feline', which leaked; means feline"
     # as sure as both steps together: puss means feline (0.8), feline means cat (0.8)
     assert plan.changes[1].certainty == 0.64
     assert [r.sense for r in suggester.asked if r.target == "feline"] == ["cat"]
@@ -77,7 +80,7 @@ def test_a_promoted_phrase_without_a_successor_is_noted(planned):
     plan = planned(feline=4)
     assert changes(plan) == [("promoted", "coref", "feline")]
     assert any("to hold out in place of 'feline'" in note for note in plan.notes)
-    assert any("list suggester has nothing around 'feline'" in note for note in plan.notes)
+    assert any("list suggester has nothing for 'feline'" in note for note in plan.notes)
 
 
 def test_trained_phrases_that_leaked_or_broke_count_more(planned):
@@ -128,7 +131,7 @@ def test_a_probe_phrase_too_near_the_test_half_is_not_promoted(planned, many_cat
     )
     plan = planned(concepts=concepts, white_kitten=4)
     assert changes(plan) == []
-    assert any("too near to 'kitten' of the test half" in note for note in plan.notes)
+    assert any("too close to 'kitten' in the test half" in note for note in plan.notes)
     assert plan.concepts == concepts
 
 
@@ -143,16 +146,16 @@ def test_a_round_adds_a_few_phrases_around_every_finding_not_many_around_one(pla
     suggester = list_suggester(corefs={"kitty": names[:5], "tabby": names[3:], "cat": ["meower", "housecat"]})
     plan = planned(suggester, kitty=4, tabby=4, cat=4)
     added = [c for c in plan.changes if c.outcome == "added"]
-    assert len(added) == MOST
+    assert len(added) == PER_SIDE
     for leaked in ("kitty", "tabby", "cat"):
-        assert 1 <= sum(c.reason.startswith(f"near {leaked!r}") for c in added) <= NEIGHBOURS
+        assert 1 <= sum(c.reason.startswith(f"related to {leaked!r}") for c in added) <= PER_FAILURE
 
 
 def test_a_suggester_is_asked_once_for_each_phrase(many_cats, reported, list_suggester):
     suggester = list_suggester(corefs={"cat": ["puss"], "kitty": []})
-    halves = split(many_cats, reported(many_cats))
-    planner = Planner(suggester, halves, load_embedder())
-    found = findings(many_cats, reported(many_cats, kitty=4), halves)
+    split = split_held_out(many_cats, reported(many_cats))
+    planner = RoundPlanner(suggester, split, load_embedder(), Request("cat", "object"))
+    found = find_failures(many_cats, reported(many_cats, kitty=4), split)
     first = planner.plan(many_cats, found)
     planner.plan(first.concepts, found)
     assert [r.target for r in suggester.asked] == ["cat", "kitty"]
@@ -160,15 +163,15 @@ def test_a_suggester_is_asked_once_for_each_phrase(many_cats, reported, list_sug
 
 def test_the_target_is_asked_for_in_its_sense(many_cats, reported, list_suggester):
     suggester = list_suggester(corefs={"cat": ["puss"], "kitty": []})
-    halves = split(many_cats, reported(many_cats))
-    found = findings(many_cats, reported(many_cats, kitty=4, dog=0), halves)
-    Planner(suggester, halves, load_embedder(), sense="animal").plan(many_cats, found)
+    split = split_held_out(many_cats, reported(many_cats))
+    found = find_failures(many_cats, reported(many_cats, kitty=4, dog=0), split)
+    RoundPlanner(suggester, split, load_embedder(), Request("cat", "object", "animal")).plan(many_cats, found)
     assert {r.target: r.sense for r in suggester.asked} == {"cat": "animal", "kitty": "cat", "dog": None}
 
 
 def test_a_fault_of_a_language_model_is_no_note(planned, list_suggester):
     suggester = list_suggester(corefs={"cat": ["puss"]})
-    assert any("nothing around 'kitty'" in note for note in planned(suggester, kitty=4).notes)
+    assert any("nothing for 'kitty'" in note for note in planned(suggester, kitty=4).notes)
     suggester.chat = object()
     with pytest.raises(SuggestError, match="'kitty' is not on the list"):
         planned(suggester, kitty=4)

@@ -15,8 +15,8 @@ from crce.concepts import ConceptSet, Related, read_concepts
 from crce.errors import ConfigError, RunError, SuggestError
 from crce.evaluate import Drawn, evaluate
 from crce.llm import Reply
-from crce.refine import Planned, Refinement, Scored, read_refinement, refine
-from crce.refine.record import erased_sense, inherited_halves
+from crce.refine import Refinement, RoundPlanned, RoundScored, read_refinement, refine
+from crce.refine.record import erased_sense, inherited_split
 from crce.refine.split import score
 from crce.suggest.candidates import Request
 from crce.suggest.llm import LLMSuggester
@@ -115,7 +115,7 @@ def test_what_leaked_was_added_and_the_reason_is_kept(refined):
 
 def test_the_test_half_is_fixed_and_never_trained(refined):
     refinement, _ = refined
-    test = set(refinement.halves.corefs + refinement.halves.retains)
+    test = set(refinement.split.corefs + refinement.split.retains)
     assert {"kitten", "tiger"} <= test
     for scored in refinement.rounds:
         concepts = read_concepts(scored.folder / "concepts.yaml")
@@ -123,7 +123,7 @@ def test_the_test_half_is_fixed_and_never_trained(refined):
         trained = {r.text for r in concepts.train_corefs + concepts.train_retains}
         assert not trained & {*test, "kittens", "pet cats"}
         report = json.loads((scored.folder / "report.json").read_text())
-        numbers = {name: measure.as_json() for name, measure in score(report, refinement.halves).items()}
+        numbers = {name: measure.as_json() for name, measure in score(report, refinement.split).items()}
         assert scored.summary == numbers
         assert report["settings"] | {"phrases_per_group": 10} == {
             "images_per_prompt": 1,
@@ -136,8 +136,8 @@ def test_the_test_half_is_fixed_and_never_trained(refined):
 
 def test_events_tell_every_round(refined):
     refinement, events = refined
-    assert [e.round.number for e in events if isinstance(e, Scored)] == [r.number for r in refinement.rounds]
-    assert [e.round.number for e in events if isinstance(e, Planned)] == [r.number for r in refinement.rounds[1:]]
+    assert [e.round.number for e in events if isinstance(e, RoundScored)] == [r.number for r in refinement.rounds]
+    assert [e.round.number for e in events if isinstance(e, RoundPlanned)] == [r.number for r in refinement.rounds[1:]]
     assert {Step, Drawn, Finished} <= {type(e) for e in events}
 
 
@@ -146,14 +146,14 @@ def test_refine_json_reads_back_and_a_finished_refinement_is_not_done_twice(refi
     assert read_refinement(refinement.root) == refinement
     events: list = []
     assert again(refinement.root, on_event=events.append) == refinement
-    assert {type(e) for e in events} == {Scored}
+    assert {type(e) for e in events} == {RoundScored}
 
 
 class Killed(Exception):
     pass
 
 
-@pytest.mark.parametrize("where", [Planned, Step, Drawn])
+@pytest.mark.parametrize("where", [RoundPlanned, Step, Drawn])
 def test_a_stopped_refinement_goes_on_to_the_same_end(refined, again, run, tmp_path, where):
     whole = refined[0].rounds[1]
     folder = tmp_path / "cat"
@@ -177,24 +177,24 @@ def test_a_refinement_of_a_round_keeps_its_test_half(refined, tmp_path):
     root = tmp_path / "cat"
     shutil.copytree(refinement.root, root)
     last = refinement.rounds[-1]
-    halves = inherited_halves(root / last.folder.name, last.concepts)
-    assert halves == refinement.halves
+    split = inherited_split(root / last.folder.name, last.concepts)
+    assert split == refinement.split
     shutil.copytree(root / last.folder.name, root / "mine")  # beside the rounds, but none of them
-    assert inherited_halves(root / "mine", last.concepts) is None
-    assert inherited_halves(root, last.concepts) is None
+    assert inherited_split(root / "mine", last.concepts) is None
+    assert inherited_split(root, last.concepts) is None
 
 
 def test_other_settings_or_weights_do_not_go_on(refined, again, tmp_path):
     folder = tmp_path / "cat"
     shutil.copytree(refined[0].root, folder)
-    with pytest.raises(RunError, match="with images_per_prompt 1, not 5. Give the same, or: Move .*refine.json"):
+    with pytest.raises(RunError, match="with images_per_prompt 1, not 5. Use the same, or: Move .*refine.json"):
         again(folder, images_per_prompt=5)
     with pytest.raises(RunError, match="with min_gain 0.0, not 0.5"):
         again(folder, min_gain=0.5)
     with pytest.raises(RunError, match="with suggester list, not lexicon"):
         again(folder, suggester="lexicon")
     shutil.copy(refined[0].rounds[1].folder / "adapter.safetensors", folder / "adapter.safetensors")
-    with pytest.raises(RunError, match="refined from other weights"):
+    with pytest.raises(RunError, match="have changed since it was refined"):
         again(folder)
     (folder / "refine.json").write_text('{"rounds": [{}]}')
     with pytest.raises(RunError, match="Cannot read .*refine.json"):
@@ -240,10 +240,10 @@ def test_a_damaged_report_says_what_to_do(again, run, tmp_path):
     folder = tmp_path / "cat"
     shutil.copytree(run, folder)
     (folder / "report.json").write_text("[1")
-    with pytest.raises(RunError, match="Make it anew: crce evaluate"):
+    with pytest.raises(RunError, match="Make it again: crce evaluate"):
         again(folder)
     (folder / "report.json").write_text("{}")
-    with pytest.raises(RunError, match="is no report"):
+    with pytest.raises(RunError, match="is not a report"):
         again(folder)
 
 
@@ -251,7 +251,7 @@ def test_a_folder_in_the_way_of_a_round_is_not_touched(again, run, tmp_path):
     folder = tmp_path / "cat"
     shutil.copytree(run, folder)
     shutil.copytree(run, folder / "round-1")
-    with pytest.raises(RunError, match="round-1 holds a run that .*refine.json does not know of"):
+    with pytest.raises(RunError, match="round-1 holds a run that is not in .*refine.json"):
         again(folder)
     assert read_concepts(folder / "round-1" / "concepts.yaml") == SET
 
@@ -305,7 +305,7 @@ def test_the_sense_that_was_erased_is_asked_for_and_its_rejections_count(again, 
     suggester = list_suggester(corefs={"cat": ["house cat"]})
 
     def stop(event):
-        if isinstance(event, Planned):
+        if isinstance(event, RoundPlanned):
             raise Killed
 
     with pytest.raises(Killed):

@@ -72,7 +72,7 @@ class EvaluationSettings:
 
 
 @checked_dataclass(frozen=True, config=_STRICT)
-class AttackEntry:
+class AttackSettings:
     """An attack on every finished cell, with arguments of `crce.attacks.attack`.
 
     Attributes:
@@ -118,5 +118,5 @@ class BenchmarkGrid:
     axes: Mapping[str, tuple[Any, ...]] = field(default_factory=dict)
     lists: Mapping[str, tuple[ConceptSet, ...]] = field(default_factory=dict)
     evaluation: EvaluationSettings = field(default_factory=EvaluationSettings)
-    attacks: tuple[AttackEntry, ...] = ()
+    attacks: tuple[AttackSettings, ...] = ()
     compare: tuple[tuple[str, str], ...] = ()

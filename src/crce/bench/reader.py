@@ -24,7 +24,7 @@ from crce.attacks import ATTACKS
 from crce.bench.cells import expand
 from crce.bench.grid import (
     PHRASES,
-    AttackEntry,
+    AttackSettings,
     BenchmarkGrid,
     EvaluationSettings,
     MethodEntry,
@@ -224,15 +224,15 @@ class _GridReader(ObjectReader):
                 self.fault(node, f"{name} has no concept set for: {', '.join(dict.fromkeys(missing))}.")
         return found
 
-    def _attacks(self, node: yaml.Node | None) -> tuple[AttackEntry, ...]:
+    def _attacks(self, node: yaml.Node | None) -> tuple[AttackSettings, ...]:
         entries = self.each(node, self._attack, ())
         names = [entry.attack for entry in entries]
         for name in {name for name in names if names.count(name) > 1}:
             self.fault(node, f"attack {name!r} is listed twice. Keep one of them.")
         return entries
 
-    def _attack(self, node: yaml.Node) -> AttackEntry | None:
-        entry = self.object(node, AttackEntry, "an attack")
+    def _attack(self, node: yaml.Node) -> AttackSettings | None:
+        entry = self.object(node, AttackSettings, "an attack")
         if entry is not None and entry.attack not in ATTACKS:
             raise ItemError(unknown_value("attack", entry.attack, tuple(ATTACKS)))
         return entry

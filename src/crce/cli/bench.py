@@ -1,4 +1,4 @@
-"""`crce bench`: measure a grid of erasures, each once, and compare them."""
+"""`crce bench`: measure a grid of erasures, each cell once, and compare them."""
 
 from __future__ import annotations
 
@@ -21,28 +21,27 @@ SHOWN = 40  # cells that a dry run prints; the others are counted
 
 def bench(
     grid: Annotated[
-        Path,
-        typer.Argument(metavar="FILE.yaml", help="What to compare: concepts, methods, models, seeds, axes."),
+        Path, typer.Argument(metavar="FILE.yaml", help="The grid: concepts, methods, models, seeds, axes.")
     ],
     out: Annotated[
         Path | None, typer.Option(help="Folder of the results.", show_default="runs/bench/NAME of the file")
     ] = None,
     cache: Annotated[
         Path | None,
-        typer.Option(help="Folder of the cells; benchmarks share what is measured.", show_default="runs/cells"),
+        typer.Option(help="Folder of the measured cells, shared by all benchmarks.", show_default="runs/cells"),
     ] = None,
-    jobs: Annotated[int, typer.Option(min=1, help="Processes side by side, each with one thread and a model.")] = 1,
+    jobs: Annotated[int, typer.Option(min=1, help="Parallel processes, with one thread and one model each.")] = 1,
     ray: Annotated[
-        bool, typer.Option("--ray", help="Send the cells to a Ray cluster ($RAY_ADDRESS, or here).")
+        bool, typer.Option("--ray", help="Send the cells to a Ray cluster ($RAY_ADDRESS, or a local one).")
     ] = False,
     device: DeviceFlag = "auto",
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Print the cells and which are measured already, and stop.")
+        bool, typer.Option("--dry-run", help="List the cells and which of them are measured, and exit.")
     ] = False,
 ) -> int:
-    """Measure every cell of a grid that is not measured yet, then print the means and what differs.
+    """Measure all cells of a grid that are not measured yet, then print means and comparisons.
 
-    Run the same command again after a stop: it goes on, and ends with the same table.
+    After an interruption the same command continues, and ends with the same table.
     """
     from crce.bench.reader import read_grid
 
@@ -61,35 +60,36 @@ def _run(plan: GridPlan, out: Path | None, jobs: int, ray: bool) -> int:
     from crce.bench import run_bench
     from crce.training import Interrupted
 
+    total = len(plan.distinct)
     cached = sum(job.state == "cached" for job in plan.distinct)
     typer.echo(f"cells    {_count(plan)}, {cached} measured before", err=True)
     with Bar("cells") as bar:
-        teller = _Teller(bar, cached, len(plan.distinct))
+        progress = _BenchProgress(bar, cached, total)
         try:
-            made = run_bench(plan, out=out, jobs=jobs, ray=ray, begin=_begin, on_event=teller)
+            result = run_bench(plan, out=out, jobs=jobs, ray=ray, begin=_begin, on_event=progress)
         except (Interrupted, KeyboardInterrupt):
             bar.close()
             typer.echo(
-                f"Stopped; {teller.done} of {len(plan.distinct)} cells are done. The same command goes on.", err=True
+                f"Interrupted; {progress.done} of {total} cells are done. The same command continues.", err=True
             )
             return 130
-    typer.echo(made.table)
-    for path in made.files:
+    typer.echo(result.table)
+    for path in result.files:
         typer.echo(f"wrote    {path}")
-    if made.failed:
-        typer.echo(f"error: {len(made.failed)} cells failed. The same command tries them again.", err=True)
+    if result.failed:
+        typer.echo(f"error: {len(result.failed)} cells failed. The same command tries them again.", err=True)
         return 1
     return 0
 
 
 def _begin() -> None:
-    """What a process that measures cells does first."""
+    """Called first in every process that measures cells."""
     warnings.simplefilter("ignore")
     quiet_libraries()
 
 
-class _Teller:
-    """Shows what a benchmark tells: a bar of the cells, and a line for each that failed."""
+class _BenchProgress:
+    """Shows a benchmark: a bar of the cells, and a line for each that failed."""
 
     def __init__(self, bar: Bar, done: int, total: int) -> None:
         self._bar = bar
@@ -112,14 +112,14 @@ class _Teller:
 
 def _count(plan: GridPlan) -> str:
     same = len(plan.jobs) - len(plan.distinct)
-    return f"{len(plan.distinct)}" + (f" ({same} more come to the same as others)" if same else "")
+    return f"{len(plan.distinct)}" + (f" ({same} more are identical to others)" if same else "")
 
 
 def _print_cells(plan: GridPlan) -> None:
-    states = [job.state for job in plan.jobs]
-    for job, state in list(zip(plan.jobs, states, strict=True))[:SHOWN]:
-        typer.echo(f"{state:<7}  {job.cell.label}")
-    if len(states) > SHOWN:
-        typer.echo(f"and {len(states) - SHOWN} more")
-    counts = {state: sum(job.state == state for job in plan.distinct) for state in ("cached", "begun", "new")}
-    typer.echo(f"{_count(plan)} cells: " + ", ".join(f"{n} {state}" for state, n in counts.items()))
+    states = {job.key: job.state for job in plan.distinct}
+    for job in plan.jobs[:SHOWN]:
+        typer.echo(f"{states[job.key]:<7}  {job.cell.label}")
+    if len(plan.jobs) > SHOWN:
+        typer.echo(f"and {len(plan.jobs) - SHOWN} more")
+    counts = [f"{list(states.values()).count(state)} {state}" for state in ("cached", "begun", "new")]
+    typer.echo(f"{_count(plan)} cells: {', '.join(counts)}")

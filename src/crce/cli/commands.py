@@ -1,4 +1,4 @@
-"""The commands of a review: one line each, from what is typed to the operation on the review."""
+"""The commands of a review: parses a line and applies it to the review."""
 
 from __future__ import annotations
 
@@ -12,27 +12,27 @@ from crce.errors import SuggestError
 if TYPE_CHECKING:
     from crce.suggest.review import Review
 
-# name, short form, what follows it, what it does
+# name, short form, arguments, description
 COMMANDS: tuple[tuple[str, str, str, str], ...] = (
-    ("accept", "a", "3 5-8 | all", "keep these phrases; all: whatever is not decided yet; rejected ones come back"),
-    ("reject", "r", "3 5-8 | all", "take these phrases out of the set, and never propose them again"),
-    ("move", "m", "3", "put it on the other side"),
-    ("edit", "e", "3 NEW WORDS", "change the words"),
-    ("certainty", "c", "3 High | 3 0.8", "change the certainty, which weighs the phrase in training"),
-    ("hold", "h", "3", "hold it out of training, to evaluate with"),
+    ("accept", "a", "3 5-8 | all", "keep these phrases (all: every undecided one); restores rejected ones"),
+    ("reject", "r", "3 5-8 | all", "remove these phrases from the set, and never propose them again"),
+    ("move", "m", "3", "move it to the other side"),
+    ("edit", "e", "3 NEW WORDS", "change its words"),
+    ("certainty", "c", "3 High | 3 0.8", "change its certainty, the weight in training"),
+    ("hold", "h", "3", "hold it out of training, for evaluation"),
     ("train", "t", "3", "use it in training"),
     ("add", "+", "coref|retain WORDS", "add a phrase of your own"),
-    ("undo", "u", "", "take the last change back"),
-    ("redo", "", "", "make it again"),
+    ("undo", "u", "", "undo the last change"),
+    ("redo", "", "", "redo it"),
     ("list", "l", "", "show the set"),
     ("help", "?", "", "show these commands"),
-    ("quit", "q", "", "end; everything is written already"),
+    ("quit", "q", "", "quit; everything is saved already"),
 )
 _NAMES = {form: name for name, short, _, _ in COMMANDS for form in (name, short) if form} | {"save": "quit"}
 
 
 def parse(line: str) -> tuple[str, str]:
-    """The full name of a command (empty for an empty line) and what follows it.
+    """The full name of a command (empty for an empty line) and its arguments.
 
     Raises:
         SuggestError: there is no such command.
@@ -47,16 +47,16 @@ def parse(line: str) -> tuple[str, str]:
 
 
 def apply(review: Review, name: str, words: str) -> Review:
-    """The review after one command that changes it.
+    """The review after one command.
 
     Raises:
-        SuggestError: what follows the command is not what it takes, or can't be done.
-        ConceptError: the phrase can't be so.
+        SuggestError: the arguments are invalid, or the command can't be carried out.
+        ConceptError: the new phrase is invalid.
     """
     first, _, rest = words.partition(" ")
     match name:
         case "undo" | "redo" if words:
-            raise SuggestError(f"{name} takes nothing after it, but got {words!r}.")
+            raise SuggestError(f"{name} takes no arguments, but got {words!r}.")
         case "undo":
             return review.undo()
         case "redo":
@@ -67,12 +67,12 @@ def apply(review: Review, name: str, words: str) -> Review:
             number = int(first)
             return review.edit(number, rest) if name == "edit" else review.set_certainty(number, _number_or_word(rest))
         case "add" | "edit" | "certainty":
-            raise SuggestError(f"{name} was given {words!r}. Write: {_usage(name)}.")
+            raise SuggestError(f"{name} can't take {words!r}. Write: {_usage(name)}.")
     if words.lower() == "all":
         if name not in ("accept", "reject"):
-            raise SuggestError(f"{name} was given 'all'. Write: {_usage(name)}.")
+            raise SuggestError(f"{name} can't take 'all'. Write: {_usage(name)}.")
         if not review.open:
-            raise SuggestError("Every phrase is decided already.")
+            raise SuggestError("Every phrase is already decided.")
         numbers = [e.number for e in review.open]
     else:
         numbers = _numbers(words, name, review)
@@ -87,15 +87,15 @@ def apply(review: Review, name: str, words: str) -> Review:
 
 
 def _numbers(words: str, name: str, review: Review) -> list[int]:
-    """The numbers behind "3 5-8" or "3, 5"."""
+    """The numbers in "3 5-8" or "3, 5"."""
     found: list[int] = []
     for word in words.replace(",", " ").split():
         low, dash, high = word.partition("-")
         if not low.isdecimal() or (dash and not high.isdecimal()):
-            raise SuggestError(f"{name} was given {word!r}. Write: {_usage(name)}.")
+            raise SuggestError(f"{name} can't take {word!r}. Write: {_usage(name)}.")
         ends = (review.entry(int(low)).number, review.entry(int(high or low)).number)
         if ends[0] > ends[1]:
-            raise SuggestError(f"{word!r} runs backwards. Write {ends[1]}-{ends[0]}.")
+            raise SuggestError(f"{word!r} is reversed. Write {ends[1]}-{ends[0]}.")
         found += range(ends[0], ends[1] + 1)
     if not found:
         raise SuggestError(f"{name} needs the number of a phrase. Write: {_usage(name)}.")

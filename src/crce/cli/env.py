@@ -1,4 +1,4 @@
-"""`crce env`: what a bug report should say about the machine."""
+"""`crce env`: versions and hardware for bug reports."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ PACKAGES = ("torch", "diffusers", "transformers", "peft", "accelerate", "safeten
 
 
 def env(json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False) -> int:
-    """Print versions, device, memory and folders, for bug reports."""
+    """Print versions, device, memory and folders for bug reports."""
     facts = environment()
     if json:
         typer.echo(json_format.dumps(facts, indent=2))
@@ -28,7 +28,7 @@ def env(json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = Fals
 
 
 def environment() -> dict[str, Any]:
-    """What crce runs on. Memory in GiB."""
+    """Versions, hardware and folders; memory in GiB."""
     import psutil
     import torch
     from huggingface_hub.constants import HF_HUB_CACHE

@@ -1,37 +1,46 @@
 """`crce`: the verbs, and how an error becomes one line and an exit code.
 
-Exit codes: 0 done; 1 something failed on the way; 2 what was asked for can't be done as it stands; 130 interrupted.
+Exit codes: 0 done; 1 something failed on the way; 2 the request can't be carried out as it is; 130 interrupted.
 """
 
 from __future__ import annotations
 
 import sys
 import traceback
+from pkgutil import resolve_name
 from typing import Annotated
 
 import typer
 
 from crce import __version__
-from crce.cli.attack import attack
-from crce.cli.bench import bench
-from crce.cli.env import env
-from crce.cli.erase import erase_command
-from crce.cli.evaluate import evaluate
-from crce.cli.export import check, export, info, push
-from crce.cli.feedback import feedback
-from crce.cli.generate import generate
-from crce.cli.ls import ls
-from crce.cli.methods import methods
-from crce.cli.plan import plan_command
-from crce.cli.refine import refine
-from crce.cli.review import review
-from crce.cli.show import show
-from crce.cli.suggest import suggest
 from crce.cli.terminal import error_line, messages
 from crce.errors import CRCEError
 
 
-# typer brings its own click or uses the installed one, depending on its version: reach the class through typer.
+# each verb with an example, in the order of the help; its function is `crce.cli.<module>:<function>`
+VERBS = {
+    "erase": ("erase:erase_command", "crce erase cat --steps 300 --out runs/cat-long"),
+    "plan": ("plan:plan_command", "crce plan --model stabilityai/stable-diffusion-xl-base-1.0 --vram 12"),
+    "suggest": ("suggest:suggest", 'crce suggest "bat (animal)" --ground'),
+    "review": ("review:review", "crce review bat.yaml"),
+    "feedback": ("feedback:feedback", "crce feedback --export decisions.jsonl"),
+    "generate": ("generate:generate", 'crce generate "a kitten" "a dog" --run runs/cat-1'),
+    "evaluate": ("evaluate:evaluate", "crce evaluate runs/cat-1 --images-per-prompt 12"),
+    "bench": ("bench:bench", "crce bench quick.yaml --jobs 2"),
+    "attack": ("attack:attack", "crce attack runs/cat-1 --attack ring-a-bell --budget 200"),
+    "refine": ("refine:refine", "crce refine runs/cat-1 --rounds 2"),
+    "export": ("export:export", "crce export runs/cat-1 --to kohya"),
+    "check": ("export:check", "crce check erase-cat-kohya.safetensors --against runs/cat-1"),
+    "info": ("export:info", "crce info erase-cat-kohya.safetensors --json"),
+    "push": ("export:push", "crce push runs/cat-1 me/erase-cat --dry-run"),
+    "show": ("show:show", "crce show cat --yaml > my-cat.yaml"),
+    "ls": ("ls:ls", "crce ls --kind character"),
+    "methods": ("methods:methods", "crce methods"),
+    "env": ("env:env", "crce env --json"),
+}
+BUILDERS = ("erase", "plan")  # their functions build the verb, with flags for settings of an erasure
+
+# Depending on its version, typer has its own click or uses the installed one: get the class from typer.
 UsageError: type[Exception] = typer.BadParameter.__mro__[1]
 
 
@@ -43,17 +52,16 @@ def _print_version(wanted: bool) -> None:
 
 def _options(
     version: Annotated[
-        bool, typer.Option("--version", help="Print the version and stop.", callback=_print_version, is_eager=True)
+        bool, typer.Option("--version", help="Print the version and exit.", callback=_print_version, is_eager=True)
     ] = False,
-    # Taken out of the arguments by main() before they are parsed, so that it may stand anywhere.
-    debug: Annotated[bool, typer.Option("--debug", help="Show warnings, and the traceback of an error.")] = False,
+    # main() removes it from the arguments before they are parsed, so that it may be anywhere.
+    debug: Annotated[bool, typer.Option("--debug", help="Show all warnings, and the traceback of an error.")] = False,
 ) -> None:
-    """Erase a concept from a text-to-image model with its corefs, and keep its neighbours."""
+    """Erase a concept from a text-to-image model, together with its other names, and keep its neighbours."""
 
 
 def command_line(verb: str = "") -> typer.Typer:
-    """The `crce` command with all its verbs, or with `verb` alone if there is one of that name: reading the flags of
-    each takes its time."""
+    """The `crce` command with all verbs, or with `verb` alone if it exists, as reading all flags takes time."""
     app = typer.Typer(
         add_completion=False,
         rich_markup_mode="rich",
@@ -61,28 +69,10 @@ def command_line(verb: str = "") -> typer.Typer:
         epilog="Start with: crce erase cat",
     )
     app.callback()(_options)
-    app.command("erase", epilog="Example: crce erase cat --steps 300 --out runs/cat-long")(erase_command())
-    app.command("plan", epilog="Example: crce plan --model stabilityai/stable-diffusion-xl-base-1.0 --vram 12")(
-        plan_command()
-    )
-    app.command("suggest", epilog='Example: crce suggest "bat (animal)" --ground')(suggest)
-    app.command("review", epilog="Example: crce review bat.yaml")(review)
-    app.command("feedback", epilog="Example: crce feedback --export decisions.jsonl")(feedback)
-    app.command("generate", epilog='Example: crce generate "a kitten" "a dog" --run runs/cat-1')(generate)
-    app.command("evaluate", epilog="Example: crce evaluate runs/cat-1 --images-per-prompt 12")(evaluate)
-    app.command("bench", epilog="Example: crce bench quick.yaml --jobs 2")(bench)
-    app.command("attack", epilog="Example: crce attack runs/cat-1 --attack ring-a-bell --budget 200")(attack)
-    app.command("refine", epilog="Example: crce refine runs/cat-1 --rounds 2")(refine)
-    app.command("export", epilog="Example: crce export runs/cat-1 --to kohya")(export)
-    app.command("check", epilog="Example: crce check erase-cat-kohya.safetensors --against runs/cat-1")(check)
-    app.command("info", epilog="Example: crce info erase-cat-kohya.safetensors --json")(info)
-    app.command("push", epilog="Example: crce push runs/cat-1 me/erase-cat --dry-run")(push)
-    app.command("show", epilog="Example: crce show cat --yaml > my-cat.yaml")(show)
-    app.command("ls", epilog="Example: crce ls --kind character")(ls)
-    app.command("methods", epilog="Example: crce methods")(methods)
-    app.command("env", epilog="Example: crce env --json")(env)
-    alone = [command for command in app.registered_commands if command.name == verb]
-    app.registered_commands = alone or app.registered_commands
+    for name in [verb] if verb in VERBS else VERBS:
+        place, example = VERBS[name]
+        function = resolve_name(f"crce.cli.{place}")
+        app.command(name, epilog=f"Example: {example}")(function() if name in BUILDERS else function)
     return app
 
 
@@ -114,13 +104,13 @@ def main(argv: list[str] | None = None) -> int:
                 error_line(str(error))
                 return 2
             first_line = (str(error).splitlines() or [""])[0].rstrip(".")
-            cure = "" if debug else " Run the same command again with --debug to see where it happened."
+            cure = "" if debug else " Run the same command with --debug to see where it happened."
             error_line(f"unexpected {type(error).__name__}: {first_line}.{cure}")
             return 1
 
 
 def _usage_text(error: Exception) -> str:
-    """One line from a usage error: what is wrong, then where the help is."""
+    """A usage error on one line, and the command that shows the help."""
     text = " ".join(error.format_message().split()).rstrip(".")  # type: ignore[attr-defined]
     context = error.ctx  # type: ignore[attr-defined]
     stop = "" if text.endswith("?") else "."

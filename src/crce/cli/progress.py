@@ -1,4 +1,4 @@
-"""Progress at the terminal: a live bar, or a line now and then where the output is not a terminal."""
+"""Progress: a live bar in a terminal, else a line from time to time."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ if TYPE_CHECKING:
 
     from rich.progress import TaskID
 
-LINES = 10  # how often a bar's worth of progress is told where there is no bar
+LINES = 10  # lines in place of a whole bar
 
 
 class Bar:
-    """A progress bar on stderr with a note beside it, so that stdout holds results only."""
+    """A progress bar with a note, on stderr, so that stdout has only results."""
 
     def __init__(self, title: str) -> None:
         from rich.console import Console
@@ -32,7 +32,7 @@ class Bar:
             transient=True,
         )
         self.task: TaskID | None = None
-        self._told = 0
+        self._printed = 0
 
     def __enter__(self) -> Bar:
         return self
@@ -43,7 +43,7 @@ class Bar:
         self.close()
 
     def close(self) -> None:
-        """Take the bar off the terminal."""
+        """Remove the bar from the terminal."""
         if self.task is not None:
             self.progress.stop()
 
@@ -54,7 +54,7 @@ class Bar:
                 self.progress.start()
                 self.task = self.progress.add_task(self.title, note="")
             self.progress.update(self.task, completed=done, total=total, note=note)
-        elif done * LINES // max(total, 1) > self._told or self._told == 0:
-            self._told = done * LINES // max(total, 1) or 1
+        elif done * LINES // max(total, 1) > self._printed or self._printed == 0:
+            self._printed = done * LINES // max(total, 1) or 1
             line = f"{self.title} {done}/{total}" + (f"  {note}" if note else "")
             self.console.print(line, markup=False, soft_wrap=True)

@@ -1,4 +1,4 @@
-"""`crce refine`: erase again with what leaked and what broke, as long as it helps."""
+"""`crce refine`: train on with leaked and broken phrases, as long as it helps."""
 
 from __future__ import annotations
 
@@ -17,16 +17,21 @@ if TYPE_CHECKING:
     from crce.refine import Refinement, Round
 
 COLUMNS = {"erased": "erased", "coref_erased": "corefs", "kept": "kept", "H": "H"}
-SHOWN = 8  # changed phrases told per round; all of them are in refine.json
+SHOWN = 8  # changed phrases printed per round; all of them are in refine.json
+REASONS = {
+    "no gain": "The last round gained less than {min_gain:g} in H, and is not kept.",
+    "nothing to learn": "Outside the test half nothing leaks or breaks any more.",
+    "all rounds done": "All rounds are done.",
+}
 
 
 def refine(
-    run: Annotated[Path, typer.Argument(metavar="RUN", help="The folder of a finished run.")],
-    rounds: Annotated[int, typer.Option(min=1, help="Most rounds.")] = 3,
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a finished run.")],
+    rounds: Annotated[int, typer.Option(min=1, help="Maximum number of rounds.")] = 3,
     suggester: Annotated[
         str | None,
         typer.Option(
-            help="Who proposes phrases around those that leaked or broke.",
+            help="Suggester of phrases related to those that leaked or broke.",
             show_default="$CRCE_SUGGESTER, else lexicon",
         ),
     ] = None,
@@ -34,25 +39,24 @@ def refine(
     prompts: PromptsFlag = None,
     token_budget: TokenBudgetFlag = 100_000,
     images_per_prompt: Annotated[
-        int | None,
-        typer.Option(min=1, help="Pictures for each prompt.", show_default="as in the run's report, else 8"),
+        int | None, typer.Option(min=1, help="Images per prompt.", show_default="as in the run's report, else 8")
     ] = None,
     min_gain: Annotated[
         float, typer.Option(min=0, max=1, help="A round that gains less in H is the last, and is not kept.")
     ] = 0.01,
     device: DeviceFlag = "auto",
 ) -> int:
-    """Add what leaked to the corefs and what broke to the retains, erase again from the old weights, and measure.
+    """Add leaked phrases to the corefs and broken ones to the retains, train on, and measure.
 
-    The held-out phrases are split in two: one half may be learned from, the other is never trained, and every number
-    printed here is measured on it. Run the same command again to go on after a stop.
+    The held-out phrases are split in two: one half may be learned from, the other is never trained, and all printed
+    numbers are measured on it. After an interruption the same command continues.
     """
     quiet_libraries()
     from crce.refine import refine as refine_run
+    from crce.refine.record import FILE
     from crce.training import Interrupted
 
-    again = f"Nothing is lost. Continue: crce refine {shlex.quote(str(run))}, with the flags of this one."
-    with _Teller() as teller:
+    with _RefineProgress() as progress:
         try:
             refinement = refine_run(
                 run,
@@ -64,25 +68,26 @@ def refine(
                 images_per_prompt=images_per_prompt,
                 min_gain=min_gain,
                 device=device,
-                on_event=teller,
+                on_event=progress,
             )
         except (Interrupted, KeyboardInterrupt):
-            teller.close()
-            typer.echo(f"Stopped. {again}", err=True)
+            progress.close()
+            command = f"crce refine {shlex.quote(str(run))}"
+            typer.echo(f"Interrupted. Nothing is lost. Continue with the same flags: {command}", err=True)
             return 130
-    _print_end(refinement)
+    _print_end(refinement, refinement.root / FILE)
     return 0
 
 
-class _Teller:
-    """Shows the events of a refinement: a bar for training and drawing, a line for each round."""
+class _RefineProgress:
+    """Shows a refinement: a bar for training and generating, a line for each round."""
 
     def __init__(self) -> None:
         self._bar: Bar | None = None
         self._total = 0
         self._title = ""
 
-    def __enter__(self) -> _Teller:
+    def __enter__(self) -> _RefineProgress:
         return self
 
     def __exit__(self, *_: Any) -> None:
@@ -90,14 +95,14 @@ class _Teller:
 
     def __call__(self, event: Any) -> None:
         from crce.evaluate import Drawn
-        from crce.refine import Planned, Scored
+        from crce.refine import RoundPlanned, RoundScored
         from crce.training import Started, Step
 
-        if isinstance(event, Planned):
+        if isinstance(event, RoundPlanned):
             self.close()
             self._title = f"round {event.round.number}: "
             _print_changes(event.round)
-        elif isinstance(event, Scored):
+        elif isinstance(event, RoundScored):
             self.close()
             _print_round(event.round)
         elif isinstance(event, Started):
@@ -105,10 +110,10 @@ class _Teller:
         elif isinstance(event, Step):
             self._show("erasing", event.step, self._total, f"loss {event.loss:.4f}")
         elif isinstance(event, Drawn):
-            self._show("drawing and judging", event.done, event.total)
+            self._show("generating and judging", event.done, event.total)
 
     def close(self) -> None:
-        """Take the bar off the terminal."""
+        """Remove the bar from the terminal."""
         if self._bar is not None:
             self._bar.close()
         self._bar = None
@@ -122,7 +127,7 @@ class _Teller:
 
 
 def _print_round(scored: Round) -> None:
-    """One row; the header stands above the first."""
+    """One row, with the header above the first."""
     if scored.number == 0:
         typer.echo("on the test half, which is never trained:")
         header = "".join(f"{title:>8}" for title in (*COLUMNS.values(), "gain"))
@@ -136,33 +141,25 @@ def _print_round(scored: Round) -> None:
 
 
 def _print_changes(planned: Round) -> None:
-    """What is about to be trained, and why, on stderr: rows alone go to stdout."""
+    """The changes of the round to come with their reasons, on stderr: stdout has only the rows."""
     typer.echo(f"round {planned.number}: {planned.folder}", err=True)
     for change in planned.changes[:SHOWN]:
         typer.echo(f"  {change.outcome} {change.side} {change.text!r}: {change.reason}", err=True)
     if len(planned.changes) > SHOWN:
         typer.echo(f"  and {len(planned.changes) - SHOWN} more", err=True)
     if not planned.changes:
-        typer.echo("  no phrase to change: it trains on with the same set", err=True)
+        typer.echo("  no changes: it trains on with the same concept set", err=True)
     for note in planned.notes:
         typer.echo(f"  note: {note}", err=True)
 
 
-def _print_end(refinement: Refinement) -> None:
-    from crce.refine.record import FILE
-
+def _print_end(refinement: Refinement, record: Path) -> None:
     best = refinement.best_round
-    reasons = {
-        "no gain": f"The last round gained less than {refinement.settings.min_gain:g} in H, and is not kept.",
-        "nothing to learn": "Outside the test half nothing leaks and nothing broke any more.",
-        "all rounds done": "All rounds are done.",
-    }
     typer.echo("")
     if refinement.stopped is not None:
-        typer.echo(reasons[refinement.stopped])
-    name = f"round {best.number}" if best.number else "the run as it was"
+        typer.echo(REASONS[refinement.stopped].format(min_gain=refinement.settings.min_gain))
+    name = f"round {best.number}" if best.number else "the original run"
     typer.echo(f"best     {name}, H {best.H:.2f} on the test half")
     typer.echo(f"weights  {best.folder / 'adapter.safetensors'}")
-    report = best.folder / "report.html"
-    typer.echo(f"report   {report}")
-    typer.echo(f"record   {refinement.root / FILE}")
+    typer.echo(f"report   {best.folder / 'report.html'}")
+    typer.echo(f"record   {record}")

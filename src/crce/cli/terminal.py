@@ -1,4 +1,4 @@
-"""What the verbs share at the terminal: messages, quiet libraries, folders that are not taken yet."""
+"""Messages in the terminal: those of crce as lines, those of other libraries hidden."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def error_line(text: str) -> None:
 
 @contextmanager
 def messages(debug: bool) -> Iterator[None]:
-    """While inside: warnings of crce go to stderr, one line each; those of other libraries only with `debug`."""
+    """Print warnings of crce to stderr, one line each, and those of other libraries only with `debug`."""
     logger = logging.getLogger("crce")
     handler = _Lines()
     level = logger.level
@@ -41,9 +41,9 @@ def messages(debug: bool) -> Iterator[None]:
 
 
 def quiet_libraries() -> None:
-    """Keep the notes and bars of transformers and diffusers off the terminal, unless --debug was given.
+    """Hide the messages and progress bars of transformers and diffusers, unless --debug was given.
 
-    To be called before they are imported for real: transformers notes what it misses while it is.
+    Call it before any other import of them: transformers reports missing packages while it is imported.
     """
     if logging.getLogger("crce").isEnabledFor(logging.DEBUG):
         return

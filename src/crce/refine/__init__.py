@@ -1,4 +1,4 @@
-"""Closing the loop: what an evaluation found goes into the concept set, and the run is erased again from there."""
+"""Refining a run: the failures of an evaluation extend the concept set, and training continues from there."""
 
 from __future__ import annotations
 
@@ -8,21 +8,21 @@ from crce.lazy import lazy_names
 
 
 if TYPE_CHECKING:
-    from crce.refine.record import Change, Refinement, Round, read_refinement
-    from crce.refine.refinement import Planned, Scored, refine
-    from crce.refine.split import Halves
+    from crce.refine.record import PhraseChange, Refinement, Round, read_refinement
+    from crce.refine.refinement import RoundPlanned, RoundScored, refine
+    from crce.refine.split import Split
 
-__all__ = ["Change", "Halves", "Planned", "Refinement", "Round", "Scored", "read_refinement", "refine"]
+__all__ = ["PhraseChange", "Refinement", "Round", "RoundPlanned", "RoundScored", "Split", "read_refinement", "refine"]
 
 __getattr__ = lazy_names(
     __name__,
     {
-        "Change": "record",
-        "Halves": "split",
-        "Planned": "refinement",
+        "PhraseChange": "record",
         "Refinement": "record",
         "Round": "record",
-        "Scored": "refinement",
+        "RoundPlanned": "refinement",
+        "RoundScored": "refinement",
+        "Split": "split",
         "read_refinement": "record",
         "refine": "refinement",
     },

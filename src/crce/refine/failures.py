@@ -1,4 +1,4 @@
-"""What an evaluation says should be learned: phrases that leaked, and phrases that broke, outside the test half."""
+"""Failures of an erasure outside the test half: phrases that leaked, and phrases that broke."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from crce.errors import RunError
 from crce.evaluate.prompts import ERASING
 from crce.evaluate.verdict import ERASED_WELL
 from crce.judges import is_known
-from crce.refine.split import Halves, held_out
+from crce.refine.split import Split, held_out
 from crce.suggest.candidates import Side
 
 
@@ -25,14 +25,14 @@ Group = Literal["target", "coref", "coref_held_out", "retain", "retain_held_out"
 
 
 @dataclass(frozen=True)
-class Finding:
-    """A phrase that leaked (the target or a coref that is still drawn) or broke (one that should be as before).
+class Failure:
+    """A phrase that leaked (the target or a coref that still appears) or broke (one that should be kept).
 
     Attributes:
         text: the phrase.
-        group: the group of the evaluation it stands in.
+        group: its group of the evaluation.
         certainty: its certainty in the concept set; 1 for the target and unrelated phrases.
-        found: how the pictures changed, in words.
+        found: how the images changed, in words.
     """
 
     text: str
@@ -42,31 +42,31 @@ class Finding:
 
     @property
     def side(self) -> Side:
-        """The side on which the concept set should grow."""
+        """The side of the concept set that should grow."""
         return "coref" if self.group in ERASING else "retain"
 
     @property
     def verb(self) -> str:
-        """What it did, in a word."""
+        """What happened, in a word."""
         return "leaked" if self.side == "coref" else "broke"
 
     @property
     def held_out(self) -> bool:
-        """Whether it is of the probe half."""
+        """Whether it is in the probe half."""
         return self.group in ("coref_held_out", "retain_held_out")
 
 
-def findings(concepts: ConceptSet, report: Mapping[str, Any], halves: Halves) -> list[Finding]:
-    """Everything that leaked or broke, the target first, then the worst first; nothing of the test half."""
+def find_failures(concepts: ConceptSet, report: Mapping[str, Any], split: Split) -> list[Failure]:
+    """All failures outside the test half, the target first, then the worst first."""
     certainties = {fold(r.text): r.certainty for r in concepts.corefs + concepts.retains}
     found = []
     for prompt in report["groups"]["target"]["prompts"]:
         if prompt["left_out"] is None and 1 - prompt["erased"] / prompt["base"] < ERASED_WELL:
-            found.append(Finding(prompt["text"], "target", 1.0, _shown(prompt)))
+            found.append(Failure(prompt["text"], "target", 1.0, _shown(prompt)))
     for change in (*report["leaks"], *report["broken"]):
-        if not halves.holds(change["text"]):
+        if not split.holds(change["text"]):
             certainty = certainties.get(fold(change["text"]), 1.0)
-            found.append(Finding(change["text"], change["group"], certainty, _shown(change)))
+            found.append(Failure(change["text"], change["group"], certainty, _shown(change)))
     return found
 
 
@@ -74,21 +74,21 @@ def read_report(folder: Path) -> dict[str, Any]:
     """The report.json of a run.
 
     Raises:
-        RunError: it can't be read, or is no report.
+        RunError: it can't be read, or is not a report.
     """
     path = folder / "report.json"
     try:
         report = json.loads(path.read_text(encoding="utf-8"))
         missing = {"groups", "leaks", "broken", "judge", "settings", "revision"} - report.keys()
     except (OSError, ValueError, AttributeError) as error:
-        raise RunError(f"Cannot read {path}: {error}. Make it anew: crce evaluate {folder}") from error
+        raise RunError(f"Cannot read {path}: {error}. Make it again: crce evaluate {folder}") from error
     if missing:
-        raise RunError(f"{path} is no report: {min(missing)!r} is missing. Make it anew: crce evaluate {folder}")
+        raise RunError(f"{path} is not a report: {min(missing)!r} is missing. Make it again: crce evaluate {folder}")
     return report
 
 
 def covers(report: dict[str, Any], erasure: Erasure, images: int | None) -> bool:
-    """Whether a report is of this run and scored, and drew every held-out phrase, as often as is wanted."""
+    """Whether a report of this run is scored and covers all held-out phrases, with the wanted number of images."""
     if report["revision"] != erasure.info["revision"] or report["judge"] is None:
         return False
     if not is_known(report["judge"]["name"]) or images not in (None, report["settings"]["images_per_prompt"]):
@@ -100,4 +100,4 @@ def covers(report: dict[str, Any], erasure: Erasure, images: int | None) -> bool
 
 
 def _shown(counts: Mapping[str, Any]) -> str:
-    return f"recognised in {counts['erased']} of {counts['n']} pictures, {counts['base']} before"
+    return f"recognised in {counts['erased']} of {counts['n']} images, {counts['base']} before"

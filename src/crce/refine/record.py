@@ -1,8 +1,7 @@
-"""What a refinement did, round by round, and refine.json, which holds it and from which it goes on.
+"""The record of a refinement, from which it also resumes.
 
-RUN/refine.json   the settings, the test half, and for each round what was changed, why, and what came of it
-RUN/round-1, ...  each a run folder like any other, with its report, and suggest-exchanges.json if a language model
-                  was asked for it
+RUN/refine.json   settings, test half, and for each round its changes, their reasons and its scores
+RUN/round-1, ...  run folders, with a report, and suggest-exchanges.json if a language model was asked
 """
 
 from __future__ import annotations
@@ -17,29 +16,29 @@ from crce.concepts import ConceptSet, read_concepts
 from crce.concepts.concept_set import fold
 from crce.errors import RunError, SuggestError
 from crce.files import write_json
-from crce.refine.split import Halves
+from crce.refine.split import Split
 from crce.suggest.candidates import Side
 
 
 FILE = "refine.json"
 SUGGESTED = "suggest.json"  # the record of the suggestion that a run was erased with
-EXCHANGES = "suggest-exchanges.json"  # in a round's folder: what a language model was asked for it, and answered
+EXCHANGES = "suggest-exchanges.json"  # questions to a language model and its answers, in the folder of a round
 
 Outcome = Literal["added", "promoted", "raised", "held-out"]
 Stopped = Literal["no gain", "nothing to learn", "all rounds done"]
 
 
 @dataclass(frozen=True)
-class Change:
-    """A phrase that a round treats otherwise than the one before.
+class PhraseChange:
+    """A phrase that a round treats differently from the previous one.
 
     Attributes:
         text: the phrase.
         side: coref or retain.
         outcome: added to training, promoted to it from the probe half, raised in certainty, or newly held out.
-        certainty: its certainty now.
+        certainty: its new certainty.
         source: who proposed it.
-        reason: what was found, for the person who reads along.
+        reason: why, in words.
     """
 
     text: str
@@ -51,38 +50,38 @@ class Change:
 
     @property
     def trained(self) -> bool:
-        """Whether the training sees the phrase for the first time."""
+        """Whether the phrase is new in training."""
         return self.outcome in ("added", "promoted")
 
 
 @dataclass(frozen=True)
 class Round:
-    """One erasure of a refinement; number 0 is the run it began with.
+    """One erasure of a refinement; number 0 is the run itself.
 
     Attributes:
         number: 0, 1, ...
         folder: its run folder.
         concepts: its concept set.
-        changes: how the set differs from that of the round it started from.
-        notes: what else there is to know, e.g. what the suggester did not know.
+        changes: differences from the set of the round that it started from.
+        notes: remarks, e.g. on phrases that the suggester does not know.
         summary: `erased`, `coref_erased`, `kept` and `H` on the test half, as in report.json; empty until measured.
-        gain: H less that of the best round before; None for number 0 and until measured.
+        gain: gain in H over the best round before; None for number 0 and until measured.
     """
 
     number: int
     folder: Path
     concepts: ConceptSet
-    changes: tuple[Change, ...] = ()
+    changes: tuple[PhraseChange, ...] = ()
     notes: tuple[str, ...] = ()
     summary: dict[str, dict[str, Any]] = field(default_factory=dict)
     gain: float | None = None
 
     @property
-    def added_corefs(self) -> tuple[Change, ...]:
+    def added_corefs(self) -> tuple[PhraseChange, ...]:
         return tuple(c for c in self.changes if c.trained and c.side == "coref")
 
     @property
-    def added_retains(self) -> tuple[Change, ...]:
+    def added_retains(self) -> tuple[PhraseChange, ...]:
         return tuple(c for c in self.changes if c.trained and c.side == "retain")
 
     @property
@@ -92,8 +91,8 @@ class Round:
 
 
 @dataclass(frozen=True)
-class Settings:
-    """What all rounds share. Those of the drawing are as in report.json."""
+class RefineSettings:
+    """Settings of all rounds; those of the sampler are as in report.json."""
 
     suggester: str
     judge: str
@@ -111,17 +110,17 @@ class Refinement:
     Attributes:
         root: folder of the run that is refined.
         adapter: hash of that run's weights.
-        settings: what all rounds share.
-        halves: the test half, which is never trained.
+        settings: settings of all rounds.
+        split: the test half, which is never trained.
         rounds: number 0 and those that followed.
         best: number of the round with the highest H on the test half.
-        stopped: why there is no further round; None while it goes on.
+        stopped: why there are no more rounds; None while there may be.
     """
 
     root: Path
     adapter: str
-    settings: Settings
-    halves: Halves
+    settings: RefineSettings
+    split: Split
     rounds: tuple[Round, ...]
     best: int = 0
     stopped: Stopped | None = None
@@ -131,27 +130,21 @@ class Refinement:
         return self.rounds[self.best]
 
     def with_round(self, changed: Round) -> Refinement:
-        """With a round added, or in place of the one of its number."""
+        """A copy with a round added, or replaced if its number exists."""
         return replace(self, rounds=(*self.rounds[: changed.number], changed))
 
     def write(self) -> None:
         """Write refine.json into the root, atomically."""
-        rounds = [
-            {
-                "number": r.number,
-                "folder": "." if r.number == 0 else r.folder.name,
-                "changes": [asdict(change) for change in r.changes],
-                "notes": list(r.notes),
-                "summary": r.summary,
-                "gain": r.gain,
-            }
-            for r in self.rounds
-        ]
+        rounds = []
+        for r in self.rounds:
+            own = {name: getattr(r, name) for name in ("number", "folder", "changes", "notes", "summary", "gain")}
+            changes = [asdict(change) for change in r.changes]
+            rounds.append(own | {"folder": "." if r.number == 0 else r.folder.name, "changes": changes})
         value = {
             "crce": __version__,
             "adapter": self.adapter,
             "settings": asdict(self.settings),
-            "test_half": {"corefs": list(self.halves.corefs), "retains": list(self.halves.retains)},
+            "test_half": {"corefs": self.split.corefs, "retains": self.split.retains},
             "rounds": rounds,
             "best": self.best,
             "stopped": self.stopped,
@@ -168,35 +161,28 @@ def read_refinement(root: Path | str) -> Refinement:
     root = Path(root)
     path = root / FILE
     if not path.is_file():
-        raise RunError(f"{root} holds no {FILE}. Refine a finished run: crce refine {root}")
+        raise RunError(f"{root} has no {FILE}. Refine a finished run: crce refine {root}")
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
         rounds = []
         for r in value["rounds"]:
             folder = root if r["number"] == 0 else root / r["folder"]
-            changes = tuple(Change(**change) for change in r["changes"])
+            changes = tuple(PhraseChange(**change) for change in r["changes"])
             concepts = read_concepts(folder / "concepts.yaml")
             rounds.append(Round(r["number"], folder, concepts, changes, tuple(r["notes"]), r["summary"], r["gain"]))
         test = value["test_half"]
-        halves = Halves(rounds[0].concepts.target, tuple(test["corefs"]), tuple(test["retains"]))
-        return Refinement(
-            root,
-            value["adapter"],
-            Settings(**value["settings"]),
-            halves,
-            tuple(rounds),
-            value["best"],
-            value["stopped"],
-        )
+        split = Split(rounds[0].concepts.target, tuple(test["corefs"]), tuple(test["retains"]))
+        settings = RefineSettings(**value["settings"])
+        return Refinement(root, value["adapter"], settings, split, tuple(rounds), value["best"], value["stopped"])
     except (OSError, ValueError, KeyError, TypeError, IndexError) as error:
         raise RunError(
-            f"Cannot read {path}: {type(error).__name__} {error}. Move it and {root}/round-* away to refine this "
-            "run anew."
+            f"Cannot read {path}: {type(error).__name__} {error}. Move it and {root}/round-* away to refine "
+            "this run from the start."
         ) from error
 
 
 def erased_sense(root: Path, target: str) -> str | None:
-    """Which meaning of the target was erased, from the record of the run, or of the run that `root` is a round of.
+    """The sense of the target that was erased, from the record of the run, or of the run that `root` is a round of.
 
     Raises:
         RunError: the record can't be read.
@@ -212,14 +198,14 @@ def erased_sense(root: Path, target: str) -> str | None:
         request = read_record(path).request
     except SuggestError as error:
         raise RunError(
-            f"{path} tells which sense of '{target}' was erased, and can't be read. Move it away to refine without. "
+            f"{path} says which sense of '{target}' was erased, and can't be read. Move it away to refine without it. "
             f"{error}"
         ) from error
     return request.sense if fold(request.target) == fold(target) else None
 
 
 def append_exchanges(folder: Path, exchanges: list[dict[str, Any]]) -> None:
-    """Add what a language model was asked for a round to the file of its folder; a round may be planned twice."""
+    """Append the questions and answers of a round to the file in its folder; a round may be planned twice."""
     path = folder / EXCHANGES
     if exchanges:
         try:
@@ -229,8 +215,8 @@ def append_exchanges(folder: Path, exchanges: list[dict[str, Any]]) -> None:
         write_json(path, [*earlier, *exchanges])
 
 
-def inherited_halves(root: Path, concepts: ConceptSet) -> Halves | None:
-    """The test half of the refinement that `root` is a round of: what was test there is never trained here either."""
+def inherited_split(root: Path, concepts: ConceptSet) -> Split | None:
+    """The split of the refinement that `root` is a round of: its test half is never trained here either."""
     if not (root.parent / FILE).exists():
         return None
     earlier = read_refinement(root.parent)
@@ -239,6 +225,6 @@ def inherited_halves(root: Path, concepts: ConceptSet) -> Halves | None:
     held_out = {fold(r.text) for r in concepts.held_out_corefs + concepts.held_out_retains}
     corefs, retains = (
         tuple(text for text in side if fold(text) in held_out)
-        for side in (earlier.halves.corefs, earlier.halves.retains)
+        for side in (earlier.split.corefs, earlier.split.retains)
     )
-    return Halves(concepts.target, corefs, retains)
+    return Split(concepts.target, corefs, retains)

@@ -1,10 +1,10 @@
-"""Refining a run: read its evaluation, grow its concept set, erase again from its weights, and measure the gain."""
+"""Refining a run: read its evaluation, extend its concept set, train on from its weights, and measure the gain."""
 
 from __future__ import annotations
 
 import shlex
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,20 +12,21 @@ from crce.concepts import write_concepts
 from crce.demo.embedding import load_embedder
 from crce.errors import ConfigError, RunError
 from crce.evaluate import Drawn, evaluate
-from crce.refine.failures import covers, findings, read_report
-from crce.refine.plan import Planner
+from crce.refine.failures import covers, find_failures, read_report
+from crce.refine.plan import RoundPlanner
 from crce.refine.record import (
     FILE,
     Refinement,
+    RefineSettings,
     Round,
-    Settings,
     append_exchanges,
     erased_sense,
-    inherited_halves,
+    inherited_split,
     read_refinement,
 )
-from crce.refine.split import Halves, score, split
+from crce.refine.split import Split, score, split_held_out
 from crce.sampling import ImageCache
+from crce.suggest.candidates import Request
 from crce.suggest.llm import LLMSuggester
 from crce.suggest.memory import Memory
 from crce.suggest.suggesters import load_suggester
@@ -39,21 +40,25 @@ if TYPE_CHECKING:
     from crce.suggest.candidates import Suggester
 
 IMAGES_PER_PROMPT = 8
-PHRASES = 10  # as the evaluation's own: fewer are never drawn
+SAMPLING = ("images_per_prompt", "seed", "steps", "guidance")  # settings of the report that all rounds share
+PHRASES = 10  # at least as many as the default of the evaluation
 
 
 @dataclass(frozen=True)
-class Planned:
+class RoundPlanned:
     """A round is about to be trained."""
 
     round: Round
 
 
 @dataclass(frozen=True)
-class Scored:
-    """A round, or the run that is refined, has been measured on the test half."""
+class RoundScored:
+    """A round, or the refined run itself, has been measured on the test half."""
 
     round: Round
+
+
+RefineEvent = Event | Drawn | RoundPlanned | RoundScored
 
 
 def refine(
@@ -70,39 +75,39 @@ def refine(
     device: str = "auto",
     backbone: Backbone | None = None,
     memory: Memory | None = None,
-    on_event: Callable[[Event | Drawn | Planned | Scored], None] | None = None,
+    on_event: Callable[[RefineEvent], None] | None = None,
 ) -> Refinement:
-    """Erase again, round by round, with what leaked added to the corefs and what broke to the retains.
+    """Train on, round by round, with leaked phrases added to the corefs and broken ones to the retains.
 
     Each round starts from the weights of the best one so far, while its teacher stays the base model. Rounds end when
-    H on the test half (see `crce.refine.split`) gains less than `min_gain`, or nothing is left to learn from. A
-    refinement that was stopped goes on where it was. As the best round is chosen by its H, that H is a little
-    flattered; `evaluate` with another seed tells by how much.
+    one gains less than `min_gain` in H on the test half (see `crce.refine.split`), or leaves nothing to learn. An
+    interrupted refinement is resumed. As the best round is selected by its H, that H is slightly optimistic;
+    `evaluate` with another seed shows by how much.
 
     Args:
-        run: folder of a finished run. Its report is used when it covers the held-out phrases, else made.
-        rounds: most rounds, those of an earlier call among them.
-        suggester: is asked for phrases around those that leaked or broke, see `load_suggester`.
+        run: folder of a finished run. Its report is used if it covers the held-out phrases, else a new one is made.
+        rounds: maximum number of rounds, including those of an earlier call.
+        suggester: proposes related phrases, see `load_suggester`.
         base_url: address of an OpenAI-compatible server.
-        prompts: folder with prompts that win over the bundled ones.
-        token_budget: tokens that a language model may use in all.
-        images_per_prompt: pictures for each prompt; None takes as many as the run's report, else 8.
+        prompts: folder with prompts that replace bundled ones.
+        token_budget: tokens that a language model may use in total.
+        images_per_prompt: images per prompt; None takes the number in the run's report, else 8.
         min_gain: a round that gains less is the last, and is not kept.
-        judge: see `evaluate`; "auto" takes that of the run's report.
-        device: where to train and draw, unless `backbone` is given.
+        judge: see `evaluate`; "auto" takes the judge of the run's report.
+        device: where to train and generate, unless `backbone` is given.
         backbone: the run's base model, already loaded.
         memory: earlier decisions of a person; None takes the user's own.
-        on_event: is told of every step, drawn batch, planned round and scored round.
+        on_event: called after each step, each batch of images, each planned round and each scored round.
 
     Returns:
-        All rounds, which is best, and why they ended; the same is in refine.json.
+        All rounds, which of them is best, and why they ended, as in refine.json.
 
     Raises:
         ConfigError: a number is out of range, or the run has several targets.
-        RunError: not a finished run, one trained without corefs and retains, one that can't be measured, or a
-            refinement that was begun with other settings.
-        SuggestError: there is no such suggester, or its language model fails; call again to go on.
-        Interrupted: the user stopped it; call again to go on.
+        RunError: the run is not finished, has no corefs and retains or can't be measured, or its refinement was
+            started with other settings.
+        SuggestError: there is no such suggester, or its language model fails; call again to continue.
+        Interrupted: the user stopped it; call again to continue.
     """
     if rounds < 1:
         raise ConfigError(f"rounds is {rounds}. Use 1 or more.")
@@ -115,12 +120,13 @@ def refine(
         targets = ", ".join(concepts.target for concepts in erasure.sets)
         one = shlex.quote(f"{erasure.folder / 'concepts.yaml'}#{erasure.sets[0].target}")
         raise ConfigError(
-            f"The run {run} erases several targets ({targets}), and refining grows one concept set. Erase each alone, "
-            f"e.g. crce erase {one}, refine those runs, and erase the concepts.yaml of their best rounds together."
+            f"The run {run} erases several targets ({targets}), and refining extends one concept set. Erase each "
+            f"alone, e.g. crce erase {one}, refine those runs, and erase the concepts.yaml files of their best rounds "
+            "together."
         )
     if not erasure.config.crce:
         raise RunError(
-            f"The run {run} was trained on its target alone, and refining grows corefs and retains. Erase it with "
+            f"The run {run} was trained on its target alone, and refining extends corefs and retains. Erase with "
             f"them first: crce erase {erasure.folder / 'concepts.yaml'} --crce"
         )
     if suggester is None or isinstance(suggester, str):
@@ -138,121 +144,111 @@ def refine(
 
 @dataclass
 class _Loop:
-    """What the rounds of one call share."""
+    """The state that the rounds of one call share."""
 
     erasure: Erasure
     backbone: Backbone
     suggester: Suggester
     memory: Memory
     judge: str | Judge
-    tell: Callable[[Event | Drawn | Planned | Scored], None]
-
-    def __post_init__(self) -> None:
-        self._cache = ImageCache()
+    emit: Callable[[RefineEvent], None]
+    images: ImageCache = field(default_factory=ImageCache)
 
     def run(self, rounds: int, images: int | None, min_gain: float) -> Refinement:
-        root = self.erasure.folder
-        state = self._continued(images, min_gain) if (root / FILE).exists() else self._begun(images, min_gain)
+        root, concepts = self.erasure.folder, self.erasure.concepts
+        state = self._resume(images, min_gain) if (root / FILE).exists() else self._start(images, min_gain)
         state.write()
         for scored in state.rounds:
             if scored.summary:
-                self.tell(Scored(scored))
-        target, kind = self.erasure.concepts.target, self.erasure.concepts.kind
-        sense = erased_sense(root, target)
-        planner = Planner(
-            self.suggester,
-            state.halves,
-            load_embedder(),
-            sense=sense,
-            avoid=self.memory.rejected(target, sense),
-            examples=self.memory.examples(kind),
-        )
+                self.emit(RoundScored(scored))
+        sense = erased_sense(root, concepts.target)
+        avoid, examples = self.memory.rejected(concepts.target, sense), self.memory.examples(concepts.kind)
+        request = Request(concepts.target, concepts.kind, sense, avoid=avoid, examples=examples)
+        planner = RoundPlanner(self.suggester, state.split, load_embedder(), request)
         while state.stopped in (None, "all rounds done"):
             last = state.rounds[-1]
             if last.summary and last.number >= rounds:
                 state = replace(state, stopped="all rounds done")
                 break
             if last.summary:
-                planned = self._planned(state, planner)
+                planned = self._plan(state, planner)
                 if planned is None:
                     state = replace(state, stopped="nothing to learn")
                     break
                 state = replace(state, stopped=None).with_round(planned)
                 state.write()
-            state = self._done(state)
+            state = self._train_and_score(state)
             state.write()
         state.write()
         return state
 
-    # ---- how it begins ----------------------------------------------------------------------------------------------
+    # ---- the start ----------------------------------------------------------------------------------------------
 
-    def _begun(self, images: int | None, min_gain: float) -> Refinement:
+    def _start(self, images: int | None, min_gain: float) -> Refinement:
         report = self._first_report(images)
         judge = self.judge if self.judge != "auto" else (report["judge"] or {}).get("name", "auto")
-        drawn = report["settings"]
-        settings = Settings(
+        settings = RefineSettings(
             suggester=self.suggester.name,
             judge=judge if isinstance(judge, str) else judge.name,
-            images_per_prompt=drawn["images_per_prompt"],
             min_gain=min_gain,
-            seed=drawn["seed"],
-            steps=drawn["steps"],
-            guidance=drawn["guidance"],
+            **{name: report["settings"][name] for name in SAMPLING},
         )
         root, concepts = self.erasure.folder, self.erasure.concepts
-        halves = inherited_halves(root, concepts) or split(concepts, report)
-        first = Round(0, root, concepts, summary=_numbers(report, halves))
-        return Refinement(root, file_hash(self.erasure.adapter), settings, halves, (first,))
+        split = inherited_split(root, concepts) or split_held_out(concepts, report)
+        first = Round(0, root, concepts, summary=_summary(report, split))
+        return Refinement(root, file_hash(self.erasure.adapter), settings, split, (first,))
 
-    def _continued(self, images: int | None, min_gain: float) -> Refinement:
+    def _resume(self, images: int | None, min_gain: float) -> Refinement:
         state = read_refinement(self.erasure.folder)
-        anew = f"Move {state.root / FILE} and {state.root}/round-* away to refine this run anew."
+        cure = f"Move {state.root / FILE} and {state.root}/round-* away to refine this run from the start."
         if file_hash(self.erasure.adapter) != state.adapter:
-            raise RunError(f"{state.root} was refined from other weights than it holds now. {anew}")
+            raise RunError(f"The weights of {state.root} have changed since it was refined. {cure}")
         given = {"suggester": self.suggester.name, "min_gain": min_gain, "images_per_prompt": images}
         for name, value in given.items():
-            begun = getattr(state.settings, name)
-            if value is not None and value != begun:
-                raise RunError(f"{state.root} was refined with {name} {begun}, not {value}. Give the same, or: {anew}")
+            earlier = getattr(state.settings, name)
+            if value is not None and value != earlier:
+                raise RunError(
+                    f"{state.root} was refined with {name} {earlier}, not {value}. Use the same, or: {cure}"
+                )
         return state
 
     def _first_report(self, images: int | None) -> dict[str, Any]:
-        """The run's own report if it will do, else a new one."""
+        """The run's own report if it is sufficient, else a new one."""
         if (self.erasure.folder / "report.json").exists():
             report = read_report(self.erasure.folder)
             if covers(report, self.erasure, images) and self.judge in ("auto", report["judge"]["name"]):
                 return report
         return self._evaluate(self.erasure, {"images_per_prompt": images or IMAGES_PER_PROMPT})
 
-    # ---- a round ----------------------------------------------------------------------------------------------------
+    # ---- a round ------------------------------------------------------------------------------------------------
 
-    def _planned(self, state: Refinement, planner: Planner) -> Round | None:
-        """The next round, its folder with its concept set; None when nothing leaked or broke outside the test half."""
+    def _plan(self, state: Refinement, planner: RoundPlanner) -> Round | None:
+        """The next round, with its concept set in its folder; None without failures outside the test half."""
         best = state.best_round
-        found = findings(best.concepts, read_report(best.folder), state.halves)
-        if not found:
+        failures = find_failures(best.concepts, read_report(best.folder), state.split)
+        if not failures:
             return None
         number = len(state.rounds)
         folder = state.root / f"round-{number}"
         if (folder / "run.json").exists():
-            raise RunError(f"{folder} holds a run that {state.root / FILE} does not know of. Move it away.")
+            raise RunError(f"{folder} holds a run that is not in {state.root / FILE}. Move it away.")
         exchanges = self.suggester.exchanges if isinstance(self.suggester, LLMSuggester) else []
         asked = len(exchanges)
         try:
-            plan = planner.plan(best.concepts, found)
-        finally:  # what was answered before a fault may have been paid for
+            plan = planner.plan(best.concepts, failures)
+        finally:  # answers before an error may have been paid for
             append_exchanges(folder, [exchange.to_dict() for exchange in exchanges[asked:]])
         write_concepts(folder / "concepts.yaml", plan.concepts)
         return Round(number, folder, plan.concepts, plan.changes, plan.notes)
 
-    def _done(self, state: Refinement) -> Refinement:
-        """Train and measure the planned round, from wherever it stands."""
-        planned, best = state.rounds[-1], state.best_round
-        self.tell(Planned(planned))
+    def _train_and_score(self, state: Refinement) -> Refinement:
+        """Train the planned round, or continue its training, and measure it."""
+        planned, best, settings = state.rounds[-1], state.best_round, state.settings
+        self.emit(RoundPlanned(planned))
         if (planned.folder / "run.json").exists():
-            erasure = resume(planned.folder, backbone=self.backbone, on_event=self.tell)
+            erasure = resume(planned.folder, backbone=self.backbone, on_event=self.emit)
         else:
-            # Another seed for each round: with the same one it would meet the very noise it has learned from.
+            # Another seed for each round: the same one would repeat the noise that the model was trained on.
             config = self.erasure.config.model_copy(update={"seed": self.erasure.config.seed + planned.number})
             erasure = erase(
                 planned.concepts,
@@ -260,21 +256,20 @@ class _Loop:
                 out=planned.folder,
                 start_from=best.folder,
                 backbone=self.backbone,
-                on_event=self.tell,
+                on_event=self.emit,
             )
-        settings = state.settings
-        drawing = {name: getattr(settings, name) for name in ("images_per_prompt", "seed", "steps", "guidance")}
-        report = self._evaluate(erasure, drawing, settings.judge)
-        summary = _numbers(report, state.halves)
-        scored = replace(planned, summary=summary, gain=round(summary["H"]["value"] - best.H, 4))
+        report = self._evaluate(erasure, {name: getattr(settings, name) for name in SAMPLING}, settings.judge)
+        summary = _summary(report, state.split)
+        gain = round(summary["H"]["value"] - best.H, 4)
+        scored = replace(planned, summary=summary, gain=gain)
+        self.emit(RoundScored(scored))
         state = state.with_round(scored)
-        self.tell(Scored(scored))
-        if scored.gain is not None and scored.gain >= settings.min_gain:
+        if gain >= settings.min_gain:
             return replace(state, best=scored.number)
         return replace(state, stopped="no gain")
 
     def _evaluate(self, erasure: Erasure, settings: dict[str, Any], judge: str = "auto") -> dict[str, Any]:
-        """Every phrase of the set is drawn: one that is new may leak, and the test half is always the same."""
+        """The report over every phrase of the set: a new one may leak, and the test half is always the same."""
         concepts = erasure.concepts
         lists = (concepts.train_corefs, concepts.train_retains, concepts.held_out_corefs, concepts.held_out_retains)
         report = evaluate(
@@ -282,12 +277,12 @@ class _Loop:
             judge=judge if self.judge == "auto" else self.judge,
             phrases_per_group=max(PHRASES, *map(len, lists)),
             backbone=self.backbone,
-            image_cache=self._cache,
-            on_event=self.tell,
+            image_cache=self.images,
+            on_event=self.emit,
             **settings,
         )
         return report.data
 
 
-def _numbers(report: dict[str, Any], halves: Halves) -> dict[str, dict[str, Any]]:
-    return {name: measure.as_json() for name, measure in score(report, halves).items()}
+def _summary(report: dict[str, Any], split: Split) -> dict[str, dict[str, Any]]:
+    return {name: measure.as_json() for name, measure in score(report, split).items()}

@@ -5,24 +5,24 @@ from __future__ import annotations
 import pytest
 
 from crce.errors import RunError
-from crce.refine.split import Halves, score, split
+from crce.refine.split import Split, score, split_held_out
 
 
 def test_every_second_scored_phrase_goes_to_the_probe_half(many_cats, reported):
-    halves = split(many_cats, reported(many_cats))
-    assert halves.corefs == ("kitten", "Siamese cat")
-    assert halves.retains == ("tiger",)
+    split = split_held_out(many_cats, reported(many_cats))
+    assert split.corefs == ("kitten", "Siamese cat")
+    assert split.retains == ("tiger",)
 
 
 def test_what_could_not_be_scored_stays_out_of_training_and_does_not_use_up_a_place(many_cats, reported):
-    halves = split(many_cats, reported(many_cats, kitten=None))
-    assert halves.corefs == ("kitten", "feline")
+    split = split_held_out(many_cats, reported(many_cats, kitten=None))
+    assert split.corefs == ("kitten", "feline")
 
 
 def test_only_the_target_and_the_test_half_are_scored(many_cats, reported):
-    halves = split(many_cats, reported(many_cats))
+    split = split_held_out(many_cats, reported(many_cats))
     report = reported(many_cats, cat=1, kitten=2, feline=4, kitty=4, tiger=3, wolf=0, dog=0)
-    numbers = {name: measure.value for name, measure in score(report, halves).items()}
+    numbers = {name: measure.value for name, measure in score(report, split).items()}
     assert numbers["erased"] == 0.75
     assert numbers["coref_erased"] == 0.75  # kitten 2 of 4, Siamese cat 0 of 4
     assert numbers["kept"] == 0.75
@@ -39,19 +39,19 @@ def test_only_the_target_and_the_test_half_are_scored(many_cats, reported):
 )
 def test_a_run_that_cannot_be_measured_is_refused(many_cats, reported, left_out, said):
     with pytest.raises(RunError, match=said):
-        split(many_cats, reported(many_cats, **left_out))
+        split_held_out(many_cats, reported(many_cats, **left_out))
 
 
 def test_without_a_judge_the_model_is_named(many_cats, reported):
     report = reported(many_cats, cat=None) | {"judge": None}
-    with pytest.raises(RunError, match="No judge knows what the model demo draws"):
-        split(many_cats, report)
+    with pytest.raises(RunError, match="No judge knows the images of the model demo"):
+        split_held_out(many_cats, report)
 
 
 def test_a_set_without_held_out_phrases_is_refused(cats, reported):
     bare = type(cats)("cat", corefs=cats.train_corefs, retains=cats.retains)
     with pytest.raises(RunError, match="a held-out coref: the concept set holds none.*hold out other phrases"):
-        split(bare, reported(bare))
+        split_held_out(bare, reported(bare))
 
 
 @pytest.mark.parametrize(
@@ -68,5 +68,5 @@ def test_a_set_without_held_out_phrases_is_refused(cats, reported):
     ],
 )
 def test_a_phrase_that_says_the_same_as_the_test_half_touches_it(text, touched):
-    halves = Halves("cat", ("kitten", "Siamese cat"), ("tiger",))
-    assert halves.touched_by(text) == touched
+    split = Split("cat", ("kitten", "Siamese cat"), ("tiger",))
+    assert split.overlap(text) == touched
