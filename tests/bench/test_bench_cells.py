@@ -9,7 +9,7 @@ from dataclasses import replace
 
 from crce.bench import expand, plan_grid
 from crce.bench.cells import cell_content, key_of
-from crce.bench.grid import EvaluationSettings
+from crce.bench.grid import GridEvaluation
 from crce.concepts import find_concepts
 from crce.methods import METHODS
 
@@ -105,7 +105,7 @@ JUDGE = {"name": "emoji", "version": "1", "hash": "0"}
 
 def keys(cells, revision="a", judge=JUDGE, how=None):
     return [
-        key_of(cell_content(cell, revision=revision, **PLACE, judge=judge, evaluation=how or EvaluationSettings()))
+        key_of(cell_content(cell, revision=revision, **PLACE, judge=judge, evaluation=how or GridEvaluation()))
         for cell in cells
     ]
 
@@ -116,8 +116,8 @@ def test_the_hash_is_the_same_in_every_process_and_order_of_the_file(grid, write
     assert one == keys(expand(grid("methods: [{eta: 2.0, steps: 9, method: esd, name: other}]\nconcepts: [CAT]\n")))
     code = (
         "from crce.bench import expand, read_grid; from crce.bench.cells import cell_content, key_of\n"
-        "from crce.bench.grid import EvaluationSettings\n"
-        f"pinned = dict({PLACE}, revision='a', judge={JUDGE}, evaluation=EvaluationSettings())\n"
+        "from crce.bench.grid import GridEvaluation\n"
+        f"pinned = dict({PLACE}, revision='a', judge={JUDGE}, evaluation=GridEvaluation())\n"
         f"print(*(key_of(cell_content(cell, **pinned)) for cell in expand(read_grid({str(write(text))!r}))))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
@@ -141,7 +141,7 @@ def test_all_that_decides_numbers_changes_the_hash(grid):
         found += keys(cells(text))
     found += keys(plain, revision="b")
     found += keys(plain, judge={**JUDGE, "hash": "1"})
-    found += keys(plain, how=EvaluationSettings(images_per_prompt=9))
+    found += keys(plain, how=GridEvaluation(images_per_prompt=9))
     assert len(set(found)) == len(found) == 10
 
 

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from crce.bench.grid import PHRASES, AttackSettings, BenchmarkGrid, EvaluationSettings, MethodEntry, ModelSource
+from crce.bench.grid import PHRASES, AttackSettings, BenchmarkGrid, GridEvaluation, MethodEntry, ModelSource
 from crce.bench.tasks import CERTAINTY, SIZES, Task, vary
 from crce.concepts import dump_concepts
 from crce.config import ErasureConfig, all_settings, load_config
@@ -94,7 +94,7 @@ def cell_content(
     device: str,
     dtype: str,
     judge: Mapping[str, Any] | None,
-    evaluation: EvaluationSettings,
+    evaluation: GridEvaluation,
     attacks: Sequence[AttackSettings] = (),
 ) -> dict[str, Any]:
     """Everything that determines the numbers of a cell.

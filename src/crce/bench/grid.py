@@ -58,7 +58,7 @@ class ModelSource:
 
 
 @checked_dataclass(frozen=True, config=_STRICT)
-class EvaluationSettings:
+class GridEvaluation:
     """Arguments of `crce.evaluate.evaluate`."""
 
     images_per_prompt: _Count = 8
@@ -117,6 +117,6 @@ class BenchmarkGrid:
     seeds: tuple[int, ...] = (0,)
     axes: Mapping[str, tuple[Any, ...]] = field(default_factory=dict)
     lists: Mapping[str, tuple[ConceptSet, ...]] = field(default_factory=dict)
-    evaluation: EvaluationSettings = field(default_factory=EvaluationSettings)
+    evaluation: GridEvaluation = field(default_factory=GridEvaluation)
     attacks: tuple[AttackSettings, ...] = ()
     compare: tuple[tuple[str, str], ...] = ()

@@ -26,7 +26,7 @@ from crce.bench.grid import (
     PHRASES,
     AttackSettings,
     BenchmarkGrid,
-    EvaluationSettings,
+    GridEvaluation,
     MethodEntry,
     ModelSource,
     setting_names,
@@ -84,7 +84,7 @@ class _GridReader(ObjectReader):
             elif not items_of(parts[key]):
                 self.fault(parts[key], f"{key} is empty. Name at least one, e.g. {example}.")
         crce = self.each(parts.get("crce"), _crce, (True,))
-        evaluation = self.object(parts["evaluate"], EvaluationSettings, "evaluate") if "evaluate" in parts else None
+        evaluation = self.object(parts["evaluate"], GridEvaluation, "evaluate") if "evaluate" in parts else None
         grid = BenchmarkGrid(
             name=self._path.stem,
             tasks=(tasks := self._tasks(parts.get("concepts"))),
@@ -93,7 +93,7 @@ class _GridReader(ObjectReader):
             seeds=self.each(parts.get("seeds"), partial(_count, name="seed"), (0,)),
             axes=(axes := self._axes(parts.get("axes"))),
             lists=self._lists(axes, parts.get("axes"), tasks),
-            evaluation=evaluation or EvaluationSettings(),
+            evaluation=evaluation or GridEvaluation(),
             attacks=self._attacks(parts.get("attacks")),
             compare=self.each(parts.get("compare"), self._pair, ()),
         )
