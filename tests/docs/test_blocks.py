@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ast
 import contextlib
+import functools
 import inspect
 import io
 import shlex
@@ -23,6 +24,7 @@ from blocks import DOCUMENTS, ROOT, Block, Command, blocks, commands, fences, in
 
 import crce.api
 from crce.cli.main import command_line, main
+from crce.evaluate import evaluation
 from crce.methods.table import is_solved
 
 
@@ -37,8 +39,8 @@ QUICK = {
 }
 QUICK_TRAINED = "--steps 1 --pool 1 --ddim-steps 3"
 QUICK_SETTINGS = {"steps": 1, "pool": 1, "ddim_steps": 3}
+QUICK_EVALUATION = {"images_per_prompt": 1, "steps": 1, "phrases_per_group": 1}
 QUICK_CALLS = {
-    "evaluate": {"images_per_prompt": 1, "steps": 1, "phrases_per_group": 1},
     "attack": {"phrases": 1, "images_per_prompt": 1, "images_per_try": 1, "steps": 1, "budget": 1},
     "generate": {"n": 1, "steps": 1},
 }
@@ -162,6 +164,8 @@ def test_python_blocks_run_in_the_order_of_the_document(document, place, monkeyp
         function = function if inspect.isfunction(function) else getattr(function, name)
         assert values.keys() <= function.__kwdefaults__.keys()
         monkeypatch.setattr(function, "__kwdefaults__", function.__kwdefaults__ | values)
+    quick = functools.partial(evaluation.ConceptSetSettings, **QUICK_EVALUATION)
+    monkeypatch.setattr(evaluation, "ConceptSetSettings", quick)
     load_config = crce.api.load_config
     monkeypatch.setattr(crce.api, "load_config", lambda name, own, **at: load_config(name, QUICK_SETTINGS | own, **at))
     space: dict[str, Any] = {"__name__": "__main__"}

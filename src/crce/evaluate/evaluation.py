@@ -23,7 +23,10 @@ from crce.training import Erasure
 
 
 if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
     from crce.backbones import Backbone
+    from crce.evaluate.settings import ConceptSetKeywords, PromptSetKeywords
     from crce.sampling import ImageCache
 
 PROMPTS = "prompts"  # folder of the reports of prompt sets
@@ -35,7 +38,7 @@ def evaluate(
     on_event: Callable[[Drawn], None] | None = None,
     backbone: Backbone | None = None,
     image_cache: ImageCache | None = None,
-    **settings: Any,
+    **settings: Unpack[ConceptSetKeywords],
 ) -> Report:
     """Measure what an erasure erased and what it kept; write report.json, report.html and images/ into its folder.
 
@@ -106,7 +109,7 @@ def evaluate_prompts(
     *,
     on_event: Callable[[Drawn], None] | None = None,
     backbone: Backbone | None = None,
-    **settings: Any,
+    **settings: Unpack[PromptSetKeywords],
 ) -> PromptReport:
     """Measure an erasure with the prompts of a public benchmark, or with one's own, as their authors count.
 

@@ -1,9 +1,9 @@
-"""Settings of an evaluation."""
+"""Settings of an evaluation, and their types as keyword arguments."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypedDict
 
 from crce.errors import ConfigError
 
@@ -83,3 +83,32 @@ class PromptSetSettings(EvaluationSettings):
 
     concept: str | None = None
     limit: int | None = None
+
+
+class EvaluationKeywords(TypedDict, total=False):
+    """The fields of `EvaluationSettings` whose type is the same in its subclasses."""
+
+    seed: int
+    steps: int
+    guidance: float
+    judge: str | Judge
+    threshold: float | None
+    batch: int
+    device: str
+    dtype: str | None
+
+
+class ConceptSetKeywords(EvaluationKeywords, total=False):
+    """The fields of `ConceptSetSettings`."""
+
+    images_per_prompt: int
+    quality: bool
+    phrases_per_group: int
+
+
+class PromptSetKeywords(EvaluationKeywords, total=False):
+    """The fields of `PromptSetSettings`."""
+
+    images_per_prompt: int | None
+    concept: str | None
+    limit: int | None
