@@ -15,9 +15,9 @@ from torch import nn
 from crce.backbones import backbone_class
 from crce.export import check, export
 from crce.export.layers import read_adapter
-from crce.export.names import kohya_name, sort_keys
+from crce.export.names import kohya_name, read_file
 from crce.export.pipeline import merge
-from crce.files import read_tensors
+from crce.files import read_tensors, write_tensors
 
 
 CLOSE = {"rtol": 1e-3, "atol": 2e-4}
@@ -118,7 +118,9 @@ def test_names_of_kohya():
         assert kohya_name(f"text_encoder_2.{path}", sdxl) == f"lora_te2{end}"
 
 
-def test_components_are_known_from_kohya_names():
+def test_components_are_known_from_kohya_names(tmp_path):
     names = ["lora_unet_conv_in", "lora_te_a", "lora_te1_b", "lora_te2_c", "lora_te3_d"]
-    keys = sort_keys({f"{name}.lora_down.weight": torch.ones(1, 1) for name in names}, {})
-    assert keys.components == ["unet", "text_encoder", "text_encoder_2", "lora_te3_d"]
+    tensors = {f"{name}.lora_down.weight": torch.ones(1, 1) for name in names}
+    write_tensors(tmp_path / "file.safetensors", tensors, {})
+    components = read_file(tmp_path / "file.safetensors").components
+    assert sorted(components) == sorted(["unet", "text_encoder", "text_encoder_2", "lora_te3_d"])

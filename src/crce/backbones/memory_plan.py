@@ -8,7 +8,7 @@ benchmarks/plan compares the estimate with measurements on a GPU.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
@@ -141,10 +141,11 @@ class MemoryPlan:
         Offloading costs two moves of a network in a whole run, smaller batches some of the GPU's parallel work, and
         checkpointing a third more time in every step. A closed-form method has no batches.
         """
+        sizes = (0, *(size for size in (16, 8, 4, 2, 1) if size < self.work.rows)) if self.work.trained else (0,)
         for checkpointing in (False, True) if self.work.trained else (False,):
             # Adapters that swap weights in and out can't be moved with the network.
             for offload in (False, True) if self.work.adapter == "lora" else (False,):
-                for rows in _micro_batches(self.work.rows) if self.work.trained else (0,):
+                for rows in sizes:
                     yield MemoryOptions(rows, checkpointing, offload)
 
     def choose(self, gigabytes: float) -> MemoryOptions | None:
@@ -182,10 +183,6 @@ def plan_memory(model: MetaModel, work: Workload, dtype: torch.dtype) -> MemoryP
     trained = sum(p.numel() for p in network.parameters() if p.requires_grad)
     plain, checkpointed = (_activations(model, dtype, checkpointing) for checkpointing in (False, True))
     return MemoryPlan(work, weights, trained, len(modules), plain, checkpointed, encoding, decoding)
-
-
-def _micro_batches(rows: int) -> Sequence[int]:
-    return 0, *(size for size in (16, 8, 4, 2, 1) if size < rows)
 
 
 def _add_adapter(network: nn.Module, modules: list[str], work: Workload) -> None:

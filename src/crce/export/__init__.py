@@ -8,24 +8,13 @@ from crce.lazy import lazy_names, make_callable
 
 
 if TYPE_CHECKING:
-    from crce.export.comparison import RunComparison
     from crce.export.formats import FORMATS, Exported, ExportFormat, export
     from crce.export.inspection import Inspection, check
     from crce.export.metadata import read_metadata
     from crce.export.publication import Published, push
 
-__all__ = [
-    "FORMATS",
-    "ExportFormat",
-    "Exported",
-    "Inspection",
-    "Published",
-    "RunComparison",
-    "check",
-    "export",
-    "push",
-    "read_metadata",
-]
+__all__ = ["FORMATS", "ExportFormat", "Exported", "Inspection", "Published", "check", "export", "push"]
+__all__ += ["read_metadata"]
 
 __getattr__ = lazy_names(
     __name__,
@@ -35,7 +24,6 @@ __getattr__ = lazy_names(
         "Exported": "formats",
         "Inspection": "inspection",
         "Published": "publication",
-        "RunComparison": "comparison",
         "check": "inspection",
         "export": "formats",
         "push": "publication",

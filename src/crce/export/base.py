@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -68,10 +68,11 @@ def describe_base(info: Mapping[str, Any], pipe: Any | None = None) -> Base:
     """
     model, revision = info["model"], info["revision"]
     index, scheduler = (
-        _read_json(model, revision, name) for name in ("model_index.json", "scheduler/scheduler_config.json")
+        _mapping(json.loads, _read(model, revision, name))
+        for name in ("model_index.json", "scheduler/scheduler_config.json")
     )
     # the bundled model is MIT, as crce is; see NOTICE for the artwork behind it
-    licence = "mit" if model == "demo" else _licence(_find(model, revision, "README.md"))
+    licence = "mit" if model == "demo" else _licence(_read(model, revision, "README.md"))
     pipeline = index.get("_class_name") or (None if pipe is None else type(pipe).__name__)
     return Base(model, revision, pipeline, scheduler.get("prediction_type"), licence)
 
@@ -125,32 +126,29 @@ def kohya_prefixes(base: Base, family: type[Backbone] | None, components: Iterab
     return prefixes
 
 
-def _find(model: str, revision: str | None, name: str) -> Path | None:
-    """A file of the model that is on this machine."""
+def _read(model: str, revision: str | None, name: str) -> str:
+    """The text of a model's file on this machine; empty where there is none, or it can't be read."""
     folder = demo.model_path() if model == "demo" else Path(model).expanduser()
-    if folder.is_dir():
-        return folder / name if (folder / name).is_file() else None
-    if not is_hub_id(model):
-        return None
-    cached = try_to_load_from_cache(model, name, revision=revision)
-    return Path(cached) if isinstance(cached, str) else None
-
-
-def _read_json(model: str, revision: str | None, name: str) -> dict[str, Any]:
-    path = _find(model, revision, name)
+    cached: Any = folder / name
+    if not folder.is_dir():
+        cached = try_to_load_from_cache(model, name, revision=revision) if is_hub_id(model) else None
     try:
-        value = json.loads(path.read_text(encoding="utf-8")) if path else {}
+        return Path(cached).read_text(encoding="utf-8") if isinstance(cached, (str, Path)) else ""
     except (OSError, ValueError):  # a damaged base model is reported when it is loaded; here it is merely unknown
+        return ""
+
+
+def _mapping(parse: Callable[[str], Any], text: str) -> dict[str, Any]:
+    """The mapping in a text; empty where it holds none."""
+    try:
+        value = parse(text)
+    except (ValueError, yaml.YAMLError):
         return {}
     return value if isinstance(value, dict) else {}
 
 
-def _licence(card: Path | None) -> str | None:
+def _licence(card: str) -> str | None:
     """The licence in the YAML header of a model card."""
-    try:
-        header = re.match(r"---\s*\n(.*?)\n---\s*\n", card.read_text(encoding="utf-8"), re.DOTALL) if card else None
-        fields = yaml.safe_load(header[1]) if header else None
-    except (OSError, ValueError, yaml.YAMLError):
-        return None
-    licence = fields.get("license") if isinstance(fields, dict) else None
+    header = re.match(r"---\s*\n(.*?)\n---\s*\n", card, re.DOTALL)
+    licence = _mapping(yaml.safe_load, header[1]).get("license") if header else None
     return licence if isinstance(licence, str) else None

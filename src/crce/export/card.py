@@ -12,7 +12,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from crce.concepts import certainty_word
 from crce.errors import RunError
 from crce.export.base import Base
-from crce.export.provenance import concepts_hash, method_name, targets
+from crce.export.metadata import concepts_hash, method_name, targets
 from crce.files import write_text
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,7 +11,7 @@ import torch
 
 from crce.export.layers import AdapterFile, Factors, adapter_from, read_adapter, trained_deltas, weight_deltas
 from crce.export.ldm_checkpoint import ldm_state
-from crce.export.names import LoRAKeys, diffusers_name, known_prefixes, kohya_name
+from crce.export.names import CHECKPOINT, TensorFile, diffusers_name, known_prefixes, kohya_name
 from crce.export.pipeline import base_pipeline, merge
 
 
@@ -44,21 +44,11 @@ class RunComparison:
         return not self.faults
 
 
-def compare(
-    path: Path,
-    state: Mapping[str, torch.Tensor],
-    metadata: dict[str, str],
-    keys: LoRAKeys,
-    run: str | Path | Erasure,
-    tolerance: float,
-) -> RunComparison:
+def compare(file: TensorFile, run: str | Path | Erasure, tolerance: float) -> RunComparison:
     """Compare the change in a file with the one that a run trained.
 
     Args:
-        path: the file, named in errors.
-        state: its tensors.
-        metadata: its metadata.
-        keys: its tensors by layer.
+        file: the file.
         run: a finished run.
         tolerance: the relative error of a layer that passes.
 
@@ -70,41 +60,37 @@ def compare(
 
     erasure = run if isinstance(run, Erasure) else Erasure.load(run)
     adapter = read_adapter(erasure.adapter)
-    if is_checkpoint(state):
-        return _compare_checkpoint(state, erasure, adapter, tolerance)
-    whole = metadata.get("adapter") == "weights"
+    if file.is_checkpoint:
+        return _compare_checkpoint(file.state, erasure, adapter, tolerance)
+    whole = file.metadata.get("adapter") == "weights"
     pipe = base_pipeline(erasure) if adapter.weights or whole else None
     expected = trained_deltas(adapter, pipe)
     if whole:
-        return _judge(expected, dict(trained_deltas(adapter_from(state, metadata, path), pipe)), tolerance)
-    found = {name: _delta(keys, name) for name in keys.layers}
+        other = adapter_from(file.state, file.metadata, file.path)
+        return _judge(expected, dict(trained_deltas(other, pipe)), tolerance)
+    found = {name: _delta(file, name) for name in file.layers}
     for name in expected:
-        for alias in _names(name, keys):
+        for alias in _names(name, file):
             if alias in found:
                 found[name] = found.pop(alias)
     lost = weight_deltas(adapter, pipe) if adapter.weights else {}
     return _judge(expected, found, tolerance, [name for name, d in lost.items() if d.ndim == 1 and bool(d.any())])
 
 
-def is_checkpoint(state: Iterable[str]) -> bool:
-    """Whether tensors are named as in a checkpoint of the original code."""
-    return any(key.startswith("model.diffusion_model.") for key in state)
-
-
-def _names(name: str, keys: LoRAKeys) -> list[str]:
+def _names(name: str, file: TensorFile) -> list[str]:
     """The names that a layer of a run may have in a file."""
-    if keys.format != "kohya":
+    if file.format != "kohya":
         return [diffusers_name(name), name]
     component = name.partition(".")[0]
     return [kohya_name(name, {component: p}) for p, part in known_prefixes().items() if part == component]
 
 
-def _delta(keys: LoRAKeys, name: str) -> torch.Tensor | None:
+def _delta(file: TensorFile, name: str) -> torch.Tensor | None:
     """The change of a layer as a program computes it; None where that isn't known."""
-    parts = keys.layers[name]
+    parts = file.layers[name]
     if not {"down", "up"} <= parts.keys() or parts.keys() & {"mid", "dora_scale"}:
         return None
-    alpha = keys.alpha(name)
+    alpha = file.alpha(name)
     return None if alpha is None else Factors(parts["down"], parts["up"], alpha).delta()
 
 
@@ -151,7 +137,7 @@ def _compare_checkpoint(
 
     The expected weights are rounded as those in the file are: half precision may lose much of a small change.
     """
-    unet = next(tensor for key, tensor in state.items() if is_checkpoint([key]))
+    unet = next(tensor for key, tensor in state.items() if key.startswith(CHECKPOINT))
     pipe: Any = base_pipeline(erasure, str(unet.dtype).removeprefix("torch."))
     before = {key: tensor.clone() for key, tensor in ldm_state(pipe).items()}
     merge(pipe, adapter)

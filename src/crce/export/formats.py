@@ -104,7 +104,7 @@ def export(
         >>> lora.path.as_posix()
         'runs/cat/export/erase-cat-kohya.safetensors'
     """
-    from crce.export.provenance import stem
+    from crce.export.metadata import stem
     from crce.training import Erasure
 
     chosen = FORMATS.find(to)

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from crce.errors import RunError
-from crce.export.comparison import AGREEMENT, RunComparison, compare, is_checkpoint
-from crce.export.names import LoRAKeys, readers, sort_keys
-from crce.files import read_tensors
+from crce.export.comparison import AGREEMENT, RunComparison, compare
+from crce.export.names import TensorFile, read_file, readers
 
 
 if TYPE_CHECKING:
@@ -84,42 +82,38 @@ def check(
         RunError: the file can't be read, or the run isn't finished or doesn't fit its model any more.
         ModelError: the run's base model is needed and can't be loaded.
     """
-    path = Path(path)
-    try:
-        state, metadata = read_tensors(path)
-    except OSError as error:
-        raise RunError(f"Cannot read {path}: {error}. Give a .safetensors file.") from error
-    keys = sort_keys(state, metadata)
-    found = Inspection(path, KINDS[keys.format], metadata=metadata)
+    file = read_file(Path(path))
+    state, metadata = file.state, file.metadata
+    found = Inspection(file.path, KINDS[file.format], metadata=metadata)
     found.dtypes = _counts(str(tensor.dtype).removeprefix("torch.") for tensor in state.values())
-    if is_checkpoint(state):
+    if file.is_checkpoint:
         found.kind, found.readers, found.modules = "checkpoint in the original layout", ALL_PROGRAMS, len(state)
     elif metadata.get("adapter") == "weights" and "crce" in metadata:
         found.kind, found.readers = "crce adapter of whole weights", ["crce"]
         found.components = list(dict.fromkeys(key.partition(".")[0] for key in state))
         found.modules = len({key.rpartition(".")[0] for key in state})
         found.warnings.append("only crce reads whole weights: crce export RUN --to kohya, merged or single-file")
-    elif keys.layers:
+    elif file.layers:
         if metadata.get("adapter") == "lora" and "crce" in metadata:
             found.kind = "crce adapter (a diffusers LoRA)"
-        _inspect_lora(found, keys)
+        _inspect_lora(found, file)
     else:
         found.faults.append("it holds no LoRA and no checkpoint that crce knows")
     found.fault((key for key, t in state.items() if not t.isfinite().all()), "tensors hold values that are not finite")
     if against is not None:
-        found.comparison = compare(path, state, metadata, keys, against, tolerance)
+        found.comparison = compare(file, against, tolerance)
         found.faults += found.comparison.faults
     return found
 
 
-def _inspect_lora(found: Inspection, keys: LoRAKeys) -> None:
-    layers, whole = keys.layers, keys.whole
-    found.components, found.modules, found.readers = keys.components, len(layers), readers(keys)
-    if keys.format == "mixed":
+def _inspect_lora(found: Inspection, file: TensorFile) -> None:
+    layers, whole = file.layers, file.whole
+    found.components, found.modules, found.readers = file.components, len(layers), readers(file)
+    if file.format == "mixed":
         found.faults.append("keys of several formats in one file: programs load a part of it, or nothing")
     elif not found.readers:
         found.faults.append(f"no program known to crce maps these names: {_some(layers)}")
-    found.warn(keys.rest, "keys belong to no layer")
+    found.warn(file.rest, "keys belong to no layer")
     found.fault((name for name in layers if name not in whole), "layers lack their up or down matrix")
     unfit = (name for name, parts in whole.items() if parts["up"].shape[1] != parts["down"].shape[0])
     found.fault(unfit, "layers have an up matrix of another rank than the down")
@@ -131,40 +125,40 @@ def _inspect_lora(found: Inspection, keys: LoRAKeys) -> None:
     else:
         found.warn(zero, "layers are zero and change nothing")
     found.ranks = _counts(parts["down"].shape[0] for parts in whole.values())
-    _check_alphas(found, keys)
+    _check_alphas(found, file)
 
 
-def _check_alphas(found: Inspection, keys: LoRAKeys) -> None:
-    applied = {name: keys.alpha(name) for name in keys.whole}
+def _check_alphas(found: Inspection, file: TensorFile) -> None:
+    applied = {name: file.alpha(name) for name in file.whole}
     found.fault((name for name, alpha in applied.items() if alpha is None), "alphas are not single numbers")
     alphas = {name: alpha for name, alpha in applied.items() if alpha is not None}
     found.alphas = _counts(alphas.values())
-    found.scales = _counts(alpha / keys.layers[name]["down"].shape[0] for name, alpha in alphas.items())
-    if keys.format == "kohya":
-        without = (name for name, parts in keys.whole.items() if "alpha" not in parts)
+    found.scales = _counts(alpha / file.layers[name]["down"].shape[0] for name, alpha in alphas.items())
+    if file.format == "kohya":
+        without = (name for name, parts in file.whole.items() if "alpha" not in parts)
         found.warn(without, "layers have no alpha, and are applied with scale 1")
-    stated = stated_alpha(found.metadata, keys)
+    stated = stated_alpha(file)
     if stated is not None and any(abs(alpha - stated) > 1e-2 * max(stated, 1e-6) for alpha in alphas.values()):
         found.faults.append(
             f"the metadata says alpha {stated:g}, the file applies {', '.join(f'{a:g}' for a in found.alphas)}: its "
             "strength is not the trained one"
         )
-    if keys.format == "diffusers" and set(found.scales) - {1.0}:
+    if file.format == "diffusers" and set(found.scales) - {1.0}:
         found.warnings.append(
             "its scale is in the metadata alone: older versions of diffusers, and ComfyUI, apply 1 instead. "
             "crce export RUN --to diffusers writes it into the weights"
         )
 
 
-def stated_alpha(metadata: Mapping[str, str], keys: LoRAKeys) -> float | None:
+def stated_alpha(file: TensorFile) -> float | None:
     """The alpha of a LoRA by its metadata: kohya's key, else PEFT's, else the settings of the run."""
     try:
-        if "ss_network_alpha" in metadata:
-            return float(metadata["ss_network_alpha"])
-        of_components = [value for key, value in keys.settings.items() if key.endswith(".lora_alpha")]
+        if "ss_network_alpha" in file.metadata:
+            return float(file.metadata["ss_network_alpha"])
+        of_components = [value for key, value in file.settings.items() if key.endswith(".lora_alpha")]
         if of_components:
             return float(of_components[0])
-        config = json.loads(metadata.get("config", "{}"))
+        config = json.loads(file.metadata.get("config", "{}"))
         if config.get("adapter") == "lora":
             return float(config["lora_alpha"] or config["rank"])
     except (ValueError, TypeError, KeyError):

@@ -23,8 +23,8 @@ from crce.errors import ModelError
 from crce.export.base import describe_base, identify
 from crce.export.formats import Exported
 from crce.export.layers import read_adapter
+from crce.export.metadata import modelspec, run_metadata
 from crce.export.pipeline import base_pipeline, merge
-from crce.export.provenance import modelspec, run_metadata
 from crce.files import write_tensors
 
 

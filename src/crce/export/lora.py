@@ -17,9 +17,9 @@ from crce.errors import RunError
 from crce.export.base import describe_base, identify, kohya_prefixes
 from crce.export.formats import TOLERANCE, Exported
 from crce.export.layers import Factorised, Factors, factorise, read_adapter, trained_deltas, weight_deltas
+from crce.export.metadata import modelspec, network_metadata, run_metadata
 from crce.export.names import diffusers_name, kohya_name
 from crce.export.pipeline import base_pipeline
-from crce.export.provenance import modelspec, network_metadata, run_metadata
 from crce.files import write_tensors
 
 
@@ -104,30 +104,24 @@ def write_lora(
         | {"export": keys}
         | extra
     )
-    kind = getattr(torch, dtype or "float32")
-    tensors = _kohya_tensors(layers, kind, prefixes) if prefixes else _diffusers_tensors(layers, kind)
-    write_tensors(path, tensors, metadata)
+    write_tensors(path, _tensors(layers, getattr(torch, dtype or "float32"), prefixes), metadata)
     return Exported(path, to, first.rank, error, tuple(notes))
 
 
-def _kohya_tensors(
+def _tensors(
     layers: Mapping[str, Factors], dtype: torch.dtype, prefixes: Mapping[str, str]
 ) -> dict[str, torch.Tensor]:
+    """The tensors of the file: with kohya's keys where there are prefixes, else with those of diffusers."""
     tensors = {}
     for name, factors in layers.items():
-        key = kohya_name(name, prefixes)
-        tensors[f"{key}.lora_down.weight"] = factors.down.to(dtype)
-        tensors[f"{key}.lora_up.weight"] = factors.up.to(dtype)
-        tensors[f"{key}.alpha"] = torch.tensor(factors.alpha)
-    return tensors
-
-
-def _diffusers_tensors(layers: Mapping[str, Factors], dtype: torch.dtype) -> dict[str, torch.Tensor]:
-    tensors = {}
-    for name, factors in layers.items():
-        folded = factors.folded()
-        tensors[f"{diffusers_name(name)}.lora_A.weight"] = folded.down.to(dtype)
-        tensors[f"{diffusers_name(name)}.lora_B.weight"] = folded.up.to(dtype)
+        if prefixes:
+            key, down, up = kohya_name(name, prefixes), "lora_down", "lora_up"
+            tensors[f"{key}.alpha"] = torch.tensor(factors.alpha)
+        else:
+            key, down, up = diffusers_name(name), "lora_A", "lora_B"
+            factors = factors.folded()
+        tensors[f"{key}.{down}.weight"] = factors.down.to(dtype)
+        tensors[f"{key}.{up}.weight"] = factors.up.to(dtype)
     return tensors
 
 

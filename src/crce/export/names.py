@@ -14,15 +14,19 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Literal
 
 import torch
 
 from crce.backbones.families import FAMILIES, backbone_class
+from crce.errors import RunError
+from crce.files import read_tensors
 
 
 KeyFormat = Literal["kohya", "diffusers", "diffusers-old", "mixed", "other"]
 
+CHECKPOINT = "model.diffusion_model."  # with which the original code names the tensors of its denoiser
 _UNET_PARTS = ("down_", "up_", "mid_", "input_", "middle_", "output_")  # in diffusers, in the original code
 # ending of a key: its part of the layer, the format it belongs to
 _ENDINGS: dict[str, tuple[str, str]] = {
@@ -71,16 +75,22 @@ def known_prefixes() -> dict[str, str]:
 
 
 @dataclass
-class LoRAKeys:
-    """The keys of a LoRA file, sorted.
+class TensorFile:
+    """A safetensors file, its tensors sorted by the layers of a LoRA.
 
     Attributes:
-        format: the format of the keys.
+        path: the file.
+        state: its tensors.
+        metadata: its metadata.
+        format: the format of its keys.
         layers: by the layer's name in the file, its tensors: down, up, alpha, mid, dora_scale.
         rest: keys that belong to no layer.
         settings: PEFT's settings in the metadata of a diffusers LoRA.
     """
 
+    path: Path
+    state: dict[str, torch.Tensor]
+    metadata: dict[str, str]
     format: KeyFormat = "other"
     layers: dict[str, dict[str, torch.Tensor]] = field(default_factory=dict)
     rest: list[str] = field(default_factory=list)
@@ -91,6 +101,11 @@ class LoRAKeys:
         """The components of the layers, such as "unet" or "text_encoder", as far as the file's names show them."""
         prefixes = known_prefixes()
         return list(dict.fromkeys(_component(name, prefixes) for name in self.layers))
+
+    @property
+    def is_checkpoint(self) -> bool:
+        """Whether the tensors are named as in a checkpoint of the original code."""
+        return any(key.startswith(CHECKPOINT) for key in self.state)
 
     @property
     def whole(self) -> dict[str, dict[str, torch.Tensor]]:
@@ -105,9 +120,17 @@ class LoRAKeys:
         return float(self.settings.get(f"{name.partition('.')[0]}.lora_alpha", parts["down"].shape[0]))
 
 
-def sort_keys(state: Mapping[str, torch.Tensor], metadata: Mapping[str, str]) -> LoRAKeys:
-    """Sort the tensors of a file by layer."""
-    keys = LoRAKeys()
+def read_file(path: Path) -> TensorFile:
+    """Read a file and sort its tensors by layer.
+
+    Raises:
+        RunError: it can't be read.
+    """
+    try:
+        state, metadata = read_tensors(path)
+    except OSError as error:
+        raise RunError(f"Cannot read {path}: {error}. Give a .safetensors file.") from error
+    keys = TensorFile(path, state, metadata)
     try:
         settings = json.loads(metadata.get("lora_adapter_metadata", "{}"))
         keys.settings = settings if isinstance(settings, dict) else {}
@@ -129,7 +152,7 @@ def sort_keys(state: Mapping[str, torch.Tensor], metadata: Mapping[str, str]) ->
     return keys
 
 
-def readers(keys: LoRAKeys) -> list[str]:
+def readers(keys: TensorFile) -> list[str]:
     """The programs that load a LoRA with these keys, according to their public code."""
     if keys.format == "kohya":
         unet = "lora_unet_"

@@ -15,8 +15,7 @@ from crce.export.base import describe_base
 from crce.export.card import write_card
 from crce.export.formats import Exported
 from crce.export.layers import AdapterFile, parameter, read_adapter
-from crce.export.metadata import METADATA_FILE
-from crce.export.provenance import run_metadata
+from crce.export.metadata import METADATA_FILE, run_metadata
 from crce.files import write_json
 
 

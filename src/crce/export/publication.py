@@ -16,8 +16,8 @@ from crce.export.base import describe_base, identify, kohya_prefixes
 from crce.export.card import read_report, write_card
 from crce.export.layers import read_adapter
 from crce.export.lora import write_lora
+from crce.export.metadata import stem
 from crce.export.pipeline import base_pipeline
-from crce.export.provenance import stem
 from crce.files import free_folder, write_json
 from crce.training import Erasure
 
@@ -90,26 +90,20 @@ def upload(folder: Path, repo: str, *, private: bool = False) -> str:
         RunError: it failed; the message says why, and that the folder is complete.
     """
     from huggingface_hub import HfApi
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalTokenNotFoundError, OfflineModeIsEnabled
+    from huggingface_hub.errors import HfHubHTTPError
 
-    # The Hub's error is derived from its HTTP library's, and so are those raised without a network. Which library that
-    # is depends on the version.
+    # The base of the Hub's errors belongs to its HTTP library, which depends on the version.
     network_error: type[Exception] = HfHubHTTPError.__bases__[0]
     api = HfApi()
-    cure = f"The folder {folder} is complete: try again, or upload it by hand: hf upload {repo} {folder}"
     try:
         url = api.create_repo(repo, repo_type="model", private=private, exist_ok=True)
         api.upload_folder(repo_id=url.repo_id, folder_path=folder, commit_message="Upload with crce")
-    except LocalTokenNotFoundError as error:
-        raise RunError(f"Cannot upload to {repo}: there is no token. Run hf auth login, or set HF_TOKEN.") from error
-    except HfHubHTTPError as error:
-        status = error.response.status_code if error.response is not None else None
-        login = (
-            " Log in as a user who may write there: hf auth login, or set HF_TOKEN." if status in (401, 403) else ""
-        )
-        raise RunError(f"Cannot upload to {repo}: {first_line(error)}.{login} {cure}") from error
-    except (network_error, OfflineModeIsEnabled, HFValidationError, OSError, ValueError) as error:
-        raise RunError(f"Cannot upload to {repo}: {first_line(error)}. {cure}") from error
+    except (network_error, OSError, ValueError) as error:
+        raise RunError(
+            f"Cannot upload to {repo}: {first_line(error)}. The folder {folder} is complete: log in as a user who may "
+            "write there (hf auth login, or set HF_TOKEN) and try again, or upload it by hand: "
+            f"hf upload {repo} {folder}"
+        ) from error
     return str(url)
 
 
