@@ -95,7 +95,7 @@ def test_a_finished_run_draws_the_same_pictures_again(tmp_path):
     [
         ({}, "either erase_concept, or run"),
         ({"erase_concept": "cat", "run": "runs/cat-1"}, "either erase_concept, or run"),
-        ({"run": "runs/cat-1", "steps": 3}, "A run is erased already, so it takes no steps"),
+        ({"run": "runs/cat-1", "steps": 3}, "A run is already erased, so it takes no steps"),
         ({"erase_concept": "cat", "stepz": 3, **DEMO}, "unknown setting 'stepz', did you mean steps"),
     ],
 )

@@ -1,1 +1,1 @@
-"""crce as a part of other people's programs."""
+"""Plugins of crce for other programs."""
