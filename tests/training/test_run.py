@@ -8,7 +8,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -16,13 +15,15 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file
 
+from crce.cli.main import main
 from crce.concepts import parse_concepts, read_concepts, write_concepts
 from crce.errors import ModelError, RunError
-from crce.training import Erasure, Finished, Saved, Started, Step, erase, load_config, resume
+from crce.training import Erasure, Finished, Saved, Started, Step, Trainer, erase, load_config, resume
 
 
-LONG = {"steps": 50, "checkpoint_every": 10}
 SETTINGS = {"steps": 12, "ddim_steps": 4, "pool": 2, "learning_rate": 1e-3, "checkpoint_every": 5}
+SETTINGS |= {"corefs_per_step": 2, "retains_per_step": 2}
+STOP = 8  # the step at which a run is disturbed: a checkpoint, some steps after it, and some left to do
 
 
 def losses(folder: Path) -> list[float]:
@@ -80,103 +81,98 @@ def test_the_same_seed_gives_the_same_run_and_another_seed_another(tiny_backbone
     assert not same_weights(tmp_path / "a", tmp_path / "c")
 
 
-class Command:
-    """`crce erase` in a process of its own."""
-
-    def __init__(self, model: Path, concepts: Path, folder: Path, **settings) -> None:
-        flags = [f"--{k.replace('_', '-')}={v}" for k, v in (SETTINGS | settings).items()]
-        self.concepts, self.folder = concepts, folder
-        self.base = [sys.executable, "-m", "crce"]
-        self.arguments = ["erase", str(concepts), "--model", str(model), "--out", str(folder), "--no-eval", *flags]
-        self.arguments += ["--config", "demo"]
-
-    def start(self, *arguments: str, preexec: Callable[[], None] | None = None) -> subprocess.Popen[str]:
-        environment = os.environ | {
-            "PYTHONPATH": os.pathsep.join(sys.path),
-            "OMP_NUM_THREADS": str(torch.get_num_threads()),
-        }
-        return subprocess.Popen(
-            [*self.base, *(arguments or self.arguments)],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            env=environment,
-            preexec_fn=preexec,
-        )
-
-    def wait_for_steps(self, process: subprocess.Popen[str], steps: int) -> None:
-        metrics = self.folder / "metrics.jsonl"
-        deadline = time.monotonic() + 120
-        while not (metrics.exists() and len(metrics.read_text().splitlines()) >= steps):
-            assert process.poll() is None, process.communicate()[0]
-            assert time.monotonic() < deadline
-            time.sleep(0.01)
-
-
-@pytest.fixture
-def command(tiny_folder, cats, tmp_path) -> Command:
-    write_concepts(tmp_path / "cats.yaml", cats)
-    return Command(tiny_folder, tmp_path / "cats.yaml", tmp_path / "run", **LONG)
-
-
 @pytest.fixture(scope="module")
 def undisturbed(tiny_folder, cats, tmp_path_factory) -> Path:
-    """The run that `command` makes when nothing happens to it."""
+    """The run that the tests below disturb, when nothing happens to it."""
     folder = tmp_path_factory.mktemp("undisturbed") / "run"
-    config = load_config("demo", SETTINGS | LONG)
+    config = load_config("demo", SETTINGS)
     return erase(cats, config=config, model=str(tiny_folder), device="cpu", out=folder).folder
 
 
+@pytest.fixture
+def command(tiny_folder, cats, tmp_path) -> list[str]:
+    """The same run at the command line."""
+    write_concepts(tmp_path / "cats.yaml", cats)
+    flags = [f"--{k.replace('_', '-')}={v}" for k, v in SETTINGS.items()]
+    files = [str(tmp_path / "cats.yaml"), "--model", str(tiny_folder), "--out", str(tmp_path / "run")]
+    return ["erase", *files, "--no-eval", "--device", "cpu", "--config", "demo", *flags]
+
+
+KILLED = """
+import os, signal, sys
+from crce.concepts import read_concepts
+from crce.training import Step, erase, load_config
+
+def kill(event):
+    if isinstance(event, Step) and event.step == {stop}:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+concepts, config = read_concepts(sys.argv[1]), load_config("demo", {settings})
+erase(concepts, config=config, model=sys.argv[2], device="cpu", out=sys.argv[3], on_event=kill)
+"""
+
+
 @pytest.mark.skipif(sys.platform == "win32", reason="POSIX signals")
-def test_a_killed_run_ends_with_the_weights_of_one_never_killed(command, undisturbed):
-    process = command.start()
-    command.wait_for_steps(process, 25)
-    process.send_signal(signal.SIGKILL)
-    process.communicate()
-    assert process.returncode == -signal.SIGKILL
-    assert not (command.folder / "adapter.safetensors").exists()
+def test_a_killed_run_ends_with_the_weights_of_one_never_killed(tiny_folder, cats, undisturbed, tmp_path):
+    write_concepts(tmp_path / "cats.yaml", cats)
+    code, folder = KILLED.format(stop=STOP, settings=SETTINGS), tmp_path / "run"
+    arguments = [str(path) for path in (tmp_path / "cats.yaml", tiny_folder, folder)]
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
+    done = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True, env=environment)
+    assert done.returncode == -signal.SIGKILL, done.stderr
+    assert len(losses(folder)) == STOP
+    assert not (folder / "adapter.safetensors").exists()
     with pytest.raises(RunError, match="not finished"):
-        Erasure.load(command.folder)
-    resume(command.folder, device="cpu")
-    assert same_weights(command.folder, undisturbed)
-    assert losses(command.folder) == losses(undisturbed)
+        Erasure.load(folder)
+    resume(folder, device="cpu")
+    assert same_weights(folder, undisturbed)
+    assert losses(folder) == losses(undisturbed)
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="POSIX signals")
-def test_ctrl_c_saves_and_says_how_to_go_on(command, undisturbed):
-    process = command.start()
-    command.wait_for_steps(process, 15)
-    process.send_signal(signal.SIGINT)
-    output = process.communicate(timeout=60)[0]
-    assert process.returncode == 130, output
-    assert f"crce erase --resume {command.folder}" in output
-    assert "Traceback" not in output
-    info = json.loads((command.folder / "run.json").read_text())
+def test_ctrl_c_saves_and_says_how_to_go_on(command, undisturbed, tmp_path, monkeypatch, capsys):
+    folder, step = tmp_path / "run", Trainer.step
+
+    def step_and_interrupt(trainer):
+        done = step(trainer)
+        if trainer.step_count == STOP:
+            signal.raise_signal(signal.SIGINT)
+        return done
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Trainer, "step", step_and_interrupt)
+        code = main(command)
+    out, err = capsys.readouterr()
+    assert code == 130, err
+    assert f"crce erase --resume {folder}" in err
+    assert "Traceback" not in out + err
+    info = json.loads((folder / "run.json").read_text())
     assert info["status"] == "interrupted"
-    assert info["steps_done"] == len(losses(command.folder)) < LONG["steps"]
-    resume(command.folder, device="cpu")
-    assert same_weights(command.folder, undisturbed)
+    assert STOP <= info["steps_done"] == len(losses(folder)) < SETTINGS["steps"]
+    resume(folder, device="cpu")
+    assert same_weights(folder, undisturbed)
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="POSIX limits")
-def test_a_write_that_fails_is_one_line_and_keeps_what_was_there(command, tiny_folder):
+def test_a_write_that_fails_is_one_line_and_keeps_what_was_there(command, undisturbed, tmp_path, capsys):
     """The largest file that may be written is smaller than a checkpoint, as on a full disk."""
     import resource
 
-    command = Command(tiny_folder, command.concepts, command.folder)  # with few steps
-
-    def cramped() -> None:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))
-
-    process = command.start(preexec=cramped)
-    output = process.communicate(timeout=120)[0]
-    assert process.returncode == 2, output
-    assert "error: Cannot write" in output
-    assert "Traceback" not in output
-    assert not list(command.folder.glob("*.partial"))
-    assert (command.folder / "run.json").exists()
-    resume(command.folder, device="cpu")
-    assert Erasure.load(command.folder).info["steps_done"] == SETTINGS["steps"]
+    folder, (soft, hard) = tmp_path / "run", resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, hard))
+    try:
+        code = main(command)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    out, err = capsys.readouterr()
+    assert code == 2, err
+    assert "error: Cannot write" in err
+    assert "Traceback" not in out + err
+    assert not list(folder.glob("*.partial"))
+    assert (folder / "run.json").exists()
+    resume(folder, device="cpu")
+    assert Erasure.load(folder).info["steps_done"] == SETTINGS["steps"]
+    assert same_weights(folder, undisturbed)
 
 
 def test_a_run_folder_is_never_overwritten_and_a_changed_model_is_not_continued(tiny_backbone, cats, tmp_path):
