@@ -244,7 +244,7 @@ def test_at_a_terminal_nothing_is_lost_on_ctrl_c(start, path, memory):
         return pexpect.spawn(
             start[0],
             [*start[1:], "review", str(path)],
-            timeout=60,
+            timeout=300,
             env={**os.environ, "TERM": "dumb", "COLUMNS": "120"},
             encoding="utf-8",
             # A shell lets its background jobs ignore Ctrl-C, and what they start inherits that.
@@ -267,7 +267,7 @@ def test_at_a_terminal_nothing_is_lost_on_ctrl_c(start, path, memory):
     # Python's readline may miss a signal that comes while it handles a key, until the next key: press it again
     for _ in range(5):
         child.sendintr()
-        if child.expect(["Every change is written", pexpect.TIMEOUT], timeout=10) == 0:
+        if child.expect(["Every change is written", pexpect.TIMEOUT], timeout=30) == 0:
             break
     child.expect(pexpect.EOF)
     child.close()

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import subprocess
 import sys
-import time
 
 import pytest
 
 
 VERBS = ["erase", "plan", "suggest", "review", "feedback", "generate", "evaluate", "attack", "refine", "bench"]
 VERBS += ["export", "check", "info", "push", "show", "ls", "env"]
-HEAVY = ["torch", "transformers", "diffusers", "peft", "accelerate", "sklearn", "scipy"]
+HEAVY = ["torch", "transformers", "diffusers", "peft", "accelerate", "sklearn", "scipy", "numpy", "PIL", "jinja2"]
 
 
 def test_help_and_set_commands_import_nothing_heavy():
@@ -26,15 +25,13 @@ def test_help_and_set_commands_import_nothing_heavy():
 
 
 @pytest.mark.parametrize("arguments", [["--help"], ["erase", "--help"]], ids=" ".join)
-def test_help_takes_less_than_half_a_second(start, arguments):
-    times = []
-    for _ in range(6):  # the fastest of a few: what else runs on the machine is not what is measured
-        clock = time.perf_counter()
-        subprocess.run([*start, *arguments], capture_output=True, check=True)
-        times.append(time.perf_counter() - clock)
-        if times[-1] < 0.5:
-            return
-    pytest.fail(f"the fastest of {len(times)} starts took {min(times):.2f} s")
+def test_help_imports_few_modules(arguments):
+    """They are nearly all of its time: 500 modules, where torch alone brings two thousand."""
+    code = (
+        f"import sys; from crce.cli.main import main\nassert main({arguments}) == 0\nsys.exit(str(len(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert int(done.stderr) < 700
 
 
 def test_help_lists_every_verb_and_no_arguments_show_it(crce):

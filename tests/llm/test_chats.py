@@ -221,16 +221,23 @@ def test_a_fault_that_stays_ends_after_the_retries(provider: str, status: int, w
     assert asked == 3
 
 
-def test_the_service_says_how_long_to_wait() -> None:
+def pauses_of(caplog: pytest.LogCaptureFixture) -> list[float]:
+    """The pauses before each new try, in seconds, as they are logged."""
+    return [float(record.getMessage().split()[-2]) for record in caplog.records if record.name.startswith("crce")]
+
+
+def test_the_service_says_how_long_to_wait(caplog: pytest.LogCaptureFixture) -> None:
     start = time.monotonic()
-    ask("openai", fault(429, headers={"Retry-After": "0.3"}), answer(GOOD))
-    assert 0.3 <= time.monotonic() - start < 3
+    with caplog.at_level(logging.INFO, "crce"):
+        ask("openai", fault(429, headers={"Retry-After": "0.3"}), answer(GOOD))
+    assert time.monotonic() - start >= 0.3
+    assert pauses_of(caplog) == [0.3]  # without its hint it would be 0.5 at least
 
 
 def test_without_a_hint_the_pauses_grow(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.INFO, "crce"):
         fail("openai", fault(500), retries=2)
-    pauses = [float(record.getMessage().split()[-2]) for record in caplog.records if record.name.startswith("crce")]
+    pauses = pauses_of(caplog)
     assert len(pauses) == 2
     assert 0.5 <= pauses[0] <= 1.0 <= pauses[1] <= 1.5
 
@@ -299,20 +306,22 @@ def test_a_slow_service_times_out(provider: str) -> None:
 
 
 def test_a_timeout_may_pass() -> None:
-    reply, requests = ask("openai", answer("late", delay=5), answer(GOOD), timeout=0.5)
+    reply, requests = ask("openai", answer("late", delay=5), answer(GOOD), timeout=3)
     assert reply.text == GOOD
     assert len(requests) == 2
 
 
 @pytest.mark.parametrize("provider", SERVICES)
-def test_an_unreachable_service_is_told_at_once(provider: str) -> None:
+def test_an_unreachable_service_is_told_at_once(provider: str, caplog: pytest.LogCaptureFixture) -> None:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         url = f"http://127.0.0.1:{free.getsockname()[1]}/v1"
-    start = time.monotonic()
-    with pytest.raises(SuggestError, match=f"{provider}:tiny at {url} can't be reached"):
+    with (
+        caplog.at_level(logging.INFO, "crce"),
+        pytest.raises(SuggestError, match=f"{provider}:tiny at {url} can't be reached"),
+    ):
         load_chat(f"{provider}:tiny", base_url=url).complete(QUESTION, SCHEMA)
-    assert time.monotonic() - start < 5
+    assert pauses_of(caplog) == []
 
 
 def test_a_connection_that_breaks_is_tried_again() -> None:

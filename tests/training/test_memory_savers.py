@@ -77,8 +77,10 @@ def test_networks_that_take_turns_train_alike(folder, cats):
     networks = [part for part in backbone.pipe.components.values() if isinstance(part, torch.nn.Module)]
     assert all(hasattr(network, "_hf_hook") for network in networks)
     again, state_again = trained(backbone, cats)
-    assert again == losses
-    assert all(torch.equal(state_again[name], tensor) for name, tensor in state.items())
+    # Weights that were moved may lie in memory otherwise, and then other kernels multiply them: not the same bits.
+    assert again == pytest.approx(losses, rel=1e-5)
+    for name, tensor in state.items():
+        torch.testing.assert_close(state_again[name], tensor, rtol=1e-5, atol=1e-5)
 
 
 def test_offload_changes_nothing_on_a_cpu(tiny_folder, cats, tmp_path):
