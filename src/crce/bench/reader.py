@@ -83,19 +83,19 @@ class _GridReader(ObjectReader):
                 self.fault(root, f"{key} is missing. Write for example: {key}: [{example}]")
             elif not items_of(parts[key]):
                 self.fault(parts[key], f"{key} is empty. Name at least one, e.g. {example}.")
-        crce = self.each(parts.get("crce"), _crce, (True,))
+        crce = self.each(parts.get("crce"), _crce, (True,), "crce")
         evaluation = self.object(parts["evaluate"], GridEvaluation, "evaluate") if "evaluate" in parts else None
         grid = BenchmarkGrid(
             name=self._path.stem,
             tasks=(tasks := self._tasks(parts.get("concepts"))),
             methods=self._methods(parts.get("methods"), crce),
-            models=self.each(parts.get("models"), self._model, (ModelSource("demo"),)),
-            seeds=self.each(parts.get("seeds"), partial(_count, name="seed"), (0,)),
+            models=self.each(parts.get("models"), self._model, (ModelSource("demo"),), "models"),
+            seeds=self.each(parts.get("seeds"), partial(_count, name="seed"), (0,), "seeds"),
             axes=(axes := self._axes(parts.get("axes"))),
             lists=self._lists(axes, parts.get("axes"), tasks),
             evaluation=evaluation or GridEvaluation(),
             attacks=self._attacks(parts.get("attacks")),
-            compare=self.each(parts.get("compare"), self._pair, ()),
+            compare=self.each(parts.get("compare"), self._pair, (), "compare"),
         )
         if not self.faults:
             self._check(grid, parts.get("compare"))
@@ -178,7 +178,7 @@ class _GridReader(ObjectReader):
                     self.fault(item, f"there is no recipe {recipe!r}. Name a YAML file or one of: {listed}.{hint}")
                     continue
                 recipe = str(file)
-            variants = self.each(parts.get("crce"), _crce, crce)
+            variants = self.each(parts.get("crce"), _crce, crce, "crce")
             entry = MethodEntry(name, method, recipe, given, variants, line_of(item))
             if entries.setdefault(name, entry) is not entry:
                 self.fault(item, f"two methods are called {name!r}. Give one of them another name: ...")
@@ -191,7 +191,7 @@ class _GridReader(ObjectReader):
         axes: dict[str, tuple[Any, ...]] = {}
         parts = self.mapping(node, (*PHRASES, *setting_names()), "axes") if node is not None else {}
         for name, part in parts.items():
-            axes[name] = self.each(part, partial(self._axis_value, name=name), ())
+            axes[name] = self.each(part, partial(self._axis_value, name=name), (), name)
             if not items_of(part):
                 self.fault(part, f"axis {name} is empty. Give its values in a list.")
         return axes
@@ -225,7 +225,7 @@ class _GridReader(ObjectReader):
         return found
 
     def _attacks(self, node: yaml.Node | None) -> tuple[AttackSettings, ...]:
-        entries = self.each(node, self._attack, ())
+        entries = self.each(node, self._attack, (), "attacks")
         names = [entry.attack for entry in entries]
         for name in {name for name in names if names.count(name) > 1}:
             self.fault(node, f"attack {name!r} is listed twice. Keep one of them.")

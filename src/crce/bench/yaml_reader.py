@@ -24,19 +24,23 @@ class ObjectReader(NodeReader):
     """Reads lists and objects; a faulty item is left out and its fault recorded."""
 
     def each(
-        self, node: yaml.Node | None, read: Callable[[yaml.Node], T | None], default: tuple[T, ...]
+        self, node: yaml.Node | None, read: Callable[[yaml.Node], T | None], default: tuple[T, ...], key: str
     ) -> tuple[T, ...]:
         """The items of a list, read one by one; a single value is a list of one, and no value may repeat.
 
         Args:
             node: the list; None gives the default.
             read: makes a value of an item; None where it has recorded a fault.
-            default: the values without a list.
+            default: the values without a list; if there are any, an empty list is a fault.
+            key: the key of the list, for faults.
         """
         if node is None:
             return default
         values: list[T] = []
-        for item in items_of(node):
+        items = items_of(node)
+        if not items and default:
+            self.fault(node, f"{key} is empty. Name at least one value, or leave {key} out.")
+        for item in items:
             try:
                 value = read(item)
             except ItemError as error:
