@@ -19,6 +19,7 @@ from filelock import FileLock
 from crce import __version__
 from crce.backbones import Backbone, load_backbone
 from crce.bench.planning import RECORD, Job
+from crce.bench.results import NUMBERS
 from crce.concepts import ConceptSet
 from crce.errors import CRCEError, RunError
 from crce.evaluate import Report, evaluate
@@ -30,7 +31,6 @@ from crce.training.run_folder import now, read_run
 
 logger = logging.getLogger(__name__)
 
-NUMBERS = ("erased", "coref_erased", "kept", "H")
 GROUP = ("measures", "value", "n", "left_out")  # keys of a group of prompts in a row
 COUNTS = "tally.json"
 ATTEMPTS = "attempts.jsonl"
