@@ -385,7 +385,7 @@ def test_a_fault_within_a_good_answer_is_an_error() -> None:
 @pytest.mark.parametrize("provider", SERVICES)
 def test_ten_megabytes_are_an_error(provider: str) -> None:
     text, asked = fail(provider, answer("cat " * 2_500_000))
-    assert f"at most {MAX_REPLY} are read" in text
+    assert f"at most {MAX_REPLY} are read. Ask for fewer phrases" in text
     assert asked == 1
 
 

@@ -204,7 +204,7 @@ class ServiceChat(ABC):
             # Not chained: the client's error holds the service's own words, which may repeat the key.
             raise self._errors.explain(error, retrying.statistics["attempt_number"]) from None
         if len(content) > MAX_REPLY:
-            raise self._errors.unreadable(f"it has {len(content)} bytes, and at most {MAX_REPLY} are read")
+            raise self._errors.too_long(len(content), MAX_REPLY)
         try:
             body = json.loads(content)
         except (ValueError, RecursionError):

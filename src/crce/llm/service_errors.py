@@ -96,6 +96,13 @@ class ServiceErrors:
             f"often ends in /v1), or choose another model. {OTHERWISE}"
         )
 
+    def too_long(self, size: int, allowed: int) -> SuggestError:
+        """The error for a response of `size` bytes."""
+        return SuggestError(
+            f"The response of {self._who} has {size} bytes, and at most {allowed} are read. Ask for fewer phrases, or "
+            f"choose another model. {OTHERWISE}"
+        )
+
     def explain(self, error: Any, tries: int) -> SuggestError:
         """The error to raise for an error of the client after `tries` attempts.
 
