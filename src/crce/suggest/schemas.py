@@ -31,6 +31,11 @@ MAX_ITEMS = 60  # of one list
 _MAX_REPAIR = 12_000  # json-repair takes quadratic time on some nonsense
 _MAX_STARTS = 50  # places where a JSON object may begin
 
+_WORDS = {word: word for word in CERTAINTY_WORDS} | {
+    "Certain": "Very High",
+    "Highest": "Very High",
+    "Lowest": "Very Low",
+}
 _THINKING = re.compile(r"<(think|thinking|reasoning)>.*?(</\1>|\Z)", re.DOTALL | re.IGNORECASE)
 _VERDICT = re.compile(rf"\W*({'|'.join(VERDICTS)})\b", re.IGNORECASE)
 _NUMBER = re.compile(r"\s*(\d{1,3}(?:\.\d{1,9})?)\s*(%?)\s*")
@@ -66,13 +71,13 @@ def _reason(given: object) -> str:
 
 def _certainty(given: object) -> str:
     """The certainty word that is nearest to a word, a number in [0, 1] or a percentage; Normal if none is near."""
-    number = float(given) if isinstance(given, (int, float)) and not isinstance(given, bool) else None
+    number = given if isinstance(given, (int, float)) and not isinstance(given, bool) else None
     if isinstance(given, str):
         if found := _NUMBER.fullmatch(given):
             number = float(found[1]) / (100 if found[2] else 1)
         else:
-            near = difflib.get_close_matches(given[:40].title(), CERTAINTY_WORDS, n=1, cutoff=0.7)
-            return near[0] if near else "Normal"
+            near = difflib.get_close_matches(given[:40].title(), _WORDS, n=1, cutoff=0.7)
+            return _WORDS[near[0]] if near else "Normal"
     share = number / 100 if number is not None and 1 < number <= 100 else number
     if share is None or not 0 <= share <= 1:
         return "Normal"  # the middle word, as for a CorefConcept phrase without a certainty
@@ -156,7 +161,7 @@ def parse_proposals(text: str, cut_off: bool, notes: list[str]) -> Proposals:
         if isinstance(items, dict):  # {"kitty": "High", ...}
             items = [{"text": k, **(v if isinstance(v, dict) else {"certainty": v})} for k, v in items.items()]
         items = items if isinstance(items, list) else []
-        if cut and side == list(lists)[-1] and items and "certainty" not in _folded(items[-1]):
+        if cut and side == next(reversed(lists), None) and items and "certainty" not in _folded(items[-1]):
             items = items[:-1]
         sides[side] = [p for item in items[:MAX_ITEMS] if (p := _read(Proposal, item)) is not None]
         if len(sides[side]) < len(items):
@@ -188,7 +193,7 @@ def parse_judgements(text: str, cut_off: bool, notes: list[str], *, count: int) 
         AnswerError: numbers are missing (those there are its `partial`), or there is none.
     """
     value, whole, _ = _object_in(text, _NUMBERS, notes)
-    numbered = {int(key): v for key, v in value.items() if key.strip().isdecimal()}
+    numbered = {int(key): v for key, v in value.items() if _NUMBERS.key.fullmatch(key.strip())}
     judgements = {number: j for number, v in numbered.items() if (j := _read(Judgement, v)) is not None}
     if cut_off and whole:
         judgements = dict(zip(judgements, _unforced(list(judgements.values()), notes), strict=False))
