@@ -126,17 +126,21 @@ def test_suggesters_are_called_by_their_names():
 def test_another_package_brings_a_suggester(tmp_path, monkeypatch):
     (tmp_path / "other_suggester.py").write_text(
         "class Other:\n    name = 'other'\n    def propose(self, request):\n        return []\n"
+        "def needy():\n    import no_such_package\n"
     )
     info = tmp_path / "other-1.0.dist-info"
     info.mkdir()
     (info / "METADATA").write_text("Name: other\nVersion: 1.0\n")
     (info / "entry_points.txt").write_text(
         "[crce.suggesters]\nother = other_suggester:Other\nbroken = other_suggester:Missing\n"
+        "needy = other_suggester:needy\n"
     )
     monkeypatch.syspath_prepend(str(tmp_path))
     assert load_suggester("other").name == "other"
     with pytest.raises(SuggestError, match="broken.*Missing"):
         load_suggester("broken")
+    with pytest.raises(SuggestError, match="needy.*no_such_package"):
+        load_suggester("needy")
     with pytest.raises(SuggestError, match="'other'"):
         load_suggester("othr")
     with pytest.raises(SuggestError, match="Nothing was proposed for 'cat'"):

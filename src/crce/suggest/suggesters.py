@@ -84,7 +84,8 @@ def load_suggester(
     make: Callable[[], Suggester] = resolve_name(entry) if isinstance(entry, str) else entry
     try:
         return make()
-    except TypeError as error:
+    except (ImportError, AttributeError, TypeError) as error:
         raise SuggestError(
-            f"Suggester {spec!r} can't be loaded: {error}. It must be a class or function without arguments."
+            f"Suggester {spec!r} can't be loaded: {error}. It must be a class or function without arguments, and the "
+            "packages that it needs must be installed."
         ) from error
