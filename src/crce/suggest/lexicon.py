@@ -181,9 +181,8 @@ def _unknown(request: Request) -> str:
         known = "; ".join(f"{', '.join(sense.words[:3])} ({sense.file})" for sense in senses[:5])
         what = f"The lexicon knows no '{request.target}' in the sense '{request.sense}'. Its senses: {known}."
     else:
-        name = f"{request.target} ({request.sense})" if request.sense else request.target
         near = did_you_mean(request.target, [*atlas(), *net.lemmas()])
-        what = f"The lexicon does not know '{name}'.{near}"
+        what = f"The lexicon does not know '{request.name}'.{near}"
     return (
         f"{what} Say what it is with --kind person, character or style, ask a language model with "
         "--suggester openai:MODEL, or write the set yourself as YAML."

@@ -117,7 +117,8 @@ def _style_variants(target: str) -> list[tuple[str, float, str]]:
     ]
     if not re.search(r"\bpaintings?$", fold(core)):
         variants.append((f"{core} painting", _NORMAL, "a work in the style by name"))
-    if is_artist(core) or _BY.search(_framed(target)):
+    frame = _BEFORE.match(tidy(target))  # the words before the name, e.g. "painting by "
+    if is_artist(core) or (frame and _BY.search(frame[0])):
         variants += [
             (f"painting by {core}", _NORMAL, "a work in the style by name"),
             (f"by {core}", _NORMAL, "the usual ending of a prompt for this style"),
@@ -131,9 +132,3 @@ def _style_variants(target: str) -> list[tuple[str, float, str]]:
         variants.append((f"{core} artwork", _NORMAL, "a work in the style by name"))
     variants.append((f"art inspired by {core}", _LOW, "near the style by name"))
     return variants
-
-
-def _framed(target: str) -> str:
-    """The words before the name of a style, e.g. "painting by "."""
-    found = _BEFORE.match(tidy(target))
-    return found[0] if found else ""

@@ -8,17 +8,13 @@ and an alternative for targets that no lexicon contains.
 from __future__ import annotations
 
 from functools import cache
-from typing import TYPE_CHECKING
 
 from crce.concepts.concept_set import fold
 from crce.concepts.library import atlas
 from crce.demo.embedding import Embedder, Words, load_embedder
 from crce.suggest.candidates import Candidate, Request, Side
-from crce.suggest.wordnet import CONCRETE, WordNet, load_wordnet
+from crce.suggest.wordnet import CONCRETE, load_wordnet
 
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 _SHORTLIST = 800  # phrases whose words alone are near; all 100,000 nouns would take minutes
 _FREQUENT = 20  # occurrences in tagged texts from which a noun is ranked in any case
@@ -32,10 +28,9 @@ class NearestSuggester:
     def propose(self, request: Request) -> list[Candidate]:
         """Twice the corefs asked for, nearest first, then twice the retains from the ring around them."""
         embedder = load_embedder()
-        query = f"{request.target} ({request.sense})" if request.sense else request.target
-        texts = self._phrases(query, embedder)
+        texts = self._phrases(request.name, embedder)
         avoid = {(side, fold(text)) for side, text in request.avoid}
-        near = embedder.similarity([query], texts)[0]
+        near = embedder.similarity([request.name], texts)[0]
         ranked = [(texts[i], float(near[i])) for i in (-near).argsort(kind="stable").tolist()]
         ranked = [(text, similarity) for text, similarity in ranked if fold(text) != fold(request.target)]
         found: list[Candidate] = []
@@ -54,7 +49,9 @@ class NearestSuggester:
         texts, words = _vocabulary()
         near = embedder.word_similarity(query, words)
         shortlist = (texts[i] for i in (-near).argsort(kind="stable")[:_SHORTLIST].tolist())
-        return list({fold(text): text for text in (*shortlist, *_frequent(load_wordnet()))}.values())
+        counts = load_wordnet().counts.items()
+        frequent = (lemma for (lemma, file), count in counts if file in CONCRETE and count >= _FREQUENT)
+        return list({fold(text): text for text in (*shortlist, *frequent)}.values())
 
 
 @cache
@@ -64,9 +61,3 @@ def _vocabulary() -> tuple[list[str], Words]:
     nouns = (lemma for lemma in load_wordnet().lemmas() if 2 < len(lemma) < 25 and not any(c.isdigit() for c in lemma))
     texts = list({fold(text): text for text in (*known, *nouns)}.values())
     return texts, load_embedder().words(texts)
-
-
-def _frequent(net: WordNet) -> Iterator[str]:
-    for (lemma, file), count in net.counts.items():
-        if file in CONCRETE and count >= _FREQUENT:
-            yield lemma
