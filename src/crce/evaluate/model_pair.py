@@ -99,7 +99,7 @@ class ModelPair:
         info = erasure.info
         dtype = settings.dtype or info["dtype"]
         adapter = file_hash(erasure.adapter) if erasure.adapter.exists() else None
-        self.plan, self.cache = plan, ImageCache(erasure.folder, shared)
+        self.plan, self.cache, self._texts = plan, ImageCache(erasure.folder, shared), texts
         self.base = ModelSide(self, ModelState("base", info["model"], info["revision"], dtype))
         self.erased = ModelSide(self, ModelState("erased", info["model"], info["revision"], dtype, adapter))
         self._erasure, self._settings, self._dtype, self._backbone = erasure, settings, dtype, backbone
@@ -115,6 +115,7 @@ class ModelPair:
     def __exit__(self, *_: object) -> None:
         if self._adapter is not None:
             self._adapter.close()  # the backbone may be the caller's, and go on to the next run
+        self.erased.forget(self._texts)  # a shared cache goes on too, also after an error
 
     def images(self, texts: Sequence[str]) -> tuple[list[list[Picture]], list[list[Picture]]]:
         """The base and the erased model's images of each text, one per seed."""
