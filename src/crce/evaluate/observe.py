@@ -85,12 +85,14 @@ class Questions:
 
     def ask(self, models: ModelPair, prompts: Sequence[Prompt]) -> None:
         """Ask about the images of prompts, which must be in memory where they were not judged before."""
+        if self.judge is None:
+            return
         for side in (models.base, models.erased):
-            for prompt in prompts if self.judge is not None else ():
+            for prompt in prompts:
                 key = self._key(side, prompt)
                 if key not in self.words:
                     (images,) = side.images([prompt.text])
-                    self.words[key] = judged_words(self.judge, images, key[2], self.threshold)  # type: ignore[arg-type]
+                    self.words[key] = name_pictures(self.judge, images, key[2], self.threshold)
 
     def answers(self, side: ModelSide, prompts: Sequence[Prompt]) -> list[list[str | None]] | None:
         """The judge's word for every image of each prompt; None without a judge."""
@@ -131,12 +133,6 @@ class Questions:
         # The answer of a detector or a joint judge depends on the question; others say the same to all who ask.
         depends = isinstance(self.judge, Detector | JointJudge)
         return side.state.side, prompt.text, prompt.expected if depends else None
-
-
-def judged_words(judge: Judge, images: Sequence[Picture], expected: str | None, threshold: float) -> list[str | None]:
-    """The judge's word for every image, see `name_pictures`; None where there is no image."""
-    named = iter(name_pictures(judge, [image for image in images if image is not None], expected, threshold))
-    return [None if image is None else next(named) for image in images]
 
 
 def observe(models: ModelPair, questions: Sequence[Questions], texts: Sequence[str], shown: set[str]) -> Images:

@@ -165,9 +165,11 @@ def judge_images(
     return [JudgedImage(None, 0.0) if image is None else next(following) for image in images]
 
 
-def name_pictures(judge: Judge, images: Sequence[Image], expected: str | None, threshold: float) -> list[str]:
+def name_pictures(
+    judge: Judge, images: Sequence[Image | None], expected: str | None, threshold: float
+) -> list[str | None]:
     """The judge's word for each of B images; see `judge_images`."""
-    return [str(answer.word) for answer in judge_images(judge, images, expected, threshold)]
+    return [answer.word for answer in judge_images(judge, images, expected, threshold)]
 
 
 def _detected(judge: Detector, images: list[Image], expected: str | None, threshold: float) -> list[JudgedImage]:
