@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
 from crce.evaluate.prompts import TITLES
 from crce.evaluate.scores import ScoredGroup
@@ -14,11 +13,6 @@ from crce.evaluate.verdict import percent
 def compare_groups(groups: Mapping[str, ScoredGroup], *, seed: int = 0) -> dict[str, RateComparison | None]:
     """Every group before and after; None for one that can't be measured."""
     return {name: compare(g.recognitions, seed=seed + i) for i, (name, g) in enumerate(groups.items())}
-
-
-def comparisons_json(compared: Mapping[str, RateComparison | None]) -> dict[str, Any]:
-    """Every group before and after, as report.json holds it."""
-    return {name: comparison.as_json() if comparison else None for name, comparison in compared.items()}
 
 
 def say_significance(compared: Mapping[str, RateComparison | None]) -> list[str]:

@@ -249,17 +249,13 @@ def _with_classes(
             prompts.append(Prompt(prompt.text, expected=target_class, left_out=left_out))
             continue
         own = _class_of(judge, prompt.phrases)
-        reason = elsewhere.erased(prompt.phrases[0])
+        reason: str | None
         if judge is None:
             reason = NO_JUDGE
         elif one_word:
             reason = f"the {judge.name} judge has one word for a picture, and this asks about parts of it"
-        elif own is None:
-            reason = reason or no_class(prompt.phrases[0], judge)
-        elif own == target_class:
-            reason = reason or f'the judge has one class, "{own}", for it and for the target'
         else:
-            reason = reason or elsewhere.takes_for_target(own)
+            reason = elsewhere.left_out(prompt.phrases[0], own, target_class)
         prompts.append(Prompt(prompt.text, expected=None if reason else own, left_out=reason))
     return replace(group, prompts=tuple(dict.fromkeys(prompts)))
 

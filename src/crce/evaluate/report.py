@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from crce.concepts import ConceptSet
-from crce.evaluate.comparison import compare_groups, comparisons_json, say_significance
+from crce.evaluate.comparison import compare_groups, say_significance
 from crce.evaluate.measurement import MeasuredTarget
 from crce.evaluate.model_pair import ModelPair
 from crce.evaluate.prompt_sets.prompt_set import Number, PromptSet
@@ -167,7 +167,7 @@ def _body(
         "summary": {name: measure.as_json() for name, measure in summary.items()},
         "verdict": verdict.text,
         "points": [dict(vars(point)) for point in verdict.points],
-        "comparisons": comparisons_json(compared) if judge else None,
+        "comparisons": {name: c and c.as_json() for name, c in compared.items()} if judge else None,
         "significance": say_significance(compared) if judge else [],
         "leaks": [change.as_json() for change in verdict.leaks],
         "broken": [change.as_json() for change in verdict.broken],

@@ -35,26 +35,33 @@ class OtherSets:
             trained = [c.target, *(r.text for r in c.train_corefs + c.train_retains if crce)]
             self._erased = {fold(text): c.target for text in erased} | self._erased
             self._trained = {fold(text): c.target for text in trained} | self._trained
+        self._judge = judge
         self._classes = {judge.class_of(c.target): c.target for c in sets} if judge else {}
 
-    def erased(self, text: str) -> str | None:
-        """Why a phrase that one set keeps can't stay as it was, because another set erases it; None if it can."""
-        target = self._erased.get(fold(text))
-        if target is None:
-            return None
-        return "erased by this run too" + ("" if fold(text) == fold(target) else f', as another name of "{target}"')
+    def left_out(self, text: str, own_class: str | None, target_class: str | None) -> str | None:
+        """Why a phrase that one set keeps can't be scored; None if it can.
+
+        Args:
+            text: the phrase.
+            own_class: the judge's class of it.
+            target_class: the judge's class of the set's target.
+        """
+        if erasing := self._erased.get(fold(text)):
+            return "erased by this run too" + (
+                "" if fold(text) == fold(erasing) else f', as another name of "{erasing}"'
+            )
+        if own_class is None:
+            return no_class(text, self._judge)
+        if own_class == target_class:
+            return f'the judge has one class, "{own_class}", for it and for the target'
+        if other := self._classes.get(own_class):
+            return f'the judge has one class, "{own_class}", for it and for "{other}", which this run erases too'
+        return None
 
     def trained(self, text: str) -> str | None:
         """Why a phrase that one set holds out was seen in training all the same; None if it wasn't."""
         target = self._trained.get(fold(text))
         return None if target is None else f'trained by this run, with "{target}"'
-
-    def takes_for_target(self, own_class: str) -> str | None:
-        """Why images of a class can't stay as they were: it is another target's too; None if they can."""
-        target = self._classes.get(own_class)
-        if target is None:
-            return None
-        return f'the judge has one class, "{own_class}", for it and for "{target}", which this run erases too'
 
 
 def make_groups(
@@ -91,12 +98,12 @@ def make_groups(
         "retain": concepts.train_retains,
         "retain_held_out": concepts.held_out_retains,
     }
-    target = _erased_prompt(concepts.target, None, concepts.target, target_class, judge)
-    groups = [concept_group("target", [target])]
+    unknown = None if target_class else no_class(concepts.target, judge)
+    groups = [concept_group("target", [Prompt(concepts.target, None, target_class, unknown)])]
     for name, related in relatives.items():
         picked = spread(related, limit)
         if name in ERASING:
-            prompts = [_erased_prompt(r.text, r.certainty, concepts.target, target_class, judge) for r in picked]
+            prompts = [Prompt(r.text, r.certainty, target_class, unknown) for r in picked]
         else:
             prompts = [_kept_prompt(r, target_class, judge, elsewhere) for r in picked]
         if name.endswith("held_out"):
@@ -106,25 +113,10 @@ def make_groups(
     return [*groups, concept_group("unrelated", unrelated)]
 
 
-def _erased_prompt(
-    text: str, certainty: float | None, target: str, target_class: str | None, judge: Judge | None
-) -> Prompt:
-    left_out = None if target_class else no_class(target, judge)
-    return Prompt(text, certainty, target_class, left_out)
-
-
 def _kept_prompt(related: Related, target_class: str | None, judge: Judge | None, elsewhere: OtherSets) -> Prompt:
-    if reason := elsewhere.erased(related.text):
-        return Prompt(related.text, related.certainty, left_out=reason)
     own_class = judge.class_of(related.text) if judge else None
-    if own_class is None:
-        return Prompt(related.text, related.certainty, left_out=no_class(related.text, judge))
-    if own_class == target_class:
-        reason = f'the judge has one class, "{own_class}", for it and for the target'
-        return Prompt(related.text, related.certainty, left_out=reason)
-    if reason := elsewhere.takes_for_target(own_class):
-        return Prompt(related.text, related.certainty, left_out=reason)
-    return Prompt(related.text, related.certainty, own_class)
+    reason = elsewhere.left_out(related.text, own_class, target_class)
+    return Prompt(related.text, related.certainty, None if reason else own_class, reason)
 
 
 def _unseen(prompt: Prompt, elsewhere: OtherSets) -> Prompt:
