@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 CALIBRATION = 24  # images on each side, at most, that a judge is calibrated with
 CHUNK = 32  # texts whose images are in memory at once
 
-Words = dict[tuple[str, str, str | None], list[str | None]]
+Answers = dict[tuple[str, str, str | None], list[str | None]]
 """By side, text and the class that the judge was asked about: its word for every image, None for a failed one."""
 
 Images = dict[str, tuple[list[Picture], list[Picture]]]
@@ -77,7 +77,7 @@ class Questions:
     threshold: float
     domain: str | None = None
     sampled: bool = False
-    words: Words = field(default_factory=dict)
+    words: Answers = field(default_factory=dict)
 
     @property
     def prompts(self) -> list[Prompt]:
@@ -175,7 +175,7 @@ def concept_set_questions(
         device=device,
     )
     least = threshold if threshold is not None else asked.threshold if asked else 0.0
-    words: Words = {}
+    words: Answers = {}
     crce = erasure.config.crce
     groups = [
         make_groups(c, asked, limit, rest, crce=crce, common=common)
