@@ -18,7 +18,7 @@ from pydantic.fields import FieldInfo
 from crce.concepts import KINDS
 from crce.concepts.nodes import LOADER
 from crce.errors import ConfigError
-from crce.methods.table import METHODS, resolve
+from crce.methods.table import METHODS
 
 
 logger = logging.getLogger(__name__)
@@ -156,7 +156,7 @@ def settings_model(method: str) -> type[ErasureConfig]:
     Raises:
         ConfigError: there is no such method, or the package it comes from can't be loaded.
     """
-    return resolve(method, METHODS.find(method).settings)
+    return METHODS.resolve(method, METHODS.find(method).settings)
 
 
 def all_settings() -> dict[str, SettingInfo]:

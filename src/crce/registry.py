@@ -2,7 +2,7 @@
 
 Each kind of part has one table, which holds the parts of this package and, as entry points of the table's group, those
 of other packages. An entry is whatever the table says, and importing it must be cheap: what is heavy stands in the
-entry as "module:attribute" and is resolved by `pkgutil.resolve_name` when it is used.
+entry as "module:attribute" and is resolved when it is used, see `Table.resolve`.
 """
 
 from __future__ import annotations
@@ -11,7 +11,8 @@ import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import cache
 from importlib.metadata import EntryPoint, entry_points
-from typing import TypeVar
+from pkgutil import resolve_name
+from typing import Any, TypeVar
 
 from crce.concepts.faults import did_you_mean
 from crce.errors import ConfigError, CRCEError
@@ -57,10 +58,7 @@ class Table(Mapping[str, Entry]):
         try:
             return point.load()
         except (ImportError, AttributeError) as error:
-            raise self.error(
-                f"The {self.kind} {name!r} ({point.value}) can't be loaded: {error}. Reinstall the package it comes "
-                "from."
-            ) from error
+            raise self._broken(name, point.value, error) from error
 
     def __iter__(self) -> Iterator[str]:
         return iter([*self._own, *self._others])
@@ -79,3 +77,19 @@ class Table(Mapping[str, Entry]):
                 f"There is no {self.kind} {name!r}. Use one of: {', '.join(self)}.{did_you_mean(name, list(self))}"
             )
         return self[name]
+
+    def resolve(self, name: str, reference: str) -> Any:
+        """What a "module:attribute" in the entry of a name refers to.
+
+        Raises:
+            CRCEError: the table's kind of error; it can't be loaded.
+        """
+        try:
+            return resolve_name(reference)
+        except (ImportError, AttributeError, ValueError) as error:
+            raise self._broken(name, reference, error) from error
+
+    def _broken(self, name: str, reference: str, error: Exception) -> CRCEError:
+        return self.error(
+            f"The {self.kind} {name!r} ({reference}) can't be loaded: {error}. Reinstall the package it comes from."
+        )

@@ -7,7 +7,6 @@ point of the group `crce.backbones` whose name is the pipeline class, such as
 
 from __future__ import annotations
 
-from pkgutil import resolve_name
 from typing import TYPE_CHECKING
 
 from crce.errors import ModelError
@@ -38,7 +37,7 @@ def backbone_class(pipeline: str) -> type[Backbone]:
         ModelError: no family has that pipeline class.
     """
     entry = FAMILIES.find(pipeline)
-    return resolve_name(entry) if isinstance(entry, str) else entry
+    return FAMILIES.resolve(pipeline, entry) if isinstance(entry, str) else entry
 
 
 def supported() -> str:

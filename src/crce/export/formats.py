@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from pkgutil import resolve_name
 from typing import TYPE_CHECKING, Protocol
 
 from crce.errors import ConfigError, RunError
@@ -117,7 +116,7 @@ def export(
     default = erasure.folder / "export" / f"{stem(erasure.sets)}-{to}{chosen.suffix}"
     path = default if out is None else Path(out)
     _check_free(path, to, chosen, force)
-    write: Writer = resolve_name(chosen.write) if isinstance(chosen.write, str) else chosen.write
+    write: Writer = FORMATS.resolve(to, chosen.write) if isinstance(chosen.write, str) else chosen.write
     return write(erasure, path, rank=rank, tolerance=tolerance, dtype=dtype)
 
 

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pkgutil import resolve_name
 from typing import Any
 
-from crce.errors import ConfigError
 from crce.registry import Table
 
 
@@ -109,21 +107,7 @@ def load_method(name: str) -> Any:
     Raises:
         ConfigError: there is no such method, or the package it comes from can't be loaded.
     """
-    return resolve(name, METHODS.find(name).implementation)()
-
-
-def resolve(name: str, reference: str) -> Any:
-    """What a "module:class" of the entry `name` refers to.
-
-    Raises:
-        ConfigError: it can't be loaded.
-    """
-    try:
-        return resolve_name(reference)
-    except (ImportError, AttributeError, ValueError) as error:
-        raise ConfigError(
-            f"The method {name!r} ({reference}) can't be loaded: {error}. Reinstall the package it comes from."
-        ) from error
+    return METHODS.resolve(name, METHODS.find(name).implementation)()
 
 
 def is_solved(name: str | None) -> bool:
