@@ -22,7 +22,7 @@ def make_run(folder: Path, model: str, sets: Sequence[ConceptSet], *, size: floa
     """A run of `model` whose adapter changes every layer by random numbers of about `size`; biases stay."""
     config = load_config("demo", {"rank": 4, "layers": "kv"} | settings, model=model)
     backbone = load_backbone(model, device="cpu")
-    adapter = new_adapter(backbone, config.adapter, config.layers, config.rank, config.lora_alpha, 0)
+    adapter = new_adapter(backbone, config)
     generator = torch.Generator().manual_seed(3)
     with torch.no_grad():
         for p in adapter.parameters():

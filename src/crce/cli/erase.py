@@ -63,7 +63,7 @@ def erase(
         ),
     ] = None,
     evaluate: Annotated[bool, typer.Option("--eval/--no-eval", help="Measure and report at the end.")] = True,
-    images_per_prompt: Annotated[int, typer.Option(min=1, help="Pictures for each prompt of the report.")] = 8,
+    images_per_prompt: Annotated[int, typer.Option(min=1, help="Images for each prompt of the report.")] = 8,
     *,
     overrides: dict[str, Any],
 ) -> int:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from crce.methods.closed_form import ClosedFormMethod, Rows, sums
+from crce.methods.closed_form import ClosedFormMethod, Rows, stacked, sums
 
 
 if TYPE_CHECKING:
@@ -91,8 +91,7 @@ def _retain_states(rows: Rows) -> tuple[Tensor, Tensor]:
     if not rows.keep:
         states = rows.null[1:].double().cpu()
         return states, torch.ones(len(states), dtype=torch.float64)
-    states = torch.cat([row.prompt.double().cpu() for row in rows.keep])
-    weights = torch.cat([torch.full((len(row.prompt),), row.weight, dtype=torch.float64) for row in rows.keep])
+    states, _, weights = stacked(rows.keep)
     return states, weights
 
 

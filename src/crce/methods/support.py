@@ -37,7 +37,7 @@ def support(method: str, pipeline: str) -> Support:
     """
     entry, backbone = METHODS.find(method), backbone_class(pipeline)
     if entry.solved and not backbone.reads_states:
-        return Support("refused", "solves for layers that read the text alone, and {} mixes text and picture")
+        return Support("refused", "solves for layers that read the text alone, and {} mixes text and image")
     if entry.trains_text and not backbone.reads_words:
         return Support("refused", "trains the one text encoder of Stable Diffusion 1.x and 2.x, and {} has others")
     return Support("tested" if pipeline == MEASURED and entry.results else "experimental")

@@ -19,6 +19,7 @@ from crce.files import read_tensors
 
 if TYPE_CHECKING:
     from crce.backbones import Backbone
+    from crce.config import ErasureConfig
 
 NAME = "crce"
 TEXT_ENCODER = "text_encoder"
@@ -159,17 +160,17 @@ class Weights:
 Adapter: TypeAlias = LoRA | Weights
 
 
-def new_adapter(backbone: Backbone, kind: str, layers: str, rank: int, lora_alpha: float | None, seed: int) -> Adapter:
-    """An adapter that changes nothing yet.
+def new_adapter(backbone: Backbone, config: ErasureConfig) -> Adapter:
+    """An adapter as the settings want it, which changes nothing yet.
 
     Raises:
         ConfigError: the layer preset is unknown or matches nothing.
     """
-    if layers == "text":
+    if config.layers == "text":
         return Weights(backbone, text_modules(backbone), TEXT_ENCODER)
-    modules = scope_modules(backbone, layers)
-    if kind == "lora":
-        return LoRA(backbone, modules, rank, rank if lora_alpha is None else lora_alpha, seed)
+    modules = scope_modules(backbone, config.layers)
+    if config.adapter == "lora":
+        return LoRA(backbone, modules, config.rank, config.lora_alpha or config.rank, config.seed)
     return Weights(backbone, modules)
 
 
@@ -204,7 +205,7 @@ def apply_adapter(backbone: Backbone, path: Path) -> Adapter:
     except OSError as error:
         raise RunError(f"Cannot read the adapter {path}: {error}. Give a finished run.") from error
     kind = metadata.get("adapter")
-    adapter: Adapter
+    adapter: Adapter | None = None
     try:
         if kind == "lora":
             prefix = f"{backbone.component}."
@@ -214,15 +215,14 @@ def apply_adapter(backbone: Backbone, path: Path) -> Adapter:
             adapter = Weights(backbone, json.loads(metadata["modules"]), metadata.get("component"))
         else:
             raise RunError(f"{path} is not an adapter written by crce: its metadata says {kind!r}.")
-    except (ValueError, AttributeError) as error:
-        raise RunError(f"The adapter {path} does not fit the model {backbone.model!r}: {error}") from error
-    try:
         adapter.load(state)
     except RunError:
-        adapter.close()
+        if adapter:
+            adapter.close()
         raise
-    except RuntimeError as error:  # a tensor of another shape: another model of the same family
-        adapter.close()
+    except (ValueError, AttributeError, RuntimeError) as error:  # no such layer, or a tensor of another shape
+        if adapter:
+            adapter.close()
         raise RunError(f"The adapter {path} does not fit the model {backbone.model!r}: {error}") from error
     if isinstance(adapter, Weights):
         adapter.settle()

@@ -57,9 +57,7 @@ class Trainer:
         vocabulary = near_vocabulary(backbone, sets, self._method.vocabulary) if own else []
         self.table = make_table(backbone, sets, crce=config.crce, vocabulary=vocabulary, scenes=config.scenes)
         backbone.begin_training()
-        self.adapter = new_adapter(
-            backbone, config.adapter, config.layers, config.rank, config.lora_alpha, config.seed
-        )
+        self.adapter = new_adapter(backbone, config)
         if config.gradient_checkpointing:
             # Diffusers recomputes wherever gradients are asked for, so that evaluation mode, without dropout, stays.
             backbone.network.enable_gradient_checkpointing()
