@@ -115,7 +115,7 @@ def cell_content(
         "revision": revision,
         "device": device,
         "dtype": dtype,
-        "concepts": dump_concepts(task.sets[0] if len(task.sets) == 1 else task.sets),
+        "concepts": dump_concepts(task.sets),
         "in_turn": task.in_turn,
         "config": FIRST_SETTINGS | cell.config.model_dump(mode="json"),
         "judge": judge,

@@ -77,14 +77,14 @@ def parse_json_sets(text: str, file: str) -> list[ConceptSet]:
 
 
 def dump_concepts(concepts: ConceptSet | Sequence[ConceptSet]) -> str:
-    """One set, or a list of them, as YAML; `parse_concepts` and `parse_sets` read it back equal."""
-    return _yaml(concepts if isinstance(concepts, ConceptSet) else tuple(concepts))
+    """One set as it is, several as a list, as YAML; `parse_concepts` and `parse_sets` read it back equal."""
+    return _yaml((concepts,) if isinstance(concepts, ConceptSet) else tuple(concepts))
 
 
 @lru_cache(maxsize=4)  # a run writes its sets several times, and for many of them PyYAML takes long
-def _yaml(concepts: ConceptSet | tuple[ConceptSet, ...]) -> str:
+def _yaml(sets: tuple[ConceptSet, ...]) -> str:
     return yaml.dump(
-        _plain(concepts) if isinstance(concepts, ConceptSet) else [_plain(c) for c in concepts],
+        _plain(sets[0]) if len(sets) == 1 else [_plain(c) for c in sets],
         Dumper=_Dumper,
         default_flow_style=None,  # keys in a block, each phrase on one line
         sort_keys=False,

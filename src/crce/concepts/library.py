@@ -77,7 +77,7 @@ def write_sets(path: Path | str, sets: Sequence[ConceptSet]) -> None:
     Raises:
         RunError: the file can't be written.
     """
-    write_text(Path(path), dump_concepts(sets[0] if len(sets) == 1 else sets))
+    write_text(Path(path), dump_concepts(sets))
 
 
 def write_concepts(path: Path | str, concepts: ConceptSet) -> None:

@@ -63,12 +63,10 @@ class AdapterFile:
     Attributes:
         layers: of a LoRA, the factors by layer; empty for whole weights.
         weights: of an adapter of whole weights, the trained tensors by parameter; empty for a LoRA.
-        metadata: the metadata of the file.
     """
 
     layers: dict[str, Factors]
     weights: dict[str, torch.Tensor]
-    metadata: dict[str, str]
 
     @property
     def components(self) -> list[str]:
@@ -103,7 +101,7 @@ def adapter_from(state: Mapping[str, torch.Tensor], metadata: dict[str, str], pa
     """
     kind = metadata.get("adapter")
     if kind == "weights":
-        return AdapterFile({}, dict(state), metadata)
+        return AdapterFile({}, dict(state))
     if kind != "lora":
         raise RunError(f"{path} is not an adapter written by crce: its metadata says {kind!r}.")
     config: dict[str, Any] = json.loads(metadata["lora_adapter_metadata"])
@@ -114,7 +112,7 @@ def adapter_from(state: Mapping[str, torch.Tensor], metadata: dict[str, str], pa
             continue
         alpha = config[f"{name.partition('.')[0]}.lora_alpha"]
         layers[name] = Factors(down, state[f"{name}.lora_B.weight"], float(alpha))
-    return AdapterFile(layers, {}, metadata)
+    return AdapterFile(layers, {})
 
 
 def parameter(pipe: Any, name: str) -> torch.nn.Parameter:

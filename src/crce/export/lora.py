@@ -8,6 +8,7 @@ The kohya file holds the trained factors, and the true alpha in a tensor beside 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -25,16 +26,6 @@ from crce.files import write_tensors
 
 if TYPE_CHECKING:
     from crce.training import Erasure
-
-
-def write_diffusers(erasure: Erasure, path: Path, **options: Any) -> Exported:
-    """Write a LoRA for `pipe.load_lora_weights`, see `formats.Writer` and `write_lora`."""
-    return write_lora(erasure, path, "diffusers", **options)
-
-
-def write_kohya(erasure: Erasure, path: Path, **options: Any) -> Exported:
-    """Write a LoRA with kohya's keys, see `formats.Writer` and `write_lora`."""
-    return write_lora(erasure, path, "kohya", **options)
 
 
 def write_lora(
@@ -106,6 +97,11 @@ def write_lora(
     )
     write_tensors(path, _tensors(layers, getattr(torch, dtype or "float32"), prefixes), metadata)
     return Exported(path, to, first.rank, error, tuple(notes))
+
+
+# Each is a `formats.Writer`.
+write_diffusers = partial(write_lora, to="diffusers")
+write_kohya = partial(write_lora, to="kohya")
 
 
 def _tensors(

@@ -33,14 +33,9 @@ OWN_KEYS = ("crce", "base_model", "base_revision", "concepts", "concepts_sha256"
 NAMED = 3  # targets that are named; the others are counted
 
 
-def concepts_yaml(sets: Sequence[ConceptSet]) -> str:
-    """The concept sets in YAML, one as it is and several as a list, as a run keeps them."""
-    return dump_concepts(sets[0] if len(sets) == 1 else sets)
-
-
 def concepts_hash(sets: Sequence[ConceptSet]) -> str:
     """The SHA-256 of the concept sets in YAML, as "sha256:..."."""
-    return f"sha256:{hashlib.sha256(concepts_yaml(sets).encode()).hexdigest()}"
+    return f"sha256:{hashlib.sha256(dump_concepts(sets).encode()).hexdigest()}"
 
 
 def targets(sets: Sequence[ConceptSet]) -> str:
@@ -77,7 +72,7 @@ def run_metadata(erasure: Erasure, base: Base) -> dict[str, str]:
         "crce_trained_with": str(info.get("crce") or __version__),
         "base_model": base.public_name,
         "base_revision": base.revision or "",
-        "concepts": concepts_yaml(erasure.sets),
+        "concepts": dump_concepts(erasure.sets),
         "concepts_sha256": concepts_hash(erasure.sets),
         "method": method_name(config),
         "config": json.dumps(config),

@@ -203,7 +203,7 @@ def write_adapter(folder: Path, adapter: Adapter, sets: Sequence[ConceptSet], in
         "crce": __version__,
         "base_model": info["model"],
         "base_revision": info["revision"] or "",
-        "concepts": dump_concepts(sets[0] if len(sets) == 1 else sets),
+        "concepts": dump_concepts(sets),
         "config": json.dumps(info["config"]),
     }
     write_tensors(folder / "adapter.safetensors", adapter.state(), metadata)
