@@ -211,6 +211,12 @@ def common_kind(sets: Iterable[ConceptSet]) -> str | None:
     return kinds.pop() if len(kinds) == 1 else None
 
 
+def target_names(sets: Sequence[ConceptSet]) -> str:
+    """The targets in words: "cat, dog", or "cat, dog, fox, 2 more"."""
+    more = [f"{len(sets) - 3} more"] if len(sets) > 3 else []
+    return ", ".join([concepts.target for concepts in sets[:3]] + more)
+
+
 def direction_fault(
     target: str | None, erase_from: str | None, anchor: str | None, placed: Sequence[Placed]
 ) -> str | None:

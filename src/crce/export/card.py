@@ -10,9 +10,10 @@ import yaml
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from crce.concepts import certainty_word
+from crce.concepts.concept_set import target_names
 from crce.errors import RunError
 from crce.export.base import Base
-from crce.export.metadata import concepts_hash, method_name, targets
+from crce.export.metadata import concepts_hash, method_name
 from crce.files import write_text
 
 
@@ -76,7 +77,7 @@ def write_card(
     text = environment.get_template("card.md.j2").render(
         header=yaml.safe_dump(_header(base, form), sort_keys=False, allow_unicode=True),
         sets=sets,
-        targets=targets(sets),
+        targets=target_names(sets),
         concepts_hash=concepts_hash(sets),
         certainty=certainty_word,
         base=base,

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from crce import __version__
 from crce.concepts import ConceptSet, dump_concepts
+from crce.concepts.concept_set import target_names
 from crce.concepts.documents import parse_sets
 from crce.config import all_settings
 from crce.errors import ConceptError, RunError
@@ -30,7 +31,6 @@ if TYPE_CHECKING:
 METADATA_FILE = "crce.json"  # in a merged pipeline folder
 RUN_KEYS = ("started", "finished", "device", "dtype", "versions")  # of run.json
 OWN_KEYS = ("crce", "base_model", "base_revision", "concepts", "concepts_sha256", "method", "config")
-NAMED = 3  # targets that are named; the others are counted
 
 
 def concepts_hash(sets: Sequence[ConceptSet]) -> str:
@@ -38,15 +38,9 @@ def concepts_hash(sets: Sequence[ConceptSet]) -> str:
     return f"sha256:{hashlib.sha256(dump_concepts(sets).encode()).hexdigest()}"
 
 
-def targets(sets: Sequence[ConceptSet]) -> str:
-    """The targets in words."""
-    more = [f"{len(sets) - NAMED} more"] if len(sets) > NAMED else []
-    return ", ".join([c.target for c in sets[:NAMED]] + more)
-
-
 def stem(sets: Sequence[ConceptSet]) -> str:
     """The name of a run's files, such as "erase-cat"; safe on every system."""
-    return slug(f"erase-{targets(sets)}")
+    return slug(f"erase-{target_names(sets)}")
 
 
 def method_name(config: Mapping[str, Any]) -> str:
@@ -58,7 +52,7 @@ def method_name(config: Mapping[str, Any]) -> str:
 def description(sets: Sequence[ConceptSet]) -> str:
     """One sentence on what is erased and kept."""
     corefs, retains = sum(len(c.train_corefs) for c in sets), sum(len(c.train_retains) for c in sets)
-    text = f"Erases {targets(sets)}"
+    text = f"Erases {target_names(sets)}"
     text += f" with {corefs} corefs" if corefs else ""
     return text + (f" and keeps {retains} retains." if retains else ".")
 
@@ -90,7 +84,7 @@ def modelspec(erasure: Erasure, base: Base, architecture: Architecture | None, *
     """
     keys = {
         "sai_model_spec": "1.0.0",
-        "title": f"{targets(erasure.sets)} erased ({method_name(erasure.info['config'])})",
+        "title": f"{target_names(erasure.sets)} erased ({method_name(erasure.info['config'])})",
         "description": description(erasure.sets),
         "tags": "concept-erasure, crce",
     }

@@ -24,6 +24,7 @@ import torch
 
 from crce import __version__
 from crce.concepts import ConceptSet, dump_concepts, read_sets
+from crce.concepts.concept_set import target_names
 from crce.config import ErasureConfig
 from crce.errors import ConfigError, RunError
 from crce.files import free_folder, read_tensors, sha256, slug, write_tensors, write_text
@@ -33,7 +34,6 @@ if TYPE_CHECKING:
     from crce.backbones import Backbone
     from crce.training.adapters import Adapter
 
-NAMED = 3  # targets in a folder's name; the others are counted
 PACKAGES = ("torch", "diffusers", "transformers", "peft", "safetensors", "numpy")
 
 
@@ -80,9 +80,7 @@ class Erasure:
 
 def next_folder(sets: Sequence[ConceptSet], root: Path = Path("runs")) -> Path:
     """The first free runs/<targets>-<number>; the name is safe on every system."""
-    names = [concepts.target for concepts in sets[:NAMED]]
-    more = [f"{len(sets) - NAMED} more"] if len(sets) > NAMED else []
-    return free_folder(root, slug("-".join(names + more)))
+    return free_folder(root, slug(target_names(sets)))
 
 
 def read_run(folder: Path) -> tuple[dict[str, Any], tuple[ConceptSet, ...], ErasureConfig]:
