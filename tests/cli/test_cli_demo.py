@@ -47,7 +47,7 @@ def test_bundled_model_takes_the_demo_recipe(erased):
 def test_nothing_of_the_libraries_reaches_the_terminal(erased):
     _, result = erased
     for line in result.err.splitlines():
-        assert line.startswith(("run ", "erasing ", "drawing and judging ")), line
+        assert line.startswith(("run ", "erasing ", "generating and judging ")), line
 
 
 def test_evaluate_measures_the_run_again(crce, erased):

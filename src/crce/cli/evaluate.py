@@ -107,7 +107,7 @@ def evaluate(
         raise ConfigError("--quality is not measured with --prompts. Give one of them.")
     from crce.evaluate import evaluate_prompts
 
-    with Bar("drawing and judging") as bar:
+    with Bar("generating and judging") as bar:
         report = evaluate_prompts(
             run,
             prompts,
@@ -124,7 +124,7 @@ def measure(erasure: Erasure, **settings: Any) -> Report:
     """Evaluate a run under a progress bar; `settings` are those of `crce.evaluate.evaluate`."""
     from crce.evaluate import evaluate as evaluate_run
 
-    with Bar("drawing and judging") as bar:
+    with Bar("generating and judging") as bar:
         return evaluate_run(erasure, on_event=lambda drawn: bar.show(drawn.done, drawn.total), **settings)
 
 

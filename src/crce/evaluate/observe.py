@@ -10,7 +10,7 @@ from crce.concepts import ConceptSet
 from crce.evaluate.model_pair import ModelPair, ModelSide
 from crce.evaluate.prompt_sets.concept_set import OtherSets, common_unrelated, make_groups
 from crce.evaluate.prompts import NO_JUDGE, Domain, Prompt, PromptGroup, no_class, spread
-from crce.judges import choose_judge
+from crce.judges import choose_judge, load_judge
 from crce.judges.judge import CalibratedJudge, Detector, JointJudge, OpenJudge, describe_judge, name_pictures
 from crce.sampling.image_cache import FOLDER
 from crce.sampling.pictures import Picture
@@ -163,7 +163,7 @@ def concept_set_questions(
         device: where the judge's model runs.
     """
     model = erasure.info["model"]
-    own = choose_judge("auto", model)
+    own = load_judge() if model == "demo" else None
     others = [[o for o in erasure.sets if o is not c] for c in erasure.sets]
     unrelated = [common_unrelated(c, rest, own) for c, rest in zip(erasure.sets, others, strict=True)]
     asked = choose_judge(

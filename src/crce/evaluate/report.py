@@ -29,13 +29,11 @@ REPORTS = "reports"  # folder of the latest report.json of each judge
 
 
 @dataclass(frozen=True)
-class Report:
-    """The report of an evaluation in the run folder.
-
-    With several targets, report.json and report.html are an overview, and each target has its own under targets/.
+class StoredReport:
+    """A report.json with its report.html.
 
     Attributes:
-        folder: the run folder.
+        folder: where they are.
         data: the content of report.json.
     """
 
@@ -49,21 +47,6 @@ class Report:
     @property
     def path_html(self) -> Path:
         return self.folder / "report.html"
-
-    @property
-    def summary(self) -> dict[str, dict[str, Any]]:
-        """`erased`, `coref_erased`, `kept` and `H`, each {"value", "low", "high", "n"}, or None with a reason."""
-        return self.data["summary"]
-
-    @property
-    def targets(self) -> list[dict[str, Any]]:
-        """Of several targets each with its `target`, `kind`, `summary`, `verdict` and `report`; of one none."""
-        return self.data.get("targets", [])
-
-    @property
-    def verdict(self) -> str:
-        """What was erased, what leaked, what broke and what to try next, in plain words."""
-        return self.data["verdict"]
 
     def write(self, page: str) -> None:
         """Write report.json and report.html.
@@ -80,7 +63,29 @@ class Report:
             write_json(self.folder / REPORTS / f"{slug(judge.name)}.json", self.data)
 
 
-class PromptReport(Report):
+class Report(StoredReport):
+    """The report of an evaluation in the run folder.
+
+    With several targets, report.json and report.html are an overview, and each target has its own under targets/.
+    """
+
+    @property
+    def summary(self) -> dict[str, dict[str, Any]]:
+        """`erased`, `coref_erased`, `kept` and `H`, each {"value", "low", "high", "n"}, or None with a reason."""
+        return self.data["summary"]
+
+    @property
+    def targets(self) -> list[dict[str, Any]]:
+        """Of several targets each with its `target`, `kind`, `summary`, `verdict` and `report`; of one none."""
+        return self.data.get("targets", [])
+
+    @property
+    def verdict(self) -> str:
+        """What was erased, what leaked, what broke and what to try next, in plain words."""
+        return self.data["verdict"]
+
+
+class PromptReport(StoredReport):
     """The report of a prompt set, in RUN/prompts/SET or, of a run with several targets, in RUN/prompts/SET/TARGET."""
 
     @property
