@@ -31,11 +31,7 @@ MAX_ITEMS = 60  # of one list
 _MAX_REPAIR = 12_000  # json-repair takes quadratic time on some nonsense
 _MAX_STARTS = 50  # places where a JSON object may begin
 
-_WORDS = {word: word for word in CERTAINTY_WORDS} | {
-    "Certain": "Very High",
-    "Highest": "Very High",
-    "Lowest": "Very Low",
-}
+_WORDS = {w: w for w in CERTAINTY_WORDS} | {"Certain": "Very High", "Highest": "Very High", "Lowest": "Very Low"}
 _THINKING = re.compile(r"<(think|thinking|reasoning)>.*?(</\1>|\Z)", re.DOTALL | re.IGNORECASE)
 _VERDICT = re.compile(rf"\W*({'|'.join(VERDICTS)})\b", re.IGNORECASE)
 _NUMBER = re.compile(r"\s*(\d{1,3}(?:\.\d{1,9})?)\s*(%?)\s*")
