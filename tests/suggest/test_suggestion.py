@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from functools import partial
 
 import pytest
 from llm.server import Received, Scripted, ScriptedServer, answer, fault
@@ -11,7 +12,7 @@ from suggest.scripted_chat import ScriptedChat, lists
 
 from crce.concepts import KINDS, ConceptSet
 from crce.errors import SuggestError
-from crce.suggest import Candidate, Decision, Memory, Suggestion, read_record, replay, suggest, write_record
+from crce.suggest import Candidate, Decision, Memory, Suggestion, grounding, read_record, replay, suggest, write_record
 from crce.suggest.llm import LLMSuggester
 from crce.suggest.phrases import MAX_LENGTH, parse_concept
 from crce.suggest.suggesters import SUGGESTERS, load_suggester
@@ -378,7 +379,10 @@ def grounded(demo_backbone, tmp_path_factory) -> Suggestion:
     suggester = Fixed([("kitty", 0.8), ("guitar", 0.8)], [("house", 0.8), ("dog", 0.8), ("pussycat", 0.8)])
     memory = Memory(tmp_path_factory.mktemp("memory") / "none.jsonl")
     settings = {"kind": "object", "ground": True, "backbone": demo_backbone, "held_out": 0, "memory": memory}
-    return suggest("cat", suggester=suggester, **settings)
+    few = partial(grounding.ground, latents=2, timesteps=3, images=2, unrelated=("umbrella", "fish", "spider"))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(grounding, "ground", few)
+        return suggest("cat", suggester=suggester, **settings)
 
 
 def test_grounding_weighs_phrases_by_what_the_model_draws_and_is_replayed(grounded, tmp_path):
