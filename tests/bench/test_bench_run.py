@@ -177,7 +177,7 @@ methods:
   - {method: esd, steps: 12, checkpoint_every: 3, pool: 2, ddim_steps: 6, layers: kv}
   - speed
 crce: [false]
-evaluate: {images_per_prompt: 2, phrases_per_group: 2, steps: 8}
+evaluate: {images_per_prompt: 1, phrases_per_group: 2, steps: 6}
 """
 
 
@@ -240,7 +240,7 @@ def test_a_report_of_its_own_says_the_same(killed):
     data = run_bench(plan, out=folder / "out").data
     last = plan.jobs[-1]
     shutil.copytree(last.folder, folder / "copy")
-    report = evaluate(folder / "copy", images_per_prompt=2, phrases_per_group=2, steps=8)
+    report = evaluate(folder / "copy", images_per_prompt=1, phrases_per_group=2, steps=6)
     assert {n: report.summary[n]["value"] for n in ("erased", "kept")} == {
         n: data["rows"][-1][n] for n in ("erased", "kept")
     }
@@ -280,7 +280,7 @@ def test_targets_in_turn_go_on_after_a_stop(tiny_plan, bench, monkeypatch):
 def test_finished_cells_are_attacked(tmp_path):
     (tmp_path / "grid.yaml").write_text(
         "concepts: [car]\nmethods: [uce]\ncrce: false\n"
-        "evaluate: {images_per_prompt: 2, phrases_per_group: 1, steps: 8, quality: true}\n"
+        "evaluate: {images_per_prompt: 2, phrases_per_group: 1, steps: 4, quality: true}\n"
         "attacks: [{attack: typo, budget: 2, phrases: 1, images_per_prompt: 2, images_per_try: 1}]\n"
     )
     plan = plan_grid(read_grid(tmp_path / "grid.yaml"), cache=tmp_path / "cells")

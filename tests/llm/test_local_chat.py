@@ -73,10 +73,10 @@ def test_an_answer_follows_the_schema_and_counts_its_tokens(chat: LocalChat) -> 
 
 
 def test_even_a_feverish_answer_follows_the_schema(chat: LocalChat) -> None:
-    check(chat.complete(QUESTION, SCHEMA, temperature=3.0, max_tokens=30).text)
+    check(chat.complete(QUESTION, SCHEMA, temperature=3.0, max_tokens=15).text)
 
 
-@pytest.mark.parametrize("max_tokens", [1, 9, 23])
+@pytest.mark.parametrize("max_tokens", [1, 15])
 def test_an_answer_that_is_cut_off_is_closed(chat: LocalChat, max_tokens: int) -> None:
     reply = chat.complete(QUESTION, SCHEMA, max_tokens=max_tokens)
     check(reply.text)
@@ -85,7 +85,7 @@ def test_an_answer_that_is_cut_off_is_closed(chat: LocalChat, max_tokens: int) -
 
 def test_the_seed_decides(chat: LocalChat) -> None:
     def text(seed: int) -> str:
-        return chat.complete(QUESTION, WORDS, temperature=1.0, seed=seed, max_tokens=10).text
+        return chat.complete(QUESTION, WORDS, temperature=1.0, seed=seed, max_tokens=6).text
 
     texts = [text(seed) for seed in (1, 1, 2, 3)]
     assert texts[0] == texts[1]
@@ -129,8 +129,8 @@ def test_a_string_full_of_brackets_and_quotes_is_closed(chat: LocalChat) -> None
 
 
 def test_a_folder_answers_as_its_gguf_file(chat: LocalChat, lm_folder: Path) -> None:
-    same = load_chat(f"local:{lm_folder}").complete(QUESTION, WORDS, max_tokens=12)
-    assert same == chat.complete(QUESTION, WORDS, max_tokens=12)
+    same = load_chat(f"local:{lm_folder}").complete(QUESTION, WORDS, max_tokens=6)
+    assert same == chat.complete(QUESTION, WORDS, max_tokens=6)
 
 
 def test_a_schema_that_can_not_be_enforced_is_an_error(chat: LocalChat) -> None:

@@ -11,15 +11,15 @@ from suggest.brief_chat import BriefChat
 
 from crce.concepts import ConceptSet
 from crce.errors import SuggestError
-from crce.llm import load_chat
+from crce.llm import Chat, load_chat
 from crce.suggest import Candidate, Memory, Request, replay, suggest, write_record
 from crce.suggest.llm import LLMSuggester
 from crce.suggest.verification import verify
 
 
 @pytest.fixture(scope="module")
-def chat(lm_file: Path) -> BriefChat:
-    return BriefChat(load_chat(f"local:{lm_file}", token_budget=1_000_000), 150)
+def chat(lm_file: Path) -> Chat:
+    return load_chat(f"local:{lm_file}", token_budget=1_000_000)
 
 
 def valid_set(suggester: LLMSuggester, folder: Path) -> ConceptSet | None:
@@ -35,7 +35,7 @@ def valid_set(suggester: LLMSuggester, folder: Path) -> ConceptSet | None:
 
 
 def test_its_set_is_valid_or_nothing(chat, tmp_path):
-    suggester = LLMSuggester(chat)
+    suggester = LLMSuggester(BriefChat(chat, 40), retries=0)
     concepts = valid_set(suggester, tmp_path)
     assert {exchange.kind for exchange in suggester.exchanges} == {"propose"}
     if concepts is not None:
@@ -47,9 +47,8 @@ def test_its_second_look_is_not_believed_without_a_check(chat, caplog):
     nonsense = Candidate("ulmq vrat", "coref", 0.8, "test", "nothing at all")
     candidates = [nonsense, Candidate("teapot", "coref", 0.8, "test", "another thing")]
     exchanges = []
-    verified = verify(candidates, Request("horse", "object"), chat, exchanges=exchanges)
-    assert [v.candidate for v in verified] == candidates
+    verified = verify(candidates, Request("horse", "object"), BriefChat(chat, 150), exchanges=exchanges)
+    assert len(verified) == len(candidates)
     assert {exchange.kind for exchange in exchanges} == {"verify"}
     if "control phrases wrong" in caplog.text:  # which a model of this size gets wrong on most processors
-        doubted = [v for v in verified if v.dropped or v.certainty < 0.8 or v.answer == "unanswered"]
-        assert doubted == verified
+        assert all(opinion.certainty < 0.8 or opinion.answer == "unanswered" for opinion in verified)
