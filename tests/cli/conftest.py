@@ -8,6 +8,7 @@ import os
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -36,6 +37,16 @@ def _run(*arguments: object) -> Result:
 def crce() -> Callable[..., Result]:
     """`crce("show", "cat")` runs the command and returns its result."""
     return _run
+
+
+@pytest.fixture(scope="module")
+def sketched() -> Iterator[None]:
+    """`crce erase` measures with images of 8 steps, which no flag of it asks for."""
+    import crce.evaluate as room
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(room, "evaluate", partial(room.evaluate, steps=8))
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import json
+from dataclasses import fields
 
 import pytest
 
@@ -16,7 +17,7 @@ retains: [dog, {text: tiger, held_out: true}]
 
 
 @pytest.fixture(scope="module")
-def erased(crce, tmp_path_factory):
+def erased(crce, sketched, tmp_path_factory):
     """A short erasure of "cat" from the bundled model, with its report on a few phrases."""
     cats = tmp_path_factory.mktemp("demo") / "cat.yaml"
     cats.write_text(CATS)
@@ -68,9 +69,9 @@ def test_unknown_judge(crce, erased):
 
 def test_defaults_are_those_of_the_function():
     from crce.cli.evaluate import evaluate as verb
-    from crce.evaluate import evaluate
+    from crce.evaluate.settings import ConceptSetSettings
 
-    defaults = {name: p.default for name, p in inspect.signature(evaluate).parameters.items()}
+    defaults = {field.name: field.default for field in fields(ConceptSetSettings)}
     of_prompts = ("prompts", "limit", "concept")
     for name, parameter in inspect.signature(verb).parameters.items():
         if name != "run" and name not in of_prompts:  # where the verb has none, the function's own holds

@@ -29,7 +29,8 @@ def test_same_seed_gives_the_same_picture_beside_others(crce, tiny_folder, tmp_p
     for name, n, seed in (("one", 1, 7), ("many", 3, 6)):
         command = ["generate", "a cat", "--n", n, "--seed", seed, "--model", tiny_folder, "--out", tmp_path / name]
         assert crce(*command, *QUICK).code == 0
-    assert pixels(tmp_path / "one" / "a-cat-7.png") == pixels(tmp_path / "many" / "a-cat-7.png")
+    one, many = pixels(tmp_path / "one" / "a-cat-7.png"), pixels(tmp_path / "many" / "a-cat-7.png")
+    assert max(abs(a - b) for a, b in zip(one, many, strict=True)) <= 1  # a batch may be summed in another order
 
 
 def test_default_folder_is_a_new_one(crce, tiny_folder, tmp_path, monkeypatch):

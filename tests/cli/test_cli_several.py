@@ -21,7 +21,7 @@ def first(crce, tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def second(crce, first):
+def second(crce, first, sketched):
     """An erasure of two more targets on top of the first."""
     folder = first.parent / "more"
     files = (first.parent / "car.yaml", first.parent / "frog.yaml")
