@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import copy
 import os
+import shutil
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from filelock import FileLock
 
 from crce.concepts import ConceptSet, Related
 
@@ -99,6 +101,24 @@ def demo_backbone() -> UNetBackbone:
     from crce.backbones import load_backbone
 
     return load_backbone("demo", device="cpu")
+
+
+@pytest.fixture(scope="session")
+def short_run(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a short erasure from the bundled model with its report; whoever writes into it copies it first.
+
+    It is made once, by whichever of the processes of `-n` needs it first.
+    """
+    import short_run
+
+    base = tmp_path_factory.getbasetemp()
+    folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "short-run" / "cat"
+    folder.parent.mkdir(exist_ok=True)
+    with FileLock(folder.parent / "lock"):
+        if not (folder / "report.html").exists():
+            shutil.rmtree(folder, ignore_errors=True)
+            short_run.make(folder, request.getfixturevalue("demo_backbone"))
+    return folder
 
 
 @pytest.fixture

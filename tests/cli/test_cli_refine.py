@@ -12,31 +12,15 @@ from pathlib import Path
 import pytest
 from llm.server import ScriptedServer, answer
 
-from crce.concepts import ConceptSet, Related
-from crce.evaluate import evaluate
-from crce.training import Step, erase, load_config
-
-
-@pytest.fixture(scope="module")
-def run(demo_backbone, tmp_path_factory) -> Path:
-    concepts = ConceptSet(
-        "cat",
-        corefs=(Related("feline", 0.6), Related("kitten", held_out=True), Related("pussycat", held_out=True)),
-        retains=(Related("dog", 0.6), Related("tiger", held_out=True), Related("fox", held_out=True)),
-    )
-    folder = tmp_path_factory.mktemp("refined") / "my cat"
-    config = load_config("demo", {"steps": 4, "pool": 2, "ddim_steps": 4, "checkpoint_every": 2})
-    erasure = erase(concepts, config=config, backbone=demo_backbone, out=folder)
-    evaluate(erasure, images_per_prompt=1, steps=4, seed=50, backbone=demo_backbone)
-    return folder
+from crce.training import Step
 
 
 @pytest.fixture
-def copy(run, tmp_path, monkeypatch) -> Path:
+def copy(short_run, tmp_path, monkeypatch) -> Path:
     monkeypatch.setenv("CRCE_DECISIONS", str(tmp_path / "decisions.jsonl"))
     monkeypatch.delenv("CRCE_SUGGESTER", raising=False)
     folder = tmp_path / "my cat"
-    shutil.copytree(run, folder)
+    shutil.copytree(short_run, folder)
     return folder
 
 

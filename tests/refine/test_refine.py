@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file
+from short_run import SET
 
-from crce.backbones.unet import UNetBackbone
-from crce.concepts import ConceptSet, Related, read_concepts
+from crce.concepts import read_concepts
 from crce.errors import ConfigError, RunError, SuggestError
-from crce.evaluate import Drawn, evaluate
+from crce.evaluate import Drawn
 from crce.llm import Reply
 from crce.refine import Refinement, RoundPlanned, RoundScored, read_refinement, refine
 from crce.refine.record import erased_sense, inherited_split
@@ -22,23 +22,7 @@ from crce.suggest.candidates import Request
 from crce.suggest.llm import LLMSuggester
 from crce.suggest.memory import Decision, Memory
 from crce.suggest.record import Record, SuggestionSettings, plain_concepts, write_record
-from crce.training import Erasure, Finished, Step, erase, load_config
-
-
-SETTINGS = {"steps": 4, "pool": 2, "ddim_steps": 4, "corefs_per_step": 2, "retains_per_step": 2, "seed": 3}
-SET = ConceptSet(
-    "cat",
-    corefs=(
-        Related("kitty", 1.0),
-        Related("feline", 0.6),
-        *(Related(text, 1.0, held_out=True) for text in ("kitten", "pussycat", "pet cat")),
-    ),
-    retains=(
-        Related("dog", 1.0),
-        Related("lion", 0.6),
-        *(Related(text, 1.0, held_out=True) for text in ("tiger", "fox", "wolf")),
-    ),
-)
+from crce.training import Erasure, Finished, Step
 
 
 @pytest.fixture(scope="module")
@@ -50,12 +34,9 @@ def suggester(list_suggester):
 
 
 @pytest.fixture(scope="module")
-def run(demo_backbone: UNetBackbone, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def run(short_run: Path) -> Path:
     """A short run with its report; to be copied, not refined."""
-    folder = tmp_path_factory.mktemp("refined") / "cat"
-    erasure = erase(SET, config=load_config("demo", SETTINGS), backbone=demo_backbone, out=folder)
-    evaluate(erasure, images_per_prompt=1, steps=4, seed=50, backbone=demo_backbone)
-    return folder
+    return short_run
 
 
 @pytest.fixture(scope="module")
