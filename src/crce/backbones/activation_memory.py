@@ -24,16 +24,18 @@ class ActivationMemory(TorchFunctionMode):
 
     Attributes:
         saved: bytes kept until the backward pass.
-        recomputed: the most that one checkpointed part keeps while the backward pass computes it again.
+        checkpointed: the same where `checkpoint` keeps the inputs of a part instead of what is computed in it.
+        recomputed: the most that one such part keeps while the backward pass computes it again.
         largest: bytes of the largest result of an operation.
     """
 
     def __init__(self, network: torch.nn.Module, dtype: torch.dtype) -> None:
         super().__init__()
-        self.saved = self.recomputed = self.largest = 0
+        self.saved = self.checkpointed = self.recomputed = self.largest = 0
         self._dtype = dtype
         self._own = {_storage(t) for t in (*network.parameters(), *network.buffers())}
-        self._kept: list[dict[int, torch.Tensor]] = [{}]  # holds the tensors, so no address is reused
+        self._all: dict[int, torch.Tensor] = {}  # holds the tensors, so no address is reused
+        self._parts: list[dict[int, torch.Tensor]] = [{}]
 
     def __enter__(self) -> ActivationMemory:
         self._hooks = torch.autograd.graph.saved_tensors_hooks(self._pack, lambda tensor: tensor)
@@ -44,7 +46,7 @@ class ActivationMemory(TorchFunctionMode):
     def __exit__(self, *error: Any) -> None:
         super().__exit__(*error)
         self._hooks.__exit__(*error)
-        self.saved = _bytes(self._kept[0])
+        self.saved, self.checkpointed = _bytes(self._all), _bytes(self._parts[0])
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
@@ -61,18 +63,17 @@ class ActivationMemory(TorchFunctionMode):
         return out
 
     def checkpoint(self, part: Callable[..., Any], *args: Any) -> Any:
-        """For `enable_gradient_checkpointing`: only the inputs of a part are kept."""
-        for value in args:
-            if isinstance(value, torch.Tensor):
-                self._pack(value)
-        self._kept.append({})
+        """For `enable_gradient_checkpointing`: counts a part both ways."""
+        inputs = {_storage(value): value for value in args if isinstance(value, torch.Tensor)}
+        self._parts[-1] |= {key: value for key, value in inputs.items() if key not in self._own}
+        self._parts.append({})
         out = part(*args)
-        self.recomputed = max(self.recomputed, _bytes(self._kept.pop()))
+        self.recomputed = max(self.recomputed, _bytes(self._parts.pop()))
         return out
 
     def _pack(self, tensor: torch.Tensor) -> torch.Tensor:
         if _storage(tensor) not in self._own:
-            self._kept[-1][_storage(tensor)] = tensor
+            self._all[_storage(tensor)] = self._parts[-1][_storage(tensor)] = tensor
         return tensor
 
 

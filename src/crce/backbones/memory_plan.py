@@ -181,7 +181,7 @@ def plan_memory(model: MetaModel, work: Workload, dtype: torch.dtype) -> MemoryP
     encoding, decoding = _encoding(model), _decoding(model)
     _add_adapter(network, modules, work)
     trained = sum(p.numel() for p in network.parameters() if p.requires_grad)
-    plain, checkpointed = (_activations(model, dtype, checkpointing) for checkpointing in (False, True))
+    plain, checkpointed = _activations(model, dtype)
     return MemoryPlan(work, weights, trained, len(modules), plain, checkpointed, encoding, decoding)
 
 
@@ -199,23 +199,22 @@ def _add_adapter(network: nn.Module, modules: list[str], work: Workload) -> None
             parameter.data = parameter.data.float()
 
 
-def _activations(model: MetaModel, dtype: torch.dtype, checkpointing: bool) -> Activations:
-    """From forward passes with one and with two prompts."""
-    network, kept, largest = model.backbone.network, [], []
+def _activations(model: MetaModel, dtype: torch.dtype) -> tuple[Activations, Activations]:
+    """Without and with gradient checkpointing, from forward passes with one and with two prompts."""
+    network, passes = model.backbone.network, []
     for rows in (1, 2):
         memory = ActivationMemory(network, dtype)
-        if checkpointing:
-            network.enable_gradient_checkpointing(memory.checkpoint)
+        network.enable_gradient_checkpointing(memory.checkpoint)
         x_t = torch.empty(rows, *model.backbone.latent_shape, dtype=dtype, device="meta")
         t, cond = torch.empty(rows, device="meta"), model.conditioning(rows, dtype)
         with memory:
             model.backbone._forward(x_t, t, cond, None)
-        kept.append(memory.saved + memory.recomputed)
-        largest.append(memory.largest)
-    if checkpointing:
-        network.disable_gradient_checkpointing()
-    per_row = kept[1] - kept[0]
-    return Activations(max(0, kept[0] - per_row), per_row, largest[1] // 2)
+        passes.append(memory)
+    network.disable_gradient_checkpointing()
+    largest = passes[1].largest // 2
+    one, two = ((memory.saved, memory.checkpointed + memory.recomputed) for memory in passes)
+    plain, checkpointed = (Activations(max(0, 2 * a - b), b - a, largest) for a, b in zip(one, two, strict=True))
+    return plain, checkpointed
 
 
 @torch.no_grad()
