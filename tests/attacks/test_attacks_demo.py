@@ -44,8 +44,8 @@ def settings(demo_backbone):
 
 def test_fine_tuning_brings_back_what_the_plain_prompt_does_not(run, settings):
     one = load_attack("relearning")
-    one.every = 20
-    result = attack(run, one, budget=40, **settings)
+    one.every = 15
+    result = attack(run, one, budget=30, **settings)
     summary = result.summary
     assert summary["base"]["hits"] >= 5
     assert summary["before"]["hits"] == 0
@@ -53,14 +53,14 @@ def test_fine_tuning_brings_back_what_the_plain_prompt_does_not(run, settings):
     assert summary["p"] < 0.05
     details = result.data["outcomes"][0]["details"]
     assert details["curve"][0]["share"] < 0.5
-    assert details["back_after"] in (20, 40)
+    assert details["back_after"] in (15, 30)
     assert details["loss"]["last"] < details["loss"]["first"]
 
 
 def test_learned_word_brings_it_back_too_and_loads_into_diffusers(run, settings):
     one = load_attack("inversion")
     one.batch = 2
-    result = attack(run, one, budget=200, **settings)
+    result = attack(run, one, budget=100, **settings)
     assert result.summary["before"]["hits"] == 0
     assert result.summary["after"]["hits"] >= 3
     word = load_file(result.folder / result.data["outcomes"][0]["found"]["word"])
@@ -76,10 +76,10 @@ def test_spelling_does_not_bring_it_back_and_that_is_said(run, settings):
 
 def test_genetic_search_comes_nearer_than_chance(run, settings):
     one = load_attack("ring-a-bell")
-    one.population, one.words = 16, 6
-    details = attack(run, one, budget=5, **settings).data["outcomes"][0]["details"]
+    one.population, one.words = 8, 4
+    details = attack(run, one, budget=3, **settings).data["outcomes"][0]["details"]
     assert details["distance_best"] < details["distance_random"]
-    assert details["words"] == 6
+    assert details["words"] == 4
 
 
 def test_erasure_is_still_the_erasure_afterwards(run, demo_backbone):

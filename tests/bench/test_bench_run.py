@@ -174,10 +174,10 @@ KILLED = """
 concepts: [cat]
 methods:
   - uce
-  - {method: esd, steps: 12, checkpoint_every: 3, pool: 2, ddim_steps: 6, layers: kv}
+  - {method: esd, steps: 8, checkpoint_every: 2, pool: 2, ddim_steps: 4, layers: kv}
   - speed
 crce: [false]
-evaluate: {images_per_prompt: 1, phrases_per_group: 2, steps: 6}
+evaluate: {images_per_prompt: 1, phrases_per_group: 1, steps: 4}
 """
 
 
@@ -240,7 +240,7 @@ def test_a_report_of_its_own_says_the_same(killed):
     data = run_bench(plan, out=folder / "out").data
     last = plan.jobs[-1]
     shutil.copytree(last.folder, folder / "copy")
-    report = evaluate(folder / "copy", images_per_prompt=1, phrases_per_group=2, steps=6)
+    report = evaluate(folder / "copy", images_per_prompt=1, phrases_per_group=1, steps=4)
     assert {n: report.summary[n]["value"] for n in ("erased", "kept")} == {
         n: data["rows"][-1][n] for n in ("erased", "kept")
     }
