@@ -41,7 +41,13 @@ def test_importing_crce_imports_no_other_library():
 @pytest.mark.parametrize("order", [("", ".part"), (".part", ""), ("", ".call", ".part")], ids=" ".join)
 def test_a_package_is_called_like_its_function_in_whatever_order_things_are_imported(order, tmp_path, monkeypatch):
     (tmp_path / "call").mkdir()
-    lines = ["from crce.lazy import lazy_names, make_callable", "__getattr__ = lazy_names(__name__, {'call': 'part'})"]
+    lines = [
+        "from typing import TYPE_CHECKING",
+        "from crce.lazy import lazy_names, make_callable",
+        "if TYPE_CHECKING:",
+        "    from call.part import call",
+        "__getattr__ = lazy_names(__name__)",
+    ]
     (tmp_path / "call" / "__init__.py").write_text("\n".join([*lines, "make_callable(__name__)"]))
     (tmp_path / "call" / "part.py").write_text("def call(x: int) -> int:\n    return x + 1\n")
     monkeypatch.syspath_prepend(tmp_path)

@@ -28,7 +28,7 @@ __version__ = "0.1.0"
 __all__ = ["__version__", "attack", "erase", "evaluate", "export", "generate", "suggest"]
 
 _CALLABLE_PACKAGES = ("evaluate", "export", "suggest")
-_function = lazy_names(__name__, {"attack": "attacks", "erase": "api", "generate": "sampling.samples"})
+_function = lazy_names(__name__)
 
 
 def __getattr__(name: str) -> Any:

@@ -2,26 +2,38 @@
 
 from __future__ import annotations
 
+import ast
 import inspect
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
+from functools import cache
 from importlib import import_module
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 
-def lazy_names(package: str, home: Mapping[str, str]) -> Callable[[str], Any]:
-    """A `__getattr__` (PEP 562) for a package.
+def lazy_names(package: str) -> Callable[[str], Any]:
+    """A `__getattr__` (PEP 562) for a package: it loads what the package imports under `if TYPE_CHECKING:`.
+
+    Type checkers and this function so read the same lines, which can't contradict each other.
 
     Args:
         package: the package's `__name__`.
-        home: each public name with the module of the package that defines it.
     """
 
+    @cache
+    def homes() -> dict[str, str]:
+        tree = ast.parse(Path(str(sys.modules[package].__file__)).read_text(encoding="utf-8"))
+        lines = [line for block in tree.body if isinstance(block, ast.If) for line in block.body]
+        return {
+            name.name: str(line.module) for line in lines if isinstance(line, ast.ImportFrom) for name in line.names
+        }
+
     def __getattr__(name: str) -> Any:
-        if name not in home:
+        if name.startswith("__") or name not in homes():
             raise AttributeError(f"module {package!r} has no attribute {name!r}")
-        value = getattr(import_module(f"{package}.{home[name]}"), name)
+        value = getattr(import_module(homes()[name]), name)
         setattr(sys.modules[package], name, value)  # from now on it is found without this function
         return value
 

@@ -27,14 +27,4 @@ __all__ = [
     "replay",
 ]
 
-__getattr__ = lazy_names(
-    __name__,
-    {
-        "Attack": "protocol",
-        "AttackResult": "campaign",
-        "Budget": "budget",
-        "Progress": "budget",
-        "attack": "campaign",
-        "replay": "rerun",
-    },
-)
+__getattr__ = lazy_names(__name__)

@@ -14,14 +14,4 @@ if TYPE_CHECKING:
 
 __all__ = ["FAMILIES", "Backbone", "Conditioning", "backbone_class", "load_backbone", "load_pipeline"]
 
-__getattr__ = lazy_names(
-    __name__,
-    {
-        "FAMILIES": "families",
-        "Backbone": "backbone",
-        "Conditioning": "conditioning",
-        "backbone_class": "families",
-        "load_backbone": "loading",
-        "load_pipeline": "loading",
-    },
-)
+__getattr__ = lazy_names(__name__)

@@ -27,18 +27,4 @@ __all__ = [
     "run_bench",
 ]
 
-__getattr__ = lazy_names(
-    __name__,
-    {
-        "BenchmarkGrid": "grid",
-        "BenchmarkResult": "benchmark",
-        "Cell": "cells",
-        "CellFinished": "benchmark",
-        "CellProgress": "benchmark",
-        "GridPlan": "planning",
-        "expand": "cells",
-        "plan_grid": "planning",
-        "read_grid": "reader",
-        "run_bench": "benchmark",
-    },
-)
+__getattr__ = lazy_names(__name__)

@@ -14,15 +14,6 @@ if TYPE_CHECKING:
 
 __all__ = ["Drawn", "PromptReport", "Report", "evaluate", "evaluate_prompts"]
 
-__getattr__ = lazy_names(
-    __name__,
-    {
-        "Drawn": "model_pair",
-        "PromptReport": "report",
-        "Report": "report",
-        "evaluate": "evaluation",
-        "evaluate_prompts": "evaluation",
-    },
-)
+__getattr__ = lazy_names(__name__)
 
 make_callable(__name__)  # crce.evaluate(...) is evaluate(...) of this package

@@ -16,19 +16,6 @@ if TYPE_CHECKING:
 __all__ = ["FORMATS", "ExportFormat", "Exported", "Inspection", "Published", "check", "export", "push"]
 __all__ += ["read_metadata"]
 
-__getattr__ = lazy_names(
-    __name__,
-    {
-        "FORMATS": "formats",
-        "ExportFormat": "formats",
-        "Exported": "formats",
-        "Inspection": "inspection",
-        "Published": "publication",
-        "check": "inspection",
-        "export": "formats",
-        "push": "publication",
-        "read_metadata": "metadata",
-    },
-)
+__getattr__ = lazy_names(__name__)
 
 make_callable(__name__)  # crce.export(...) is export(...) of this package

@@ -13,4 +13,4 @@ if TYPE_CHECKING:
 
 __all__ = ["Chat", "Message", "Reply", "load_chat"]
 
-__getattr__ = lazy_names(__name__, {"load_chat": "clients"})
+__getattr__ = lazy_names(__name__)

@@ -15,4 +15,4 @@ if TYPE_CHECKING:
 
 __all__ = ["METHODS", "ClosedFormMethod", "GradientMethod", "Method", "load_method"]
 
-__getattr__ = lazy_names(__name__, {"ClosedFormMethod": "closed_form", "GradientMethod": "gradient"})
+__getattr__ = lazy_names(__name__)

@@ -14,16 +14,4 @@ if TYPE_CHECKING:
 
 __all__ = ["PhraseChange", "Refinement", "Round", "RoundPlanned", "RoundScored", "Split", "read_refinement", "refine"]
 
-__getattr__ = lazy_names(
-    __name__,
-    {
-        "PhraseChange": "record",
-        "Refinement": "record",
-        "Round": "record",
-        "RoundPlanned": "refinement",
-        "RoundScored": "refinement",
-        "Split": "split",
-        "read_refinement": "record",
-        "refine": "refinement",
-    },
-)
+__getattr__ = lazy_names(__name__)

@@ -15,14 +15,4 @@ if TYPE_CHECKING:
 
 __all__ = ["ImageCache", "ImageKey", "ModelState", "Picture", "Sample", "draw"]
 
-__getattr__ = lazy_names(
-    __name__,
-    {
-        "ImageCache": "image_cache",
-        "ImageKey": "image_cache",
-        "ModelState": "image_cache",
-        "Picture": "pictures",
-        "Sample": "samples",
-        "draw": "generate",
-    },
-)
+__getattr__ = lazy_names(__name__)

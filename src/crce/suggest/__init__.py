@@ -37,27 +37,6 @@ __all__ = [
     "write_record",
 ]
 
-__getattr__ = lazy_names(
-    __name__,
-    {
-        "Candidate": "candidates",
-        "Decision": "memory",
-        "Memory": "memory",
-        "Record": "record",
-        "Request": "candidates",
-        "Resolved": "resolve",
-        "Review": "review",
-        "Suggester": "candidates",
-        "Suggestion": "suggestion",
-        "ground": "grounding",
-        "load_suggester": "suggesters",
-        "read_record": "record",
-        "replay": "suggestion",
-        "resolve_concept": "resolve",
-        "resolve_concepts": "resolve",
-        "suggest": "suggestion",
-        "write_record": "record",
-    },
-)
+__getattr__ = lazy_names(__name__)
 
 make_callable(__name__)  # crce.suggest(...) is suggest(...) of this package

@@ -32,14 +32,4 @@ __all__ = [
     "resume",
 ]
 
-__getattr__ = lazy_names(
-    __name__,
-    {
-        "Erasure": "run_folder",
-        "Trainer": "trainer",
-        "apply_adapter": "adapters",
-        "erase": "run",
-        "load_base": "base_model",
-        "resume": "run",
-    },
-)
+__getattr__ = lazy_names(__name__)

@@ -13,7 +13,4 @@ if TYPE_CHECKING:
 
 __all__ = ["PROMPT_SETS", "Number", "PromptSet", "load_prompt_set"]
 
-__getattr__ = lazy_names(
-    __name__,
-    {"PROMPT_SETS": "table", "Number": "prompt_set", "PromptSet": "prompt_set", "load_prompt_set": "table"},
-)
+__getattr__ = lazy_names(__name__)
