@@ -14,7 +14,7 @@ from typing import Any
 
 from crce import demo
 from crce.backbones import load_backbone
-from crce.cli.contact_sheet import contact_sheet
+from crce.cli.generate import contact_sheet
 from crce.files import write_json
 from crce.judges import load_judge
 from crce.sampling import draw

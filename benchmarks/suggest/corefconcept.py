@@ -37,7 +37,7 @@ from crce.demo.embedding import load_embedder
 from crce.errors import SuggestError
 from crce.files import write_json
 from crce.suggest.candidates import Request
-from crce.suggest.cleaning import clean
+from crce.suggest.phrases import clean
 from crce.suggest.suggesters import load_suggester
 
 

@@ -38,10 +38,9 @@ from crce.files import write_json
 from crce.judges import load_judge
 from crce.sampling import ImageCache
 from crce.suggest.candidates import SIDES, Candidate, Request
-from crce.suggest.cleaning import clean
 from crce.suggest.grounding import apply_grounding, ground, priority
 from crce.suggest.mmr import select
-from crce.suggest.phrases import key
+from crce.suggest.phrases import clean, key
 from crce.suggest.suggesters import load_suggester
 from crce.training import erase, load_config
 

@@ -7,8 +7,9 @@ entry as "module:attribute" and is resolved when it is used, see `Table.resolve`
 
 from __future__ import annotations
 
+import logging
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import cache
 from importlib.metadata import EntryPoint, entry_points
 from pkgutil import resolve_name
@@ -19,11 +20,17 @@ from crce.errors import ConfigError, CRCEError
 
 
 Entry = TypeVar("Entry")
+logger = logging.getLogger(__name__)
 
 
 @cache  # searching the installed packages takes tens of milliseconds
 def _installed(search: Callable[..., Iterable[EntryPoint]], group: str, path: tuple[str, ...]) -> list[EntryPoint]:
     return list(search(group=group))
+
+
+@cache
+def _warn(message: str) -> None:
+    logger.warning("%s", message)
 
 
 class Table(Mapping[str, Entry]):
@@ -61,20 +68,29 @@ class Table(Mapping[str, Entry]):
             raise self._broken(name, point.value, error) from error
 
     def __iter__(self) -> Iterator[str]:
-        return iter([*self._own, *self._others])
+        """The names, without those of packages that can't be loaded: each is warned of, and the others still work."""
+        yield from self._own
+        for name in self._others:
+            try:
+                self[name]
+            except CRCEError as error:
+                _warn(str(error))
+            else:
+                yield name
 
     def __len__(self) -> int:
-        return len(self._own) + len(self._others)
+        return sum(1 for _ in self)
 
-    def find(self, name: str) -> Entry:
-        """The entry of a name that a user gave.
+    def find(self, name: str, also: Sequence[str] = ()) -> Entry:
+        """The entry of a name that a user gave; where there is none, the message names those of `also` too.
 
         Raises:
             CRCEError: the table's kind of error; there is none of that name, or it can't be loaded.
         """
         if name not in self._own and name not in self._others:  # installed packages are searched for others alone
+            names = [*self, *also]
             raise self.error(
-                f"There is no {self.kind} {name!r}. Use one of: {', '.join(self)}.{did_you_mean(name, list(self))}"
+                f"There is no {self.kind} {name!r}. Use one of: {', '.join(names)}.{did_you_mean(name, names)}"
             )
         return self[name]
 

@@ -123,7 +123,7 @@ def test_command_line_attacks_tabulates_and_replays(copy):
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["--attack", "bell"], ["bell", "ring-a-bell"]),
+        (["--attack", "bell"], ["bell", "ring-a-bell", ", all."]),
         (["--budget", "0"], ["--budget", "crce attack --help"]),
         (["--target", "dog"], ["dog", "cat"]),
         (["--judge", "nobody"], ["nobody", "emoji"]),

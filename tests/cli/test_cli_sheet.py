@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from PIL import Image
 
-from crce.cli.contact_sheet import CAPTION, GAP, SMALLEST, contact_sheet
+from crce.cli.generate import CAPTION, GAP, SMALLEST, contact_sheet
 from crce.files import free_folder, slug
 
 

@@ -15,7 +15,7 @@ from crce.cli.main import main
 from crce.config import all_settings, load_config
 from crce.errors import ConfigError
 from crce.methods import METHODS
-from crce.methods.support import support
+from crce.methods.table import support
 from crce.training import erase
 
 

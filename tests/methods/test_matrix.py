@@ -13,7 +13,7 @@ from crce.backbones import load_backbone
 from crce.backbones.families import FAMILIES
 from crce.errors import ConfigError
 from crce.methods import METHODS
-from crce.methods.support import refuse_unsupported, support
+from crce.methods.table import refuse_unsupported, support
 from crce.training import Trainer, erase, load_config
 from crce.training.closed_form_trainer import ClosedFormTrainer
 from crce.training.text_trainer import TextTrainer

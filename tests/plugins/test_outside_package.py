@@ -14,19 +14,22 @@ import tiny
 from diffusers import StableDiffusionPAGPipeline
 
 import crce
-from crce.backbones import load_backbone
+from crce import registry
+from crce.backbones import FAMILIES, load_backbone
 from crce.cli.main import main
 from crce.concepts import read_concepts
 from crce.errors import ConfigError
-from crce.methods.support import support
+from crce.methods.table import METHODS, support
 
 
 PIPELINE = "StableDiffusionPAGPipeline"
 ENTRY_POINTS = f"""\
 [crce.methods]
 to-nothing = outside_parts:METHOD
+ghost = not_there:METHOD
 [crce.backbones]
 {PIPELINE} = outside_parts:GuidedBackbone
+GhostPipeline = not_there:Backbone
 [crce.judges]
 brightness = outside_parts:Brightness
 [crce.suggesters]
@@ -122,3 +125,18 @@ def test_an_export_format(run):
     assert crce.export(run, to="list").path.read_text(encoding="utf-8") == "cat"
     with pytest.raises(ConfigError, match="Did you mean 'list'"):
         crce.export(run, to="lisst")
+
+
+def test_parts_that_can_not_be_loaded_are_warned_of_and_leave_the_others_usable(caplog):
+    registry._warn.cache_clear()
+    assert METHODS["to-nothing"]
+    assert "ghost" not in list(METHODS)
+    assert "GhostPipeline" not in list(FAMILIES)
+    assert PIPELINE in FAMILIES
+    for name in ("ghost", "GhostPipeline"):
+        assert f"{name!r} (not_there:" in caplog.text
+    with contextlib.redirect_stdout(io.StringIO()) as out:
+        assert main(["methods", "--json"]) == 0
+    assert "to-nothing" in json.loads(out.getvalue())
+    with pytest.raises(ConfigError, match="method 'ghost' .* can't be loaded: .*not_there"):
+        METHODS.find("ghost")

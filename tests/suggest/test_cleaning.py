@@ -8,8 +8,7 @@ import pytest
 
 from crce.concepts import atlas
 from crce.suggest.candidates import Candidate, Request
-from crce.suggest.cleaning import clean
-from crce.suggest.phrases import key, normalise, phrase_fault
+from crce.suggest.phrases import clean, key, normalise, phrase_fault
 
 
 CAT = Request("cat", "object")

@@ -156,6 +156,7 @@ BAD: list[tuple[str, list[str]]] = [
     (json.dumps({**GOOD, "text": "\ud800"}), ["text"]),
     (json.dumps({**GOOD, "target": "a\x1bb"}), ["target", "control"]),
     (json.dumps({**GOOD, "when": 3}), ["when", "3"]),
+    (json.dumps({name: value for name, value in GOOD.items() if name != "when"}), ["has no when"]),
 ]
 
 

@@ -13,8 +13,7 @@ from crce.concepts import ConceptSet, atlas, find_concepts
 from crce.errors import ConfigError
 from crce.methods import METHODS, load_method
 from crce.training import apply_adapter, erase, load_config, resume
-from crce.training.closed_form_rows import closed_form_rows
-from crce.training.closed_form_trainer import ClosedFormTrainer
+from crce.training.closed_form_trainer import ClosedFormTrainer, closed_form_rows
 
 
 SOLVED = [name for name in METHODS if METHODS[name].solved]

@@ -9,7 +9,7 @@ from crce.concepts import ConceptSet, Related
 from crce.errors import ConfigError
 from crce.methods.speed import SPEED
 from crce.training import ErasureConfig, Trainer, load_config
-from crce.training.closed_form_rows import closed_form_rows
+from crce.training.closed_form_trainer import closed_form_rows
 from crce.training.prompts import NULL, make_table
 from crce.training.step_sampler import StepBatch
 

@@ -18,7 +18,7 @@ from crce.backbones.families import FAMILIES
 from crce.backbones.memory_plan import GIB
 from crce.files import write_text
 from crce.methods import METHODS
-from crce.methods.support import support
+from crce.methods.table import support
 
 
 ROOT = Path(__file__).parents[2]

@@ -1,8 +1,9 @@
 """How much memory an erasure will need on a GPU, and which settings make it fit, before a model is downloaded.
 
 Weights, adapter, gradients and optimizer are counted. So is what a forward pass keeps for its backward pass, on
-tensors without values (see `activation_memory`). The rest is a rule of thumb: three more of the largest tensors exist
-at any time, six while the autoencoder decodes, a twentieth is lost to fragmentation, and CUDA itself takes `CONTEXT`.
+tensors without values (see `meta_model.ActivationMemory`). The rest is a rule of thumb: three more of the largest
+tensors exist at any time, six while the autoencoder decodes, a twentieth is lost to fragmentation, and CUDA itself
+takes `CONTEXT`.
 benchmarks/plan compares the estimate with measurements on a GPU.
 """
 
@@ -16,9 +17,8 @@ import torch
 from peft import LoraConfig
 from torch import nn
 
-from crce.backbones.activation_memory import ActivationMemory
 from crce.backbones.backbone import decoding_dtype, on_device
-from crce.backbones.meta_model import MetaModel
+from crce.backbones.meta_model import ActivationMemory, MetaModel
 from crce.backbones.scopes import scope_modules
 from crce.errors import ConfigError
 

@@ -94,7 +94,7 @@ def plan_grid(grid: BenchmarkGrid, *, cache: str | Path = CACHE, device: str = "
     """
     from crce.backbones.families import backbone_class
     from crce.backbones.loading import find_model, pick_device, pick_dtype
-    from crce.methods.support import refuse_unsupported
+    from crce.methods.table import refuse_unsupported
 
     where = pick_device(device)
     pinned: dict[Any, dict[str, Any]] = {}  # by model what else determines the numbers

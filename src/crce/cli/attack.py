@@ -10,8 +10,7 @@ import typer
 
 from crce.attacks import ATTACKS, BASELINE_ATTACKS, load_attack
 from crce.cli.flags import DeviceFlag
-from crce.cli.progress import Bar
-from crce.cli.terminal import quiet_libraries
+from crce.cli.terminal import Bar, quiet_libraries
 from crce.errors import ConfigError
 
 
@@ -117,7 +116,7 @@ def _names(given: list[str] | None) -> list[str]:
     names = list(dict.fromkeys(given or BASELINE_ATTACKS))
     for name in names:
         if name != ALL:
-            ATTACKS.find(name)
+            ATTACKS.find(name, also=[ALL])
     return list(ATTACKS) if ALL in names else names
 
 

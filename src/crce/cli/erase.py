@@ -10,9 +10,8 @@ import typer
 
 from crce.cli.evaluate import measure, print_next, print_report
 from crce.cli.flags import DeviceFlag, RecipeFlag, RevisionFlag, with_erasure_flags
-from crce.cli.progress import Bar
 from crce.cli.sets import find_sets
-from crce.cli.terminal import quiet_libraries
+from crce.cli.terminal import Bar, quiet_libraries
 from crce.concepts.concept_set import common_kind
 from crce.config import load_config
 from crce.errors import ConfigError

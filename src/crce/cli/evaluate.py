@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from crce.cli.progress import Bar
-from crce.cli.terminal import quiet_libraries
+from crce.cli.terminal import Bar, quiet_libraries
 from crce.errors import ConfigError
 
 

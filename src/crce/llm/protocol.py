@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
+from crce.errors import SuggestError
+
 
 @dataclass(frozen=True)
 class Message:
@@ -66,3 +68,52 @@ class Chat(Protocol):
             SuggestError: it can't be reached, refuses the key, is out of quota or time, or the token budget is spent.
         """
         ...
+
+
+SHORTEST_ANSWER = 100  # tokens; a shorter answer is cut off before it says anything
+CHARACTERS = 4  # in a token, roughly, where the server does not count
+IMAGE = 1000  # tokens of an image, roughly: services count 100 to 1600, by its size
+
+
+class TokenBudget:
+    """Counts the tokens of all questions and answers of a chat.
+
+    Attributes:
+        total: tokens allowed.
+        spent: tokens used.
+    """
+
+    def __init__(self, total: int) -> None:
+        """Start with `total` tokens.
+
+        Raises:
+            SuggestError: the total is not positive.
+        """
+        if total < 1:
+            raise SuggestError(f"The token budget is {total}. Use a positive number, e.g. --token-budget 100000.")
+        self.total = total
+        self.spent = 0
+
+    def allow(self, messages: list[Message], max_tokens: int) -> int:
+        """The maximum length of the next answer, at most `max_tokens`.
+
+        Raises:
+            SuggestError: too little is left for the question and a short answer.
+        """
+        room = self.total - self.spent - _tokens(messages)
+        if room < min(max_tokens, SHORTEST_ANSWER):
+            raise SuggestError(
+                f"The token budget of {self.total} is too small for the next question: {self.spent} are spent. "
+                "Raise --token-budget, or ask for fewer phrases."
+            )
+        return min(max_tokens, room)
+
+    def spend(self, messages: list[Message], reply: Reply) -> None:
+        """Count a question and its answer."""
+        answered = reply.completion_tokens or len(reply.text) // CHARACTERS
+        self.spent += (reply.prompt_tokens or _tokens(messages)) + answered
+
+
+def _tokens(messages: list[Message]) -> int:
+    images = sum(len(message.images) for message in messages)
+    return sum(len(message.content) for message in messages) // CHARACTERS + images * IMAGE

@@ -17,8 +17,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from urllib.parse import urlsplit
 
 from crce.errors import SuggestError
-from crce.llm.budget import TokenBudget
-from crce.llm.protocol import Message, Reply
+from crce.llm.protocol import Message, Reply, TokenBudget
 from crce.llm.service_errors import FILTERED, Declined, ServiceErrors
 
 

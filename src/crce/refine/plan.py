@@ -14,8 +14,7 @@ from crce.refine.failures import Failure
 from crce.refine.record import PhraseChange
 from crce.refine.split import Split
 from crce.suggest.candidates import SIDES, Candidate, Request, Side, Suggester
-from crce.suggest.cleaning import clean
-from crce.suggest.phrases import key
+from crce.suggest.phrases import clean, key
 
 
 if TYPE_CHECKING:

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING
 
 from crce.concepts.concept_set import fold
 from crce.errors import SuggestError
-from crce.suggest.cleaning import drop
+from crce.suggest.phrases import drop
 
 
 if TYPE_CHECKING:

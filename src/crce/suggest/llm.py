@@ -2,14 +2,146 @@
 
 from __future__ import annotations
 
+import dataclasses
+import hashlib
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, Literal, TypeVar
 
 from crce.concepts.concept_set import CERTAINTY_WORDS, fold
-from crce.llm import Chat
+from crce.errors import SuggestError
+from crce.llm import Chat, Message, Reply
 from crce.suggest.candidates import Candidate, Request
 from crce.suggest.prompts import propose_messages
-from crce.suggest.schemas import MAX_ITEMS, AnswerError, Proposals, parse_proposals, proposals_schema
-from crce.suggest.structured_query import RETRIES, Exchange, ask
+from crce.suggest.schemas import MAX_CHARS, MAX_ITEMS, AnswerError, Proposals, parse_proposals, proposals_schema
+
+
+T = TypeVar("T")
+Purpose = Literal["propose", "verify"]
+
+RETRIES = 2
+_TEMPERATURE = 0.8  # of a repeated question: without chance, a small model repeats its bad answer
+_LONGEST = 8000  # tokens; an answer that is cut off may be twice as long the next time, up to this
+
+
+class UnreadableAnswer(SuggestError):
+    """A language model answered, but nothing usable, however often it was asked."""
+
+
+@dataclass(frozen=True)
+class Exchange:
+    """A question to a language model with its answer.
+
+    Attributes:
+        kind: what it was asked for.
+        messages: the question.
+        reply: the answer; if it has megabytes, the part that was read.
+        notes: how the answer was corrected, or why it could not be used.
+    """
+
+    kind: Purpose
+    messages: tuple[Message, ...]
+    reply: Reply
+    notes: tuple[str, ...] = ()
+
+    def to_dict(self) -> dict[str, Any]:
+        """The exchange as a record stores it."""
+        return {
+            "kind": self.kind,
+            "prompt_hash": prompt_hash(self.messages),
+            "messages": [{"role": message.role, "content": message.content} for message in self.messages],
+            "reply": self.reply.text,
+            "finish": self.reply.finish,
+            "prompt_tokens": self.reply.prompt_tokens,
+            "completion_tokens": self.reply.completion_tokens,
+            "notes": list(self.notes),
+        }
+
+
+def prompt_hash(messages: Sequence[Message]) -> str:
+    """16 hexadecimal digits that identify these messages."""
+    content = json.dumps([[message.role, message.content] for message in messages], ensure_ascii=False)
+    return hashlib.sha256(content.encode("utf-8", "surrogatepass")).hexdigest()[:16]
+
+
+def ask(
+    chat: Chat,
+    messages: list[Message],
+    schema: dict[str, Any],
+    parse: Callable[[str, bool, list[str]], T],
+    *,
+    kind: Purpose,
+    about: str,
+    exchanges: list[Exchange],
+    retries: int = RETRIES,
+    max_tokens: int = 2000,
+    seed: int = 0,
+) -> T:
+    """Ask until the answer can be read; each repeated question says why the last answer could not.
+
+    Args:
+        chat: the language model.
+        messages: the question, the user's turn last.
+        schema: of the answer.
+        parse: reads the answer, given whether it was cut off and a list for its notes, or raises AnswerError.
+        kind: what the question is for.
+        about: the target, for error messages.
+        exchanges: where every question and answer is appended.
+        retries: how often to ask again.
+        max_tokens: of the answer; twice as many, at most 8000, after one that was cut off.
+        seed: of the answer; each further one has the next.
+
+    Returns:
+        The content of the answer; if every attempt failed, what could be read of the last one with any content.
+
+    Raises:
+        UnreadableAnswer: no answer could be read.
+        SuggestError: the model refuses, or can't be reached.
+    """
+    conversation = list(messages)
+    partial: tuple[T, int, list[str]] | None = None  # with its place in `exchanges` and its notes
+    fault = ""
+    for attempt in range(max(retries, 0) + 1):
+        temperature = _TEMPERATURE if attempt else 0.0
+        reply = chat.complete(
+            conversation, schema, max_tokens=max_tokens, temperature=temperature, seed=seed + attempt
+        )
+        kept = dataclasses.replace(reply, text=reply.text[:MAX_CHARS])
+        notes: list[str] = []
+        try:
+            if reply.finish == "refusal":
+                raise AnswerError("the model refused to answer")
+            value = parse(reply.text, reply.finish == "length", notes)
+        except AnswerError as error:
+            fault = str(error)
+            if error.partial is not None:
+                partial = error.partial, len(exchanges), notes
+            exchanges.append(Exchange(kind, tuple(conversation), kept, (f"not used: {fault}",)))
+        else:
+            exchanges.append(Exchange(kind, tuple(conversation), kept, tuple(notes)))
+            return value
+        if reply.finish == "refusal":
+            words = " ".join(reply.text[:600].split())[:120]
+            raise SuggestError(
+                f"{chat.provider}:{chat.model} refused to answer about {about!r}{f' ({words!r})' if words else ''}. "
+                "Use another model, or --suggester lexicon."
+            )
+        if reply.finish == "length":
+            max_tokens = max(max_tokens, min(2 * max_tokens, _LONGEST))
+        # without the bad answer itself, which a small model would copy
+        note = f"An earlier answer can't be used: {fault}. Answer with the one JSON object alone."
+        conversation = [*messages[:-1], Message(messages[-1].role, f"{messages[-1].content}\n\n{note}")]
+    if partial is not None:
+        value, at, notes = partial
+        used = (*exchanges[at].notes, "used after all, no later answer was better", *notes)
+        exchanges[at] = dataclasses.replace(exchanges[at], notes=used)
+        return value
+    raise UnreadableAnswer(
+        f"{chat.provider}:{chat.model} gave no usable answer about {about!r} in {max(retries, 0) + 1} tries: {fault}. "
+        "Use a larger model, or --suggester lexicon."
+    )
 
 
 class LLMSuggester:

@@ -255,6 +255,8 @@ def _read(path: Path) -> Iterator[tuple[int, Decision, bool]]:
             value = json.loads(raw.decode("utf-8-sig"), parse_constant=lambda name: math.nan)
             taken_back = isinstance(value, dict) and value.get("accepted", 0) is None
             decision = _adapter().validate_python({**value, "accepted": False} if taken_back else value)
+            if "when" not in value:  # a new decision is made now, one that is read was not
+                raise ValueError("has no when")
         except (ValueError, RecursionError) as error:
             raise SuggestError(
                 f"{path}:{number}: {_fault(error)}. Correct or delete this line; the others are kept as they are."

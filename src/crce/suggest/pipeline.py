@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 from crce.concepts import ConceptSet, Related
 from crce.errors import SuggestError
 from crce.suggest.candidates import SIDES, Candidate, Outcome, Request, Side
-from crce.suggest.cleaning import clean
 from crce.suggest.mmr import select
+from crce.suggest.phrases import clean
 from crce.suggest.record import Score, SuggestionSettings
 
 

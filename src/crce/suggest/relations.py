@@ -9,7 +9,7 @@ from math import log10
 from typing import TYPE_CHECKING
 
 from crce.concepts.concept_set import fold
-from crce.suggest.cleaning import SAME_SPELLING
+from crce.suggest.phrases import SAME_SPELLING
 
 
 if TYPE_CHECKING:

@@ -22,9 +22,9 @@ from crce.concepts.concept_set import fold
 from crce.demo.embedding import load_embedder
 from crce.llm import Chat
 from crce.suggest.candidates import Candidate, Request, Side
+from crce.suggest.llm import Exchange, UnreadableAnswer, ask
 from crce.suggest.prompts import verify_messages
 from crce.suggest.schemas import Judgement, Verdict, judgements_schema, parse_judgements
-from crce.suggest.structured_query import Exchange, UnreadableAnswer, ask
 
 
 logger = logging.getLogger(__name__)

@@ -21,20 +21,21 @@ from crce.config import ErasureConfig
 from crce.errors import ConceptError, MemoryShortage, RunError
 from crce.files import write_json
 from crce.methods import METHODS
-from crce.methods.support import refuse_unsupported
+from crce.methods.table import refuse_unsupported
 from crce.training.base_model import load_recorded
-from crce.training.checkpoint import FILE as CHECKPOINT
-from crce.training.checkpoint import load_checkpoint, save_checkpoint
 from crce.training.closed_form_trainer import ClosedFormTrainer
 from crce.training.events import Event, Finished, Interrupted, Saved, Started, Step
+from crce.training.run_folder import FILE as CHECKPOINT
 from crce.training.run_folder import (
     Erasure,
+    load_checkpoint,
     new_info,
     next_folder,
     now,
     open_metrics,
     peak_memory,
     read_run,
+    save_checkpoint,
     start_record,
     start_state,
     write_adapter,

@@ -33,6 +33,8 @@ from crce.files import free_folder, read_tensors, sha256, slug, write_tensors, w
 if TYPE_CHECKING:
     from crce.backbones import Backbone
     from crce.training.adapters import Adapter
+    from crce.training.closed_form_trainer import ClosedFormTrainer
+    from crce.training.trainer import Trainer
 
 PACKAGES = ("torch", "diffusers", "transformers", "peft", "safetensors", "numpy")
 
@@ -227,3 +229,41 @@ def peak_memory(device: torch.device) -> float | None:
 def _shape(config: ErasureConfig, name: str) -> Any:
     """A setting that decides which tensors an adapter has and what they mean."""
     return (config.lora_alpha or config.rank) if name == "lora_alpha" else getattr(config, name)
+
+
+FILE = "checkpoint.safetensors"
+
+
+def save_checkpoint(folder: Path, trainer: Trainer | ClosedFormTrainer) -> Path:
+    """Write the trainer's state; the checkpoint before stays until the new one is whole.
+
+    Raises:
+        RunError: the folder can't be written.
+    """
+    tensors, values = trainer.state()
+    path = folder / FILE
+    write_tensors(path, tensors, {"state": json.dumps(values)})
+    return path
+
+
+def load_checkpoint(folder: Path, trainer: Trainer | ClosedFormTrainer) -> bool:
+    """Continue from the folder's checkpoint; without one the trainer starts at the first step.
+
+    Returns:
+        Whether there was a checkpoint.
+
+    Raises:
+        RunError: the checkpoint is damaged.
+    """
+    path = folder / FILE
+    if not path.exists():
+        return False
+    try:
+        tensors, metadata = read_tensors(path)
+        values = json.loads(metadata["state"])
+    except (OSError, KeyError, ValueError) as error:
+        raise RunError(
+            f"The checkpoint {path} is damaged ({error}). Delete it to train this run from its first step."
+        ) from error
+    trainer.load_state(tensors, values)
+    return True

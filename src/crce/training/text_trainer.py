@@ -10,7 +10,7 @@ import torch
 from crce.backbones.conditioning import Conditioning
 from crce.backbones.unet import UNetBackbone
 from crce.methods.objective import crce_loss
-from crce.methods.support import refuse_unsupported
+from crce.methods.table import refuse_unsupported
 from crce.training.trainer import Trainer
 
 

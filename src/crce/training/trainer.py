@@ -14,9 +14,8 @@ from crce.backbones.conditioning import Conditioning
 from crce.methods.objective import Row, crce_loss, role_terms, row_targets
 from crce.methods.table import load_method
 from crce.training.adapters import new_adapter
-from crce.training.predictor import Predictor
 from crce.training.prompts import make_table, near_vocabulary
-from crce.training.step_sampler import StepBatch, StepSampler
+from crce.training.step_sampler import Predictor, StepBatch, StepSampler
 
 
 if TYPE_CHECKING:
