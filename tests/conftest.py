@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 # sums in another order would make bits depend on the number of cores. What uses the cores is `-n auto`.
 # (torch is imported by the fixtures that need it: the process that hands out the tests needs none.)
 os.environ["OMP_NUM_THREADS"] = "1"
+os.environ["HF_HUB_OFFLINE"] = "1"  # where there is a network, tests must not begin to download judges
 
 # The tests of these files load the language model of 270 million parameters.
 LANGUAGE_MODEL = ("test_local_chat.py", "test_real_model.py", "test_served_chat.py")

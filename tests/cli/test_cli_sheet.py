@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from PIL import Image
 
-from crce.cli.generate import CAPTION, GAP, SMALLEST, contact_sheet
 from crce.files import free_folder, slug
+from crce.sampling.pictures import CAPTION, SMALLEST, contact_sheet
+from crce.sampling.pictures import SHEET_GAP as GAP
 
 
 def test_sheet_holds_every_picture_in_its_place_and_crosses_out_what_is_missing():

@@ -364,7 +364,7 @@ def test_dlib_finds_a_face_from_the_side_with_its_thorough_detector(dlib_judge):
     faces = dlib_judge._faces
     photographer = Image.fromarray(skimage.data.camera()).convert("RGB")
     assert faces.find(photographer).shape == (1, 128)
-    assert not faces._quick(skimage.data.camera(), 0)
+    assert not faces._fast(skimage.data.camera(), 0)
 
 
 @pytest.mark.face

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from crce.attacks import ATTACKS, BASELINE_ATTACKS, load_attack
-from crce.cli.flags import DeviceFlag
+from crce.cli.flags import DeviceFlag, JudgeFlag
 from crce.cli.terminal import Bar, quiet_libraries
 from crce.errors import ConfigError
 
@@ -53,7 +53,7 @@ def attack(
     images_per_try: Annotated[int, typer.Option(min=1, help="Images that a search looks at.")] = 4,
     steps: Annotated[int, typer.Option(min=1, help="Denoising steps of an image.")] = 20,
     guidance: Annotated[float, typer.Option(help="Classifier-free guidance scale.")] = 4.0,
-    judge: Annotated[str, typer.Option(help="Judge of the images; auto takes the one that knows the model.")] = "auto",
+    judge: JudgeFlag = "auto",
     device: DeviceFlag = "auto",
     replay: Annotated[
         Path | None,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -34,6 +35,9 @@ def bench(
         bool, typer.Option("--ray", help="Send the cells to a Ray cluster ($RAY_ADDRESS, or a local one).")
     ] = False,
     device: DeviceFlag = "auto",
+    judge: Annotated[
+        str | None, typer.Option(metavar="NAME[:MODEL]", help="Judge of all cells.", show_default="as the grid says")
+    ] = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="List the cells and which of them are measured, and exit.")
     ] = False,
@@ -45,6 +49,8 @@ def bench(
     from crce.bench.reader import read_grid
 
     found = read_grid(grid)
+    if judge is not None:
+        found = replace(found, evaluation=replace(found.evaluation, judge=judge))
     quiet_libraries()
     from crce.bench.planning import CACHE, plan_grid
 

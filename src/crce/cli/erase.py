@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from crce.cli.evaluate import measure, print_next, print_report
-from crce.cli.flags import DeviceFlag, RecipeFlag, RevisionFlag, with_erasure_flags
+from crce.cli.evaluate import measure, print_next, print_report, say_judge
+from crce.cli.flags import DeviceFlag, ImagesFlag, JudgeFlag, RecipeFlag, RevisionFlag, with_erasure_flags
 from crce.cli.sets import find_sets
 from crce.cli.terminal import Bar, quiet_libraries
 from crce.concepts.concept_set import common_kind
@@ -62,7 +62,8 @@ def erase(
         ),
     ] = None,
     evaluate: Annotated[bool, typer.Option("--eval/--no-eval", help="Measure and report at the end.")] = True,
-    images_per_prompt: Annotated[int, typer.Option(min=1, help="Images for each prompt of the report.")] = 8,
+    images_per_prompt: ImagesFlag = None,
+    judge: JudgeFlag = "auto",
     *,
     overrides: dict[str, Any],
 ) -> int:
@@ -72,7 +73,7 @@ def erase(
         if overrides or concepts or any(value is not None for value in given):
             raise ConfigError(
                 "--resume continues a run with its own concept, model and settings. Give nothing beside it but "
-                "--device, --eval and --images-per-prompt."
+                "--device, --eval, --images-per-prompt and --judge."
             )
         train = _continue(resume, device)
     elif not concepts:
@@ -97,7 +98,8 @@ def erase(
     typer.echo(f"weights  {erasure.adapter}")
     if evaluate:
         try:
-            report = measure(erasure, images_per_prompt=images_per_prompt, device=device)
+            say_judge(judge, erasure.info["model"], erasure.sets)
+            report = measure(erasure, images_per_prompt=images_per_prompt, judge=judge, device=device)
         except KeyboardInterrupt:
             typer.echo(
                 f"Stopped during the evaluation; the weights are saved. Measure: crce evaluate {erasure.folder}",

@@ -9,11 +9,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from crce.cli.flags import ImagesFlag, JudgeFlag
 from crce.cli.terminal import Bar, quiet_libraries
 from crce.errors import ConfigError
 
 
 if TYPE_CHECKING:
+    from crce.concepts import ConceptSet
     from crce.evaluate import PromptReport, Report
     from crce.training import Erasure
 
@@ -30,25 +32,11 @@ DRAWN = 4  # targets that the line on drawing names
 
 def evaluate(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="The folder of a finished run.")],
-    images_per_prompt: Annotated[
-        int | None,
-        typer.Option(
-            min=1,
-            help="Images of each prompt, by each model.",
-            show_default="8; of --prompts as many as its authors take",
-        ),
-    ] = None,
+    images_per_prompt: ImagesFlag = None,
     seed: Annotated[int, typer.Option(help="Seed of the first image of a prompt.")] = 1000,
     steps: Annotated[int, typer.Option(min=1, help="Denoising steps of an image.")] = 20,
     guidance: Annotated[float, typer.Option(help="Classifier-free guidance scale.")] = 4.0,
-    judge: Annotated[
-        str,
-        typer.Option(
-            metavar="NAME[:MODEL]",
-            help="Who says what an image shows: emoji, clip:MODEL, classifier:MODEL, vision:SERVICE:MODEL, nudenet, "
-            "face[:FOLDER]. auto takes the model's own.",
-        ),
-    ] = "auto",
+    judge: JudgeFlag = "auto",
     threshold: Annotated[
         float | None,
         typer.Option(
@@ -94,13 +82,15 @@ def evaluate(
         "judge": judge,
         "threshold": threshold,
         "device": device,
-        **({} if images_per_prompt is None else {"images_per_prompt": images_per_prompt}),
+        "images_per_prompt": images_per_prompt,
     }
     if prompts is None:
         needless = [name for name, value in {"--limit": limit, "--concept": concept}.items() if value is not None]
         if needless:
             raise ConfigError(f"{needless[0]} is for --prompts. Give both, or neither.")
-        print_report(measure(Erasure.load(run), quality=quality, **settings))
+        erasure = Erasure.load(run)
+        say_judge(judge, erasure.info["model"], erasure.sets)
+        print_report(measure(erasure, quality=quality, **settings))
         return 0
     if quality:
         raise ConfigError("--quality is not measured with --prompts. Give one of them.")
@@ -127,8 +117,25 @@ def measure(erasure: Erasure, **settings: Any) -> Report:
         return evaluate_run(erasure, on_event=lambda drawn: bar.show(drawn.done, drawn.total), **settings)
 
 
+def say_judge(judge: str, model: str, sets: Sequence[ConceptSet]) -> None:
+    """Before anything that costs time: which judge "auto" stands for, and what must be downloaded for it."""
+    from crce.judges.table import AUTO, default_judge
+
+    if judge != AUTO or model == "demo":
+        return
+    default = default_judge(model, sets)
+    if default.spec is None:
+        typer.echo(f"judge    none: {default.why_none}. Name one with --judge, e.g. clip:FOLDER", err=True)
+    else:
+        size = f", {default.download / 1e9:.1f} GB to download" if default.download else ""
+        typer.echo(f"judge    {default.spec}{size}", err=True)
+
+
 def print_report(report: Report) -> None:
     """The headline numbers, the verdict in words, and where the report is; with several targets a row for each."""
+    from crce.judges.table import DEFAULT_CLIP
+    from crce.sampling.pictures import SHEET
+
     if any(report.summary[name]["value"] is not None for name in HEADLINES):  # else the verdict says all there is
         for name, title in HEADLINES.items():
             title = title.replace("(target)", "(all targets)") if report.targets else title
@@ -140,6 +147,9 @@ def print_report(report: Report) -> None:
         typer.echo(sentence)
     typer.echo()
     typer.echo(f"report   {report.path_html}")
+    if report.data["judge"] is None:
+        typer.echo(f"sheet    {report.folder / SHEET}")
+        typer.echo(f"score    crce evaluate {shlex.quote(str(report.folder))} --judge clip:{DEFAULT_CLIP}")
 
 
 def _print_targets(report: Report) -> None:

@@ -28,6 +28,23 @@ RecipeFlag = Annotated[
 ]
 RevisionFlag = Annotated[str | None, typer.Option(help="Commit, branch or tag of a Hub model.")]
 DeviceFlag = Annotated[str, typer.Option(help="auto, cpu, cuda, mps.")]
+ImagesFlag = Annotated[
+    int | None,
+    typer.Option(
+        min=1,
+        help="Images of each prompt, by each model.",
+        show_default="8; without a judge a dozen in all; of --prompts as many as its authors take",
+    ),
+]
+JudgeFlag = Annotated[
+    str,
+    typer.Option(
+        metavar="NAME[:MODEL]",
+        help="Who says what an image shows: emoji, clip:MODEL, classifier:MODEL, vision:SERVICE:MODEL, nudenet, "
+        "face[:FOLDER]. auto takes the bundled model's own; of other models CLIP, where it is in the cache or can be "
+        "downloaded.",
+    ),
+]
 # of a suggester that asks a language model
 BaseURLFlag = Annotated[str | None, typer.Option(help="Address of an OpenAI-compatible server.")]
 PromptsFlag = Annotated[

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -14,43 +13,7 @@ from crce.files import free_folder, slug
 
 
 if TYPE_CHECKING:
-    from PIL.Image import Image
-
     from crce.sampling.samples import Sample
-
-GAP, CAPTION = 4, 20  # pixels
-SMALLEST, LARGEST = 128, 256  # side of an image on the sheet, pixels
-
-
-def contact_sheet(rows: Sequence[tuple[str, Sequence[Image | None]]]) -> Image:
-    """Lay out rows of images.
-
-    Args:
-        rows: a caption and its images; None leaves a crossed-out place.
-
-    Returns:
-        The sheet.
-    """
-    from PIL import Image, ImageDraw
-
-    widest = max((p.width for _, pictures in rows for p in pictures if p is not None), default=SMALLEST)
-    side = min(max(widest, SMALLEST), LARGEST)
-    columns = max(len(pictures) for _, pictures in rows)
-    height = CAPTION + side + GAP
-    sheet = Image.new("RGB", (GAP + columns * (side + GAP), GAP + len(rows) * height), "white")
-    ink = ImageDraw.Draw(sheet)
-    for row, (caption, pictures) in enumerate(rows):
-        top = GAP + row * height
-        ink.text((GAP, top + 2), caption, fill="black", font_size=14)
-        for column, picture in enumerate(pictures):
-            corner = (GAP + column * (side + GAP), top + CAPTION)
-            if picture is not None:
-                sheet.paste(picture.convert("RGB").resize((side, side), Image.Resampling.BICUBIC), corner)
-            else:
-                end = (corner[0] + side - 1, corner[1] + side - 1)
-                ink.rectangle((corner, end), outline="gray")
-                ink.line((corner, end), fill="gray")
-    return sheet
 
 
 def generate(
@@ -104,8 +67,8 @@ def generate(
 
 def _save(folder: Path, prompts: list[str], samples: list[Sample], *, before: bool) -> list[str]:
     """Write every image and the contact sheet, print their paths, and return what is missing, in words."""
-    from crce.cli.generate import contact_sheet
     from crce.files import write_atomic
+    from crce.sampling.pictures import write_sheet
 
     missing, rows = [], []
     n = len(samples) // len(prompts)
@@ -124,7 +87,5 @@ def _save(folder: Path, prompts: list[str], samples: list[Sample], *, before: bo
                 path = folder / f"{stem}-{sample.seed}{'-' + when if when else ''}.png"
                 write_atomic(path, lambda partial, image=image: image.save(partial, format="PNG"))  # type: ignore[misc]
                 typer.echo(path)
-    sheet = contact_sheet(rows)
-    write_atomic(folder / "sheet.png", lambda partial: sheet.save(partial, format="PNG"))
-    typer.echo(folder / "sheet.png")
+    typer.echo(write_sheet(folder, rows))
     return missing

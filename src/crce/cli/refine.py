@@ -43,6 +43,9 @@ def refine(
     min_gain: Annotated[
         float, typer.Option(min=0, max=1, help="A round that gains less in H is the last, and is not kept.")
     ] = 0.01,
+    judge: Annotated[
+        str, typer.Option(metavar="NAME[:MODEL]", help="Judge of the images; auto takes that of the run's report.")
+    ] = "auto",
     device: DeviceFlag = "auto",
 ) -> int:
     """Add leaked phrases to the corefs and broken ones to the retains, train on, and measure.
@@ -66,6 +69,7 @@ def refine(
                 token_budget=token_budget,
                 images_per_prompt=images_per_prompt,
                 min_gain=min_gain,
+                judge=judge,
                 device=device,
                 on_event=progress,
             )

@@ -14,11 +14,12 @@ from crce.evaluate.observe import concept_set_questions, observe, prompt_set_que
 from crce.evaluate.page import SHOWN, render_prompt_set, render_target, render_targets
 from crce.evaluate.prompt_sets.prompt_set import PromptSet, measured_set, sample, seeds_of
 from crce.evaluate.prompt_sets.table import load_prompt_set
-from crce.evaluate.prompts import spread
+from crce.evaluate.prompts import TITLES, spread
 from crce.evaluate.report import PromptReport, Report, prompt_set_json, target_folders, target_json, targets_json
 from crce.evaluate.settings import ConceptSetSettings, PromptSetSettings
 from crce.files import slug
 from crce.judges import choose_judge
+from crce.sampling.pictures import write_sheet
 from crce.training import Erasure
 
 
@@ -45,7 +46,8 @@ def evaluate(
     Image k of every prompt is generated from seed + k, by the base and by the erased model, in the scenes of the run
     if it has some (unrelated things without a scene). Images are kept under pictures/: an evaluation that was stopped
     continues where it was, and another judge sees the same images. Of a run with several targets each is measured by
-    itself, under targets/; the numbers of the run are those of all together.
+    itself, under targets/; the numbers of the run are those of all together. Where there is no judge, a dozen pairs of
+    images are generated for a person to look at, in report.html and on a contact sheet, sheet.png.
 
     Args:
         run: a finished run, or its folder.
@@ -72,10 +74,10 @@ def evaluate(
     started = time.perf_counter()
     erasure = run if isinstance(run, Erasure) else Erasure.load(Path(run))
     info, trace = erasure.info, _trace(erasure.folder)
-    questions = concept_set_questions(erasure, chosen.judge, chosen.threshold, chosen.phrases_per_group, chosen.device)
+    questions, chosen = concept_set_questions(erasure, chosen)
     texts = [{prompt.text: None for prompt in own.prompts} for own in questions]
     alone = frozenset(p.text for own in questions for g in own.groups if g.name == "unrelated" for p in g.prompts)
-    seeds = [chosen.seed + k for k in range(chosen.images_per_prompt)]
+    seeds = [chosen.seed + k for k in range(chosen.images_per_prompt or 1)]
     plan = SamplingPlan(seeds, chosen.steps, chosen.guidance, erasure.config.scenes, alone)
     measured: list[MeasuredTarget] = []
     reports: list[Report] = []
@@ -100,6 +102,13 @@ def evaluate(
         report = Report(erasure.folder, targets_json(measured, own, erasure, chosen, questions[0].describe(), models))
         report.write(render_targets(report.data, measured, own, info=info, trace=trace))
     report.keep_for(questions[0].judge)
+    if questions[0].judge is None:
+        rows = [
+            (f"{TITLES[group.name]}: {prompt.text}", (*before, *after))
+            for target, own in zip(measured, questions, strict=True)
+            for (group, prompt), before, after in zip(own.listed, target.before, target.after, strict=True)
+        ]
+        write_sheet(erasure.folder, rows)
     return report
 
 

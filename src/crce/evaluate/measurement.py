@@ -60,7 +60,7 @@ def measure_target(
         quality: whether drift, quality and locality are measured too.
         loading: seconds that it took to load model and judge, for the report.
     """
-    names = [(group.name, prompt.text) for group in questions.groups for prompt in group.prompts]
+    names = [(group.name, prompt.text) for group, prompt in questions.listed]
     clock = time.perf_counter()
     before, after = models.images([text for _, text in names])
     generated = time.perf_counter()

@@ -20,10 +20,12 @@ if TYPE_CHECKING:
     import torch
     from PIL.Image import Image
 
+    from crce.evaluate.settings import ConceptSetSettings
     from crce.judges import Judge
     from crce.training import Erasure
 
 CALIBRATION = 24  # images on each side, at most, that a judge is calibrated with
+UNJUDGED = 3  # unrelated phrases where nobody judges, which with two of each list makes a dozen
 CHUNK = 32  # texts whose images are in memory at once
 
 Answers = dict[tuple[str, str, str | None], list[str | None]]
@@ -81,7 +83,12 @@ class Questions:
 
     @property
     def prompts(self) -> list[Prompt]:
-        return [prompt for group in self.groups for prompt in group.prompts]
+        return [prompt for _, prompt in self.listed]
+
+    @property
+    def listed(self) -> list[tuple[PromptGroup, Prompt]]:
+        """Every prompt with its group."""
+        return [(group, prompt) for group in self.groups for prompt in group.prompts]
 
     def ask(self, models: ModelPair, prompts: Sequence[Prompt]) -> None:
         """Ask about the images of prompts, which must be in memory where they were not judged before."""
@@ -151,37 +158,39 @@ def observe(models: ModelPair, questions: Sequence[Questions], texts: Sequence[s
 
 
 def concept_set_questions(
-    erasure: Erasure, judge: str | Judge, threshold: float | None, limit: int, device: str
-) -> list[Questions]:
+    erasure: Erasure, settings: ConceptSetSettings
+) -> tuple[list[Questions], ConceptSetSettings]:
     """The questions about each concept set of a run; sets share the judge and its answers.
 
     Args:
         erasure: the run.
-        judge: a judge or its name.
-        threshold: the lowest probability at which its word counts; None takes the judge's own.
-        limit: most phrases of a group.
-        device: where the judge's model runs.
+        settings: judge, threshold, device and how many phrases.
+
+    Returns:
+        The questions, and the settings with the numbers that depend on whether there is a judge.
     """
     model = erasure.info["model"]
     own = load_judge() if model == "demo" else None
     others = [[o for o in erasure.sets if o is not c] for c in erasure.sets]
     unrelated = [common_unrelated(c, rest, own) for c, rest in zip(erasure.sets, others, strict=True)]
     asked = choose_judge(
-        judge,
+        settings.judge,
         model,
         erasure.sets,
         unrelated=[text for texts in unrelated for text in texts],
         folder=erasure.folder / FOLDER,
-        device=device,
+        device=settings.device,
     )
-    least = threshold if threshold is not None else asked.threshold if asked else 0.0
+    if asked is None and settings.phrases_per_group is None:
+        unrelated = [texts[:UNJUDGED] for texts in unrelated]
+    settings = settings.filled(judged=asked is not None)
+    least = settings.threshold if settings.threshold is not None else asked.threshold if asked else 0.0
     words: Answers = {}
-    crce = erasure.config.crce
     groups = [
-        make_groups(c, asked, limit, rest, crce=crce, common=common)
+        make_groups(c, asked, settings.phrases_per_group, rest, crce=erasure.config.crce, common=common)
         for c, rest, common in zip(erasure.sets, others, unrelated, strict=True)
     ]
-    return [Questions(own, asked, least, words=words) for own in groups]
+    return [Questions(own, asked, least, words=words) for own in groups], settings
 
 
 def prompt_set_questions(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, TypedDict
 
 from crce.errors import ConfigError
@@ -19,7 +19,8 @@ class EvaluationSettings:
     """Settings of every evaluation.
 
     Attributes:
-        images_per_prompt: images of each prompt by each model; None takes as many as the authors of the prompt set.
+        images_per_prompt: images of each prompt by each model; None takes 8, or one where nobody judges them; of a
+            prompt set as many as its authors take.
         seed: of each prompt's first image, of the bootstrap and of a sample of prompts.
         steps: sampling steps.
         guidance: classifier-free guidance scale.
@@ -62,14 +63,22 @@ class ConceptSetSettings(EvaluationSettings):
     """Settings of an evaluation with the prompts of the run's concept sets.
 
     Attributes:
-        images_per_prompt: images of each prompt by each model.
         quality: whether to measure drift, image quality and locality too.
-        phrases_per_group: most phrases taken from each list of a concept set.
+        phrases_per_group: most phrases taken from each list of a concept set; None takes 10, or 2 where nobody
+            judges the images, which a person then looks at.
     """
 
-    images_per_prompt: int = 8
     quality: bool = False
-    phrases_per_group: int = 10
+    phrases_per_group: int | None = None
+
+    def filled(self, *, judged: bool) -> ConceptSetSettings:
+        """The settings with numbers for those that are None."""
+        images, phrases = (8, 10) if judged else (1, 2)
+        return replace(
+            self,
+            images_per_prompt=images if self.images_per_prompt is None else self.images_per_prompt,
+            phrases_per_group=phrases if self.phrases_per_group is None else self.phrases_per_group,
+        )
 
 
 @dataclass(frozen=True)
@@ -88,6 +97,7 @@ class PromptSetSettings(EvaluationSettings):
 class EvaluationKeywords(TypedDict, total=False):
     """The fields of `EvaluationSettings` whose type is the same in its subclasses."""
 
+    images_per_prompt: int | None
     seed: int
     steps: int
     guidance: float
@@ -101,14 +111,12 @@ class EvaluationKeywords(TypedDict, total=False):
 class ConceptSetKeywords(EvaluationKeywords, total=False):
     """The fields of `ConceptSetSettings`."""
 
-    images_per_prompt: int
     quality: bool
-    phrases_per_group: int
+    phrases_per_group: int | None
 
 
 class PromptSetKeywords(EvaluationKeywords, total=False):
     """The fields of `PromptSetSettings`."""
 
-    images_per_prompt: int | None
     concept: str | None
     limit: int | None

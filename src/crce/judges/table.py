@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import cache
 from inspect import signature
 from pathlib import Path
@@ -23,6 +24,7 @@ log = logging.getLogger(__name__)
 AUTO = "auto"
 DEFAULT = "emoji"
 DEFAULT_FOR_STYLES = "emoji-style"
+DEFAULT_CLIP = "openai/clip-vit-large-patch14"  # judges the images of every model but the bundled one
 
 JUDGES: Table[str | Callable[..., Judge]] = Table(
     "judge",
@@ -43,6 +45,47 @@ It is called with the text after the colon where there is one, and with `device`
 """
 
 
+@dataclass(frozen=True)
+class DefaultJudge:
+    """The judge that "auto" stands for.
+
+    Attributes:
+        spec: its name, as `load_judge` takes it; None where there is none.
+        download: bytes that it takes to load it for the first time.
+        why_none: why there is none.
+    """
+
+    spec: str | None
+    download: int = 0
+    why_none: str = ""
+
+
+def default_judge(model: str, sets: Sequence[ConceptSet] = ()) -> DefaultJudge:
+    """The judge of a base model: that of the bundled one, or CLIP where it is in the cache or can be downloaded."""
+    if model == "demo":
+        return DefaultJudge(DEFAULT_FOR_STYLES if any(concepts.kind == "style" for concepts in sets) else DEFAULT)
+    download = _clip_download()
+    if download is None:
+        return DefaultJudge(None, 0, f"{DEFAULT_CLIP} is not in the cache, and the Hub can't be reached")
+    return DefaultJudge(f"clip:{DEFAULT_CLIP}", download)
+
+
+@cache
+def _clip_download() -> int | None:
+    """Bytes of the weights of `DEFAULT_CLIP` that must be downloaded; None if they can't be."""
+    from huggingface_hub import HfApi, try_to_load_from_cache
+
+    weights = "model.safetensors"
+    if isinstance(try_to_load_from_cache(DEFAULT_CLIP, weights), str):
+        return 0
+    try:
+        files = HfApi().model_info(DEFAULT_CLIP, files_metadata=True, timeout=10).siblings or []
+    except Exception as error:  # of requests or httpx, by the version of huggingface_hub
+        log.info("%s can't be had: %s", DEFAULT_CLIP, error)
+        return None
+    return sum(file.size or 0 for file in files if file.rfilename == weights)
+
+
 def choose_judge(
     judge: str | Judge,
     model: str,
@@ -53,7 +96,7 @@ def choose_judge(
     device: str = "auto",
     required: bool = False,
 ) -> Judge | None:
-    """The judge of a run: the one that is given or named, or, for "auto", the one that knows the model's images.
+    """The judge of a run: the one that is given or named, or, for "auto", the default of its model.
 
     Args:
         judge: a judge, a name as `load_judge` takes it, or "auto".
@@ -63,22 +106,25 @@ def choose_judge(
             them from the sets and these phrases; with None it is returned as it was loaded.
         folder: where such a judge may store its answers.
         device: where the judge's model runs.
-        required: whether it is an error that no judge knows the model.
+        required: whether it is an error that there is none.
 
     Returns:
-        The judge; None for "auto" where no judge knows the model.
+        The judge; None for "auto" where there is no default, see `default_judge`.
 
     Raises:
-        ConfigError: there is no such judge, or none knows the model and one is required.
+        ConfigError: there is no such judge, or no default where one is required.
         ModelError: the judge's model, or a package it needs, can't be loaded.
     """
-    if judge == AUTO and model == "demo":
-        judge = DEFAULT_FOR_STYLES if any(concepts.kind == "style" for concepts in sets) else DEFAULT
-    elif judge == AUTO and required:
-        raise ConfigError(f"No judge knows the images of {model!r}. Name one with --judge, e.g. clip:FOLDER.")
-    elif judge == AUTO:
-        log.info("No judge knows the images of %s.", model)
-        return None
+    if judge == AUTO:
+        default = default_judge(model, sets)
+        if default.spec is None and required:
+            raise ConfigError(
+                f"No judge knows the images of {model!r}: {default.why_none}. Name one with --judge, e.g. clip:FOLDER."
+            )
+        if default.spec is None:
+            log.info("No judge knows the images of %s: %s.", model, default.why_none)
+            return None
+        judge = default.spec
     loaded = load_judge(judge, device) if isinstance(judge, str) else judge
     if unrelated is not None and isinstance(loaded, OpenJudge):
         return loaded.about(sets, folder, unrelated=unrelated)

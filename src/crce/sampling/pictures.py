@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
-from PIL import Image
+from PIL import Image, ImageDraw
 
 from crce.files import write_atomic
 
@@ -20,6 +20,9 @@ Picture = Image.Image | None
 PAGE_SIZE = 192  # pixels of the longer side in the page
 GAP = 2
 NO_PICTURE = (128, 128, 128)
+SHEET = "sheet.png"
+SHEET_GAP, CAPTION = 4, 20  # pixels
+SMALLEST, LARGEST = 128, 256  # side of an image on the sheet, pixels
 
 
 def write_strips(
@@ -46,6 +49,41 @@ def write_strips(
         if path.name not in names:
             path.unlink()
     return names
+
+
+def contact_sheet(rows: Sequence[tuple[str, Sequence[Picture]]]) -> Image.Image:
+    """Lay out rows of images.
+
+    Args:
+        rows: a caption and its images; None leaves a crossed-out place.
+
+    Returns:
+        The sheet.
+    """
+    widest = max((p.width for _, pictures in rows for p in pictures if p is not None), default=SMALLEST)
+    side = min(max(widest, SMALLEST), LARGEST)
+    columns = max(len(pictures) for _, pictures in rows)
+    height = CAPTION + side + SHEET_GAP
+    sheet = Image.new("RGB", (SHEET_GAP + columns * (side + SHEET_GAP), SHEET_GAP + len(rows) * height), "white")
+    ink = ImageDraw.Draw(sheet)
+    for row, (caption, pictures) in enumerate(rows):
+        top = SHEET_GAP + row * height
+        ink.text((SHEET_GAP, top + 2), caption, fill="black", font_size=14)
+        for column, picture in enumerate(pictures):
+            corner = (SHEET_GAP + column * (side + SHEET_GAP), top + CAPTION)
+            if picture is not None:
+                sheet.paste(picture.convert("RGB").resize((side, side), Image.Resampling.BICUBIC), corner)
+            else:
+                end = (corner[0] + side - 1, corner[1] + side - 1)
+                ink.rectangle((corner, end), outline="gray")
+                ink.line((corner, end), fill="gray")
+    return sheet
+
+
+def write_sheet(folder: Path, rows: Sequence[tuple[str, Sequence[Picture]]]) -> Path:
+    """Write a contact sheet into a folder, and return its path."""
+    write_atomic(folder / SHEET, partial(contact_sheet(rows).save, format="PNG"))
+    return folder / SHEET
 
 
 def is_blank(image: Image.Image) -> bool:

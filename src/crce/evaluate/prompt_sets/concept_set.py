@@ -67,7 +67,7 @@ class OtherSets:
 def make_groups(
     concepts: ConceptSet,
     judge: Judge | None,
-    limit: int = 10,
+    limit: int | None = 10,
     others: Sequence[ConceptSet] = (),
     *,
     crce: bool = True,
@@ -82,7 +82,8 @@ def make_groups(
     Args:
         concepts: the target, its corefs and its retains.
         judge: gives the classes; without one no prompt can be scored.
-        limit: most phrases of a group; from longer lists every k-th is taken, so that all certainties are met.
+        limit: most phrases of a group, None takes all; from longer lists every k-th is taken, so that all certainties
+            are met.
         others: the other sets of the run.
         crce: whether the run trained corefs and retains.
         common: unrelated phrases that every judge of this model is shown, as long as it knows half of them.
