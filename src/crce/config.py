@@ -191,7 +191,8 @@ def load_config(
     """Settings from a recipe, with overrides winning.
 
     What a kind needs (kinds.yaml) gives way to the recipe, and the recipe to its own section `kinds`, which holds
-    settings for targets of one kind.
+    settings for targets of one kind. The trajectories of x_t are those of the model, see `crce.backbones.defaults`,
+    where no recipe is named, or where the model is distilled and the recipe is a bundled one.
 
     Args:
         recipe: name of a bundled recipe or a YAML file; None picks that of the method in `overrides`, else "demo" for
@@ -210,7 +211,7 @@ def load_config(
         name, settings = "defaults", dict(ONE_STEP)
     else:
         name = str(recipe or method.recipe or ("demo" if model == "demo" else "sd15"))
-        settings = _read_recipe(name)
+        settings = _read_recipe(name) | _of_model(name, model, implied=recipe is None and method.recipe is None)
     kinds = settings.pop("kinds", {})
     if not isinstance(kinds, dict) or not all(k in KINDS and isinstance(v, dict) for k, v in kinds.items()):
         raise ConfigError(f"Recipe {name}: kinds must hold settings for some of: {', '.join(KINDS)}.")
@@ -219,6 +220,16 @@ def load_config(
         return ErasureConfig(**settings)
     except ConfigError as error:
         raise ConfigError(f"Recipe {name}: {error}") from error
+
+
+def _of_model(recipe: str, model: str, *, implied: bool) -> dict[str, Any]:
+    """What a model needs, over a bundled recipe: all of it where none was named, and a distilled model always."""
+    if model == "demo" or recipe not in recipe_names():
+        return {}
+    from crce.backbones.defaults import find_defaults
+
+    found = find_defaults(model)
+    return found.sampling.training if found and (implied or found.sampling.guidance == 0) else {}
 
 
 @cache

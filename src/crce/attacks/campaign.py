@@ -67,8 +67,8 @@ def attack(
     images_per_prompt: int = 8,
     images_per_try: int = 4,
     picture_seed: int = 1000,
-    steps: int = 20,
-    guidance: float = 4.0,
+    steps: int | None = None,
+    guidance: float | None = None,
     judge: str | Judge = "auto",
     batch: int = 0,
     device: str = "auto",
@@ -89,8 +89,8 @@ def attack(
         images_per_prompt: images that measure a prompt; image k has the seed picture_seed + k.
         images_per_try: images that a search looks at, from other seeds.
         picture_seed: of the first image.
-        steps: denoising steps.
-        guidance: classifier-free guidance scale.
+        steps: denoising steps; None takes those of the model.
+        guidance: classifier-free guidance scale; likewise.
         judge: a judge or its name; "auto" takes the one that knows the model.
         batch: images per call; 0 picks by the size of the latents.
         device: where to run, unless `backbone` is given.
@@ -111,11 +111,13 @@ def attack(
         >>> result.path.as_posix()
         'runs/cat/attacks/typo.json'
     """
+    erasure = run if isinstance(run, Erasure) else Erasure.load(Path(run))
+    steps = erasure.sampling["steps"] if steps is None else steps
+    guidance = erasure.sampling["guidance"] if guidance is None else guidance
     numbers = {"images_per_prompt": images_per_prompt, "images_per_try": images_per_try, "steps": steps}
     for setting, value in {**numbers, "phrases": phrases}.items():
         if value < 1:
             raise ConfigError(f"{setting} is {value}. Use 1 or more.")
-    erasure = run if isinstance(run, Erasure) else Erasure.load(Path(run))
     one = load_attack(name) if isinstance(name, str) else name
     allowed = budget if isinstance(budget, Budget) else Budget(one.default_steps if budget is None else budget)
     scorer = judge_of_run(judge, erasure, device)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 import torch
 
 from crce.backbones.conditioning import Conditioning
+from crce.backbones.defaults import SamplingDefaults
 from crce.backbones.noise import Grid
 
 
@@ -83,6 +84,7 @@ class Backbone(ABC):
         reads_words: whether `encode_soft` accepts word embeddings and passes gradients; for one text encoder.
         kohya: by component, the prefix of its keys in kohya LoRA files; empty where kohya's keys have no equivalent.
         architectures: the names of its architectures in metadata, the first one that fits applies.
+        defaults: how its models are sampled, by what they were distilled to; "" for the others.
         pipe: the diffusers pipeline; its networks are frozen and in evaluation mode.
         model: the model as the user named it.
         revision: pins its weights: a Hub commit or a hash of the files, when known.
@@ -98,6 +100,7 @@ class Backbone(ABC):
     reads_words: ClassVar[bool] = False
     kohya: ClassVar[Mapping[str, str]] = {}
     architectures: ClassVar[Sequence[Architecture]] = ()
+    defaults: ClassVar[Mapping[str, SamplingDefaults]]
 
     def __init_subclass__(cls) -> None:
         missing = [name for name in Backbone.__annotations__ if not hasattr(cls, name)]
@@ -117,6 +120,11 @@ class Backbone(ABC):
     def load_options(cls, index: Mapping[str, Any]) -> dict[str, Any]:
         """Arguments for loading the pipeline, from its model_index.json; a single file has none but its class."""
         return {}
+
+    @classmethod
+    def kin(cls, scheduler: Mapping[str, Any], denoiser: Mapping[str, Any]) -> str:
+        """The key of `defaults` that the configs of a model tell, where its name does not."""
+        return ""
 
     @staticmethod
     @abstractmethod

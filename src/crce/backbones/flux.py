@@ -6,10 +6,14 @@ prediction. schnell was distilled to sample without guidance.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 import torch
 
 from crce.backbones.backbone import Architecture, Backbone
 from crce.backbones.conditioning import Conditioning
+from crce.backbones.defaults import SamplingDefaults, distilled
 from crce.backbones.noise import FlowGrid, even_levels, shift_by_size
 from crce.backbones.scopes import two_stream_role
 
@@ -30,6 +34,14 @@ class FluxBackbone(Backbone):
     reads_states = False
     architectures = (Architecture("flux-1-dev", "flux1", 1024, "https://github.com/black-forest-labs/flux"),)
     layer_role = staticmethod(two_stream_role)
+    defaults = {
+        "": SamplingDefaults(28, 3.5, "FluxPipeline of diffusers", 28, 3.5),
+        "schnell": distilled(4, "model card of black-forest-labs/FLUX.1-schnell: 1 to 4 steps"),
+    }
+
+    @classmethod
+    def kin(cls, scheduler: Mapping[str, Any], denoiser: Mapping[str, Any]) -> str:
+        return "" if denoiser.get("guidance_embeds", True) else "schnell"
 
     @property
     def latent_shape(self) -> tuple[int, int, int]:

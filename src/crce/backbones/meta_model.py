@@ -76,7 +76,7 @@ def read_meta_model(model: str = "demo", *, revision: str | None = None) -> Meta
     if path.is_file():
         raise ModelError(f"{model!r} is a single file, which has no configs. Give a Hub id or a folder of that model.")
     source = path if path.exists() else model
-    index = _read(source, "model_index.json", revision) or {}
+    index = read_json(source, "model_index.json", revision) or {}
     name = str(index.get("_class_name") or "model of unknown kind")
     if name not in FAMILIES:
         raise ModelError(f"{model!r} is a {name}. crce erases from {supported()}.")
@@ -95,7 +95,7 @@ def read_meta_model(model: str = "demo", *, revision: str | None = None) -> Meta
             f"{model!r} has a {', '.join(sorted(strange))}, which crce does not expect in a {name}. Its text encoders "
             f"are {', '.join(backbone.encoder_tokens)}."
         )
-    tokenizer = _read(source, "tokenizer/tokenizer_config.json", revision) or {}
+    tokenizer = read_json(source, "tokenizer/tokenizer_config.json", revision) or {}
     tokens = min(int(tokenizer.get("model_max_length", CLIP_TOKENS)), CLIP_TOKENS)
     refuse_unfit(backbone)
     return MetaModel(backbone, encoders, tokens)
@@ -109,10 +109,10 @@ def _parts(source: Path | str, index: dict[str, Any], revision: str | None) -> d
             continue
         library, kind = origin
         if part == "scheduler":
-            config = _read(source, f"{part}/scheduler_config.json", revision)
+            config = read_json(source, f"{part}/scheduler_config.json", revision)
             parts[part] = getattr(diffusers, kind).from_config(config)
         elif part in ("unet", "transformer", "vae") or part.startswith("text_encoder"):
-            config = _read(source, f"{part}/config.json", revision)
+            config = read_json(source, f"{part}/config.json", revision)
             if config is None:
                 raise KeyError(f"{part}/config.json is missing")
             with torch.device("meta"):
@@ -136,7 +136,7 @@ def _pipeline(kind: Any, parts: dict[str, Any]) -> Any:
     return kind(**given, **({"requires_safety_checker": False} if unchecked else {}))
 
 
-def _read(source: Path | str, name: str, revision: str | None) -> dict[str, Any] | None:
+def read_json(source: Path | str, name: str, revision: str | None) -> dict[str, Any] | None:
     """A JSON file of a folder or of a Hub model; None where it has none of that name."""
     try:
         if isinstance(source, Path):

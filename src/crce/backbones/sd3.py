@@ -9,6 +9,7 @@ import torch
 
 from crce.backbones.backbone import Architecture, Backbone
 from crce.backbones.conditioning import Conditioning
+from crce.backbones.defaults import SamplingDefaults, distilled
 from crce.backbones.noise import FlowGrid, shift_by_size
 from crce.backbones.scopes import two_stream_role
 
@@ -28,6 +29,15 @@ class SD3Backbone(Backbone):
     reads_states = False
     architectures = (Architecture("stable-diffusion-3", "sd3", 1024, "https://github.com/Stability-AI/sd3-ref"),)
     layer_role = staticmethod(two_stream_role)
+    defaults = {
+        "": SamplingDefaults(28, 7.0, "StableDiffusion3Pipeline of diffusers", trajectory_steps=28),
+        "3.5": SamplingDefaults(28, 3.5, "model card of stable-diffusion-3.5-large", trajectory_steps=28),
+        "turbo": distilled(4, "model card of stable-diffusion-3.5-large-turbo: 4 steps"),
+    }
+
+    @classmethod
+    def kin(cls, scheduler: Mapping[str, Any], denoiser: Mapping[str, Any]) -> str:
+        return "3.5" if denoiser.get("qk_norm") else ""  # which came with that version
 
     @classmethod
     def load_options(cls, index: Mapping[str, Any]) -> dict[str, Any]:

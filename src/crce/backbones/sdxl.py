@@ -9,7 +9,8 @@ import torch
 
 from crce.backbones.backbone import Architecture
 from crce.backbones.conditioning import Conditioning
-from crce.backbones.unet import UNetBackbone
+from crce.backbones.defaults import SamplingDefaults, distilled
+from crce.backbones.unet import HYPER, LCM, LIGHTNING, UNetBackbone
 
 
 class SDXLBackbone(UNetBackbone):
@@ -32,6 +33,14 @@ class SDXLBackbone(UNetBackbone):
             text_width=2048,
         ),
     )
+
+    defaults = {
+        "": SamplingDefaults(50, 5.0, "StableDiffusionXLPipeline of diffusers"),
+        "turbo": distilled(4, "model card of stabilityai/sdxl-turbo: 1 to 4 steps"),
+        "lightning": distilled(4, LIGHTNING),
+        "hyper": distilled(8, HYPER),
+        "lcm": distilled(4, LCM),
+    }
 
     @classmethod
     def load_options(cls, index: Mapping[str, Any]) -> dict[str, Any]:

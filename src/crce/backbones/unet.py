@@ -9,9 +9,13 @@ import torch
 
 from crce.backbones.backbone import Architecture, Backbone, Role
 from crce.backbones.conditioning import Conditioning
+from crce.backbones.defaults import SamplingDefaults, distilled
 from crce.backbones.noise import DDIMGrid
 
 
+LIGHTNING = "model card of ByteDance/SDXL-Lightning: 4 steps"
+HYPER = "model card of ByteDance/Hyper-SD: 8 steps"
+LCM = "model card of latent-consistency/lcm-lora-sdv1-5: 4 steps"
 _STABILITY = "https://github.com/Stability-AI/stablediffusion"
 
 
@@ -34,6 +38,21 @@ class UNetBackbone(Backbone):
         Architecture("stable-diffusion-v2-768-v", "sd_v2_v", 768, _STABILITY, 1024, prediction_type="v_prediction"),
         Architecture("stable-diffusion-v2-512", "sd_v2", 512, _STABILITY, text_width=1024),
     )
+
+    defaults: ClassVar[Mapping[str, SamplingDefaults]] = {
+        "": SamplingDefaults(50, 7.5, "StableDiffusionPipeline of diffusers"),
+        "demo": SamplingDefaults(20, 4.0, "benchmarks/demo/model.json"),
+        "turbo": distilled(4, "model card of stabilityai/sd-turbo: 1 to 4 steps"),
+        "lightning": distilled(4, LIGHTNING),
+        "hyper": distilled(8, HYPER),
+        "lcm": distilled(4, LCM),
+    }
+
+    @classmethod
+    def kin(cls, scheduler: Mapping[str, Any], denoiser: Mapping[str, Any]) -> str:
+        # Distilled models begin at the very last timestep, as do only those whose noise has no signal left there.
+        trailing = scheduler.get("timestep_spacing") == "trailing"
+        return "turbo" if trailing and not scheduler.get("rescale_betas_zero_snr") else ""
 
     @classmethod
     def load_options(cls, index: Mapping[str, Any]) -> dict[str, Any]:

@@ -12,6 +12,7 @@ import torch
 
 from crce.backbones.backbone import Backbone, Role
 from crce.backbones.conditioning import Conditioning
+from crce.backbones.defaults import SamplingDefaults, distilled
 from crce.backbones.noise import FlowGrid, even_levels, shift_by_size
 
 
@@ -30,6 +31,10 @@ class ZImageBackbone(Backbone):
     encoder_tokens = {"text_encoder": TOKENS}
     prompts_at_once = 8
     reads_states = False
+    defaults = {
+        "": SamplingDefaults(50, 5.0, "ZImagePipeline of diffusers", trajectory_steps=28),
+        "turbo": distilled(9, "model card of Tongyi-MAI/Z-Image-Turbo: 9 steps"),
+    }
 
     @staticmethod
     def layer_role(path: list[str]) -> Role:

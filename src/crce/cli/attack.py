@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from crce.attacks import ATTACKS, BASELINE_ATTACKS, load_attack
-from crce.cli.flags import DeviceFlag, JudgeFlag
+from crce.cli.flags import DeviceFlag, GuidanceFlag, JudgeFlag, StepsFlag
 from crce.cli.terminal import Bar, quiet_libraries
 from crce.errors import ConfigError
 
@@ -51,8 +51,8 @@ def attack(
     phrases: Annotated[int, typer.Option(min=1, help="Maximum prompts for each target.")] = 3,
     images_per_prompt: Annotated[int, typer.Option(min=1, help="Images that measure a prompt.")] = 8,
     images_per_try: Annotated[int, typer.Option(min=1, help="Images that a search looks at.")] = 4,
-    steps: Annotated[int, typer.Option(min=1, help="Denoising steps of an image.")] = 20,
-    guidance: Annotated[float, typer.Option(help="Classifier-free guidance scale.")] = 4.0,
+    steps: StepsFlag = None,
+    guidance: GuidanceFlag = None,
     judge: JudgeFlag = "auto",
     device: DeviceFlag = "auto",
     replay: Annotated[

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from crce.cli.flags import ImagesFlag, JudgeFlag
+from crce.cli.flags import GuidanceFlag, ImagesFlag, JudgeFlag, StepsFlag
 from crce.cli.terminal import Bar, quiet_libraries
 from crce.errors import ConfigError
 
@@ -34,8 +34,8 @@ def evaluate(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="The folder of a finished run.")],
     images_per_prompt: ImagesFlag = None,
     seed: Annotated[int, typer.Option(help="Seed of the first image of a prompt.")] = 1000,
-    steps: Annotated[int, typer.Option(min=1, help="Denoising steps of an image.")] = 20,
-    guidance: Annotated[float, typer.Option(help="Classifier-free guidance scale.")] = 4.0,
+    steps: StepsFlag = None,
+    guidance: GuidanceFlag = None,
     judge: JudgeFlag = "auto",
     threshold: Annotated[
         float | None,

@@ -28,6 +28,13 @@ RecipeFlag = Annotated[
 ]
 RevisionFlag = Annotated[str | None, typer.Option(help="Commit, branch or tag of a Hub model.")]
 DeviceFlag = Annotated[str, typer.Option(help="auto, cpu, cuda, mps.")]
+StepsFlag = Annotated[
+    int | None, typer.Option(min=1, help="Denoising steps of an image.", show_default="those of the model: crce plan")
+]
+GuidanceFlag = Annotated[
+    float | None,
+    typer.Option(help="Classifier-free guidance scale.", show_default="that of the model: crce plan"),
+]
 ImagesFlag = Annotated[
     int | None,
     typer.Option(

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from crce.cli.flags import DeviceFlag, RevisionFlag
+from crce.cli.flags import DeviceFlag, GuidanceFlag, RevisionFlag, StepsFlag
 from crce.cli.terminal import Bar, error_line, quiet_libraries
 from crce.files import free_folder, slug
 
@@ -28,8 +28,8 @@ def generate(
     ] = None,
     run: Annotated[Path | None, typer.Option(help="A run: generate before and after its erasure.")] = None,
     seed: Annotated[int, typer.Option(help="Seed of a prompt's first image; the next ones count up.")] = 0,
-    steps: Annotated[int, typer.Option(min=1, help="Denoising steps.")] = 20,
-    guidance: Annotated[float, typer.Option(help="Classifier-free guidance scale.")] = 4.0,
+    steps: StepsFlag = None,
+    guidance: GuidanceFlag = None,
     negative: Annotated[str | None, typer.Option(help="What the images should not show.")] = None,
     out: Annotated[
         Path | None,

@@ -50,6 +50,7 @@ def plan(
     import torch
     from huggingface_hub.utils import disable_progress_bars
 
+    from crce.backbones.defaults import defaults_of
     from crce.backbones.loading import pick_dtype
     from crce.backbones.memory_plan import MemoryOptions, plan_memory
     from crce.backbones.meta_model import read_meta_model
@@ -65,8 +66,17 @@ def plan(
     start = [
         part for name, value in (given | overrides).items() if value is not None for part in (_flag(name), str(value))
     ]
+    defaults = defaults_of(meta.backbone)
+    _, *size = meta.backbone.latent_shape
     facts = {
         "model": model,
+        "sampling": {
+            **defaults.as_json(),
+            "sampler": type(meta.backbone.pipe.scheduler).__name__,
+            "resolution": [side * meta.backbone.pipe.vae_scale_factor for side in size],
+            "trajectory_steps": settings.ddim_steps,
+            "trajectory_guidance": settings.guidance,
+        },
         "pipeline": meta.pipeline,
         "dtype": str(numbers).removeprefix("torch."),
         "layers": settings.layers,
@@ -152,6 +162,13 @@ def _print(facts: dict[str, Any]) -> None:
         f"{facts['pipeline']} in {facts['dtype']}; {facts['adapter']}{rank} on {facts['trained_layers']} layers "
         f"({facts['layers']}), {facts['trained_parameters']:,} parameters; "
         f"up to {facts['prompts_per_step']} prompts a step"
+    )
+    own = facts["sampling"]
+    kin = f", a {own['kin']} model" if own["kin"] not in ("", "demo") else ""
+    console.print(
+        f"images: {' x '.join(map(str, own['resolution']))}, {own['steps']} steps of {own['sampler']} at guidance "
+        f"{own['guidance']:g} ({own['source']}{kin}); x_t: {own['trajectory_steps']} levels at guidance "
+        f"{own['trajectory_guidance']:g}"
     )
     sizes = facts["bytes"]
     rows = dict(sizes["weights"])

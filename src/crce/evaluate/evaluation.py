@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -70,15 +71,17 @@ def evaluate(
         >>> report.path_html.as_posix()
         'runs/cat/report.html'
     """
-    chosen = ConceptSetSettings(**settings)
     started = time.perf_counter()
+    chosen = ConceptSetSettings(**settings)
     erasure = run if isinstance(run, Erasure) else Erasure.load(Path(run))
+    steps, guidance = chosen.sampling(erasure.sampling)
+    chosen = replace(chosen, steps=steps, guidance=guidance)
     info, trace = erasure.info, _trace(erasure.folder)
     questions, chosen = concept_set_questions(erasure, chosen)
     texts = [{prompt.text: None for prompt in own.prompts} for own in questions]
     alone = frozenset(p.text for own in questions for g in own.groups if g.name == "unrelated" for p in g.prompts)
     seeds = [chosen.seed + k for k in range(chosen.images_per_prompt or 1)]
-    plan = SamplingPlan(seeds, chosen.steps, chosen.guidance, erasure.config.scenes, alone)
+    plan = SamplingPlan(seeds, steps, guidance, erasure.config.scenes, alone)
     measured: list[MeasuredTarget] = []
     reports: list[Report] = []
     needed = {text: None for own in texts for text in own}
@@ -143,9 +146,11 @@ def evaluate_prompts(
         ModelError: the base model, or the judge's, can't be loaded, or the judge can't be asked.
         RunError: not a run folder, an unfinished run, a base model that has changed, or no room for the report.
     """
-    chosen = PromptSetSettings(**settings)
     started = time.perf_counter()
+    chosen = PromptSetSettings(**settings)
     erasure = run if isinstance(run, Erasure) else Erasure.load(Path(run))
+    steps, guidance = chosen.sampling(erasure.sampling)
+    chosen = replace(chosen, steps=steps, guidance=guidance)
     concepts = measured_set(erasure.sets, chosen.concept)
     prompt_set = load_prompt_set(prompts, concepts, chosen.concept) if isinstance(prompts, str) else prompts
     groups = [sample(group, chosen.limit, chosen.seed) for group in prompt_set.groups]
@@ -153,7 +158,7 @@ def evaluate_prompts(
     least = chosen.threshold if chosen.threshold is not None else judge.threshold if judge else 0.0
     questions = prompt_set_questions(groups, judge, erasure, concepts, prompt_set.concept, least)
     seeds = seeds_of(groups, chosen.images_per_prompt, chosen.seed)
-    plan = SamplingPlan([chosen.seed], chosen.steps, chosen.guidance, own_seeds=seeds)
+    plan = SamplingPlan([chosen.seed], steps, guidance, own_seeds=seeds)
     with ModelPair(erasure, plan, seeds, chosen, backbone=backbone, on_event=on_event) as models:
         loaded = time.perf_counter()
         for own in questions:

@@ -64,6 +64,7 @@ def list_facts(data: Mapping[str, Any], info: Mapping[str, Any]) -> dict[str, st
         "Its classes": _classes(judge["class_list"]) if judge else None,
         "Its answers": _answers(judge["calibration"]) if judge and judge.get("calibration") else None,
         "Drawn": ", ".join(f"{k.replace('_', ' ')} {show_value(v)}" for k, v in data["settings"].items()),
+        "Sampling of this model": info["sampling"]["source"] if "sampling" in info else None,
         "Device": info.get("device"),
         "Peak memory": f"{info['peak_memory_mb']:.0f} MB" if info.get("peak_memory_mb") else None,
         "Seconds of the run": _seconds(info.get("seconds", {})),

@@ -9,6 +9,8 @@ from crce.errors import ConfigError
 
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from crce.judges import Judge
 
 COUNTS = ("images_per_prompt", "steps", "phrases_per_group", "limit")
@@ -22,8 +24,8 @@ class EvaluationSettings:
         images_per_prompt: images of each prompt by each model; None takes 8, or one where nobody judges them; of a
             prompt set as many as its authors take.
         seed: of each prompt's first image, of the bootstrap and of a sample of prompts.
-        steps: sampling steps.
-        guidance: classifier-free guidance scale.
+        steps: sampling steps; None takes those of the model, see `crce.backbones.defaults`.
+        guidance: classifier-free guidance scale; likewise.
         judge: a judge or its name (see `crce.judges.load_judge`); "auto" takes the one that knows the model, or none
             for a model without one.
         threshold: the lowest probability at which the judge's word counts; None takes the judge's own.
@@ -37,8 +39,8 @@ class EvaluationSettings:
 
     images_per_prompt: int | None = None
     seed: int = 1000
-    steps: int = 20
-    guidance: float = 4.0
+    steps: int | None = None
+    guidance: float | None = None
     judge: str | Judge = "auto"
     threshold: float | None = None
     batch: int = 0
@@ -51,6 +53,11 @@ class EvaluationSettings:
                 raise ConfigError(f"{name} is {value}. Use 1 or more.")
         if self.threshold is not None and not 0 <= self.threshold <= 1:
             raise ConfigError(f"threshold is {self.threshold:g}. Use a probability from 0 to 1.")
+
+    def sampling(self, model: Mapping[str, Any]) -> tuple[int, float]:
+        """Steps and guidance; those of the run's model (`Erasure.sampling`) where they are None."""
+        steps = model["steps"] if self.steps is None else self.steps
+        return steps, model["guidance"] if self.guidance is None else self.guidance
 
     def as_json(self) -> dict[str, Any]:
         """The settings that report.json holds: what the images depend on."""
@@ -99,8 +106,8 @@ class EvaluationKeywords(TypedDict, total=False):
 
     images_per_prompt: int | None
     seed: int
-    steps: int
-    guidance: float
+    steps: int | None
+    guidance: float | None
     judge: str | Judge
     threshold: float | None
     batch: int

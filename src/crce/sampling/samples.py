@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from crce.backbones import load_backbone, load_pipeline
+from crce.backbones.defaults import find_defaults
 from crce.errors import ConfigError
 from crce.sampling.generate import draw
 from crce.sampling.pictures import Picture
 from crce.training import Erasure, apply_adapter, load_base
+from crce.training.run_folder import OLD_SAMPLING
+
+
+if TYPE_CHECKING:
+    from diffusers import DiffusionPipeline
 
 
 @dataclass(frozen=True)
@@ -37,8 +44,8 @@ def generate(
     run: str | Path | Erasure | None = None,
     n: int = 4,
     seed: int = 0,
-    steps: int = 20,
-    guidance: float = 4.0,
+    steps: int | None = None,
+    guidance: float | None = None,
     negative: str | None = None,
     device: str = "auto",
     dtype: str = "auto",
@@ -54,8 +61,8 @@ def generate(
         run: a finished run or its folder; its adapter is put on the model.
         n: images of each prompt.
         seed: of a prompt's first image; the next ones count up.
-        steps: denoising steps.
-        guidance: classifier-free guidance scale.
+        steps: denoising steps; None takes those of the model, see `crce.backbones.defaults`.
+        guidance: classifier-free guidance scale; likewise.
         negative: what the images should not show.
         on_image: called after each batch with how many images are done and how many there will be.
 
@@ -78,7 +85,7 @@ def generate(
     if not prompts:
         raise ConfigError("There is no prompt. Give at least one.")
     for name, value in {"n": n, "steps": steps}.items():
-        if value < 1:
+        if value is not None and value < 1:
             raise ConfigError(f"{name} is {value}. Use 1 or more.")
     texts = [prompt for prompt in prompts for _ in range(n)]
     seeds = [seed + k for _ in prompts for k in range(n)]
@@ -90,12 +97,19 @@ def generate(
         if on_image:
             on_image(done, total)
 
-    def images(pipe: object) -> list[Picture]:
-        return draw(pipe, texts, seeds, steps=steps, guidance=guidance, negative=negative, on_drawn=count)  # type: ignore[arg-type]
+    def images(pipe: DiffusionPipeline, own: Mapping[str, Any]) -> list[Picture]:
+        sampling: dict[str, Any] = {
+            "steps": own["steps"] if steps is None else steps,
+            "guidance": own["guidance"] if guidance is None else guidance,
+        }
+        return draw(pipe, texts, seeds, **sampling, negative=negative, on_drawn=count)
 
     before: list[Picture] = [None] * len(texts)
     if run is None:
-        after = images(load_pipeline(model or "demo", device=device, dtype=dtype, revision=revision))
+        model = model or "demo"
+        found = find_defaults(model, revision)
+        pipe = load_pipeline(model, device=device, dtype=dtype, revision=revision)
+        after = images(pipe, found.as_json() if found else OLD_SAMPLING)
     else:
         erasure = run if isinstance(run, Erasure) else Erasure.load(run)
         if model is None:
@@ -104,6 +118,6 @@ def generate(
             backbone = load_backbone(model, device=device, dtype=dtype, revision=revision)
         adapter = apply_adapter(backbone, erasure.adapter)
         with adapter.disabled():
-            before = images(backbone.pipe)
-        after = images(backbone.pipe)
+            before = images(backbone.pipe, erasure.sampling)
+        after = images(backbone.pipe, erasure.sampling)
     return [Sample(*place) for place in zip(texts, seeds, after, before, strict=True)]

@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from crce import __version__
+from crce.backbones.defaults import defaults_of
 from crce.concepts import ConceptSet, dump_concepts, read_sets
 from crce.concepts.concept_set import target_names
 from crce.config import ErasureConfig
@@ -37,6 +38,9 @@ if TYPE_CHECKING:
     from crce.training.trainer import Trainer
 
 PACKAGES = ("torch", "diffusers", "transformers", "peft", "safetensors", "numpy")
+
+
+OLD_SAMPLING = {"steps": 20, "guidance": 4.0}  # of runs that have not recorded their model's
 
 
 @dataclass(frozen=True)
@@ -64,6 +68,11 @@ class Erasure:
     def adapter(self) -> Path:
         """The trained adapter, for `apply_adapter`."""
         return self.folder / "adapter.safetensors"
+
+    @property
+    def sampling(self) -> dict[str, Any]:
+        """Steps and guidance of images of its model, unless the user says otherwise."""
+        return self.info.get("sampling", OLD_SAMPLING)
 
     @classmethod
     def load(cls, folder: str | Path) -> Erasure:
@@ -123,6 +132,7 @@ def new_info(
         "status": "running",
         "model": backbone.model,
         "revision": backbone.revision,
+        "sampling": defaults_of(backbone).as_json(),
         "targets": [concepts.target for concepts in sets],
         "config": config.model_dump(mode="json"),
         "start_from": start,
