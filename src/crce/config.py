@@ -75,6 +75,11 @@ class ErasureConfig(BaseModel):
     pool: int = Field(8, ge=1, description="trajectories in a rolling pool, or images to be noised")
     ddim_steps: int = Field(50, ge=3, description="steps of the DDIM grid that x_t lies on")
     guidance: float = Field(3.0, ge=1, description="classifier-free guidance of the trajectories")
+    resolution: int | None = Field(
+        None,
+        ge=16,
+        description="side of the images in pixels, of the training and of the report; default: the model's",
+    )
     micro_batch: int = Field(0, ge=0, description="prompts per forward; 0: all at once, halved when memory runs out")
     gradient_checkpointing: bool = Field(
         False, description="recompute activations in the backward pass: much less memory, a third more time"

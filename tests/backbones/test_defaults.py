@@ -14,6 +14,8 @@ from crce.backbones.defaults import defaults_of, find_defaults
 from crce.backbones.families import FAMILIES, backbone_class
 from crce.backbones.noise import FlowGrid
 from crce.config import load_config
+from crce.errors import ConfigError
+from crce.sampling import draw
 
 
 @pytest.mark.parametrize(
@@ -97,3 +99,17 @@ def test_every_entry_says_where_it_comes_from():
             assert sampling.steps >= 1
             assert len(sampling.source) > 10
             assert (sampling.guidance == 0) == (sampling.trajectory_guidance == 1), (pipeline, kin)
+
+
+@pytest.mark.parametrize("name", ["sd1", "sdxl", "sd3", "flux_schnell", "z_image"])
+def test_a_resolution_is_that_of_training_and_images(name, tmp_path):
+    backbone = load_backbone(str(tiny_families.saved(name, tmp_path)), device="cpu")
+    native, factor = backbone.latent_shape, backbone.pipe.vae_scale_factor
+    backbone.use_resolution(8 * factor)
+    assert backbone.latent_shape == (native[0], 8, 8)
+    (image,) = draw(backbone.pipe, ["a cat"], [0], steps=1, guidance=0.0)
+    assert image.size == (8 * factor, 8 * factor)
+    with pytest.raises(ConfigError, match=rf"resolution is {8 * factor + 1}, .* Use a multiple of {2 * factor}"):
+        backbone.use_resolution(8 * factor + 1)
+    backbone.use_resolution(None)
+    assert backbone.latent_shape == native

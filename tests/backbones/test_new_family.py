@@ -25,10 +25,11 @@ FACTS: dict[str, Any] = {
     "encoder_tokens": {"text_encoder": None},
     "prompts_at_once": 8,
     "reads_states": False,
+    "defaults": {},
 }
 CODE: dict[str, Any] = {
     "layer_role": staticmethod(lambda path: "other"),
-    "latent_shape": (4, 8, 8),
+    "native_shape": (4, 8, 8),
     "grid": lambda self, steps: None,
     "empty_conditioning": lambda self, count, tokens, dtype: Conditioning.empty(count, tokens, 8, dtype),
     "_encode": lambda self, prompts: None,

@@ -15,6 +15,7 @@ import torch
 from crce.backbones.conditioning import Conditioning
 from crce.backbones.defaults import SamplingDefaults
 from crce.backbones.noise import Grid
+from crce.errors import ConfigError
 
 
 if TYPE_CHECKING:
@@ -28,6 +29,11 @@ Role = Literal["cross-attention", "text", "self-attention", "other", "full only"
 def latents_at_once(height: int, width: int) -> int:
     """How many latents of a size make a batch: 32 for the bundled model, one for Stable Diffusion and larger ones."""
     return max(1, min(32, 4096 // (height * width)))
+
+
+def resolution_of(pipe: Any) -> int | None:
+    """The side in pixels of the images that a pipeline is to generate; None is its native resolution."""
+    return getattr(pipe, "crce_resolution", None)
 
 
 def on_device(parts: Iterable[str], phase: Literal["encode", "predict", "decode"], *, offload: bool) -> list[str]:
@@ -133,7 +139,7 @@ class Backbone(ABC):
 
     @property
     @abstractmethod
-    def latent_shape(self) -> tuple[int, int, int]:
+    def native_shape(self) -> tuple[int, int, int]:
         """Shape (C, h, w) of one latent at the model's native resolution."""
 
     @abstractmethod
@@ -164,6 +170,27 @@ class Backbone(ABC):
             cond: B prompts.
             guidance: input of a denoiser that was distilled with guidance; None is none.
         """
+
+    @property
+    def latent_shape(self) -> tuple[int, int, int]:
+        """Shape (C, h, w) of one latent, at the resolution in use."""
+        side = resolution_of(self.pipe)
+        if side is None:
+            return self.native_shape
+        return self.native_shape[0], side // self.pipe.vae_scale_factor, side // self.pipe.vae_scale_factor
+
+    def use_resolution(self, side: int | None) -> None:
+        """From now on generate square images of `side` pixels, also with the pipeline by `draw`; None is the native.
+
+        Raises:
+            ConfigError: the autoencoder and the patches of the denoiser do not divide it.
+        """
+        if side is not None and side % (2 * self.pipe.vae_scale_factor):
+            raise ConfigError(
+                f"resolution is {side}, which {self.model!r} can't generate. Use a multiple of "
+                f"{2 * self.pipe.vae_scale_factor}."
+            )
+        self.pipe.crce_resolution = side
 
     @property
     def network(self) -> Any:

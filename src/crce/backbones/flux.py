@@ -44,7 +44,7 @@ class FluxBackbone(Backbone):
         return "" if denoiser.get("guidance_embeds", True) else "schnell"
 
     @property
-    def latent_shape(self) -> tuple[int, int, int]:
+    def native_shape(self) -> tuple[int, int, int]:
         side = self.pipe.default_sample_size
         return self.network.config.in_channels // 4, side, side
 

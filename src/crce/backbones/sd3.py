@@ -45,7 +45,7 @@ class SD3Backbone(Backbone):
         return {"text_encoder_3": None, "tokenizer_3": None} if saved_without_t5 else {}
 
     @property
-    def latent_shape(self) -> tuple[int, int, int]:
+    def native_shape(self) -> tuple[int, int, int]:
         config = self.network.config
         return config.in_channels, config.sample_size, config.sample_size
 

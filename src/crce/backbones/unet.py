@@ -69,7 +69,7 @@ class UNetBackbone(Backbone):
         return "full only" if path[0] in ("time_embedding", "add_embedding", "conv_out") else "other"
 
     @property
-    def latent_shape(self) -> tuple[int, int, int]:
+    def native_shape(self) -> tuple[int, int, int]:
         config = self.network.config
         size = config.sample_size
         height, width = (size, size) if isinstance(size, int) else size

@@ -47,7 +47,7 @@ class ZImageBackbone(Backbone):
         return "other" if path[0] in ("layers", "noise_refiner") and "adaLN_modulation" not in path else "full only"
 
     @property
-    def latent_shape(self) -> tuple[int, int, int]:
+    def native_shape(self) -> tuple[int, int, int]:
         side = 2 * (SIDE // (2 * self.pipe.vae_scale_factor))
         return self.network.in_channels, side, side
 

@@ -108,7 +108,9 @@ def cell_content(
         evaluation: settings of the evaluation.
         attacks: attacks on the finished run.
     """
-    task = cell.task
+    task, config = cell.task, cell.config.model_dump(mode="json")
+    if config["resolution"] is None:  # a setting that came later, and that cells measured before do not have
+        del config["resolution"]
     return {
         "results": METHODS.find(cell.config.method).results,
         "model": cell.source.model,
@@ -117,7 +119,7 @@ def cell_content(
         "dtype": dtype,
         "concepts": dump_concepts(task.sets),
         "in_turn": task.in_turn,
-        "config": FIRST_SETTINGS | cell.config.model_dump(mode="json"),
+        "config": FIRST_SETTINGS | config,
         "judge": judge,
         "evaluation": asdict(evaluation),
         "attacks": [asdict(attack) for attack in attacks],

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from crce.backbones.memory_plan import MemoryOptions, MemoryPlan, Workload
 
 CARDS = (8.0, 12.0, 16.0, 24.0, 48.0, 80.0)
-SETTINGS = ("layers", "adapter", "rank", "corefs_per_step", "retains_per_step")
+SETTINGS = ("layers", "adapter", "rank", "corefs_per_step", "retains_per_step", "resolution")
 
 
 def plan_command() -> Callable[..., int]:
@@ -61,6 +61,7 @@ def plan(
     pick_dtype(dtype, gpu)  # an unknown name is refused before anything is read
     meta = read_meta_model(model, revision=revision)
     numbers = pick_dtype(dtype, gpu, meta.backbone.half)
+    meta.backbone.use_resolution(settings.resolution)
     made = plan_memory(meta, work, numbers)
     given = {"model": model, "revision": revision, "config": config, "dtype": None if dtype == "auto" else dtype}
     start = [

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from crce.sampling import ImageCache, ImageKey, ModelState
@@ -100,8 +101,10 @@ class ModelPair:
         dtype = settings.dtype or info["dtype"]
         adapter = file_hash(erasure.adapter) if erasure.adapter.exists() else None
         self.plan, self.cache, self._texts = plan, ImageCache(erasure.folder, shared), texts
-        self.base = ModelSide(self, ModelState("base", info["model"], info["revision"], dtype))
-        self.erased = ModelSide(self, ModelState("erased", info["model"], info["revision"], dtype, adapter))
+        state = partial(ModelState, model=info["model"], revision=info["revision"], dtype=dtype)
+        state = partial(state, resolution=erasure.config.resolution)
+        self.base = ModelSide(self, state("base"))
+        self.erased = ModelSide(self, state("erased", adapter=adapter))
         self._erasure, self._settings, self._dtype, self._backbone = erasure, settings, dtype, backbone
         self._adapter: Any = None
         self._done, self._total, self._on_event = 0, 2 * sum(len(plan.seeds_of(text)) for text in texts), on_event

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from crce.backbones.backbone import latents_at_once
+from crce.backbones.backbone import latents_at_once, resolution_of
 
 
 if TYPE_CHECKING:
@@ -57,6 +57,8 @@ def draw(
 
 def batch_size(pipe: Any) -> int:
     """As many images at once as the size of their latents allows; one where the pipeline doesn't say it."""
+    if side := resolution_of(pipe):
+        return latents_at_once(side // pipe.vae_scale_factor, side // pipe.vae_scale_factor)
     config = getattr(getattr(pipe, "unet", None), "config", {})
     size = config.get("sample_size") or getattr(pipe, "default_sample_size", None)
     if size is None:
@@ -74,6 +76,7 @@ def _draw_batch(
                 list(prompts),  # some pipelines write their template into the list
                 # Not every pipeline knows a negative prompt.
                 **({} if negative is None else {"negative_prompt": [negative] * len(prompts)}),
+                **({"height": side, "width": side} if (side := resolution_of(pipe)) else {}),
                 num_inference_steps=steps,
                 guidance_scale=guidance,
                 generator=generators,

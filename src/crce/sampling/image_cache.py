@@ -41,6 +41,7 @@ class ModelState:
         revision: its revision.
         dtype: number format of its weights.
         adapter: SHA-256 of the erasure's file; None for the base model, and where there is no file.
+        resolution: side of its images in pixels; None is the model's native one.
     """
 
     side: Literal["base", "erased"]
@@ -48,10 +49,13 @@ class ModelState:
     revision: str | None
     dtype: str
     adapter: str | None = None
+    resolution: int | None = None
 
     def as_json(self) -> dict[str, Any]:
         """The state as settings.json holds it; the base model has no adapter."""
-        return {name: value for name, value in asdict(self).items() if name != "adapter" or self.side == "erased"}
+        left_out = {name for name in ("resolution",) if self.resolution is None}
+        left_out |= {"adapter"} if self.side == "base" else set()
+        return {name: value for name, value in asdict(self).items() if name not in left_out}
 
 
 @dataclass(frozen=True)

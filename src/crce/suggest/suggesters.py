@@ -56,7 +56,6 @@ def load_suggester(
             of language models is given for one that has none.
     """
     spec = (spec or os.environ.get("CRCE_SUGGESTER", "").strip() or DEFAULT).strip()
-    models = ", ".join(f"{name}:MODEL" for name in PROVIDERS)
     provider, colon, model = spec.partition(":")
     if colon or spec in PROVIDERS:
         if not model.strip():
@@ -70,17 +69,12 @@ def load_suggester(
 
         chat = load_chat(spec, base_url=base_url, timeout=timeout, token_budget=token_budget)
         return LLMSuggester(chat, prompts=prompts, seed=seed)
-    if spec not in set(SUGGESTERS):
-        raise SuggestError(
-            f"There is no suggester {spec!r}. Use one of: {', '.join(SUGGESTERS)}, or a language model: {models}."
-            f"{did_you_mean(spec, list(SUGGESTERS))}"
-        )
+    entry = SUGGESTERS.find(spec, also=[f"{name}:MODEL" for name in PROVIDERS])
     if given := [flag for flag, value in (("--base-url", base_url), ("--prompts", prompts)) if value is not None]:
         raise SuggestError(
             f"{' and '.join(given)} can't be used with suggester {spec!r}, which asks no language model. Leave it "
-            f"out, or choose one with --suggester: {models}."
+            f"out, or choose one with --suggester: {', '.join(f'{name}:MODEL' for name in PROVIDERS)}."
         )
-    entry = SUGGESTERS[spec]
     make: Callable[[], Suggester] = resolve_name(entry) if isinstance(entry, str) else entry
     try:
         return make()

@@ -25,7 +25,7 @@ def load_base(
 
     Args:
         erasure: the run.
-        backbone: that model, if it is loaded already; it is checked and returned.
+        backbone: that model, if it is loaded already; it is checked, and returned at the resolution of the run.
         device: see `load_backbone`.
         dtype: see there; None takes that of the training.
         offload: see there. Gradients can't pass through a network that was moved away: it is for inference, and for
@@ -43,6 +43,7 @@ def load_base(
             f"The run {erasure.folder} erased from {erasure.info['model']!r} at {then}, but the model here is at "
             f"{now}. Its adapter belongs to the model as it was: bring that back, or erase again."
         )
+    backbone.use_resolution(erasure.config.resolution)
     return backbone
 
 

@@ -166,6 +166,7 @@ def _train(
 ) -> Erasure:
     if backbone.device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(backbone.device)
+    backbone.use_resolution(config.resolution)
     trainer = _trainer(backbone, sets, config)
     try:
         # A checkpoint holds the trained weights whole: only a run without one needs those it starts from.
