@@ -76,6 +76,12 @@ def test_a_plan_is_what_a_gpu_took_or_a_little_more():
         assert 1 <= row["planned"] / row["measured"] < 1.1
 
 
+def test_the_defaults_of_models_are_those_of_the_code():
+    import defaults
+
+    assert read("plan/defaults.json")["rows"] == defaults.rows()
+
+
 def test_the_documents_show_what_grounding_gains():
     measured, text = read("suggest/grounding.json"), (ROOT / "docs" / "suggest.md").read_text(encoding="utf-8")
     assert len({row["concept"] for row in measured["rows"]}) >= 6

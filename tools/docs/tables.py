@@ -45,6 +45,16 @@ def memory() -> str:
     return _table(["model", "flags", "planned", "measured"], rows)
 
 
+def defaults() -> str:
+    """How models of each family and kin are sampled, and with which x_t they are trained."""
+    rows = []
+    for row in _read("plan/defaults.json")["rows"]:
+        size = row["resolution"] or "its own"
+        numbers = [size, row["steps"], f"{row['guidance']:g}", row["x_t_levels"], f"{row['x_t_guidance']:g}"]
+        rows.append([f"`{row['family']}`", row["kin"] or "-", *map(str, numbers), row["source"]])
+    return _table(["pipeline", "kin", "side", "steps", "guidance", "x_t levels", "x_t guidance", "source"], rows)
+
+
 def methods() -> str:
     """Every method, plain and with CRCE: means over targets and seeds that were measured both ways."""
     measured: dict[tuple[str, bool], dict[tuple[str, int], dict[str, Any]]] = defaultdict(dict)
@@ -88,6 +98,7 @@ def closed_form() -> str:
 TABLES: dict[str, Callable[[], str]] = {
     "closed_form": closed_form,
     "memory": memory,
+    "defaults": defaults,
     "methods": methods,
     "support": supported,
 }
