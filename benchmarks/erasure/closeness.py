@@ -18,7 +18,7 @@ from pathlib import Path
 
 import numpy as np
 
-from crce.bench.planning import CACHE
+from crce.bench.cells import CACHE
 from crce.evaluate.locality import BINS, embedding_distances
 from crce.evaluate.prompts import KEEPING
 from crce.files import write_json

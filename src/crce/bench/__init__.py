@@ -9,9 +9,8 @@ from crce.lazy import lazy_names
 
 if TYPE_CHECKING:
     from crce.bench.benchmark import BenchmarkResult, CellFinished, CellProgress, run_bench
-    from crce.bench.cells import Cell, expand
+    from crce.bench.cells import Cell, GridPlan, expand, plan_grid
     from crce.bench.grid import BenchmarkGrid
-    from crce.bench.planning import GridPlan, plan_grid
     from crce.bench.reader import read_grid
 
 __all__ = [

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from crce.bench.cells import GridPlan, Job
 from crce.bench.heatmap import heat_maps
-from crce.bench.planning import GridPlan, Job
 from crce.bench.results import markdown, summarise
 from crce.errors import ConfigError, RunError
 from crce.files import slug, write_json, write_text
@@ -46,13 +46,7 @@ class CellFinished:
 
 @dataclass(frozen=True)
 class BenchmarkResult:
-    """The results of a benchmark.
-
-    Attributes:
-        folder: their folder.
-        data: content of results.json.
-        files: the files that were written.
-    """
+    """The results of a benchmark: their folder, the content of results.json, and the files that were written."""
 
     folder: Path
     data: dict[str, Any]
@@ -108,14 +102,21 @@ def run_bench(
     missing = [job for job in plan.distinct if job.key not in records]
     labels = {job.key: job.cell.label for job in missing}
     failed: dict[str, str] = {}
-    total = len(plan.distinct)
     for outcome in _measure(missing, jobs, ray, begin, emit) if missing else ():
         if outcome.record is not None:
             records[outcome.key] = outcome.record
         else:
             failed[outcome.key] = outcome.error or "no reason was given"
-        emit(CellFinished(labels[outcome.key], outcome.error, len(records) + len(failed), total))
-    return _write(folder, plan, summarise(plan, records, failed))
+        done = len(records) + len(failed)
+        emit(CellFinished(labels[outcome.key], outcome.error, done, len(plan.distinct)))
+    data = summarise(plan, records, failed)
+    maps = heat_maps([job.cell for job in plan.jobs], data["means"])
+    texts = {"table.md": markdown(data)}
+    texts |= {f"heatmap-{slug(title)}.svg" if len(maps) > 1 else "heatmap.svg": svg for title, svg in maps.items()}
+    write_json(folder / "results.json", data)
+    for name, text in texts.items():
+        write_text(folder / name, text)
+    return BenchmarkResult(folder, data, tuple(folder / name for name in ("results.json", *texts)))
 
 
 def _measure(
@@ -125,23 +126,10 @@ def _measure(
     begin: Callable[[], object] | None,
     emit: Callable[[CellProgress | CellFinished], object],
 ) -> Iterator[CellOutcome]:
+    from crce.bench.process_pool import on_ray, run_here, run_parallel
+
     if ray:
-        from crce.bench.cluster import on_ray
-
         return on_ray(missing, begin)
-    from crce.bench.process_pool import run_here, run_parallel
-
     if jobs > 1:
         return run_parallel(missing, jobs, begin)
     return run_here(missing, lambda job, step, steps: emit(CellProgress(job.cell.label, step, steps)))
-
-
-def _write(folder: Path, plan: GridPlan, data: dict[str, Any]) -> BenchmarkResult:
-    maps = heat_maps([job.cell for job in plan.jobs], data["means"])
-    one = len(maps) == 1
-    names = {"heatmap.svg" if one else f"heatmap-{slug(title)}.svg": svg for title, svg in maps.items()}
-    write_json(folder / "results.json", data)
-    write_text(folder / "table.md", markdown(data))
-    for name, svg in names.items():
-        write_text(folder / name, svg)
-    return BenchmarkResult(folder, data, tuple(folder / name for name in ("results.json", "table.md", *names)))

@@ -1,22 +1,39 @@
-"""The cells of a grid: one erasure each, identified by a hash of everything that determines its numbers."""
+"""The cells of a grid: one erasure each, with a key and a folder by everything that determines its numbers."""
 
 from __future__ import annotations
 
 import hashlib
 import itertools
 import json
+import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from pathlib import Path
+from typing import Any, Literal
 
-from crce.bench.grid import PHRASES, AttackSettings, BenchmarkGrid, GridEvaluation, MethodEntry, ModelSource
-from crce.bench.tasks import CERTAINTY, SIZES, Task, vary
+from crce.bench.grid import (
+    CERTAINTY,
+    PHRASES,
+    SIZES,
+    AttackSettings,
+    BenchmarkGrid,
+    GridEvaluation,
+    MethodEntry,
+    ModelSource,
+    Task,
+    vary,
+)
 from crce.concepts import dump_concepts
 from crce.config import ErasureConfig, all_settings, load_config
 from crce.errors import ConfigError
+from crce.files import slug
 from crce.methods.table import METHODS
 
 
+logger = logging.getLogger(__name__)
+
+CACHE = Path("runs") / "cells"
+RECORD = "cell.json"  # written last: a folder that holds it is measured
 # Cells were first hashed with the settings of all methods, so those of others stay in the hash, as they were then. The
 # settings of later methods are not added, so that they change no other cell.
 FIRST_SETTINGS = {
@@ -56,6 +73,66 @@ class Cell:
     def label(self) -> str:
         """The cell in a few words."""
         return f"{self.task.name}: {self.row}, seed {self.config.seed}"
+
+
+@dataclass(frozen=True)
+class Job:
+    """A cell with all that a process needs to measure it.
+
+    Attributes:
+        cell: the cell.
+        key: hash of `content`.
+        content: everything that determines the cell's numbers.
+        folder: the cell's run folder.
+        device: where to erase and generate.
+    """
+
+    cell: Cell
+    key: str
+    content: dict[str, Any]
+    folder: Path
+    device: str
+
+    @property
+    def group(self) -> tuple[Any, ...]:
+        """Cells of one group share the base model's images."""
+        return (self.cell.source, self.cell.task.name)
+
+    @property
+    def record(self) -> dict[str, Any] | None:
+        """The measurements, or None if there are none yet."""
+        path = self.folder / RECORD
+        try:
+            return json.loads(path.read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            return None
+        except (OSError, ValueError) as error:
+            logger.warning("%s can't be read (%s), so the cell is measured again.", path, error)
+            return None
+
+    @property
+    def state(self) -> Literal["cached", "begun", "new"]:
+        if self.record is not None:
+            return "cached"
+        return "begun" if (self.folder / "run.json").exists() else "new"
+
+
+@dataclass(frozen=True)
+class GridPlan:
+    """A grid with its cells.
+
+    Attributes:
+        grid: the benchmark.
+        jobs: one for each cell, in the order of results.json; cells with the same content have the same key.
+    """
+
+    grid: BenchmarkGrid
+    jobs: tuple[Job, ...]
+
+    @property
+    def distinct(self) -> list[Job]:
+        """The jobs with different keys."""
+        return list({job.key: job for job in self.jobs}.values())
 
 
 def expand(grid: BenchmarkGrid, on_fault: Callable[[MethodEntry, str], object] | None = None) -> Iterator[Cell]:
@@ -130,6 +207,55 @@ def key_of(content: Mapping[str, Any]) -> str:
     """Hash of a cell's content: 16 hexadecimal digits, the same on every machine."""
     text = json.dumps(content, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def plan_grid(grid: BenchmarkGrid, *, cache: str | Path = CACHE, device: str = "auto") -> GridPlan:
+    """Find the models of a grid and compute the keys of its cells.
+
+    Args:
+        grid: the benchmark.
+        cache: folder of the cells, which benchmarks share.
+        device: "auto", "cpu", "cuda", "mps", ...
+
+    Raises:
+        ConfigError: no such device, dtype or judge, or methods that don't work on a model; all of them are listed.
+        ModelError: a model can't be found.
+    """
+    from crce.backbones.families import backbone_class
+    from crce.backbones.loading import find_model, pick_device, pick_dtype
+    from crce.judges import choose_judge
+    from crce.methods.table import refuse_unsupported
+
+    where = pick_device(device)
+    pinned: dict[Any, dict[str, Any]] = {}  # by model what else determines the numbers
+    faults: dict[str, None] = {}
+    for source in grid.models:
+        pipeline, revision = find_model(source.model, revision=source.revision)
+        dtype = str(pick_dtype(source.dtype, where, backbone_class(pipeline).half)).removeprefix("torch.")
+        pinned[source] = {"revision": revision, "device": where.type, "dtype": dtype}
+        for entry in grid.methods:
+            try:
+                refuse_unsupported(entry.method, pipeline)
+            except ConfigError as error:
+                faults[f"{source.model}: {error}"] = None
+    if faults:
+        raise ConfigError("\n  ".join([f"{grid.name} can't be measured:", *faults] if len(faults) > 1 else faults))
+    root = Path(cache).resolve()
+    jobs = []
+    for cell in expand(grid):
+        judge = choose_judge(grid.evaluation.judge, cell.source.model, cell.task.sets)
+        content = cell_content(
+            cell,
+            **pinned[cell.source],
+            judge=None if judge is None else {name: getattr(judge, name) for name in ("name", "version", "hash")},
+            evaluation=grid.evaluation,
+            attacks=grid.attacks,
+        )
+        key = key_of(content)
+        method = cell.config.method + ("-crce" if cell.config.crce else "")
+        folder = root / f"{slug(cell.task.name)}-{method}-{key}"
+        jobs.append(Job(cell, key, content, folder, device))
+    return GridPlan(grid, tuple(jobs))
 
 
 def _variants(

@@ -1,20 +1,28 @@
-"""The content of a benchmark file: tasks, methods, models, seeds and axes."""
+"""The content of a benchmark file: tasks, methods, models, seeds, and the axes that vary corefs and retains."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+import random
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from statistics import fmean
 from typing import Annotated, Any
 
 from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass as checked_dataclass
 
-from crce.bench.tasks import CERTAINTY, LISTS, SIZES, Task
-from crce.concepts import ConceptSet
+from crce.concepts import ConceptSet, Related
+from crce.concepts.concept_set import common_kind, fold
 from crce.config import all_settings
+from crce.errors import ConceptError
 
 
-OWN = ("method", "crce", "seed")  # settings with a place of their own in the file
+# axes that cut the lists, and the settings they imply
+SIZES = {"corefs": "corefs_per_step", "retains": "retains_per_step"}
+LISTS = "lists"  # axis: the source of the training phrases
+CERTAINTY = "certainty"  # axis: their weights
+OWN = "own"  # a set's own lists, or certainties
+CERTAINTIES = (OWN, "uniform", "random")
 PHRASES = (*SIZES, LISTS, CERTAINTY)  # axes of corefs and retains, which do not apply without them
 
 _STRICT = ConfigDict(strict=True)
@@ -23,8 +31,28 @@ _Seed = Annotated[int, Field(ge=0)]
 
 
 def setting_names() -> list[str]:
-    """The settings that an entry or an axis may have."""
-    return [name for name in all_settings() if name not in OWN]
+    """The settings that an entry or an axis may have: all but those with a place of their own in the file."""
+    return [name for name in all_settings() if name not in ("method", "crce", "seed")]
+
+
+@dataclass(frozen=True)
+class Task:
+    """The targets of a cell.
+
+    Attributes:
+        name: the target, or the name of several.
+        sets: one concept set for each target.
+        in_turn: erase one target after the other, each from the model that the last erasure left; else all at once.
+    """
+
+    name: str
+    sets: tuple[ConceptSet, ...]
+    in_turn: bool = False
+
+    @property
+    def kind(self) -> str | None:
+        """The kind of the targets; None if they differ."""
+        return common_kind(self.sets)
 
 
 @dataclass(frozen=True)
@@ -103,7 +131,7 @@ class BenchmarkGrid:
         models: base models.
         seeds: seeds of the erasures; a method without random choices uses the first alone.
         axes: further settings that vary, each with its values. `corefs` and `retains` are M and N: how many training
-            phrases of a set a method is given; for `lists` and `certainty` see `crce.bench.tasks`.
+            phrases of a set a method is given; for `lists` and `certainty` see `vary`.
         lists: the concept sets that the axis `lists` names.
         evaluation: how the runs are measured.
         attacks: attacks on every finished cell.
@@ -120,3 +148,42 @@ class BenchmarkGrid:
     evaluation: GridEvaluation = field(default_factory=GridEvaluation)
     attacks: tuple[AttackSettings, ...] = ()
     compare: tuple[tuple[str, str], ...] = ()
+
+
+def vary(task: Task, axes: Mapping[str, Any], lists: Mapping[str, Sequence[ConceptSet]], seed: int) -> Task:
+    """The task with the training phrases that the axes prescribe; held-out phrases are what is measured, and stay.
+
+    Args:
+        task: the task as in the file.
+        axes: `lists` names the source of the training phrases, of which those that the task's own set holds out are
+            left out; `corefs` and `retains` cut them to the first M and N; `certainty` "uniform" gives every phrase
+            the mean certainty of its list, and "random" shuffles the certainties within each list, so that its total
+            weight is unchanged.
+        lists: the concept sets for each name of the axis `lists`.
+        seed: seed of the shuffle.
+
+    Raises:
+        ConceptError: the named lists have none for a target.
+    """
+    name, sets = axes.get(LISTS, OWN) or OWN, []
+    for concepts in task.sets:
+        named = [concepts] if name == OWN else [c for c in lists[name] if fold(c.target) == fold(concepts.target)]
+        if not named:
+            raise ConceptError(f"lists {name!r} has no concept set for '{concepts.target}'.")
+        held_out = {fold(r.text) for r in (*concepts.held_out_corefs, *concepts.held_out_retains)}
+        varied: dict[str, Any] = {}
+        for side in SIZES:
+            phrases = [r for r in getattr(named[0], f"train_{side}") if fold(r.text) not in held_out]
+            weighed = _weigh(phrases[: axes.get(side)], axes.get(CERTAINTY), seed)
+            varied[side] = (*weighed, *getattr(concepts, f"held_out_{side}"))
+        sets.append(replace(concepts, **varied))
+    return replace(task, sets=tuple(sets))
+
+
+def _weigh(phrases: Sequence[Related], how: str | None, seed: int) -> list[Related]:
+    certainties = [phrase.certainty for phrase in phrases]
+    if how == "uniform" and certainties:
+        certainties = [fmean(certainties)] * len(certainties)
+    elif how == "random":
+        random.Random(seed).shuffle(certainties)
+    return [replace(phrase, certainty=c) for phrase, c in zip(phrases, certainties, strict=True)]

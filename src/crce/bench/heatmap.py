@@ -7,7 +7,7 @@ from typing import Any
 from xml.sax.saxutils import escape
 
 from crce.bench.cells import Cell
-from crce.bench.tasks import SIZES
+from crce.bench.grid import SIZES
 
 
 SIDE, LEFT, TOP, BOTTOM = 64, 70, 44, 56  # pixels
@@ -15,31 +15,21 @@ LOW, HIGH = (247, 251, 255), (8, 69, 148)  # light and dark blue, distinct also 
 
 
 def heat_maps(cells: Sequence[Cell], means: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
-    """An SVG for each method and model of a grid in which both M and N vary, by title.
-
-    Args:
-        cells: cells of the grid.
-        means: means of the rows of the table.
-    """
+    """SVGs by title, for each method and model of a grid in which both M and N vary; `means` are those of the rows."""
     found: dict[str, dict[tuple[int, int], float | None]] = {}
     for cell in cells:
         m, n = (cell.axes.get(name) for name in SIZES)
         if m is None or n is None:
             continue
-        sizes = [f"{name}={cell.axes[name]}" for name in SIZES]
-        title = " ".join(part for part in cell.row.split(" ") if part not in sizes)
+        title = " ".join(part for part in cell.row.split(" ") if part not in (f"corefs={m}", f"retains={n}"))
         mean = means.get(cell.row)
         found.setdefault(title, {})[m, n] = mean["H"]["value"] if mean else None
-    return {title: heat_map(title, values) for title, values in found.items() if _varies(values)}
+    varied = {t: values for t, values in found.items() if all(len({p[i] for p in values}) > 1 for i in (0, 1))}
+    return {title: _heat_map(title, values) for title, values in varied.items()}
 
 
-def heat_map(title: str, values: Mapping[tuple[int, int], float | None]) -> str:
-    """One heat map as SVG.
-
-    Args:
-        title: title above the map.
-        values: H by (M, N); None where it was not measured.
-    """
+def _heat_map(title: str, values: Mapping[tuple[int, int], float | None]) -> str:
+    """One map, of H by (M, N); None where it was not measured."""
     ms, ns = (sorted({pair[axis] for pair in values}) for axis in (0, 1))
     known = [value for value in values.values() if value is not None]
     low, high = (min(known), max(known)) if known else (0.0, 1.0)
@@ -76,7 +66,3 @@ def _square(x: float, y: float, value: float | None, low: float, high: float) ->
 
 def _text(x: float, y: float, text: str, ink: str = "#222", size: int = 14) -> str:
     return f'<text x="{x:g}" y="{y:g}" fill="{ink}" font-size="{size}">{escape(text)}</text>'
-
-
-def _varies(values: Mapping[tuple[int, int], float | None]) -> bool:
-    return all(len({pair[axis] for pair in values}) > 1 for axis in (0, 1))

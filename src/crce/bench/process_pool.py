@@ -1,8 +1,9 @@
-"""Jobs measured in this process, or in parallel processes with one thread and one model each."""
+"""Jobs measured in this process, in parallel processes with one thread and one model each, or on a Ray cluster."""
 
 from __future__ import annotations
 
 import contextlib
+import logging
 import multiprocessing
 import os
 import signal
@@ -13,13 +14,16 @@ from collections.abc import Callable, Iterator, Sequence
 from multiprocessing.connection import Connection, wait
 from typing import Any
 
-from crce.bench.planning import Job
+from crce.bench.cells import Job
 from crce.bench.worker import CellOutcome, Worker
+from crce.errors import ConfigError
 
 
 Begin = Callable[[], object]  # called in each process before its first job
 TIMEOUT = 10  # seconds that a process has to end
+RETRIES = 3  # by Ray, of a cell whose process or machine died
 _CONTEXT = multiprocessing.get_context("spawn")  # a forked process would share the state of torch and the GPU
+_ray_process = threading.local()  # holds the worker of a Ray process, with its model
 
 
 def run_here(jobs: Sequence[Job], on_step: Callable[[Job, int, int], object] | None = None) -> Iterator[CellOutcome]:
@@ -53,6 +57,68 @@ def run_parallel(jobs: Sequence[Job], count: int, begin: Begin | None = None) ->
     finally:
         for process in processes:
             process.stop()
+
+
+def on_ray(jobs: Sequence[Job], begin: Begin | None = None) -> Iterator[CellOutcome]:
+    """Measure jobs on the cluster that Ray finds ($RAY_ADDRESS, or one on this machine), else on a new local one.
+
+    Every machine needs crce, and the folder of the cells at the same path.
+
+    Args:
+        jobs: jobs to measure.
+        begin: called first in each process; must be importable there.
+
+    Raises:
+        ConfigError: Ray is not installed.
+    """
+    try:
+        import ray
+    except ModuleNotFoundError as error:
+        raise ConfigError("--ray needs Ray, which is not installed. Install it: pip install 'crce[ray]'") from error
+    mine = not ray.is_initialized()
+    if mine:
+        ray.init(logging_level=logging.ERROR, log_to_driver=False, include_dashboard=False)
+    try:
+        task = ray.remote(max_retries=RETRIES, num_cpus=1, num_gpus=_gpus(jobs[0].device, ray))(_measure)
+        pending = {task.remote(job, begin): job for job in jobs}
+        while pending:
+            (done,), _ = ray.wait(list(pending), num_returns=1)
+            job = pending.pop(done)
+            try:
+                outcome = ray.get(done)
+            except ray.exceptions.RayError as error:
+                outcome = CellOutcome(job.key, error=f"Ray gave up: {' '.join(str(error).split())[:300]}")
+            if outcome.record is not None and job.record is None:
+                why = f"it was measured, but {job.folder} is not on this machine. Put --cache on a shared disk."
+                outcome = CellOutcome(job.key, error=why)
+            yield outcome
+    finally:
+        if mine:
+            ray.shutdown()
+
+
+def _measure(job: Job, begin: Begin | None) -> CellOutcome:
+    """Measure one job in a Ray process, which keeps its model for the next."""
+    if not hasattr(_ray_process, "worker"):
+        _ray_process.worker = _single_threaded(begin)
+    return _ray_process.worker.measure(job)
+
+
+def _single_threaded(begin: Begin | None) -> Worker:
+    """The worker of a process that shares the machine with others."""
+    import torch
+
+    torch.set_num_threads(1)
+    if begin is not None:
+        begin()
+    return Worker()
+
+
+def _gpus(device: str, ray: Any) -> float:
+    """GPUs for each cell: one, where there is one and the device allows it."""
+    if device == "auto":
+        return min(1.0, ray.cluster_resources().get("GPU", 0))
+    return 1.0 if device.startswith("cuda") else 0.0
 
 
 class _Queue:
@@ -124,17 +190,12 @@ class _WorkerProcess:
 
 def _serve(connection: Connection, begin: Begin | None) -> None:
     """Main function of a process: receive jobs, send outcomes."""
-    import torch
-
     from crce.training import Interrupted
 
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C also reaches the parent, which ends this process
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # releases locks
     threading.Thread(target=_end_with_parent, daemon=True).start()
-    torch.set_num_threads(1)
-    if begin is not None:
-        begin()
-    worker = Worker()
+    worker = _single_threaded(begin)
     while True:
         try:
             job = connection.recv()

@@ -13,38 +13,43 @@ attacks: [paraphrase, {attack: ring-a-bell, budget: 50}]
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import MISSING, fields
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import yaml
+from pydantic import ValidationError
 
 from crce.attacks import ATTACKS
 from crce.bench.cells import expand
 from crce.bench.grid import (
+    CERTAINTIES,
+    CERTAINTY,
+    LISTS,
+    OWN,
     PHRASES,
+    SIZES,
     AttackSettings,
     BenchmarkGrid,
     GridEvaluation,
     MethodEntry,
     ModelSource,
+    Task,
     setting_names,
 )
-from crce.bench.tasks import CERTAINTIES, CERTAINTY, LISTS, SIZES, Task
-from crce.bench.tasks import OWN as OWN_LISTS
-from crce.bench.yaml_reader import ItemError, ObjectReader, items_of, unknown_value
 from crce.concepts import KINDS, ConceptSet, atlas, find_concepts, read_sets
 from crce.concepts.concept_set import fold
 from crce.concepts.faults import Fault, did_you_mean, error_from
-from crce.concepts.nodes import line_of, read_text, value_of, yaml_node
+from crce.concepts.nodes import NodeReader, items_of, line_of, read_text, value_of, yaml_node
 from crce.config import recipe_names
 from crce.errors import ConceptError, ConfigError
 from crce.methods.table import METHODS
 
 
+T = TypeVar("T")
 _KEYS = ("concepts", "methods", "crce", "models", "seeds", "axes", "evaluate", "attacks", "compare")
-_ENTRY_KEYS = ("method", "name", "recipe", "crce")  # and settings
 _SEVERAL = ("together", "in_turn")
 _FILES = (".yaml", ".yml", ".json")
 
@@ -64,7 +69,7 @@ def read_grid(path: str | Path) -> BenchmarkGrid:
         raise ConfigError(f"{path.name} is not valid YAML: {' '.join(str(error).split())}") from error
 
 
-class _GridReader(ObjectReader):
+class _GridReader(NodeReader):
     """Turns the nodes of a file into a grid; files that it names are looked for beside it."""
 
     def __init__(self, path: Path) -> None:
@@ -84,18 +89,19 @@ class _GridReader(ObjectReader):
             elif not items_of(parts[key]):
                 self.fault(parts[key], f"{key} is empty. Name at least one, e.g. {example}.")
         crce = self.each(parts.get("crce"), _crce, (True,), "crce")
+        model = partial(self.object, kind=ModelSource, what="a model")
         evaluation = self.object(parts["evaluate"], GridEvaluation, "evaluate") if "evaluate" in parts else None
         grid = BenchmarkGrid(
             name=self._path.stem,
             tasks=(tasks := self._tasks(parts.get("concepts"))),
             methods=self._methods(parts.get("methods"), crce),
-            models=self.each(parts.get("models"), self._model, (ModelSource("demo"),), "models"),
+            models=self.each(parts.get("models"), model, (ModelSource("demo"),), "models"),
             seeds=self.each(parts.get("seeds"), partial(_count, name="seed"), (0,), "seeds"),
             axes=(axes := self._axes(parts.get("axes"))),
             lists=self._lists(axes, parts.get("axes"), tasks),
             evaluation=evaluation or GridEvaluation(),
             attacks=self._attacks(parts.get("attacks")),
-            compare=self.each(parts.get("compare"), self._pair, (), "compare"),
+            compare=self.each(parts.get("compare"), _pair, (), "compare"),
         )
         if not self.faults:
             self._check(grid, parts.get("compare"))
@@ -114,97 +120,76 @@ class _GridReader(ObjectReader):
                     hint = did_you_mean(name, rows) or f" Rows are: {', '.join(rows)}."
                     self.fault(node, f"the table has no row {name!r}.{hint}")
 
-    # ---- parts of the file ----------------------------------------------------------------------------------------
-
     def _tasks(self, node: yaml.Node | None) -> tuple[Task, ...]:
         found: dict[str, Task] = {}
         for item in items_of(node):
+            several = isinstance(item, yaml.MappingNode) and any(value_of(k) in _SEVERAL for k, _ in item.value)
             try:
-                several = isinstance(item, yaml.MappingNode) and any(value_of(k) in _SEVERAL for k, _ in item.value)
                 tasks = [self._several(item)] if several else [Task(c.target, (c,)) for c in self._sets(item)]
             except ConceptError as error:
                 self.fault(item, str(error))
                 continue
             for task in tasks:
-                if fold(task.name) in found:
+                if found.setdefault(fold(task.name), task) is not task:
                     self.fault(item, f"'{task.name}' is given twice. Give one concept set of it.")
-                found.setdefault(fold(task.name), task)
         return tuple(found.values())
 
     def _several(self, node: yaml.Node) -> Task:
         """A task with several targets."""
         parts = self.mapping(node, (*_SEVERAL, "name"), "an entry of concepts")
-        how = [key for key in _SEVERAL if key in parts]
-        if len(how) > 1:
+        how = next(key for key in _SEVERAL if key in parts)
+        if all(key in parts for key in _SEVERAL):
             self.fault(node, "targets are erased together or in_turn. Keep one of the two.")
-        sets = [concepts for item in items_of(parts[how[0]]) for concepts in self._sets(item)]
-        targets = [fold(concepts.target) for concepts in sets]
-        if len(set(targets)) < max(2, len(targets)):
-            self.fault(node, f"{how[0]} takes two targets or more, each of them once.")
-        name = str(value_of(parts["name"])) if "name" in parts else f"{len(sets)} {how[0].replace('_', ' ')}"
-        return Task(name, tuple(sets), how[0] == "in_turn")
+        sets = [concepts for item in items_of(parts[how]) for concepts in self._sets(item)]
+        if len({fold(concepts.target) for concepts in sets}) < max(2, len(sets)):
+            self.fault(node, f"{how} takes two targets or more, each of them once.")
+        name = str(value_of(parts["name"])) if "name" in parts else f"{len(sets)} {how.replace('_', ' ')}"
+        return Task(name, tuple(sets), how == "in_turn")
 
     def _sets(self, node: yaml.Node) -> Sequence[ConceptSet]:
         if isinstance(node, yaml.MappingNode):
             kind = self.mapping(node, ("kind",), "an entry of concepts").get("kind")
             name = value_of(kind) if kind else None
             if name not in KINDS:
-                self.fault(node, unknown_value("kind", name, KINDS))
+                self.fault(node, _unknown("kind", name, KINDS))
             return [c for c in atlas().values() if c.kind == name]
         name = str(value_of(node))
         if not name.partition("#")[0].lower().endswith(_FILES):
             return [find_concepts(name)]
         path = self._path.parent / name
-        return [find_concepts(str(path))] if "#" in name else read_sets(path)
+        return [find_concepts(path)] if "#" in name else read_sets(path)
 
     def _methods(self, node: yaml.Node | None, crce: tuple[bool, ...]) -> tuple[MethodEntry, ...]:
         entries: dict[str, MethodEntry] = {}
-        settings = setting_names()
+        keys = ("method", "name", "recipe", "crce", *setting_names())
         for item in items_of(node):
-            is_mapping = isinstance(item, yaml.MappingNode)
-            parts = self.mapping(item, (*_ENTRY_KEYS, *settings), "a method") if is_mapping else {"method": item}
-            given = {key: value_of(part) for key, part in parts.items()}
-            method, recipe = given.pop("method", None), given.pop("recipe", None)
-            name = str(given.pop("name", method))
-            given.pop("crce", None)
-            if method not in (known := tuple(METHODS)):
-                self.fault(item, unknown_value("method", method, known))
+            parts = self.mapping(item, keys, "a method") if isinstance(item, yaml.MappingNode) else {"method": item}
+            variants = self.each(parts.pop("crce", None), _crce, crce, "crce")
+            settings = {key: value_of(part) for key, part in parts.items()}
+            method, recipe = settings.pop("method", None), settings.pop("recipe", None)
+            name = str(settings.pop("name", method))
+            if method not in tuple(METHODS):
+                self.fault(item, _unknown("method", method, tuple(METHODS)))
                 continue
-            if isinstance(recipe, str) and recipe not in recipe_names():
+            if isinstance(recipe, str) and recipe not in (recipes := recipe_names()):
                 file = self._path.parent / recipe
                 if not file.is_file():
-                    hint = did_you_mean(recipe, recipe_names())
-                    listed = ", ".join(recipe_names())
-                    self.fault(item, f"there is no recipe {recipe!r}. Name a YAML file or one of: {listed}.{hint}")
+                    near = did_you_mean(recipe, recipes)
+                    listed = ", ".join(recipes)
+                    self.fault(item, f"there is no recipe {recipe!r}. Name a YAML file or one of: {listed}.{near}")
                     continue
                 recipe = str(file)
-            variants = self.each(parts.get("crce"), _crce, crce, "crce")
-            entry = MethodEntry(name, method, recipe, given, variants, line_of(item))
+            entry = MethodEntry(name, method, recipe, settings, variants, line_of(item))
             if entries.setdefault(name, entry) is not entry:
                 self.fault(item, f"two methods are called {name!r}. Give one of them another name: ...")
         return tuple(entries.values())
 
-    def _model(self, node: yaml.Node) -> ModelSource | None:
-        return self.object(node, ModelSource, "a model")
-
     def _axes(self, node: yaml.Node | None) -> dict[str, tuple[Any, ...]]:
-        axes: dict[str, tuple[Any, ...]] = {}
         parts = self.mapping(node, (*PHRASES, *setting_names()), "axes") if node is not None else {}
         for name, part in parts.items():
-            axes[name] = self.each(part, partial(self._axis_value, name=name), (), name)
             if not items_of(part):
                 self.fault(part, f"axis {name} is empty. Give its values in a list.")
-        return axes
-
-    def _axis_value(self, node: yaml.Node, name: str) -> Any:
-        if name in SIZES:
-            return _count(node, name)
-        value = value_of(node)
-        if name == CERTAINTY and value not in CERTAINTIES:
-            raise ItemError(unknown_value(name, value, CERTAINTIES))
-        if name == LISTS and not (isinstance(value, str) and (value == OWN_LISTS or value.lower().endswith(_FILES))):
-            raise ItemError(f"lists is {value!r}. Use {OWN_LISTS}, or a file with a concept set for every target.")
-        return value
+        return {name: self.each(part, partial(_axis_value, name=name), (), name) for name, part in parts.items()}
 
     def _lists(
         self, axes: dict[str, tuple[Any, ...]], node: yaml.Node | None, tasks: Sequence[Task]
@@ -212,7 +197,7 @@ class _GridReader(ObjectReader):
         """The concept sets in the files of the axis `lists`; each file must have one for every target."""
         found: dict[str, tuple[ConceptSet, ...]] = {}
         for name in axes.get(LISTS, ()):
-            if name == OWN_LISTS:
+            if name == OWN:
                 continue
             try:
                 found[name] = tuple(read_sets(self._path.parent / name))
@@ -234,25 +219,84 @@ class _GridReader(ObjectReader):
     def _attack(self, node: yaml.Node) -> AttackSettings | None:
         entry = self.object(node, AttackSettings, "an attack")
         if entry is not None and entry.attack not in ATTACKS:
-            raise ItemError(unknown_value("attack", entry.attack, tuple(ATTACKS)))
+            raise ValueError(_unknown("attack", entry.attack, tuple(ATTACKS)))
         return entry
 
-    def _pair(self, node: yaml.Node) -> tuple[str, str]:
-        names = [str(value_of(item)) for item in items_of(node)]
-        if len(names) != 2:
-            raise ItemError(f"compare takes pairs of rows, such as [esd, esd+crce], and this is {value_of(node)!r}.")
-        return (names[0], names[1])
+    def each(
+        self, node: yaml.Node | None, read: Callable[[yaml.Node], T | None], default: tuple[T, ...], key: str
+    ) -> tuple[T, ...]:
+        """The items of the list under `key`, each read by `read`; a single value is a list of one.
+
+        A ValueError of `read` is a fault of its item; so is a repeated value, and an empty list where values are
+        required.
+        """
+        if node is None:
+            return default
+        values: list[T] = []
+        if not items_of(node) and default:
+            self.fault(node, f"{key} is empty. Name at least one value, or leave {key} out.")
+        for item in items_of(node):
+            try:
+                value = read(item)
+            except ValueError as error:
+                self.fault(item, str(error))
+                continue
+            if value in values:
+                self.fault(item, f"{value_of(item)!r} is listed twice. Keep one of them.")
+            elif value is not None:
+                values.append(value)
+        return tuple(values) or default
+
+    def object(self, node: yaml.Node, kind: type[T], what: str) -> T | None:
+        """An object of a dataclass that checks its arguments; None if they have faults.
+
+        A bare value is the first argument, if that one is required.
+        """
+        known = fields(kind)  # type: ignore[arg-type]
+        parts = {known[0].name: node}
+        if isinstance(node, yaml.MappingNode) or known[0].default is not MISSING:
+            parts = self.mapping(node, [f.name for f in known], what)
+        try:
+            return kind(**{name: value_of(part) for name, part in parts.items()})
+        except ValidationError as error:
+            for fault in error.errors():
+                name, text = str(fault["loc"][0]), fault["msg"]
+                given = "missing" if fault["type"] == "missing" else repr(fault["input"])
+                self.fault(parts.get(name, node), f"{name} is {given}: {text[0].lower()}{text[1:]}.")
+            return None
 
 
 def _count(node: yaml.Node, name: str) -> int:
     value = value_of(node)
-    if not isinstance(value, int) or isinstance(value, bool) or value < 0:
-        raise ItemError(f"{name} is {value!r}. Use a whole number, 0 or more.")
+    if type(value) is not int or value < 0:
+        raise ValueError(f"{name} is {value!r}. Use a whole number, 0 or more.")
     return value
 
 
 def _crce(node: yaml.Node) -> bool:
-    value = value_of(node)
-    if not isinstance(value, bool):
-        raise ItemError(f"crce is {value!r}. Use true, false, or [false, true] for both.")
+    if type(value := value_of(node)) is not bool:
+        raise ValueError(f"crce is {value!r}. Use true, false, or [false, true] for both.")
     return value
+
+
+def _axis_value(node: yaml.Node, name: str) -> Any:
+    if name in SIZES:
+        return _count(node, name)
+    value = value_of(node)
+    if name == CERTAINTY and value not in CERTAINTIES:
+        raise ValueError(_unknown(name, value, CERTAINTIES))
+    if name == LISTS and not (isinstance(value, str) and (value == OWN or value.lower().endswith(_FILES))):
+        raise ValueError(f"lists is {value!r}. Use {OWN}, or a file with a concept set for every target.")
+    return value
+
+
+def _pair(node: yaml.Node) -> tuple[str, str]:
+    names = [str(value_of(item)) for item in items_of(node)]
+    if len(names) != 2:
+        raise ValueError(f"compare takes pairs of rows, such as [esd, esd+crce], and this is {value_of(node)!r}.")
+    return (names[0], names[1])
+
+
+def _unknown(what: str, given: object, allowed: Sequence[str]) -> str:
+    """A fault that lists the allowed values."""
+    return f"{what} is {given!r}. Use one of: {', '.join(allowed)}.{did_you_mean(str(given), allowed)}"

@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
-from crce.bench.planning import GridPlan, Job
+from crce.bench.cells import GridPlan, Job
+from crce.bench.grid import SIZES
 from crce.bench.statistics import SIGNIFICANT, PairedDifference, difference, holm, mean_of
-from crce.bench.tasks import SIZES
 
 
 NUMBERS = ("erased", "coref_erased", "kept", "H")
-COLUMNS = {
-    "erased": "erased",
-    "coref_erased": "erased, held-out corefs",
-    "kept": "kept, held-out retains",
-    "H": "H",
-}
+TITLES = ("erased", "erased, held-out corefs", "kept, held-out retains", "H")
 
 ResultRow = dict[str, Any]
 
@@ -40,14 +36,9 @@ def summarise(plan: GridPlan, records: Mapping[str, Mapping[str, Any]], failed: 
         "means": means(rows),
         "comparisons": compare(rows, plan.grid.compare or _plain_pairs(plan.jobs)),
         "failed": [
-            {
-                "row": job.cell.row,
-                "concept": job.cell.task.name,
-                "seed": job.cell.config.seed,
-                "error": failed[job.key],
-            }
-            for job in plan.jobs
-            if job.key in failed
+            {"row": cell.row, "concept": cell.task.name, "seed": cell.config.seed, "error": failed[key]}
+            for cell, key in ((job.cell, job.key) for job in plan.jobs)
+            if key in failed
         ],
         "models": {job.cell.source.model: job.content["revision"] for job in plan.jobs},
         "evaluation": asdict(plan.grid.evaluation),
@@ -72,26 +63,20 @@ def means(rows: Sequence[ResultRow]) -> dict[str, dict[str, Any]]:
 
 def _attacked(rows: Sequence[ResultRow]) -> dict[str, dict[str, Any]]:
     """Means of "before" and "after" for each attack: shares of images that show the concept."""
-    made: dict[str, dict[str, Any]] = {}
-    for name in dict.fromkeys(name for row in rows for name in row.get("attacks", {})):
-        made[name] = {}
-        for side in ("before", "after"):
-            values: dict[str, list[float]] = {}
-            for row in rows:
-                share = row["attacks"][name][side]["value"] if name in row.get("attacks", {}) else None
-                if share is not None:
-                    values.setdefault(row["concept"], []).append(share)
-            made[name][side] = mean_of(values).as_json()
-    return made
+    names = dict.fromkeys(name for row in rows for name in row.get("attacks", {}))
+    means: dict[str, dict[str, Any]] = {name: {} for name in names}
+    for name, side in itertools.product(names, ("before", "after")):
+        values: dict[str, list[float]] = {}
+        for row in rows:
+            share = row["attacks"][name][side]["value"] if name in row.get("attacks", {}) else None
+            if share is not None:
+                values.setdefault(row["concept"], []).append(share)
+        means[name][side] = mean_of(values).as_json()
+    return means
 
 
 def compare(rows: Sequence[ResultRow], pairs: Sequence[tuple[str, str]]) -> list[dict[str, Any]]:
-    """Pairs of rows of the table, over the concepts and seeds that both have.
-
-    Args:
-        rows: rows of results.json.
-        pairs: names of rows, the baseline first.
-    """
+    """Pairs of rows of the table, the baseline first, over the concepts and seeds that both have."""
     found = []
     for base, other in pairs:
         parts = [[row for row in rows if row["row"] == name] for name in (base, other)]
@@ -116,7 +101,7 @@ def markdown(data: Mapping[str, Any], *, timed: bool = True) -> str:
         data: the content of results.json.
         timed: include the seconds of training, which mean nothing if cells were measured on several machines.
     """
-    head = ["method", *COLUMNS.values(), *(["seconds"] if timed else []), "cells"]
+    head = ["method", *TITLES, *(["seconds"] if timed else []), "cells"]
     lines = [f"| {' | '.join(head)} |", "|---" * len(head) + "|"]
     for name, numbers in data["means"].items():
         shown = [_shown(numbers[number]) for number in NUMBERS]
@@ -134,9 +119,9 @@ def _unmeasured(means: Mapping[str, Any]) -> list[str]:
     """Numbers that could not be measured, one line for all rows that lack the same ones."""
     rows: dict[tuple[str, int, int], list[str]] = {}
     for name, numbers in means.items():
-        for n in NUMBERS:
-            if missing := numbers[n]["unmeasured"]:
-                rows.setdefault((COLUMNS[n], missing, numbers["rows"]), []).append(name)
+        for number, title in zip(NUMBERS, TITLES, strict=True):
+            if missing := numbers[number]["unmeasured"]:
+                rows.setdefault((title, missing, numbers["rows"]), []).append(name)
     lines = []
     for (column, missing, cells), names in rows.items():
         who = "every row" if len(names) == len(means) > 1 else ", ".join(names)
@@ -167,8 +152,8 @@ def _row(job: Job, record: Mapping[str, Any]) -> ResultRow:
         "crce": cell.config.crce,
         "concept": cell.task.name,
         "seed": cell.config.seed,
+        **cell.axes,
     }
-    row |= dict(cell.axes)
     if len(cell.task.sets) > 1:
         row |= {"targets": len(cell.task.sets), "in_turn": cell.task.in_turn}
     for name in SIZES:
@@ -210,11 +195,9 @@ def _statement(base: str, other: str, made: PairedDifference, adjusted: float | 
     text = f"{other} against {base}: H {mean.value:+.2f}{span} over {over}"
     if made.least_p > SIGNIFICANT:
         return f"{text}. Too few concepts for a test: with {made.concepts}, p can't be below {made.least_p:.2g}."
-    p = f"p = {made.p:.2g}" + (
-        f", {adjusted:.2g} after Holm's correction for {count} comparisons" if count > 1 else ""
-    )
+    corrected = f", {adjusted:.2g} after Holm's correction for {count} comparisons" if count > 1 else ""
     word = "significant" if adjusted <= SIGNIFICANT else "not significant"
-    return f"{text}; {p} (sign flips of concepts): {word} at {SIGNIFICANT:.0%}."
+    return f"{text}; p = {made.p:.2g}{corrected} (sign flips of concepts): {word} at {SIGNIFICANT:.0%}."
 
 
 def _shown(mean: Mapping[str, Any]) -> str:

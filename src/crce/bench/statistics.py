@@ -22,22 +22,14 @@ SIGNIFICANT = 0.05
 EXACT = 12  # up to this number of concepts all signs are tried
 FLIPS = 10_000  # random signs beyond it
 
-Values = Mapping[str, Sequence[float]]  # for each concept one value per seed
-
 
 @dataclass(frozen=True)
 class PairedDifference:
-    """The difference between two rows, over the concepts and seeds that both have.
-
-    Attributes:
-        mean: mean difference with its interval.
-        concepts: number of concepts.
-        p: two-sided p-value of the sign-flip test over concepts; None without any.
-    """
+    """The mean difference between two rows, over the concepts and seeds that both have, and the number of concepts."""
 
     mean: Measure
     concepts: int
-    p: float | None
+    p: float | None  # two-sided, of the sign-flip test over concepts; None without any
 
     @property
     def least_p(self) -> float:
@@ -48,8 +40,8 @@ class PairedDifference:
         return {**self.mean.as_json(), "concepts": self.concepts, "p": None if self.p is None else round(self.p, 5)}
 
 
-def mean_of(values: Values) -> Measure:
-    """The mean of all values; no interval for a single one."""
+def mean_of(values: Mapping[str, Sequence[float]]) -> Measure:
+    """The mean over the values of every concept, one per seed; no interval for a single value."""
     lists = [np.asarray(v, dtype=float) for v in values.values() if len(v)]
     everything = np.concatenate(lists) if lists else np.empty(0)
     if everything.size < 2:
@@ -63,9 +55,8 @@ def difference(base: Mapping[str, Mapping[int, float]], other: Mapping[str, Mapp
     both = {
         concept: [seeds[seed] - base[concept][seed] for seed in seeds if seed in base[concept]]
         for concept, seeds in other.items()
-        if concept in base
+        if seeds.keys() & base.get(concept, {}).keys()
     }
-    both = {concept: values for concept, values in both.items() if values}
     means = np.array([np.mean(values) for values in both.values()])
     return PairedDifference(mean_of(both), len(both), _sign_flip(means) if len(both) else None)
 

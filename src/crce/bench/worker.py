@@ -9,7 +9,7 @@ import platform
 import shutil
 import traceback
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ from filelock import FileLock
 
 from crce import __version__
 from crce.backbones import Backbone, load_backbone
-from crce.bench.planning import RECORD, Job
+from crce.bench.cells import RECORD, Job
 from crce.bench.results import NUMBERS
 from crce.concepts import ConceptSet
 from crce.errors import CRCEError, RunError
@@ -40,13 +40,7 @@ TURNS = "turns"  # folder of the earlier runs, when targets are erased in turn
 
 @dataclass(frozen=True)
 class CellOutcome:
-    """The measurements of a cell, or its error.
-
-    Attributes:
-        key: key of its job.
-        record: the measurements.
-        error: why there are none, in one line.
-    """
+    """The measurements of the cell of a job, or why there are none, in one line."""
 
     key: str
     record: dict[str, Any] | None = None
@@ -80,14 +74,14 @@ class Worker:
             text = str(error) if known else f"{type(error).__name__}: {error}"
             if not known:
                 logger.debug("%s failed", job.cell.label, exc_info=True)
-                _keep_traceback(job.folder)
+                with suppress(RunError):  # the disk may be full
+                    write_text(job.folder / ERROR, traceback.format_exc())
             return CellOutcome(job.key, error=" ".join(text.split()))
 
     def _measure(self, job: Job) -> dict[str, Any]:
         (job.folder / ERROR).unlink(missing_ok=True)
-        attempt = {"at": now(), "host": platform.node(), "pid": os.getpid()}
         with open(job.folder / ATTEMPTS, "a", encoding="utf-8") as f:
-            f.write(json.dumps(attempt) + "\n")
+            f.write(json.dumps({"at": now(), "host": platform.node(), "pid": os.getpid()}) + "\n")
         backbone = self._load(job)
         if job.group != self._group:
             self._group, self._base = job.group, ImageCache()
@@ -134,41 +128,42 @@ class Worker:
     def _erase(self, job: Job, backbone: Backbone) -> tuple[Erasure, float, int | None]:
         """The finished run of a cell, the seconds of training, and the latents that the denoiser processed."""
         task = job.cell.task
-        if not task.in_turn:
-            return self._train(job, task.sets, job.folder, None, backbone)
+        turns = [(concepts,) for concepts in task.sets] if task.in_turn else [task.sets]
         start: Path | None = None
-        seconds, forwards = 0.0, []
-        for turn, concepts in enumerate(task.sets, 1):
-            folder = job.folder if turn == len(task.sets) else job.folder / TURNS / str(turn)
-            erasure, took, count = self._train(job, (concepts,), folder, start, backbone)
-            seconds, start = seconds + took, erasure.folder
-            forwards.append(count)
-        known = [count for count in forwards if count is not None]
-        return erasure, round(seconds, 3), sum(known) if len(known) == len(forwards) else None
+        seconds: list[float] = []
+        forwards: list[int | None] = []
+        for turn, sets in enumerate(turns, 1):
+            folder = job.folder if turn == len(turns) else job.folder / TURNS / str(turn)
+            counter = _ForwardCounter(folder / COUNTS)
+            erasure = self._train(job, sets, folder, start, backbone, counter)
+            start = erasure.folder
+            seconds.append(counter.seconds(erasure))
+            forwards.append(counter.forwards)
+        return erasure, round(sum(seconds), 3), None if None in forwards else sum(count or 0 for count in forwards)
 
     def _train(
-        self, job: Job, sets: Sequence[ConceptSet], folder: Path, start: Path | None, backbone: Backbone
-    ) -> tuple[Erasure, float, int | None]:
-        counter = _ForwardCounter(folder / COUNTS)
-        config = job.cell.config
-
+        self,
+        job: Job,
+        sets: Sequence[ConceptSet],
+        folder: Path,
+        start: Path | None,
+        backbone: Backbone,
+        counter: _ForwardCounter,
+    ) -> Erasure:
         def on_event(event: Event) -> None:
             counter(event)
             if isinstance(event, Step):
-                self._on_step(job, event.step, config.steps)
+                self._on_step(job, event.step, job.cell.config.steps)
 
+        how: dict[str, Any] = {"backbone": backbone, "on_event": on_event}
         with counter.counting(backbone):
             try:
                 if _has_run(job, folder):
-                    erasure = resume(folder, backbone=backbone, on_event=on_event)
-                else:
-                    erasure = erase(
-                        sets, config=config, backbone=backbone, out=folder, start_from=start, on_event=on_event
-                    )
+                    return resume(folder, **how)
+                return erase(sets, config=job.cell.config, out=folder, start_from=start, **how)
             except Interrupted as interrupted:
                 counter.write(interrupted.step)
                 raise
-        return erasure, counter.seconds(erasure), counter.forwards
 
 
 class _ForwardCounter:
@@ -265,10 +260,3 @@ def _clear(folder: Path) -> None:
             shutil.rmtree(path)
         else:
             path.unlink()
-
-
-def _keep_traceback(folder: Path) -> None:
-    try:
-        write_text(folder / ERROR, traceback.format_exc())
-    except RunError as error:  # the disk may be full
-        logger.warning("%s", error)

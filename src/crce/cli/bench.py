@@ -52,7 +52,7 @@ def bench(
     if judge is not None:
         found = replace(found, evaluation=replace(found.evaluation, judge=judge))
     quiet_libraries()
-    from crce.bench.planning import CACHE, plan_grid
+    from crce.bench.cells import CACHE, plan_grid
 
     plan = plan_grid(found, cache=cache or CACHE, device=device)
     if dry_run:

@@ -122,6 +122,13 @@ def value_of(node: yaml.Node) -> Any:
     return yaml.constructor.SafeConstructor().construct_document(node)
 
 
+def items_of(node: yaml.Node | None) -> list[yaml.Node]:
+    """The items of a list; a single value is a list of one, and no node an empty list."""
+    if node is None:
+        return []
+    return node.value if isinstance(node, yaml.SequenceNode) else [node]
+
+
 def describe(node: yaml.Node) -> str:
     """A node in a few words, for messages."""
     if isinstance(node, yaml.MappingNode):
