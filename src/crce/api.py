@@ -12,13 +12,13 @@ from crce.concepts.concept_set import common_kind
 from crce.config import ErasureConfig, load_config
 from crce.errors import ConfigError
 from crce.suggest.record import write_records
-from crce.suggest.resolve import Concept, erased_earlier, resolve_concepts
+from crce.suggest.resolve import Concept, Resolved, erased_earlier, resolve_concepts
 from crce.training import Erasure, Event, Started
 from crce.training import erase as erase_sets
 
 
 def erase(
-    concepts: Concept | Sequence[Concept],
+    concepts: Concept | Sequence[Concept | Resolved],
     *,
     model: str = "demo",
     config: ErasureConfig | str | Path | None = None,

@@ -102,7 +102,7 @@ def test_unexpected_error_is_one_line_and_exit_code_1(crce, monkeypatch):
     def no_space() -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr("crce.cli.ls.atlas", no_space)
+    monkeypatch.setattr("crce.cli.listings.atlas", no_space)
     result = crce("ls")
     assert result.code == 1
     assert result.err.startswith("error: unexpected OSError")
@@ -121,7 +121,7 @@ def test_warnings_are_lines_of_their_own(crce, monkeypatch):
         logging.getLogger("crce.concepts").warning("look at %s", "this")
         return atlas()
 
-    monkeypatch.setattr("crce.cli.ls.atlas", with_warning)
+    monkeypatch.setattr("crce.cli.listings.atlas", with_warning)
     result = crce("ls")
     assert result.code == 0
     assert result.err == "warning: look at this\n"

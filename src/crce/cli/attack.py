@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from crce.attacks import ATTACKS, BASELINE_ATTACKS, load_attack
-from crce.cli.flags import DeviceFlag, GuidanceFlag, JudgeFlag, StepsFlag
+from crce.cli.flags import DeviceFlag, GuidanceFlag, JSONFlag, JudgeFlag, StepsFlag
 from crce.cli.terminal import Bar, quiet_libraries
 from crce.errors import ConfigError
 
@@ -59,7 +59,7 @@ def attack(
         Path | None,
         typer.Option(metavar="FILE.json", help="Measure again on this run what an attack found; writes no file."),
     ] = None,
-    json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    json: JSONFlag = False,
     list_: Annotated[
         bool, typer.Option("--list", help="List the attacks and exit.", is_eager=True, callback=lambda on: _list(on))
     ] = False,

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import shlex
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -10,17 +11,18 @@ import typer
 
 from crce.cli.evaluate import measure, print_next, print_report, say_judge
 from crce.cli.flags import DeviceFlag, ImagesFlag, JudgeFlag, RecipeFlag, RevisionFlag, with_erasure_flags
-from crce.cli.sets import find_sets
+from crce.cli.suggest import keep_answers
 from crce.cli.terminal import Bar, quiet_libraries
 from crce.concepts.concept_set import common_kind
+from crce.concepts.library import atlas_entry
 from crce.config import load_config
-from crce.errors import ConfigError
-from crce.suggest.record import write_records
-from crce.suggest.resolve import erased_earlier
+from crce.errors import ConceptError, ConfigError, SuggestError
+from crce.suggest.phrases import brief
+from crce.suggest.resolve import Resolved, erased_earlier, resolve_concepts
 
 
 if TYPE_CHECKING:
-    from crce.training import Erasure, Event
+    from crce.training import Event
 
 
 def erase_command() -> Callable[..., int]:
@@ -68,6 +70,7 @@ def erase(
     overrides: dict[str, Any],
 ) -> int:
     """Erase concepts with their corefs, keep their retains, and report the result."""
+    remarks: list[str] = []
     if resume is not None:
         given = (config, model, revision, dtype, out, start_from)
         if overrides or concepts or any(value is not None for value in given):
@@ -75,23 +78,42 @@ def erase(
                 "--resume continues a run with its own concept, model and settings. Give nothing beside it but "
                 "--device, --eval, --images-per-prompt and --judge."
             )
-        train = _continue(resume, device)
     elif not concepts:
         raise ConfigError(
             "Name what to erase: a target of the atlas (see: crce ls), a YAML file or any other concept; or --resume "
             "RUN."
         )
     else:
-        train = _start(
-            concepts, config, model or "demo", revision, device, dtype or "auto", out, start_from, overrides
-        )
-
-    from crce.training import Interrupted
+        model = model or "demo"
+        load_config(config, overrides, model=model)  # faults first: suggestions may take a language model
+        found = _find_sets(concepts)
+        # Settings are of a run, so targets of several kinds share those of none.
+        settings = load_config(config, overrides, model=model, kind=common_kind(f.concepts for f in found))
+        remarks += [f"scenes   {'; '.join(settings.scenes)}"] if settings.scenes else []
+        if start_from is not None and (along := erased_earlier(start_from, found)):
+            names = ", ".join(f.concepts.target for f in along)
+            remarks.append(f"along    {names}: erased by {start_from}, and here again, to stay erased")
+    quiet_libraries()
+    from crce import api, training
 
     with Bar("erasing") as bar:
+        on_event = _progress(bar, remarks)
         try:
-            erasure = train(_progress(bar))
-        except Interrupted as interrupted:
+            if resume is not None:
+                erasure = training.resume(resume, device=device, on_event=on_event)
+            else:
+                erasure = api.erase(
+                    found,
+                    config=settings,
+                    model=model or "demo",
+                    out=out,
+                    start_from=start_from,
+                    device=device,
+                    dtype=dtype or "auto",
+                    revision=revision,
+                    on_event=on_event,
+                )
+        except training.Interrupted as interrupted:
             bar.close()
             typer.echo(interrupted, err=True)
             return 130
@@ -111,60 +133,7 @@ def erase(
     return 0
 
 
-def _start(
-    given: list[str],
-    recipe: str | None,
-    model: str,
-    revision: str | None,
-    device: str,
-    dtype: str,
-    out: Path | None,
-    start_from: Path | None,
-    overrides: dict[str, Any],
-) -> Callable[[Callable[[Event], None]], Erasure]:
-    load_config(recipe, overrides, model=model)  # faults first: suggestions may take a language model
-    found = find_sets(given)
-    # Settings are of a run, so targets of several kinds share those of none.
-    config = load_config(recipe, overrides, model=model, kind=common_kind(f.concepts for f in found))
-    quiet_libraries()
-    from crce import training
-
-    along = erased_earlier(start_from, found) if start_from is not None else []
-
-    def train(on_event: Callable[[Event], None]) -> Erasure:
-        def tell(event: Event) -> None:
-            if isinstance(event, training.Started):
-                write_records(event.folder, [f.record for f in found + along if f.record is not None])
-            on_event(event)
-            if isinstance(event, training.Started) and config.scenes:
-                typer.echo(f"scenes   {'; '.join(config.scenes)}", err=True)
-            if isinstance(event, training.Started) and along:
-                names = ", ".join(f.concepts.target for f in along)
-                typer.echo(f"along    {names}: erased by {start_from}, and here again, to stay erased", err=True)
-
-        return training.erase(
-            [f.concepts for f in found],
-            config=config,
-            model=model,
-            out=out,
-            start_from=start_from,
-            device=device,
-            dtype=dtype,
-            revision=revision,
-            on_event=tell,
-        )
-
-    return train
-
-
-def _continue(folder: Path, device: str) -> Callable[[Callable[[Event], None]], Erasure]:
-    quiet_libraries()
-    from crce import training
-
-    return lambda on_event: training.resume(folder, device=device, on_event=on_event)
-
-
-def _progress(bar: Bar) -> Callable[[Event], None]:
+def _progress(bar: Bar, remarks: Sequence[str]) -> Callable[[Event], None]:
     from crce.training import Started, Step
 
     total = 0
@@ -173,9 +142,47 @@ def _progress(bar: Bar) -> Callable[[Event], None]:
         nonlocal total
         if isinstance(event, Started):
             total = event.total_steps
-            typer.echo(f"run      {event.folder}", err=True)
+            for line in (f"run      {event.folder}", *remarks):
+                typer.echo(line, err=True)
         elif isinstance(event, Step):
             terms = " ".join(f"{name} {value:.4f}" for name, value in event.terms.items())
             bar.show(event.step, total, f"loss {event.loss:.4f} {terms}")
 
     return show
+
+
+def _find_sets(given: Sequence[str]) -> list[Resolved]:
+    """The concept sets behind the arguments, with a note for each that was suggested."""
+    _refuse_split_name(given)
+    try:
+        resolved = resolve_concepts(given)
+    except SuggestError as error:
+        keep_answers(error)
+        raise
+    for concepts, record, suggested in resolved:
+        if suggested and record is not None:
+            name = record.request.name
+            typer.echo(
+                f"'{brief(name)}' is not in the atlas: {len(concepts.corefs)} corefs and {len(concepts.retains)} "
+                f"retains were suggested by {record.suggester}. To look at them first: "
+                f"crce suggest {shlex.quote(name)}",
+                err=True,
+            )
+    return resolved
+
+
+def _refuse_split_name(given: Sequence[str]) -> None:
+    """`crce erase Mickey Mouse` means one target, and the shell makes two of it.
+
+    Raises:
+        ConceptError: several arguments in a row are the name of one target of the atlas.
+    """
+    for start in range(len(given)):
+        for end in range(start + 2, len(given) + 1):
+            name = " ".join(given[start:end])
+            entry = atlas_entry(name)
+            if entry is not None and not all(atlas_entry(part) for part in given[start:end]):
+                raise ConceptError(
+                    f"{' and '.join(map(repr, given[start:end]))} are given as separate concepts, but together they "
+                    f"are '{entry.target}' of the atlas. Put it in quotes: crce erase {shlex.quote(entry.target)}."
+                )

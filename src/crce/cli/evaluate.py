@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from crce.cli.flags import GuidanceFlag, ImagesFlag, JudgeFlag, StepsFlag
+from crce.cli.flags import DeviceFlag, GuidanceFlag, ImagesFlag, JudgeFlag, StepsFlag
 from crce.cli.terminal import Bar, quiet_libraries
 from crce.errors import ConfigError
 
@@ -46,7 +46,7 @@ def evaluate(
     quality: Annotated[
         bool, typer.Option("--quality", help="Measure drift, image quality and locality as well.")
     ] = False,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda, mps.")] = "auto",
+    device: DeviceFlag = "auto",
     prompts: Annotated[
         str | None,
         typer.Option(

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from crce.cli.terminal import error_line, quiet_libraries
+from crce.cli.flags import JSONFlag
+from crce.cli.terminal import error_line, print_facts, quiet_libraries
 from crce.export.formats import BUNDLED
 
 
@@ -23,11 +24,7 @@ def export(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="The folder of a finished run.")],
     to: Annotated[
         str,
-        typer.Option(
-            "--to",
-            metavar="|".join(BUNDLED),
-            help=f"{FORMATS_HELP} Other packages may add formats.",
-        ),
+        typer.Option("--to", metavar="|".join(BUNDLED), help=f"{FORMATS_HELP} Other packages may add formats."),
     ],
     out: Annotated[
         Path | None, typer.Option(help="The file or folder.", show_default="RUN/export/erase-CONCEPT-FORMAT")
@@ -62,7 +59,7 @@ def check(
         Path | None, typer.Option(metavar="RUN", help="Compare what the file changes with what this run trained.")
     ] = None,
     tolerance: Annotated[float, typer.Option(min=0, help="Relative error of a layer that passes.")] = 2e-3,
-    json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    json: JSONFlag = False,
 ) -> int:
     """Inspect a file: its kind, the programs that load it, and its faults. Exit code 2 if it has any."""
     quiet_libraries()
@@ -78,7 +75,7 @@ def check(
 
 def info(
     path: Annotated[Path, typer.Argument(metavar="FILE|RUN", help="An exported or trained file, or a run folder.")],
-    json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    json: JSONFlag = False,
 ) -> int:
     """Print the metadata of a file or a run: concept set, base model, method, settings."""
     quiet_libraries()
@@ -129,9 +126,7 @@ def _print_inspection(found: Inspection) -> None:
         name, error = found.comparison.worst
         state = "the same as" if found.comparison.passed else "NOT the same as"
         facts["change"] = f"{state} the run's; largest relative error {error:.2g}, in {name}"
-    for title, value in facts.items():
-        if value:
-            typer.echo(f"{title:<10} {value}")
+    print_facts(facts, 10)
     for warning in found.warnings:
         typer.echo(f"warning: {warning}", err=True)
     for fault in found.faults:
@@ -178,6 +173,4 @@ def _print_metadata(facts: dict[str, Any]) -> None:
     for name, value in facts["metadata"].items():
         text = str(value)
         lines[name] = text if len(text) <= 200 else f"{text[:200]}..."
-    for title, value in lines.items():
-        if value:
-            typer.echo(f"{title:<12} {value}")
+    print_facts(lines, 12)

@@ -7,12 +7,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from crce.cli.terminal import print_table
 from crce.errors import SuggestError
 
 
 if TYPE_CHECKING:
-    from rich.console import Console
-
     from crce.suggest.memory import Decision, Memory
 
 
@@ -33,11 +32,8 @@ def feedback(
     from crce.suggest.memory import Memory
 
     memory = Memory()
-    given = [
-        name
-        for name, on in (("--export", export), ("--import", import_), ("--forget", forget))
-        if on not in (None, False)
-    ]
+    flags = {"--export": export, "--import": import_, "--forget": forget or None}
+    given = [name for name, value in flags.items() if value is not None]
     if len(given) > 1:
         raise SuggestError(f"{' and '.join(given)} can't be used together. Give one of them.")
     if export is not None:
@@ -55,47 +51,33 @@ def feedback(
 
 
 def _show(memory: Memory) -> None:
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
+    from crce.suggest.ranking import Ranker
 
     decisions = memory.decisions()
     if not decisions:
         typer.echo(f"No decisions yet. They are made with crce review, and stored in {memory.path}.")
         return
     typer.echo(f"{len(decisions)} decisions in {memory.path}")
-    table = Table("target", "kind")
-    table.add_column("accepted", justify="right")
-    table.add_column("rejected", justify="right")
-    table.add_column("latest")
     by_target: dict[tuple[str, str], list[Decision]] = {}
     for decision in decisions:
         by_target.setdefault(decision.key[:2], []).append(decision)
+    rows = []
     for group in by_target.values():
         first, accepted = group[0], sum(d.accepted for d in group)
         name = f"{first.target} ({first.sense})" if first.sense else first.target
-        latest = max(d.when for d in group)[:10]
-        table.add_row(*map(Text, (name, first.kind, str(accepted), str(len(group) - accepted), latest)))
-    console = Console(highlight=False)
-    console.print(table)
-    _show_ranking(console, decisions)
-
-
-def _show_ranking(console: Console, decisions: list[Decision]) -> None:
-    from rich.table import Table
-    from rich.text import Text
-
-    from crce.suggest.ranking import Ranker
-
+        rows.append((name, first.kind, str(accepted), str(len(group) - accepted), max(d.when for d in group)[:10]))
+    print_table(("target", "kind", "accepted", "rejected", "latest"), rows, right=("accepted", "rejected"))
     ranker = Ranker.fit(decisions)
     if isinstance(ranker, str):
         typer.echo(f"The ranking of candidates is not learned yet: {ranker}")
         return
-    table = Table("of a candidate", title="Learned: change in the log odds of acceptance", title_justify="left")
-    table.add_column("weight", justify="right")
-    for name, weight in sorted(ranker.weights.items(), key=lambda item: -abs(item[1])):
-        table.add_row(Text(name), f"{weight:+.2f}")
-    console.print(table)
+    weights = sorted(ranker.weights.items(), key=lambda item: -abs(item[1]))
+    print_table(
+        ("of a candidate", "weight"),
+        [(name, f"{weight:+.2f}") for name, weight in weights],
+        right=("weight",),
+        title="Learned: change in the log odds of acceptance",
+    )
     typer.echo(
         f"It predicts {ranker.agreement:.0%} of {ranker.n} decisions about suggested phrases in cross-validation; "
         f"the more frequent answer alone predicts {ranker.baseline:.0%}."

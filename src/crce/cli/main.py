@@ -33,10 +33,10 @@ VERBS = {
     "check": ("export:check", "crce check erase-cat-kohya.safetensors --against runs/cat-1"),
     "info": ("export:info", "crce info erase-cat-kohya.safetensors --json"),
     "push": ("export:push", "crce push runs/cat-1 me/erase-cat --dry-run"),
-    "show": ("show:show", "crce show cat --yaml > my-cat.yaml"),
-    "ls": ("ls:ls", "crce ls --kind character"),
-    "methods": ("methods:methods", "crce methods"),
-    "env": ("env:env", "crce env --json"),
+    "show": ("listings:show", "crce show cat --yaml > my-cat.yaml"),
+    "ls": ("listings:ls", "crce ls --kind character"),
+    "methods": ("listings:methods", "crce methods"),
+    "env": ("listings:env", "crce env --json"),
 }
 BUILDERS = ("erase", "plan")  # their functions build the verb, with flags for settings of an erasure
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from crce.cli.flags import RecipeFlag, RevisionFlag, with_erasure_flags
-from crce.cli.terminal import quiet_libraries
+from crce.cli.terminal import print_table, quiet_libraries
 from crce.config import ErasureConfig, load_config
 from crce.errors import ConfigError
 
@@ -153,13 +153,8 @@ def _flag(setting: str) -> str:
 
 
 def _print(facts: dict[str, Any]) -> None:
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
-
-    console = Console(highlight=False, soft_wrap=True)
     rank = f" of rank {facts['rank']}" if facts["rank"] else ""
-    console.print(
+    typer.echo(
         f"{facts['pipeline']} in {facts['dtype']}; {facts['adapter']}{rank} on {facts['trained_layers']} layers "
         f"({facts['layers']}), {facts['trained_parameters']:,} parameters; "
         f"up to {facts['prompts_per_step']} prompts a step"
@@ -172,27 +167,21 @@ def _print(facts: dict[str, Any]) -> None:
         f"{own['trajectory_guidance']:g}"
     )
     sizes = facts["bytes"]
-    rows = dict(sizes["weights"])
-    rows["adapter, its gradients and Adam"] = sizes["adapter"]
-    rows["activations"] = sizes["activations"]
-    rows["activations with --gradient-checkpointing"] = sizes["activations_checkpointed"]
-    rows["peak, with no flags"] = sizes["peak"]
-    parts = Table()
-    parts.add_column("")
-    parts.add_column("GiB", justify="right")
-    for name, size in rows.items():
-        parts.add_row(Text(name), _gib(size))
-    console.print(parts)
-    cards = Table()
-    cards.add_column("card", justify="right")
-    cards.add_column("peak, GiB", justify="right")
-    cards.add_column("flags for crce erase", no_wrap=True)
+    parts = sizes["weights"] | {
+        "adapter, its gradients and Adam": sizes["adapter"],
+        "activations": sizes["activations"],
+        "activations with --gradient-checkpointing": sizes["activations_checkpointed"],
+        "peak, with no flags": sizes["peak"],
+    }
+    print_table(("", "GiB"), [(name, _gib(size)) for name, size in parts.items()], right=("GiB",), soft_wrap=True)
+    cards = []
     for card in facts["cards"]:
         flags = (shlex.join(card["flags"]) or "none") if card["fits"] else "does not fit with any flags"
-        cards.add_row(f"{card['gigabytes']:g} GB", _gib(card["peak"]), Text(flags))
-    console.print(cards)
+        cards.append((f"{card['gigabytes']:g} GB", _gib(card["peak"]), flags))
+    titles = ("card", "peak, GiB", "flags for crce erase")
+    print_table(titles, cards, right=titles[:2], soft_wrap=True)
     if len(facts["cards"]) == 1 and facts["cards"][0]["fits"]:
-        console.print(facts["cards"][0]["command"], markup=False)
+        typer.echo(facts["cards"][0]["command"])
 
 
 def _gib(size: int) -> str:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from crce.cli.commands import COMMANDS, apply, parse
+from crce.cli.terminal import print_table
 from crce.concepts import ConceptSet, atlas_names, certainty_word, read_concepts
 from crce.concepts.concept_set import fold
 from crce.concepts.corefconcept import is_corefconcept
@@ -23,8 +24,6 @@ from crce.suggest.record import record_beside
 
 
 if TYPE_CHECKING:
-    from rich.console import Console
-
     from crce.suggest.candidates import Candidate
     from crce.suggest.memory import Memory
     from crce.suggest.record import Record
@@ -39,8 +38,6 @@ def review(
     Every change is written to the file immediately. Your decisions are remembered and used in later suggestions.
     Commands may be piped in, one per line.
     """
-    from rich.console import Console
-
     from crce.suggest.memory import Memory
     from crce.suggest.review import Review
 
@@ -49,23 +46,22 @@ def review(
     memory = Memory()
     sense = record.request.sense if record else None
     start = Review.start(concepts, proposals=_proposals(record), known=memory.decisions(), sense=sense)
-    return _Session(file, text, start, memory, Console(highlight=False)).run()
+    return _Session(file, text, start, memory).run()
 
 
 class _Session:
     """The loop over commands, with the state on disk."""
 
-    def __init__(self, path: Path, text: str, review: Review, memory: Memory, console: Console) -> None:
+    def __init__(self, path: Path, text: str, review: Review, memory: Memory) -> None:
         self.path = path
         self.text = text  # of the file, as it was last read or written
         self.review = review
         self.written = review.concepts
         self.memory = memory
         self.remembered = review.decisions()
-        self.console = console
 
     def run(self) -> int:
-        _print_set(self.console, self.review)
+        _print_set(self.review)
         interactive = sys.stdin.isatty()
         if interactive:
             typer.echo("Type a command, such as: reject 3. ? shows all of them.")
@@ -89,8 +85,7 @@ class _Session:
             raise
         concepts, undecided = self.review.concepts, len(self.review.open)
         rest = f" {undecided} phrases are still undecided." if undecided else ""
-        line = f"{self.path}: {len(concepts.corefs)} corefs and {len(concepts.retains)} retains.{rest}"
-        typer.echo(line)
+        typer.echo(f"{self.path}: {len(concepts.corefs)} corefs and {len(concepts.retains)} retains.{rest}")
         return 0
 
     def _obey(self, line: str) -> bool:
@@ -99,9 +94,10 @@ class _Session:
         if name == "quit":
             return False
         if name == "list":
-            _print_set(self.console, self.review)
+            _print_set(self.review)
         elif name == "help":
-            _print_help(self.console)
+            rows = [(f"{command} {after}".strip(), short, what) for command, short, after, what in COMMANDS]
+            print_table(("", "", ""), rows, box=None, show_header=False)
         elif name:
             before = self.review
             self.review = apply(before, name, words)
@@ -194,45 +190,24 @@ def _summary(entry: Entry) -> str:
     return f"{entry.number}  {entry.related.text}: {', '.join(facts)}"
 
 
-def _print_set(console: Console, review: Review) -> None:
+def _print_set(review: Review) -> None:
     """Print the phrases of each side with their numbers, the rejected ones too."""
-    from rich.table import Table
-    from rich.text import Text
-
     typer.echo(f"target     {review.base.target}\nkind       {review.base.kind}")
     titles = {"coref": "corefs: erased with the target", "retain": "retains: kept"}
     for side, title in titles.items():
         entries = [e for e in review.entries if e.side == side]
-        # without any measurement or reason there is no such column
-        measured = any(e.proposal.closeness is not None for e in entries)
-        reasons = any(e.proposal.reason for e in entries)
-        columns = ["text", "certainty", "used for", "decided", "source"]
-        columns += ["closeness"] * measured + ["reason"] * reasons
-        table = Table(title=title, title_justify="left", title_style="bold")
-        table.add_column("#", justify="right")
-        for column in columns:
-            table.add_column(column)
-        for e in entries:
-            closeness = "" if e.proposal.closeness is None else f"{e.proposal.closeness:.2f}"
-            cells = {
-                "text": e.related.text,
-                "certainty": str(certainty_word(e.related.certainty)),
-                "used for": _used_for(e),
-                "decided": "" if e.status == "open" else e.status,
-                "source": e.related.source,
-                "closeness": closeness,
-                "reason": e.proposal.reason if e.as_proposed else "",
-            }
-            style = "dim" if e.status == "rejected" else ""
-            table.add_row(str(e.number), *(Text(cells[column]) for column in columns), style=style)
-        console.print(table)
-
-
-def _print_help(console: Console) -> None:
-    from rich.table import Table
-    from rich.text import Text
-
-    table = Table(box=None, show_header=False)
-    for name, short, after, what in COMMANDS:
-        table.add_row(*map(Text, (f"{name} {after}".strip(), short, what)))
-    console.print(table)
+        cells = {
+            "#": [str(e.number) for e in entries],
+            "text": [e.related.text for e in entries],
+            "certainty": [str(certainty_word(e.related.certainty)) for e in entries],
+            "used for": [_used_for(e) for e in entries],
+            "decided": ["" if e.status == "open" else e.status for e in entries],
+            "source": [e.related.source for e in entries],
+        }
+        if any(e.proposal.closeness is not None for e in entries):
+            measured = [e.proposal.closeness for e in entries]
+            cells["closeness"] = ["" if closeness is None else f"{closeness:.2f}" for closeness in measured]
+        if any(e.proposal.reason for e in entries):
+            cells["reason"] = [e.proposal.reason if e.as_proposed else "" for e in entries]
+        rejected = [e.status == "rejected" for e in entries]
+        print_table(list(cells), list(zip(*cells.values(), strict=True)), title=title, right=("#",), dim=rejected)

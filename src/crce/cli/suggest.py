@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from crce.cli.flags import BaseURLFlag, PromptsFlag, TokenBudgetFlag
-from crce.cli.terminal import quiet_libraries
+from crce.cli.terminal import print_table, quiet_libraries
 from crce.concepts import KINDS, certainty_word, write_concepts
 from crce.concepts.documents import dump_json
 from crce.errors import SuggestError
@@ -120,13 +120,13 @@ def suggest(
         typer.echo(f"warning: {warning}", err=True)
     if json:
         if out is not None:
-            write_suggestion(out, suggestion)
+            _write(out, suggestion)
         typer.echo(dump_json(suggestion.concepts), nl=False)
         return 0
     name = slug(suggestion.concepts.target)
     path = out or (Path(f"{name}.yaml") if force else free_file(Path(name), ".yaml", SUFFIX))
-    write_suggestion(path, suggestion)
-    print_record(suggestion.record)
+    _write(path, suggestion)
+    _print_record(suggestion.record)
     name = shlex.quote(str(path))
     typer.echo(
         f"set      {path}\nrecord   {record_path(path)}\nreview   crce review {name}\nerase    crce erase {name}"
@@ -134,12 +134,7 @@ def suggest(
     return 0
 
 
-def write_suggestion(path: Path, suggestion: Suggestion) -> None:
-    """Write the concept set and its record beside it.
-
-    Raises:
-        RunError: a file can't be written.
-    """
+def _write(path: Path, suggestion: Suggestion) -> None:
     write_concepts(path, suggestion.concepts)
     write_record(record_path(path), suggestion.record)
 
@@ -152,24 +147,16 @@ def keep_answers(error: SuggestError) -> None:
         typer.echo(f"answers  {kept}", err=True)
 
 
-def print_record(record: Record) -> None:
+def _print_record(record: Record) -> None:
     """Print the chosen phrases as a table, and the number of dropped ones."""
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
-
-    console = Console(highlight=False)
-    console.print(f"{record.request.name}, {record.request.kind}, suggested by {record.suggester}", markup=False)
-    table = Table()
-    for column in ("phrase", "side", "used for", "certainty", "source", "reason"):
-        table.add_column(column)
+    typer.echo(f"{record.request.name}, {record.request.kind}, suggested by {record.suggester}")
     chosen = [d for d in record.decisions if d.outcome != "dropped"]
-    for d in chosen:
-        certainty = str(certainty_word(d.certainty))
-        table.add_row(*map(Text, (d.text, d.side, _USES[d.outcome or ""], certainty, d.source, d.reason)))
-    console.print(table)
+    rows = [
+        (d.text, d.side, _USES[d.outcome or ""], str(certainty_word(d.certainty)), d.source, d.reason) for d in chosen
+    ]
+    print_table(("phrase", "side", "used for", "certainty", "source", "reason"), rows)
     if dropped := len(record.decisions) - len(chosen):
-        console.print(f"{dropped} more were proposed and dropped; the record says why.", markup=False)
+        typer.echo(f"{dropped} more were proposed and dropped; the record says why.")
 
 
 def _given_with_replay(context: typer.Context) -> list[str]:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import logging
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from itertools import zip_longest
+from typing import TYPE_CHECKING, Any
 
 import typer
 
@@ -70,6 +71,44 @@ def quiet_libraries() -> None:
 LINES = 10  # lines in place of a whole bar
 
 
+def print_table(
+    titles: Sequence[str],
+    rows: Iterable[Sequence[str]],
+    *,
+    right: Sequence[str] = (),
+    dim: Sequence[bool] = (),
+    soft_wrap: bool = False,
+    **options: Any,
+) -> None:
+    """Print a table to stdout.
+
+    Args:
+        titles: of the columns.
+        rows: the cells, in which no markup is interpreted.
+        right: titles of the columns that are aligned to the right.
+        dim: for each row whether it is printed dim.
+        soft_wrap: let lines be longer than the terminal is wide.
+        options: of `rich.table.Table`.
+    """
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(title_justify="left", title_style="bold", **options)
+    for title in titles:
+        table.add_column(title, justify="right" if title in right else "left", no_wrap=soft_wrap)
+    for row, is_dim in zip_longest(rows, dim, fillvalue=False):
+        table.add_row(*map(Text, row), style="dim" if is_dim else "")
+    Console(highlight=False, soft_wrap=soft_wrap).print(table)
+
+
+def print_facts(facts: Mapping[str, Any], width: int) -> None:
+    """Print a line for each fact that is not empty, with its name in a column of this width."""
+    for name, value in facts.items():
+        if value not in ("", None):
+            typer.echo(f"{name:<{width}} {value}")
+
+
 class Bar:
     """A progress bar with a note, on stderr, so that stdout has only results."""
 
@@ -100,9 +139,12 @@ class Bar:
         self.close()
 
     def close(self) -> None:
-        """Remove the bar from the terminal."""
+        """Remove the bar from the terminal; the next `show` starts another."""
+        self._printed = 0
         if self.task is not None:
             self.progress.stop()
+            self.progress.remove_task(self.task)
+            self.task = None
 
     def show(self, done: int, total: int, note: str = "") -> None:
         """Show that `done` of `total` steps are done."""

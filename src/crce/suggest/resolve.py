@@ -61,14 +61,14 @@ def resolve_concept(concept: Concept) -> ConceptSet:
     return found[0].concepts
 
 
-def resolve_concepts(given: Sequence[Concept]) -> list[Resolved]:
+def resolve_concepts(given: Sequence[Concept | Resolved]) -> list[Resolved]:
     """The concept sets behind several names, files or sets, with the records of those that were suggested.
 
     A YAML file of several sets means all of them. Everything that can be checked is checked before a set
     is suggested, which may cost money.
 
     Args:
-        given: each as `resolve_concept` takes it.
+        given: each as `resolve_concept` takes it, or resolved already.
 
     Raises:
         ConceptError: as `resolve_concept`, or a target is given twice.
@@ -95,8 +95,10 @@ def erased_earlier(run: Path, resolved: Sequence[Resolved]) -> list[Resolved]:
     return [Resolved(c, record_beside(run / "concepts.yaml", c)) for c in earlier]
 
 
-def _known(concept: Concept) -> list[Resolved] | None:
+def _known(concept: Concept | Resolved) -> list[Resolved] | None:
     """The given set, or those of the atlas or a file; None for a concept whose set has to be suggested."""
+    if isinstance(concept, Resolved):
+        return [concept]
     if isinstance(concept, ConceptSet):
         return [Resolved(concept)]
     file = Path(concept if os.path.isfile(concept) else str(concept).partition("#")[0])
@@ -115,7 +117,7 @@ def _known(concept: Concept) -> list[Resolved] | None:
     return [Resolved(concepts, record_beside(file, concepts) if has_suffix else None)]
 
 
-def _refuse_repeated(given: Sequence[Concept], known: Sequence[list[Resolved] | None]) -> None:
+def _refuse_repeated(given: Sequence[Concept | Resolved], known: Sequence[list[Resolved] | None]) -> None:
     """Raises ConceptError if two of the given concepts have one target."""
     seen: set[str] = set()
     for concept, found in zip(given, known, strict=True):

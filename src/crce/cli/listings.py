@@ -1,0 +1,129 @@
+"""`crce ls`, `show`, `methods` and `env`: what there is, and the facts for bug reports."""
+
+from __future__ import annotations
+
+import json as json_format
+import os
+import platform
+from importlib import metadata
+from typing import Annotated, Any, get_args
+
+import typer
+
+from crce import __version__
+from crce.cli.flags import JSONFlag
+from crce.cli.terminal import print_facts, print_table, quiet_libraries
+from crce.concepts import KINDS, atlas, certainty_word, dump_concepts, find_concepts
+from crce.errors import ConceptError
+
+
+PACKAGES = ("torch", "diffusers", "transformers", "peft", "accelerate", "safetensors", "huggingface_hub", "tokenizers")
+
+
+def ls(
+    kind: Annotated[
+        str | None, typer.Option("--kind", metavar="|".join(KINDS), help="Only the concepts of this kind.")
+    ] = None,
+) -> int:
+    """List the concepts of the atlas, and the recipes."""
+    if kind not in (None, *KINDS):
+        raise ConceptError(f"Unknown kind {kind!r}. Use one of: {', '.join(KINDS)}.")
+    from crce.config import recipe_names
+
+    sets = sorted(atlas().values(), key=lambda c: c.target.lower())
+    counts = ("corefs", "held out", "retains", "held out")
+    for group in KINDS if kind is None else (kind,):
+        members = [c for c in sets if c.kind == group]
+        lists = [(c.train_corefs, c.held_out_corefs, c.train_retains, c.held_out_retains) for c in members]
+        rows = [(c.target, *(str(len(phrases)) for phrases in own)) for c, own in zip(members, lists, strict=True)]
+        if rows:
+            print_table(("target", *counts), rows, right=counts, title=f"{group} ({len(rows)})")
+    if kind is None:
+        typer.echo(f"recipes for crce erase --config: {', '.join(recipe_names())}")
+    return 0
+
+
+def show(
+    concept: Annotated[
+        str, typer.Argument(metavar="CONCEPT|FILE.yaml", help="A target of the atlas (see: crce ls), or a YAML file.")
+    ],
+    yaml: Annotated[
+        bool, typer.Option("--yaml", help="Print the YAML instead: save it, edit it, erase with it.")
+    ] = False,
+) -> int:
+    """Print the corefs and retains of a concept."""
+    concepts = find_concepts(concept)
+    if yaml:
+        typer.echo(dump_concepts(concepts), nl=False)
+        return 0
+    names = {"target": "target", "kind": "kind", "erase from": "erase_from", "anchor": "anchor"}
+    print_facts({name: getattr(concepts, attribute) for name, attribute in names.items()}, 10)
+    sides = {"corefs: erased with the target": concepts.corefs, "retains: kept": concepts.retains}
+    for title, related in sides.items():
+        rows = [
+            (r.text, str(certainty_word(r.certainty)), "evaluation" if r.held_out else "training", r.source)
+            for r in sorted(related, key=lambda r: (r.held_out, -r.certainty))
+        ]
+        print_table(("text", "certainty", "used for", "source"), rows, title=title)
+    return 0
+
+
+def methods(json: JSONFlag = False) -> int:
+    """Show the erasure methods, and on which models each is tested, experimental or refused."""
+    quiet_libraries()
+    from crce.backbones.families import FAMILIES, backbone_class
+    from crce.methods.support import Level, support
+    from crce.methods.table import METHODS
+
+    levels = {name: {family: support(name, family).level for family in FAMILIES} for name in METHODS}
+    if json:
+        typer.echo(json_format.dumps(levels, indent=2))
+        return 0
+    rows = []
+    for name, row in levels.items():
+        cells = ([backbone_class(f).models for f in FAMILIES if row[f] == level] for level in get_args(Level))
+        rows.append((name, METHODS[name].description, *("; ".join(cell) for cell in cells)))
+    print_table(("method", "how it erases", "tested", "experimental", "refused"), rows, show_lines=True)
+    typer.echo("tested: erasures of a trained model were measured. experimental: run on tiny models of that kind.")
+    return 0
+
+
+def env(json: JSONFlag = False) -> int:
+    """Print versions, device, memory and folders for bug reports."""
+    facts = environment()
+    if json:
+        typer.echo(json_format.dumps(facts, indent=2))
+    else:
+        print_facts(facts, 18)
+    return 0
+
+
+def environment() -> dict[str, Any]:
+    """Versions, hardware and folders; memory in GiB."""
+    import psutil
+    import torch
+    from huggingface_hub.constants import HF_HUB_CACHE
+    from platformdirs import user_cache_dir
+
+    gib = 2**30
+    facts: dict[str, Any] = {"crce": __version__, "python": platform.python_version(), "system": platform.platform()}
+    facts |= {name: _version(name) for name in PACKAGES}
+    facts |= {"cpu_cores": psutil.cpu_count(), "memory_gib": round(psutil.virtual_memory().total / gib, 1)}
+    if torch.cuda.is_available():
+        gpu = torch.cuda.get_device_properties(0)
+        facts |= {
+            "device": gpu.name,
+            "device_memory_gib": round(gpu.total_memory / gib, 1),
+            "cuda": torch.version.cuda,
+        }
+    else:
+        facts["device"] = "mps" if torch.backends.mps.is_available() else "cpu"
+    facts |= {"crce_cache": os.environ.get("CRCE_CACHE") or user_cache_dir("crce"), "model_cache": HF_HUB_CACHE}
+    return facts
+
+
+def _version(package: str) -> str:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return "not installed"
