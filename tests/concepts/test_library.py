@@ -13,6 +13,7 @@ from crce.concepts import (
     read_concepts,
     write_concepts,
 )
+from crce.concepts.concept_set import fold
 from crce.errors import ConceptError
 
 
@@ -31,8 +32,7 @@ def small_atlas(tmp_path, monkeypatch):
         "  corefs: [plane]\n",
         encoding="utf-8",
     )
-    monkeypatch.setattr(library, "_atlas", lambda: library.read_atlas(folder))
-    monkeypatch.setattr(library, "_by_folded_name", library._by_folded_name.__wrapped__)
+    monkeypatch.setattr(library, "_atlas", lambda: {fold(n): c for n, c in library.read_atlas(folder).items()})
     return folder
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Literal, NamedTuple, get_args
 
 from crce.concepts.faults import did_you_mean
@@ -14,8 +14,6 @@ from crce.errors import ConceptError
 Kind = Literal["object", "character", "person", "style", "explicit", "other"]
 KINDS: tuple[str, ...] = get_args(Kind)
 CERTAINTY_WORDS: dict[str, float] = {"Very High": 1.0, "High": 0.8, "Normal": 0.6, "Low": 0.4, "Very Low": 0.2}
-
-_CERTAINTY_ALLOWED = f"Use {', '.join(CERTAINTY_WORDS)}, or a number from 0 to 1."
 
 
 @dataclass(frozen=True)
@@ -69,8 +67,8 @@ class ConceptSet:
 
     target: str
     kind: Kind = "object"
-    corefs: tuple[Related, ...] = field(default=())
-    retains: tuple[Related, ...] = field(default=())
+    corefs: tuple[Related, ...] = ()
+    retains: tuple[Related, ...] = ()
     erase_from: str | None = None
     anchor: str | None = None
 
@@ -79,15 +77,15 @@ class ConceptSet:
         for name in ("erase_from", "anchor"):
             if getattr(self, name) is not None:
                 object.__setattr__(self, name, _checked_text(getattr(self, name), name))
-        for name in ("corefs", "retains"):
-            for i, related in enumerate(getattr(self, name)):
+        placed = []
+        for side in ("coref", "retain"):
+            for i, related in enumerate(getattr(self, f"{side}s")):
                 if not isinstance(related, Related):
                     raise ConceptError(
-                        f"{name}[{i}] of '{self.target}' is {related!r}. Use Related('a phrase', certainty=0.8)."
+                        f"{side}s[{i}] of '{self.target}' is {related!r}. Use Related('a phrase', certainty=0.8)."
                     )
+                placed.append(Placed(side, related, f"{side}s[{i}]"))
         faults = [] if self.kind in KINDS else [f"kind {unknown_kind(self.kind)}"]
-        placed = [Placed("coref", r, f"corefs[{i}]") for i, r in enumerate(self.corefs)]
-        placed += [Placed("retain", r, f"retains[{i}]") for i, r in enumerate(self.retains)]
         faults += [
             f"{placed[clash.at].place} {placed[clash.at].related.text!r} {clash.text}"
             for clash in clashes(self.target, placed)
@@ -96,8 +94,8 @@ class ConceptSet:
             faults.append(direction)
         if faults:
             raise ConceptError("\n  ".join([f"The concept set of '{self.target}' can't be used:", *faults]))
-        object.__setattr__(self, "corefs", tuple(sorted(self.corefs, key=lambda r: r.held_out)))
-        object.__setattr__(self, "retains", tuple(sorted(self.retains, key=lambda r: r.held_out)))
+        for name in ("corefs", "retains"):
+            object.__setattr__(self, name, tuple(sorted(getattr(self, name), key=lambda r: r.held_out)))
 
     @property
     def train_corefs(self) -> tuple[Related, ...]:
@@ -143,17 +141,17 @@ def parse_certainty(value: object) -> float:
     Raises:
         ValueError: neither; the message names the value and the allowed ones.
     """
+    allowed = f"Use {', '.join(CERTAINTY_WORDS)}, or a number from 0 to 1."
     if isinstance(value, str):
-        by_folded = {fold(word): number for word, number in CERTAINTY_WORDS.items()}
-        if fold(value) in by_folded:
-            return by_folded[fold(value)]
-        raise ValueError(
-            f"certainty {value!r} is not known. {_CERTAINTY_ALLOWED}{did_you_mean(value, list(CERTAINTY_WORDS))}"
-        )
+        for word, number in CERTAINTY_WORDS.items():
+            if fold(word) == fold(value):
+                return number
+        hint = did_you_mean(value, list(CERTAINTY_WORDS))
+        raise ValueError(f"certainty {value!r} is not known. {allowed}{hint}")
     if isinstance(value, bool) or not isinstance(value, (int, float)):
-        raise ValueError(f"certainty {value!r} is neither a word nor a number. {_CERTAINTY_ALLOWED}")
+        raise ValueError(f"certainty {value!r} is neither a word nor a number. {allowed}")
     if not 0 <= value <= 1:
-        raise ValueError(f"certainty {value!r} is outside [0, 1]. {_CERTAINTY_ALLOWED}")
+        raise ValueError(f"certainty {value!r} is outside [0, 1]. {allowed}")
     return float(value)
 
 
@@ -226,10 +224,8 @@ def direction_fault(
             f"erase_from {erase_from!r} and anchor {anchor!r} can't be used together: the first says where the target "
             "is erased, the second what it becomes. Keep one."
         )
-    if anchor is None:
-        return None
     erased = {fold(text) for text in (target or "", *(p.related.text for p in placed if p.side == "coref"))}
-    if fold(anchor) in erased:
+    if anchor is not None and fold(anchor) in erased:
         return f"anchor {anchor!r} is itself erased (it is the target or a coref). Name something that is kept."
     return None
 

@@ -40,7 +40,7 @@ from crce.concepts.concept_set import (
     text_fault,
     tidy,
 )
-from crce.concepts.faults import Fault, did_you_mean, error_from
+from crce.concepts.faults import Fault, Outcome, did_you_mean, error_from
 from crce.concepts.nodes import json_value, read_text
 from crce.errors import ConceptError
 from crce.files import write_json
@@ -57,13 +57,8 @@ _LISTS: dict[str, tuple[Literal["coref", "retain"], bool]] = {
     "train-retain": ("retain", False),
     "test-retain": ("retain", True),
 }
-_KEYS = (
-    "type",
-    "concept",
-    "erase-from",
-    "anchor",
-    *(name + suffix for name in _LISTS for suffix in ("", "-certainty", "-source")),
-)
+_LIST_KEYS = tuple(name + suffix for name in _LISTS for suffix in ("", "-certainty", "-source"))
+_KEYS = ("type", "concept", "erase-from", "anchor", *_LIST_KEYS)
 
 
 def read_corefconcept(path: Path | str) -> tuple[list[ConceptSet], list[Fault]]:
@@ -101,8 +96,8 @@ def sets_from(value: object, file: str) -> tuple[list[ConceptSet], list[Fault]]:
     sets: dict[str, ConceptSet] = {}
     for group, entries in value.items():
         for i, entry in enumerate(entries):
-            reader = _EntryReader(file, group, i, entry)
-            concepts = reader.concept_set()
+            reader = _EntryReader(file, group, i)
+            concepts = reader.concept_set(entry)
             faults += reader.faults
             if concepts is not None and sets.setdefault(fold(concepts.target), concepts) is not concepts:
                 text = "is in the file twice; the first is used. Rename or delete one."
@@ -124,9 +119,9 @@ def write_corefconcept(path: Path | str, sets: Iterable[ConceptSet]) -> None:
             raise ConceptError(f"Two concept sets have the target '{concepts.target}'. Write them to two files.")
         targets.add(fold(concepts.target))
         type_ = _TYPES.get(concepts.kind, concepts.kind)
+        directions = {"erase-from": concepts.erase_from, "anchor": concepts.anchor}
         entry: dict[str, Any] = {"type": type_, "concept": concepts.target}
-        entry |= {} if concepts.erase_from is None else {"erase-from": concepts.erase_from}
-        entry |= {} if concepts.anchor is None else {"anchor": concepts.anchor}
+        entry |= {key: text for key, text in directions.items() if text is not None}
         for name, (side, held_out) in _LISTS.items():
             both = concepts.corefs if side == "coref" else concepts.retains
             related = [r for r in both if r.held_out == held_out]
@@ -141,51 +136,42 @@ def write_corefconcept(path: Path | str, sets: Iterable[ConceptSet]) -> None:
 class _EntryReader:
     """Reads one entry of a group and collects its faults."""
 
-    def __init__(self, file: str, group: str, index: int, entry: object) -> None:
-        self.file = file
-        self.group = group
-        self.index = index
-        self.entry = entry
+    def __init__(self, file: str, group: str, index: int) -> None:
+        self.file, self.group, self.index = file, group, index
         self.concept: str | None = None
         self.faults: list[Fault] = []
 
-    def fault(
-        self,
-        text: str,
-        field: str | None = None,
-        index: int | None = None,
-        outcome: Literal["error", "repaired", "note"] = "error",
-    ) -> None:
+    def fault(self, text: str, field: str | None = None, index: int | None = None, outcome: Outcome = "error") -> None:
         if self.concept is None:  # nothing to call the entry by but its place in the group
             text, field, index = f"{field}: {text}" if field else text, self.group, self.index
         self.faults.append(Fault(self.file, text, outcome, concept=self.concept, field=field, index=index))
 
-    def concept_set(self) -> ConceptSet | None:
-        if not isinstance(self.entry, dict):
-            self.fault(f"{self.entry!r} is not a concept. Write an object with the keys {', '.join(_KEYS)}.")
+    def concept_set(self, entry: Any) -> ConceptSet | None:
+        if not isinstance(entry, dict):
+            self.fault(f"{entry!r} is not a concept. Write an object with the keys {', '.join(_KEYS)}.")
             return None
-        name = self.entry.get("concept")
+        name = entry.get("concept")
         if not isinstance(name, str) or text_fault(name):
             self.fault(f"{name!r} is not a concept's name. Write the phrase to erase.", "concept")
             return None
         self.concept = self.text(name, "concept")
-        for key in self.entry:
+        for key in entry:
             if key not in _KEYS:
-                hint = did_you_mean(key, [known for known in _KEYS if known not in self.entry])
-                outcome: Literal["error", "note"] = "error" if hint else "note"  # a misspelt list must not get lost
-                self.fault(f"unknown key, not read.{hint}", key, outcome=outcome)
-        kind = self.kind()
+                hint = did_you_mean(key, [known for known in _KEYS if known not in entry])
+                # a misspelt list must not get lost
+                self.fault(f"unknown key, not read.{hint}", key, outcome="error" if hint else "note")
+        kind = self.kind(entry.get("type", self.group))
         erase_from, anchor = (
-            self.text(text, key) if (text := self.entry.get(key)) is not None else None
-            for key in ("erase-from", "anchor")
+            None if entry.get(key) is None else self.text(entry[key], key) for key in ("erase-from", "anchor")
         )
-        placed = [phrase for name in _LISTS for phrase in self.phrases(name)]
-        dropped = set()
+        placed = [phrase for name in _LISTS for phrase in self.phrases(entry, name)]
+        kept = dict(enumerate(placed))
         for clash in clashes(self.concept, placed):
-            field, _, index = placed[clash.at].place.rstrip("]").partition("[")
-            text = f"{placed[clash.at].related.text!r} {clash.text}"
-            if clash.sort == "duplicate" or (clash.sort == "target" and placed[clash.at].side == "coref"):
-                dropped.add(clash.at)
+            side, related, place = placed[clash.at]
+            field, _, index = place.rstrip("]").partition("[")
+            text = f"{related.text!r} {clash.text}"
+            if clash.sort == "duplicate" or (clash.sort == "target" and side == "coref"):
+                del kept[clash.at]
                 self.fault(f"{text} It was dropped here.", field, int(index), "repaired")
             else:
                 self.fault(text, field, int(index))
@@ -193,21 +179,19 @@ class _EntryReader:
             self.fault(direction, "anchor")
         if any(fault.outcome == "error" for fault in self.faults):
             return None
-        kept = [p for i, p in enumerate(placed) if i not in dropped]
-        corefs, retains = (tuple(p.related for p in kept if p.side == side) for side in ("coref", "retain"))
-        return ConceptSet(cast(str, self.concept), kind, corefs, retains, erase_from, anchor)
+        corefs, retains = (tuple(p.related for p in kept.values() if p.side == s) for s in ("coref", "retain"))
+        return ConceptSet(tidy(name), kind, corefs, retains, erase_from, anchor)
 
-    def kind(self) -> Kind:
-        given = cast(dict, self.entry).get("type", self.group)
+    def kind(self, given: object) -> Kind:
         kind = _KINDS.get(given.casefold()) if isinstance(given, str) else None
         if kind is None:
             known = ", ".join(dict.fromkeys(_TYPES.get(kind, kind) for kind in KINDS))
             self.fault(f"{given!r} is not a known type ({known}); read as kind other.", "type", outcome="repaired")
         return cast(Kind, kind or "other")
 
-    def phrases(self, name: str) -> list[Placed]:
+    def phrases(self, entry: dict[str, Any], name: str) -> list[Placed]:
         """The phrases of one list with their certainties and sources."""
-        texts, certainties, sources = (self.items(name + suffix) for suffix in ("", "-certainty", "-source"))
+        texts, certainties, sources = (self.items(entry, name + suffix) for suffix in ("", "-certainty", "-source"))
         if len(certainties) != len(texts):
             self.fault(
                 f"phrases: {len(texts)}, certainties: {len(certainties)}; a missing certainty is read as Normal, one "
@@ -225,16 +209,14 @@ class _EntryReader:
                 placed.append(Placed(side, Related(text, certainty, source, held_out), f"{name}[{i}]"))
         return placed
 
-    def items(self, key: str) -> list[Any]:
-        entry = cast(dict, self.entry)
-        if key not in entry:
-            if key in _LISTS:
-                self.fault("the list is missing; read as empty.", key, outcome="repaired")
+    def items(self, entry: dict[str, Any], key: str) -> list[Any]:
+        items = entry.get(key, [])
+        if key not in entry and key in _LISTS:
+            self.fault("the list is missing; read as empty.", key, outcome="repaired")
+        elif not isinstance(items, list):
+            self.fault(f"{items!r} is not a list. Put it in brackets: [...].", key)
             return []
-        if not isinstance(entry[key], list):
-            self.fault(f"{entry[key]!r} is not a list. Put it in brackets: [...].", key)
-            return []
-        return entry[key]
+        return items
 
     def text(self, text: object, field: str, index: int | None = None) -> str | None:
         if not isinstance(text, str):

@@ -28,18 +28,14 @@ from typing import Any
 import yaml
 
 from crce.concepts.concept_set import ConceptSet, Related, certainty_word, fold
-from crce.concepts.faults import Fault, error_from
-from crce.concepts.nodes import json_value, line_of, node_from, yaml_node
+from crce.concepts.faults import error_from
+from crce.concepts.nodes import items_of, json_value, node_from, yaml_node
 from crce.concepts.reader import ConceptReader
 from crce.errors import ConceptError
 
 
 def parse_concepts(text: str, source: str) -> ConceptSet:
-    """Read one concept set from YAML text.
-
-    Args:
-        text: the YAML.
-        source: how faults call the text, e.g. its file name.
+    """Read one concept set from YAML text, which faults call by the name of its `source`.
 
     Raises:
         ConceptError: lists every fault with its line.
@@ -55,7 +51,7 @@ def parse_sets(text: str, file: str, *, phrase_source: str = "user") -> list[Con
 
     Args:
         text: the YAML.
-        file: how faults call the text.
+        file: its name in faults.
         phrase_source: the source of phrases that don't name one.
 
     Raises:
@@ -99,17 +95,14 @@ def dump_json(concepts: ConceptSet) -> str:
 
 
 def _sets_from(root: yaml.Node | None, reader: ConceptReader) -> list[ConceptSet]:
-    nodes: list[yaml.Node] = []
-    if root is not None:
-        nodes = root.value if isinstance(root, yaml.SequenceNode) else [root]
-    if not nodes:
+    if not items_of(root):
         raise ConceptError(f"{reader.file} is empty. Write at least 'target: ...', the phrase to erase.")
     sets: dict[str, ConceptSet] = {}
-    for node in nodes:
+    for node in items_of(root):
         concepts = reader.concept_set(node)
         if concepts is not None and sets.setdefault(fold(concepts.target), concepts) is not concepts:
-            text = f"target '{concepts.target}' is given twice. Keep one set."
-            reader.faults.append(Fault(reader.file, text, line=line_of(node)))
+            reader.target = None  # the message names it
+            reader.fault(node, f"target '{concepts.target}' is given twice. Keep one set.")
     if reader.faults:
         raise error_from(reader.file, reader.faults)
     return list(sets.values())
@@ -118,11 +111,8 @@ def _sets_from(root: yaml.Node | None, reader: ConceptReader) -> list[ConceptSet
 def _plain(concepts: ConceptSet) -> dict[str, Any]:
     def entry(related: Related) -> dict[str, Any]:
         value: dict[str, Any] = {"text": related.text, "certainty": certainty_word(related.certainty)}
-        if related.source != "user":
-            value["source"] = related.source
-        if related.held_out:
-            value["held_out"] = True
-        return value
+        value |= {"source": related.source} if related.source != "user" else {}
+        return value | ({"held_out": True} if related.held_out else {})
 
     directions = {"erase_from": concepts.erase_from, "anchor": concepts.anchor}
     return {

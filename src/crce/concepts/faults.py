@@ -10,28 +10,25 @@ from typing import Literal
 from crce.errors import ConceptError
 
 
+Outcome = Literal["error", "repaired", "note"]
+
+
 @dataclass(frozen=True)
 class Fault:
     """One oddity of a concept file.
 
     Attributes:
-        file: the file's name, as it is shown.
-        text: the given value, the allowed ones, and the cure.
         outcome: "error" (the concept can't be used), "repaired" (read in a way that loses nothing) or "note" (kept
             unchanged, worth a look).
-        line: line in the file, from 1; None where the format has no lines of its own (JSON).
-        concept: the target of the set it was found in.
-        field: the key it was found under, e.g. "train-coref".
-        index: position in that field's list, from 0.
     """
 
     file: str
-    text: str
-    outcome: Literal["error", "repaired", "note"] = "error"
-    line: int | None = None
-    concept: str | None = None
-    field: str | None = None
-    index: int | None = None
+    text: str  # the given value, the allowed ones, and the cure
+    outcome: Outcome = "error"
+    line: int | None = None  # from 1; None where the format has no lines of its own (JSON)
+    concept: str | None = None  # the target of the set
+    field: str | None = None  # the key, e.g. "train-coref"
+    index: int | None = None  # in that field's list, from 0
 
     def __str__(self) -> str:
         if self.line is not None:

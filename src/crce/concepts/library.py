@@ -22,9 +22,6 @@ from crce.files import write_text
 logger = logging.getLogger(__name__)
 
 SUFFIXES = (".yaml", ".yml", ".json")
-_OWN_SET = (
-    "For your own set, write 'target: ...', 'corefs: [...]', 'retains: [...]' in a YAML file and name that file."
-)
 
 
 def read_concepts(path: Path | str) -> ConceptSet:
@@ -38,11 +35,10 @@ def read_concepts(path: Path | str) -> ConceptSet:
         ConceptError: lists every fault of the file, or the targets to choose from.
     """
     path = Path(path)
-    wanted: str | None = None
     if "#" in path.name and not os.path.isfile(path):
         name, _, wanted = path.name.partition("#")
-        path = path.with_name(name)
-    return _chosen(*_read(path), wanted, path)
+        return _chosen(path.with_name(name), wanted)
+    return _chosen(path, None)
 
 
 def read_sets(path: Path | str) -> tuple[ConceptSet, ...]:
@@ -112,41 +108,31 @@ def find_concepts(name_or_path: str | Path) -> ConceptSet:
         return read_concepts(name_or_path)
     raise ConceptError(
         f"'{name_or_path}' is neither in the atlas nor a file.{_suggestion(name_or_path)} "
-        f"`crce ls` lists the atlas. {_OWN_SET}"
+        "`crce ls` lists the atlas. For your own set, write 'target: ...', 'corefs: [...]', 'retains: [...]' in a "
+        "YAML file and name that file."
     )
 
 
 def atlas() -> dict[str, ConceptSet]:
-    """The bundled concept sets by target, sorted.
-
-    Raises:
-        ConceptError: a bundled file has faults.
-    """
-    return dict(_atlas())
+    """The bundled concept sets by target, sorted."""
+    return {concepts.target: concepts for concepts in _atlas().values()}
 
 
 def atlas_names() -> list[str]:
     """The targets of the bundled concept sets, sorted."""
-    return list(_atlas())
+    return list(atlas())
 
 
 def atlas_entry(name: str) -> ConceptSet | None:
-    """The bundled concept set of a target, in any case, or None.
-
-    Raises:
-        ConceptError: a bundled file has faults.
-    """
-    return _by_folded_name().get(fold(name))
-
-
-@functools.cache
-def _by_folded_name() -> dict[str, ConceptSet]:
-    return {fold(name): concepts for name, concepts in _atlas().items()}
+    """The bundled concept set of a target, in any case, or None."""
+    return _atlas().get(fold(name))
 
 
 @functools.cache
 def _atlas() -> dict[str, ConceptSet]:
-    return read_atlas(Path(str(resources.files("crce.concepts") / "atlas")))
+    """The bundled concept sets by folded target."""
+    sets = read_atlas(Path(str(resources.files("crce.concepts") / "atlas")))
+    return {fold(name): concepts for name, concepts in sets.items()}
 
 
 def read_atlas(folder: Path) -> dict[str, ConceptSet]:
@@ -166,8 +152,9 @@ def read_atlas(folder: Path) -> dict[str, ConceptSet]:
     return dict(sorted(sets.items(), key=lambda item: fold(item[0])))
 
 
-def _chosen(sets: list[ConceptSet], faults: list[Fault], wanted: str | None, path: Path) -> ConceptSet:
-    """The set that `path#wanted` names, or the only one where nothing is wanted by name."""
+def _chosen(path: Path, wanted: str | None) -> ConceptSet:
+    """The set of a file that `wanted` names, or its only one."""
+    sets, faults = _read(path)
     names = ", ".join(concepts.target for concepts in sets)
     errors = [fault for fault in faults if fault.outcome == "error"]
     if wanted is None:
@@ -178,15 +165,15 @@ def _chosen(sets: list[ConceptSet], faults: list[Fault], wanted: str | None, pat
             raise ConceptError(f"{path.name} contains {len(sets)} concept sets. Name one, e.g. '{example}': {names}.")
         wanted = sets[0].target
     own = [fault for fault in faults if fault.concept is not None and fold(fault.concept) == fold(wanted)]
-    chosen = next((concepts for concepts in sets if fold(concepts.target) == fold(wanted)), None)
-    if chosen is None and own:
+    for concepts in sets:
+        if fold(concepts.target) == fold(wanted):
+            for fault in own:
+                logger.log(logging.INFO if fault.outcome == "note" else logging.WARNING, "%s", fault)
+            return concepts
+    if own:
         raise error_from(path.name, [fault for fault in own if fault.outcome == "error"])
-    if chosen is None:
-        hint = did_you_mean(wanted, [concepts.target for concepts in sets])
-        raise ConceptError(f"{path.name} has no concept '{wanted}'.{hint} It contains: {names}.")
-    for fault in own:
-        logger.log(logging.INFO if fault.outcome == "note" else logging.WARNING, "%s", fault)
-    return chosen
+    hint = did_you_mean(wanted, [concepts.target for concepts in sets])
+    raise ConceptError(f"{path.name} has no concept '{wanted}'.{hint} It contains: {names}.")
 
 
 def _suggestion(name: str) -> str:

@@ -23,11 +23,7 @@ MOST_LISTED = 10  # known keys that a fault lists although one of them is near
 
 
 def read_text(path: Path, what: str = "concept file") -> str:
-    """The text of a UTF-8 file, with or without a byte order mark.
-
-    Args:
-        path: the file.
-        what: what the file should be, for errors.
+    """The text of a UTF-8 file, with or without a byte order mark; errors say that it should be a `what`.
 
     Raises:
         ConceptError: the file is missing, a folder, not readable or not UTF-8.
@@ -36,9 +32,8 @@ def read_text(path: Path, what: str = "concept file") -> str:
         data = path.read_bytes()
     except FileNotFoundError as error:
         siblings = [file.name for file in path.parent.glob("*") if file.suffix.lower() in (".yaml", ".yml", ".json")]
-        cure = "Check the path, or name an entry of the atlas." if what == "concept file" else "Check the path."
-        hint = did_you_mean(path.name, siblings) or f" {cure}"
-        raise ConceptError(f"There is no file {path}.{hint}") from error
+        cure = " Check the path, or name an entry of the atlas." if what == "concept file" else " Check the path."
+        raise ConceptError(f"There is no file {path}.{did_you_mean(path.name, siblings) or cure}") from error
     except IsADirectoryError as error:
         inside = path / "concepts.yaml"
         cure = f"Use {inside}." if inside.is_file() else "Name a YAML or JSON file."
@@ -139,18 +134,12 @@ def describe(node: yaml.Node) -> str:
 
 
 class NodeReader:
-    """Base of readers that turn nodes into objects; faults are collected, so that all are reported together.
-
-    Attributes:
-        file: the name of the file in faults.
-        faults: the faults found so far.
-        target: target of the concept set being read, for faults of files without line numbers.
-    """
+    """Base of readers that turn nodes into objects; faults are collected, so that all are reported together."""
 
     def __init__(self, file: str) -> None:
         self.file = file
         self.faults: list[Fault] = []
-        self.target: str | None = None
+        self.target: str | None = None  # of the concept set being read, for faults of files without line numbers
 
     def fault(self, node: yaml.Node | None, text: str) -> None:
         """Record a fault at a node."""

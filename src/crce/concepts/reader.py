@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Any, Literal, NamedTuple, cast
+from typing import Any, Literal, cast
 
 import yaml
 
@@ -34,17 +34,11 @@ _ENTRY_KEYS = ("text", "certainty", "source", "held_out")
 _READ_AS = {"null": "nothing", "bool": "true or false", "int": "a number", "float": "a number", "timestamp": "a date"}
 
 
-class _Entry(NamedTuple):
-    node: yaml.Node
-    placed: Placed
+_Entry = tuple[yaml.Node, Placed]
 
 
 class ConceptReader(NodeReader):
-    """Reads the concept sets of one file.
-
-    Attributes:
-        phrase_source: the source of phrases that don't name one.
-    """
+    """Reads the concept sets of one file; phrases that name no source have `phrase_source`."""
 
     def __init__(self, file: str, phrase_source: str) -> None:
         super().__init__(file)
@@ -65,11 +59,11 @@ class ConceptReader(NodeReader):
             for key in ("erase_from", "anchor")
         )
         entries = [entry for key in _SIDES if key in pairs for entry in self._side(key, pairs[key])]
-        entries.sort(key=lambda entry: line_of(entry.node) or 0)  # of two that clash, the later line is named
-        placed = [entry.placed for entry in entries]
+        entries.sort(key=lambda entry: line_of(entry[0]) or 0)  # of two that clash, the later line is named
+        placed = [entry[1] for entry in entries]
         for clash in clashes(self.target, placed):
-            entry = entries[clash.at]
-            self.fault(entry.node, f"{entry.placed.side} '{entry.placed.related.text}' {clash.text}")
+            side, related, _ = placed[clash.at]
+            self.fault(entries[clash.at][0], f"{side} '{related.text}' {clash.text}")
         if direction := direction_fault(self.target, erase_from, anchor, placed):
             self.fault(pairs["anchor"], direction)
         if len(self.faults) > before:
@@ -154,7 +148,7 @@ class ConceptReader(NodeReader):
         # a certainty of None has its fault already: the phrase is kept, so that its clashes are found too
         related = Related(text, certainty or 0.0, source or self.phrase_source, held_out or side_held_out)
         line = line_of(node)
-        yield _Entry(node, Placed(side, related, f"line {line}" if line else key))
+        yield node, Placed(side, related, f"line {line}" if line else key)
 
     def _certainty(self, node: yaml.Node, what: str) -> float | None:
         try:
