@@ -9,8 +9,7 @@ import pytest
 from crce.concepts import Related
 from crce.demo.embedding import load_embedder
 from crce.errors import SuggestError
-from crce.refine.failures import find_failures
-from crce.refine.plan import PER_FAILURE, PER_SIDE, RoundPlanner
+from crce.refine.plan import PER_FAILURE, PER_SIDE, RoundPlanner, find_failures
 from crce.refine.split import split_held_out
 from crce.suggest.candidates import Request
 from crce.suggest.phrases import words

@@ -90,7 +90,7 @@ def test_what_leaked_was_added_and_the_reason_is_kept(refined):
     assert first.changes
     assert all(change.reason for change in first.changes)
     trained = {r.text for r in first.concepts.train_corefs}
-    assert {c.text for c in first.added_corefs} <= trained
+    assert {c.text for c in first.added("coref")} <= trained
     assert ("pussycat" in trained) == ("pussycat" in leaked)  # the probe half
 
 
@@ -104,7 +104,7 @@ def test_the_test_half_is_fixed_and_never_trained(refined):
         trained = {r.text for r in concepts.train_corefs + concepts.train_retains}
         assert not trained & {*test, "kittens", "pet cats"}
         report = json.loads((scored.folder / "report.json").read_text())
-        numbers = {name: measure.as_json() for name, measure in score(report, refinement.split).items()}
+        numbers = score(report, refinement.split)
         assert scored.summary == numbers
         assert report["settings"] | {"phrases_per_group": 10} == {
             "images_per_prompt": 1,

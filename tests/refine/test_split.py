@@ -22,7 +22,7 @@ def test_what_could_not_be_scored_stays_out_of_training_and_does_not_use_up_a_pl
 def test_only_the_target_and_the_test_half_are_scored(many_cats, reported):
     split = split_held_out(many_cats, reported(many_cats))
     report = reported(many_cats, cat=1, kitten=2, feline=4, kitty=4, tiger=3, wolf=0, dog=0)
-    numbers = {name: measure.value for name, measure in score(report, split).items()}
+    numbers = {name: measure["value"] for name, measure in score(report, split).items()}
     assert numbers["erased"] == 0.75
     assert numbers["coref_erased"] == 0.75  # kitten 2 of 4, Siamese cat 0 of 4
     assert numbers["kept"] == 0.75

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from crce.cli.evaluate import COLUMNS
 from crce.cli.flags import BaseURLFlag, DeviceFlag, PromptsFlag, TokenBudgetFlag
 from crce.cli.terminal import Bar, quiet_libraries
 
@@ -15,7 +16,6 @@ from crce.cli.terminal import Bar, quiet_libraries
 if TYPE_CHECKING:
     from crce.refine import Refinement, Round
 
-COLUMNS = {"erased": "erased", "coref_erased": "corefs", "kept": "kept", "H": "H"}
 SHOWN = 8  # changed phrases printed per round; all of them are in refine.json
 REASONS = {
     "no gain": "The last round gained less than {min_gain:g} in H, and is not kept.",
@@ -58,7 +58,8 @@ def refine(
     from crce.refine.record import FILE
     from crce.training import Interrupted
 
-    with _RefineProgress() as progress:
+    progress = _RefineProgress()
+    with progress:
         try:
             refinement = refine_run(
                 run,
@@ -82,19 +83,13 @@ def refine(
     return 0
 
 
-class _RefineProgress:
+class _RefineProgress(Bar):
     """Shows a refinement: a bar for training and generating, a line for each round."""
 
     def __init__(self) -> None:
-        self._bar: Bar | None = None
+        super().__init__("")
         self._total = 0
-        self._title = ""
-
-    def __enter__(self) -> _RefineProgress:
-        return self
-
-    def __exit__(self, *_: Any) -> None:
-        self.close()
+        self._round = ""
 
     def __call__(self, event: Any) -> None:
         from crce.evaluate import Drawn
@@ -103,7 +98,7 @@ class _RefineProgress:
 
         if isinstance(event, RoundPlanned):
             self.close()
-            self._title = f"round {event.round.number}: "
+            self._round = f"round {event.round.number}: "
             _print_changes(event.round)
         elif isinstance(event, RoundScored):
             self.close()
@@ -115,18 +110,11 @@ class _RefineProgress:
         elif isinstance(event, Drawn):
             self._show("generating and judging", event.done, event.total)
 
-    def close(self) -> None:
-        """Remove the bar from the terminal."""
-        if self._bar is not None:
-            self._bar.close()
-        self._bar = None
-
     def _show(self, what: str, done: int, total: int, note: str = "") -> None:
-        title = self._title + what
-        if self._bar is None or self._bar.title != title:
+        if self.title != self._round + what:
             self.close()
-            self._bar = Bar(title)
-        self._bar.show(done, total, note)
+            self.title = self._round + what
+        self.show(done, total, note)
 
 
 def _print_round(scored: Round) -> None:
@@ -139,7 +127,7 @@ def _print_round(scored: Round) -> None:
     gain = "" if scored.gain is None else f"{scored.gain:+.2f}"
     row = f"{scored.number or 'start':<8}{values}{gain:>8}"
     if scored.number:
-        row += f"{len(scored.added_corefs):>12}{len(scored.added_retains):>13}"
+        row += f"{len(scored.added('coref')):>12}{len(scored.added('retain')):>13}"
     typer.echo(row.rstrip())
 
 

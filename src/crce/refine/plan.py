@@ -1,39 +1,111 @@
-"""The concept set of the next round: leaked phrases become corefs and broken ones retains, with related phrases."""
+"""From a report to the concept set of the next round: phrases that leaked become corefs, and broken ones retains.
+
+Only failures outside the test half count; with each, related phrases are added.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import json
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import zip_longest
-from typing import TYPE_CHECKING, Literal
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
 
 from crce.concepts import ConceptSet, Related
 from crce.concepts.concept_set import fold
-from crce.errors import SuggestError
-from crce.refine.failures import Failure
+from crce.errors import RunError, SuggestError
+from crce.evaluate.prompts import ERASING
+from crce.evaluate.verdict import ERASED_WELL
+from crce.judges import is_known
 from crce.refine.record import PhraseChange
-from crce.refine.split import Split
+from crce.refine.split import Split, held_out
 from crce.suggest.candidates import SIDES, Candidate, Request, Side, Suggester
 from crce.suggest.phrases import clean, key
 
 
 if TYPE_CHECKING:
     from crce.demo.embedding import Embedder
+    from crce.training import Erasure
 
 PER_FAILURE = 3  # most new phrases for one failure
 PER_SIDE = 6  # most new phrases on a side in one round: with more, a step would see too few of the others
 UNRELATED = "evaluation"  # source of a phrase that was in no concept set
 
 
+Group = Literal["target", "coref", "coref_held_out", "retain", "retain_held_out", "unrelated"]
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A phrase that leaked (the target or a coref that still appears) or broke (one that should be kept)."""
+
+    text: str
+    group: Group  # of the evaluation
+    certainty: float  # in the concept set; 1 for the target and unrelated phrases
+    found: str  # how the images changed, in words
+
+    @property
+    def side(self) -> Side:
+        """The side of the concept set that should grow."""
+        return "coref" if self.group in ERASING else "retain"
+
+    @property
+    def verb(self) -> str:
+        """What happened, in a word."""
+        return "leaked" if self.side == "coref" else "broke"
+
+
+def find_failures(concepts: ConceptSet, report: Mapping[str, Any], split: Split) -> list[Failure]:
+    """All failures outside the test half, the target first, then the worst first."""
+    certainties = {fold(r.text): r.certainty for r in concepts.corefs + concepts.retains}
+    found = []
+    for prompt in report["groups"]["target"]["prompts"]:
+        if prompt["left_out"] is None and 1 - prompt["erased"] / prompt["base"] < ERASED_WELL:
+            found.append(Failure(prompt["text"], "target", 1.0, _shown(prompt)))
+    for change in (*report["leaks"], *report["broken"]):
+        if not split.holds(change["text"]):
+            certainty = certainties.get(fold(change["text"]), 1.0)
+            found.append(Failure(change["text"], change["group"], certainty, _shown(change)))
+    return found
+
+
+def read_report(folder: Path) -> dict[str, Any]:
+    """The report.json of a run.
+
+    Raises:
+        RunError: it can't be read, or is not a report.
+    """
+    path = folder / "report.json"
+    try:
+        report = json.loads(path.read_text(encoding="utf-8"))
+        missing = {"groups", "leaks", "broken", "judge", "settings", "revision"} - report.keys()
+    except (OSError, ValueError, AttributeError) as error:
+        raise RunError(f"Cannot read {path}: {error}. Make it again: crce evaluate {folder}") from error
+    if missing:
+        raise RunError(f"{path} is not a report: {min(missing)!r} is missing. Make it again: crce evaluate {folder}")
+    return report
+
+
+def covers(report: dict[str, Any], erasure: Erasure, images: int | None) -> bool:
+    """Whether a report of this run is scored and covers all held-out phrases, with the wanted number of images."""
+    if report["revision"] != erasure.info["revision"] or report["judge"] is None:
+        return False
+    if not is_known(report["judge"]["name"]) or images not in (None, report["settings"]["images_per_prompt"]):
+        return False
+    return all(
+        [p["text"] for p in report["groups"][name]["prompts"]] == [r.text for r in related]
+        for name, related in held_out(erasure.concepts).items()
+    )
+
+
+def _shown(counts: Mapping[str, Any]) -> str:
+    return f"recognised in {counts['erased']} of {counts['n']} images, {counts['base']} before"
+
+
 @dataclass(frozen=True)
 class RoundPlan:
-    """The plan of a round.
-
-    Attributes:
-        concepts: its concept set.
-        changes: the differences from the previous set.
-        notes: what could not be done, and why.
-    """
+    """The concept set of a round, the differences from the previous one, and what could not be done, and why."""
 
     concepts: ConceptSet
     changes: tuple[PhraseChange, ...]
@@ -42,27 +114,16 @@ class RoundPlan:
 
 @dataclass
 class RoundPlanner:
-    """Turns failures into the next concept set.
+    """Turns failures into the next concept set."""
 
-    Attributes:
-        suggester: proposes phrases related to those that leaked or broke.
-        split: the test half, which no new phrase may overlap.
-        embedder: measures the similarity of phrases.
-        request: the request for the target, with the decisions of a person about earlier phrases.
-    """
-
-    suggester: Suggester
-    split: Split
+    suggester: Suggester  # of phrases related to those that leaked or broke
+    split: Split  # no new phrase may overlap its test half
     embedder: Embedder
-    request: Request
+    request: Request  # for the target, with the decisions of a person about earlier phrases
     _asked: dict[str, list[Candidate] | SuggestError] = field(default_factory=dict, init=False)
 
     def plan(self, concepts: ConceptSet, failures: Sequence[Failure]) -> RoundPlan:
-        """The next concept set.
-
-        Args:
-            concepts: the evaluated concept set.
-            failures: its failures, the worst first.
+        """The next concept set, from the evaluated one and its failures, the worst first.
 
         Raises:
             SuggestError: the language model behind the suggester can't be reached, refuses, or answers nonsense.
@@ -109,7 +170,7 @@ class RoundPlanner:
         for failure in failures:
             own = related.get(fold(failure.text))
             reason = f"{failure.verb}: {failure.found}"
-            if failure.held_out or failure.group == "unrelated":
+            if failure.group in ("coref_held_out", "retain_held_out", "unrelated"):
                 if overlap := self.split.overlap(failure.text):
                     notes.append(
                         f"{failure.text!r} {reason}, but is too close to {overlap!r} in the test half to train."
@@ -161,9 +222,7 @@ class RoundPlanner:
 
 
 def _new(candidate: Candidate, failure: Failure, outcome: Literal["added", "held-out"]) -> PhraseChange:
-    reason = f"related to {failure.text!r}, which {failure.verb}"
-    if candidate.reason:
-        reason += f"; {candidate.reason}"
+    reason = "; ".join(filter(None, (f"related to {failure.text!r}, which {failure.verb}", candidate.reason)))
     return PhraseChange(candidate.text, candidate.side, outcome, candidate.certainty, candidate.source, reason)
 
 
@@ -178,11 +237,8 @@ def _round_robin(
 
 
 def _changed(concepts: ConceptSet, changes: Iterable[PhraseChange]) -> ConceptSet:
-    sides: dict[Side, dict[str, Related]] = {
-        "coref": {fold(r.text): r for r in concepts.corefs},
-        "retain": {fold(r.text): r for r in concepts.retains},
-    }
-    for change in changes:
-        related = Related(change.text, change.certainty, change.source, change.outcome == "held-out")
-        sides[change.side][fold(change.text)] = related
-    return replace(concepts, corefs=tuple(sides["coref"].values()), retains=tuple(sides["retain"].values()))
+    corefs, retains = ({fold(r.text): r for r in side} for side in (concepts.corefs, concepts.retains))
+    for c in changes:
+        related = Related(c.text, c.certainty, c.source, c.outcome == "held-out")
+        (corefs if c.side == "coref" else retains)[fold(c.text)] = related
+    return replace(concepts, corefs=tuple(corefs.values()), retains=tuple(retains.values()))

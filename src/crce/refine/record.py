@@ -18,10 +18,10 @@ from crce.errors import RunError, SuggestError
 from crce.files import write_json
 from crce.refine.split import Split
 from crce.suggest.candidates import Side
+from crce.suggest.record import IN_RUN, read_record
 
 
 FILE = "refine.json"
-SUGGESTED = "suggest.json"  # the record of the suggestion that a run was erased with
 EXCHANGES = "suggest-exchanges.json"  # questions to a language model and its answers, in the folder of a round
 
 Outcome = Literal["added", "promoted", "raised", "held-out"]
@@ -32,13 +32,7 @@ Stopped = Literal["no gain", "nothing to learn", "all rounds done"]
 class PhraseChange:
     """A phrase that a round treats differently from the previous one.
 
-    Attributes:
-        text: the phrase.
-        side: coref or retain.
-        outcome: added to training, promoted to it from the probe half, raised in certainty, or newly held out.
-        certainty: its new certainty.
-        source: who proposed it.
-        reason: why, in words.
+    `outcome`: added to training, promoted to it from the probe half, raised in certainty, or newly held out.
     """
 
     text: str
@@ -48,21 +42,13 @@ class PhraseChange:
     source: str
     reason: str
 
-    @property
-    def trained(self) -> bool:
-        """Whether the phrase is new in training."""
-        return self.outcome in ("added", "promoted")
-
 
 @dataclass(frozen=True)
 class Round:
     """One erasure of a refinement; number 0 is the run itself.
 
     Attributes:
-        number: 0, 1, ...
-        folder: its run folder.
-        concepts: its concept set.
-        changes: differences from the set of the round that it started from.
+        changes: differences from the concept set of the round that it started from.
         notes: remarks, e.g. on phrases that the suggester does not know.
         summary: `erased`, `coref_erased`, `kept` and `H` on the test half, as in report.json; empty until measured.
         gain: gain in H over the best round before; None for number 0 and until measured.
@@ -76,13 +62,9 @@ class Round:
     summary: dict[str, dict[str, Any]] = field(default_factory=dict)
     gain: float | None = None
 
-    @property
-    def added_corefs(self) -> tuple[PhraseChange, ...]:
-        return tuple(c for c in self.changes if c.trained and c.side == "coref")
-
-    @property
-    def added_retains(self) -> tuple[PhraseChange, ...]:
-        return tuple(c for c in self.changes if c.trained and c.side == "retain")
+    def added(self, side: Side) -> tuple[PhraseChange, ...]:
+        """The phrases of a side that are new in training."""
+        return tuple(c for c in self.changes if c.side == side and c.outcome in ("added", "promoted"))
 
     @property
     def H(self) -> float:
@@ -110,9 +92,6 @@ class Refinement:
     Attributes:
         root: folder of the run that is refined.
         adapter: hash of that run's weights.
-        settings: settings of all rounds.
-        split: the test half, which is never trained.
-        rounds: number 0 and those that followed.
         best: number of the round with the highest H on the test half.
         stopped: why there are no more rounds; None while there may be.
     """
@@ -135,11 +114,15 @@ class Refinement:
 
     def write(self) -> None:
         """Write refine.json into the root, atomically."""
-        rounds = []
-        for r in self.rounds:
-            own = {name: getattr(r, name) for name in ("number", "folder", "changes", "notes", "summary", "gain")}
-            changes = [asdict(change) for change in r.changes]
-            rounds.append(own | {"folder": "." if r.number == 0 else r.folder.name, "changes": changes})
+        rounds = [
+            {
+                "number": r.number,
+                "folder": r.folder.name if r.number else ".",
+                "changes": [asdict(change) for change in r.changes],
+                **{name: getattr(r, name) for name in ("notes", "summary", "gain")},
+            }
+            for r in self.rounds
+        ]
         value = {
             "crce": __version__,
             "adapter": self.adapter,
@@ -166,7 +149,7 @@ def read_refinement(root: Path | str) -> Refinement:
         value = json.loads(path.read_text(encoding="utf-8"))
         rounds = []
         for r in value["rounds"]:
-            folder = root if r["number"] == 0 else root / r["folder"]
+            folder = root / r["folder"]  # "." for number 0
             changes = tuple(PhraseChange(**change) for change in r["changes"])
             concepts = read_concepts(folder / "concepts.yaml")
             rounds.append(Round(r["number"], folder, concepts, changes, tuple(r["notes"]), r["summary"], r["gain"]))
@@ -187,11 +170,9 @@ def erased_sense(root: Path, target: str) -> str | None:
     Raises:
         RunError: the record can't be read.
     """
-    from crce.suggest.record import read_record
-
-    path = root / SUGGESTED
+    path = root / IN_RUN
     if not path.is_file() and (root.parent / FILE).exists():
-        path = root.parent / SUGGESTED
+        path = root.parent / IN_RUN
     if not path.is_file():
         return None
     try:
@@ -207,11 +188,11 @@ def erased_sense(root: Path, target: str) -> str | None:
 def append_exchanges(folder: Path, exchanges: list[dict[str, Any]]) -> None:
     """Append the questions and answers of a round to the file in its folder; a round may be planned twice."""
     path = folder / EXCHANGES
+    try:
+        earlier = json.loads(path.read_text(encoding="utf-8")) if exchanges and path.exists() else []
+    except (OSError, ValueError) as error:
+        raise RunError(f"Cannot read {path}: {error}. Move it away.") from error
     if exchanges:
-        try:
-            earlier = json.loads(path.read_text(encoding="utf-8")) if path.exists() else []
-        except (OSError, ValueError) as error:
-            raise RunError(f"Cannot read {path}: {error}. Move it away.") from error
         write_json(path, [*earlier, *exchanges])
 
 

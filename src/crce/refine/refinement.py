@@ -12,8 +12,7 @@ from crce.concepts import write_concepts
 from crce.demo.embedding import load_embedder
 from crce.errors import ConfigError, RunError
 from crce.evaluate import Drawn, evaluate
-from crce.refine.failures import covers, find_failures, read_report
-from crce.refine.plan import RoundPlanner
+from crce.refine.plan import RoundPlanner, covers, find_failures, read_report
 from crce.refine.record import (
     FILE,
     Refinement,
@@ -24,7 +23,7 @@ from crce.refine.record import (
     inherited_split,
     read_refinement,
 )
-from crce.refine.split import Split, score, split_held_out
+from crce.refine.split import score, split_held_out
 from crce.sampling import ImageCache
 from crce.suggest.candidates import Request
 from crce.suggest.llm import LLMSuggester
@@ -182,8 +181,6 @@ class _Loop:
         state.write()
         return state
 
-    # ---- the start ----------------------------------------------------------------------------------------------
-
     def _start(self, images: int | None, min_gain: float) -> Refinement:
         report = self._first_report(images)
         judge = self.judge if self.judge != "auto" else (report["judge"] or {}).get("name", "auto")
@@ -195,7 +192,7 @@ class _Loop:
         )
         root, concepts = self.erasure.folder, self.erasure.concepts
         split = inherited_split(root, concepts) or split_held_out(concepts, report)
-        first = Round(0, root, concepts, summary=_summary(report, split))
+        first = Round(0, root, concepts, summary=score(report, split))
         return Refinement(root, file_hash(self.erasure.adapter), settings, split, (first,))
 
     def _resume(self, images: int | None, min_gain: float) -> Refinement:
@@ -219,8 +216,6 @@ class _Loop:
             if covers(report, self.erasure, images) and self.judge in ("auto", report["judge"]["name"]):
                 return report
         return self._evaluate(self.erasure, {"images_per_prompt": images or IMAGES_PER_PROMPT})
-
-    # ---- a round ------------------------------------------------------------------------------------------------
 
     def _plan(self, state: Refinement, planner: RoundPlanner) -> Round | None:
         """The next round, with its concept set in its folder; None without failures outside the test half."""
@@ -259,7 +254,7 @@ class _Loop:
                 on_event=self.emit,
             )
         report = self._evaluate(erasure, {name: getattr(settings, name) for name in SAMPLING}, settings.judge)
-        summary = _summary(report, state.split)
+        summary = score(report, state.split)
         gain = round(summary["H"]["value"] - best.H, 4)
         scored = replace(planned, summary=summary, gain=gain)
         self.emit(RoundScored(scored))
@@ -282,7 +277,3 @@ class _Loop:
             **settings,
         )
         return report.data
-
-
-def _summary(report: dict[str, Any], split: Split) -> dict[str, dict[str, Any]]:
-    return {name: measure.as_json() for name, measure in score(report, split).items()}

@@ -16,7 +16,7 @@ from typing import Any
 from crce.concepts import ConceptSet, Related
 from crce.concepts.concept_set import fold
 from crce.errors import RunError
-from crce.evaluate.stats import Measure, Recognition, recognise, summarise
+from crce.evaluate.stats import Recognition, recognise, summarise
 from crce.suggest.phrases import words
 
 
@@ -82,8 +82,8 @@ def split_held_out(concepts: ConceptSet, report: Mapping[str, Any]) -> Split:
     return split
 
 
-def score(report: Mapping[str, Any], split: Split) -> dict[str, Measure]:
-    """`erased`, `coref_erased`, `kept` and `H` of a report, over the target and the test half alone.
+def score(report: Mapping[str, Any], split: Split) -> dict[str, dict[str, Any]]:
+    """`erased`, `coref_erased`, `kept` and `H` over the target and the test half, as in the summary of a report.
 
     Raises:
         RunError: one of them can't be measured.
@@ -103,7 +103,8 @@ def score(report: Mapping[str, Any], split: Split) -> dict[str, Measure]:
         ]
         if not recognised[name]:
             raise RunError(_unmeasured(report, name, asked))
-    return summarise(*recognised.values(), seed=report["settings"]["seed"])
+    measures = summarise(*recognised.values(), seed=report["settings"]["seed"])
+    return {name: measure.as_json() for name, measure in measures.items()}
 
 
 def _unmeasured(report: Mapping[str, Any], name: str, prompts: list[dict[str, Any]]) -> str:
