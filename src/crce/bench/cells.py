@@ -77,20 +77,12 @@ class Cell:
 
 @dataclass(frozen=True)
 class Job:
-    """A cell with all that a process needs to measure it.
-
-    Attributes:
-        cell: the cell.
-        key: hash of `content`.
-        content: everything that determines the cell's numbers.
-        folder: the cell's run folder.
-        device: where to erase and generate.
-    """
+    """A cell with all that a process needs to measure it."""
 
     cell: Cell
-    key: str
-    content: dict[str, Any]
-    folder: Path
+    key: str  # hash of `content`
+    content: dict[str, Any]  # everything that determines the numbers
+    folder: Path  # of the run
     device: str
 
     @property
@@ -119,12 +111,7 @@ class Job:
 
 @dataclass(frozen=True)
 class GridPlan:
-    """A grid with its cells.
-
-    Attributes:
-        grid: the benchmark.
-        jobs: one for each cell, in the order of results.json; cells with the same content have the same key.
-    """
+    """A grid with a job for each cell, in the order of results.json; cells with the same content have the same key."""
 
     grid: BenchmarkGrid
     jobs: tuple[Job, ...]
@@ -138,12 +125,8 @@ class GridPlan:
 def expand(grid: BenchmarkGrid, on_fault: Callable[[MethodEntry, str], object] | None = None) -> Iterator[Cell]:
     """The cells in the order in which they are measured: those of one model and task follow one another.
 
-    Args:
-        grid: the benchmark.
-        on_fault: called with an entry whose settings contradict one another, instead of raising.
-
     Raises:
-        ConfigError: settings contradict one another.
+        ConfigError: the settings of an entry contradict one another, and there is no `on_fault` to call with it.
     """
     known = all_settings()
     for source, task, entry in itertools.product(grid.models, grid.tasks, grid.methods):
@@ -174,18 +157,8 @@ def cell_content(
     evaluation: GridEvaluation,
     attacks: Sequence[AttackSettings] = (),
 ) -> dict[str, Any]:
-    """Everything that determines the numbers of a cell.
-
-    Args:
-        cell: the cell.
-        revision: revision of its model.
-        device: "cpu", "cuda", ...
-        dtype: "float32", ...
-        judge: its name, version and hash; None without a judge.
-        evaluation: settings of the evaluation.
-        attacks: attacks on the finished run.
-    """
-    task, config = cell.task, cell.config.model_dump(mode="json")
+    """Everything that determines the numbers of a cell; `judge` has its name, version and hash, or is None."""
+    config = cell.config.model_dump(mode="json")
     if config["resolution"] is None:  # a setting that came later, and that cells measured before do not have
         del config["resolution"]
     return {
@@ -194,8 +167,8 @@ def cell_content(
         "revision": revision,
         "device": device,
         "dtype": dtype,
-        "concepts": dump_concepts(task.sets),
-        "in_turn": task.in_turn,
+        "concepts": dump_concepts(cell.task.sets),
+        "in_turn": cell.task.in_turn,
         "config": FIRST_SETTINGS | config,
         "judge": judge,
         "evaluation": asdict(evaluation),
@@ -261,8 +234,8 @@ def plan_grid(grid: BenchmarkGrid, *, cache: str | Path = CACHE, device: str = "
 def _variants(
     grid: BenchmarkGrid, entry: MethodEntry, foreign: Sequence[str]
 ) -> Iterator[tuple[bool, dict[str, Any]]]:
-    """Values of `crce` and the axes; an axis that does not apply, as a setting of other methods (`foreign`), or that
-    the entry sets itself is None."""
+    """Values of `crce` and the axes, without repetition; an axis is None if it does not apply, is a setting of other
+    methods (`foreign`), or is set by the entry itself."""
     seen: list[tuple[bool, dict[str, Any]]] = []
     for crce, values in itertools.product(entry.crce, itertools.product(*grid.axes.values())):
         unused = {*entry.settings, *foreign, *(() if crce else PHRASES)}

@@ -57,23 +57,14 @@ class Task:
 
 @dataclass(frozen=True)
 class MethodEntry:
-    """A method with its settings.
+    """A method with its settings."""
 
-    Attributes:
-        name: its name in the table.
-        method: a name in `crce.methods.METHODS`.
-        recipe: a bundled recipe or a file; None takes the method's own.
-        settings: settings that differ from the recipe.
-        crce: the values of `crce` to measure.
-        line: its line in the file.
-    """
-
-    name: str
+    name: str  # in the table
     method: str
-    recipe: str | None = None
-    settings: Mapping[str, Any] = field(default_factory=dict)
+    recipe: str | None = None  # a bundled one or a file; None takes the method's own
+    settings: Mapping[str, Any] = field(default_factory=dict)  # that differ from the recipe
     crce: tuple[bool, ...] = (True,)
-    line: int | None = None
+    line: int | None = None  # in the file
 
 
 @checked_dataclass(frozen=True, config=ConfigDict(coerce_numbers_to_str=True))
@@ -101,16 +92,7 @@ class GridEvaluation:
 
 @checked_dataclass(frozen=True, config=_STRICT)
 class AttackSettings:
-    """An attack on every finished cell, with arguments of `crce.attacks.attack`.
-
-    Attributes:
-        attack: a name in `crce.attacks.ATTACKS`.
-        budget: steps for each prompt; None takes the attack's own.
-        phrases: most prompts for each target.
-        images_per_prompt: images that measure a prompt.
-        images_per_try: images that a search looks at.
-        seed: seed of the search.
-    """
+    """An attack on every finished cell, with arguments of `crce.attacks.attack`."""
 
     attack: str
     budget: _Count | None = None

@@ -19,7 +19,7 @@ from crce.bench.worker import CellOutcome, Worker
 from crce.errors import ConfigError
 
 
-Begin = Callable[[], object]  # called in each process before its first job
+Begin = Callable[[], object]  # called in each process before its first job; must be importable there
 TIMEOUT = 10  # seconds that a process has to end
 RETRIES = 3  # by Ray, of a cell whose process or machine died
 _CONTEXT = multiprocessing.get_context("spawn")  # a forked process would share the state of torch and the GPU
@@ -37,11 +37,6 @@ def run_parallel(jobs: Sequence[Job], count: int, begin: Begin | None = None) ->
     """Measure jobs in parallel processes, and yield each outcome as soon as it is available.
 
     If a process dies, only its current job fails; a new process replaces it.
-
-    Args:
-        jobs: jobs to measure.
-        count: number of processes.
-        begin: called first in each of them; must be importable there.
     """
     queue = _Queue(jobs)
     processes = [_WorkerProcess(begin) for _ in range(min(count, len(jobs)))]
@@ -63,10 +58,6 @@ def on_ray(jobs: Sequence[Job], begin: Begin | None = None) -> Iterator[CellOutc
     """Measure jobs on the cluster that Ray finds ($RAY_ADDRESS, or one on this machine), else on a new local one.
 
     Every machine needs crce, and the folder of the cells at the same path.
-
-    Args:
-        jobs: jobs to measure.
-        begin: called first in each process; must be importable there.
 
     Raises:
         ConfigError: Ray is not installed.
@@ -132,12 +123,12 @@ class _Queue:
 
     def next(self, owner: object) -> Job | None:
         """The next job for a process."""
-        open_groups = [group for group, jobs in self._groups.items() if jobs]
-        if not open_groups:
+        waiting = {group: len(jobs) for group, jobs in self._groups.items() if jobs}
+        if not waiting:
             return None
-        own = [group for group in open_groups if self._owners.get(group) is owner]
-        free = [group for group in open_groups if group not in self._owners]
-        group = (own or free or [max(open_groups, key=lambda g: len(self._groups[g]))])[0]
+        own = [group for group in waiting if self._owners.get(group) is owner]
+        free = [group for group in waiting if group not in self._owners]
+        group = [*own, *free, max(waiting, key=waiting.__getitem__)][0]
         self._owners.setdefault(group, owner)
         return self._groups[group].popleft()
 

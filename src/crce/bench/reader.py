@@ -13,6 +13,7 @@ attacks: [paraphrase, {attack: ring-a-bell, budget: 50}]
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import MISSING, fields
 from functools import partial
@@ -77,11 +78,7 @@ class _GridReader(NodeReader):
         self._path = path
 
     def grid(self, root: yaml.Node | None) -> BenchmarkGrid:
-        """The grid.
-
-        Raises:
-            ConceptError: lists every fault with its line.
-        """
+        """The grid; a ConceptError lists every fault with its line."""
         parts = self.mapping(root, _KEYS, "a benchmark") if root is not None else {}
         for key, example in (("concepts", "cat"), ("methods", "esd")):
             if key not in parts:
@@ -148,8 +145,8 @@ class _GridReader(NodeReader):
 
     def _sets(self, node: yaml.Node) -> Sequence[ConceptSet]:
         if isinstance(node, yaml.MappingNode):
-            kind = self.mapping(node, ("kind",), "an entry of concepts").get("kind")
-            name = value_of(kind) if kind else None
+            parts = self.mapping(node, ("kind",), "an entry of concepts")
+            name = value_of(parts["kind"]) if "kind" in parts else None
             if name not in KINDS:
                 self.fault(node, _unknown("kind", name, KINDS))
             return [c for c in atlas().values() if c.kind == name]
@@ -196,11 +193,9 @@ class _GridReader(NodeReader):
     ) -> dict[str, tuple[ConceptSet, ...]]:
         """The concept sets in the files of the axis `lists`; each file must have one for every target."""
         found: dict[str, tuple[ConceptSet, ...]] = {}
-        for name in axes.get(LISTS, ()):
-            if name == OWN:
-                continue
+        for name in (name for name in axes.get(LISTS, ()) if name != OWN):
             try:
-                found[name] = tuple(read_sets(self._path.parent / name))
+                found[name] = read_sets(self._path.parent / name)
             except ConceptError as error:
                 self.fault(node, str(error))
                 continue
@@ -211,9 +206,9 @@ class _GridReader(NodeReader):
 
     def _attacks(self, node: yaml.Node | None) -> tuple[AttackSettings, ...]:
         entries = self.each(node, self._attack, (), "attacks")
-        names = [entry.attack for entry in entries]
-        for name in {name for name in names if names.count(name) > 1}:
-            self.fault(node, f"attack {name!r} is listed twice. Keep one of them.")
+        for name, count in Counter(entry.attack for entry in entries).items():
+            if count > 1:
+                self.fault(node, f"attack {name!r} is listed twice. Keep one of them.")
         return entries
 
     def _attack(self, node: yaml.Node) -> AttackSettings | None:

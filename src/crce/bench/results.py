@@ -19,13 +19,7 @@ ResultRow = dict[str, Any]
 
 
 def summarise(plan: GridPlan, records: Mapping[str, Mapping[str, Any]], failed: Mapping[str, str]) -> dict[str, Any]:
-    """The content of results.json.
-
-    Args:
-        plan: the benchmark.
-        records: measurements by the key of the job.
-        failed: errors by the key of the job.
-    """
+    """The content of results.json; measurements (`records`) and errors (`failed`) are by the key of the job."""
     rows = [_row(job, records[job.key]) for job in plan.jobs if job.key in records]
     configs: dict[str, Any] = {}
     for job in plan.jobs:  # that of the first target and seed: corefs per step depend on the length of a list
@@ -97,18 +91,14 @@ def compare(rows: Sequence[ResultRow], pairs: Sequence[tuple[str, str]]) -> list
 def markdown(data: Mapping[str, Any], *, timed: bool = True) -> str:
     """The table of results.json, its comparisons, and what could not be measured.
 
-    Args:
-        data: the content of results.json.
-        timed: include the seconds of training, which mean nothing if cells were measured on several machines.
+    Seconds of training (`timed`) mean nothing if cells were measured on several machines.
     """
     head = ["method", *TITLES, *(["seconds"] if timed else []), "cells"]
-    lines = [f"| {' | '.join(head)} |", "|---" * len(head) + "|"]
+    rows = []
     for name, numbers in data["means"].items():
-        shown = [_shown(numbers[number]) for number in NUMBERS]
-        shown += [f"{numbers['seconds']['value']:.1f}"] if timed else []
-        lines.append(f"| {_cell(name)} | {' | '.join(shown)} | {numbers['rows']} |")
-    if not data["means"]:
-        lines = ["No cell has been measured."]
+        seconds = [f"{numbers['seconds']['value']:.1f}"] if timed else []
+        rows.append([name, *(_shown(numbers[number]) for number in NUMBERS), *seconds, str(numbers["rows"])])
+    lines = _table(head, rows) if rows else ["No cell has been measured."]
     lines += _attack_table(data["means"])
     notes = [f"- {comparison['text']}" for comparison in data["comparisons"]] + _unmeasured(data["means"])
     notes += [f"- failed: {f['concept']}, {f['row']}, seed {f['seed']}: {f['error']}" for f in data["failed"]]
@@ -132,15 +122,18 @@ def _unmeasured(means: Mapping[str, Any]) -> list[str]:
 def _attack_table(means: Mapping[str, Any]) -> list[str]:
     """How often the concept appears under each attack; no lines without attacks."""
     names = list(dict.fromkeys(name for numbers in means.values() for name in numbers.get("attacks", {})))
-    if not names:
-        return []
-    lines = ["", f"| shows the concept | unattacked | {' | '.join(names)} |", "|---" * (len(names) + 2) + "|"]
+    rows = []
     for row, numbers in means.items():
         attacks = numbers.get("attacks", {})
-        shown = [_shown(attacks[name]["after"]) if name in attacks else "–" for name in names]
+        after = [_shown(attacks[name]["after"]) if name in attacks else "–" for name in names]
         before = next((_shown(attacks[name]["before"]) for name in names if name in attacks), "–")
-        lines.append(f"| {_cell(row)} | {before} | {' | '.join(shown)} |")
-    return lines
+        rows.append([row, before, *after])
+    return ["", *_table(["shows the concept", "unattacked", *names], rows)] if names else []
+
+
+def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    lines = [f"| {' | '.join(cells)} |" for cells in ([cell.replace("|", "\\|") for cell in row] for row in rows)]
+    return [f"| {' | '.join(head)} |", "|---" * len(head) + "|", *lines]
 
 
 def _row(job: Job, record: Mapping[str, Any]) -> ResultRow:
@@ -205,7 +198,3 @@ def _shown(mean: Mapping[str, Any]) -> str:
         return "–"
     span = "" if mean["low"] is None else f" [{mean['low']:.2f}, {mean['high']:.2f}]"
     return f"{mean['value']:.2f}{span}"
-
-
-def _cell(text: str) -> str:
-    return text.replace("|", "\\|")

@@ -220,14 +220,16 @@ class _ForwardCounter:
 
 
 def _has_run(job: Job, folder: Path) -> bool:
-    """Whether an earlier attempt left a run to continue; an unreadable one is deleted."""
+    """Whether an earlier attempt left a run to continue; an unreadable one is deleted, but no list of attempts."""
     if not (folder / "run.json").exists():
         return False
     try:
         read_run(folder)
     except CRCEError as error:
         logger.warning("%s starts over: %s", job.cell.label, error)
-        _clear(folder)
+        for path in folder.iterdir():
+            if path.name not in (".lock", ATTEMPTS, TURNS):
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
         return False
     return True
 
@@ -249,14 +251,3 @@ def _record(job: Job, report: Report, erasure: Erasure, seconds: float, forwards
         **several,
         **({"quality": data["quality"]} if data.get("quality") else {}),
     }
-
-
-def _clear(folder: Path) -> None:
-    """Delete a run, but not the list of earlier attempts."""
-    for path in folder.iterdir():
-        if path.name in (".lock", ATTEMPTS, TURNS):
-            continue
-        if path.is_dir():
-            shutil.rmtree(path)
-        else:
-            path.unlink()
