@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json as json_format
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
@@ -13,9 +13,6 @@ from crce.cli.flags import DeviceFlag, GuidanceFlag, JSONFlag, JudgeFlag, StepsF
 from crce.cli.terminal import Bar, quiet_libraries
 from crce.errors import ConfigError
 
-
-if TYPE_CHECKING:
-    from crce.attacks import Budget, Progress
 
 ALL = "all"
 COLUMNS = ("attack", "before", "after", "95 %", "p", "prompts", "forwards")
@@ -34,8 +31,7 @@ def attack(
         ),
     ] = None,
     budget: Annotated[
-        int | None,
-        typer.Option(min=1, help="Steps for each prompt, see --list.", show_default="the attack's default"),
+        int | None, typer.Option(min=1, help="Steps for each prompt, see --list.", show_default="the attack's default")
     ] = None,
     max_forwards: Annotated[
         int, typer.Option(min=0, help="Maximum rows through the networks for each prompt; 0 is no limit.")
@@ -65,44 +61,41 @@ def attack(
     ] = False,
 ) -> int:
     """Try to bring the erased concept back, and measure how often it works."""
-    names = _names(attacks)
+    names = list(dict.fromkeys(attacks or BASELINE_ATTACKS))
+    for name in names:
+        if name != ALL:
+            ATTACKS.find(name, also=[ALL])
     quiet_libraries()
     if replay is not None:
         return _replay(run, replay, judge, device, json)
+    from crce.attacks import Budget
     from crce.attacks import attack as attack_run
     from crce.training import Erasure, load_base
 
     erasure = Erasure.load(run)
-    budgets = {name: _budget(name, budget, max_forwards) for name in names}
     backbone = load_base(erasure, device=device)
-    names = _fitting(names, backbone, every=bool(attacks) and ALL in (attacks or []))
     plain: dict[Any, Any] = {}
     results = []
-    for name in names:
+    for name in _fitting(names, backbone):
         with Bar(name) as bar:
-
-            def show(progress: Progress, bar: Bar = bar) -> None:
-                bar.show(progress.done, progress.total, progress.prompt)
-
-            results.append(
-                attack_run(
-                    erasure,
-                    name,
-                    budget=budgets[name],
-                    seed=seed,
-                    targets=target or (),
-                    prompts=prompt or (),
-                    phrases=phrases,
-                    images_per_prompt=images_per_prompt,
-                    images_per_try=images_per_try,
-                    steps=steps,
-                    guidance=guidance,
-                    judge=judge,
-                    backbone=backbone,
-                    plain=plain,
-                    on_event=show,
-                )
+            result = attack_run(
+                erasure,
+                name,
+                budget=Budget(budget or load_attack(name).default_steps, max_forwards),
+                seed=seed,
+                targets=target or (),
+                prompts=prompt or (),
+                phrases=phrases,
+                images_per_prompt=images_per_prompt,
+                images_per_try=images_per_try,
+                steps=steps,
+                guidance=guidance,
+                judge=judge,
+                backbone=backbone,
+                plain=plain,
+                on_event=bar.follow,
             )
+        results.append(result)
     if json:
         typer.echo(json_format.dumps([result.data for result in results], indent=2))
         return 0
@@ -112,28 +105,14 @@ def attack(
     return 0
 
 
-def _names(given: list[str] | None) -> list[str]:
-    names = list(dict.fromkeys(given or BASELINE_ATTACKS))
-    for name in names:
-        if name != ALL:
-            ATTACKS.find(name, also=[ALL])
-    return list(ATTACKS) if ALL in names else names
-
-
-def _budget(name: str, steps: int | None, forwards: int) -> Budget:
-    from crce.attacks import Budget
-
-    return Budget(load_attack(name).default_steps if steps is None else steps, forwards)
-
-
-def _fitting(names: list[str], backbone: Any, *, every: bool) -> list[str]:
+def _fitting(names: list[str], backbone: Any) -> list[str]:
     """The attacks that work on this model. Of `all` the others are left out; of those named, each must."""
     kept = []
-    for name in names:
+    for name in ATTACKS if ALL in names else names:
         try:
             load_attack(name).check_model(backbone)
         except ConfigError as error:
-            if not every:
+            if ALL not in names:
                 raise
             typer.echo(f"left out: {error}", err=True)
         else:
@@ -145,13 +124,7 @@ def _replay(run: Path, file: Path, judge: str, device: str, json: bool) -> int:
     from crce.attacks import replay
 
     with Bar("replay") as bar:
-        data, same = replay(
-            file,
-            run,
-            judge=judge,
-            device=device,
-            on_event=lambda progress: bar.show(progress.done, progress.total, progress.prompt),
-        )
+        data, same = replay(file, run, judge=judge, device=device, on_event=bar.follow)
     if json:
         typer.echo(json_format.dumps({"same": same, **data}, indent=2))
     else:
@@ -166,22 +139,12 @@ def _print(results: list[dict[str, Any]]) -> None:
     for data in results:
         summary, forwards = data["summary"], data["spent"]["text"] + data["spent"]["denoiser"]
         before, after = summary["before"], summary["after"]
-        if after["value"] is None:
-            _row((data["attack"], "-", "-", "-", "-", "none", str(forwards)))
-            continue
-        interval = f"{after['low']:.2f} to {after['high']:.2f}"
-        brought = f"{summary['brought_back']} of {summary['prompts']}"
-        _row(
-            (
-                data["attack"],
-                f"{before['value']:.2f}",
-                f"{after['value']:.2f}",
-                interval,
-                f"{summary['p']:.3f}",
-                brought,
-                str(forwards),
-            )
-        )
+        cells = ["-", "-", "-", "-", "none"]
+        if after["value"] is not None:
+            interval = f"{after['low']:.2f} to {after['high']:.2f}"
+            brought = f"{summary['brought_back']} of {summary['prompts']}"
+            cells = [f"{before['value']:.2f}", f"{after['value']:.2f}", interval, f"{summary['p']:.3f}", brought]
+        _row((data["attack"], *cells, str(forwards)))
     typer.echo("\nbefore, after: share of images that show the concept; p: McNemar's test; prompts: brought back")
     for data in results:
         for outcome in data["outcomes"]:

@@ -68,12 +68,12 @@ def _run(plan: GridPlan, out: Path | None, jobs: int, ray: bool) -> int:
     total = len(plan.distinct)
     cached = sum(job.state == "cached" for job in plan.distinct)
     typer.echo(f"cells    {_count(plan)}, {cached} measured before", err=True)
-    with Bar("cells") as bar:
-        progress = _BenchProgress(bar, cached, total)
+    progress = _BenchProgress(cached, total)
+    with progress:
         try:
             result = run_bench(plan, out=out, jobs=jobs, ray=ray, begin=_begin, on_event=progress)
         except (Interrupted, KeyboardInterrupt):
-            bar.close()
+            progress.close()
             typer.echo(
                 f"Interrupted; {progress.done} of {total} cells are done. The same command continues.", err=True
             )
@@ -93,15 +93,15 @@ def _begin() -> None:
     quiet_libraries()
 
 
-class _BenchProgress:
+class _BenchProgress(Bar):
     """Shows a benchmark: a bar of the cells, and a line for each that failed."""
 
-    def __init__(self, bar: Bar, done: int, total: int) -> None:
-        self._bar = bar
+    def __init__(self, done: int, total: int) -> None:
+        super().__init__("cells")
         self.done = done
         self._total = total
         if done < total:
-            bar.show(done, total)
+            self.show(done, total)
 
     def __call__(self, event: Any) -> None:
         from crce.bench import CellFinished
@@ -109,10 +109,10 @@ class _BenchProgress:
         if isinstance(event, CellFinished):
             self.done = event.done
             if event.error is not None:
-                self._bar.console.print(f"failed   {event.label}: {event.error}", markup=False, soft_wrap=True)
-            self._bar.show(event.done, event.total, event.label)
-        elif self._bar.console.is_terminal:
-            self._bar.show(self.done, self._total, f"{event.label}, step {event.step}/{event.steps}")
+                self.console.print(f"failed   {event.label}: {event.error}", markup=False, soft_wrap=True)
+            self.show(event.done, event.total, event.label)
+        elif self.console.is_terminal:
+            self.show(self.done, self._total, f"{event.label}, step {event.step}/{event.steps}")
 
 
 def _count(plan: GridPlan) -> str:

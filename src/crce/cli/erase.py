@@ -42,10 +42,7 @@ def erase(
     config: RecipeFlag = None,
     model: Annotated[
         str | None,
-        typer.Option(
-            help="demo (bundled), a Hub id, a folder, or a single .safetensors file.",
-            show_default="demo",
-        ),
+        typer.Option(help="demo (bundled), a Hub id, a folder, or a single .safetensors file.", show_default="demo"),
     ] = None,
     revision: RevisionFlag = None,
     device: DeviceFlag = "auto",

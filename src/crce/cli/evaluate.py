@@ -57,8 +57,7 @@ def evaluate(
         ),
     ] = None,
     limit: Annotated[
-        int | None,
-        typer.Option(min=1, help="With --prompts: most prompts of a group, a sample.", show_default="all"),
+        int | None, typer.Option(min=1, help="With --prompts: most prompts of a group, a sample.", show_default="all")
     ] = None,
     concept: Annotated[
         str | None,
@@ -97,14 +96,7 @@ def evaluate(
     from crce.evaluate import evaluate_prompts
 
     with Bar("generating and judging") as bar:
-        report = evaluate_prompts(
-            run,
-            prompts,
-            concept=concept,
-            limit=limit,
-            on_event=lambda drawn: bar.show(drawn.done, drawn.total),
-            **settings,
-        )
+        report = evaluate_prompts(run, prompts, concept=concept, limit=limit, on_event=bar.follow, **settings)
     _print_numbers(report)
     return 0
 
@@ -114,7 +106,7 @@ def measure(erasure: Erasure, **settings: Any) -> Report:
     from crce.evaluate import evaluate as evaluate_run
 
     with Bar("generating and judging") as bar:
-        return evaluate_run(erasure, on_event=lambda drawn: bar.show(drawn.done, drawn.total), **settings)
+        return evaluate_run(erasure, on_event=bar.follow, **settings)
 
 
 def say_judge(judge: str, model: str, sets: Sequence[ConceptSet]) -> None:

@@ -23,8 +23,7 @@ FORMATS_HELP = " ".join(f"{name}: {known.summary}." for name, known in BUNDLED.i
 def export(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="The folder of a finished run.")],
     to: Annotated[
-        str,
-        typer.Option("--to", metavar="|".join(BUNDLED), help=f"{FORMATS_HELP} Other packages may add formats."),
+        str, typer.Option("--to", metavar="|".join(BUNDLED), help=f"{FORMATS_HELP} Other packages may add formats.")
     ],
     out: Annotated[
         Path | None, typer.Option(help="The file or folder.", show_default="RUN/export/erase-CONCEPT-FORMAT")

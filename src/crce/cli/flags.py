@@ -118,18 +118,12 @@ def with_config_flags(
         given = {name: v for name, v in overrides.items() if v is not None and v != []}
         return verb(**arguments, overrides=given)
 
-    own = [p for p in inspect.signature(verb, eval_str=True).parameters.values() if p.name != "overrides"]
-    own = [p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in own]
-    parameters = own + [
-        _parameter(
-            name,
-            field,
-            {recipe: getattr(values, name, field.default) for recipe, values in recipes.items()},
-            (panels or {}).get(name, SHARED_PANEL),
-            (choices or {}).get(name, ()),
-        )
-        for name, field in fields.items()
-    ]
+    own = inspect.signature(verb, eval_str=True).parameters.values()
+    parameters = [p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in own if p.name != "overrides"]
+    for name, field in fields.items():
+        defaults = {recipe: getattr(values, name, field.default) for recipe, values in recipes.items()}
+        panel = (panels or {}).get(name, SHARED_PANEL)
+        parameters.append(_parameter(name, field, defaults, panel, (choices or {}).get(name, ())))
     with_overrides.__signature__ = inspect.Signature(parameters, return_annotation=int)  # type: ignore[attr-defined]
     with_overrides.__annotations__ = {p.name: p.annotation for p in parameters}
     return with_overrides
@@ -165,7 +159,7 @@ def _kind(annotation: Any) -> tuple[Any, list[str]]:
 def _defaults_text(defaults: Mapping[str, Any]) -> str:
     shown = {recipe: _shown(value) for recipe, value in defaults.items()}
     if len(set(shown.values())) <= 1:
-        return "".join(f"(default: {value})" for value in list(shown.values())[:1] if value != "none")
+        return "".join(f"(default: {value})" for value in set(shown.values()) - {"none"})
     return "(" + ", ".join(f"{recipe}: {value}" for recipe, value in shown.items()) + ")"
 
 

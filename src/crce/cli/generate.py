@@ -32,8 +32,7 @@ def generate(
     guidance: GuidanceFlag = None,
     negative: Annotated[str | None, typer.Option(help="What the images should not show.")] = None,
     out: Annotated[
-        Path | None,
-        typer.Option(help="Folder of the images.", show_default="pictures/PROMPT-N, the next free N"),
+        Path | None, typer.Option(help="Folder of the images.", show_default="pictures/PROMPT-N, the next free N")
     ] = None,
     revision: RevisionFlag = None,
     device: DeviceFlag = "auto",

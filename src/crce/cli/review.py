@@ -209,5 +209,5 @@ def _print_set(review: Review) -> None:
             cells["closeness"] = ["" if closeness is None else f"{closeness:.2f}" for closeness in measured]
         if any(e.proposal.reason for e in entries):
             cells["reason"] = [e.proposal.reason if e.as_proposed else "" for e in entries]
-        rejected = [e.status == "rejected" for e in entries]
+        rejected = [i for i, e in enumerate(entries) if e.status == "rejected"]
         print_table(list(cells), list(zip(*cells.values(), strict=True)), title=title, right=("#",), dim=rejected)

@@ -69,8 +69,7 @@ def suggest(
         bool, typer.Option("--json", help="Print the set as JSON and nothing else; write files only with --out.")
     ] = False,
     replay: Annotated[
-        Path | None,
-        typer.Option(metavar="FILE.suggest.json", help="Repeat the suggestion of a record, offline."),
+        Path | None, typer.Option(metavar="FILE.suggest.json", help="Repeat the suggestion of a record, offline.")
     ] = None,
     token_budget: TokenBudgetFlag = 100_000,
     timeout: Annotated[float, typer.Option(min=1, help="Seconds to wait for an answer of a language model.")] = 60,
@@ -161,13 +160,10 @@ def _print_record(record: Record) -> None:
 
 def _given_with_replay(context: typer.Context) -> list[str]:
     """The arguments that can't be used with --replay."""
-    given = []
-    for parameter in context.command.params:
-        source = context.get_parameter_source(parameter.name or "")
-        # by name: typer brings its own click or uses the installed one
-        if source is not None and source.name == "COMMANDLINE" and parameter.name not in _OF_REPLAY:
-            given.append("CONCEPT" if parameter.name == "concept" else parameter.opts[0])
-    return given
+    flags = {str(p.name): "CONCEPT" if p.name == "concept" else p.opts[0] for p in context.command.params}
+    sources = {name: context.get_parameter_source(name) for name in flags.keys() - set(_OF_REPLAY)}
+    # by name: typer brings its own click or uses the installed one
+    return [flag for name, flag in flags.items() if getattr(sources.get(name), "name", "") == "COMMANDLINE"]
 
 
 def _refuse_taken(out: Path, force: bool) -> None:

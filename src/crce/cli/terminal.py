@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import logging
 import warnings
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from itertools import zip_longest
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 import typer
 
 
 if TYPE_CHECKING:
-    from types import TracebackType
-
     from rich.progress import TaskID
 
 
@@ -55,17 +53,11 @@ def quiet_libraries() -> None:
     """
     if logging.getLogger("crce").isEnabledFor(logging.DEBUG):
         return
-    from transformers.utils import logging as transformers_logging
-
-    transformers_logging.set_verbosity_error()
-    transformers_logging.disable_progress_bar()
-    from huggingface_hub.utils import logging as hub_logging
-
-    hub_logging.set_verbosity_error()
-    from diffusers.utils import logging as diffusers_logging
-
-    diffusers_logging.set_verbosity_error()
-    diffusers_logging.disable_progress_bar()
+    for library in ("transformers", "huggingface_hub", "diffusers"):
+        messages_of = import_module(f"{library}.utils.logging")
+        messages_of.set_verbosity_error()
+        if library != "huggingface_hub":
+            messages_of.disable_progress_bar()
 
 
 LINES = 10  # lines in place of a whole bar
@@ -76,7 +68,7 @@ def print_table(
     rows: Iterable[Sequence[str]],
     *,
     right: Sequence[str] = (),
-    dim: Sequence[bool] = (),
+    dim: Collection[int] = (),
     soft_wrap: bool = False,
     **options: Any,
 ) -> None:
@@ -86,7 +78,7 @@ def print_table(
         titles: of the columns.
         rows: the cells, in which no markup is interpreted.
         right: titles of the columns that are aligned to the right.
-        dim: for each row whether it is printed dim.
+        dim: numbers of the rows that are printed dim, from 0.
         soft_wrap: let lines be longer than the terminal is wide.
         options: of `rich.table.Table`.
     """
@@ -97,8 +89,8 @@ def print_table(
     table = Table(title_justify="left", title_style="bold", **options)
     for title in titles:
         table.add_column(title, justify="right" if title in right else "left", no_wrap=soft_wrap)
-    for row, is_dim in zip_longest(rows, dim, fillvalue=False):
-        table.add_row(*map(Text, row), style="dim" if is_dim else "")
+    for i, row in enumerate(rows):
+        table.add_row(*map(Text, row), style="dim" if i in dim else "")
     Console(highlight=False, soft_wrap=soft_wrap).print(table)
 
 
@@ -133,9 +125,7 @@ class Bar:
     def __enter__(self) -> Bar:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def close(self) -> None:
@@ -145,6 +135,10 @@ class Bar:
             self.progress.stop()
             self.progress.remove_task(self.task)
             self.task = None
+
+    def follow(self, event: Any) -> None:
+        """Show an event of generating images, which has `done`, `total` and perhaps a `prompt`."""
+        self.show(event.done, event.total, getattr(event, "prompt", ""))
 
     def show(self, done: int, total: int, note: str = "") -> None:
         """Show that `done` of `total` steps are done."""
