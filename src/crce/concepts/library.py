@@ -82,8 +82,7 @@ def write_concepts(path: Path | str, concepts: ConceptSet) -> None:
     Raises:
         RunError: the file can't be written.
     """
-    path = Path(path)
-    write_text(path, dump_for(path, concepts))
+    write_text(Path(path), dump_for(Path(path), concepts))
 
 
 def dump_for(path: Path, concepts: ConceptSet) -> str:

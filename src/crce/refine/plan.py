@@ -18,7 +18,7 @@ from crce.errors import RunError, SuggestError
 from crce.evaluate.prompts import ERASING
 from crce.evaluate.verdict import ERASED_WELL
 from crce.judges import is_known
-from crce.refine.record import PhraseChange
+from crce.refine.record import Outcome, PhraseChange
 from crce.refine.split import Split, held_out
 from crce.suggest.candidates import SIDES, Candidate, Request, Side, Suggester
 from crce.suggest.phrases import clean, key
@@ -137,15 +137,19 @@ class RoundPlanner:
         kept, _ = clean([*of_target, *(c for own in proposed.values() for c in own)], self.request, self.embedder)
         known = [*(r.text for r in concepts.corefs + concepts.retains), concepts.erase_from, concepts.anchor]
         known_keys = {key(text) for text in known if text}
-        new = (c for c in kept if key(c.text) not in known_keys and not self.split.overlap(c.text))
-        usable = {(c.side, key(c.text)): c for c in new}
+        unknown = (c for c in kept if key(c.text) not in known_keys and not self.split.overlap(c.text))
+        usable = {(c.side, key(c.text)): c for c in unknown}
         for side in SIDES:
             own = [failure for failure in failures if failure.side == side]
             queues = [[c for c in proposed[f] if (c.side, key(c.text)) in usable] for f in own]
             added = 0
             taken: dict[Failure, int] = dict.fromkeys(own, 0)
             used = {key(c.text) for c in changes}
-            for failure, candidate in _round_robin(own, queues):
+            # the first candidate of every failure, then the second of every failure, ...
+            turns = (pair for row in zip_longest(*queues) for pair in zip(own, row, strict=True))
+            for failure, candidate in turns:
+                if candidate is None:
+                    continue
                 if added == PER_SIDE or taken[failure] == PER_FAILURE or key(candidate.text) in used:
                     continue
                 used.add(key(candidate.text))
@@ -153,7 +157,10 @@ class RoundPlanner:
                 held_out = fold(failure.text) in promoted and not taken[failure]
                 taken[failure] += 1
                 added += not held_out
-                changes.append(_new(usable[side, key(candidate.text)], failure, "held-out" if held_out else "added"))
+                new = usable[side, key(candidate.text)]
+                why = "; ".join(filter(None, (f"related to {failure.text!r}, which {failure.verb}", new.reason)))
+                outcome: Outcome = "held-out" if held_out else "added"
+                changes.append(PhraseChange(new.text, side, outcome, new.certainty, new.source, why))
             notes += [
                 f"No new phrase to hold out in place of {f.text!r}: the probe half shrinks by one."
                 for f in own
@@ -177,7 +184,7 @@ class RoundPlanner:
                     )
                     continue
                 source = own.source if own else UNRELATED
-                outcome: Literal["promoted", "added"] = "promoted" if own else "added"
+                outcome: Outcome = "promoted" if own else "added"
                 changes.append(PhraseChange(failure.text, failure.side, outcome, failure.certainty, source, reason))
             elif own is not None and own.certainty < 1:
                 changes.append(PhraseChange(own.text, failure.side, "raised", 1.0, own.source, reason))
@@ -219,21 +226,6 @@ class RoundPlanner:
             notes.append(f"The {self.suggester.name} suggester has nothing for {phrase!r}: {answer}")
             return []
         return list(answer)
-
-
-def _new(candidate: Candidate, failure: Failure, outcome: Literal["added", "held-out"]) -> PhraseChange:
-    reason = "; ".join(filter(None, (f"related to {failure.text!r}, which {failure.verb}", candidate.reason)))
-    return PhraseChange(candidate.text, candidate.side, outcome, candidate.certainty, candidate.source, reason)
-
-
-def _round_robin(
-    failures: Sequence[Failure], queues: Sequence[Sequence[Candidate]]
-) -> Iterable[tuple[Failure, Candidate]]:
-    """The first candidate of every failure, then the second of every failure, ..."""
-    for row in zip_longest(*queues):
-        for failure, candidate in zip(failures, row, strict=True):
-            if candidate is not None:
-                yield failure, candidate
 
 
 def _changed(concepts: ConceptSet, changes: Iterable[PhraseChange]) -> ConceptSet:

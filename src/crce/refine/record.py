@@ -204,8 +204,5 @@ def inherited_split(root: Path, concepts: ConceptSet) -> Split | None:
     if all(r.folder.name != root.name for r in earlier.rounds[1:]):
         return None
     held_out = {fold(r.text) for r in concepts.held_out_corefs + concepts.held_out_retains}
-    corefs, retains = (
-        tuple(text for text in side if fold(text) in held_out)
-        for side in (earlier.split.corefs, earlier.split.retains)
-    )
-    return Split(concepts.target, corefs, retains)
+    sides = (earlier.split.corefs, earlier.split.retains)
+    return Split(concepts.target, *(tuple(text for text in side if fold(text) in held_out) for side in sides))

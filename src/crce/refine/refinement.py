@@ -130,14 +130,8 @@ def refine(
         )
     if suggester is None or isinstance(suggester, str):
         suggester = load_suggester(suggester, base_url=base_url, prompts=prompts, token_budget=token_budget)
-    loop = _Loop(
-        erasure,
-        load_base(erasure, backbone=backbone, device=device, offload=erasure.config.offload),
-        suggester,
-        memory or Memory(),
-        judge,
-        on_event or (lambda event: None),
-    )
+    backbone = load_base(erasure, backbone=backbone, device=device, offload=erasure.config.offload)
+    loop = _Loop(erasure, backbone, suggester, memory or Memory(), judge, on_event or (lambda event: None))
     return loop.run(rounds, images_per_prompt, min_gain)
 
 
@@ -182,7 +176,15 @@ class _Loop:
         return state
 
     def _start(self, images: int | None, min_gain: float) -> Refinement:
-        report = self._first_report(images)
+        """The state before the first round, with the run's own report if it is sufficient, else a new one."""
+        root, concepts = self.erasure.folder, self.erasure.concepts
+        report = read_report(root) if (root / "report.json").exists() else None
+        if (
+            report is None
+            or not covers(report, self.erasure, images)
+            or self.judge not in ("auto", report["judge"]["name"])
+        ):
+            report = self._evaluate(self.erasure, {"images_per_prompt": images or IMAGES_PER_PROMPT})
         judge = self.judge if self.judge != "auto" else (report["judge"] or {}).get("name", "auto")
         settings = RefineSettings(
             suggester=self.suggester.name,
@@ -190,7 +192,6 @@ class _Loop:
             min_gain=min_gain,
             **{name: report["settings"][name] for name in SAMPLING},
         )
-        root, concepts = self.erasure.folder, self.erasure.concepts
         split = inherited_split(root, concepts) or split_held_out(concepts, report)
         first = Round(0, root, concepts, summary=score(report, split))
         return Refinement(root, file_hash(self.erasure.adapter), settings, split, (first,))
@@ -208,14 +209,6 @@ class _Loop:
                     f"{state.root} was refined with {name} {earlier}, not {value}. Use the same, or: {cure}"
                 )
         return state
-
-    def _first_report(self, images: int | None) -> dict[str, Any]:
-        """The run's own report if it is sufficient, else a new one."""
-        if (self.erasure.folder / "report.json").exists():
-            report = read_report(self.erasure.folder)
-            if covers(report, self.erasure, images) and self.judge in ("auto", report["judge"]["name"]):
-                return report
-        return self._evaluate(self.erasure, {"images_per_prompt": images or IMAGES_PER_PROMPT})
 
     def _plan(self, state: Refinement, planner: RoundPlanner) -> Round | None:
         """The next round, with its concept set in its folder; None without failures outside the test half."""
@@ -239,29 +232,21 @@ class _Loop:
     def _train_and_score(self, state: Refinement) -> Refinement:
         """Train the planned round, or continue its training, and measure it."""
         planned, best, settings = state.rounds[-1], state.best_round, state.settings
+        shared: dict[str, Any] = {"backbone": self.backbone, "on_event": self.emit}
         self.emit(RoundPlanned(planned))
         if (planned.folder / "run.json").exists():
-            erasure = resume(planned.folder, backbone=self.backbone, on_event=self.emit)
+            erasure = resume(planned.folder, **shared)
         else:
             # Another seed for each round: the same one would repeat the noise that the model was trained on.
             config = self.erasure.config.model_copy(update={"seed": self.erasure.config.seed + planned.number})
-            erasure = erase(
-                planned.concepts,
-                config=config,
-                out=planned.folder,
-                start_from=best.folder,
-                backbone=self.backbone,
-                on_event=self.emit,
-            )
+            erasure = erase(planned.concepts, config=config, out=planned.folder, start_from=best.folder, **shared)
         report = self._evaluate(erasure, {name: getattr(settings, name) for name in SAMPLING}, settings.judge)
         summary = score(report, state.split)
         gain = round(summary["H"]["value"] - best.H, 4)
         scored = replace(planned, summary=summary, gain=gain)
         self.emit(RoundScored(scored))
         state = state.with_round(scored)
-        if gain >= settings.min_gain:
-            return replace(state, best=scored.number)
-        return replace(state, stopped="no gain")
+        return replace(state, best=scored.number) if gain >= settings.min_gain else replace(state, stopped="no gain")
 
     def _evaluate(self, erasure: Erasure, settings: dict[str, Any], judge: str = "auto") -> dict[str, Any]:
         """The report over every phrase of the set: a new one may leak, and the test half is always the same."""

@@ -27,21 +27,15 @@ def held_out(concepts: ConceptSet) -> dict[str, tuple[Related, ...]]:
 
 @dataclass(frozen=True)
 class Split:
-    """The test half; every other held-out phrase belongs to the probe half.
+    """The held-out phrases of the test half; every other one belongs to the probe half."""
 
-    Attributes:
-        target: the erased phrase.
-        corefs: held-out corefs of the test half.
-        retains: held-out retains of the test half.
-    """
-
-    target: str
+    target: str  # the erased phrase
     corefs: tuple[str, ...]
     retains: tuple[str, ...]
 
     def holds(self, text: str) -> bool:
         """Whether a phrase is in the test half."""
-        return fold(text) in self._folded
+        return fold(text) in map(fold, self.corefs + self.retains)
 
     def overlap(self, text: str) -> str | None:
         """The phrase of the test half that `text` repeats, or whose distinctive words it contains; None if none.
@@ -52,10 +46,6 @@ class Split:
             return text
         own = set(words(text))
         return next((phrase for phrase, distinctive in self._distinctive.items() if distinctive <= own), None)
-
-    @cached_property
-    def _folded(self) -> frozenset[str]:
-        return frozenset(fold(text) for text in self.corefs + self.retains)
 
     @cached_property
     def _distinctive(self) -> dict[str, frozenset[str]]:
