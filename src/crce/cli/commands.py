@@ -76,14 +76,8 @@ def apply(review: Review, name: str, words: str) -> Review:
         numbers = [e.number for e in review.open]
     else:
         numbers = _numbers(words, name, review)
-    operations = {
-        "accept": review.accept,
-        "reject": review.reject,
-        "move": review.move,
-        "hold": review.hold_out,
-        "train": review.train,
-    }
-    return operations[name](*numbers)
+    operation = review.hold_out if name == "hold" else getattr(review, name)
+    return operation(*numbers)
 
 
 def _numbers(words: str, name: str, review: Review) -> list[int]:
@@ -104,7 +98,7 @@ def _numbers(words: str, name: str, review: Review) -> list[int]:
 
 def _usage(name: str) -> str:
     after = next(after for known, _, after, _ in COMMANDS if known == name)
-    return " or ".join(f"'{name} {one.strip()}'" for one in (after.split(" | ")))
+    return " or ".join(f"'{name} {one.strip()}'" for one in after.split(" | "))
 
 
 def _number_or_word(text: str) -> float | str:
