@@ -52,8 +52,6 @@ JudgeFlag = Annotated[
         "downloaded.",
     ),
 ]
-StepsFlag = Annotated[int, typer.Option(min=1, help="Denoising steps of an image.")]
-GuidanceFlag = Annotated[float, typer.Option(help="Classifier-free guidance scale.")]
 JSONFlag = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 # of a suggester that asks a language model
 BaseURLFlag = Annotated[str | None, typer.Option(help="Address of an OpenAI-compatible server.")]

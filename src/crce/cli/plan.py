@@ -161,7 +161,7 @@ def _print(facts: dict[str, Any]) -> None:
     )
     own = facts["sampling"]
     kin = f", a {own['kin']} model" if own["kin"] not in ("", "demo") else ""
-    console.print(
+    typer.echo(
         f"images: {' x '.join(map(str, own['resolution']))}, {own['steps']} steps of {own['sampler']} at guidance "
         f"{own['guidance']:g} ({own['source']}{kin}); x_t: {own['trajectory_steps']} levels at guidance "
         f"{own['trajectory_guidance']:g}"
