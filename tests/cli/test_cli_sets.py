@@ -60,3 +60,11 @@ def test_env_as_text_and_json(crce, monkeypatch, tmp_path):
     text = crce("env").out
     for name, value in facts.items():
         assert f"{name:<18} {value}" in text
+
+
+def test_methods_as_table_and_json(crce):
+    levels = json.loads(crce("methods", "--json").out)
+    assert levels["esd"]["StableDiffusionPipeline"] == "tested"
+    shown = crce("methods").out
+    assert all(name in shown for name in levels)
+    assert "tested: erasures of a trained model were measured." in shown

@@ -72,8 +72,7 @@ def methods(json: JSONFlag = False) -> int:
     """Show the erasure methods, and on which models each is tested, experimental or refused."""
     quiet_libraries()
     from crce.backbones.families import FAMILIES, backbone_class
-    from crce.methods.support import Level, support
-    from crce.methods.table import METHODS
+    from crce.methods.table import METHODS, Level, support
 
     levels = {name: {family: support(name, family).level for family in FAMILIES} for name in METHODS}
     if json:
