@@ -30,14 +30,11 @@ Stopped = Literal["no gain", "nothing to learn", "all rounds done"]
 
 @dataclass(frozen=True)
 class PhraseChange:
-    """A phrase that a round treats differently from the previous one.
-
-    `outcome`: added to training, promoted to it from the probe half, raised in certainty, or newly held out.
-    """
+    """A phrase that a round treats differently from the previous one."""
 
     text: str
     side: Side
-    outcome: Outcome
+    outcome: Outcome  # "promoted" is from the probe half to training, "raised" is its certainty
     certainty: float
     source: str
     reason: str

@@ -203,11 +203,9 @@ class _Loop:
             raise RunError(f"The weights of {state.root} have changed since it was refined. {cure}")
         given = {"suggester": self.suggester.name, "min_gain": min_gain, "images_per_prompt": images}
         for name, value in given.items():
-            earlier = getattr(state.settings, name)
-            if value is not None and value != earlier:
-                raise RunError(
-                    f"{state.root} was refined with {name} {earlier}, not {value}. Use the same, or: {cure}"
-                )
+            was = getattr(state.settings, name)
+            if value is not None and value != was:
+                raise RunError(f"{state.root} was refined with {name} {was}, not {value}. Use the same, or: {cure}")
         return state
 
     def _plan(self, state: Refinement, planner: RoundPlanner) -> Round | None:
