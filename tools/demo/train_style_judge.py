@@ -37,8 +37,7 @@ from diffusers import AutoencoderTiny
 from safetensors.torch import load_file
 from torch.nn import functional as F
 
-from crce.judges.emoji import EmojiNetwork
-from crce.judges.style import WIDTHS
+from crce.judges.emoji import STYLE_WIDTHS, EmojiNetwork
 
 
 TEST_CONCEPTS = 20
@@ -166,7 +165,7 @@ def main() -> None:
     tests = {"artwork": sharp, "through the autoencoder": soften(vae, sharp, g, strength=0)}
     print(f"{len(train)} icons, {len(sharp)} held out, ready in {time.time() - clock:.0f} s", flush=True)
 
-    network = EmojiNetwork(len(names), WIDTHS).to(device, memory_format=torch.channels_last).train()
+    network = EmojiNetwork(len(names), STYLE_WIDTHS).to(device, memory_format=torch.channels_last).train()
     optimizer = torch.optim.AdamW(network.parameters(), lr=args.lr, weight_decay=5e-2)
     step, meta = 0, {}
     if args.checkpoint.exists():

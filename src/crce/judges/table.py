@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from functools import cache
 from inspect import signature
 from pathlib import Path
-from pkgutil import resolve_name
 from typing import TYPE_CHECKING
 
 from crce.errors import ConfigError
@@ -31,7 +30,7 @@ JUDGES: Table[str | Callable[..., Judge]] = Table(
     "crce.judges",
     {
         DEFAULT: "crce.judges.emoji:EmojiJudge",
-        DEFAULT_FOR_STYLES: "crce.judges.style:StyleJudge",
+        DEFAULT_FOR_STYLES: "crce.judges.emoji:StyleJudge",
         "clip": "crce.judges.clip:ClipJudge",
         "classifier": "crce.judges.classifier:ClassifierJudge",
         "vision": "crce.judges.vision:load_vision",
@@ -146,7 +145,7 @@ def load_judge(spec: str = DEFAULT, device: str = "auto") -> Judge:
     """
     name, _, model = (part.strip() for part in spec.partition(":"))
     entry = JUDGES.find(name)
-    make = resolve_name(entry) if isinstance(entry, str) else entry
+    make = JUDGES.resolve(name, entry) if isinstance(entry, str) else entry
     reinstall = "Reinstall the package it comes from."
     if not callable(make):
         raise ConfigError(f"The judge {name!r} is registered as {make!r}, not as a class or function. {reinstall}")
