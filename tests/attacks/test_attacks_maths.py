@@ -10,15 +10,13 @@ from diffusers import DDIMScheduler
 from scipy.optimize import brentq
 
 from crce.attacks.asr import chance_of_gain, rate, shows, summarise
-from crce.attacks.budget import Allowance, Budget, Spent
 from crce.attacks.denoising import ForwardProcess, latents_of
-from crce.attacks.p4d import nearest
-from crce.attacks.protocol import choices, stream
+from crce.attacks.protocol import Allowance, Budget, choices, stream
 from crce.attacks.relearning import back_after
 from crce.attacks.ring_a_bell import breed, mean_difference, mutate, states
-from crce.attacks.unlearn_diff import chance_gradient, project_simplex
+from crce.attacks.victim import Spent
 from crce.attacks.vocabulary import read_vocabulary
-from crce.attacks.word_search import schedule
+from crce.attacks.word_search import chance_gradient, nearest, project_simplex, schedule
 from crce.backbones import Conditioning, load_backbone
 
 

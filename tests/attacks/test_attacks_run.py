@@ -17,7 +17,7 @@ from crce.judges.judge import JudgedImage
 from crce.training import erase, load_config
 
 
-QUICK = {"steps": 2, "images_per_prompt": 2, "images_per_try": 1, "phrases": 1}
+QUICK = {"steps": 2, "guidance": 4.0, "images_per_prompt": 2, "images_per_try": 1, "phrases": 1}
 WORDS = [name for name in ATTACKS if load_attack(name).seeks == "words"]
 
 
@@ -139,7 +139,8 @@ def test_what_was_found_for_one_run_can_be_tried_on_another(run, cats, tiny_mode
 
 
 def test_learned_word_means_the_same_to_diffusers(run, tiny_model, tiny_folder, tmp_path):
-    from crce.attacks.setup import read_word, write_word
+    from crce.attacks.campaign import write_word
+    from crce.attacks.rerun import read_word
 
     word = torch.randn(1, 32, generator=torch.Generator().manual_seed(0))
     path = tmp_path / str(write_word(tmp_path, "inversion", "a cat", word))

@@ -13,8 +13,7 @@ import pytest
 
 from crce.attacks import ATTACKS, BASELINE_ATTACKS, AttackSpec, load_attack
 from crce.attacks.prompts import AttackedPrompt, choose_prompts
-from crce.attacks.spelling import leet, neighbours, slips
-from crce.attacks.text import TextAttack, distinct, read_data, translations
+from crce.attacks.text import TextAttack, distinct, leet, neighbours, read_data, slips, translations
 from crce.concepts import ConceptSet, Related, atlas_names
 from crce.errors import ConfigError
 

@@ -9,9 +9,8 @@ from crce.lazy import lazy_names
 
 
 if TYPE_CHECKING:
-    from crce.attacks.budget import Budget, Progress
     from crce.attacks.campaign import AttackResult, attack
-    from crce.attacks.protocol import Attack
+    from crce.attacks.protocol import Attack, Budget, Progress
     from crce.attacks.rerun import replay
 
 __all__ = [

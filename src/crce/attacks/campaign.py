@@ -9,25 +9,30 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
+
+import torch
 
 from crce import __version__
 from crce.attacks.asr import summarise
-from crce.attacks.budget import Budget, Progress
 from crce.attacks.prompts import AttackedPrompt, choose_prompts
-from crce.attacks.protocol import Attack
+from crce.attacks.protocol import Attack, Budget, Progress
 from crce.attacks.query_log import KnownImages, QueryLog
-from crce.attacks.setup import describe_run, erased_model, judge_of_run, write_word
 from crce.attacks.table import load_attack
 from crce.attacks.victim import Victim
 from crce.backbones import Backbone
 from crce.errors import ConfigError
 from crce.evaluate.stats import DRAWABLE_SHARE
-from crce.files import write_json
-from crce.judges import Judge
-from crce.training import Erasure, load_base
+from crce.files import slug, write_json, write_tensors
+from crce.judges import Judge, choose_judge
+from crce.judges.concept_classes import EVERYDAY
+from crce.judges.judge import describe_judge
+from crce.sampling.image_cache import FOLDER
+from crce.training import Erasure, apply_adapter, load_base
+from crce.training.run_folder import file_hash
 
 
 SEARCH_SEED = 20_000  # added to the seeds of the tested images: no search sees the images that measure it
@@ -222,3 +227,42 @@ def left_out(words: Sequence[str | None], expected: str) -> str | None:
     if hits >= DRAWABLE_SHARE * len(words):
         return None
     return f'the base model draws it as "{expected}" in only {hits} of {len(words)} pictures'
+
+
+def judge_of_run(judge: str | Judge, erasure: Erasure, device: str) -> Judge:
+    """The judge of an attack, with everyday things among its classes where it has none of its own.
+
+    Raises:
+        ConfigError: there is no such judge, or none knows the model.
+    """
+    model, folder = erasure.info["model"], erasure.folder / FOLDER
+    chosen = choose_judge(judge, model, erasure.sets, unrelated=EVERYDAY, folder=folder, device=device, required=True)
+    return cast("Judge", chosen)
+
+
+def describe_run(erasure: Erasure, judge: Judge) -> dict[str, Any]:
+    """The run, its adapter and the judge, as NAME.json holds them."""
+    described = describe_judge(judge, judge.threshold, class_list=False)
+    return {"run": str(erasure.folder), "adapter": file_hash(erasure.adapter), "judge": described}
+
+
+@contextmanager
+def erased_model(
+    backbone: Backbone, erasure: Erasure, judge: Judge, log: QueryLog, head: dict[str, Any], batch: int
+) -> Iterator[Victim]:
+    """The erased model, for as long as the context lasts, with seeds and settings as NAME.json holds them."""
+    adapter = apply_adapter(backbone, erasure.adapter)
+    try:
+        settings = {name: head["pictures"][name] for name in ("search_seeds", "test_seeds", "steps", "guidance")}
+        yield Victim(backbone, adapter, judge, log, head["seed"], **settings, batch=batch)
+    finally:
+        adapter.close()
+
+
+def write_word(folder: Path, name: str, prompt: str, word: torch.Tensor | None) -> str | None:
+    """Save the embeddings that an attack learned for a prompt, for diffusers; the file name, or None without any."""
+    if word is None:
+        return None
+    file = f"{name}-{slug(prompt)}.safetensors"
+    write_tensors(folder / file, {f"<{slug(prompt)}>": word}, {"format": "pt"})
+    return file

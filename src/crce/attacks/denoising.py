@@ -6,16 +6,18 @@ x_t = (1 - sigma) x_0 + sigma n                 target: n - x_0, for rectified f
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import torch
 from PIL.Image import Image
 
 from crce.attacks.prompts import AttackedPrompt
+from crce.attacks.protocol import Allowance
 from crce.attacks.victim import Victim
-from crce.backbones import Backbone
+from crce.backbones import Backbone, Conditioning
 from crce.backbones.noise import DDIMGrid
 from crce.errors import RunError
+from crce.judges.judge import judge_images
 
 
 IMAGE_SEED = 30_000  # far from the seeds of searches and tests
@@ -58,14 +60,42 @@ class ForwardProcess:
         x_t = torch.cat([self._grid.noised(x, n, place) for x, n, place in rows])
         return x_t, torch.tensor([self._grid.timesteps[p] for p in places], device=x_0.device), noise - x_0
 
-    def random_batch(
-        self, x_0: torch.Tensor, size: int, generator: torch.Generator
-    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Random rows of x_0, shape (N, C, h, w), at random noise levels; returns what `at` returns, with B = size."""
-        picked = torch.randint(len(x_0), (size,), generator=generator)
-        x, noise = x_0[picked.to(x_0.device)], torch.randn(size, *x_0.shape[1:], generator=generator)
-        levels = (torch.rand(size, generator=generator) * 0.999).tolist()
-        return self.at(x, noise.to(x), levels)
+
+def fit(
+    victim: Victim,
+    allowance: Allowance,
+    x_0: torch.Tensor,
+    batch: int,
+    generator: torch.Generator,
+    parameters: Sequence[torch.Tensor],
+    rate: float,
+    condition: Callable[[], Conditioning],
+) -> Iterator[float]:
+    """Train on random rows of x_0 at random noise levels with AdamW, one optimizer step for each step of the budget.
+
+    Args:
+        victim: the model under attack.
+        x_0: finished latents, shape (N, C, h, w).
+        batch: rows of a step.
+        parameters: what is trained, with the learning rate `rate`.
+        condition: returns the conditioning of a batch.
+
+    Yields:
+        The loss of each step, after the step.
+    """
+    process = ForwardProcess(victim.backbone)
+    optimizer = torch.optim.AdamW(parameters, lr=rate)
+    while allowance.take():
+        picked = torch.randint(len(x_0), (batch,), generator=generator)
+        x, noise = x_0[picked.to(x_0.device)], torch.randn(batch, *x_0.shape[1:], generator=generator)
+        levels = (torch.rand(batch, generator=generator) * 0.999).tolist()
+        x_t, t, target = process.at(x, noise.to(x), levels)
+        loss = (victim.predict(x_t, t, condition()) - target).square().mean()
+        # Not backward(): the parameters of the erasure require gradients too, which are not needed.
+        for parameter, gradient in zip(parameters, torch.autograd.grad(loss, parameters), strict=True):
+            parameter.grad = gradient
+        optimizer.step()
+        yield loss.item()
 
 
 @torch.no_grad()
@@ -89,7 +119,7 @@ def concept_latents(victim: Victim, prompt: AttackedPrompt, count: int) -> torch
     with victim.original():
         for start in range(IMAGE_SEED, IMAGE_SEED + CANDIDATES * count, count):
             images = victim.generate([prompt.text] * count, list(range(start, start + count)))
-            judged = victim.judged(images, prompt.expected)
+            judged = judge_images(victim.judge, images, prompt.expected, victim.judge.threshold)
             kept += [i for i, j in zip(images, judged, strict=True) if i is not None and j.word == prompt.expected]
             if len(kept) >= count:
                 break

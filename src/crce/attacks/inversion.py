@@ -14,12 +14,12 @@ from typing import Any
 
 import torch
 
-from crce.attacks.budget import Allowance
-from crce.attacks.denoising import ForwardProcess, concept_latents
+from crce.attacks.denoising import concept_latents, fit
 from crce.attacks.prompts import AttackedPrompt
-from crce.attacks.protocol import Attack, stream, summarise_losses
+from crce.attacks.protocol import Allowance, Attack, stream, summarise_losses
 from crce.attacks.victim import Victim
 from crce.attacks.vocabulary import vocabulary_of
+from crce.backbones import Conditioning
 
 
 CHECKS = 5  # times that the word is tried
@@ -50,20 +50,17 @@ class ConceptInversion(Attack):
         generator = stream(victim.seed, self.name, prompt.text)
         vocabulary = vocabulary_of(backbone)
         x_0 = concept_latents(victim, prompt, self.pictures)
-        process = ForwardProcess(backbone)
         start = vocabulary.ids[torch.randint(len(vocabulary), (self.words,), generator=generator)]
         embeddings = backbone.pipe.text_encoder.get_input_embeddings().weight
         word = embeddings.detach()[start.to(embeddings.device)].float().clone().requires_grad_(True)  # (K, W)
-        optimizer = torch.optim.AdamW([word], lr=self.rate)
         losses: list[float] = []
         every = max(1, allowance.budget.steps // CHECKS)
-        while allowance.take():
-            x_t, t, target = process.random_batch(x_0, self.batch, generator)
-            cond = victim.encode_soft([""] * self.batch, word.expand(self.batch, -1, -1))
-            loss = (victim.predict(x_t, t, cond) - target).square().mean()
-            (word.grad,) = torch.autograd.grad(loss, word)
-            optimizer.step()
-            losses.append(loss.item())
+
+        def condition() -> Conditioning:
+            return victim.encode_soft([""] * self.batch, word.expand(self.batch, -1, -1))
+
+        for loss in fit(victim, allowance, x_0, self.batch, generator, [word], self.rate, condition):
+            losses.append(loss)
             if (allowance.steps % every == 0 or allowance.done) and victim.attempt([""], word)[0].complete:
                 break
         return {"loss": summarise_losses(losses)}

@@ -14,13 +14,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-import torch
 from torch import nn
 
-from crce.attacks.budget import Allowance
-from crce.attacks.denoising import ForwardProcess, concept_latents
+from crce.attacks.denoising import concept_latents, fit
 from crce.attacks.prompts import AttackedPrompt
-from crce.attacks.protocol import Attack, stream, summarise_losses
+from crce.attacks.protocol import Allowance, Attack, stream, summarise_losses
 from crce.attacks.victim import Try, Victim
 from crce.backbones import Backbone
 from crce.backbones.scopes import scope_modules
@@ -60,19 +58,11 @@ class Relearning(Attack):
     def search(self, victim: Victim, prompt: AttackedPrompt, allowance: Allowance) -> dict[str, Any]:
         generator = stream(victim.seed, self.name, prompt.text)
         x_0 = concept_latents(victim, prompt, self.pictures)
-        process = ForwardProcess(victim.backbone)
-        cond = victim.encode([prompt.text])
+        cond = victim.encode([prompt.text]).expand(self.batch)
         losses, curve = [], [{"step": 0, "share": _share(victim)}]
         with free_weights(victim.backbone, self.layers) as parameters:
-            optimizer = torch.optim.AdamW(parameters, lr=self.rate)
-            while allowance.take():
-                x_t, t, target = process.random_batch(x_0, self.batch, generator)
-                loss = (victim.predict(x_t, t, cond.expand(self.batch)) - target).square().mean()
-                # Not backward(): the parameters of the erasure require gradients too, which are not needed.
-                for parameter, gradient in zip(parameters, torch.autograd.grad(loss, parameters), strict=True):
-                    parameter.grad = gradient
-                optimizer.step()
-                losses.append(loss.item())
+            for loss in fit(victim, allowance, x_0, self.batch, generator, parameters, self.rate, lambda: cond):
+                losses.append(loss)
                 if allowance.steps % self.every and not allowance.done:
                     continue
                 victim.attempt([prompt.text], state=f"step-{allowance.steps}")

@@ -7,16 +7,18 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from crce.attacks.asr import summarise
-from crce.attacks.budget import Budget, Progress
+from crce.attacks.campaign import describe_run, erased_model, judge_of_run
 from crce.attacks.prompts import AttackedPrompt
-from crce.attacks.protocol import Attack
+from crce.attacks.protocol import Attack, Budget, Progress
 from crce.attacks.query_log import QueryLog
-from crce.attacks.setup import describe_run, erased_model, judge_of_run, read_word
 from crce.attacks.table import load_attack
 from crce.attacks.victim import Victim
 from crce.backbones import Backbone
 from crce.errors import ConfigError, RunError
+from crce.files import read_tensors
 from crce.judges import Judge
 from crce.training import Erasure, load_base
 
@@ -102,3 +104,16 @@ def _measure(
     else:
         after = victim.measure(prompt, found["text"], word=read_word(folder / found["word"]))
     return {"words": {**words, "after": after}, **({"details": details} if "details" in outcome else {})}
+
+
+def read_word(path: Path) -> torch.Tensor:
+    """The embeddings saved by `write_word`, shape (K, W).
+
+    Raises:
+        RunError: the file can't be read.
+    """
+    try:
+        (word,) = read_tensors(path)[0].values()
+    except (OSError, ValueError) as error:
+        raise RunError(f"Cannot read the learned embeddings {path}: {error}. Attack again.") from error
+    return word

@@ -18,9 +18,8 @@ from typing import Any
 
 import torch
 
-from crce.attacks.budget import Allowance
 from crce.attacks.prompts import AttackedPrompt
-from crce.attacks.protocol import Attack, stream
+from crce.attacks.protocol import Allowance, Attack, stream
 from crce.attacks.victim import Victim
 from crce.attacks.vocabulary import room_for, vocabulary_of
 from crce.backbones import Conditioning

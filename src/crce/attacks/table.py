@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pkgutil import resolve_name
 from typing import TYPE_CHECKING
 
 from crce.registry import Table
@@ -28,12 +27,12 @@ class AttackSpec:
     step: str
 
 
-_TEXT, _SPELLING, _P4D = "crce.attacks.text", "crce.attacks.spelling", "crce.attacks.p4d"
+_TEXT, _WORDS = "crce.attacks.text", "crce.attacks.word_search"
 BASELINES = {
     "paraphrase": AttackSpec(f"{_TEXT}:Paraphrase", "other names and other sentences", "a prompt"),
-    "typo": AttackSpec(f"{_SPELLING}:Typo", "typing errors, leetspeak, letters spaced apart", "a prompt"),
+    "typo": AttackSpec(f"{_TEXT}:Typo", "typing errors, leetspeak, letters spaced apart", "a prompt"),
     "translation": AttackSpec(f"{_TEXT}:Translation", "the word in ten other languages", "a prompt"),
-    "homoglyph": AttackSpec(f"{_SPELLING}:Homoglyph", "letters that look the same", "a prompt"),
+    "homoglyph": AttackSpec(f"{_TEXT}:Homoglyph", "letters that look the same", "a prompt"),
 }
 BASELINE_ATTACKS = tuple(BASELINES)  # they need no model and no search
 ATTACKS: Table[AttackSpec] = Table(
@@ -45,12 +44,12 @@ ATTACKS: Table[AttackSpec] = Table(
             "crce.attacks.ring_a_bell:RingABell", "genetic search for words with similar text states", "a generation"
         ),
         "unlearndiffatk": AttackSpec(
-            "crce.attacks.unlearn_diff:UnlearnDiffAtk", "words found by gradients, before the prompt", "a gradient"
+            f"{_WORDS}:UnlearnDiffAtk", "words found by gradients, before the prompt", "a gradient"
         ),
         "p4d": AttackSpec(
-            f"{_P4D}:P4D", "words before the prompt, to make it predict as the base model does", "a gradient"
+            f"{_WORDS}:P4D", "words before the prompt, to make it predict as the base model does", "a gradient"
         ),
-        "p4d-n": AttackSpec(f"{_P4D}:P4DN", "the same with 16 words in place of the prompt", "a gradient"),
+        "p4d-n": AttackSpec(f"{_WORDS}:P4DN", "the same with 16 words in place of the prompt", "a gradient"),
         "inversion": AttackSpec(
             "crce.attacks.inversion:ConceptInversion", "a word embedding learned from images", "a gradient"
         ),
@@ -67,4 +66,4 @@ def load_attack(name: str) -> Attack:
     Raises:
         ConfigError: there is no attack of that name, or it can't be loaded.
     """
-    return resolve_name(ATTACKS.find(name).attack)()
+    return ATTACKS.resolve(name, ATTACKS.find(name).attack)()

@@ -10,7 +10,6 @@ from typing import Any, cast
 
 import torch
 
-from crce.attacks.budget import Spent
 from crce.attacks.prompts import AttackedPrompt
 from crce.attacks.query_log import Query, QueryLog
 from crce.backbones import Backbone, Conditioning
@@ -23,6 +22,23 @@ from crce.training.adapters import Adapter
 
 
 NO_WORD = ""  # the state of a prompt that is text alone
+
+
+@dataclass
+class Spent:
+    """Rows that went through the networks, and generated images, whose rows are among them."""
+
+    text: int = 0
+    denoiser: int = 0
+    pictures: int = 0
+
+    @property
+    def forwards(self) -> int:
+        return self.text + self.denoiser
+
+    def since(self, before: Spent) -> dict[str, int]:
+        """What was spent after `before`."""
+        return {name: value - getattr(before, name) for name, value in vars(self).items()}
 
 
 @dataclass(frozen=True)
@@ -175,7 +191,7 @@ class Victim:
         known = {text: self.log.find(Query(model, text, state, expected), seeds) for text in texts}
         new = [text for text, found in known.items() if found is None]
         images = self.generate([text for text in new for _ in seeds], list(seeds) * len(new), word)
-        judged = self.judged(images, expected)
+        judged = judge_images(self.judge, images, expected, self.judge.threshold)
         context = {"attack": self._attack, "prompt": self._prompt.text} if self._prompt else {}
         for i, text in enumerate(new):
             own = judged[i * len(seeds) : (i + 1) * len(seeds)]
@@ -197,10 +213,6 @@ class Victim:
         with torch.autocast(self.backbone.device.type, dtype, enabled=dtype != torch.float32):
             images = draw(cast(Any, pipe), list(texts), list(seeds), **settings)  # type: ignore[arg-type]
         return [None if image is None or is_blank(image) else image for image in images]
-
-    def judged(self, images: Sequence[Picture], expected: str) -> list[JudgedImage]:
-        """The judge's answer for each image."""
-        return judge_images(self.judge, images, expected, self.judge.threshold)
 
     def encode(self, texts: list[str]) -> Conditioning:
         """`Backbone.encode`, counted."""
