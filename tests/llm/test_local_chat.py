@@ -128,23 +128,13 @@ def test_a_string_full_of_brackets_and_quotes_is_closed(chat: LocalChat) -> None
         assert isinstance(json.loads(chat.complete(question, schema, max_tokens=max_tokens).text), list)
 
 
-def test_a_folder_of_transformers_answers_too(tmp_path: Path) -> None:
+def test_a_folder_of_transformers_answers_too(tiny_lm: Path) -> None:
     """The classes are real, the model is tiny: a folder of the model above takes as long as half of these tests."""
-    from tokenizers import ByteLevelBPETokenizer
-    from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
-
-    bytes_and_pairs = ByteLevelBPETokenizer()
-    bytes_and_pairs.train_from_iterator([message.content for message in QUESTION], 300, special_tokens=["<end>"])
-    tokenizer = PreTrainedTokenizerFast(tokenizer_object=bytes_and_pairs._tokenizer, eos_token="<end>")
-    sizes = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
-    config = LlamaConfig(vocab_size=len(tokenizer), num_key_value_heads=2, eos_token_id=0, **sizes)
-    for part in (LlamaForCausalLM(config), tokenizer):
-        part.save_pretrained(tmp_path / "folder")
-    chat = load_chat(f"local:{tmp_path / 'folder'}")
+    chat = load_chat(f"local:{tiny_lm}")
     answers = [chat.complete(QUESTION, SCHEMA, max_tokens=20) for _ in range(2)]
     check(answers[0].text)
     assert answers[0] == answers[1]
-    assert chat.model == "folder"
+    assert chat.model == tiny_lm.name
 
 
 def test_a_schema_that_can_not_be_enforced_is_an_error(chat: LocalChat) -> None:

@@ -35,7 +35,7 @@ def valid_set(suggester: LLMSuggester, folder: Path) -> ConceptSet | None:
 
 
 def test_its_set_is_valid_or_nothing(chat, tmp_path):
-    suggester = LLMSuggester(BriefChat(chat, 40), retries=0)
+    suggester = LLMSuggester(BriefChat(chat, 25), retries=0)
     concepts = valid_set(suggester, tmp_path)
     assert {exchange.kind for exchange in suggester.exchanges} == {"propose"}
     if concepts is not None:
@@ -47,7 +47,7 @@ def test_its_second_look_is_not_believed_without_a_check(chat, caplog):
     nonsense = Candidate("ulmq vrat", "coref", 0.8, "test", "nothing at all")
     candidates = [nonsense, Candidate("teapot", "coref", 0.8, "test", "another thing")]
     exchanges = []
-    verified = verify(candidates, Request("horse", "object"), BriefChat(chat, 150), exchanges=exchanges)
+    verified = verify(candidates, Request("horse", "object"), BriefChat(chat, 80), exchanges=exchanges)
     assert len(verified) == len(candidates)
     assert {exchange.kind for exchange in exchanges} == {"verify"}
     if "control phrases wrong" in caplog.text:  # which a model of this size gets wrong on most processors

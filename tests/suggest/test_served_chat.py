@@ -1,4 +1,4 @@
-"""A real language model behind a real server of OpenAI's protocol (`transformers serve`), asked by the real client."""
+"""A tiny language model behind a real server of OpenAI's protocol (`transformers serve`), asked by the real client."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ PATIENCE = 120  # seconds until the server must be there
 
 
 @pytest.fixture(scope="module")
-def server(lm_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def server(tiny_lm: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The server's base URL."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -38,7 +38,7 @@ def server(lm_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterato
     environment = os.environ | {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
     with log.open("wb") as output:
         process = subprocess.Popen(
-            [sys.executable, "-c", program, "serve", str(lm_folder), *flags],
+            [sys.executable, "-c", program, "serve", str(tiny_lm), *flags],
             stdout=output,
             stderr=subprocess.STDOUT,
             env=environment,
@@ -66,8 +66,8 @@ def _wait(url: str, process: subprocess.Popen[bytes], log: Path) -> None:
     pytest.fail(f"transformers serve did not start:\n{log.read_text(errors='replace')[-3000:]}")
 
 
-def test_a_real_server_answers_with_text_and_tokens(server: str, lm_folder: Path) -> None:
-    chat = load_chat(f"openai:{lm_folder}", base_url=server, timeout=100)
+def test_a_real_server_answers_with_text_and_tokens(server: str, tiny_lm: Path) -> None:
+    chat = load_chat(f"openai:{tiny_lm}", base_url=server, timeout=100)
     reply = chat.complete(QUESTION, SCHEMA, max_tokens=10)
     assert reply.text
     assert reply.prompt_tokens > 5
@@ -83,10 +83,10 @@ def test_a_real_server_without_that_model_says_so(server: str) -> None:
 
 
 def test_the_whole_path_goes_through_the_server_and_says_why_nothing_came_of_it(
-    server: str, lm_folder: Path, tmp_path: Path
+    server: str, tiny_lm: Path, tmp_path: Path
 ) -> None:
-    # Nothing holds this server's answers to the schema, and the model is too small to keep to it by itself.
-    chat = load_chat(f"openai:{lm_folder}", base_url=server, timeout=300)
+    # Nothing holds this server's answers to the schema, and a model of random weights does not keep to it by itself.
+    chat = load_chat(f"openai:{tiny_lm}", base_url=server, timeout=300)
     suggester = LLMSuggester(BriefChat(chat, 20), retries=0)
     with pytest.raises(SuggestError, match="no usable answer about 'horse'"):
         suggest("horse", suggester=suggester, corefs=1, retains=1, held_out=0, memory=Memory(tmp_path / "none.jsonl"))
