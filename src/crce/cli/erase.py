@@ -90,6 +90,8 @@ def erase(
         if start_from is not None and (along := erased_earlier(start_from, found)):
             names = ", ".join(f.concepts.target for f in along)
             remarks.append(f"along    {names}: erased by {start_from}, and here again, to stay erased")
+        if evaluate:
+            say_judge(judge, model or "demo", [each.concepts for each in found])
     quiet_libraries()
     from crce import api, training
 
@@ -117,7 +119,8 @@ def erase(
     typer.echo(f"weights  {erasure.adapter}")
     if evaluate:
         try:
-            say_judge(judge, erasure.info["model"], erasure.sets)
+            if resume is not None:
+                say_judge(judge, erasure.info["model"], erasure.sets)
             report = measure(erasure, images_per_prompt=images_per_prompt, judge=judge, device=device)
         except KeyboardInterrupt:
             typer.echo(
