@@ -149,6 +149,12 @@ def test_whole_weights_are_published_as_a_lora(run):
     assert metadata["factorised_from"] == "weights"
 
 
+@pytest.fixture(autouse=True)
+def _reachable(monkeypatch):
+    """The Hub of these tests is on this computer, and the others' offline mode would keep it away."""
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+
+
 def test_the_folder_is_uploaded_as_it_is(run, monkeypatch):
     monkeypatch.setenv("HF_TOKEN", "hf_of_the_test")
     with hub.running() as there:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from crce.cli.evaluate import measure, print_next, print_report, say_judge
+from crce.cli.evaluate import judge_lines, measure, print_next, print_report
 from crce.cli.flags import DeviceFlag, ImagesFlag, JudgeFlag, RecipeFlag, RevisionFlag, with_erasure_flags
 from crce.cli.suggest import keep_answers
 from crce.cli.terminal import Bar, quiet_libraries
@@ -91,7 +91,7 @@ def erase(
             names = ", ".join(f.concepts.target for f in along)
             remarks.append(f"along    {names}: erased by {start_from}, and here again, to stay erased")
         if evaluate:
-            say_judge(judge, model or "demo", [each.concepts for each in found])
+            remarks += judge_lines(judge, model or "demo", [each.concepts for each in found])
     quiet_libraries()
     from crce import api, training
 
@@ -119,8 +119,6 @@ def erase(
     typer.echo(f"weights  {erasure.adapter}")
     if evaluate:
         try:
-            if resume is not None:
-                say_judge(judge, erasure.info["model"], erasure.sets)
             report = measure(erasure, images_per_prompt=images_per_prompt, judge=judge, device=device)
         except KeyboardInterrupt:
             typer.echo(

@@ -88,7 +88,8 @@ def evaluate(
         if needless:
             raise ConfigError(f"{needless[0]} is for --prompts. Give both, or neither.")
         erasure = Erasure.load(run)
-        say_judge(judge, erasure.info["model"], erasure.sets)
+        for line in judge_lines(judge, erasure.info["model"], erasure.sets):
+            typer.echo(line, err=True)
         print_report(measure(erasure, quality=quality, **settings))
         return 0
     if quality:
@@ -109,18 +110,17 @@ def measure(erasure: Erasure, **settings: Any) -> Report:
         return evaluate_run(erasure, on_event=bar.follow, **settings)
 
 
-def say_judge(judge: str, model: str, sets: Sequence[ConceptSet]) -> None:
-    """Before anything that costs time: which judge "auto" stands for, and what must be downloaded for it."""
+def judge_lines(judge: str, model: str, sets: Sequence[ConceptSet]) -> list[str]:
+    """What to say before anything that costs time: the judge of "auto", and what must be downloaded for it."""
     from crce.judges.table import AUTO, default_judge
 
     if judge != AUTO or model == "demo":
-        return
+        return []
     default = default_judge(model, sets)
     if default.spec is None:
-        typer.echo(f"judge    none: {default.why_none}. Name one with --judge, e.g. clip:FOLDER", err=True)
-    else:
-        size = f", {default.download / 1e9:.1f} GB to download" if default.download else ""
-        typer.echo(f"judge    {default.spec}{size}", err=True)
+        return [f"judge    none: {default.why_none}. Name one with --judge, e.g. clip:FOLDER"]
+    size = f", {default.download / 1e9:.1f} GB to download" if default.download else ""
+    return [f"judge    {default.spec}{size}"]
 
 
 def print_report(report: Report) -> None:
