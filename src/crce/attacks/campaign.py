@@ -24,6 +24,7 @@ from crce.attacks.query_log import KnownImages, QueryLog
 from crce.attacks.table import load_attack
 from crce.attacks.victim import Victim
 from crce.backbones import Backbone
+from crce.backbones.defaults import fill_sampling
 from crce.errors import ConfigError
 from crce.evaluate.stats import DRAWABLE_SHARE
 from crce.files import slug, write_json, write_tensors
@@ -117,8 +118,7 @@ def attack(
         'runs/cat/attacks/typo.json'
     """
     erasure = run if isinstance(run, Erasure) else Erasure.load(Path(run))
-    steps = erasure.sampling["steps"] if steps is None else steps
-    guidance = erasure.sampling["guidance"] if guidance is None else guidance
+    steps, guidance = fill_sampling(erasure.sampling, steps, guidance)
     numbers = {"images_per_prompt": images_per_prompt, "images_per_try": images_per_try, "steps": steps}
     for setting, value in {**numbers, "phrases": phrases}.items():
         if value < 1:

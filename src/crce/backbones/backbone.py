@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 import torch
 
 from crce.backbones.conditioning import Conditioning
-from crce.backbones.defaults import SamplingDefaults
 from crce.backbones.noise import Grid
+from crce.backbones.sampling_defaults import SamplingDefaults
 from crce.errors import ConfigError
 
 

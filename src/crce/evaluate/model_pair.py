@@ -101,8 +101,13 @@ class ModelPair:
         dtype = settings.dtype or info["dtype"]
         adapter = file_hash(erasure.adapter) if erasure.adapter.exists() else None
         self.plan, self.cache, self._texts = plan, ImageCache(erasure.folder, shared), texts
-        state = partial(ModelState, model=info["model"], revision=info["revision"], dtype=dtype)
-        state = partial(state, resolution=erasure.config.resolution)
+        state = partial(
+            ModelState,
+            model=info["model"],
+            revision=info["revision"],
+            dtype=dtype,
+            resolution=erasure.config.resolution,
+        )
         self.base = ModelSide(self, state("base"))
         self.erased = ModelSide(self, state("erased", adapter=adapter))
         self._erasure, self._settings, self._dtype, self._backbone = erasure, settings, dtype, backbone

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, TypedDict
 
+from crce.backbones.defaults import fill_sampling
 from crce.errors import ConfigError
 
 
@@ -26,8 +27,8 @@ class EvaluationSettings:
         seed: of each prompt's first image, of the bootstrap and of a sample of prompts.
         steps: sampling steps; None takes those of the model, see `crce.backbones.defaults`.
         guidance: classifier-free guidance scale; likewise.
-        judge: a judge or its name (see `crce.judges.load_judge`); "auto" takes the one that knows the model, or none
-            for a model without one.
+        judge: a judge or its name (see `crce.judges.load_judge`); "auto" takes the default of the model, see
+            `crce.judges.table.default_judge`.
         threshold: the lowest probability at which the judge's word counts; None takes the judge's own.
         batch: images per call; 0 picks by the size of the model's latents.
         device: where to load the model, unless one is given.
@@ -56,8 +57,7 @@ class EvaluationSettings:
 
     def sampling(self, model: Mapping[str, Any]) -> tuple[int, float]:
         """Steps and guidance; those of the run's model (`Erasure.sampling`) where they are None."""
-        steps = model["steps"] if self.steps is None else self.steps
-        return steps, model["guidance"] if self.guidance is None else self.guidance
+        return fill_sampling(model, self.steps, self.guidance)
 
     def as_json(self) -> dict[str, Any]:
         """The settings that report.json holds: what the images depend on."""

@@ -53,9 +53,12 @@ class ModelState:
 
     def as_json(self) -> dict[str, Any]:
         """The state as settings.json holds it; the base model has no adapter."""
-        left_out = {name for name in ("resolution",) if self.resolution is None}
-        left_out |= {"adapter"} if self.side == "base" else set()
-        return {name: value for name, value in asdict(self).items() if name not in left_out}
+        state = asdict(self)
+        if self.side == "base":
+            del state["adapter"]
+        if self.resolution is None:  # folders of images are named by what is here, and older ones have none
+            del state["resolution"]
+        return state
 
 
 @dataclass(frozen=True)
