@@ -207,6 +207,11 @@ class Backbone(ABC):
         """The type of the frozen weights."""
         return self.network.dtype
 
+    @property
+    def offloaded(self) -> bool:
+        """Whether `offload` was called."""
+        return self._place is not None
+
     def offload(self, device: torch.device) -> None:
         """Keep the networks in the computer's memory, and only the one that works on `device`.
 

@@ -44,7 +44,7 @@ def write_strips(
     names = []
     for i, ((group, text), above, below) in enumerate(zip(prompts, base, erased, strict=True)):
         names.append(f"{i:02d}-{group}-{_slug(text)}.webp")
-        write_atomic(folder / names[-1], partial(_strip(above, below).save, format="WEBP", quality=92))
+        write_atomic(folder / names[-1], partial(tile(above, below).save, format="WEBP", quality=92))
     for path in folder.glob("*.webp"):
         if path.name not in names:
             path.unlink()
@@ -101,10 +101,12 @@ def data_uri(image: Image.Image) -> str:
     return "data:image/webp;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")
 
 
-def _strip(above: list[Picture], below: list[Picture]) -> Image.Image:
-    width, height = next((image.size for image in above + below if image is not None), (64, 64))
-    strip = Image.new("RGB", (len(above) * (width + GAP) - GAP, 2 * height + GAP), "white")
-    for row, images in enumerate((above, below)):
+def tile(*rows: Sequence[Picture]) -> Image.Image:
+    """Rows of images of one size, grey where one failed."""
+    width, height = next((image.size for row in rows for image in row if image is not None), (64, 64))
+    size = (len(rows[0]) * (width + GAP) - GAP, len(rows) * (height + GAP) - GAP)
+    strip = Image.new("RGB", size, "white")
+    for row, images in enumerate(rows):
         for column, image in enumerate(images):
             place = (column * (width + GAP), row * (height + GAP))
             strip.paste(image or Image.new("RGB", (width, height), NO_PICTURE), place)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -109,6 +110,13 @@ class Record(_Model):
         """
         (concepts,) = parse_json_sets(json.dumps(self.concepts), "suggest.json")
         return concepts
+
+    @property
+    def proposals(self) -> list[Candidate]:
+        """The phrases as they were chosen for the set, with their measurements."""
+        closeness = {fold(text): measured.get("closeness") for text, measured in self.grounding.items()}
+        chosen = (c for c in self.decisions if c.outcome != "dropped")
+        return [replace(c, closeness=closeness.get(fold(c.text))) for c in chosen]
 
 
 def plain_concepts(concepts: ConceptSet) -> dict[str, Any]:
