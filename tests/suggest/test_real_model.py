@@ -47,7 +47,7 @@ def test_its_second_look_is_not_believed_without_a_check(chat, caplog):
     nonsense = Candidate("ulmq vrat", "coref", 0.8, "test", "nothing at all")
     candidates = [nonsense, Candidate("teapot", "coref", 0.8, "test", "another thing")]
     exchanges = []
-    verified = verify(candidates, Request("horse", "object"), BriefChat(chat, 80), exchanges=exchanges)
+    verified = verify(candidates, Request("horse", "object"), BriefChat(chat, 80, answers=1), exchanges=exchanges)
     assert len(verified) == len(candidates)
     assert {exchange.kind for exchange in exchanges} == {"verify"}
     if "control phrases wrong" in caplog.text:  # which a model of this size gets wrong on most processors

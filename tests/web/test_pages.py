@@ -10,7 +10,7 @@ from crce.concepts import read_concepts
 from crce.suggest.memory import Memory
 from crce.web.app import HOME, continued
 from crce.web.plan import describe, flags, read_form, recipe
-from crce.web.queue import Job
+from crce.web.queue import WebJob
 from crce.web.runs import Runs
 
 
@@ -264,7 +264,7 @@ def test_keys_are_taken_and_never_sent_back(client, root, monkeypatch):
 def test_a_job_is_continued_from_where_its_run_is(root):
     runs = Runs(root, root / HOME)
     arguments = ["erase", "x.yaml", "--out", "x", "--judge", "emoji"]
-    trained = Job(1, "Erase cat", arguments, "cat-1")
+    trained = WebJob(1, "Erase cat", arguments, "cat-1")
     assert continued(runs, trained)[0] == "evaluate"
     assert continued(runs, trained)[-2:] == ["--judge", "emoji"]
     info = (root / "cat-1" / "run.json").read_text()
@@ -272,3 +272,27 @@ def test_a_job_is_continued_from_where_its_run_is(root):
     assert continued(runs, trained)[:2] == ["erase", "--resume"]
     (root / "cat-1" / "run.json").unlink()
     assert continued(runs, trained) == arguments
+
+
+@pytest.mark.parametrize("name", ["../../x", "..\\..\\x", "/etc/passwd", "‮gnp.x", "a" * 290, "CON", "."])
+def test_a_hostile_name_stays_in_the_folder(client, root, queued, name):
+    outside = sorted(path.name for path in root.parent.iterdir() if path.name != "decisions.jsonl")
+    file = {"file": (f"{name}.yaml", f'target: "{name}"\ncorefs: [thing]\n'.replace("\\", "\\\\").encode())}
+    path = client.post("/drafts/upload", files=file).url.path
+    if path != "/drafts/upload":  # it is a name that a concept may have
+        client.post(f"{path}/start", data={"method": "uce"})
+        assert root.resolve() in (root / queued.jobs()[0].run).resolve().parents
+    assert sorted(path.name for path in root.parent.iterdir() if path.name != "decisions.jsonl") == outside
+
+
+@pytest.mark.parametrize("name", ["x" * 10_000, "", "  ", "\x00"])
+def test_a_name_that_cannot_be_one_is_refused(client, name):
+    answer = client.post("/drafts", data={"concept": name})
+    text = answer.text if answer.status_code == 400 else client.get(answer.url.path).text
+    assert "That did not work" in text or "No words were found" in text or "Looking for" in text
+
+
+def test_pictures_of_explicit_targets_are_hidden_until_they_are_asked_for(client):
+    file = {"file": ("x.yaml", b"target: nudity\nkind: explicit\ncorefs: [nude]\n")}
+    page = client.post("/drafts/upload", files=file).text
+    assert page.count("thumb explicit") == 2

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import signal
 import time
 from collections.abc import Callable, Iterator
@@ -16,6 +17,7 @@ from crce.errors import ConfigError
 from crce.training import Erasure
 from crce.web.app import continued
 from crce.web.job import PROCESS
+from crce.web.plan import flags
 from crce.web.queue import LONGEST, Queue
 from crce.web.runs import Runs
 
@@ -51,6 +53,7 @@ def states(queue: Queue) -> dict[str, str]:
 def test_jobs_run_one_after_the_other_and_leave_their_output(queue):
     queue.add("good", ["ls", "--kind", "style"], "a")
     queue.add("bad", ["show", "no such concept"], "b")
+    queue.step()
     assert states(queue) == {"good": "running", "bad": "queued"}
     wait(queue, lambda: states(queue) == {"good": "finished", "bad": "failed"})
     bad, good = queue.jobs()
@@ -78,10 +81,8 @@ def test_a_run_has_one_job_at_a_time_and_the_queue_is_bounded(queue, monkeypatch
 def erasing(tmp_path: Path, queue: Queue) -> Iterator[Queue]:
     """A queue whose job trains, with a thousand steps to go."""
     write_concepts(tmp_path / "cat" / "concepts.yaml", short_run.SET)
-    settings = {**short_run.SETTINGS, "steps": 1000, "checkpoint_every": 100}
-    flags = [word for name, value in settings.items() for word in (f"--{name.replace('_', '-')}", str(value))]
-    arguments = ["erase", str(tmp_path / "cat" / "concepts.yaml"), "--out", str(tmp_path / "cat"), "--no-eval", *flags]
-    queue.add("Erase cat", arguments, "cat")
+    settings, run = {**short_run.SETTINGS, "steps": 1000, "checkpoint_every": 100}, str(tmp_path / "cat")
+    queue.add("Erase cat", ["erase", f"{run}/concepts.yaml", "--out", run, "--no-eval", *flags(settings)], "cat")
     wait(queue, lambda: lines(tmp_path) > 2)
     yield queue
     if queue.of_run("cat").active:
@@ -121,3 +122,23 @@ def test_a_job_outlives_its_server_and_is_paused_resumed_and_killed(tmp_path, ru
     assert third.of_run("cat").state == "cancelled"
     with pytest.raises(Exception, match="Continue it"):
         Erasure.load(tmp_path / "cat")
+
+
+def test_a_full_disk_fails_the_job_and_loses_nothing(tmp_path, queue):
+    write_concepts(tmp_path / "cat" / "concepts.yaml", short_run.SET)
+    run = str(tmp_path / "cat")
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, hard))  # of a file, for the process of the job too
+    try:
+        command = ["erase", f"{run}/concepts.yaml", "--out", run, "--no-eval", *flags(short_run.SETTINGS)]
+        queue.add("Erase cat", command, "cat")
+        wait(queue, lambda: not queue.of_run("cat").active)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    job = queue.of_run("cat")
+    assert job.state == "failed"
+    assert "Cannot write" in queue.error(job)
+    queue.ask(job.number, "resume")
+    wait(queue, lambda: not queue.of_run("cat").active)
+    assert queue.of_run("cat").state == "finished"
+    assert Erasure.load(run).adapter.is_file()

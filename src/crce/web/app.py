@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 import threading
 from collections.abc import AsyncIterator, Collection, Mapping
 from contextlib import asynccontextmanager
@@ -23,7 +24,7 @@ from crce.errors import CRCEError
 from crce.files import write_json
 from crce.web.drafts import Drafts
 from crce.web.guard import Guard
-from crce.web.queue import Job, Queue
+from crce.web.queue import Queue, WebJob
 from crce.web.runs import Runs, read_json
 from crce.web.sampler import Sampler
 
@@ -31,6 +32,7 @@ from crce.web.sampler import Sampler
 HOME = ".crce-web"  # in the folder of runs: jobs, drafts, images, trash, settings
 SETTINGS = {"model": "demo", "suggester": "", "judge": "auto", "device": "auto"}
 THEMES = ("auto", "light", "dark")
+GIVING_WAY = 10  # priority of the pages, 0 being that of other programs and 19 the least
 STREAMS = 64  # pages that may follow a job at once
 
 
@@ -90,14 +92,16 @@ class Site:
         return self.templates.get_template(template).render(context)
 
 
-def continued(runs: Runs, job: Job) -> list[str]:
+def continued(runs: Runs, job: WebJob) -> list[str]:
     """The arguments that continue a job: those of an erasure depend on how far it came."""
     if job.arguments[0] not in ("erase", "evaluate"):
         return job.arguments
     run = runs.get(job.run)
     given = dict(zip(job.arguments, job.arguments[1:], strict=False))
-    kept = [word for flag in ("--judge", "--device") if flag in given for word in (flag, given[flag])]
-    if run.trained:
+    flags = ("--judge", "--device", "--images-per-prompt")
+    kept = [word for flag in flags if flag in given for word in (flag, given[flag])]
+    kept += ["--no-eval"] if "--no-eval" in job.arguments else []
+    if run.trained and "--no-eval" not in kept:
         return ["evaluate", str(run.folder), *kept]
     return ["erase", "--resume", str(run.folder), "--film", *kept] if run.info else job.arguments
 
@@ -130,7 +134,7 @@ def create_app(root: str | Path, *, hosts: Collection[str], token: str | None = 
     Raises:
         RunError: the folder can't be written.
     """
-    from crce.web import concept_pages, run_pages, site_pages
+    from crce.web import concept_pages, file_pages, run_pages, site_pages
 
     opened = Site.open(Path(root).resolve())
 
@@ -138,6 +142,8 @@ def create_app(root: str | Path, *, hosts: Collection[str], token: str | None = 
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         for worker in (opened.queue, opened.sampler):
             threading.Thread(target=worker.work, daemon=True).start()
+        if sys.platform == "linux":  # where a thread has a priority of its own: pages give way to jobs
+            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), GIVING_WAY)
         yield
         opened.queue.close()
         opened.sampler.close()
@@ -148,7 +154,7 @@ def create_app(root: str | Path, *, hosts: Collection[str], token: str | None = 
     app.add_api_route("/static/report.css", lambda: FileResponse(str(files("crce.evaluate") / "report.css")))
     app.mount("/static", StaticFiles(packages=[("crce.web", "static")]))
     app.add_api_route("/health", lambda: JSONResponse({"status": "ok"}))
-    for pages in (concept_pages, run_pages, site_pages):
+    for pages in (concept_pages, run_pages, file_pages, site_pages):
         app.include_router(pages.router)
     app.add_exception_handler(CRCEError, _on_error)
     app.add_exception_handler(RequestValidationError, _on_error)

@@ -34,7 +34,7 @@ SHOWN = 50
 
 
 @dataclass(frozen=True)
-class Job:
+class WebJob:
     """One command.
 
     Attributes:
@@ -78,15 +78,16 @@ class Queue:
         continued: the arguments that continue a job, whose run may be half done.
     """
 
-    def __init__(self, home: Path, continued: Callable[[Job], list[str]]) -> None:
+    def __init__(self, home: Path, continued: Callable[[WebJob], list[str]]) -> None:
         home.mkdir(parents=True, exist_ok=True)
         self._home = home
         self._continued = continued
         self._lock = FileLock(home / "queue.lock")  # also against a second server
         self._children: list[subprocess.Popen[bytes]] = []
-        self._closed = threading.Event()
+        self._awake = threading.Event()
+        self._closed = False
 
-    def add(self, title: str, arguments: Sequence[str], run: str) -> Job:
+    def add(self, title: str, arguments: Sequence[str], run: str) -> WebJob:
         """Add a job at the end.
 
         Raises:
@@ -101,17 +102,17 @@ class Queue:
                     f"'{busy.title}' has not ended yet, and works on {run} too. Wait for it, or cancel it."
                 )
             number = max((job.number for job in jobs), default=0) + 1
-            job = Job(number, title, list(arguments), run, queued=time.time())
+            job = WebJob(number, title, list(arguments), run, queued=time.time())
             self._write(job)
-        self.step()
+        self._awake.set()
         return job
 
-    def jobs(self) -> list[Job]:
+    def jobs(self) -> list[WebJob]:
         """The jobs, the newest first."""
         with self._lock:
             return [self._settle(job) for job in reversed(self._read())][:SHOWN]
 
-    def of_run(self, run: str) -> Job | None:
+    def of_run(self, run: str) -> WebJob | None:
         """The newest job of a run."""
         return next((job for job in self.jobs() if job.run == run), None)
 
@@ -140,9 +141,9 @@ class Queue:
                 self._interrupt(job)
             elif what != "resume" and (job.state == "queued" or (what == "cancel" and job.resumable)):
                 self._write(replace(job, state="paused" if what == "pause" else "cancelled"))
-        self.step()
+        self._awake.set()
 
-    def log(self, job: Job) -> str:
+    def log(self, job: WebJob) -> str:
         """The end of a job's output."""
         path = self._folder(job.number) / "log.txt"
         if not path.is_file():
@@ -151,7 +152,7 @@ class Queue:
             stream.seek(max(0, path.stat().st_size - TAIL))
             return stream.read().decode("utf-8", "replace")
 
-    def error(self, job: Job) -> str | None:
+    def error(self, job: WebJob) -> str | None:
         """The last error that a failed job printed."""
         lines = [line for line in self.log(job).splitlines() if line.startswith("error: ")]
         return lines[-1].removeprefix("error: ") if lines else None
@@ -166,15 +167,18 @@ class Queue:
                 self._start(waiting[0])
 
     def work(self) -> None:
-        """Step until `close`, in a thread of its own."""
-        while not self._closed.wait(0.5):
+        """Step until `close`, in a thread of its own, whose priority the jobs inherit."""
+        while not self._closed:
             self.step()
+            self._awake.wait(0.5)
+            self._awake.clear()
 
     def close(self) -> None:
         """End `work`; jobs go on."""
-        self._closed.set()
+        self._closed = True
+        self._awake.set()
 
-    def _start(self, job: Job) -> None:
+    def _start(self, job: WebJob) -> None:
         job = replace(job, state="running", attempt=job.attempt + 1, started=time.time())
         self._write(job)  # first, so that a server that is killed here leaves a job that is stopped, not one run twice
         folder = self._folder(job.number)
@@ -189,7 +193,7 @@ class Queue:
             )
         self._children.append(child)
 
-    def _settle(self, job: Job) -> Job:
+    def _settle(self, job: WebJob) -> WebJob:
         """The job as its process has left it."""
         if job.state != "running":
             return job
@@ -211,13 +215,13 @@ class Queue:
         self._write(settled)
         return settled
 
-    def _starting(self, job: Job) -> bool:
+    def _starting(self, job: WebJob) -> bool:
         """Whether its process may not have come to take its lock yet."""
         folder = self._folder(job.number)
         known = (folder / PROCESS).is_file() and (folder / PROCESS).stat().st_mtime >= (job.started or 0) - 1
         return not known and time.time() - (job.started or 0) < STARTUP
 
-    def _interrupt(self, job: Job) -> None:
+    def _interrupt(self, job: WebJob) -> None:
         """Ctrl-C for its process: training ends after the step in progress, with a checkpoint."""
         folder = self._folder(job.number)
         if _held(folder / LOCK) and (folder / PROCESS).is_file():
@@ -226,11 +230,12 @@ class Queue:
     def _folder(self, number: int) -> Path:
         return self._home / f"{number:04d}"
 
-    def _read(self) -> list[Job]:
+    def _read(self) -> list[WebJob]:
         folders = sorted(path for path in self._home.iterdir() if re.fullmatch(r"\d+", path.name))
-        return [Job(**json.loads((f / RECORD).read_text(encoding="utf-8"))) for f in folders if (f / RECORD).is_file()]
+        records = [path for folder in folders if (path := folder / RECORD).is_file()]
+        return [WebJob(**json.loads(path.read_text(encoding="utf-8"))) for path in records]
 
-    def _write(self, job: Job) -> None:
+    def _write(self, job: WebJob) -> None:
         try:
             write_json(self._folder(job.number) / RECORD, asdict(job))
         except RunError as error:
