@@ -1,41 +1,15 @@
-"""The tables of a report: numbers, settings and machine in words, and the commands that repeat a run."""
+"""The facts of a report besides its numbers: settings and machine in words, and the commands that repeat a run."""
 
 from __future__ import annotations
 
 import re
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
-from crce.evaluate.comparison import points
-from crce.evaluate.prompts import TITLES
-from crce.evaluate.verdict import percent
 
-
-HEADLINES = {"erased": "Erased", "coref_erased": "Corefs erased", "kept": "Kept", "H": "H"}
 CLASSES = 40  # of the judge, in the page
 EVALUATE_FLAGS = ("images_per_prompt", "seed", "steps", "guidance")
-
-
-def list_headlines(data: Mapping[str, Any], notes: Mapping[str, str]) -> list[dict[str, Any]]:
-    """The headline numbers of report.json, each with its note."""
-    return [
-        {
-            "title": HEADLINES[name],
-            "note": notes[name],
-            "percent": None if measure["value"] is None else percent(measure["value"]),
-            "interval": show_interval(measure),
-            **measure,
-        }
-        for name, measure in data["summary"].items()
-    ]
-
-
-def show_interval(measure: Mapping[str, Any]) -> str | None:
-    """The interval and the number of images of a measure in report.json; None if it was not measured."""
-    if measure["value"] is None:
-        return None
-    return f"{percent(measure['low'])} to {percent(measure['high'])}, {measure['n']} pictures"
 
 
 def show_value(value: Any) -> str:
@@ -57,33 +31,35 @@ def make_subtitle(info: Mapping[str, Any]) -> str:
 
 def list_facts(data: Mapping[str, Any], info: Mapping[str, Any]) -> dict[str, str]:
     """Everything besides the numbers: model, judge, sampling settings, machine, times."""
-    judge = data["judge"]
+    judge, versions = data["judge"], {"crce": info.get("crce"), **info.get("versions", {})}
+
+    def seconds(parts: Mapping[str, float]) -> str:
+        return ", ".join(f"{name} {value:.1f}" for name, value in parts.items())
+
     facts = {
         "Model": f"{data['model']} ({data['revision'] or 'revision unknown'})",
-        "Judge": _judge(judge) if judge else "none",
-        "Its classes": _classes(judge["class_list"]) if judge else None,
-        "Its answers": _answers(judge["calibration"]) if judge and judge.get("calibration") else None,
+        **(_judge_facts(judge) if judge else {"Judge": "none"}),
         "Drawn": ", ".join(f"{k.replace('_', ' ')} {show_value(v)}" for k, v in data["settings"].items()),
         "Sampling of this model": info["sampling"]["source"] if "sampling" in info else None,
         "Device": info.get("device"),
         "Peak memory": f"{info['peak_memory_mb']:.0f} MB" if info.get("peak_memory_mb") else None,
-        "Seconds of the run": _seconds(info.get("seconds", {})),
-        "Seconds of this report": _seconds(data["seconds"]),
+        "Seconds of the run": seconds(info.get("seconds", {})),
+        "Seconds of this report": seconds(data["seconds"]),
         "Started": info.get("started"),
-        "Versions": ", ".join(f"{k} {v}" for k, v in {"crce": info.get("crce"), **info.get("versions", {})}.items()),
+        "Versions": ", ".join(f"{name} {version}" for name, version in versions.items()),
     }
     return {name: str(value) for name, value in facts.items() if value}
 
 
-def _judge(judge: Mapping[str, Any]) -> str:
-    least = judge["threshold"]
+def _judge_facts(judge: Mapping[str, Any]) -> dict[str, str | None]:
+    least, classes = judge["threshold"], judge["class_list"]
     counts = f"its word counts from probability {least:g} on" if least else "its best word counts"
-    return f"{judge['name']} {judge['version']}, {judge['classes']} classes, weights {judge['hash']}; {counts}"
-
-
-def _classes(names: Sequence[str]) -> str:
-    more = len(names) - CLASSES
-    return ", ".join(names[:CLASSES]) + (f" and {more} more, in report.json" if more > 0 else "")
+    more = f" and {len(classes) - CLASSES} more, in report.json" if len(classes) > CLASSES else ""
+    return {
+        "Judge": f"{judge['name']} {judge['version']}, {judge['classes']} classes, weights {judge['hash']}; {counts}",
+        "Its classes": ", ".join(classes[:CLASSES]) + more,
+        "Its answers": _answers(judge["calibration"]) if judge.get("calibration") else None,
+    }
 
 
 def _answers(calibration: Mapping[str, Any]) -> str:
@@ -97,60 +73,6 @@ def _answers(calibration: Mapping[str, Any]) -> str:
         return f"{'; '.join(sides)}; faces to compare with: {known}"
     worth = ", ".join(f"{answer} {share:.2f}" for answer, share in calibration["probability"].items())
     return f"{'; '.join(sides)}; so the thing is there with probability {worth}"
-
-
-def list_comparisons(data: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """The groups before and after, as rows of a table; those that can't be measured are left out."""
-    return [
-        {"title": TITLES[name], **show_comparison(compared)}
-        for name, compared in (data["comparisons"] or {}).items()
-        if compared
-    ]
-
-
-def list_numbers(data: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """The numbers of a benchmark, as rows of a table; "reason" of those that can't be measured."""
-    return [
-        {
-            "title": number["name"],
-            "better": number["better"],
-            "reason": number.get("reason"),
-            **({} if "reason" in number else show_comparison(number)),
-        }
-        for number in data["numbers"]
-    ]
-
-
-def show_comparison(compared: Mapping[str, Any]) -> dict[str, Any]:
-    """A group before and after: rates and difference of report.json in words."""
-    change = compared["difference"]
-    return {
-        "n": compared["base"]["n"],
-        "base": _share(compared["base"]),
-        "erased": _share(compared["erased"]),
-        "points": points(change["value"]),
-        "interval": f"{points(change['low'])} to {points(change['high'])}",
-        "significant": change["significant"],
-    }
-
-
-def list_quality(data: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Drift and quality of the groups, as rows of a table."""
-    rows = []
-    for name, group in (data["quality"] or {"groups": {}})["groups"].items():
-        scores = group["clip_score"]
-        numbers = [f"{m['value']:.3f}" if (m := group[key]) else None for key in ("rmse", "perceptual", "features")]
-        clip = f"{scores['base']:.1f} → {scores['erased']:.1f}" if scores else None
-        rows.append({"title": TITLES[name], "numbers": [*numbers, clip]})
-    return rows
-
-
-def _share(rate: Mapping[str, Any]) -> dict[str, str]:
-    return {"percent": percent(rate["value"]), "interval": f"{percent(rate['low'])} to {percent(rate['high'])}"}
-
-
-def _seconds(seconds: Mapping[str, float]) -> str:
-    return ", ".join(f"{name} {value:.1f}" for name, value in seconds.items())
 
 
 def list_commands(data: Mapping[str, Any], info: Mapping[str, Any]) -> list[list[str]]:
@@ -169,13 +91,10 @@ def list_commands(data: Mapping[str, Any], info: Mapping[str, Any]) -> list[list
         elif value is not None:
             erase.append((f"--{flag}", str(value)))
     erase += [("--no-eval",), ("--out", "again")]
-    settings: list[tuple[str, ...]] = [
-        (f"--{name.replace('_', '-')}", str(data["settings"][name])) for name in EVALUATE_FLAGS
-    ]
+    evaluate: list[tuple[str, ...]] = [("crce", "evaluate", "again")]
+    evaluate += [(f"--{name.replace('_', '-')}", str(data["settings"][name])) for name in EVALUATE_FLAGS]
     if data["judge"]:
-        settings += [("--judge", data["judge"]["name"]), ("--threshold", str(data["judge"]["threshold"]))]
+        evaluate += [("--judge", data["judge"]["name"]), ("--threshold", str(data["judge"]["threshold"]))]
     if data.get("quality"):
-        settings.append(("--quality",))
-    return [
-        [shlex.join(words) for words in command] for command in (erase, [("crce", "evaluate", "again"), *settings])
-    ]
+        evaluate.append(("--quality",))
+    return [[shlex.join(words) for words in command] for command in (erase, evaluate)]

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass, field
-from functools import partial
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from crce.sampling import ImageCache, ImageKey, ModelState
@@ -101,15 +100,9 @@ class ModelPair:
         dtype = settings.dtype or info["dtype"]
         adapter = file_hash(erasure.adapter) if erasure.adapter.exists() else None
         self.plan, self.cache, self._texts = plan, ImageCache(erasure.folder, shared), texts
-        state = partial(
-            ModelState,
-            model=info["model"],
-            revision=info["revision"],
-            dtype=dtype,
-            resolution=erasure.config.resolution,
-        )
-        self.base = ModelSide(self, state("base"))
-        self.erased = ModelSide(self, state("erased", adapter=adapter))
+        self._shared = shared is not None
+        base = ModelState("base", info["model"], info["revision"], dtype, resolution=erasure.config.resolution)
+        self.base, self.erased = ModelSide(self, base), ModelSide(self, replace(base, side="erased", adapter=adapter))
         self._erasure, self._settings, self._dtype, self._backbone = erasure, settings, dtype, backbone
         self._adapter: Any = None
         self._done, self._total, self._on_event = 0, 2 * sum(len(plan.seeds_of(text)) for text in texts), on_event
@@ -123,11 +116,21 @@ class ModelPair:
     def __exit__(self, *_: object) -> None:
         if self._adapter is not None:
             self._adapter.close()  # the backbone may be the caller's, and go on to the next run
-        self.erased.forget(self._texts)  # a shared cache goes on too, also after an error
+        self.forget(self._texts)  # a shared cache goes on too, also after an error
 
     def images(self, texts: Sequence[str]) -> tuple[list[list[Picture]], list[list[Picture]]]:
         """The base and the erased model's images of each text, one per seed."""
         return self.base.images(texts), self.erased.images(texts)
+
+    @property
+    def failed(self) -> dict[str, int]:
+        """Images that could not be generated, by side."""
+        return {"base": self.base.failed, "erased": self.erased.failed}
+
+    def forget(self, texts: Iterable[str]) -> None:
+        """Free the memory of the images of these texts, but for the base model's in a cache that runs share."""
+        for side in (self.erased,) if self._shared else (self.base, self.erased):
+            self.cache.forget(key for text in texts for key in side.keys(text))
 
     def generate(self, keys: Sequence[ImageKey]) -> None:
         """Generate those images of one model that the cache lacks."""
@@ -179,10 +182,6 @@ class ModelSide:
         self._known.update(new)
         self.failed += failures(map(self._row, new))
         return [self._row(text) for text in texts]
-
-    def forget(self, texts: Iterable[str]) -> None:
-        """Free the memory of the images of these texts, which won't be needed again."""
-        self.models.cache.forget(key for text in texts for key in self.keys(text))
 
     def _row(self, text: str) -> list[Picture]:
         return [self.models.cache.get(key) for key in self.keys(text)]

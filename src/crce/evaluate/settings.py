@@ -59,10 +59,15 @@ class EvaluationSettings:
         """Steps and guidance; those of the run's model (`Erasure.sampling`) where they are None."""
         return fill_sampling(model, self.steps, self.guidance)
 
-    def as_json(self) -> dict[str, Any]:
-        """The settings that report.json holds: what the images depend on."""
+    def least(self, judge: Judge | None) -> float:
+        """The threshold, of the judge where it is None."""
+        return self.threshold if self.threshold is not None else judge.threshold if judge else 0.0
+
+    def as_json(self, model: Mapping[str, Any]) -> dict[str, Any]:
+        """The settings that report.json holds, with the sampling of the run's model: what the images depend on."""
+        filled = {**vars(self), **dict(zip(("steps", "guidance"), self.sampling(model), strict=True))}
         named = ("images_per_prompt", "limit", "seed", "steps", "guidance", "phrases_per_group")
-        return {name: getattr(self, name) for name in named if hasattr(self, name)}
+        return {name: filled[name] for name in named if name in filled}
 
 
 @dataclass(frozen=True)
