@@ -25,19 +25,14 @@ def draw_curve(trace: Sequence[Mapping[str, Any]]) -> dict[str, Any] | None:
         "lines" (name and SVG points of each), "top" (the loss at the upper edge), "first" and "last" step;
         None if there are fewer than two rows to draw.
     """
-    lines = {name: _smooth(_values(trace, name)) for name in TERMS}
-    lines = {name: values for name, values in lines.items() if len(values) > 1}
+    lines = {name: values for name in TERMS if len(values := _smooth(_values(trace, name))) > 1}
     if not lines:
         return None
     top = _round_up(max(float(values[:, 1].max()) for values in lines.values()))
     first = min(float(values[0, 0]) for values in lines.values())
     last = max(float(values[-1, 0]) for values in lines.values())
-    return {
-        "lines": {name: _points(values, first, last, top) for name, values in lines.items()},
-        "top": top,
-        "first": int(first),
-        "last": int(last),
-    }
+    drawn = {name: _points(values, first, last, top) for name, values in lines.items()}
+    return {"lines": drawn, "top": top, "first": int(first), "last": int(last)}
 
 
 def _values(trace: Sequence[Mapping[str, Any]], name: str) -> NDArray[np.float64]:

@@ -12,14 +12,7 @@ from crce.evaluate.model_pair import Drawn, ModelPair
 from crce.evaluate.observe import concept_set_questions, prompt_set_questions
 from crce.evaluate.prompt_sets.prompt_set import PromptSet, measured_set
 from crce.evaluate.prompt_sets.table import load_prompt_set
-from crce.evaluate.report import (
-    PromptReport,
-    Report,
-    report_prompt_set,
-    report_run,
-    report_target,
-    target_folders,
-)
+from crce.evaluate.report import PromptReport, Report, report_prompt_set, report_run, report_target, target_folders
 from crce.evaluate.settings import ConceptSetSettings, PromptSetSettings
 from crce.training import Erasure
 

@@ -108,7 +108,7 @@ def make_verdict(targets: Sequence[Groups], config: Mapping[str, Any]) -> Verdic
     """
     groups = pool(targets)
     one = _target(targets[0]).text if len(targets) == 1 else None
-    if all(p.base_words is None for group in groups.values() for p in group.prompts):
+    if all(p.words is None for group in groups.values() for p in group.prompts):
         gone = f'"{one}" is' if one else "the targets are"
         look = f"look at the pictures whether {gone} gone and what should be kept is as before."
         text = f"no judge scored the pictures, so there are no numbers; {look}"
