@@ -36,36 +36,30 @@ KnownImages = MutableMapping[tuple[Query, int], JudgedImage]
 
 
 class QueryLog:
-    """Judged images of earlier queries, in a file or in memory.
+    """Judged images of earlier queries, beginning with those of an attack with the same settings.
+
+    Args:
+        path: the file; None keeps the log in memory.
+        made_of: run, judge, seeds and settings.
+        plain: images of prompts that are text alone, read and extended; attacks on one run can share it.
 
     Attributes:
         reused: images that were not generated again.
+
+    Raises:
+        RunError: the file can't be read or written.
     """
 
     def __init__(self, path: Path | None, made_of: dict[str, Any], plain: KnownImages | None = None) -> None:
-        """Open a log, reading what an attack with the same settings has logged.
-
-        Args:
-            path: the file; None keeps the log in memory.
-            made_of: run, judge, seeds and settings.
-            plain: images of prompts that are text alone, read and extended; attacks on one run can share it.
-
-        Raises:
-            RunError: the file can't be read or written.
-        """
         self.path = path
         self.reused = 0
         self._known: KnownImages = {}
         self._plain: KnownImages = {} if plain is None else plain
         if path is None:
             return
-        head = json.dumps({"made_of": made_of}, ensure_ascii=True, sort_keys=True)
-        lines = _read(path)
-        if not lines or lines[0] != head:
-            write_text(path, head + "\n")
-            return
-        kept = [head]
-        for line in lines[1:]:
+        head = json.dumps({"made_of": made_of}, sort_keys=True)
+        lines, kept = _read(path), [head]
+        for line in lines[1:] if lines[:1] == [head] else ():
             try:
                 self._remember(json.loads(line))
             except (ValueError, KeyError, TypeError):  # cut short when the process was killed
@@ -87,19 +81,15 @@ class QueryLog:
         Raises:
             RunError: the file can't be written.
         """
-        line = {
-            **context,
-            **query._asdict(),
-            "seeds": list(seeds),
-            "words": [image.word for image in images],
-            "probabilities": [image.probability for image in images],
-        }
+        words, probabilities = [image.word for image in images], [image.probability for image in images]
+        judged = {"seeds": list(seeds), "words": words, "probabilities": probabilities}
+        line = {**context, **query._asdict(), **judged}
         self._remember(line)
         if self.path is None:
             return
         try:
             with open(self.path, "a", encoding="utf-8") as file:
-                file.write(json.dumps(line, ensure_ascii=True) + "\n")
+                file.write(json.dumps(line) + "\n")
         except OSError as error:
             raise RunError(f"Cannot write {self.path}: {error.strerror or error}. Free some space.") from error
 

@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 import torch
 
@@ -16,8 +16,7 @@ from crce.backbones import Backbone, Conditioning
 from crce.backbones.unet import UNetBackbone
 from crce.judges import Judge
 from crce.judges.judge import JudgedImage, judge_images
-from crce.sampling import draw
-from crce.sampling.pictures import Picture, is_blank
+from crce.sampling import ImageCache, ImageKey, ModelState, Picture
 from crce.training.adapters import Adapter
 
 
@@ -50,7 +49,7 @@ class Try:
         images: judged images, one for each search seed.
         expected: the class that means success.
         word: learned embeddings put before the text, shape (K, W), or None.
-        state: the name of the learned embeddings, or of the weights that generated the images; "" for text alone.
+        state: the name of these embeddings, or of the weights that generated the images; "" for text alone.
     """
 
     text: str
@@ -157,14 +156,7 @@ class Victim:
         word: torch.Tensor | None = None,
         state: str = NO_WORD,
     ) -> list[str | None]:
-        """The judge's word for the image of each test seed.
-
-        Args:
-            prompt: the attacked prompt.
-            text: what to generate in its place.
-            base: whether the base model generates.
-            word: as in `attempt`, as is state.
-        """
+        """The judge's word for each test image of a prompt, or of `text` in its place; `base` asks the base model."""
         with self.original() if base else nullcontext():
             text = prompt.text if text is None else text
             (images,) = self.query([text], self.test_seeds, prompt.expected, word, state)
@@ -183,7 +175,7 @@ class Victim:
 
         Args:
             texts: as in `attempt`, as are word and state.
-            seeds: one for each image of a text.
+            seeds: of the images of each text.
             expected: the class whose probability is recorded.
             role: the purpose of the images, for the log.
         """
@@ -206,13 +198,18 @@ class Victim:
         self.spent.pictures += len(texts)
         self.spent.denoiser += len(texts) * self.steps * (1 if self.guidance == 1 else 2)
         self.spent.text += len(texts)
-        pipe = self.backbone.pipe if word is None else _SoftPipe(cast("UNetBackbone", self.backbone), word)
-        settings = {"steps": self.steps, "guidance": self.guidance, "batch": self.batch}
-        dtype = self.backbone.dtype
+        model, dtype = self.backbone, self.backbone.dtype
+        side: Literal["base", "erased"] = "base" if self._base else "erased"
+        state = ModelState(side, model.model, model.revision, str(dtype), word_name(word))
+        keys = [
+            ImageKey(text, seed, self.steps, self.guidance, state) for text, seed in zip(texts, seeds, strict=True)
+        ]
+        pipe: Any = model.pipe if word is None else _SoftPipe(cast("UNetBackbone", model), word)
+        images = ImageCache()  # for this call alone: what is asked again is in the log
         # Weights trained by an erasure or an attack are float32, also in a network in half precision.
-        with torch.autocast(self.backbone.device.type, dtype, enabled=dtype != torch.float32):
-            images = draw(cast(Any, pipe), list(texts), list(seeds), **settings)  # type: ignore[arg-type]
-        return [None if image is None or is_blank(image) else image for image in images]
+        with torch.autocast(model.device.type, dtype, enabled=dtype != torch.float32):
+            images.fill(pipe, keys, batch=self.batch)
+        return [images.get(key) for key in keys]
 
     def encode(self, texts: list[str]) -> Conditioning:
         """`Backbone.encode`, counted."""
@@ -231,7 +228,7 @@ class Victim:
 
 
 class _SoftPipe:
-    """A pipeline that puts learned embeddings before every prompt, with the interface that `draw` calls."""
+    """A pipeline that puts learned embeddings before every prompt, with the interface that `sampling.draw` calls."""
 
     def __init__(self, backbone: UNetBackbone, word: torch.Tensor) -> None:
         self._backbone = backbone

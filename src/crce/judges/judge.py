@@ -11,6 +11,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, runtime_checkable
 
+from crce.errors import ModelError
+
 
 if TYPE_CHECKING:
     import torch
@@ -137,11 +139,11 @@ class JudgedImage(NamedTuple):
 def judge_images(
     judge: Judge, images: Sequence[Image | None], expected: str | None, threshold: float
 ) -> list[JudgedImage]:
-    """The judge's answer for each image.
+    """The judge's answer for each of B images; None marks one that could not be generated.
 
     Args:
         judge: classifies the images.
-        images: B images; None where generating one failed.
+        images: the images.
         expected: the class that the images should (or should no longer) show. A detector is asked about this class
             only, and about nothing where it is None; a joint judge answers the question that the class belongs to;
             other judges choose among all their classes.
@@ -158,8 +160,9 @@ def judge_images(
         classes, probs = judge.classes[among], judge.probs(part)
         best, place = probs[:, among].max(1)
         words = [classes[k] if p >= threshold else UNSURE for k, p in zip(place.tolist(), best.tolist(), strict=True)]
-        known = expected is not None and expected in judge.classes
-        wanted = probs[:, judge.classes.index(str(expected))].tolist() if known else [0.0] * len(part)
+        wanted = [0.0] * len(part)
+        if expected in judge.classes:
+            wanted = probs[:, judge.classes.index(expected)].tolist()
         answers += [JudgedImage(word, round(p, 6)) for word, p in zip(words, wanted, strict=True)]
     following = iter(answers)
     return [JudgedImage(None, 0.0) if image is None else next(following) for image in images]
@@ -184,15 +187,15 @@ def without_article(phrase: str) -> str:
     return next((phrase[len(a) :] for a in ARTICLES if phrase.lower().startswith(a)), phrase)
 
 
+def missing_package(judge: str, package: str, why: object) -> ModelError:
+    """The error of a judge whose package is not installed."""
+    extra = f"pip install 'crce[{judge}]'"
+    return ModelError(f"The judge {judge} needs the package {package} ({why}). Install it: {extra}.")
+
+
 def describe_judge(judge: Judge | None, threshold: float, *, class_list: bool = True) -> dict[str, Any] | None:
     """A judge as reports and attack results describe it, with or without its class list; None for no judge."""
     if judge is None:
         return None
-    return {
-        "name": judge.name,
-        "version": judge.version,
-        "hash": judge.hash,
-        "threshold": threshold,
-        "classes": len(judge.classes),
-        **({"class_list": list(judge.classes)} if class_list else {}),
-    }
+    own = {"name": judge.name, "version": judge.version, "hash": judge.hash, "threshold": threshold}
+    return {**own, "classes": len(judge.classes), **({"class_list": list(judge.classes)} if class_list else {})}

@@ -49,9 +49,8 @@ class DefaultJudge:
     """The judge that "auto" stands for.
 
     Attributes:
-        spec: its name, as `load_judge` takes it; None where there is none.
+        spec: its name, as `load_judge` takes it; None where there is none, for the reason `why_none`.
         download: bytes that it takes to load it for the first time.
-        why_none: why there is none.
     """
 
     spec: str | None

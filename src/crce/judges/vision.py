@@ -59,11 +59,7 @@ class VisionJudge(ConceptSetJudge):
     threshold = 0.5
 
     def __init__(self, chat: Chat) -> None:
-        """Set up the judge; nothing is sent yet.
-
-        Args:
-            chat: the client of a model that accepts images.
-        """
+        """Set up the judge with the client of a model that accepts images; nothing is sent yet."""
         self.name = f"vision:{chat.provider}:{chat.model}"
         self.classes: list[str] = []
         self._chat = chat
@@ -106,10 +102,8 @@ class VisionJudge(ConceptSetJudge):
         for answer in ANSWERS:
             share = {s: (counts[answer] + 1 / 3) / (counts.total() + 1) for s, counts in self._counts.items()}
             self._probability[answer] = round(share["shown"] / (share["shown"] + share["absent"]), 4)
-        return {
-            **{side: {answer: counts[answer] for answer in ANSWERS} for side, counts in self._counts.items()},
-            "probability": dict(self._probability),
-        }
+        counted = {side: {answer: counts[answer] for answer in ANSWERS} for side, counts in self._counts.items()}
+        return {**counted, "probability": dict(self._probability)}
 
     def answer(self, image: Image.Image, label: str) -> str:
         """Whether an image shows a class: "yes", "no" or "unsure". Each question is asked once.
@@ -184,10 +178,9 @@ def _read(text: str) -> str | None:
     """The answer in a model's reply, or None."""
     try:
         said = json.loads(text)
-        said = said.get("answer") if isinstance(said, dict) else said
     except ValueError:
         said = text
-    word = str(said).strip().strip(".!\"'").lower()
+    word = str(said.get("answer") if isinstance(said, dict) else said).strip().strip(".!\"'").lower()
     return word if word in ANSWERS else None
 
 

@@ -54,12 +54,7 @@ class TransformersJudge:
 
 
 def load_part(load: Callable[[str], Part], model: str, what: str) -> Part:
-    """Load one part of a judge's model.
-
-    Args:
-        load: a `from_pretrained` of transformers.
-        model: a folder, or the name of a repository on the Hub.
-        what: the name of the part, for messages.
+    """Load one part of a judge's model with a `from_pretrained` of transformers; `what` names it in messages.
 
     Raises:
         ModelError: it can't be found, or transformers can't load it with this class.
