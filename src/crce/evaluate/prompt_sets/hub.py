@@ -58,11 +58,8 @@ def load(path: Path, concepts: ConceptSet, concept: str | None = None) -> Prompt
     own = {task: by_key[key(name)] for task, by_key in files.items() if key(name) in by_key}
     groups = [group for task, file in own.items() for group in _groups(task, file)]
     numbers = [Number(AXES.get(g.name) or f"Multilingual robustness ({g.title})", g.name) for g in groups]
-    absent = {
-        AXES.get(task, "Multilingual robustness"): f"{root / task} has no file {name}"
-        for task in TASKS
-        if task not in own
-    }
+    missing = [task for task in TASKS if task not in own]
+    absent = {AXES.get(task, "Multilingual robustness"): f"{root / task} has no file {name}" for task in missing}
     return PromptSet("hub", "HUB", path, name, tuple(groups), tuple(numbers), {**absent, **UNMEASURED}, DRAWN)
 
 
@@ -85,26 +82,22 @@ def _find(path: Path) -> Path:
 
 def _groups(task: str, file: Path) -> list[PromptGroup]:
     match task:
-        case "target_image":
-            return [PromptGroup(task, "prompts about the target", "erased", _plain(file))]
-        case "attack_robustness":
-            return [PromptGroup(task, "adversarial prompts", "erased", _plain(file))]
+        case "target_image" | "attack_robustness":
+            title = "prompts about the target" if task == "target_image" else "adversarial prompts"
+            return [PromptGroup(task, title, "erased", tuple(map(Prompt, read_lines(file))))]
         case "selective_alignment":
             title = "other things in prompts about the target"
             return [PromptGroup(task, title, "kept", _nouns_within(file), within=True)]
         case "pinpoint_ness":
             return [PromptGroup(task, "things near the target", "kept", _nouns(file), images=NOUN_IMAGES)]
         case _:
-            rows = read_table(file, LANGUAGES)
+            rows = [row for _, row in read_table(file, LANGUAGES)]
+            texts = {language: [text for row in rows if (text := row[language].strip())] for language in LANGUAGES}
             return [
-                PromptGroup(f"{task}-{language.lower()}", language, "erased", translated)
-                for language in LANGUAGES
-                if (translated := tuple(Prompt(row[language].strip()) for _, row in rows if row[language].strip()))
+                PromptGroup(f"{task}-{language.lower()}", language, "erased", tuple(map(Prompt, translated)))
+                for language, translated in texts.items()
+                if translated
             ]
-
-
-def _plain(file: Path) -> tuple[Prompt, ...]:
-    return tuple(Prompt(line) for line in read_lines(file))
 
 
 def _nouns(file: Path) -> tuple[Prompt, ...]:

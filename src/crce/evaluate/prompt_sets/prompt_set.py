@@ -25,7 +25,7 @@ class Number:
     Attributes:
         name: that name.
         group: whose images it counts.
-        complement: whether it is the share that is not recognised, rather than the share that is.
+        complement: whether it is the share that is not recognised.
     """
 
     name: str
@@ -73,22 +73,15 @@ def key(name: str) -> str:
 
 
 def find_concept(concepts: ConceptSet, given: str | None, names: Iterable[str], title: str) -> str:
-    """The set's name of what a run erased.
-
-    Args:
-        concepts: what the run erased; its target counts first, then its corefs.
-        given: the name that the user gave instead, or None.
-        names: the set's names.
-        title: of the set.
+    """Among the names of a prompt set, that of what a run erased: the `given` one, or its target or a coref.
 
     Raises:
         ConfigError: the set has no such concept.
     """
     known = {key(name): name for name in names}
     wanted = [given] if given is not None else [concepts.target, *(r.text for r in concepts.corefs)]
-    for text in wanted:
-        if key(text) in known:
-            return known[key(text)]
+    if found := next((known[key(text)] for text in wanted if key(text) in known), None):
+        return found
     what = f"--concept is {given!r}" if given is not None else f"The run erases {concepts.target!r}"
     raise ConfigError(
         f"{what}, which is none of the {len(known)} concepts of {title}: {listed(sorted(known.values()))}."
@@ -122,7 +115,7 @@ def seeds_of(groups: Sequence[PromptGroup], images: int | None, seed: int) -> di
 
     Args:
         groups: the groups.
-        images: of each prompt; None takes those of the group.
+        images: images of each prompt; None takes those of the group.
         seed: the first of a prompt that brings none.
     """
     seeds: dict[str, tuple[int, ...]] = {}

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from pkgutil import resolve_name
 
 from crce.concepts import ConceptSet
 from crce.concepts.faults import did_you_mean
@@ -45,7 +44,7 @@ def load_prompt_set(spec: str, concepts: ConceptSet, concept: str | None = None)
         if not rest.strip():
             raise ConfigError(f"--prompts {spec} names no folder. Write {name}:FOLDER.")
         entry = PROMPT_SETS[name]
-        read = resolve_name(entry) if isinstance(entry, str) else entry
+        read = PROMPT_SETS.resolve(name, entry) if isinstance(entry, str) else entry
         return read(Path(rest.strip()).expanduser(), concepts, concept)
     path = Path(spec).expanduser()
     if not path.exists():
