@@ -51,8 +51,8 @@ class ConceptInversion(Attack):
         vocabulary = vocabulary_of(backbone)
         x_0 = concept_latents(victim, prompt, self.pictures)
         start = vocabulary.ids[torch.randint(len(vocabulary), (self.words,), generator=generator)]
-        embeddings = backbone.pipe.text_encoder.get_input_embeddings().weight
-        word = embeddings.detach()[start.to(embeddings.device)].float().clone().requires_grad_(True)  # (K, W)
+        table = backbone.pipe.text_encoder.get_input_embeddings().weight.detach()
+        word = table[start.to(table.device)].float().clone().requires_grad_(True)  # (K, W)
         losses: list[float] = []
         every = max(1, allowance.budget.steps // CHECKS)
 

@@ -50,17 +50,14 @@ def choose_prompts(
     Raises:
         ConfigError: a target is not among the run's, or the judge has no class for it.
     """
-    sets = list(erasure.sets)
-    if targets:
-        known = {fold(c.target): c for c in erasure.sets}
-        for target in targets:
-            if fold(target) not in known:
-                names = [c.target for c in erasure.sets]
-                raise ConfigError(
-                    f"{target!r} is not a target of {erasure.folder}. Use one of: {', '.join(names)}."
-                    f"{did_you_mean(target, names)}"
-                )
-        sets = [known[fold(target)] for target in targets]
+    known, names = {fold(c.target): c for c in erasure.sets}, [c.target for c in erasure.sets]
+    for target in targets:
+        if fold(target) not in known:
+            raise ConfigError(
+                f"{target!r} is not a target of {erasure.folder}. Use one of: {', '.join(names)}."
+                f"{did_you_mean(target, names)}"
+            )
+    sets = [known[fold(target)] for target in targets] or erasure.sets
     if texts:
         expected = _class_of(judge, sets[0])
         return [AttackedPrompt(text, "prompt", expected, sets[0]) for text in dict.fromkeys(texts)]

@@ -18,12 +18,7 @@ from crce.backbones import Backbone
 
 @dataclass(frozen=True)
 class Vocabulary:
-    """Words and their tokens, V of them.
-
-    Attributes:
-        ids: tokens, shape (V,).
-        words: their spellings.
-    """
+    """Tokens, shape (V,), and their spellings."""
 
     ids: torch.Tensor
     words: tuple[str, ...]

@@ -83,12 +83,7 @@ class WordSearch(ABC):
     """
 
     def __init__(self, attack: PrefixAttack, victim: Victim, prompt: AttackedPrompt) -> None:
-        """Generate the images.
-
-        Args:
-            attack: its settings, and the name that seeds the random numbers.
-            victim: the model under attack.
-            prompt: the prompt.
+        """Generate the images; the name of the attack and the prompt seed the random numbers.
 
         Raises:
             RunError: the judge sees the concept in none of the images.
@@ -232,14 +227,11 @@ def nearest(soft: torch.Tensor, table: torch.Tensor) -> torch.Tensor:
 
 
 def chance_gradient(gradient: torch.Tensor, table: torch.Tensor) -> torch.Tensor:
-    """The gradient by one-hot rows, clipped to [-1, 1], where embeddings are one-hot rows times the table.
+    """The gradient by one-hot rows, shape (K, V), clipped to [-1, 1], where these times the table are embeddings.
 
     Args:
         gradient: by embeddings, shape (K, W).
         table: embeddings of the vocabulary, shape (V, W).
-
-    Returns:
-        Shape (K, V).
     """
     return (gradient.float() @ table.T).clamp(-1, 1)
 

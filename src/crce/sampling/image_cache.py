@@ -153,15 +153,9 @@ class ImageCache:
         size = batch or batch_size(pipe)
         for start in range(0, len(keys), size):
             part = keys[start : start + size]
-            images = draw(
-                pipe,
-                [key.prompt for key in part],
-                [key.seed for key in part],
-                steps=part[0].steps,
-                guidance=part[0].guidance,
-                batch=batch,
-                on_drawn=on_images,
-            )
+            prompts, seeds = [key.prompt for key in part], [key.seed for key in part]
+            sampling: dict[str, Any] = {"steps": part[0].steps, "guidance": part[0].guidance, "batch": batch}
+            images = draw(pipe, prompts, seeds, **sampling, on_drawn=on_images)
             for key, image in zip(part, images, strict=True):
                 self.put(key, None if image is None or is_blank(image) else image)
 

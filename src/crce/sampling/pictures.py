@@ -52,14 +52,7 @@ def write_strips(
 
 
 def contact_sheet(rows: Sequence[tuple[str, Sequence[Picture]]]) -> Image.Image:
-    """Lay out rows of images.
-
-    Args:
-        rows: a caption and its images; None leaves a crossed-out place.
-
-    Returns:
-        The sheet.
-    """
+    """Lay out rows of images, each with its caption; None leaves a crossed-out place."""
     widest = max((p.width for _, pictures in rows for p in pictures if p is not None), default=SMALLEST)
     side = min(max(widest, SMALLEST), LARGEST)
     columns = max(len(pictures) for _, pictures in rows)
