@@ -106,10 +106,7 @@ def measure_target(
 def score(models: ModelPair, questions: Sequence[Questions], seeds: Sequence[int]) -> dict[str, ScoredGroup]:
     """The groups of all questions by name, with the answers of the judge, which was asked before.
 
-    Args:
-        models: the base and the erased model.
-        questions: groups and judges.
-        seeds: of the bootstrap, one for each group.
+    `seeds` are those of the bootstrap, one for each group.
     """
     asked = [(question, group) for question in questions for group in question.groups]
     scored = {}
@@ -123,12 +120,6 @@ def measure_prompt_set(
     models: ModelPair, questions: Sequence[Questions], settings: PromptSetSettings, started: float
 ) -> tuple[dict[str, ScoredGroup], Images, dict[str, Any]]:
     """Generate and judge the images of a prompt set, and count.
-
-    Args:
-        models: the base and the erased model.
-        questions: the groups of the prompt set, and the judges.
-        settings: of the evaluation.
-        started: when it began, for the report.
 
     Returns:
         The scored groups by name, the images that the page shows, and the judges, failed and seconds of report.json.

@@ -48,13 +48,8 @@ class SamplingPlan:
 
     def keys(self, text: str, state: ModelState) -> list[ImageKey]:
         """The images of a text, each with the prompt that it is generated from."""
-        return [
-            ImageKey(self.shown(text, seed), seed, self.steps, self.guidance, state) for seed in self.seeds_of(text)
-        ]
-
-    def seeds_of(self, text: str) -> Sequence[int]:
-        """The seeds of a text's images."""
-        return self.own_seeds.get(text, self.seeds)
+        seeds = self.own_seeds.get(text, self.seeds)
+        return [ImageKey(self.shown(text, seed), seed, self.steps, self.guidance, state) for seed in seeds]
 
     def shown(self, text: str, seed: int) -> str:
         """The prompt of a text's image: the text, in its scene if it has one."""
@@ -105,8 +100,8 @@ class ModelPair:
         self.base, self.erased = ModelSide(self, base), ModelSide(self, replace(base, side="erased", adapter=adapter))
         self._erasure, self._settings, self._dtype, self._backbone = erasure, settings, dtype, backbone
         self._adapter: Any = None
-        self._done, self._total, self._on_event = 0, 2 * sum(len(plan.seeds_of(text)) for text in texts), on_event
-        keys = (key for text in texts for side in (self.base, self.erased) for key in side.keys(text))
+        keys = [key for text in texts for side in (self.base, self.erased) for key in side.keys(text)]
+        self._done, self._total, self._on_event = 0, len(keys), on_event
         if backbone is not None or any(key not in self.cache for key in keys):  # one that is given is checked
             self._load()
 
@@ -144,10 +139,8 @@ class ModelPair:
 
     def _load(self) -> None:
         if self._adapter is None:
-            run, device = self._erasure, self._settings.device
-            self._backbone = load_base(
-                run, backbone=self._backbone, device=device, dtype=self._dtype, offload=run.config.offload
-            )
+            run, settings = self._erasure, {"device": self._settings.device, "dtype": self._dtype}
+            self._backbone = load_base(run, backbone=self._backbone, offload=run.config.offload, **settings)
             self._adapter = apply_adapter(self._backbone, run.adapter)
 
     def _report(self, count: int) -> None:
@@ -158,13 +151,7 @@ class ModelPair:
 
 @dataclass
 class ModelSide:
-    """One of the two models.
-
-    Attributes:
-        models: both.
-        state: its weights.
-        failed: images that could not be generated.
-    """
+    """One of the two models: the state of its weights, and how many of its images could not be generated."""
 
     models: ModelPair
     state: ModelState

@@ -110,7 +110,7 @@ class Questions:
         """For the calibration prompts whose images show what they are asked about, and prompts whose images don't."""
         if not isinstance(self.judge, CalibratedJudge):
             return [], []
-        asked = [(group, p) for group in self.groups for p in group.prompts if p.expected is not None]
+        asked = [(group, p) for group, p in self.listed if p.expected is not None]
         target = next((p.expected for group, p in asked if group.erasing), None)
         of_target = {p.text for group, p in asked if group.erasing or group.within}
         classes = list(dict.fromkeys(str(p.expected) for _, p in asked))
@@ -118,8 +118,7 @@ class Questions:
         absent = []
         for prompt in spread([p for _, p in asked if p.text not in of_target], most):
             other = target or classes[(classes.index(str(prompt.expected)) + 1) % len(classes)]
-            if other != prompt.expected:
-                absent.append(Prompt(prompt.text, expected=other))
+            absent += [Prompt(prompt.text, expected=other)] if other != prompt.expected else []
         return spread([p for _, p in asked], most), absent
 
     def calibrate(self, base: ModelSide) -> dict[str, Any]:
@@ -161,10 +160,6 @@ def concept_set_questions(
     erasure: Erasure, settings: ConceptSetSettings
 ) -> tuple[list[Questions], SamplingPlan, ConceptSetSettings]:
     """The questions about each concept set of a run; sets share the judge and its answers.
-
-    Args:
-        erasure: the run.
-        settings: of the evaluation.
 
     Returns:
         The questions, the images that they are about, and the settings with the numbers that depend on whether there
@@ -255,18 +250,14 @@ def _with_classes(
     one_word = group.within and judge is not None and not isinstance(judge, Detector)
     prompts = []
     for prompt in group.prompts:
-        if not prompt.phrases:
-            left_out = None if target_class else no_class(target, judge)
-            prompts.append(Prompt(prompt.text, expected=target_class, left_out=left_out))
-            continue
-        own = _class_of(judge, prompt.phrases)
-        reason: str | None
-        if judge is None:
-            reason = NO_JUDGE
-        elif one_word:
-            reason = f"the {judge.name} judge has one word for a picture, and this asks about parts of it"
-        else:
+        own, reason = target_class, None if target_class else no_class(target, judge)
+        if prompt.phrases:
+            own = _class_of(judge, prompt.phrases)
             reason = elsewhere.left_out(prompt.phrases[0], own, target_class)
+            if judge is None:
+                reason = NO_JUDGE
+            elif one_word:
+                reason = f"the {judge.name} judge has one word for a picture, and this asks about parts of it"
         prompts.append(Prompt(prompt.text, expected=None if reason else own, left_out=reason))
     return replace(group, prompts=tuple(dict.fromkeys(prompts)))
 
@@ -277,6 +268,5 @@ def _class_of(judge: Judge | None, names: Sequence[str]) -> str | None:
 
 def _pairs(side: ModelSide, prompts: Sequence[Prompt]) -> list[tuple[Image, str]]:
     """The images of prompts, each with what it is asked about."""
-    rows = side.images([p.text for p in prompts])
-    asked = zip(prompts, rows, strict=True)
+    asked = zip(prompts, side.images([p.text for p in prompts]), strict=True)
     return [(image, str(p.expected)) for p, row in asked for image in row if image is not None]

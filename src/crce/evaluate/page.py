@@ -44,13 +44,9 @@ GROUPS = {
 
 
 def render_target(data: Mapping[str, Any], target: MeasuredTarget, erasure: Erasure, overview: str | None) -> str:
-    """The page of one target.
+    """The page of one target from its report.json and its images.
 
-    Args:
-        data: the content of report.json.
-        target: the target, with its images.
-        erasure: the run.
-        overview: address of the page of the whole run, if it has several targets.
+    `overview` is the address of the page of the whole run, if it has several targets.
     """
     groups = [_target_group(name, data) for name, group in data["groups"].items() if group["prompts"]]
     return _render(
@@ -70,11 +66,7 @@ def render_targets(
 ) -> str:
     """The page of a run with several targets: all of them at a glance, each with a link to its own page.
 
-    Args:
-        data: the content of report.json.
-        targets: the targets, in the order of `data`.
-        reports: the content of the report.json of each.
-        erasure: the run.
+    `targets` and `reports`, the content of their report.json, are in the order of `data`, the run's report.json.
     """
     names, cards = [entry["target"] for entry in data["targets"]], []
     for entry, own in zip(data["targets"], reports, strict=True):
@@ -87,13 +79,7 @@ def render_targets(
 
 
 def render_prompt_set(data: Mapping[str, Any], images: Images, erasure: Erasure) -> str:
-    """The page of a prompt set: the numbers by their published names, and some prompts of each group.
-
-    Args:
-        data: the content of report.json.
-        images: of some of the prompts.
-        erasure: the run.
-    """
+    """The page of a prompt set: the numbers by their published names, and those prompts that have `images`."""
     groups = [_prompt_set_group(group, images) for group in data["groups"].values()]
     shown = [images[card["text"]] for group in groups for card in group["cards"]]
     sides = [before for before, _ in shown], [after for _, after in shown]

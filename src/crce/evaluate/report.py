@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain, count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -34,12 +35,7 @@ REPORTS = "reports"  # folder of the latest report.json of each judge
 
 @dataclass(frozen=True)
 class StoredReport:
-    """A report.json with its report.html.
-
-    Attributes:
-        folder: where they are.
-        data: the content of report.json.
-    """
+    """A folder with a report.json, whose content is `data`, and a report.html."""
 
     folder: Path
     data: dict[str, Any]
@@ -106,10 +102,9 @@ def target_folders(sets: Sequence[ConceptSet]) -> list[Path]:
         return [Path()]
     folders: list[Path] = []
     for concepts in sets:
-        name, number = slug(concepts.target), 1
-        while (folder := Path(TARGETS) / (name if number == 1 else f"{name}-{number}")) in folders:
-            number += 1
-        folders.append(folder)
+        name = slug(concepts.target)
+        names = chain([name], (f"{name}-{number}" for number in count(2)))
+        folders.append(next(folder for each in names if (folder := Path(TARGETS) / each) not in folders))
     return folders
 
 
@@ -130,14 +125,7 @@ def report_run(
 ) -> Report:
     """Finish the report of a run: that of its only target, or one on all of them together.
 
-    Where there is no judge, a contact sheet of all images is written too.
-
-    Args:
-        targets: their numbers.
-        reports: the report of each.
-        erasure: the run.
-        settings: of the evaluation.
-        failed: images that could not be generated, by side.
+    Where there is no judge, a contact sheet of all images is written too. `failed` are images by side.
     """
     if len(reports) == 1:
         (report,) = reports

@@ -86,11 +86,8 @@ class ConceptSetSettings(EvaluationSettings):
     def filled(self, *, judged: bool) -> ConceptSetSettings:
         """The settings with numbers for those that are None."""
         images, phrases = (8, 10) if judged else (1, 2)
-        return replace(
-            self,
-            images_per_prompt=images if self.images_per_prompt is None else self.images_per_prompt,
-            phrases_per_group=phrases if self.phrases_per_group is None else self.phrases_per_group,
-        )
+        images, phrases = self.images_per_prompt or images, self.phrases_per_group or phrases
+        return replace(self, images_per_prompt=images, phrases_per_group=phrases)
 
 
 @dataclass(frozen=True)

@@ -45,11 +45,7 @@ class ClipJudge(TransformersJudge, ConceptSetJudge):
     """
 
     def __init__(self, model: str = "", *, device: str = "auto") -> None:
-        """Load a model.
-
-        Args:
-            model: a folder, or the name of a repository on the Hub, e.g. "openai/clip-vit-base-patch32".
-            device: where it runs.
+        """Load a folder, or a repository on the Hub, e.g. "openai/clip-vit-base-patch32".
 
         Raises:
             ConfigError: no model is named.

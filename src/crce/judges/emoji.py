@@ -62,11 +62,8 @@ class EmojiJudge:
         self.hash = sha256(path)[:16]
         world = demo.world()
         self.classes = [c["name"] for c in world["concepts"]]
-        self._class_by_phrase = {
-            phrase.casefold(): c["name"]
-            for c in world["concepts"]
-            for phrase in [c["name"], *c["names"], *c["held_out"]]
-        }
+        named = [(c["name"], [c["name"], *c["names"], *c["held_out"]]) for c in world["concepts"]]
+        self._class_by_phrase = {phrase.casefold(): name for name, phrases in named for phrase in phrases}
         self._network = _load_network(path, len(self.classes))
 
     @torch.inference_mode()
@@ -99,11 +96,8 @@ class StyleJudge:
         self.styles = [f"{name} style" for name in names]
         self.classes = [*self.styles, *self._things.classes]
         self._style_by_words = dict(zip(names, self.styles, strict=True))
-        self._style_by_phrase = {
-            fold(text): style
-            for style in self.styles
-            for text in (style, *(related.text for related in atlas()[style].corefs))
-        }
+        named = {style: (style, *(related.text for related in atlas()[style].corefs)) for style in self.styles}
+        self._style_by_phrase = {fold(text): style for style, texts in named.items() for text in texts}
         self._network = _load_network(path, len(self.styles), STYLE_WIDTHS)
 
     def question(self, label: str | None) -> slice:

@@ -104,10 +104,7 @@ def choose_judge(
             them from the sets and these phrases; with None it is returned as it was loaded.
         folder: where such a judge may store its answers.
         device: where the judge's model runs.
-        required: whether it is an error that there is none.
-
-    Returns:
-        The judge; None for "auto" where there is no default, see `default_judge`.
+        required: whether it is an error that "auto" has no default; else the result is None, see `default_judge`.
 
     Raises:
         ConfigError: there is no such judge, or no default where one is required.
@@ -115,12 +112,11 @@ def choose_judge(
     """
     if judge == AUTO:
         default = default_judge(model, sets)
-        if default.spec is None and required:
-            raise ConfigError(
-                f"No judge knows the images of {model!r}: {default.why_none}. Name one with --judge, e.g. clip:FOLDER."
-            )
         if default.spec is None:
-            log.info("No judge knows the images of %s: %s.", model, default.why_none)
+            none = f"No judge knows the images of {model!r}: {default.why_none}."
+            if required:
+                raise ConfigError(f"{none} Name one with --judge, e.g. clip:FOLDER.")
+            log.info("%s", none)
             return None
         judge = default.spec
     loaded = load_judge(judge, device) if isinstance(judge, str) else judge

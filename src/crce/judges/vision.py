@@ -72,11 +72,9 @@ class VisionJudge(ConceptSetJudge):
         self, sets: Sequence[ConceptSet], folder: Path | None = None, *, unrelated: Sequence[str] = ()
     ) -> VisionJudge:
         """A copy with the classes of concept sets, not yet calibrated, whose answers are stored in the folder."""
-        judge = self._with(concept_classes(sets, unrelated))
-        judge._probability = dict(UNCALIBRATED)
-        judge._counts = {"shown": Counter(), "absent": Counter()}
-        judge._file = None if folder is None else folder / FILE
-        judge._answers = {} if judge._file is None else _read_answers(judge._file)
+        judge = VisionJudge(self._chat)._with(concept_classes(sets, unrelated))
+        if folder is not None:
+            judge._file, judge._answers = folder / FILE, _read_answers(folder / FILE)
         return judge
 
     def scores(self, images: list[Image.Image], label: str) -> torch.Tensor:
