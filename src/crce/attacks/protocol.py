@@ -158,10 +158,9 @@ class Attack(ABC):
         return AdversarialPrompt(found, tries, allowance.steps, victim.spent.since(before), details)
 
     def pick(self, victim: Victim, tries: tuple[Try, ...]) -> Try:
-        """The best try. If none is complete, the best few are compared again on images from more seeds.
+        """The best try, the earliest of several. Where none is complete, the best few get a second look.
 
-        Among many tries with few images each, the best one owes much to luck. Ties go to the earliest try, so that the
-        plain prompt wins its ties.
+        Among many tries with few images each, the best one owes much to luck.
         """
         best = sorted(tries, key=lambda a: a.score, reverse=True)[:FINALISTS]
         if best[0].complete or not best[0].hits:

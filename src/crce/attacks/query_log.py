@@ -11,24 +11,17 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from crce.errors import RunError
-from crce.files import write_text
+from crce.files import append_line, write_text
 from crce.judges.judge import JudgedImage
 
 
 class Query(NamedTuple):
-    """What the model was asked for and the judge was asked about.
+    """What the model was asked for and the judge was asked about."""
 
-    Attributes:
-        model: "base" or "erased".
-        text: the prompt.
-        state: the name of learned embeddings or weights; "" for text alone.
-        expected: the class whose probability was recorded.
-    """
-
-    model: str
+    model: str  # "base" or "erased"
     text: str
-    state: str
-    expected: str
+    state: str  # the name of learned embeddings or weights; "" for text alone
+    expected: str  # the class whose probability was recorded
 
 
 KnownImages = MutableMapping[tuple[Query, int], JudgedImage]
@@ -85,13 +78,8 @@ class QueryLog:
         judged = {"seeds": list(seeds), "words": words, "probabilities": probabilities}
         line = {**context, **query._asdict(), **judged}
         self._remember(line)
-        if self.path is None:
-            return
-        try:
-            with open(self.path, "a", encoding="utf-8") as file:
-                file.write(json.dumps(line) + "\n")
-        except OSError as error:
-            raise RunError(f"Cannot write {self.path}: {error.strerror or error}. Free some space.") from error
+        if self.path is not None:
+            append_line(self.path, json.dumps(line))
 
     def _remember(self, line: dict[str, Any]) -> None:
         query = Query(*(line[name] for name in Query._fields))

@@ -37,8 +37,7 @@ def replay(
 
     Args:
         path: RUN/attacks/NAME.json.
-        run: the run to measure; None is the attacked run, the folder above. Another run shows whether the results
-            transfer to it.
+        run: the run to measure; None is the attacked run, and another shows whether the results transfer to it.
         judge: as in `attack`, as are batch, device, on_event and backbone.
 
     Returns:

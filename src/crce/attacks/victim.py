@@ -86,9 +86,7 @@ class Victim:
         seed: of the attack.
         search_seeds: of the images that a search looks at.
         test_seeds: of the images that measure its result, which no search has seen.
-        steps: denoising steps.
-        guidance: classifier-free guidance scale.
-        batch: images per call; 0 picks by the size of the latents.
+        steps: denoising steps; guidance and batch likewise as `sampling.draw` takes them.
         spent: the cost so far.
         tries: of the prompt under attack.
     """
@@ -107,7 +105,7 @@ class Victim:
     tries: list[Try] = field(default_factory=list)
     _attack: str = ""
     _prompt: AttackedPrompt | None = None
-    _base: bool = False
+    _side: Literal["base", "erased"] = "erased"
 
     def begin(self, attack: str, prompt: AttackedPrompt) -> None:
         """Start a prompt: from now on tries belong to it."""
@@ -117,19 +115,16 @@ class Victim:
     def original(self) -> Iterator[None]:
         """Inside, the model is the base model."""
         with self.adapter.disabled():
-            self._base = True
+            self._side = "base"
             try:
                 yield
             finally:
-                self._base = False
+                self._side = "erased"
 
     def attempt(self, texts: Sequence[str], word: torch.Tensor | None = None, state: str = NO_WORD) -> list[Try]:
         """Try prompts on the search seeds, and add them to the tries.
 
-        Args:
-            texts: the prompts.
-            word: embeddings put before each of them, shape (K, W).
-            state: the name of the current weights, where they are not the erasure's.
+        `word` is put before each of them, embeddings of shape (K, W); `state` names weights that the search changed.
         """
         prompt = cast("AttackedPrompt", self._prompt)
         judged = self.query(texts, self.search_seeds, prompt.expected, word, state, role="search")
@@ -171,23 +166,20 @@ class Victim:
         state: str = NO_WORD,
         role: str = "test",
     ) -> list[list[JudgedImage]]:
-        """The judged images of each text, one per seed, from the log or generated.
+        """The judged images of each text, one per seed, from the log or generated; word and state as in `attempt`.
 
-        Args:
-            texts: as in `attempt`, as are word and state.
-            seeds: of the images of each text.
-            expected: the class whose probability is recorded.
-            role: the purpose of the images, for the log.
+        `expected` is the class whose probability is recorded, and `role` the purpose of the images, for the log.
         """
-        model, state = ("base" if self._base else "erased"), state or word_name(word)
-        known = {text: self.log.find(Query(model, text, state, expected), seeds) for text in texts}
+        state = state or word_name(word)
+        queries = {text: Query(self._side, text, state, expected) for text in texts}
+        known = {text: self.log.find(query, seeds) for text, query in queries.items()}
         new = [text for text, found in known.items() if found is None]
         images = self.generate([text for text in new for _ in seeds], list(seeds) * len(new), word)
         judged = judge_images(self.judge, images, expected, self.judge.threshold)
         context = {"attack": self._attack, "prompt": self._prompt.text} if self._prompt else {}
         for i, text in enumerate(new):
             own = judged[i * len(seeds) : (i + 1) * len(seeds)]
-            self.log.add(Query(model, text, state, expected), seeds, own, role=role, **context)
+            self.log.add(queries[text], seeds, own, role=role, **context)
             known[text] = own
         return [cast("list[JudgedImage]", known[text]) for text in texts]
 
@@ -199,8 +191,7 @@ class Victim:
         self.spent.denoiser += len(texts) * self.steps * (1 if self.guidance == 1 else 2)
         self.spent.text += len(texts)
         model, dtype = self.backbone, self.backbone.dtype
-        side: Literal["base", "erased"] = "base" if self._base else "erased"
-        state = ModelState(side, model.model, model.revision, str(dtype), word_name(word))
+        state = ModelState(self._side, model.model, model.revision, str(dtype), word_name(word))
         keys = [
             ImageKey(text, seed, self.steps, self.guidance, state) for text, seed in zip(texts, seeds, strict=True)
         ]

@@ -20,29 +20,22 @@ def say_significance(compared: Mapping[str, RateComparison | None]) -> list[str]
     clear = [_say(name, c) for name, c in compared.items() if c and c.difference.significant]
     unclear = [_say(name, c) for name, c in compared.items() if c and not c.difference.significant]
     missing = [TITLES[name] for name, c in compared.items() if c is None]
-    sentences = []
-    if clear:
-        sentences.append(f"Significant, so hardly chance: {'; '.join(clear)}.")
-    if unclear:
-        sentences.append(f"Not significant, so it may be chance or nothing at all: {'; '.join(unclear)}.")
-    if missing:
-        sentences.append(f"Not compared, as nothing of it can be measured: {', '.join(missing)}.")
-    return sentences
+    sentences = {
+        f"Significant, so hardly chance: {'; '.join(clear)}.": clear,
+        f"Not significant, so it may be chance or nothing at all: {'; '.join(unclear)}.": unclear,
+        f"Not compared, as nothing of it can be measured: {', '.join(missing)}.": missing,
+    }
+    return [sentence for sentence, named in sentences.items() if named]
 
 
 def _say(name: str, c: RateComparison) -> str:
     d = c.difference
-    return (
-        f"{TITLES[name]} {percent(c.base.value)} → {percent(c.erased.value)} "
-        f"({points(d.value)} points, {points(d.low)} to {points(d.high)}, p {_p(d.p)})"
-    )
+    chance = f"p {'< 0.001' if d.p < 0.001 else f'= {d.p:.3f}'}"
+    shares = f"{TITLES[name]} {percent(c.base.value)} → {percent(c.erased.value)}"
+    return f"{shares} ({points(d.value)} points, {points(d.low)} to {points(d.high)}, {chance})"
 
 
 def points(share: float) -> str:
     """A difference of shares in percentage points: "+5", "-12", "0"."""
     rounded = round(100 * share)
     return f"{rounded:+d}" if rounded else "0"
-
-
-def _p(p: float) -> str:
-    return "< 0.001" if p < 0.001 else f"= {p:.3f}"

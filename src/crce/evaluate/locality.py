@@ -46,7 +46,8 @@ def measure_locality(
     line = [part.mean(0) for part in np.array_split(values, min(BINS, len(values) // 2))] if len(values) > 3 else []
     alike = np.ptp(values, axis=0).min() == 0
     correlation = None if alike else round(float(spearmanr(*values.T).statistic), 4)
-    return {"points": points, "line": [np.round(part, 4).tolist() for part in line], "correlation": correlation}
+    rounded = [[round(float(x), 4), round(float(y), 4)] for x, y in line]
+    return {"points": points, "line": rounded, "correlation": correlation}
 
 
 def embedding_distances(phrase: str, others: Sequence[str]) -> list[float]:
@@ -61,7 +62,7 @@ def embedding_distances(phrase: str, others: Sequence[str]) -> list[float]:
 
 
 def draw_locality(found: Mapping[str, Any] | None) -> dict[str, Any] | None:
-    """The curve as an SVG in a square of 100 by 100 with the origin above left; None if there is none.
+    """The curve in a square of 100 by 100 with the origin above left; None if there is none.
 
     Returns:
         "dots" {"x", "y", "group", "title"}, "line" (SVG points), and "first" and "last" distance of the axis.

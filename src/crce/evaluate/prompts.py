@@ -53,9 +53,7 @@ class Prompt:
 class Domain:
     """Things of one kind that the judge picks from, as the classifier of a benchmark does.
 
-    Attributes:
-        kind: their kind, as concept sets know it.
-        names: each thing under every name that the judge may know it by; the target is always one of them.
+    Each has every name that the judge may know it by; the target is always one of them.
     """
 
     kind: Literal["object", "style"]

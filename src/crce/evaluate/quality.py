@@ -69,12 +69,7 @@ def make_pairs(
 
 
 def measure_quality(pairs: Sequence[Pairs], judge: Judge | None, *, seed: int = 0) -> dict[str, Any]:
-    """Drift of every group, and the quality of what should be kept.
-
-    Args:
-        pairs: of every prompt.
-        judge: brings features and reads prompts, where it can.
-        seed: of the bootstrap.
+    """Drift of every group, and the quality of what should be kept; the judge brings features, and reads prompts.
 
     Returns:
         "groups": for each group the mean "rmse", "perceptual" and "features", each {"value", "low", "high", "n"}, and

@@ -143,13 +143,7 @@ def recognise(
 def measure(
     prompts: Sequence[Recognition], *, erasing: bool, seed: int = 0, reason: str = "no prompt can be scored"
 ) -> tuple[Measure, NDArray[np.float64]]:
-    """The erased (or kept) share of a group.
-
-    Args:
-        prompts: recognitions; those that are not drawable are left out.
-        erasing: measure what is erased; else what is kept.
-        seed: of the bootstrap.
-        reason: why there is no measure, if nothing is drawable.
+    """The erased (or kept) share of the drawable prompts of a group; if there are none, there is a `reason` instead.
 
     Returns:
         The measure, and its bootstrap samples, shape (RESAMPLES,); no samples, shape (0,), if not measurable.

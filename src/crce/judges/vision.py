@@ -24,7 +24,8 @@ import torch
 from PIL import Image
 
 from crce.concepts import ConceptSet
-from crce.errors import ConfigError, ModelError, RunError, SuggestError
+from crce.errors import ConfigError, ModelError, SuggestError
+from crce.files import append_line
 from crce.judges.concept_classes import ConceptSetJudge, concept_classes
 from crce.llm import Chat, Message, load_chat
 
@@ -114,7 +115,9 @@ class VisionJudge(ConceptSetJudge):
         if key not in self._answers:
             url = f"data:image/png;base64,{base64.b64encode(png).decode('ascii')}"
             self._answers[key] = self._ask(asked, url)
-            self._store(key, asked)
+            row = {"key": key, "judge": self.name, "question": asked, "answer": self._answers[key]}
+            if self._file is not None:
+                append_line(self._file, json.dumps(row, ensure_ascii=False))
         return self._answers[key]
 
     def question(self, label: str) -> str:
@@ -140,17 +143,6 @@ class VisionJudge(ConceptSetJudge):
         if read is None:
             logger.warning("%s answered %r to %r, which counts as unsure.", self.name, reply.text[:80], question)
         return read or "unsure"
-
-    def _store(self, key: str, question: str) -> None:
-        if self._file is None:
-            return
-        row = {"key": key, "judge": self.name, "question": question, "answer": self._answers[key]}
-        try:
-            self._file.parent.mkdir(parents=True, exist_ok=True)
-            with open(self._file, "a", encoding="utf-8") as stream:
-                stream.write(json.dumps(row, ensure_ascii=False) + "\n")
-        except OSError as error:
-            raise RunError(f"Cannot write {self._file}: {error.strerror or error}. Free some space.") from error
 
 
 def load_vision(model: str = "") -> VisionJudge:

@@ -102,7 +102,7 @@ class ImageCache:
         return key in self._memory or (self._root is not None and self.path(key).is_file())
 
     def get(self, key: ImageKey) -> Picture:
-        """The image, which from now on is in memory and on disk; None if it is in neither place, or has failed."""
+        """The image, from now on in memory and on disk; None if it is in neither place, or has failed."""
         image = self._memory.get(key)
         if self._root is None:
             return image
@@ -144,7 +144,7 @@ class ImageCache:
         Args:
             pipe: the pipeline, its weights in the state that the keys say.
             keys: of the images, all with the same steps and guidance.
-            batch: images per call; 0 picks by the size of the latents.
+            batch: as `draw` takes it.
             on_images: called after each batch with its size.
 
         Raises:
@@ -160,11 +160,7 @@ class ImageCache:
                 self.put(key, None if image is None or is_blank(image) else image)
 
     def path(self, key: ImageKey) -> Path:
-        """The file of an image.
-
-        Raises:
-            ValueError: the cache has no folder.
-        """
+        """The file of an image in a cache that has a folder."""
         name = f"{slug(key.prompt)[:NAME].strip('-')}-{_digest(key.prompt)[:8]}"
         return self._folder(key) / name / f"{key.seed}.png"
 
