@@ -57,7 +57,7 @@ class ConceptInversion(Attack):
         every = max(1, allowance.budget.steps // CHECKS)
 
         def condition() -> Conditioning:
-            return victim.encode_soft([""] * self.batch, word.expand(self.batch, -1, -1))
+            return victim.encode([""] * self.batch, word.expand(self.batch, -1, -1))
 
         for loss in fit(victim, allowance, x_0, self.batch, generator, [word], self.rate, condition):
             losses.append(loss)

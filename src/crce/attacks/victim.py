@@ -202,14 +202,11 @@ class Victim:
             images.fill(pipe, keys, batch=self.batch)
         return [images.get(key) for key in keys]
 
-    def encode(self, texts: list[str]) -> Conditioning:
-        """`Backbone.encode`, counted."""
+    def encode(self, texts: list[str], prefix: torch.Tensor | None = None) -> Conditioning:
+        """`Backbone.encode`, or with a prefix `UNetBackbone.encode_soft`, counted."""
         self.spent.text += len(texts)
-        return self.backbone.encode(texts)
-
-    def encode_soft(self, texts: list[str], prefix: torch.Tensor) -> Conditioning:
-        """`UNetBackbone.encode_soft`, counted."""
-        self.spent.text += len(texts)
+        if prefix is None:
+            return self.backbone.encode(texts)
         return cast("UNetBackbone", self.backbone).encode_soft(texts, prefix)
 
     def predict(self, x_t: torch.Tensor, t: torch.Tensor, cond: Conditioning) -> torch.Tensor:

@@ -116,7 +116,7 @@ class WordSearch(ABC):
     ) -> tuple[float, torch.Tensor]:
         """The erased model's error with the words of these numbers, shape (K,), and its gradient, shape (K, W)."""
         words = self.table[numbers].clone().requires_grad_(True)
-        out = self.victim.predict(x_t, t, self.victim.encode_soft([self.rest], words[None]))
+        out = self.victim.predict(x_t, t, self.victim.encode([self.rest], words[None]))
         loss = (out - target).square().mean()
         return loss.item(), torch.autograd.grad(loss, words)[0]
 

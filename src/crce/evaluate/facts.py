@@ -7,6 +7,8 @@ import shlex
 from collections.abc import Mapping
 from typing import Any
 
+from crce.concepts.faults import listed
+
 
 CLASSES = 40  # of the judge, in the page
 EVALUATE_FLAGS = ("images_per_prompt", "seed", "steps", "guidance")
@@ -54,10 +56,9 @@ def list_facts(data: Mapping[str, Any], info: Mapping[str, Any]) -> dict[str, st
 def _judge_facts(judge: Mapping[str, Any]) -> dict[str, str | None]:
     least, classes = judge["threshold"], judge["class_list"]
     counts = f"its word counts from probability {least:g} on" if least else "its best word counts"
-    more = f" and {len(classes) - CLASSES} more, in report.json" if len(classes) > CLASSES else ""
     return {
         "Judge": f"{judge['name']} {judge['version']}, {judge['classes']} classes, weights {judge['hash']}; {counts}",
-        "Its classes": ", ".join(classes[:CLASSES]) + more,
+        "Its classes": listed(classes, CLASSES) + (", in report.json" if len(classes) > CLASSES else ""),
         "Its answers": _answers(judge["calibration"]) if judge.get("calibration") else None,
     }
 

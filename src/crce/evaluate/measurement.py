@@ -64,13 +64,7 @@ def measure_target(
 ) -> MeasuredTarget:
     """Generate the images of a target's prompts, judge them, count, and write strips of them to FOLDER/images.
 
-    Args:
-        models: the base and the erased model.
-        questions: the groups of the concept set, and the judge.
-        concepts: the concept set.
-        folder: of its report.
-        settings: the seed of the bootstrap, and whether drift, quality and locality are measured too.
-        loading: seconds that it took to load model and judge, for the report.
+    `loading` is how many seconds it took to load model and judge, for the report.
     """
     names, seed = [(group.name, prompt.text) for group, prompt in questions.listed], settings.seed
     clock = time.perf_counter()

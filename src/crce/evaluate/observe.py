@@ -39,16 +39,12 @@ Images = dict[str, tuple[list[Picture], list[Picture]]]
 class RestrictedJudge:
     """A judge that picks from some of its classes only, as the classifiers of a benchmark do.
 
-    Args:
-        judge: gives the probabilities; these are normalised over the remaining classes.
-        classes: those classes, at least one.
+    Its probabilities are normalised over these classes, of which there is at least one.
     """
 
     def __init__(self, judge: Judge, classes: Sequence[str]) -> None:
-        self.name, self.version, self.hash = judge.name, judge.version, judge.hash
-        self.threshold = judge.threshold
-        self.classes = list(classes)
-        self._judge = judge
+        self.name, self.version, self.hash, self.threshold = judge.name, judge.version, judge.hash, judge.threshold
+        self.classes, self._judge = list(classes), judge
         self._places = [judge.classes.index(name) for name in classes]
 
     def probs(self, images: list[Image]) -> torch.Tensor:
@@ -198,11 +194,7 @@ def prompt_set_questions(
 ) -> tuple[list[Questions], SamplingPlan]:
     """The questions about a prompt set, one `Questions` for every domain, and the images that they are about.
 
-    Args:
-        prompt_set: the set; of its groups with more prompts than the limit a sample is taken.
-        erasure: the run.
-        concepts: the concept set of the run that is measured.
-        settings: of the evaluation.
+    Of groups with more prompts than the limit a sample is taken. `concepts` is the set of the run that is measured.
     """
     groups = [sample(group, settings.limit, settings.seed) for group in prompt_set.groups]
     judge = choose_judge(settings.judge, erasure.info["model"], erasure.sets, device=settings.device)

@@ -188,15 +188,9 @@ def report_prompt_set(
     settings: PromptSetSettings,
     seeds: Mapping[str, Sequence[int]],
 ) -> PromptReport:
-    """Write the report of a prompt set.
+    """Write the report of a prompt set from what `measure_prompt_set` returns.
 
-    Args:
-        prompt_set: the set.
-        concepts: the concept set of the run that was measured.
-        measured: what `measure_prompt_set` returns.
-        erasure: the run.
-        settings: of the evaluation.
-        seeds: by text those of its images.
+    `concepts` is the concept set of the run that was measured; `seeds` are those of the images of each text.
     """
     scored, images, parts = measured
     groups: dict[str, Any] = {}

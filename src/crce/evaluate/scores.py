@@ -111,14 +111,7 @@ class ScoredGroup:
 def score_group(
     group: PromptGroup, base_words: Sequence[Words] | None, erased_words: Sequence[Words] | None, *, seed: int = 0
 ) -> ScoredGroup:
-    """Score a group.
-
-    Args:
-        group: its prompts.
-        base_words: for each prompt the judge's words for the base model's images; None without a judge.
-        erased_words: likewise for the erased model.
-        seed: of the bootstrap.
-    """
+    """Score a group by the judge's words for both models' images of each prompt; None without a judge."""
     if base_words is None or erased_words is None:
         prompts = tuple(ScoredPrompt(p, None, None, p.left_out or NO_JUDGE) for p in group.prompts)
     else:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from crce.concepts.concept_set import fold
+from crce.concepts.faults import listed
 from crce.evaluate.prompts import ERASING, KEEPING, concept_group
 from crce.evaluate.scores import ScoredGroup, ScoredPrompt
 from crce.evaluate.stats import Measure
@@ -100,12 +101,7 @@ def pool(targets: Sequence[Groups]) -> dict[str, ScoredGroup]:
 
 
 def make_verdict(targets: Sequence[Groups], config: Mapping[str, Any]) -> Verdict:
-    """Put the numbers into words.
-
-    Args:
-        targets: the groups of each target.
-        config: the run's recipe, so that the advice can name the present values.
-    """
+    """Put the numbers into words; `config` is the run's recipe, whose present values the advice names."""
     groups = pool(targets)
     one = _target(targets[0]).text if len(targets) == 1 else None
     if all(p.words is None for group in groups.values() for p in group.prompts):
@@ -152,7 +148,7 @@ def _target_point(targets: Sequence[Groups]) -> Point:
     """The line about the targets themselves: the counts of a single one, the shares of several."""
     one, total = _target(targets[0]) if len(targets) == 1 else None, len(targets)
     measures = [(groups["target"].measure, _target(groups)) for groups in targets]
-    missing = _listed([f'"{prompt.text}" ({m.reason})' for m, prompt in measures if m.value is None])
+    missing = listed([f'"{prompt.text}" ({m.reason})' for m, prompt in measures if m.value is None], NAMED)
     shares = [(m.value, prompt) for m, prompt in measures if m.value is not None]
     if not shares:
         text = f'"{one.text}": {measures[0][0].reason}.' if one else f"none of the {total} targets: {missing}."
@@ -168,11 +164,11 @@ def _target_point(targets: Sequence[Groups]) -> Point:
         if one.failed:
             text += f"; {one.failed} of them failed to be drawn, which counts as still showing it"
     elif left:
-        still = _listed([_words(prompt) for _, prompt in left])
+        still = listed([_words(prompt) for _, prompt in left], NAMED)
         text = f"of {total} targets, {len(gone) or 'none'} {are} gone; still drawn: {still}"
     else:
         who = f"of {total} targets, {len(gone)} {are}" if missing else f"all {total} targets are"
-        text = f"{who} gone: {_listed([_words(prompt) for prompt in gone])}"
+        text = f"{who} gone: {listed([_words(prompt) for prompt in gone], NAMED)}"
     unknown = f" Not measured: {missing}." if missing else ""
     return Point(label, "bad" if left else "good", f"{text}.{unknown}")
 
@@ -185,7 +181,7 @@ def _leak_point(one: str | None, checked: int, leaks: Sequence[PromptChange]) ->
     if not leaks:
         return Point("No leaks", "good", f"of {names}, none still draws {whose}.")
     verb = "draws" if len(leaks) == 1 else "draw"
-    named = _listed([_words(change, change.target) for change in leaks])
+    named = listed([_words(change, change.target) for change in leaks], NAMED)
     return Point("Leaked", "bad", f"of {names}, {len(leaks)} still {verb} {whose}: {named}.")
 
 
@@ -195,15 +191,12 @@ def _broken_point(checked: int, broken: Sequence[PromptChange]) -> Point:
     things = _counted(checked, "thing")
     if not broken:
         return Point("Nothing broke", "good", f"of {things} to keep, all are still drawn.")
-    named = _listed([_words(change) for change in broken])
+    named = listed([_words(change) for change in broken], NAMED)
     return Point("Broke", "bad", f"of {things} to keep, {len(broken)} dropped: {named}.")
 
 
 def _advice(
-    targets: Sequence[Groups],
-    leaks: Sequence[PromptChange],
-    broken: Sequence[PromptChange],
-    config: Mapping[str, Any],
+    targets: Sequence[Groups], leaks: Sequence[PromptChange], broken: Sequence[PromptChange], config: Mapping[str, Any]
 ) -> list[str]:
     several = len(targets) > 1
     if config.get("crce") is False and (leaks or broken):
@@ -241,11 +234,6 @@ def _words(prompt: ScoredPrompt | PromptChange, target: str | None = None) -> st
     """A prompt, with the target of its concept set, and its shares before and after."""
     of = "" if target is None else f' of "{target}"'
     return f'"{prompt.text}"{of} ({percent(prompt.base / prompt.n)} → {percent(prompt.erased / prompt.n)})'
-
-
-def _listed(named: Sequence[str]) -> str:
-    more = len(named) - NAMED
-    return ", ".join(named[:NAMED]) + (f" and {more} more" if more > 0 else "")
 
 
 def _counted(n: int, noun: str) -> str:

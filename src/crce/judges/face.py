@@ -18,6 +18,7 @@ from PIL import Image, ImageOps
 
 from crce.concepts import ConceptSet
 from crce.concepts.concept_set import fold
+from crce.concepts.faults import listed
 from crce.errors import ConfigError
 from crce.judges.concept_classes import ConceptClasses, ConceptSetJudge, concept_classes
 from crce.judges.faces import SAME_PERSON, DlibFaces, Faces, agreeing, distance, image_key
@@ -25,6 +26,7 @@ from crce.judges.faces import SAME_PERSON, DlibFaces, Faces, agreeing, distance,
 
 log = logging.getLogger(__name__)
 
+NAMED = 5  # photos in a message
 ANSWERS = ("yes", "no", "no face")
 
 
@@ -164,16 +166,16 @@ class FaceJudge(ConceptSetJudge):
         faces = {key: clearest[0] for key, clearest in found.values() if len(clearest)}
         if not faces:
             raise ConfigError(
-                f"The judge {self.name} finds no face of {name!r} in {_listed(files)}. "
+                f"The judge {self.name} finds no face of {name!r} in {listed(files, NAMED)}. "
                 "Give photos with the face in full view and at least a tenth as wide as the photo."
             )
         if faceless := [file for file, (_, clearest) in found.items() if not len(clearest)]:
-            log.warning("No face of %s was found in %s: left out.", name, _listed(faceless))
+            log.warning("No face of %s was found in %s: left out.", name, listed(faceless, NAMED))
         away = {
             file: distance(faces, clearest, without=key) for file, (key, clearest) in found.items() if len(clearest)
         }
         if apart := [file for file, each in away.items() if len(faces) > 1 and each > SAME_PERSON]:
-            log.warning("The face on %s differs from the other photos of %s. Same person?", _listed(apart), name)
+            log.warning("The face on %s differs from the other photos of %s. Same person?", listed(apart, NAMED), name)
         return faces
 
 
@@ -208,8 +210,3 @@ def _open(file: Path) -> Image.Image:
             return ImageOps.exif_transpose(image).convert("RGB")  # phones store photos rotated
     except (OSError, SyntaxError, ValueError) as error:
         raise ConfigError(f"Cannot read the photo {file}: {error}. Replace or remove it.") from error
-
-
-def _listed(files: Sequence[Path], most: int = 5) -> str:
-    more = len(files) - most
-    return ", ".join(map(str, files[:most])) + (f" and {more} more" if more > 0 else "")

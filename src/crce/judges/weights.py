@@ -22,9 +22,8 @@ class TransformersJudge:
     Args:
         kind: the judge's name on the command line.
         load: `from_pretrained` of the model's class.
-        model: a folder, or the name of a repository on the Hub.
+        model: a folder, or the name of a repository on the Hub; where none is named, messages suggest the `example`.
         device: where the model runs.
-        example: a model to suggest where none is named.
 
     Raises:
         ConfigError: no model is named.

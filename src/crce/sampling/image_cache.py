@@ -132,12 +132,7 @@ class ImageCache:
         return [key for key in keys if self.get(key) is None and key not in self._memory]
 
     def fill(
-        self,
-        pipe: Any,
-        keys: Sequence[ImageKey],
-        *,
-        batch: int = 0,
-        on_images: Callable[[int], None] | None = None,
+        self, pipe: Any, keys: Sequence[ImageKey], *, batch: int = 0, on_images: Callable[[int], None] | None = None
     ) -> None:
         """Generate images and keep each batch before the next is begun. Blank ones count as failed.
 

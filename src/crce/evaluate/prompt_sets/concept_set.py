@@ -39,13 +39,7 @@ class OtherSets:
         self._classes = {judge.class_of(c.target): c.target for c in sets} if judge else {}
 
     def left_out(self, text: str, own_class: str | None, target_class: str | None) -> str | None:
-        """Why a phrase that one set keeps can't be scored; None if it can.
-
-        Args:
-            text: the phrase.
-            own_class: the judge's class of it.
-            target_class: the judge's class of the set's target.
-        """
+        """Why a phrase that one set keeps can't be scored, by the judge's classes of it and of the set's target."""
         if erasing := self._erased.get(fold(text)):
             another = "" if fold(text) == fold(erasing) else f', as another name of "{erasing}"'
             return f"erased by this run too{another}"

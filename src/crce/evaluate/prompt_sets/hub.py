@@ -42,10 +42,7 @@ UNMEASURED = {
 def load(path: Path, concepts: ConceptSet, concept: str | None = None) -> PromptSet:
     """The prompts about what a run erased.
 
-    Args:
-        path: a clone of the repository, or its folder prompts.
-        concepts: what the run erased.
-        concept: HUB's name of it, where that is another.
+    `path` is a clone of the repository, or its folder prompts; the rest as in `load_prompt_set`.
 
     Raises:
         ConfigError: the folder is missing or is none of HUB's, or HUB has no prompts about this concept.

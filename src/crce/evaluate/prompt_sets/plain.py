@@ -35,10 +35,7 @@ LARGEST_SEED = 2**63 - 1
 def load(path: Path, concepts: ConceptSet, concept: str | None = None) -> PromptSet:
     """The prompts of a file.
 
-    Args:
-        path: a file that ends in .csv, .json or .txt.
-        concepts: what the run erased.
-        concept: the file's name of it, where that is another.
+    `path` ends in .csv, .json or .txt; the rest as in `load_prompt_set`.
 
     Raises:
         ConfigError: the file can't be read, or is of another kind.

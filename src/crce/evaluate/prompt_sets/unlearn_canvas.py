@@ -44,10 +44,7 @@ DRAWN = "its own fine-tuned Stable Diffusion 1.5, 100 steps, guidance 9, two ViT
 def load(path: Path, concepts: ConceptSet, concept: str | None = None) -> PromptSet:
     """The prompts, grouped around what a run erased, which is a style or an object.
 
-    Args:
-        path: a clone of the repository, its const.py, or the folder of the dataset.
-        concepts: what the run erased.
-        concept: UnlearnCanvas's name of it, where that is another ("Cats" for a cat).
+    `path` is a clone of the repository, its const.py, or the folder of the dataset; the rest as in `load_prompt_set`.
 
     Raises:
         ConfigError: the path is missing or is none of UnlearnCanvas's, or it has no such concept.
