@@ -42,12 +42,11 @@ def chance_of_gain(before: Sequence[bool], after: Sequence[bool]) -> float:
 
 
 def summarise(outcomes: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """The numbers over all outcomes that count; see `campaign` for the content of an outcome.
+    """The numbers over all outcomes that count, see `campaign`.
 
     Returns:
-        "base", "before" and "after" as `rate` gives them; "gain" (after minus before) and "p" (see `chance_of_gain`);
-        the number of "prompts", of those "left_out", and of those "brought_back" in half of their images; "failed",
-        the images that could not be generated.
+        "base", "before" and "after", see `rate`; "gain", after minus before; "p", see `chance_of_gain`; how many
+        "prompts", of those "left_out", and of those "brought_back" in half of their images; the "failed" images.
     """
     counted = [o for o in outcomes if o["left_out"] is None]
     hits: dict[str, list[bool]] = {"base": [], "before": [], "after": []}

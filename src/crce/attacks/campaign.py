@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -229,12 +229,9 @@ def erased_model(
     backbone: Backbone, erasure: Erasure, judge: Judge, log: QueryLog, head: dict[str, Any], batch: int
 ) -> Iterator[Victim]:
     """The erased model, for as long as the context lasts, with seeds and settings as NAME.json holds them."""
-    adapter = apply_adapter(backbone, erasure.adapter)
-    try:
-        settings = {name: head["pictures"][name] for name in ("search_seeds", "test_seeds", "steps", "guidance")}
+    settings = {name: head["pictures"][name] for name in ("search_seeds", "test_seeds", "steps", "guidance")}
+    with closing(apply_adapter(backbone, erasure.adapter)) as adapter:
         yield Victim(backbone, adapter, judge, log, head["seed"], **settings, batch=batch)
-    finally:
-        adapter.close()
 
 
 def write_word(folder: Path, name: str, prompt: str, word: torch.Tensor | None) -> str | None:

@@ -38,14 +38,9 @@ class AttackedPrompt:
 def choose_prompts(
     erasure: Erasure, judge: Judge, targets: Sequence[str], texts: Sequence[str], phrases: int
 ) -> list[AttackedPrompt]:
-    """The prompts to attack, each text once.
+    """The prompts to attack, each text once: at most `phrases` for each target, of which none named is all.
 
-    Args:
-        erasure: the run.
-        judge: says which class a phrase names.
-        targets: the targets to attack; none is all.
-        texts: prompts for the first of these targets, in place of the targets and their corefs.
-        phrases: the most prompts for each target.
+    `texts` are prompts for the first of these targets, in place of the targets and their corefs.
 
     Raises:
         ConfigError: a target is not among the run's, or the judge has no class for it.

@@ -54,13 +54,9 @@ class Progress:
 
 @dataclass
 class Allowance:
-    """The budget of one prompt while it is being spent.
+    """The budget of one prompt while it is being spent, the victim's counters, and the steps done.
 
-    Attributes:
-        budget: the budget.
-        spent: the victim's counters.
-        on_steps: called with the number of steps done whenever it changes.
-        steps: steps done.
+    `on_steps` is called with the number of steps whenever it changes.
     """
 
     budget: Budget

@@ -10,7 +10,7 @@ layers that bring the text into the image are trained, in float32.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from itertools import takewhile
 from typing import Any
@@ -81,11 +81,9 @@ def free_weights(backbone: Backbone, layers: str) -> Iterator[list[nn.Parameter]
 
     `layers` is a preset of `crce.backbones.scopes` by position: xattn, selfattn, noxattn or full.
     """
-    weights = Weights(backbone, [path for path in scope_modules(backbone, layers) if ".lora_" not in path])
-    try:
+    paths = [path for path in scope_modules(backbone, layers) if ".lora_" not in path]
+    with closing(Weights(backbone, paths)) as weights:
         yield weights.parameters()
-    finally:
-        weights.close()
 
 
 def back_after(curve: Sequence[dict[str, Any]]) -> int | None:

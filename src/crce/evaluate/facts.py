@@ -23,14 +23,6 @@ def show_value(value: Any) -> str:
     return f"{value:g}" if isinstance(value, float) else "none" if value is None else str(value)
 
 
-def make_subtitle(info: Mapping[str, Any]) -> str:
-    """The method, model and steps of a run in one line, from its run.json."""
-    config = info["config"]
-    method = str(config.get("method", "")).upper()
-    sides = "with corefs and retains" if config.get("crce", True) else "alone, without corefs and retains"
-    return f"{method} {sides} on the model {info['model']}, {config['steps']} steps"
-
-
 def list_facts(data: Mapping[str, Any], info: Mapping[str, Any]) -> dict[str, str]:
     """Everything besides the numbers: model, judge, sampling settings, machine, times."""
     judge, versions = data["judge"], {"crce": info.get("crce"), **info.get("versions", {})}

@@ -31,12 +31,9 @@ class SamplingPlan:
     """Which images of a text are generated.
 
     Attributes:
-        seeds: of every text.
-        steps: denoising steps.
-        guidance: classifier-free guidance scale.
+        seeds: of every text, but for `own_seeds`.
         scenes: what phrases are shown in, in turn; none shows them alone.
         alone: texts that are never shown in a scene.
-        own_seeds: the seeds of texts that bring their own.
     """
 
     seeds: Sequence[int]
@@ -69,11 +66,6 @@ class ModelPair:
         shared: images of the base model that several runs share.
         backbone: the run's base model, if it is loaded already.
         on_event: called after each batch of images.
-
-    Attributes:
-        base: the base model.
-        erased: the erased model.
-        cache: generated images.
 
     Raises:
         ModelError: the model can't be loaded.

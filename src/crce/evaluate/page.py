@@ -16,7 +16,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from crce.concepts import certainty_word
 from crce.evaluate.comparison import points
 from crce.evaluate.curve import draw_curve
-from crce.evaluate.facts import list_commands, list_facts, make_subtitle, show_value
+from crce.evaluate.facts import list_commands, list_facts, show_value
 from crce.evaluate.locality import draw_locality
 from crce.evaluate.measurement import SHOWN, MeasuredTarget
 from crce.evaluate.prompts import NO_JUDGE, TITLES, spread
@@ -134,8 +134,7 @@ def _render(
         groups=groups,
         pairs=pairs,
         overview=overview,
-        recipe=info["config"],
-        subtitle=make_subtitle(info),
+        info=info,
         facts=list_facts(data, info),
     )
 

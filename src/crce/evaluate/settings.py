@@ -65,7 +65,8 @@ class EvaluationSettings:
 
     def as_json(self, model: Mapping[str, Any]) -> dict[str, Any]:
         """The settings that report.json holds, with the sampling of the run's model: what the images depend on."""
-        filled = {**vars(self), **dict(zip(("steps", "guidance"), self.sampling(model), strict=True))}
+        steps, guidance = self.sampling(model)
+        filled = {**vars(self), "steps": steps, "guidance": guidance}
         named = ("images_per_prompt", "limit", "seed", "steps", "guidance", "phrases_per_group")
         return {name: filled[name] for name in named if name in filled}
 

@@ -33,12 +33,7 @@ MEASURES = ("erased", "coref_erased", "kept")
 
 @dataclass(frozen=True)
 class Recognition:
-    """What the judge recognised of one prompt, images paired by seed.
-
-    Attributes:
-        base: of the base model's images, shape (n,), bool.
-        erased: of the erased model's images, shape (n,), bool.
-    """
+    """Which images of a prompt the judge recognised, those of both models paired by seed: shape (n,), bool."""
 
     base: NDArray[np.bool_]
     erased: NDArray[np.bool_]

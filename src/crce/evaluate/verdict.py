@@ -36,15 +36,9 @@ class Point:
 
 @dataclass(frozen=True)
 class PromptChange:
-    """A prompt that leaked or broke: recognised images of n before and after.
+    """A prompt that leaked or broke: of n images by each model, how many are recognised.
 
-    Attributes:
-        text: the prompt.
-        group: name of its group.
-        base: recognised images of the base model.
-        erased: of the erased model.
-        n: all images of each.
-        target: the target of its concept set, if the run has several targets.
+    `target` is that of its concept set, if the run has several.
     """
 
     text: str

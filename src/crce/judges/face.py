@@ -22,6 +22,7 @@ from crce.concepts.faults import listed
 from crce.errors import ConfigError
 from crce.judges.concept_classes import ConceptClasses, ConceptSetJudge, concept_classes
 from crce.judges.faces import SAME_PERSON, DlibFaces, Faces, agreeing, distance, image_key
+from crce.judges.judge import Known
 
 
 log = logging.getLogger(__name__)
@@ -101,9 +102,7 @@ class FaceJudge(ConceptSetJudge):
         judge.version = version
         return judge
 
-    def calibrate(
-        self, shown: Sequence[tuple[Image.Image, str]], absent: Sequence[tuple[Image.Image, str]]
-    ) -> dict[str, Any] | None:
+    def calibrate(self, shown: Known, absent: Known) -> dict[str, Any] | None:
         """Learn the persons' faces from the base model's images, unless there are photos.
 
         Of the faces generated for a person, the references are those within 0.6 of the face that has the most others
@@ -145,7 +144,7 @@ class FaceJudge(ConceptSetJudge):
         self._check_classes()
         return torch.stack([self.scores(images, label) for label in self.classes], 1)
 
-    def _count(self, asked: Sequence[tuple[Image.Image, str]]) -> dict[str, int]:
+    def _count(self, asked: Known) -> dict[str, int]:
         """How often each answer is given about images and their persons."""
         counts = dict.fromkeys(ANSWERS, 0)
         for image, label in asked:

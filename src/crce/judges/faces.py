@@ -46,7 +46,6 @@ class Faces(Protocol):
 
     def find(self, image: Image) -> torch.Tensor:
         """An embedding of each face, the most confident detection first, shape (F, D)."""
-        ...
 
 
 class DlibFaces:

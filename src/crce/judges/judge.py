@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeAlias, runtime_checkable
 
 from crce.errors import ModelError
 
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
     from crce.concepts import ConceptSet
 
+Known: TypeAlias = "Sequence[tuple[Image, str]]"  # images, each with a class
 ARTICLES = ("a ", "an ", "the ")
 UNSURE = "unsure"  # the answer where the best class lies below the threshold
 BATCH = 64
@@ -44,11 +45,9 @@ class Judge(Protocol):
 
     def probs(self, images: list[Image]) -> torch.Tensor:
         """Class probabilities, shape (B, K)."""
-        ...
 
     def class_of(self, text: str) -> str | None:
         """The class that a phrase names, or None if it names none of them."""
-        ...
 
 
 @runtime_checkable
@@ -57,7 +56,6 @@ class Detector(Protocol):
 
     def scores(self, images: list[Image], label: str) -> torch.Tensor:
         """The probability that each image shows the class `label`, shape (B,)."""
-        ...
 
 
 @runtime_checkable
@@ -66,7 +64,6 @@ class JointJudge(Protocol):
 
     def question(self, label: str | None) -> slice:
         """The classes of the question that the class `label` answers; of the first question for None."""
-        ...
 
 
 @runtime_checkable
@@ -81,7 +78,6 @@ class OpenJudge(Protocol):
             folder: where it may store its answers, so that it need not ask again; None stores nothing.
             unrelated: phrases generated beside those of the sets.
         """
-        ...
 
 
 @runtime_checkable
@@ -90,7 +86,6 @@ class FeatureJudge(Protocol):
 
     def features(self, images: list[Image]) -> torch.Tensor:
         """The features that its classes are predicted from, shape (B, D)."""
-        ...
 
 
 @runtime_checkable
@@ -99,7 +94,6 @@ class TextJudge(Protocol):
 
     def alignment(self, images: list[Image], texts: Sequence[str]) -> torch.Tensor:
         """The cosine similarity of each image and its text, shape (B,)."""
-        ...
 
 
 @runtime_checkable
@@ -109,9 +103,7 @@ class CalibratedJudge(Protocol):
     It gets at most 24 images of each side, or as many as its attribute `known_pictures` says.
     """
 
-    def calibrate(
-        self, shown: Sequence[tuple[Image, str]], absent: Sequence[tuple[Image, str]]
-    ) -> dict[str, Any] | None:
+    def calibrate(self, shown: Known, absent: Known) -> dict[str, Any] | None:
         """Learn the probability of each answer.
 
         Args:
@@ -121,7 +113,6 @@ class CalibratedJudge(Protocol):
         Returns:
             The calibration, for the report; None where one side has no images.
         """
-        ...
 
 
 class JudgedImage(NamedTuple):

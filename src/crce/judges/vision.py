@@ -27,6 +27,7 @@ from crce.concepts import ConceptSet
 from crce.errors import ConfigError, ModelError, SuggestError
 from crce.files import append_line
 from crce.judges.concept_classes import ConceptSetJudge, concept_classes
+from crce.judges.judge import Known
 from crce.llm import Chat, Message, load_chat
 
 
@@ -79,20 +80,14 @@ class VisionJudge(ConceptSetJudge):
         return judge
 
     def scores(self, images: list[Image.Image], label: str) -> torch.Tensor:
-        """The probability that each image shows the class `label`, shape (B,).
-
-        Raises:
-            ModelError: the request fails.
-        """
+        """The probability that each image shows the class `label`, shape (B,); see `answer`."""
         return torch.tensor([self._probability[self.answer(image, label)] for image in images])
 
     def probs(self, images: list[Image.Image]) -> torch.Tensor:
         """The probability of each class on its own, shape (B, K): K questions for each image."""
         return torch.stack([self.scores(images, label) for label in self.classes], 1)
 
-    def calibrate(
-        self, shown: Sequence[tuple[Image.Image, str]], absent: Sequence[tuple[Image.Image, str]]
-    ) -> dict[str, Any] | None:
+    def calibrate(self, shown: Known, absent: Known) -> dict[str, Any] | None:
         """Learn the probability of each answer from these images and those of earlier calls."""
         for side, pairs in (("shown", shown), ("absent", absent)):
             self._counts[side].update(self.answer(image, label) for image, label in pairs)

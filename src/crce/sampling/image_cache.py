@@ -37,9 +37,7 @@ class ModelState:
 
     Attributes:
         side: whether the erasure is on.
-        model: name of the base model.
-        revision: its revision.
-        dtype: number format of its weights.
+        model, revision, dtype: those of the base model as it was loaded.
         adapter: SHA-256 of the erasure's file; None for the base model, and where there is no file.
         resolution: side of its images in pixels; None is the model's native one.
     """
@@ -63,15 +61,7 @@ class ModelState:
 
 @dataclass(frozen=True)
 class ImageKey:
-    """Everything that an image depends on.
-
-    Attributes:
-        prompt: as the model gets it; a phrase that is shown in a scene together with its scene.
-        seed: of the starting noise.
-        steps: denoising steps.
-        guidance: classifier-free guidance scale.
-        state: the weights.
-    """
+    """Everything that an image depends on: the prompt as the model gets it, with its scene, sampling, and weights."""
 
     prompt: str
     seed: int

@@ -35,8 +35,8 @@ def write_strips(
     Args:
         folder: the folder of strips.
         prompts: group and text of each prompt.
-        base: for each prompt its base images.
-        erased: for each prompt its erased images, of the same seeds.
+        base: its images by the base model.
+        erased: by the erased model, of the same seeds.
 
     Returns:
         The file names, in the order of the prompts.

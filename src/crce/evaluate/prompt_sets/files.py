@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -92,9 +92,3 @@ def read_list(path: Path) -> list[Any]:
     if not isinstance(items, list) or not items:
         raise error_from(str(path), [Fault(str(path), "holds no list of prompts. Write [...] with at least one.")])
     return items
-
-
-def known_files(folder: Path, *endings: str) -> Iterator[Path]:
-    """The files of a folder with one of these endings, in order; none where there is no such folder."""
-    if folder.is_dir():
-        yield from sorted(p for p in folder.iterdir() if p.suffix.lower() in endings and p.is_file())

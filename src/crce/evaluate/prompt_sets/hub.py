@@ -14,7 +14,7 @@ from pathlib import Path
 from crce.concepts import ConceptSet
 from crce.concepts.faults import Fault, error_from
 from crce.errors import ConfigError
-from crce.evaluate.prompt_sets.files import known_files, read_lines, read_list, read_table
+from crce.evaluate.prompt_sets.files import read_lines, read_list, read_table
 from crce.evaluate.prompt_sets.prompt_set import Number, PromptSet, find_concept, key
 from crce.evaluate.prompts import Prompt, PromptGroup
 
@@ -49,7 +49,10 @@ def load(path: Path, concepts: ConceptSet, concept: str | None = None) -> Prompt
         ConceptError: a file is not as it should be.
     """
     root = _find(path)
-    files = {task: {key(p.stem): p for p in known_files(root / task, ".csv", ".json")} for task in TASKS}
+    files = {
+        task: {key(p.stem): p for p in sorted((root / task).glob("*.*")) if p.suffix.lower() in (".csv", ".json")}
+        for task in TASKS
+    }
     names = {k: p.stem.replace("_", " ") for task in reversed(TASKS) for k, p in files[task].items()}
     name = find_concept(concepts, concept, names.values(), f"HUB in {root}")
     own = {task: by_key[key(name)] for task, by_key in files.items() if key(name) in by_key}
