@@ -20,7 +20,7 @@ from PIL.Image import Resampling
 from crce.concepts import ConceptSet, Related
 from crce.errors import ConfigError, ModelError
 from crce.evaluate import evaluate
-from crce.evaluate.facts import list_facts
+from crce.evaluate.page import list_facts
 from crce.judges import CalibratedJudge, Detector, OpenJudge, load_judge
 from crce.judges.face import FaceJudge
 from crce.judges.faces import agreeing

@@ -12,7 +12,7 @@ from crce.concepts import ConceptSet
 from crce.evaluate.locality import embedding_distances, measure_locality
 from crce.evaluate.model_pair import ModelPair, failures
 from crce.evaluate.observe import Images, Questions, observe
-from crce.evaluate.prompts import spread
+from crce.evaluate.prompts import SHOWN, spread
 from crce.evaluate.quality import make_pairs, measure_quality
 from crce.evaluate.scores import ScoredGroup, score_group
 from crce.sampling.pictures import Picture, write_strips
@@ -20,8 +20,6 @@ from crce.sampling.pictures import Picture, write_strips
 
 if TYPE_CHECKING:
     from crce.evaluate.settings import ConceptSetSettings, PromptSetSettings
-
-SHOWN = 6  # prompts of a group of a prompt set that its page shows
 
 
 @dataclass(frozen=True)

@@ -165,14 +165,8 @@ def concept_set_questions(
     bundled = load_judge() if model == "demo" else None
     others = [[o for o in erasure.sets if o is not c] for c in erasure.sets]
     unrelated = [common_unrelated(c, rest, bundled) for c, rest in zip(erasure.sets, others, strict=True)]
-    judge = choose_judge(
-        settings.judge,
-        model,
-        erasure.sets,
-        unrelated=[text for texts in unrelated for text in texts],
-        folder=erasure.folder / FOLDER,
-        device=settings.device,
-    )
+    things, folder = [text for texts in unrelated for text in texts], erasure.folder / FOLDER
+    judge = choose_judge(settings.judge, model, erasure.sets, unrelated=things, folder=folder, device=settings.device)
     if judge is None and settings.phrases_per_group is None:
         unrelated = [texts[:UNJUDGED] for texts in unrelated]
     settings = settings.filled(judged=judge is not None)

@@ -9,14 +9,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from crce.concepts import ConceptSet
-from crce.evaluate.comparison import compare_groups, say_significance
 from crce.evaluate.measurement import MeasuredTarget
 from crce.evaluate.page import render_prompt_set, render_target, render_targets
 from crce.evaluate.prompt_sets.prompt_set import Number, PromptSet
 from crce.evaluate.prompts import NO_JUDGE, TITLES
-from crce.evaluate.scores import ScoredGroup, summarise_groups
+from crce.evaluate.scores import ScoredGroup, compare_groups, summarise_groups
 from crce.evaluate.stats import RateComparison, compare
-from crce.evaluate.verdict import make_verdict, pool
+from crce.evaluate.verdict import make_verdict, pool, say_significance
 from crce.files import slug, write_json, write_text
 from crce.sampling.pictures import write_sheet
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from crce.evaluate.prompts import NO_JUDGE, Prompt, PromptGroup
-from crce.evaluate.stats import Measure, Recognition, measure, recognise, summarise
+from crce.evaluate.stats import Measure, RateComparison, Recognition, compare, measure, recognise, summarise
 
 
 Words = Sequence[str | None]
@@ -120,6 +120,11 @@ def score_group(
     scored = ScoredGroup(group, prompts, Measure(None, None, None, 0))
     numbers, _ = measure(scored.recognitions, erasing=group.erasing, seed=seed, reason=scored.missing)
     return ScoredGroup(group, prompts, numbers)
+
+
+def compare_groups(groups: Mapping[str, ScoredGroup], *, seed: int = 0) -> dict[str, RateComparison | None]:
+    """Every group before and after; None for one that can't be measured."""
+    return {name: compare(g.recognitions, seed=seed + i) for i, (name, g) in enumerate(groups.items())}
 
 
 def summarise_groups(groups: Mapping[str, ScoredGroup], *, seed: int = 0) -> dict[str, Measure]:

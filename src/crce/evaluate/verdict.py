@@ -8,9 +8,9 @@ from typing import Any, Literal
 
 from crce.concepts.concept_set import fold
 from crce.concepts.faults import listed
-from crce.evaluate.prompts import ERASING, KEEPING, concept_group
+from crce.evaluate.prompts import ERASING, KEEPING, TITLES, concept_group
 from crce.evaluate.scores import ScoredGroup, ScoredPrompt
-from crce.evaluate.stats import Measure
+from crce.evaluate.stats import Measure, RateComparison
 from crce.methods.table import is_solved
 
 
@@ -222,6 +222,32 @@ def _additions(changes: Sequence[PromptChange], side: str) -> list[str]:
         return [f"Add {', '.join(texts[None])}{f' and {more} more' if more > 0 else ''} to the {side}."]
     parts = [f'{", ".join(of_one)} to the {side} of "{target}"' for target, of_one in texts.items()]
     return [f"Add {', '.join(parts)}{f' (and {more} more)' if more > 0 else ''}."] if parts else []
+
+
+def say_significance(compared: Mapping[str, RateComparison | None]) -> list[str]:
+    """In sentences which differences are significant, which are not, and what could not be compared."""
+    clear = [_say(name, c) for name, c in compared.items() if c and c.difference.significant]
+    unclear = [_say(name, c) for name, c in compared.items() if c and not c.difference.significant]
+    missing = [TITLES[name] for name, c in compared.items() if c is None]
+    sentences = {
+        f"Significant, so hardly chance: {'; '.join(clear)}.": clear,
+        f"Not significant, so it may be chance or nothing at all: {'; '.join(unclear)}.": unclear,
+        f"Not compared, as nothing of it can be measured: {', '.join(missing)}.": missing,
+    }
+    return [sentence for sentence, named in sentences.items() if named]
+
+
+def _say(name: str, c: RateComparison) -> str:
+    d = c.difference
+    chance = f"p {'< 0.001' if d.p < 0.001 else f'= {d.p:.3f}'}"
+    shares = f"{TITLES[name]} {percent(c.base.value)} → {percent(c.erased.value)}"
+    return f"{shares} ({points(d.value)} points, {points(d.low)} to {points(d.high)}, {chance})"
+
+
+def points(share: float) -> str:
+    """A difference of shares in percentage points: "+5", "-12", "0"."""
+    rounded = round(100 * share)
+    return f"{rounded:+d}" if rounded else "0"
 
 
 def _words(prompt: ScoredPrompt | PromptChange, target: str | None = None) -> str:

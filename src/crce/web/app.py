@@ -16,11 +16,12 @@ from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import FileResponse, HTMLResponse, JSONResponse, PlainTextResponse, RedirectResponse
 from fastapi.staticfiles import StaticFiles
-from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
+from jinja2 import Environment, PackageLoader
 from starlette.exceptions import HTTPException
 
 from crce.concepts import KINDS, certainty_word
 from crce.errors import CRCEError
+from crce.evaluate.page import make_environment
 from crce.files import write_json
 from crce.web.drafts import Drafts
 from crce.web.guard import Guard
@@ -66,13 +67,7 @@ class Site:
         home = root / HOME
         runs = Runs(root, home)
         queue = Queue(home / "jobs", lambda job: continued(runs, job))
-        templates = Environment(
-            loader=ChoiceLoader([PackageLoader("crce.web"), PackageLoader("crce.evaluate", "")]),
-            autoescape=True,
-            undefined=StrictUndefined,
-            trim_blocks=True,
-            lstrip_blocks=True,
-        )
+        templates = make_environment(PackageLoader("crce.web"))
         templates.globals |= {"kinds": KINDS, "certainty": certainty_word}
         sampler = Sampler(home / "images", queue.busy)
         drafts = Drafts(home / "drafts")

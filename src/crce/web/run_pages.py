@@ -46,7 +46,7 @@ def runs(request: Request, q: str = "", kind: str = "", deleted: str = "") -> HT
 def compare(request: Request, a: str, b: str) -> HTMLResponse:
     """Two runs side by side."""
     both = [site(request).runs.get(name) for name in (a, b)]
-    return page(request, "compare.html.j2", runs=both, numbers=[_headlines(run) for run in both])
+    return page(request, "compare.html.j2", runs=both)
 
 
 @router.get("/runs/{name}")
@@ -164,7 +164,6 @@ def _live(here: Site, run: Run) -> dict[str, Any]:
 
 def _compared(here: Site, run: Run, seed: int) -> dict[str, Any]:
     """What the page of an evaluated run shows."""
-    from crce.evaluate.facts import list_comparisons
     from crce.evaluate.page import GROUPS
 
     data = run.report or {}
@@ -176,8 +175,6 @@ def _compared(here: Site, run: Run, seed: int) -> dict[str, Any]:
         "job": job,
         "error": here.queue.error(job) if job and job.state == "failed" else None,
         "data": data,
-        "headlines": _headlines(run),
-        "compared": list_comparisons(data) if data.get("comparisons") else [],
         "groups": [(GROUPS[name], group) for name, group in data.get("groups", {}).items() if group["prompts"]],
         "seed": min(max(seed, 0), count - 1),
         "count": count,
@@ -188,13 +185,6 @@ def _compared(here: Site, run: Run, seed: int) -> dict[str, Any]:
         "published": list(_files(run, folders[-1:])),
         "card": (folders[-1] / "README.md").read_text(encoding="utf-8") if folders else None,
     }
-
-
-def _headlines(run: Run) -> list[dict[str, Any]]:
-    from crce.evaluate.facts import list_headlines
-    from crce.evaluate.page import NOTES
-
-    return list_headlines(run.report, NOTES) if run.report and run.report.get("judge") else []
 
 
 def _files(run: Run, places: list[Path]) -> Iterator[tuple[str, int]]:
