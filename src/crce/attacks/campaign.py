@@ -208,11 +208,7 @@ def left_out(words: Sequence[str | None], expected: str) -> str | None:
 
 
 def judge_of_run(judge: str | Judge, erasure: Erasure, device: str) -> Judge:
-    """The judge of an attack, with everyday things among its classes where it has none of its own.
-
-    Raises:
-        ConfigError: there is no such judge, or none knows the model.
-    """
+    """The judge of an attack, see `choose_judge`; everyday things are among classes that it takes from the run."""
     model, folder = erasure.info["model"], erasure.folder / FOLDER
     chosen = choose_judge(judge, model, erasure.sets, unrelated=EVERYDAY, folder=folder, device=device, required=True)
     return cast("Judge", chosen)

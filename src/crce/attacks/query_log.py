@@ -46,7 +46,7 @@ class QueryLog:
     def __init__(self, path: Path | None, made_of: dict[str, Any], plain: KnownImages | None = None) -> None:
         self.path = path
         self.reused = 0
-        self._known: KnownImages = {}
+        self._known: KnownImages = {}  # of learned embeddings or weights
         self._plain: KnownImages = {} if plain is None else plain
         if path is None:
             return
@@ -62,11 +62,11 @@ class QueryLog:
 
     def find(self, query: Query, seeds: Sequence[int]) -> list[JudgedImage] | None:
         """The judged images of a query; None unless those of every seed are known."""
-        for known in (self._known, self._plain):
-            if all((query, seed) in known for seed in seeds):
-                self.reused += len(seeds)
-                return [known[query, seed] for seed in seeds]
-        return None
+        known = self._known if query.state else self._plain
+        if not all((query, seed) in known for seed in seeds):
+            return None
+        self.reused += len(seeds)
+        return [known[query, seed] for seed in seeds]
 
     def add(self, query: Query, seeds: Sequence[int], images: Sequence[JudgedImage], **context: Any) -> None:
         """Log judged images, at once; `context` goes into the line as well.
@@ -83,10 +83,9 @@ class QueryLog:
 
     def _remember(self, line: dict[str, Any]) -> None:
         query = Query(*(line[name] for name in Query._fields))
+        known = self._known if query.state else self._plain
         for seed, *judged in zip(line["seeds"], line["words"], line["probabilities"], strict=True):
-            self._known[query, seed] = JudgedImage(*judged)
-            if not query.state:
-                self._plain[query, seed] = self._known[query, seed]
+            known[query, seed] = JudgedImage(*judged)
 
 
 def _read(path: Path) -> list[str]:

@@ -18,8 +18,7 @@ WINDOWS = 25  # the moving average is this fraction of the run wide
 def draw_curve(trace: Sequence[Mapping[str, Any]]) -> dict[str, Any] | None:
     """Smoothed lines of the loss and its terms, in a square of 100 by 100 with the origin above left.
 
-    Args:
-        trace: rows with "step" and any of `TERMS`; what is not a finite number is skipped.
+    The rows of `trace` have "step" and any of `TERMS`; what is not a finite number is skipped.
 
     Returns:
         "lines" (name and SVG points of each), "top" (the loss at the upper edge), "first" and "last" step;

@@ -72,6 +72,8 @@ class ModelPair:
         RunError: it is no longer the model that the run erased from.
     """
 
+    _adapter: Any = None
+
     def __init__(
         self,
         erasure: Erasure,
@@ -91,7 +93,6 @@ class ModelPair:
         base = ModelState("base", info["model"], info["revision"], dtype, resolution=erasure.config.resolution)
         self.base, self.erased = ModelSide(self, base), ModelSide(self, replace(base, side="erased", adapter=adapter))
         self._erasure, self._settings, self._dtype, self._backbone = erasure, settings, dtype, backbone
-        self._adapter: Any = None
         keys = [key for text in texts for side in (self.base, self.erased) for key in side.keys(text)]
         self._done, self._total, self._on_event = 0, len(keys), on_event
         if backbone is not None or any(key not in self.cache for key in keys):  # one that is given is checked
@@ -124,16 +125,16 @@ class ModelPair:
         missing = self.cache.missing(keys)
         self._report(len(keys) - len(missing))
         if missing:
-            self._load()
-            pipe, batch = self._backbone.pipe, self._settings.batch  # type: ignore[union-attr]
+            pipe, batch = self._load().pipe, self._settings.batch
             with nullcontext() if missing[0].state.side == "erased" else self._adapter.disabled():
                 self.cache.fill(pipe, missing, batch=batch, on_images=self._report)
 
-    def _load(self) -> None:
-        if self._adapter is None:
+    def _load(self) -> Backbone:
+        if self._backbone is None or self._adapter is None:
             run, settings = self._erasure, {"device": self._settings.device, "dtype": self._dtype}
             self._backbone = load_base(run, backbone=self._backbone, offload=run.config.offload, **settings)
             self._adapter = apply_adapter(self._backbone, run.adapter)
+        return self._backbone
 
     def _report(self, count: int) -> None:
         self._done += count

@@ -74,11 +74,12 @@ def render_targets(
 
     `targets` and `reports`, the content of their report.json, are in the order of `data`, the run's report.json.
     """
-    names, cards = [entry["target"] for entry in data["targets"]], []
-    for entry, own in zip(data["targets"], reports, strict=True):
-        (prompt,) = own["groups"]["target"]["prompts"]
-        card = _card(prompt, erasing=True, bad=own["points"][0]["tone"] == "bad")
-        cards.append({**card, "report": entry["report"]})
+    names = [entry["target"] for entry in data["targets"]]
+    cards = [
+        {**card, "report": entry["report"]}
+        for entry, own in zip(data["targets"], reports, strict=True)
+        for card in _target_group("target", own)["cards"]
+    ]
     images = [target.before[0] for target in targets], [target.after[0] for target in targets]
     title = f"{len(names)} targets" if len(names) > NAMED else f"{', '.join(names[:-1])} and {names[-1]}"
     return _render(data, erasure, [{"title": None, "cards": cards}], images, heading=f"Erasing {title}")
@@ -111,13 +112,7 @@ def _render(
 ) -> str:
     """The page; the sections on the run itself (loss, recipe, commands) only where there is no other page for them.
 
-    Args:
-        data: the content of report.json.
-        erasure: the run.
-        groups: titles, notes and cards.
-        images: the base and the erased model's images of each card; the more cards, the fewer are shown.
-        overview: address of the page of the whole run.
-        sections: further values of the template.
+    `images` are those of each card by the base and the erased model; the more cards, the fewer of them are shown.
     """
     info, whole_run = erasure.info, overview is None and "numbers" not in data
     cards = [card for group in groups for card in group["cards"]]

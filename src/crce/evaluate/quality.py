@@ -57,10 +57,7 @@ class Pairs:
 def make_pairs(
     names: Sequence[tuple[str, str]], before: Sequence[Sequence[Picture]], after: Sequence[Sequence[Picture]]
 ) -> list[Pairs]:
-    """The pairs of each prompt; an image that one of the models failed to generate is left out with its pair.
-
-    `names` are group and text of each prompt; `before` and `after` its images by both models.
-    """
+    """The pairs of each prompt, named by group and text; one with an image that failed is left out."""
     pairs = []
     for (group, text), above, below in zip(names, before, after, strict=True):
         both = [(x, y) for x, y in zip(above, below, strict=True) if x is not None and y is not None]

@@ -75,13 +75,9 @@ class Rate:
 
 @dataclass(frozen=True)
 class RateDifference:
-    """The rate after less the rate before, on the same seeds.
+    """The rate after less the rate before, on the same seeds, with its 95 % bootstrap interval.
 
-    Attributes:
-        value: in [-1, 1]; negative where less is recognised; from low to high is its 95 % bootstrap interval.
-        p: of McNemar's exact test.
-        lost: images recognised before and not after.
-        gained: images recognised after and not before.
+    `p` is that of McNemar's exact test; `lost` are images recognised before alone, `gained` those after alone.
     """
 
     value: float

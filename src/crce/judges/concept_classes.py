@@ -61,10 +61,7 @@ class ConceptSetJudge:
         return self._known.class_of(text)
 
     def _check_classes(self) -> None:
-        """
-        Raises:
-            ConfigError: it has no classes yet.
-        """
+        """Raise a `ConfigError` where it has none yet."""
         if not self.classes:
             raise ConfigError(f"The judge {self.name} has no classes yet. Give it concept sets: judge.about(sets).")
 

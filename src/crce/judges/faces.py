@@ -34,12 +34,7 @@ SIDES = (1024, 512)  # pixels of the longer side, for the fast detector and the 
 
 
 class Faces(Protocol):
-    """Finds and embeds the faces in an image.
-
-    Attributes:
-        version: of the library.
-        hash: first 16 hex digits of the SHA-256 of its weights.
-    """
+    """Finds and embeds the faces in an image; version and hash are those of a `Judge`."""
 
     version: str
     hash: str

@@ -116,11 +116,9 @@ class CalibratedJudge(Protocol):
 
 
 class JudgedImage(NamedTuple):
-    """The judge's answer for one image.
+    """The judge's answer for one image: a class, "unsure" or "no CLASS"; None where generating the image failed.
 
-    Attributes:
-        word: a class of the judge, "unsure" or "no CLASS"; None where generating the image failed.
-        probability: of the expected class, rounded to six digits; 0 where there is no image or no expected class.
+    The probability is that of the expected class, rounded to six digits; 0 where there is no image or no such class.
     """
 
     word: str | None

@@ -38,10 +38,7 @@ JUDGES: Table[str | Callable[..., Judge]] = Table(
         "face": "crce.judges.face:FaceJudge",
     },
 )
-"""By name a class or function that returns a judge.
-
-It is called with the text after the colon where there is one, and with `device` where it has such a parameter.
-"""
+"""By name what returns a judge, called with the text after the colon, if any, and with `device` if it takes that."""
 
 
 @dataclass(frozen=True)
