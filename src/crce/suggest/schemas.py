@@ -1,8 +1,8 @@
 """Answers of a language model: the JSON schemas they are held to, and the models that read them.
 
-Servers and small models do not always keep to the schema. The JSON object is looked for in the text, and repaired by
-json-repair if it is broken; the models accept what is clearly meant ("Hihg" for "High"), and entries that they reject
-are left out. An answer without anything usable is an AnswerError, whose text tells the model what to do better.
+Servers and small models do not always keep to the schema. An object that is broken is repaired by json-repair; the
+models accept what is clearly meant ("Hihg" for "High"), and entries that they reject are left out. An answer without
+anything usable is an AnswerError, whose text tells the model what to do better.
 """
 
 from __future__ import annotations
@@ -12,7 +12,8 @@ import json
 import re
 import unicodedata
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal, NamedTuple, TypeVar, get_args
+from itertools import islice
+from typing import Annotated, Any, Literal, TypeVar, get_args
 
 from pydantic import BaseModel, BeforeValidator, Field, ValidationError, model_validator
 
@@ -29,12 +30,14 @@ MAX_TEXT = LETTERS  # the schema keeps a small model from writing what cleaning 
 MAX_REASON = 160
 MAX_ITEMS = 60  # of one list
 _MAX_REPAIR = 12_000  # json-repair takes quadratic time on some nonsense
-_MAX_STARTS = 50  # places where a JSON object may begin
+_MAX_STARTS = 50  # places where the object may begin
 
 _WORDS = {w: w for w in CERTAINTY_WORDS} | {"Certain": "Very High", "Highest": "Very High", "Lowest": "Very Low"}
 _THINKING = re.compile(r"<(think|thinking|reasoning)>.*?(</\1>|\Z)", re.DOTALL | re.IGNORECASE)
 _VERDICT = re.compile(rf"\W*({'|'.join(VERDICTS)})\b", re.IGNORECASE)
-_NUMBER = re.compile(r"\s*(\d{1,3}(?:\.\d{1,9})?)\s*(%?)\s*")
+# the keys of the object that was asked for, with its opening brace if it is there
+_LISTS = re.compile(r"(\{\s*)?(?P<rest>[\"'“]?\b(?:corefs?|retains?)[\"'”]?\s*:\s*[\[{])", re.IGNORECASE)
+_NUMBERS = re.compile(r"(\{\s*)?(?P<rest>[\"'“]\d{1,3}[\"'”]\s*:\s*[{\"'“])")
 
 
 class AnswerError(ValueError):
@@ -67,15 +70,14 @@ def _reason(given: object) -> str:
 
 def _certainty(given: object) -> str:
     """The certainty word that is nearest to a word, a number in [0, 1] or a percentage; Normal if none is near."""
-    number = given if isinstance(given, (int, float)) and not isinstance(given, bool) else None
-    if isinstance(given, str):
-        if found := _NUMBER.fullmatch(given):
-            number = float(found[1]) / (100 if found[2] else 1)
-        else:
-            near = difflib.get_close_matches(given[:40].title(), _WORDS, n=1, cutoff=0.7)
-            return _WORDS[near[0]] if near else "Normal"
-    share = number / 100 if number is not None and 1 < number <= 100 else number
-    if share is None or not 0 <= share <= 1:
+    text = str(given)[:40]
+    try:
+        number = float(text.rstrip("% "))
+    except ValueError:
+        near = difflib.get_close_matches(text.title(), _WORDS, n=1, cutoff=0.7)
+        return _WORDS[near[0]] if near else "Normal"
+    share = number / 100 if number > 1 or "%" in text else number
+    if not 0 <= share <= 1:
         return "Normal"  # the middle word, as for a CorefConcept phrase without a certainty
     return min(CERTAINTY_WORDS, key=lambda word: abs(CERTAINTY_WORDS[word] - share))
 
@@ -99,7 +101,7 @@ class Proposal(BaseModel):
     @model_validator(mode="before")
     @classmethod
     def _fields(cls, item: object) -> dict[str, Any]:
-        fields = _folded(item) if isinstance(item, dict) else {"text": item}
+        fields = _folded(item) or {"text": item}
         text = next((fields[k] for k in ("text", "phrase", "name", "concept", "prompt") if k in fields), None)
         return {"text": text, "reason": fields.get("reason"), "certainty": fields.get("certainty")}
 
@@ -113,7 +115,7 @@ class Judgement(BaseModel):
     @model_validator(mode="before")
     @classmethod
     def _fields(cls, item: object) -> dict[str, Any]:
-        return {"reason": None, **(_folded(item) if isinstance(item, dict) else {"answer": item})}
+        return {"reason": None, **(_folded(item) or {"answer": item})}
 
 
 Proposals = dict[Side, list[Proposal]]
@@ -122,11 +124,9 @@ Entry = TypeVar("Entry", Proposal, Judgement)
 
 def proposals_schema(corefs: int, retains: int) -> dict[str, Any]:
     """The JSON schema of two lists of `Proposal`, with room for that many phrases, without references."""
-    lists = {
-        side: {"type": "array", "items": _schema(Proposal), "minItems": 1, "maxItems": min(count, MAX_ITEMS)}
-        for side, count in (("corefs", corefs), ("retains", retains))
-    }
-    return _object_schema(lists)
+    items = {"type": "array", "items": _schema(Proposal), "minItems": 1}
+    counts = {"corefs": corefs, "retains": retains}
+    return _object_schema({name: {**items, "maxItems": min(count, MAX_ITEMS)} for name, count in counts.items()})
 
 
 def judgements_schema(count: int) -> dict[str, Any]:
@@ -149,15 +149,16 @@ def parse_proposals(text: str, cut_off: bool, notes: list[str]) -> Proposals:
     Raises:
         AnswerError: it contains no such lists; or only one of them, and that one is its `partial`.
     """
-    value, whole, cut = _object_in(text, _LISTS, notes)
-    lists = {key.strip().lower().rstrip("s"): v for key, v in value.items() if _LISTS.key.fullmatch(key.strip())}
+    value, whole = _object_in(text, _LISTS, notes)
+    lists = {str(key).strip().lower().rstrip("s"): items for key, items in value.items()}
     sides: Proposals = {"coref": [], "retain": []}
     for side in sides:
         items = lists.get(side)
         if isinstance(items, dict):  # {"kitty": "High", ...}
             items = [{"text": k, **(v if isinstance(v, dict) else {"certainty": v})} for k, v in items.items()]
         items = items if isinstance(items, list) else []
-        if cut and side == next(reversed(lists), None) and items and "certainty" not in _folded(items[-1]):
+        # the last entry of a broken object is perhaps cut off, unless it has its last field
+        if not whole and side == next(reversed(lists)) and items and "certainty" not in _folded(items[-1]):
             items = items[:-1]
         sides[side] = [p for item in items[:MAX_ITEMS] if (p := _read(Proposal, item)) is not None]
         if len(sides[side]) < len(items):
@@ -188,80 +189,49 @@ def parse_judgements(text: str, cut_off: bool, notes: list[str], *, count: int) 
     Raises:
         AnswerError: numbers are missing (those there are its `partial`), or there is none.
     """
-    value, whole, _ = _object_in(text, _NUMBERS, notes)
-    numbered = {int(key): v for key, v in value.items() if _NUMBERS.key.fullmatch(key.strip())}
-    judgements = {number: j for number, v in numbered.items() if (j := _read(Judgement, v)) is not None}
+    value, whole = _object_in(text, _NUMBERS, notes)
+    numbers = range(1, count + 1)
+    judgements = {n: judgement for n in numbers if (judgement := _read(Judgement, value.get(str(n)))) is not None}
     if cut_off and whole:
         judgements = dict(zip(judgements, _unforced(list(judgements.values()), notes), strict=False))
-    judgements = {number: judgement for number, judgement in judgements.items() if 1 <= number <= count}
-    if missing := [str(number) for number in range(1, count + 1) if number not in judgements]:
+    if missing := [str(n) for n in numbers if n not in judgements]:
         why = f"there is no answer for {', '.join(missing)}. Answer one of {', '.join(VERDICTS)} for each number"
         raise AnswerError(why, judgements or None)
     return judgements
 
 
-class _Shape(NamedTuple):
-    """The keys of the object that was asked for: as they begin it in broken JSON, and alone."""
-
-    in_text: re.Pattern[str]
-    key: re.Pattern[str]
-
-    def fits(self, value: object) -> bool:
-        return isinstance(value, dict) and any(self.key.fullmatch(str(key).strip()) for key in value)
-
-
-_LISTS = _Shape(
-    re.compile(r"[\"'“]?\b(corefs?|retains?)[\"'”]?\s*:\s*\[", re.IGNORECASE),
-    re.compile("(corefs?|retains?)", re.IGNORECASE),
-)
-# quotes needed: prose says "these 2: {" too
-_NUMBERS = _Shape(re.compile(r"[\"'“]\d{1,3}[\"'”]\s*:\s*[{\"'“]"), re.compile(r"\d{1,3}"))
-
-
-def _object_in(text: str, shape: _Shape, notes: list[str]) -> tuple[dict[str, Any], bool, bool]:
-    """The last JSON object of that shape in `text`, or in another object there; repaired if there is none.
-
-    Returns:
-        The object, whether it was whole JSON, and whether its end is cut off.
-    """
+def _object_in(text: str, keys: re.Pattern[str], notes: list[str]) -> tuple[dict[str, Any], bool]:
+    """The last JSON object with such keys in `text`, else the first one repaired; and whether it was whole."""
     if len(text) > MAX_CHARS:
         notes.append(f"only the first {MAX_CHARS:,} of {len(text):,} characters are read")
     answer = _THINKING.sub(" ", text[:MAX_CHARS]).strip()
     decoder = json.JSONDecoder(strict=False)  # takes line breaks and other control characters within strings
-    found: dict[str, Any] | None = None
-    at = answer.find("{")
-    for _ in range(_MAX_STARTS):
-        if at < 0:
-            break
-        try:
-            value, end = decoder.raw_decode(answer, at)
-        except (ValueError, RecursionError):
-            end = at + 1
-        else:
-            # the last one counts: drafts and examples come first
-            found = next((v for v in (value, *value.values()) if shape.fits(v)), found)
-        at = answer.find("{", end)
+    found, end = None, 0
+    for start in islice(keys.finditer(answer), _MAX_STARTS):
+        if start[1] and start.start() >= end:
+            try:  # the last one counts: drafts and examples come first
+                found, end = decoder.raw_decode(answer, start.start())
+            except (ValueError, RecursionError):
+                continue
     if found is not None:
-        return found, True, False
-    begins = repr(tidy(answer[:400])[:80]) if answer else "with nothing"
-    first = shape.in_text.search(answer)
+        return found, True
+    first = keys.search(answer)
     if first is None:
+        begins = repr(tidy(answer[:400])[:80]) if answer else "with nothing"
         raise AnswerError(f"it is not the JSON object that was asked for; it begins {begins}")
     import json_repair
 
-    broken = answer[first.start() :]
+    broken = "{" + answer[first.start("rest") :][:_MAX_REPAIR]
     try:
-        repaired: Any = json_repair.loads("{" + broken[:_MAX_REPAIR], skip_json_loads=True)
-    except (ValueError, RecursionError) as error:
-        raise AnswerError("its JSON is broken beyond repair. Write valid JSON") from error
-    if isinstance(repaired, list):  # two objects, or an object and a stray bracket
-        repaired = next((item for item in repaired if isinstance(item, dict)), None)
-    if not isinstance(repaired, dict):
-        raise AnswerError(f"its JSON is broken beyond repair; it begins {begins}")
-    # cut off within an entry if something opens after the last brace that closes
-    cut = len(broken) > _MAX_REPAIR or "}" not in broken or any(c in broken[broken.rfind("}") :] for c in "{[\"'")
-    notes.append("the JSON is cut off; its whole entries are read" if cut else "the JSON is broken and was repaired")
-    return repaired, False, cut
+        repaired: Any = json_repair.loads(broken, skip_json_loads=True)
+    except (ValueError, RecursionError):
+        repaired = None
+    # a list is two objects, or an object and a stray bracket
+    objects = [item for item in (repaired if isinstance(repaired, list) else [repaired]) if isinstance(item, dict)]
+    if not objects:
+        raise AnswerError("its JSON is broken beyond repair. Write valid JSON")
+    notes.append("the JSON was broken or cut off and is repaired; its whole entries are read")
+    return objects[0], False
 
 
 def _read(model: type[Entry], item: object) -> Entry | None:
