@@ -126,7 +126,7 @@ def test_many_phrases_are_asked_in_batches():
     exchanges = []
     verified = verify(phrases, CAT, chat, exchanges=exchanges)
     assert [v.answer for v in verified] == ["sometimes"] * 45
-    assert [e.kind for e in exchanges] == ["verify"] * 3
+    assert [e["kind"] for e in exchanges] == ["verify"] * 3
 
 
 @pytest.mark.parametrize(

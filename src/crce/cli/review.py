@@ -175,7 +175,7 @@ def _proposals(record: Record | None) -> list[Candidate]:
     """The phrases of a record as they were chosen for its set, with their measurements."""
     if record is None:
         return []
-    closeness = {fold(text): measured.get("closeness") for text, measured in record.grounding.items()}
+    closeness = {fold(text): measured.closeness for text, measured in record.grounding.items()}
     chosen = (c for c in record.decisions if c.outcome != "dropped")
     return [replace(c, closeness=closeness.get(fold(c.text))) for c in chosen]
 

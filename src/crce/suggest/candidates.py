@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Literal, Protocol
 
-from crce.concepts.concept_set import Kind
+from crce.concepts.concept_set import Kind, fold
 
 
 Side = Literal["coref", "retain"]
@@ -42,6 +42,10 @@ class Candidate:
     def noted(self, note: str) -> Candidate:
         """The candidate with a note after its reason."""
         return replace(self, reason="; ".join(part for part in (self.reason, note) if part))
+
+    def dropped(self, reason: str) -> Candidate:
+        """The candidate as dropped for a reason, in words that follow "because"."""
+        return replace(self, outcome="dropped", reason=reason)
 
 
 @dataclass(frozen=True)
@@ -80,6 +84,16 @@ class Request:
     def name(self) -> str:
         """The concept as a person types it: "bat (animal)"."""
         return f"{self.target} ({self.sense})" if self.sense else self.target
+
+    @property
+    def wanted(self) -> dict[Side, int]:
+        """How many phrases are wanted on each side."""
+        return {"coref": self.corefs, "retain": self.retains}
+
+    def takes(self, text: str, side: Side) -> bool:
+        """Whether a phrase is neither the target nor rejected for this side."""
+        rejected = {fold(phrase) for avoided, phrase in self.avoid if avoided == side}
+        return fold(text) not in {fold(self.target), *rejected}
 
 
 class Suggester(Protocol):

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING
 
 from crce.concepts.concept_set import fold
 from crce.errors import SuggestError
-from crce.suggest.phrases import drop
+from crce.suggest.candidates import Candidate
 
 
 if TYPE_CHECKING:
@@ -29,7 +29,6 @@ if TYPE_CHECKING:
 
     from crce.backbones import Backbone, Conditioning
     from crce.judges import Judge
-    from crce.suggest.candidates import Candidate
 
 logger = logging.getLogger(__name__)
 
@@ -116,7 +115,7 @@ def _grounded(candidate: Candidate, measured: Grounded | None) -> Candidate:
         return replace(candidate.noted(f"the model {often} generates the target for it {note}"), certainty=certainty)
     if shown > ENTANGLED:
         why = "entangled: the model generates the target for it, so keeping it would keep the target"
-        return drop(candidate, f"{why} {note}")
+        return candidate.dropped(f"{why} {note}")
     where = (
         "is close to the target and most at risk" if measured.closeness >= 0.4 else "is generated as something else"
     )

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
@@ -20,6 +18,7 @@ from crce.suggest.schemas import MAX_CHARS, MAX_ITEMS, AnswerError, Proposals, p
 
 T = TypeVar("T")
 Purpose = Literal["propose", "verify"]
+Exchange = dict[str, Any]  # a question to a language model with its answer, as a record stores it
 
 RETRIES = 2
 _TEMPERATURE = 0.8  # of a repeated question: without chance, a small model repeats its bad answer
@@ -30,34 +29,18 @@ class UnreadableAnswer(SuggestError):
     """A language model answered, but nothing usable, however often it was asked."""
 
 
-@dataclass(frozen=True)
-class Exchange:
-    """A question to a language model with its answer.
-
-    Attributes:
-        kind: what it was asked for.
-        messages: the question.
-        reply: the answer; if it has megabytes, the part that was read.
-        notes: how the answer was corrected, or why it could not be used.
-    """
-
-    kind: Purpose
-    messages: tuple[Message, ...]
-    reply: Reply
-    notes: tuple[str, ...] = ()
-
-    def to_dict(self) -> dict[str, Any]:
-        """The exchange as a record stores it."""
-        return {
-            "kind": self.kind,
-            "prompt_hash": prompt_hash(self.messages),
-            "messages": [{"role": message.role, "content": message.content} for message in self.messages],
-            "reply": self.reply.text,
-            "finish": self.reply.finish,
-            "prompt_tokens": self.reply.prompt_tokens,
-            "completion_tokens": self.reply.completion_tokens,
-            "notes": list(self.notes),
-        }
+def _exchange(kind: Purpose, messages: Sequence[Message], reply: Reply, notes: list[str]) -> Exchange:
+    """The exchange; `notes` say how the answer was corrected, or why it could not be used."""
+    return {
+        "kind": kind,
+        "prompt_hash": prompt_hash(messages),
+        "messages": [{"role": message.role, "content": message.content} for message in messages],
+        "reply": reply.text[:MAX_CHARS],
+        "finish": reply.finish,
+        "prompt_tokens": reply.prompt_tokens,
+        "completion_tokens": reply.completion_tokens,
+        "notes": notes,
+    }
 
 
 def prompt_hash(messages: Sequence[Message]) -> str:
@@ -100,43 +83,36 @@ def ask(
         UnreadableAnswer: no answer could be read.
         SuggestError: the model refuses, or can't be reached.
     """
-    conversation = list(messages)
-    partial: tuple[T, int, list[str]] | None = None  # with its place in `exchanges` and its notes
+    question = messages
+    partial: tuple[T, list[str]] | None = None  # with the notes of its exchange
     fault = ""
     for attempt in range(max(retries, 0) + 1):
         temperature = _TEMPERATURE if attempt else 0.0
-        reply = chat.complete(
-            conversation, schema, max_tokens=max_tokens, temperature=temperature, seed=seed + attempt
-        )
-        kept = dataclasses.replace(reply, text=reply.text[:MAX_CHARS])
+        reply = chat.complete(question, schema, max_tokens=max_tokens, temperature=temperature, seed=seed + attempt)
         notes: list[str] = []
-        try:
-            if reply.finish == "refusal":
-                raise AnswerError("the model refused to answer")
-            value = parse(reply.text, reply.finish == "length", notes)
-        except AnswerError as error:
-            fault = str(error)
-            if error.partial is not None:
-                partial = error.partial, len(exchanges), notes
-            exchanges.append(Exchange(kind, tuple(conversation), kept, (f"not used: {fault}",)))
-        else:
-            exchanges.append(Exchange(kind, tuple(conversation), kept, tuple(notes)))
-            return value
+        exchanges.append(_exchange(kind, question, reply, notes))
         if reply.finish == "refusal":
+            notes.append("not used: the model refused to answer")
             words = " ".join(reply.text[:600].split())[:120]
             raise SuggestError(
                 f"{chat.provider}:{chat.model} refused to answer about {about!r}{f' ({words!r})' if words else ''}. "
                 "Use another model, or --suggester lexicon."
             )
+        try:
+            return parse(reply.text, reply.finish == "length", notes)
+        except AnswerError as error:
+            fault = str(error)
+            notes.insert(0, f"not used: {fault}")
+            if error.partial is not None:
+                partial = error.partial, notes
         if reply.finish == "length":
             max_tokens = max(max_tokens, min(2 * max_tokens, _LONGEST))
         # without the bad answer itself, which a small model would copy
         note = f"An earlier answer can't be used: {fault}. Answer with the one JSON object alone."
-        conversation = [*messages[:-1], Message(messages[-1].role, f"{messages[-1].content}\n\n{note}")]
+        question = [*messages[:-1], Message(messages[-1].role, f"{messages[-1].content}\n\n{note}")]
     if partial is not None:
-        value, at, notes = partial
-        used = (*exchanges[at].notes, "used after all, no later answer was better", *notes)
-        exchanges[at] = dataclasses.replace(exchanges[at], notes=used)
+        value, notes = partial
+        notes.append("used after all, no later answer was better")
         return value
     raise UnreadableAnswer(
         f"{chat.provider}:{chat.model} gave no usable answer about {about!r} in {max(retries, 0) + 1} tries: {fault}. "
@@ -192,12 +168,11 @@ class LLMSuggester:
             max_tokens=300 + 70 * (corefs + retains),
             seed=self._seed,
         )
-        avoid = {(side, fold(text)) for side, text in request.avoid}
         candidates = [
             Candidate(p.text, side, CERTAINTY_WORDS[p.certainty], self.name, p.reason or "no reason given")
             for side, proposed in proposals.items()
             for p in proposed
-            if (side, fold(p.text)) not in avoid
+            if request.takes(p.text, side)
         ]
         return sorted(candidates, key=lambda candidate: -candidate.certainty)
 

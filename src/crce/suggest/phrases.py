@@ -8,15 +8,12 @@ from collections.abc import Iterable
 from dataclasses import replace
 from difflib import SequenceMatcher
 from functools import cache
-from typing import TYPE_CHECKING
 
 from crce.concepts.concept_set import certainty_word, fold, text_fault, tidy
+from crce.demo.embedding import load_embedder
 from crce.errors import SuggestError
 from crce.suggest.candidates import SIDES, Candidate, Request
 
-
-if TYPE_CHECKING:
-    from crce.demo.embedding import Embedder
 
 MAX_LENGTH = 200  # characters of a concept: a name is shorter, and a page of text is a mistake or an attack
 WORDS = 8  # longer phrases are descriptions, which a prompt's other words drown
@@ -139,15 +136,12 @@ SAME_SPELLING = 0.85
 CURATED = frozenset({"atlas", "user"})
 
 
-def clean(
-    candidates: Iterable[Candidate], request: Request, embedder: Embedder | None = None
-) -> tuple[list[Candidate], list[Candidate]]:
+def clean(candidates: Iterable[Candidate], request: Request) -> tuple[list[Candidate], list[Candidate]]:
     """Normalise the phrases and drop those that repeat or contradict others, or would undo the erasure.
 
     Args:
         candidates: as a suggester proposed them.
         request: what it was asked; its `avoid` and its target are dropped.
-        embedder: finds phrases that are nearly the same; None loads the bundled one.
 
     Returns:
         The candidates to keep, the most certain first and otherwise in the order of `candidates`; and those that are
@@ -158,17 +152,12 @@ def clean(
     for candidate in candidates:
         candidate = replace(candidate, text=normalise(candidate.text))
         if reason := _fault(candidate, request):
-            dropped.append(drop(candidate, reason))
+            dropped.append(candidate.dropped(reason))
         else:
             kept.append(candidate)
     kept.sort(key=lambda c: -c.certainty)
-    kept, contradicting = _one_side_each(_groups(kept, embedder))
+    kept, contradicting = _one_side_each(_groups(kept))
     return kept, dropped + contradicting
-
-
-def drop(candidate: Candidate, reason: str) -> Candidate:
-    """The candidate as dropped for a reason."""
-    return replace(candidate, outcome="dropped", reason=reason)
 
 
 def _fault(candidate: Candidate, request: Request) -> str | None:
@@ -190,7 +179,7 @@ def _fault(candidate: Candidate, request: Request) -> str | None:
     return None
 
 
-def _groups(candidates: list[Candidate], embedder: Embedder | None) -> list[list[Candidate]]:
+def _groups(candidates: list[Candidate]) -> list[list[Candidate]]:
     """The candidates in groups that say the same thing, in the order of their first members."""
     by_key: dict[str, list[Candidate]] = {}
     for candidate in candidates:
@@ -198,12 +187,8 @@ def _groups(candidates: list[Candidate], embedder: Embedder | None) -> list[list
     groups = list(by_key.values())
     if len(groups) < 2:
         return groups
-    if embedder is None:
-        from crce.demo.embedding import load_embedder
-
-        embedder = load_embedder()
     texts = [group[0].text for group in groups]
-    near = embedder.similarity(texts, texts) > SAME_MEANING
+    near = load_embedder().similarity(texts, texts) > SAME_MEANING
     home = list(range(len(groups)))  # the group that each was merged into
     for later, earlier in zip(*near.nonzero(), strict=True):
         if later <= earlier:
@@ -223,12 +208,12 @@ def _one_side_each(groups: list[list[Candidate]]) -> tuple[list[Candidate], list
         best = max(group, key=lambda c: c.certainty)  # the first of equals
         word = certainty_word(best.certainty)
         if any(c.side != best.side and c.certainty == best.certainty for c in group):
-            dropped += [drop(c, f"it was proposed as a coref and as a retain, both {word}") for c in group]
+            dropped += [c.dropped(f"it was proposed as a coref and as a retain, both {word}") for c in group]
             continue
         kept.append(best)
         for c in group:
             if c.side != best.side:
-                dropped.append(drop(c, f"it was also proposed as a {best.side}, more certainly ({word})"))
+                dropped.append(c.dropped(f"it was also proposed as a {best.side}, more certainly ({word})"))
             elif c is not best:
-                dropped.append(drop(c, f"it repeats {best.text!r}"))
+                dropped.append(c.dropped(f"it repeats {best.text!r}"))
     return kept, dropped

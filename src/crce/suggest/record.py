@@ -16,6 +16,7 @@ from crce.concepts.documents import dump_json, parse_json_sets
 from crce.errors import ConceptError, SuggestError
 from crce.files import free_file, slug, write_json
 from crce.suggest.candidates import Candidate, Request, Side
+from crce.suggest.grounding import Grounded
 
 
 logger = logging.getLogger(__name__)
@@ -46,6 +47,27 @@ class SuggestionSettings(_Model):
     seed: int = 0
 
 
+class Verified(_Model):
+    """The answer to the second question about a phrase.
+
+    Attributes:
+        text: the phrase.
+        side: the side it was proposed for.
+        stated: its certainty before.
+        certainty: `stated` times the agreement of the answer and the share of controls answered right, without the
+            agreement if there was no answer; 0 where the answer contradicts the proposal.
+        answer: "always", "sometimes", "never", "nonsense" or "unanswered".
+        reason: one line for the person who reviews it.
+    """
+
+    text: str
+    side: Side
+    stated: float
+    certainty: float
+    answer: str
+    reason: str
+
+
 class Score(_Model):
     """The score of a phrase by the earlier decisions of the person who asked."""
 
@@ -66,7 +88,7 @@ class Record(_Model):
         request: what was asked.
         settings: how the set was chosen.
         proposed: every candidate, as it was proposed.
-        exchanges: every question to the language model and its answer, as `Exchange.to_dict` returns them.
+        exchanges: every question to the language model and its answer.
         verified: the answers to the second questions, phrase by phrase.
         grounding: what the text-to-image model generates for each phrase.
         scores: scores of the phrases by earlier decisions; empty with too few of them.
@@ -84,12 +106,12 @@ class Record(_Model):
     settings: SuggestionSettings
     proposed: tuple[Candidate, ...]
     exchanges: tuple[dict[str, Any], ...] = ()
-    verified: tuple[dict[str, Any], ...] = ()
-    grounding: dict[str, dict[str, Any]] = {}
+    verified: tuple[Verified, ...] = ()
+    grounding: dict[str, Grounded] = {}
     scores: tuple[Score, ...] = ()
-    decisions: tuple[Candidate, ...]
+    decisions: tuple[Candidate, ...] = ()
     warnings: tuple[str, ...] = ()
-    concepts: dict[str, Any]
+    concepts: dict[str, Any] = {}
 
     @field_serializer("request")
     def _request(self, request: Request) -> dict[str, Any]:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 import os
-from dataclasses import asdict, dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
@@ -15,11 +16,11 @@ from crce.concepts.concept_set import Kind, unknown_kind
 from crce.concepts.library import SUFFIXES
 from crce.errors import SuggestError
 from crce.suggest.candidates import Candidate, Request, Suggester
-from crce.suggest.llm import LLMSuggester
+from crce.suggest.llm import Exchange, LLMSuggester
 from crce.suggest.memory import Memory
 from crce.suggest.phrases import parse_concept
-from crce.suggest.pipeline import Pipeline
-from crce.suggest.record import Record, SuggestionSettings, plain_concepts, read_record
+from crce.suggest.pipeline import complete
+from crce.suggest.record import Record, Score, SuggestionSettings, Verified, read_record
 from crce.suggest.suggesters import load_suggester
 
 
@@ -27,7 +28,6 @@ if TYPE_CHECKING:
     from crce.backbones import Backbone
     from crce.judges import Judge
     from crce.suggest.grounding import Grounded
-    from crce.suggest.verification import SecondOpinion
 
 logger = logging.getLogger(__name__)
 
@@ -96,7 +96,6 @@ def suggest(
         >>> concepts.target, len(concepts.corefs), len(concepts.retains)
         ('walrus', 2, 2)
     """
-    from crce.demo.embedding import load_embedder
     from crce.suggest.disambiguation import infer_kind
 
     if not isinstance(concept, ConceptSet) and Path(str(concept).partition("#")[0]).suffix.lower() in SUFFIXES:
@@ -147,45 +146,25 @@ def suggest(
     )
     exchanges = llm.exchanges if llm is not None else []
     asked = len(exchanges)  # by earlier suggestions of the same suggester
+    ask = partial(_ask, request, llm, settings, exchanges) if llm is not None and verify else None
+    measure = partial(_measure, target, backbone, model, judge, seed) if ground else None
     try:
-        proposed = suggester.propose(request)
-        pipeline = Pipeline(request, settings, proposed, load_embedder())
-        pipeline.clean()
-        if verify and llm is not None and pipeline.candidates:
-            from crce.suggest import verification
-
-            pipeline.verify(
-                partial(
-                    verification.verify,
-                    request=request,
-                    chat=llm.chat,
-                    prompts=settings.prompts,
-                    exchanges=exchanges,
-                    seed=seed,
-                )
-            )
-        if ground:
-            pipeline.ground(partial(_measure, target, backbone, model, judge, seed))
-        _rank(pipeline, memory)
-        concepts = pipeline.select()
+        record = Record(
+            crce=__version__,
+            suggester=suggester.name,
+            provider=llm.chat.provider if llm is not None else None,
+            model=llm.chat.model if llm is not None else None,
+            request=request,
+            settings=settings,
+            proposed=tuple(suggester.propose(request)),
+        )
+        concepts, record = complete(record, verify=ask, measure=measure, rank=_ranking(request, memory))
     except SuggestError as error:
-        error.concept, error.exchanges = request.name, tuple(e.to_dict() for e in exchanges[asked:])
+        error.concept, error.exchanges = request.name, tuple(exchanges[asked:])
         raise
-    answered = tuple(exchange.to_dict() for exchange in exchanges[asked:])
-    record = Record(
-        crce=__version__,
-        suggester=suggester.name,
-        provider=llm.chat.provider if llm is not None else None,
-        model=llm.chat.model if llm is not None else None,
-        prompt_hash=answered[0]["prompt_hash"] if answered else None,
-        request=request,
-        settings=settings,
-        proposed=tuple(proposed),
-        exchanges=answered,
-        decisions=(),
-        concepts={},
-    )
-    return _suggestion(record, pipeline, concepts)
+    answered = tuple(exchanges[asked:])
+    prompt_hash = answered[0]["prompt_hash"] if answered else None
+    return Suggestion(concepts, record.model_copy(update={"exchanges": answered, "prompt_hash": prompt_hash}))
 
 
 def replay(path: str | Path) -> Suggestion:
@@ -194,41 +173,46 @@ def replay(path: str | Path) -> Suggestion:
     Raises:
         SuggestError: the record can't be read, or lacks an answer.
     """
-    from crce.demo.embedding import load_embedder
-    from crce.suggest.grounding import Grounded
-    from crce.suggest.verification import SecondOpinion
+    old = read_record(path)
 
-    record = read_record(path)
-
-    def opinions(candidates: list[Candidate]) -> list[SecondOpinion]:
-        found = {(row["side"], row["text"]): row for row in record.verified}
-        rows = [found[c.side, c.text] for c in candidates]
-        return [SecondOpinion(row["certainty"], row["answer"], row["reason"]) for row in rows]
+    def verify(candidates: list[Candidate]) -> list[Verified]:
+        found = {(row.side, row.text): row for row in old.verified}
+        return [found[c.side, c.text] for c in candidates]
 
     def measure(phrases: list[str]) -> dict[str, Grounded]:
-        _ = [record.grounding[phrase] for phrase in phrases]
-        return {phrase: Grounded(**measured) for phrase, measured in record.grounding.items()}
+        _ = [old.grounding[phrase] for phrase in phrases]
+        return old.grounding
 
-    pipeline = Pipeline(record.request, record.settings, record.proposed, load_embedder())
-    pipeline.clean()
     try:
-        if record.settings.verify is not None and pipeline.candidates:
-            pipeline.verify(opinions)
-        if record.settings.ground is not None:
-            pipeline.ground(measure)
-    except (KeyError, TypeError) as error:
+        concepts, record = complete(
+            old.model_copy(update={"crce": __version__}),
+            verify=verify if old.settings.verify is not None else None,
+            measure=measure if old.settings.ground is not None else None,
+            rank=lambda candidates: old.scores,
+        )
+    except KeyError as error:
         raise SuggestError(
-            f"{path} lacks an answer about a phrase, or it can't be read ({error}). It was edited, or made by another "
-            f"version of crce ({record.crce}). Suggest again, without --replay."
+            f"{path} lacks an answer about the phrase {error}. It was edited, or made by another version of crce "
+            f"({old.crce}). Suggest again, without --replay."
         ) from error
-    pipeline.scores = list(record.scores)
-    suggestion = _suggestion(record.model_copy(update={"crce": __version__}), pipeline, pipeline.select())
-    if suggestion.concepts != record.concept_set:
+    if concepts != old.concept_set:
         logger.warning(
             "The set made from %s is not the one recorded there (made by crce %s; this is %s).",
-            *(path, record.crce, __version__),
+            *(path, old.crce, __version__),
         )
-    return suggestion
+    return Suggestion(concepts, record)
+
+
+def _ask(
+    request: Request,
+    llm: LLMSuggester,
+    settings: SuggestionSettings,
+    exchanges: list[Exchange],
+    candidates: list[Candidate],
+) -> list[Verified]:
+    from crce.suggest.verification import verify
+
+    return verify(candidates, request, llm.chat, prompts=settings.prompts, exchanges=exchanges, seed=settings.seed)
 
 
 def _measure(
@@ -240,38 +224,21 @@ def _measure(
     return ground(target, phrases, backbone or load_backbone(model), judge=judge, seed=seed)
 
 
-def _rank(pipeline: Pipeline, memory: Memory) -> None:
-    """Rank by earlier decisions, if there are enough."""
+def _ranking(request: Request, memory: Memory) -> Callable[[list[Candidate]], list[Score]] | None:
+    """What scores candidates by earlier decisions; None with too few of them."""
     if not (decisions := memory.decisions()):
-        return
+        return None
+    from crce.demo.embedding import load_embedder
     from crce.suggest.ranking import Ranker
 
     ranker = Ranker.fit(decisions)
     if isinstance(ranker, str):
         logger.info("%s", ranker)
-    else:
-        pipeline.rank(ranker)
+        return None
 
+    def scores(candidates: list[Candidate]) -> list[Score]:
+        similarity = load_embedder().similarity([c.text for c in candidates], [request.target])[:, 0].tolist()
+        measured = [replace(c, similarity=cosine) for c, cosine in zip(candidates, similarity, strict=True)]
+        return [Score(text=c.text, side=c.side, score=round(ranker.score(c), 4)) for c in measured]
 
-def _suggestion(record: Record, pipeline: Pipeline, concepts: ConceptSet) -> Suggestion:
-    """The concept set with its record, to which the results of the pipeline are added."""
-    settings = record.settings
-    counts = [
-        ("corefs to train", len(concepts.train_corefs), settings.corefs),
-        ("corefs to hold out", len(concepts.held_out_corefs), settings.held_out if settings.corefs else 0),
-        ("retains to train", len(concepts.train_retains), settings.retains),
-        ("retains to hold out", len(concepts.held_out_retains), settings.held_out if settings.retains else 0),
-    ]
-    results = {
-        "verified": tuple(pipeline.verified),
-        "grounding": {phrase: asdict(grounded) for phrase, grounded in pipeline.grounding.items()},
-        "scores": tuple(pipeline.scores),
-        "decisions": tuple(pipeline.decisions),
-        "warnings": tuple(
-            f"{found or 'no'} {what}, where {wanted} were asked for"
-            for what, found, wanted in counts
-            if found < wanted
-        ),
-        "concepts": plain_concepts(concepts),
-    }
-    return Suggestion(concepts, record.model_copy(update=results))
+    return scores

@@ -16,7 +16,6 @@ import random
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
 
 from crce.concepts.concept_set import fold
 from crce.demo.embedding import load_embedder
@@ -24,6 +23,7 @@ from crce.llm import Chat
 from crce.suggest.candidates import Candidate, Request, Side
 from crce.suggest.llm import Exchange, UnreadableAnswer, ask
 from crce.suggest.prompts import verify_messages
+from crce.suggest.record import Verified
 from crce.suggest.schemas import Judgement, Verdict, judgements_schema, parse_judgements
 
 
@@ -39,21 +39,6 @@ _FAR = ("paper clip", "volcano", "traffic light", "bagpipes", "wedding cake", "o
 _SYLLABLES = ("flu", "rb", "qz", "ont", "vu", "gri", "xel", "mop", "zha", "ket")
 
 
-class SecondOpinion(NamedTuple):
-    """The answer to the second question about one candidate.
-
-    Attributes:
-        certainty: the stated certainty times the agreement and the share of controls answered right, without the
-            agreement if there was no answer; 0 where the answer contradicts the candidate.
-        answer: "always", "sometimes", "never", "nonsense" or "unanswered".
-        reason: one line for the person who reviews it.
-    """
-
-    certainty: float
-    answer: str
-    reason: str
-
-
 def verify(
     candidates: Sequence[Candidate],
     request: Request,
@@ -62,7 +47,7 @@ def verify(
     prompts: Path | str | None = None,
     exchanges: list[Exchange] | None = None,
     seed: int = 0,
-) -> list[SecondOpinion]:
+) -> list[Verified]:
     """Ask a second time about each candidate.
 
     Args:
@@ -74,7 +59,7 @@ def verify(
         seed: of the model's answers.
 
     Returns:
-        One opinion for each candidate, in the same order. An answer that can't be read leaves its phrases unanswered;
+        One answer for each candidate, in the same order. An answer that can't be read leaves its phrases unanswered;
         they keep their certainty, and the reason says so.
 
     Raises:
@@ -115,7 +100,7 @@ def verify(
             *(chat.model, len(wrong), len(answers), ", of ".join(wrong), request.target, 100 * trust),
             " Use a larger model, or --no-verify." if not trust else "",
         )
-    return [_opinion(candidate, judgements.get(fold(candidate.text)), request, trust) for candidate in candidates]
+    return [_verified(candidate, judgements.get(fold(candidate.text)), request, trust) for candidate in candidates]
 
 
 def _controls(candidates: Sequence[Candidate], request: Request, seed: int) -> dict[str, tuple[Verdict, ...]]:
@@ -131,16 +116,20 @@ def _controls(candidates: Sequence[Candidate], request: Request, seed: int) -> d
     return known | dict.fromkeys(far[:2], ("never",))
 
 
-def _opinion(candidate: Candidate, judgement: Judgement | None, request: Request, trust: float) -> SecondOpinion:
-    if judgement is None:
-        reason = "not verified, the model gave no answer"
-        return SecondOpinion(round(candidate.certainty * trust, 4), UNANSWERED, reason)
-    agreement = _AGREEMENT[candidate.side][judgement.answer]
-    reason = f"an image of it is {judgement.answer} one of {request.target}"
-    if judgement.answer == "nonsense":
-        reason = "it has no meaning that could be depicted"
-    if judgement.reason:
-        reason += f" ({judgement.reason})"
-    if trust < 1:
-        reason += f"; the model fails control phrases and is believed {100 * trust:.0f} %"
-    return SecondOpinion(round(candidate.certainty * agreement * trust, 4), judgement.answer, reason)
+def _verified(candidate: Candidate, judgement: Judgement | None, request: Request, trust: float) -> Verified:
+    agreement, answer = 1.0, UNANSWERED
+    reason = "not verified, the model gave no answer"
+    if judgement is not None:
+        agreement, answer = _AGREEMENT[candidate.side][judgement.answer], judgement.answer
+        reason = f"an image of it is {answer} one of {request.target}"
+        if answer == "nonsense":
+            reason = "it has no meaning that could be depicted"
+        if judgement.reason:
+            reason += f" ({judgement.reason})"
+        if trust < 1:
+            reason += f"; the model fails control phrases and is believed {100 * trust:.0f} %"
+    stated = candidate.certainty
+    certainty = round(round(stated * agreement * trust, 4), 2)
+    return Verified(
+        text=candidate.text, side=candidate.side, stated=stated, certainty=certainty, answer=answer, reason=reason
+    )
