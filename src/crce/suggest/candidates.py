@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Literal, Protocol
 
-from crce.concepts.concept_set import Kind, fold
+from crce.concepts.concept_set import ConceptSet, Kind, Related, fold
 
 
 Side = Literal["coref", "retain"]
@@ -94,6 +94,11 @@ class Request:
         """Whether a phrase is neither the target nor rejected for this side."""
         rejected = {fold(phrase) for avoided, phrase in self.avoid if avoided == side}
         return fold(text) not in {fold(self.target), *rejected}
+
+
+def sides_of(concepts: ConceptSet) -> list[tuple[Side, Related]]:
+    """The phrases of a concept set with their sides, corefs first."""
+    return [*(("coref", r) for r in concepts.corefs), *(("retain", r) for r in concepts.retains)]
 
 
 class Suggester(Protocol):

@@ -2,8 +2,8 @@
 
 The file is a log in JSON lines, one per user: `$CRCE_DECISIONS`, else `decisions.jsonl` in the user's data folder.
 Nothing in it is ever rewritten. A line either records a decision or takes back the newest one about the same phrase
-(`"accepted": null`), after which the one before it is valid again; that is how an undo reaches the file. A last line
-that a crash left unfinished is skipped, and marked as torn when the next one is written.
+(`"accepted": null`), after which the one before it is valid again; that is how an undo reaches the file. A line that a
+crash left unfinished is skipped.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, field
 from datetime import datetime, timezone
 from functools import cache
+from itertools import zip_longest
 from pathlib import Path
 from typing import Annotated, NamedTuple
 
@@ -31,7 +32,6 @@ from crce.suggest.candidates import SIDES, Example, Side
 logger = logging.getLogger(__name__)
 
 Key = tuple[str, str, Side, str]
-_TORN = b"  # torn"  # marks the rest of an unfinished line
 
 
 def _text(value: str) -> str:
@@ -119,22 +119,16 @@ class Memory:
         A rejection for one sense of the target says nothing about its other senses.
         """
         senses = {"", fold(sense or "")}
-        return frozenset(
-            (d.side, d.text)
-            for d in self.decisions()
-            if not d.accepted and d.key[0] == fold(target) and d.key[1] in senses
-        )
+        about = (d for d in self.decisions() if d.key[0] == fold(target) and d.key[1] in senses)
+        return frozenset((d.side, d.text) for d in about if not d.accepted)
 
     def examples(self, kind: Kind, n: int = 6) -> tuple[Example, ...]:
         """Up to `n` decisions about targets of this kind, the newest, with every sort of answer among them."""
-        groups: dict[tuple[Side, bool], list[Decision]] = {
-            (side, accepted): [] for accepted in (True, False) for side in SIDES
-        }
+        groups: dict[tuple[Side, bool], list[Decision]] = {(s, a): [] for a in (True, False) for s in SIDES}
         for decision in reversed(self.decisions()):
             if decision.kind == kind:
                 groups[decision.side, decision.accepted].append(decision)
-        longest = max(map(len, groups.values()))
-        turns = [group[i] for i in range(longest) for group in groups.values() if i < len(group)]
+        turns = [d for turn in zip_longest(*groups.values()) for d in turn if d is not None]
         return tuple(Example(d.target, d.text, d.side, d.accepted) for d in turns[: max(n, 0)])
 
     def update(self, before: Iterable[Decision], after: Iterable[Decision]) -> None:
@@ -202,10 +196,10 @@ class Memory:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             with open(self.path, "ab+") as file:
                 file.seek(0)
-                data, text = file.read(), "".join(lines).encode()
+                data = file.read()
                 if data and not data.endswith(b"\n"):  # a line torn by a crash must not swallow the next one
-                    text = (_TORN if _is_torn(data.splitlines()[-1]) else b"") + b"\n" + text
-                file.write(text)
+                    lines.insert(0, "\n")
+                file.write("".join(lines).encode())
                 file.flush()
                 os.fsync(file.fileno())
         except OSError as error:
@@ -243,12 +237,10 @@ def _read(path: Path) -> Iterator[tuple[int, Decision, bool]]:
         return
     except OSError as error:
         raise SuggestError(f"Cannot read {path}: {error.strerror or error}. Check the file's permissions.") from error
-    lines = data.splitlines()
-    for number, raw in enumerate(lines, start=1):
+    for number, raw in enumerate(data.splitlines(), start=1):
         if not raw.strip():
             continue
-        unended = number == len(lines) and not data.endswith((b"\n", b"\r"))
-        if raw.endswith(_TORN) or (unended and _is_torn(raw)):
+        if raw.startswith(b"{") and b"}" not in raw:  # only the beginning of an object
             logger.warning("%s:%d: this line was torn while it was written, and is skipped.", path, number)
             continue
         try:
@@ -278,8 +270,3 @@ def _fault(error: Exception) -> str:
         hint = did_you_mean(str(first["input"]), KINDS) if name == "kind" else ""
         return f"{name} is {first['input']!r:.60}: {first['msg'].rstrip('.')}{hint.rstrip('.')}"
     return f"is not JSON ({error.msg})" if isinstance(error, json.JSONDecodeError) else str(error)
-
-
-def _is_torn(raw: bytes) -> bool:
-    """Whether a line is only the beginning of one: an object that is not closed."""
-    return raw.startswith(b"{") and b"}" not in raw
