@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING
 
 from crce.concepts.concept_set import ConceptSet, Kind, fold
 from crce.concepts.library import atlas_entry
@@ -11,11 +10,8 @@ from crce.demo.embedding import load_embedder
 from crce.suggest.candidates import Request
 from crce.suggest.names import is_style_phrase, style_core
 from crce.suggest.relations import TOO_WIDE
-from crce.suggest.wordnet import load_wordnet
+from crce.suggest.wordnet import Sense, load_wordnet
 
-
-if TYPE_CHECKING:
-    from crce.suggest.wordnet import Sense
 
 NAMED: tuple[Kind, ...] = ("person", "character", "style")  # kinds whose names have variants
 _MIN_SENSE_SIMILARITY = 0.3  # of a given sense with a definition, below it they have nothing in common
@@ -41,10 +37,9 @@ def infer_kind(target: str, sense: str | None = None) -> Kind | None:
     meant = net.choose(target, "object", sense) or net.choose(target, "other", sense)
     if meant is None:
         return entry.kind if entry else None
-    above = {word for each in net.ancestors(meant) for word in each.words}
     if net.is_imagined(meant):
         return "character"
-    if "artistic movement" in above or _is_painter(meant):
+    if "artistic movement" in net.words_above(meant) or _is_painter(meant):
         return "style"
     if meant.is_instance and meant.file == "person":
         return "person"
@@ -95,7 +90,7 @@ def meant_sense(request: Request) -> Sense | None:
     chosen = net.choose(target, request.kind, request.sense)
     if chosen is None and request.kind == "style" and request.sense is None:
         # "oil painting" is no movement, but a sort of art
-        return next((s for s in net.senses(target) if _ARTS & {w for a in net.ancestors(s) for w in a.words}), None)
+        return next((s for s in net.senses(target) if _ARTS & net.words_above(s)), None)
     if chosen is not None or (request.sense is None and request.kind in NAMED):
         return chosen
     senses = net.senses(target)
@@ -161,7 +156,7 @@ def works_in(text: str, style: str) -> bool:
 def is_other_style(text: str, style: str) -> bool:
     """Whether a relative is a style too, and one apart: "Sinn Fein" is no movement in art."""
     net = load_wordnet()
-    above = {word for sense in net.senses(text) for each in net.ancestors(sense) for word in each.words}
+    above = set().union(*map(net.words_above, net.senses(text)))
     return bool(above & {*_ARTS, "artistic movement", "artist"}) and not works_in(text, style)
 
 

@@ -12,7 +12,7 @@ from functools import cache
 from crce.concepts.concept_set import fold
 from crce.concepts.library import atlas
 from crce.demo.embedding import Embedder, Words, load_embedder
-from crce.suggest.candidates import Candidate, Request, Side
+from crce.suggest.candidates import Candidate, Request
 from crce.suggest.wordnet import CONCRETE, load_wordnet
 
 
@@ -29,19 +29,16 @@ class NearestSuggester:
         """Twice the corefs asked for, nearest first, then twice the retains from the ring around them."""
         embedder = load_embedder()
         texts = self._phrases(request.name, embedder)
-        avoid = {(side, fold(text)) for side, text in request.avoid}
         near = embedder.similarity([request.name], texts)[0]
-        ranked = [(texts[i], float(near[i])) for i in (-near).argsort(kind="stable").tolist()]
-        ranked = [(text, similarity) for text, similarity in ranked if fold(text) != fold(request.target)]
+        order = [i for i in (-near).argsort(kind="stable").tolist() if fold(texts[i]) != fold(request.target)]
         found: list[Candidate] = []
-        sides: tuple[tuple[Side, int], ...] = (("coref", 2 * request.corefs), ("retain", 2 * request.retains))
         start = 0
-        for side, count in sides:
-            for text, similarity in ranked[start : start + count]:
-                if (side, fold(text)) not in avoid:
-                    certainty = round(min(max(similarity, 0.1), 0.95), 2)
-                    found.append(Candidate(text, side, certainty, self.name, f"similarity {similarity:.2f}"))
-            start += count
+        for side, wanted in request.wanted.items():
+            for i in order[start : start + 2 * wanted]:
+                if request.takes(texts[i], side):
+                    certainty = round(min(max(float(near[i]), 0.1), 0.95), 2)
+                    found.append(Candidate(texts[i], side, certainty, self.name, f"similarity {near[i]:.2f}"))
+            start += 2 * wanted
         return found
 
     def _phrases(self, query: str, embedder: Embedder) -> list[str]:

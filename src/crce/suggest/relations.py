@@ -3,34 +3,24 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Collection
 from dataclasses import dataclass, replace
 from difflib import SequenceMatcher
 from math import log10
-from typing import TYPE_CHECKING
 
 from crce.concepts.concept_set import fold
 from crce.suggest.phrases import SAME_SPELLING
+from crce.suggest.wordnet import Sense, WordNet
 
-
-if TYPE_CHECKING:
-    from collections.abc import Collection
-
-    from crce.suggest.wordnet import Sense, WordNet
 
 MOST = 120  # phrases that are ranked; more takes too long
 # Above these everything is a neighbour of everything.
 TOO_WIDE = frozenset(
-    "entity object whole artifact instrumentality organism matter abstraction person thing cognition group attribute "
-    "state condition act activity event property relation measure communication location shape process".split()
-) | {
-    "physical entity",
-    "living thing",
-    "natural object",
-    "causal agent",
-    "social group",
-    "psychological feature",
-    "commodity",
-}
+    "entity, object, whole, artifact, instrumentality, organism, matter, abstraction, person, thing, cognition, "
+    "group, attribute, state, condition, act, activity, event, property, relation, measure, communication, location, "
+    "shape, process, commodity, physical entity, living thing, natural object, causal agent, social group, "
+    "psychological feature".split(", ")
+)
 # A sense whose nearest common hypernym has more sorts than this besides the target's own is far: violins and antennas
 # are devices. It is considered all the same if fewer than _ENOUGH common ones are nearer.
 _FAR, _ENOUGH, _SPOKEN_OF = 1200, 24, 0.5
@@ -76,8 +66,9 @@ def other_words(net: WordNet, sense: Sense, target: str) -> list[Relative]:
         stiff = _is_latin(net, sense, word) or (not _holds(word, target) and _defines(net, word))
         certainty = 0.55 if stiff else 0.7 + 0.3 * min(net.common(sense, word), 0.5)  # not so "bird of Jove"
         found.append(_relative(net, sense, word, target, certainty, "synonym"))
-    if description := _description(sense):
-        found.append(Relative(description, 0.5, "its definition"))
+    definition = re.sub(r"^(?:an?|the) ", "", re.sub(r"\s*\([^)]*\)", "", sense.gloss)).strip()
+    if 3 <= len(definition.split()) <= 8 and not sense.is_instance:  # short enough for a prompt: "pot for brewing tea"
+        found.append(Relative(definition, 0.5, "its definition"))
     for other in net.life_forms(target) if sense.file == "animal" else []:
         found += [_relative(net, other, text, target, 0.6, other.gloss) for text in _phrases(net, other, target, {})]
     sorts = net.descendants(sense, 5)
@@ -146,12 +137,8 @@ def _near(net: WordNet, sense: Sense, own: set[Sense]) -> dict[Sense, tuple[int,
         if TOO_WIDE & set(ancestor.words) or (width > _FAR and spoken_of >= _ENOUGH):
             continue
         for other, down in net.descendants(ancestor).items():
-            if (
-                other.is_instance == sense.is_instance
-                and other not in found
-                and other not in own
-                and other not in above
-            ):
+            new = other not in found and other not in own and other not in above
+            if new and other.is_instance == sense.is_instance:
                 found[other] = width, down
                 spoken_of += net.common(other, other.words[0]) >= _SPOKEN_OF
 
@@ -168,24 +155,14 @@ def _relative(net: WordNet, sense: Sense, text: str, target: str, certainty: flo
     return Relative(text, certainty, reason, common, weight)
 
 
-def _description(sense: Sense) -> str | None:
-    """The definition if it is short enough for a prompt: "pot for brewing tea"."""
-    text = re.sub(r"^(?:an?|the) ", "", re.sub(r"\s*\([^)]*\)", "", sense.gloss)).strip()
-    return text if 3 <= len(text.split()) <= 8 and not sense.is_instance else None
-
-
 def _phrases(net: WordNet, sense: Sense, target: str, sorts: Collection[Sense]) -> list[str]:
     """At most two words of a sort of the target: one that usually means it, and one that contains its name."""
     words = _by_use(net, sense)
-    clear = [
-        word
-        for word in words
-        if not _is_name(word) and (_is_usual(net, sense, word) or net.choose(word) in sorts)  # "tarantula" is two
-    ]
+    own = [word for word in words if not _is_name(word)]
+    clear = [word for word in own if _is_usual(net, sense, word) or net.choose(word) in sorts]  # "tarantula" is two
     named = [word for word in words if _holds(word, target)]
-    if clear or named:
-        return list(dict.fromkeys(clear[:1] + named[:1]))
-    return [f"{word} {target}" for word in words[:1]]  # "Empire apple"
+    found = dict.fromkeys(clear[:1] + named[:1])
+    return list(found) or [f"{word} {target}" for word in words[:1]]  # "Empire apple"
 
 
 def _plain(net: WordNet, sense: Sense) -> str | None:

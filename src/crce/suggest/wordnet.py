@@ -7,6 +7,7 @@ only what is queried is read; importing NLTK alone takes longer than a whole sug
 from __future__ import annotations
 
 import math
+import re
 import sqlite3
 import threading
 from collections.abc import Callable, Iterable, Iterator
@@ -98,6 +99,10 @@ class WordNet:
         """Everything above a sense with the number of steps to it, nearest first; not the sense itself."""
         return _walk(sense, self.hypernyms)
 
+    def words_above(self, sense: Sense) -> set[str]:
+        """The words of everything above a sense."""
+        return {word for above in self.ancestors(sense) for word in above.words}
+
     def descendants(self, sense: Sense, depth: int = 99) -> dict[Sense, int]:
         """Its sorts and instances, theirs, ..., with the number of steps, nearest first."""
         return _walk(sense, lambda s: self._find(_BELOW, s.number), depth)
@@ -135,9 +140,8 @@ class WordNet:
         """
         known = self.senses(phrase)
         if sense is not None:
-            scores = [(self.fit(each, phrase, sense), each) for each in known]
-            best = max(scores, key=lambda scored: scored[0], default=(0.0, None))
-            return best[1] if best[0] > 0 else None
+            fits = {each: self.fit(each, phrase, sense) for each in known}
+            return max((each for each in known if fits[each] > 0), key=fits.__getitem__, default=None)
         of_kind = [each for each in known if self._is_kind(each, kind)]
         return min(of_kind, key=lambda each: self._rareness(each, phrase), default=None)
 
@@ -172,19 +176,17 @@ class WordNet:
             return 0.8
         if sense.file in wanted:
             return 0.7
-        about = {
-            self.base_form(word) or word for word in fold(sense.gloss).replace("(", " ").replace(",", " ").split()
-        }
+        about = {self.base_form(word) or word for word in re.split(r"[\s(,]+", fold(sense.gloss))}
         shared = {self.base_form(word) or word for word in fold(meant).split() if len(word) > 3} & about
         return 0.5 if shared else 0.0
 
     def _is_kind(self, sense: Sense, kind: Kind) -> bool:
         if kind == "person":
-            return sense.file == "person" and sense.is_instance and not self._is_under(sense, "imaginary being")
+            return sense.file == "person" and sense.is_instance and "imaginary being" not in self.words_above(sense)
         if kind == "character":
             return self.is_imagined(sense)
         if kind == "style":
-            return self._is_under(sense, "artistic movement") or self._is_under(sense, "artist")
+            return not self.words_above(sense).isdisjoint({"artistic movement", "artist"})
         if kind == "object":
             depictable = sense.file in (*CONCRETE, "group", "location", "event", "shape", "communication")
             return depictable and not (sense.is_instance and sense.file == "person")
@@ -192,14 +194,8 @@ class WordNet:
 
     def is_imagined(self, sense: Sense) -> bool:
         """Whether it is a being of fiction, legend or religion."""
-        return (
-            self._is_under(sense, "imaginary being")
-            or self._is_under(sense, "character")
-            or (sense.is_instance and "fiction" in sense.gloss)
-        )
-
-    def _is_under(self, sense: Sense, name: str) -> bool:
-        return any(name in above.words for above in self.ancestors(sense))
+        is_fiction = sense.is_instance and "fiction" in sense.gloss
+        return is_fiction or not self.words_above(sense).isdisjoint({"imaginary being", "character"})
 
     @cached_property
     def counts(self) -> dict[tuple[str, str], int]:
@@ -209,10 +205,8 @@ class WordNet:
     def _singular(self, lemma: str) -> str | None:
         irregular = (singular for (singular,) in self._rows("SELECT singular FROM plural WHERE lemma = ?", lemma))
         regular = (lemma[: -len(ending)] + new for ending, new in _DETACHMENT if lemma.endswith(ending))
-        return next((form for form in chain([lemma], irregular, regular) if self._knows(form)), None)
-
-    def _knows(self, lemma: str) -> bool:
-        return any(self._rows("SELECT 1 FROM word WHERE lemma = ? AND rank = 0", lemma))
+        known = "SELECT 1 FROM word WHERE lemma = ? AND rank = 0"
+        return next((form for form in chain([lemma], irregular, regular) if any(self._rows(known, form))), None)
 
     def _select(self, query: str, value: str | int | None) -> tuple[Sense, ...]:
         return tuple(
