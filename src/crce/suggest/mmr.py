@@ -12,14 +12,14 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from itertools import islice
+
+import numpy as np
 
 from crce.concepts.concept_set import CERTAINTY_WORDS
+from crce.demo.embedding import Embedder, Vectors
 from crce.suggest.candidates import SIDES, Candidate
 
-
-if TYPE_CHECKING:
-    from crce.demo.embedding import Embedder, Vectors
 
 # a held-out phrase this similar to a training one would measure memorisation, not generalisation
 NEAR_DUPLICATE = 0.95
@@ -100,7 +100,10 @@ def _split(
 
 def _train_first(order: list[int], own: list[Candidate], near: Vectors, train: int, held_out: int) -> list[int]:
     """Up to `train` positions of `order`, from its start, that leave enough phrases to be held out."""
-    meaning = _meanings(near)  # phrases that are nearly the same can't be on both sides, so they count once
+    from scipy.sparse.csgraph import connected_components
+
+    # phrases that are nearly the same can't be on both sides, so they count once
+    _, meaning = connected_components(near > NEAR_DUPLICATE, directed=False)
     fit = [i for i in order if own[i].certainty >= HELD_OUT_FLOOR]
     free = {meaning[i] for i in fit}
     # those that training leaves of all and, up to a third, of those that are fit, since it can take the others too
@@ -124,27 +127,15 @@ def _share(n: int, train: int, held_out: int) -> int:
     return min(train, math.ceil(n * train / (train + held_out))) if train else 0
 
 
-def _meanings(near: Vectors) -> list[int]:
-    """A number for each position, the same for those that are linked by near duplicates; `near` has shape (n, n)."""
-    meaning = list(range(len(near)))
-    for i, j in zip(*(near > NEAR_DUPLICATE).nonzero(), strict=True):
-        if meaning[i] != meaning[j]:
-            old, new = meaning[i], meaning[j]
-            meaning = [new if number == old else number for number in meaning]
-    return meaning
-
-
 def _by_relevance(scores: list[float], near: Vectors, diversity: float) -> list[int]:
     """All positions in the order in which maximal marginal relevance takes them; `near` has shape (n, n)."""
     order: list[int] = []
-    waiting = list(range(len(scores)))
-    nearest = [0.0] * len(scores)  # cosine with the nearest phrase taken so far
-    cosines = near.tolist()
-    while waiting:
-        best = max(waiting, key=lambda i: (1 - diversity) * scores[i] - diversity * nearest[i])  # the first of equals
-        waiting.remove(best)
-        order.append(best)
-        nearest = [max(old, new) for old, new in zip(nearest, cosines[best], strict=True)]
+    nearest = np.zeros(len(scores))  # cosine with the nearest phrase taken so far
+    for _ in scores:
+        value = (1 - diversity) * np.array(scores) - diversity * nearest
+        value[order] = -np.inf
+        order.append(int(value.argmax()))  # the first of equals
+        nearest = np.maximum(nearest, near[order[-1]])
     return order
 
 
@@ -158,15 +149,11 @@ def _spread(
             word = min(CERTAINTY_WORDS.values(), key=lambda value: abs(value - own[i].certainty))
             bands.setdefault(word, []).append(i)
     taken: list[int] = []
-    while bands and len(taken) < count:
+    for _ in range(count):
         for certainty in sorted(bands, reverse=True):
-            while bands[certainty] and _repeats(bands[certainty][0], taken, near):
-                bands[certainty].pop(0)
-            if bands[certainty] and len(taken) < count:
-                taken.append(bands[certainty].pop(0))
-            if not bands[certainty]:
-                del bands[certainty]
-    return taken
+            free = (i for i in bands[certainty] if not _repeats(i, taken, near))
+            taken += islice(free, 1)
+    return taken[:count]
 
 
 def _repeats(i: int, others: list[int], near: Vectors) -> bool:

@@ -30,11 +30,6 @@ MAX_AVOID = 80
 MAX_EXAMPLES = 24
 BUNDLED = Path(__file__).parent / "prompts"
 
-_PLACEHOLDERS: dict[str, tuple[str, ...]] = {
-    **dict.fromkeys(KINDS, ("target", "sense", "kind", "corefs", "retains", "avoid", "examples")),
-    VERIFY: ("target", "sense", "kind", "phrases"),
-}
-_NEEDED = {**dict.fromkeys(KINDS, ("target",)), VERIFY: ("target", "phrases")}
 _PLACEHOLDER = re.compile(r"\{([A-Za-z_]+)\}")
 _HEADING = re.compile(r"^#[ \t]+(system|user)[ \t]*$", re.IGNORECASE | re.MULTILINE)
 _FILE_NAMES = ", ".join(f"{name}.md" for name in TEMPLATES)
@@ -110,32 +105,32 @@ def _render(name: str, request: Request, values: Mapping[str, str], folder: Path
     sense = quoted(request.sense) if request.sense and fold(request.sense) else "the usual one"
     filled = {"target": quoted(request.target), "sense": sense, "kind": request.kind, **values}
     file = template_file(name, folder)
-    try:
-        text = file.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise SuggestError(f"The prompt {file} can't be read: {error}. Write it as UTF-8 text.") from error
-    turns = _turns(text, file)
-    allowed = _PLACEHOLDERS[name]
+    turns = _turns(file)
     used = {placeholder for turn in turns for placeholder in _PLACEHOLDER.findall(turn.content)}
-    if unknown := sorted(used - set(allowed)):
+    if unknown := sorted(used - filled.keys()):
         raise SuggestError(
             f"{file} contains the unknown placeholder {{{unknown[0]}}}. Use "
-            f"{', '.join(f'{{{known}}}' for known in allowed)}.{did_you_mean(unknown[0], allowed)}"
+            f"{', '.join(f'{{{known}}}' for known in filled)}.{did_you_mean(unknown[0], list(filled))}"
         )
-    if missing := [placeholder for placeholder in _NEEDED[name] if placeholder not in used]:
+    if missing := sorted({"target", "phrases"} & filled.keys() - used):
         raise SuggestError(f"{file} lacks the placeholder {{{missing[0]}}}, without which nothing is asked. Add it.")
     # one pass: a value that contains braces itself is not filled in again
     return [Message(turn.role, _PLACEHOLDER.sub(lambda found: filled[found[1]], turn.content)) for turn in turns]
 
 
-def _turns(text: str, file: Path) -> list[Message]:
+def _turns(file: Path) -> list[Message]:
     """The turns of a template, not filled in yet, the system's first."""
+    try:
+        text = file.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise SuggestError(f"The prompt {file} can't be read: {error}. Write it as UTF-8 text.") from error
     parts = _HEADING.split(text)
-    turns = [(role.lower(), content.strip()) for role, content in zip(parts[1::2], parts[2::2], strict=True)]
-    roles = [role for role, content in turns if content]
+    pairs = zip(parts[1::2], (part.strip() for part in parts[2::2]), strict=True)
+    turns = [(role.lower(), content) for role, content in pairs if content]
+    roles = [role for role, _ in turns]
     if roles not in (["user"], ["system", "user"]):
         raise SuggestError(
             f"{file} contains the turns: {', '.join(roles) or 'none'}. Write the lines '# System' and '# User', each "
             "once and in this order, and text under each; '# System' may be omitted."
         )
-    return [Message("system" if role == "system" else "user", content) for role, content in turns if content]
+    return [Message("system" if role == "system" else "user", content) for role, content in turns]

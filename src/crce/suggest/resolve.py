@@ -8,18 +8,15 @@ import shlex
 from collections.abc import Sequence
 from difflib import SequenceMatcher
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 from crce.concepts import ConceptSet, atlas, find_concepts, read_sets
 from crce.concepts.concept_set import fold
 from crce.concepts.library import SUFFIXES
 from crce.errors import ConceptError, SuggestError
 from crce.suggest.phrases import MAX_LENGTH, brief, parse_concept
-from crce.suggest.record import record_beside
+from crce.suggest.record import Record, record_beside
 
-
-if TYPE_CHECKING:
-    from crce.suggest.record import Record
 
 logger = logging.getLogger(__name__)
 
@@ -75,7 +72,12 @@ def resolve_concepts(given: Sequence[Concept | Resolved]) -> list[Resolved]:
         SuggestError: no set can be suggested for a concept; its `exchanges` are the language model's answers so far.
     """
     known = [_known(concept) for concept in given]
-    _refuse_repeated(given, known)
+    seen: set[str] = set()
+    for concept, found in zip(given, known, strict=True):
+        for target in [parse_concept(str(concept))[0]] if found is None else [each.concepts.target for each in found]:
+            if fold(target) in seen:
+                raise ConceptError(f"'{target}' is given twice. Give one concept set of it.")
+            seen.add(fold(target))
     resolved: list[Resolved] = []
     for concept, found in zip(given, known, strict=True):
         resolved += [_suggested(str(concept))] if found is None else found
@@ -115,16 +117,6 @@ def _known(concept: Concept | Resolved) -> list[Resolved] | None:
             raise
         return None
     return [Resolved(concepts, record_beside(file, concepts) if has_suffix else None)]
-
-
-def _refuse_repeated(given: Sequence[Concept | Resolved], known: Sequence[list[Resolved] | None]) -> None:
-    """Raises ConceptError if two of the given concepts have one target."""
-    seen: set[str] = set()
-    for concept, found in zip(given, known, strict=True):
-        for target in [parse_concept(str(concept))[0]] if found is None else [each.concepts.target for each in found]:
-            if fold(target) in seen:
-                raise ConceptError(f"'{target}' is given twice. Give one concept set of it.")
-            seen.add(fold(target))
 
 
 def _suggested(concept: str) -> Resolved:
@@ -168,6 +160,5 @@ def _is_new(concept: str) -> bool:
 
 def _is_typo(given: str, meant: str) -> bool:
     """Whether changing about one letter of `given` makes it `meant`."""
-    if abs(len(given) - len(meant)) > 1:
-        return False
-    return SequenceMatcher(None, given, meant, autojunk=False).ratio() >= 1 - 1.5 / min(len(given), len(meant))
+    ratio = SequenceMatcher(None, given, meant, autojunk=False).ratio
+    return abs(len(given) - len(meant)) <= 1 and ratio() >= 1 - 1.5 / min(len(given), len(meant))

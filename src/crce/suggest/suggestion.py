@@ -15,8 +15,9 @@ from crce.concepts import KINDS, ConceptSet, read_concepts
 from crce.concepts.concept_set import Kind, unknown_kind
 from crce.concepts.library import SUFFIXES
 from crce.errors import SuggestError
+from crce.suggest import verification
 from crce.suggest.candidates import Candidate, Request, Suggester
-from crce.suggest.llm import Exchange, LLMSuggester
+from crce.suggest.llm import LLMSuggester
 from crce.suggest.memory import Memory
 from crce.suggest.phrases import parse_concept
 from crce.suggest.pipeline import complete
@@ -75,15 +76,11 @@ def suggest(
         verify: ask the language model a second question about every phrase; None does so for language models that are
             asked over the network.
         ground: measure what the text-to-image model generates for each phrase.
-        model: the text-to-image model, see `load_backbone`.
-        backbone: a loaded one to use instead.
+        model: the text-to-image model, see `load_backbone`; or `backbone`, which is loaded already.
         judge: judges the model's images; None judges none.
-        base_url: address of an OpenAI-compatible server.
-        prompts: folder with prompts that override the bundled ones.
+        base_url, prompts, timeout, token_budget: of a language model, see `load_suggester`.
         memory: earlier decisions of a person; None takes the user's own.
         seed: of every random choice.
-        timeout: seconds to wait for an answer of a language model.
-        token_budget: tokens that a language model may use in all.
 
     Raises:
         SuggestError: the concept or a setting can't be used, the suggester does not know the concept or can't be
@@ -146,7 +143,16 @@ def suggest(
     )
     exchanges = llm.exchanges if llm is not None else []
     asked = len(exchanges)  # by earlier suggestions of the same suggester
-    ask = partial(_ask, request, llm, settings, exchanges) if llm is not None and verify else None
+    ask = None
+    if llm is not None and verify:
+        ask = partial(
+            verification.verify,
+            request=request,
+            chat=llm.chat,
+            prompts=settings.prompts,
+            exchanges=exchanges,
+            seed=seed,
+        )
     measure = partial(_measure, target, backbone, model, judge, seed) if ground else None
     try:
         record = Record(
@@ -201,18 +207,6 @@ def replay(path: str | Path) -> Suggestion:
             *(path, old.crce, __version__),
         )
     return Suggestion(concepts, record)
-
-
-def _ask(
-    request: Request,
-    llm: LLMSuggester,
-    settings: SuggestionSettings,
-    exchanges: list[Exchange],
-    candidates: list[Candidate],
-) -> list[Verified]:
-    from crce.suggest.verification import verify
-
-    return verify(candidates, request, llm.chat, prompts=settings.prompts, exchanges=exchanges, seed=settings.seed)
 
 
 def _measure(
