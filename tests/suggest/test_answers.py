@@ -191,7 +191,7 @@ def test_long_lists_and_reasons_are_cut():
     value["retains"][0]["reason"] = "why " * 1000
     parsed = parse_proposals(json.dumps(value))
     assert len(parsed.value["coref"]) == MAX_ITEMS
-    assert len(parsed.value["retain"][0].reason) == MAX_REASON
+    assert MAX_REASON - 4 < len(parsed.value["retain"][0].reason) <= MAX_REASON  # cut between words
     assert parsed.notes == [f"corefs that can't be used are left out: {1000 - MAX_ITEMS}"]
 
 

@@ -5,15 +5,16 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
-from crce.concepts.concept_set import CERTAINTY_WORDS, fold
+from crce.concepts.concept_set import CERTAINTY_WORDS
 from crce.errors import SuggestError
-from crce.llm import Chat, Message, Reply
+from crce.llm import Chat, Message
 from crce.suggest.candidates import Candidate, Request
 from crce.suggest.prompts import propose_messages
-from crce.suggest.schemas import MAX_CHARS, MAX_ITEMS, AnswerError, Proposals, parse_proposals, proposals_schema
+from crce.suggest.schemas import MAX_CHARS, MAX_ITEMS, AnswerError, parse_proposals, proposals_schema
 
 
 T = TypeVar("T")
@@ -27,20 +28,6 @@ _LONGEST = 8000  # tokens; an answer that is cut off may be twice as long the ne
 
 class UnreadableAnswer(SuggestError):
     """A language model answered, but nothing usable, however often it was asked."""
-
-
-def _exchange(kind: Purpose, messages: Sequence[Message], reply: Reply, notes: list[str]) -> Exchange:
-    """The exchange; `notes` say how the answer was corrected, or why it could not be used."""
-    return {
-        "kind": kind,
-        "prompt_hash": prompt_hash(messages),
-        "messages": [{"role": message.role, "content": message.content} for message in messages],
-        "reply": reply.text[:MAX_CHARS],
-        "finish": reply.finish,
-        "prompt_tokens": reply.prompt_tokens,
-        "completion_tokens": reply.completion_tokens,
-        "notes": notes,
-    }
 
 
 def prompt_hash(messages: Sequence[Message]) -> str:
@@ -84,13 +71,24 @@ def ask(
         SuggestError: the model refuses, or can't be reached.
     """
     question = messages
-    partial: tuple[T, list[str]] | None = None  # with the notes of its exchange
+    usable: tuple[T, list[str]] | None = None  # in part, with the notes of its exchange
     fault = ""
     for attempt in range(max(retries, 0) + 1):
         temperature = _TEMPERATURE if attempt else 0.0
         reply = chat.complete(question, schema, max_tokens=max_tokens, temperature=temperature, seed=seed + attempt)
-        notes: list[str] = []
-        exchanges.append(_exchange(kind, question, reply, notes))
+        notes: list[str] = []  # how the answer was corrected, or why it could not be used
+        exchanges.append(
+            {
+                "kind": kind,
+                "prompt_hash": prompt_hash(question),
+                "messages": [{"role": message.role, "content": message.content} for message in question],
+                "reply": reply.text[:MAX_CHARS],
+                "finish": reply.finish,
+                "prompt_tokens": reply.prompt_tokens,
+                "completion_tokens": reply.completion_tokens,
+                "notes": notes,
+            }
+        )
         if reply.finish == "refusal":
             notes.append("not used: the model refused to answer")
             words = " ".join(reply.text[:600].split())[:120]
@@ -104,14 +102,14 @@ def ask(
             fault = str(error)
             notes.insert(0, f"not used: {fault}")
             if error.partial is not None:
-                partial = error.partial, notes
+                usable = error.partial, notes
         if reply.finish == "length":
             max_tokens = max(max_tokens, min(2 * max_tokens, _LONGEST))
         # without the bad answer itself, which a small model would copy
         note = f"An earlier answer can't be used: {fault}. Answer with the one JSON object alone."
         question = [*messages[:-1], Message(messages[-1].role, f"{messages[-1].content}\n\n{note}")]
-    if partial is not None:
-        value, notes = partial
+    if usable is not None:
+        value, notes = usable
         notes.append("used after all, no later answer was better")
         return value
     raise UnreadableAnswer(
@@ -123,12 +121,6 @@ def ask(
 class LLMSuggester:
     """Asks a language model for more phrases than are wanted, so that there is something to choose from.
 
-    Args:
-        chat: the language model.
-        prompts: folder of own prompts; None reads CRCE_PROMPTS, else the bundled ones are used.
-        retries: how often to ask again if an answer can't be read.
-        seed: of the model's answers.
-
     Attributes:
         name: "provider:model", also the source of each candidate.
         chat: the language model.
@@ -137,6 +129,7 @@ class LLMSuggester:
     """
 
     def __init__(self, chat: Chat, prompts: Path | str | None = None, retries: int = RETRIES, seed: int = 0) -> None:
+        """See `crce.suggest.load_suggester` for `prompts`, a folder, and `seed`."""
         self.name = f"{chat.provider}:{chat.model}"
         self.exchanges: list[Exchange] = []
         self.chat = chat
@@ -151,16 +144,13 @@ class LLMSuggester:
             SuggestError: the model can't be reached, refuses, or gives no answer that can be read.
         """
 
-        def parse(text: str, cut_off: bool, notes: list[str]) -> Proposals:
-            return _without_target(parse_proposals(text, cut_off, notes), request.target, notes)
-
         # half as many again as are wanted: some are repeated, wrong or too similar to each other
         corefs, retains = (min(n + max(4, n // 2), MAX_ITEMS) for n in (request.corefs, request.retains))
         proposals = ask(
             self.chat,
             propose_messages(request, corefs, retains, self._prompts),
             proposals_schema(corefs, retains),
-            parse,
+            partial(parse_proposals, target=request.target),
             kind="propose",
             about=request.target,
             exchanges=self.exchanges,
@@ -175,19 +165,3 @@ class LLMSuggester:
             if request.takes(p.text, side)
         ]
         return sorted(candidates, key=lambda candidate: -candidate.certainty)
-
-
-def _without_target(proposals: Proposals, target: str, notes: list[str]) -> Proposals:
-    """The proposals except the target itself, which small models like to repeat.
-
-    Raises:
-        AnswerError: nothing is left on a side.
-    """
-    own = fold(target)
-    others = {side: [p for p in proposed if fold(p.text) != own] for side, proposed in proposals.items()}
-    if same := sum(map(len, proposals.values())) - sum(map(len, others.values())):
-        notes.append(f"the target itself is left out: {same}")
-    if empty := [f"{side}s" for side, kept in others.items() if not kept]:
-        why = f"its {' and '.join(empty)} only repeat the target. Write other phrases"
-        raise AnswerError(why, others if any(others.values()) else None)
-    return others

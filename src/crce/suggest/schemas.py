@@ -13,6 +13,7 @@ import re
 import unicodedata
 from collections.abc import Mapping
 from itertools import islice
+from textwrap import shorten
 from typing import Annotated, Any, Literal, TypeVar, get_args
 
 from pydantic import BaseModel, BeforeValidator, Field, ValidationError, model_validator
@@ -53,19 +54,10 @@ class AnswerError(ValueError):
 
 
 def _line(given: object) -> str:
-    """A text on one line, without control characters; empty for anything else."""
+    """A text on one line, without control characters; empty for anything else, and for a text without a letter."""
     text = tidy(given) if isinstance(given, str) else ""
-    return tidy("".join(c for c in text if unicodedata.category(c) not in ("Cc", "Cs")))
-
-
-def _phrase(given: object) -> str:
-    text = _line(given)
+    text = tidy("".join(c for c in text if unicodedata.category(c) not in ("Cc", "Cs")))
     return text if any(c.isalnum() for c in text) else ""  # "..." is what a small model copies from a question
-
-
-def _reason(given: object) -> str:
-    text = _line(given)
-    return text if len(text) <= MAX_REASON else text[: MAX_REASON - 3] + "..."
 
 
 def _certainty(given: object) -> str:
@@ -88,13 +80,17 @@ def _verdict(given: object) -> object:
     return found[1].lower() if found else None
 
 
-Reason = Annotated[str, BeforeValidator(_reason), Field(max_length=MAX_REASON)]
+Reason = Annotated[
+    str,
+    BeforeValidator(lambda given: shorten(_line(given), MAX_REASON, placeholder="...")),
+    Field(max_length=MAX_REASON),
+]
 
 
 class Proposal(BaseModel):
     """A phrase that a language model proposes."""
 
-    text: Annotated[str, BeforeValidator(_phrase), Field(min_length=1, max_length=MAX_TEXT)]
+    text: Annotated[str, BeforeValidator(_line), Field(min_length=1, max_length=MAX_TEXT)]
     reason: Reason
     certainty: Annotated[CertaintyWord, BeforeValidator(_certainty)]  # after the reason, so that it follows from it
 
@@ -137,7 +133,7 @@ def judgements_schema(count: int) -> dict[str, Any]:
     return _object_schema({str(number): _schema(Judgement) for number in range(1, count + 1)})
 
 
-def parse_proposals(text: str, cut_off: bool, notes: list[str]) -> Proposals:
+def parse_proposals(text: str, cut_off: bool, notes: list[str], *, target: str | None = None) -> Proposals:
     """Read the answer to the question for corefs and retains.
 
     Args:
@@ -145,6 +141,7 @@ def parse_proposals(text: str, cut_off: bool, notes: list[str]) -> Proposals:
         cut_off: whether it reached its maximum length. If it is whole JSON all the same, it was closed by force, and
             what was made up for that is left out.
         notes: where corrections are noted.
+        target: left out where it is proposed itself, as small models like to do.
 
     Raises:
         AnswerError: it contains no such lists; or only one of them, and that one is its `partial`.
@@ -166,12 +163,19 @@ def parse_proposals(text: str, cut_off: bool, notes: list[str]) -> Proposals:
     if cut_off and whole:
         kept, corefs = _unforced([*sides["coref"], *sides["retain"]], notes), len(sides["coref"])
         sides = {"coref": kept[:corefs], "retain": kept[corefs:]}
-    if not any(sides.values()):
+    own = fold(target or "")
+    others: Proposals = {side: [p for p in proposed if fold(p.text) != own] for side, proposed in sides.items()}
+    if same := sum(len(sides[side]) - len(others[side]) for side in sides):
+        notes.append(f"the target itself is left out: {same}")
+    partial = others if any(others.values()) else None
+    if repeated := [f"{side}s" for side in sides if sides[side] and not others[side]]:
+        raise AnswerError(f"its {' and '.join(repeated)} only repeat the target. Write other phrases", partial)
+    if partial is None:
         raise AnswerError('it proposes no phrase. Write the object {"corefs": [...], "retains": [...]}')
-    if empty := [side for side, proposals in sides.items() if not proposals]:
+    if empty := [side for side in sides if not sides[side]]:
         why = f"it contains no {empty[0]}s. Write both lists; if your answer was cut off, write fewer phrases"
-        raise AnswerError(why, sides)
-    return sides
+        raise AnswerError(why, partial)
+    return others
 
 
 def parse_judgements(text: str, cut_off: bool, notes: list[str], *, count: int) -> dict[int, Judgement]:

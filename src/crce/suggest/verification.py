@@ -48,15 +48,7 @@ def verify(
     exchanges: list[Exchange] | None = None,
     seed: int = 0,
 ) -> list[Verified]:
-    """Ask a second time about each candidate.
-
-    Args:
-        candidates: the proposals, of whatever suggester.
-        request: what they were proposed for.
-        chat: the language model to ask.
-        prompts: folder of own prompts.
-        exchanges: where every question and answer is appended.
-        seed: of the model's answers.
+    """Ask the language model `chat` a second time about each candidate; exchanges are added to `exchanges`.
 
     Returns:
         One answer for each candidate, in the same order. An answer that can't be read leaves its phrases unanswered;
@@ -100,7 +92,7 @@ def verify(
             *(chat.model, len(wrong), len(answers), ", of ".join(wrong), request.target, 100 * trust),
             " Use a larger model, or --no-verify." if not trust else "",
         )
-    return [_verified(candidate, judgements.get(fold(candidate.text)), request, trust) for candidate in candidates]
+    return [_verified(c, judgements.get(fold(c.text)), request.target, trust) for c in candidates]
 
 
 def _controls(candidates: Sequence[Candidate], request: Request, seed: int) -> dict[str, tuple[Verdict, ...]]:
@@ -116,20 +108,17 @@ def _controls(candidates: Sequence[Candidate], request: Request, seed: int) -> d
     return known | dict.fromkeys(far[:2], ("never",))
 
 
-def _verified(candidate: Candidate, judgement: Judgement | None, request: Request, trust: float) -> Verified:
-    agreement, answer = 1.0, UNANSWERED
-    reason = "not verified, the model gave no answer"
+def _verified(candidate: Candidate, judgement: Judgement | None, target: str, trust: float) -> Verified:
+    agreement, answer, reason = 1.0, UNANSWERED, "not verified, the model gave no answer"
     if judgement is not None:
         agreement, answer = _AGREEMENT[candidate.side][judgement.answer], judgement.answer
-        reason = f"an image of it is {answer} one of {request.target}"
-        if answer == "nonsense":
-            reason = "it has no meaning that could be depicted"
-        if judgement.reason:
-            reason += f" ({judgement.reason})"
+        nonsense = answer == "nonsense"
+        reason = (
+            "it has no meaning that could be depicted" if nonsense else f"an image of it is {answer} one of {target}"
+        )
+        reason += f" ({judgement.reason})" if judgement.reason else ""
         if trust < 1:
             reason += f"; the model fails control phrases and is believed {100 * trust:.0f} %"
-    stated = candidate.certainty
+    text, side, stated = candidate.text, candidate.side, candidate.certainty
     certainty = round(round(stated * agreement * trust, 4), 2)
-    return Verified(
-        text=candidate.text, side=candidate.side, stated=stated, certainty=certainty, answer=answer, reason=reason
-    )
+    return Verified(text=text, side=side, stated=stated, certainty=certainty, answer=answer, reason=reason)
