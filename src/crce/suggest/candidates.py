@@ -64,10 +64,8 @@ class Request:
 
     Attributes:
         target: the phrase to erase, as it appears in a prompt.
-        kind: what sort of thing the target is.
         sense: which meaning of the phrase, as in "bat (animal)"; None if it has only one.
-        corefs: how many corefs are wanted; a suggester proposes more if it can.
-        retains: how many retains are wanted.
+        corefs, retains: how many of them are wanted; a suggester proposes more if it can.
         avoid: pairs (side, phrase) that a person has rejected; they are not proposed again.
         examples: decisions of a person about other phrases.
     """

@@ -21,11 +21,7 @@ _MIN_AGREEMENT = 1 / 3  # of a sense with an atlas entry, below it they are abou
 
 
 def infer_kind(target: str, sense: str | None = None) -> Kind | None:
-    """The kind of a target, from the atlas, from its words ("... style") or from WordNet.
-
-    Returns:
-        None if nothing is known about it.
-    """
+    """The kind of a target, from the atlas, from its words ("... style") or from WordNet; None if it is unknown."""
     entry = _entry_named(target)
     if entry is not None and sense is None:
         return entry.kind
@@ -34,7 +30,8 @@ def infer_kind(target: str, sense: str | None = None) -> Kind | None:
     net = load_wordnet()
     if sense is None and target[:1].isupper() and (named := net.choose(target, "person")) and target in named.words:
         return "style" if _is_painter(named) else "person"
-    meant = net.choose(target, "object", sense) or net.choose(target, "other", sense)
+    as_object = net.choose(target, "object", sense)
+    meant = as_object or net.choose(target, "other", sense)
     if meant is None:
         return entry.kind if entry else None
     if net.is_imagined(meant):
@@ -43,11 +40,11 @@ def infer_kind(target: str, sense: str | None = None) -> Kind | None:
         return "style"
     if meant.is_instance and meant.file == "person":
         return "person"
-    return "object" if net.choose(target, "object", sense) is not None else "other"
+    return "object" if as_object else "other"
 
 
 def _is_painter(sense: Sense) -> bool:
-    return sense.is_instance and any("painter" in above.words for above in load_wordnet().ancestors(sense))
+    return sense.is_instance and "painter" in load_wordnet().words_above(sense)
 
 
 def bare_name(request: Request) -> str:
@@ -57,10 +54,8 @@ def bare_name(request: Request) -> str:
 
 def _entry_named(target: str) -> ConceptSet | None:
     """The atlas entry of a target, also if it has the frame of a style ("Van Gogh style")."""
-    entry = atlas_entry(target)
-    if entry is None and (framed := atlas_entry(style_core(target))) is not None and framed.kind == "style":
-        return framed
-    return entry
+    framed = atlas_entry(style_core(target))
+    return atlas_entry(target) or (framed if framed and framed.kind == "style" else None)
 
 
 def entry_of(request: Request, meant: Sense | None) -> ConceptSet | None:

@@ -53,21 +53,13 @@ FLOOR = 0.1  # an unknown coref keeps this share of its certainty: the person wh
 
 @dataclass(frozen=True)
 class Grounded:
-    """What the model generates for a phrase.
+    """What the model generates for a phrase."""
 
-    Attributes:
-        distance: how far its predictions are from the target's; 1 is the distance of an unrelated phrase.
-        closeness: 1 - distance, in [0, 1].
-        judged: share of images in which the judge recognises the target; None without a judge that knows it.
-        images: number of images judged.
-        samples: latents x_t at which predictions were compared.
-    """
-
-    distance: float
-    closeness: float
-    judged: float | None
-    images: int
-    samples: int
+    distance: float  # of its predictions and the target's; 1 is the distance of an unrelated phrase
+    closeness: float  # 1 - distance, in [0, 1]
+    judged: float | None  # share of images in which the judge recognises the target; None if it does not know it
+    images: int  # number of images judged
+    samples: int  # latents x_t at which predictions were compared
 
     @property
     def shown(self) -> float:
@@ -83,12 +75,9 @@ def apply_grounding(candidates: Sequence[Candidate], grounded: dict[str, Grounde
     A coref's certainty is multiplied by the share of its images that show the target, and a retain whose images show
     the target is dropped: training on it would keep the target.
 
-    Args:
-        candidates: corefs and retains.
-        grounded: what `ground` returned; candidates without a measurement are not changed.
-
     Returns:
-        Corefs, then retains, each side by falling `priority`; dropped retains come last.
+        Corefs, then retains, each side by falling `priority`; dropped retains come last. Candidates that `ground` did
+        not measure are not changed.
     """
     applied = [_grounded(candidate, grounded.get(candidate.text)) for candidate in candidates]
     return sorted(applied, key=lambda c: (c.side == "retain", c.outcome == "dropped", -priority(c)))
@@ -116,9 +105,8 @@ def _grounded(candidate: Candidate, measured: Grounded | None) -> Candidate:
     if shown > ENTANGLED:
         why = "entangled: the model generates the target for it, so keeping it would keep the target"
         return candidate.dropped(f"{why} {note}")
-    where = (
-        "is close to the target and most at risk" if measured.closeness >= 0.4 else "is generated as something else"
-    )
+    at_risk = measured.closeness >= 0.4
+    where = "is close to the target and most at risk" if at_risk else "is generated as something else"
     return candidate.noted(f"{where} {note}")
 
 
@@ -198,13 +186,8 @@ def _sample(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Sample trajectories of P phrases, of which the first is the target, and compare predictions on them.
 
-    Args:
-        backbone: the model, with latents of shape (C, h, w).
-        texts: the phrases.
-        seed: of the starting noise.
-        latents: K, trajectories of each phrase that are compared.
-        timesteps: T, noise levels compared, spread evenly.
-        images: trajectories of each phrase that are sampled to their end; if 0, all stop at the last compared level.
+    K = `latents` trajectories are compared, at T = `timesteps` noise levels. Without `images` all stop at the last of
+    these, and with images they are sampled to their end.
 
     Returns:
         d_t of every phrase over its own latents and the target's, shape (P, T), and the last latents, shape

@@ -13,6 +13,7 @@ import logging
 import math
 import os
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from datetime import datetime, timezone
 from functools import cache
@@ -50,15 +51,11 @@ class Decision:
     """A person's answer to one phrase on one side.
 
     Attributes:
-        target: the target that the phrase was proposed for.
-        kind: what sort of thing the target is.
-        text: the phrase.
-        side: the side in question.
-        accepted: whether the phrase belongs there.
+        target: what the phrase was proposed for.
+        accepted: whether the phrase belongs on that side.
         certainty: the certainty it was proposed with, not the one that the person set.
         source: who proposed it for this side; "user" if the person did.
-        similarity: cosine similarity of its embedding and the target's; None if not measured.
-        closeness: how much the text-to-image model treats it as the target, in [0, 1]; None if not measured.
+        similarity, closeness: as of a `Candidate`; None if not measured.
         sense: which meaning of the target, as in "bat (animal)".
         when: the time of the decision, ISO 8601; ignored in comparisons.
     """
@@ -111,7 +108,15 @@ class Memory:
         Raises:
             SuggestError: a line can't be read; the message names it. Nothing is changed.
         """
-        return _valid(self.path)
+        stacks: dict[Key, list[tuple[int, Decision]]] = {}
+        for number, decision, taken_back in self._read():
+            stack = stacks.setdefault(decision.key, [])
+            if not taken_back:
+                stack.append((number, decision))
+            elif stack:
+                stack.pop()
+        newest = sorted((stack[-1] for stack in stacks.values() if stack), key=lambda item: item[0])
+        return [decision for _, decision in newest]
 
     def rejected(self, target: str, sense: str | None = None) -> frozenset[tuple[Side, str]]:
         """The pairs (side, phrase) that the person rejected for this target, each phrase as it was written.
@@ -149,13 +154,10 @@ class Memory:
             SuggestError: the file exists, or a line of the memory can't be read.
             RunError: the file can't be written.
         """
-        path = Path(path)
-        if path.exists():
-            raise SuggestError(
-                f"{path} exists, and may contain what is nowhere else. Choose another name, or delete it."
-            )
+        if Path(path).exists():
+            raise SuggestError(f"{path} exists, and may hold what is nowhere else. Choose another name, or delete it.")
         decisions = self.decisions()
-        write_text(path, "".join(_line(d) for d in decisions))
+        write_text(Path(path), "".join(map(_line, decisions)))
         return len(decisions)
 
     def import_(self, path: Path | str) -> Imported:
@@ -165,14 +167,13 @@ class Memory:
             SuggestError: the file is missing, or one of its lines can't be read (then nothing is added), or the
                 memory can't be read or written.
         """
-        path = Path(path)
-        if not path.is_file():
+        if not Path(path).is_file():
             raise SuggestError(f"There is no file {path}. Name a file that `crce feedback --export` wrote.")
         own = {d.key: d for d in self.decisions()}
-        given = _valid(path)
+        given = Memory(path).decisions()
         added = [d for d in given if d.key not in own]
         contradicting = sum(d.key in own and own[d.key].accepted != d.accepted for d in given)
-        self._append([_line(d) for d in added])
+        self._append(map(_line, added))
         return Imported(len(added), len(given) - len(added) - contradicting, contradicting)
 
     def forget(self) -> None:
@@ -181,79 +182,56 @@ class Memory:
         Raises:
             SuggestError: it can't be deleted.
         """
-        try:
+        with self._explaining("delete", "Check its permissions."):
             self.path.unlink(missing_ok=True)
-        except OSError as error:
-            raise SuggestError(
-                f"Cannot delete {self.path}: {error.strerror or error}. Check its permissions."
-            ) from error
 
-    def _append(self, lines: list[str]) -> None:
+    def _append(self, lines: Iterable[str]) -> None:
         """Add whole lines in one write, so that two reviews at a time do not mix theirs."""
-        if not lines:
+        if not (text := "".join(lines)):
             return
-        try:
+        with self._explaining("write", "Free some space, or set CRCE_DECISIONS to a file that can be written."):
             self.path.parent.mkdir(parents=True, exist_ok=True)
             with open(self.path, "ab+") as file:
                 file.seek(0)
                 data = file.read()
-                if data and not data.endswith(b"\n"):  # a line torn by a crash must not swallow the next one
-                    lines.insert(0, "\n")
-                file.write("".join(lines).encode())
+                torn = data and not data.endswith(b"\n")  # a line torn by a crash must not swallow the next one
+                file.write((f"\n{text}" if torn else text).encode())
                 file.flush()
                 os.fsync(file.fileno())
+
+    def _read(self) -> Iterator[tuple[int, Decision, bool]]:
+        """The lines of the file: number, decision, and whether it takes the decision back."""
+        with self._explaining("read", "Check its permissions."):
+            data = self.path.read_bytes() if self.path.exists() else b""
+        for number, raw in enumerate(data.splitlines(), start=1):
+            if not raw.strip():
+                continue
+            if raw.startswith(b"{") and b"}" not in raw:  # only the beginning of an object
+                logger.warning("%s:%d: this line was torn while it was written, and is skipped.", self.path, number)
+                continue
+            try:
+                value = json.loads(raw.decode("utf-8-sig"), parse_constant=lambda name: math.nan)
+                taken_back = isinstance(value, dict) and value.get("accepted", 0) is None
+                decision = _adapter().validate_python({**value, "accepted": False} if taken_back else value)
+                if "when" not in value:  # a new decision is made now, one that is read was not
+                    raise ValueError("has no when")
+            except (ValueError, RecursionError) as error:
+                cure = "Correct or delete this line; the others are kept as they are."
+                raise SuggestError(f"{self.path}:{number}: {_fault(error)}. {cure}") from error
+            yield number, decision, taken_back
+
+    @contextmanager
+    def _explaining(self, verb: str, cure: str) -> Iterator[None]:
+        """Raises SuggestError where the file can't be read, written or deleted."""
+        try:
+            yield
         except OSError as error:
-            raise SuggestError(
-                f"Cannot write {self.path}: {error.strerror or error}. "
-                "Free some space, or set CRCE_DECISIONS to a file that can be written."
-            ) from error
+            raise SuggestError(f"Cannot {verb} {self.path}: {error.strerror or error}. {cure}") from error
 
 
 def _line(decision: Decision, *, taken_back: bool = False) -> str:
     value = {name: v for name, v in asdict(decision).items() if v is not None}
-    if taken_back:
-        value["accepted"] = None
-    return json.dumps(value, ensure_ascii=False) + "\n"
-
-
-def _valid(path: Path) -> list[Decision]:
-    """The newest decision about each phrase of a log that was not taken back, oldest first."""
-    stacks: dict[Key, list[tuple[int, Decision]]] = {}
-    for number, decision, taken_back in _read(path):
-        stack = stacks.setdefault(decision.key, [])
-        if not taken_back:
-            stack.append((number, decision))
-        elif stack:
-            stack.pop()
-    newest = sorted((stack[-1] for stack in stacks.values() if stack), key=lambda item: item[0])
-    return [decision for _, decision in newest]
-
-
-def _read(path: Path) -> Iterator[tuple[int, Decision, bool]]:
-    """The lines of a log: number, decision, and whether it takes the decision back."""
-    try:
-        data = path.read_bytes()
-    except FileNotFoundError:
-        return
-    except OSError as error:
-        raise SuggestError(f"Cannot read {path}: {error.strerror or error}. Check the file's permissions.") from error
-    for number, raw in enumerate(data.splitlines(), start=1):
-        if not raw.strip():
-            continue
-        if raw.startswith(b"{") and b"}" not in raw:  # only the beginning of an object
-            logger.warning("%s:%d: this line was torn while it was written, and is skipped.", path, number)
-            continue
-        try:
-            value = json.loads(raw.decode("utf-8-sig"), parse_constant=lambda name: math.nan)
-            taken_back = isinstance(value, dict) and value.get("accepted", 0) is None
-            decision = _adapter().validate_python({**value, "accepted": False} if taken_back else value)
-            if "when" not in value:  # a new decision is made now, one that is read was not
-                raise ValueError("has no when")
-        except (ValueError, RecursionError) as error:
-            raise SuggestError(
-                f"{path}:{number}: {_fault(error)}. Correct or delete this line; the others are kept as they are."
-            ) from error
-        yield number, decision, taken_back
+    return json.dumps(value | ({"accepted": None} if taken_back else {}), ensure_ascii=False) + "\n"
 
 
 @cache

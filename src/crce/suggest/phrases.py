@@ -24,7 +24,7 @@ _PAIRS = ('""', "''", "“”", "„“", "‘’", "«»", "``", "**", "__")
 _ABBREVIATION = re.compile(r"(?:^|\s)(?:\S*\.\S+\.|\w\.|(?:Jr|Sr|St|Mr|Mrs|Ms|Dr|Inc|Co|Ltd|No)\.)$", re.IGNORECASE)
 _ARTICLE = re.compile(r"^(?:an?|the)\s+(?=\S)", re.IGNORECASE)
 _INVISIBLE = re.compile("[\u00ad\u200b\u200e\u200f\u202a-\u202e\u2060-\u2069\ufeff]")
-_BRACKETS = re.compile(r"\s*\([^()]*\)$")
+_BRACKETS = re.compile(r"(?<=\S)\s*\([^()]*\)$")  # a closing remark: "crane (bird)"
 _WITH_SENSE = re.compile(r"^(?P<target>.*\S)\s*\((?P<sense>[^()]*)\)$")
 # words that frame a target and do not name it: "Van Gogh style" is about Van Gogh
 _FRAME = frozenset(
@@ -63,24 +63,18 @@ def normalise(text: str) -> str:
     abbreviation ("Robert Downey Jr.").
     """
     # a text of megabytes is no phrase, and its first page shows that just as well
-    text = tidy(_INVISIBLE.sub("", unicodedata.normalize("NFC", text[:1000])))
-    while True:
+    text, before = tidy(_INVISIBLE.sub("", unicodedata.normalize("NFC", text[:1000]))), ""
+    while text != before:
         before = text
         text = _NUMBERING.sub("", text)
         for pair in _PAIRS:
             if len(text) > 2 and text.startswith(pair[0]) and text.endswith(pair[-1]):
                 text = text[1:-1].strip()
         text = text.rstrip(",;: ")
-        if text.endswith(".") and not _ABBREVIATION.search(text):
+        if not _ABBREVIATION.search(text):
             text = text.rstrip(".")
-        if text == before:
-            break
-    article = _ARTICLE.match(text)
-    if article:
-        rest = text[article.end() :]
-        if text[0].islower() or rest == rest.lower():
-            text = rest
-    return text
+    rest = _ARTICLE.sub("", text)
+    return rest if text[:1].islower() or rest == rest.lower() else text
 
 
 def phrase_fault(text: str, *, any_length: bool = False) -> str | None:
@@ -112,13 +106,8 @@ def words(text: str) -> tuple[str, ...]:
 @cache
 def core_words(target: str) -> frozenset[str]:
     """The words that make a target what it is, in the singular: those of "Van Gogh style" are "van" and "gogh"."""
-    all_words = words(without_brackets(target))
-    return frozenset(all_words) - _FRAME or frozenset(all_words)
-
-
-def without_brackets(text: str) -> str:
-    """`text` without a closing remark in brackets: "crane (bird)" becomes "crane"."""
-    return _BRACKETS.sub("", text) or text
+    all_words = frozenset(words(_BRACKETS.sub("", target)))
+    return all_words - _FRAME or all_words
 
 
 @cache
@@ -147,6 +136,7 @@ def clean(candidates: Iterable[Candidate], request: Request) -> tuple[list[Candi
         The candidates to keep, the most certain first and otherwise in the order of `candidates`; and those that are
         dropped, each with the reason, in words that follow "because".
     """
+    usable: list[Candidate] = []
     kept: list[Candidate] = []
     dropped: list[Candidate] = []
     for candidate in candidates:
@@ -154,10 +144,20 @@ def clean(candidates: Iterable[Candidate], request: Request) -> tuple[list[Candi
         if reason := _fault(candidate, request):
             dropped.append(candidate.dropped(reason))
         else:
-            kept.append(candidate)
-    kept.sort(key=lambda c: -c.certainty)
-    kept, contradicting = _one_side_each(_groups(kept))
-    return kept, dropped + contradicting
+            usable.append(candidate)
+    for group in _groups(sorted(usable, key=lambda c: -c.certainty)):
+        best = max(group, key=lambda c: c.certainty)  # the first of equals
+        word = certainty_word(best.certainty)
+        if any(c.side != best.side and c.certainty == best.certainty for c in group):
+            dropped += [c.dropped(f"it was proposed as a coref and as a retain, both {word}") for c in group]
+            continue
+        kept.append(best)
+        for c in group:
+            if c.side != best.side:
+                dropped.append(c.dropped(f"it was also proposed as a {best.side}, more certainly ({word})"))
+            elif c is not best:
+                dropped.append(c.dropped(f"it repeats {best.text!r}"))
+    return kept, dropped
 
 
 def _fault(candidate: Candidate, request: Request) -> str | None:
@@ -170,7 +170,7 @@ def _fault(candidate: Candidate, request: Request) -> str | None:
     curated = candidate.source in CURATED
     if reason := phrase_fault(text, any_length=curated):
         return reason
-    if key(text) == key(request.target) or key(without_brackets(text)) == key(without_brackets(request.target)):
+    if key(_BRACKETS.sub("", text)) == key(_BRACKETS.sub("", request.target)):
         return "it is the target itself"
     if any(side == avoided and key(text) == key(phrase) for avoided, phrase in request.avoid):
         return "it was rejected before"
@@ -198,22 +198,3 @@ def _groups(candidates: list[Candidate]) -> list[list[Candidate]]:
             home[later] = home[earlier]
             groups[home[earlier]].extend(groups[later])
     return [group for i, group in enumerate(groups) if home[i] == i]
-
-
-def _one_side_each(groups: list[list[Candidate]]) -> tuple[list[Candidate], list[Candidate]]:
-    """Of each group the most certain candidate; of a contradiction the more certain side, or neither."""
-    kept: list[Candidate] = []
-    dropped: list[Candidate] = []
-    for group in groups:
-        best = max(group, key=lambda c: c.certainty)  # the first of equals
-        word = certainty_word(best.certainty)
-        if any(c.side != best.side and c.certainty == best.certainty for c in group):
-            dropped += [c.dropped(f"it was proposed as a coref and as a retain, both {word}") for c in group]
-            continue
-        kept.append(best)
-        for c in group:
-            if c.side != best.side:
-                dropped.append(c.dropped(f"it was also proposed as a {best.side}, more certainly ({word})"))
-            elif c is not best:
-                dropped.append(c.dropped(f"it repeats {best.text!r}"))
-    return kept, dropped

@@ -33,23 +33,14 @@ _MEASURES = ("certainty", *(f"{name}, {side}" for name in ("similarity", "closen
 
 @dataclass(frozen=True)
 class Ranker:
-    """A fitted model of a person's answers.
+    """A fitted model of a person's answers."""
 
-    Attributes:
-        n: how many decisions it was fitted on.
-        bias: log odds of a candidate at the averages.
-        weights: by name, the change in the log odds as the value goes from 0 to 1.
-        averages: by name, the value that counts as 0; an unmeasured value has it.
-        agreement: share of decisions predicted correctly by 5-fold cross-validation.
-        baseline: share of the more frequent answer.
-    """
-
-    n: int
-    bias: float
-    weights: dict[str, float]
-    averages: dict[str, float]
-    agreement: float = 0.0
-    baseline: float = 0.0
+    n: int  # how many decisions it was fitted on
+    bias: float  # log odds of a candidate at the averages
+    weights: dict[str, float]  # by name, the change in the log odds as the value goes from 0 to 1
+    averages: dict[str, float]  # by name, the value that counts as 0; an unmeasured value has it
+    agreement: float = 0.0  # share of decisions predicted correctly by 5-fold cross-validation
+    baseline: float = 0.0  # share of the more frequent answer
 
     @staticmethod
     def fit(decisions: Iterable[Decision]) -> Ranker | str:

@@ -51,20 +51,15 @@ class Verified(_Model):
     """The answer to the second question about a phrase.
 
     Attributes:
-        text: the phrase.
-        side: the side it was proposed for.
-        stated: its certainty before.
         certainty: `stated` times the agreement of the answer and the share of controls answered right, without the
             agreement if there was no answer; 0 where the answer contradicts the proposal.
-        answer: "always", "sometimes", "never", "nonsense" or "unanswered".
-        reason: one line for the person who reviews it.
     """
 
     text: str
     side: Side
     stated: float
     certainty: float
-    answer: str
+    answer: str  # "always", "sometimes", "never", "nonsense" or "unanswered"
     reason: str
 
 
@@ -81,17 +76,13 @@ class Record(_Model):
 
     Attributes:
         crce: version that made it.
-        suggester: name of the suggester.
-        provider: provider of the language model; None without one.
-        model: the language model; None without one.
+        provider, model: of the language model; None without one.
         prompt_hash: of the prompt that asked for phrases; None without a language model.
-        request: what was asked.
-        settings: how the set was chosen.
         proposed: every candidate, as it was proposed.
         exchanges: every question to the language model and its answer.
-        verified: the answers to the second questions, phrase by phrase.
+        verified: the answers to the second questions.
         grounding: what the text-to-image model generates for each phrase.
-        scores: scores of the phrases by earlier decisions; empty with too few of them.
+        scores: by earlier decisions; empty with too few of them.
         decisions: the outcome of each phrase, and why.
         warnings: what the person who asked should know.
         concepts: the concept set, with the keys of its YAML form.
@@ -154,26 +145,22 @@ def read_record(path: str | Path) -> Record:
         SuggestError: the file is missing or unreadable, or not a record; every fault is named.
     """
     path = Path(path)
-    make = "Make one: crce suggest CONCEPT"
     try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        reason = "There is no such file" if isinstance(error, FileNotFoundError) else f"It can't be read ({error})"
-        raise SuggestError(f"{path}: no record of a suggestion. {reason}. {make}") from error
-    try:
-        record = Record.model_validate(json.loads(text))
+        record = Record.model_validate(json.loads(path.read_text(encoding="utf-8")))
         _ = record.concept_set  # read now, so that its faults are those of the file
+        return record
+    except ConceptError as error:
+        raise SuggestError(f"{path}: the concept set in it can't be used. {error}") from error
+    except FileNotFoundError as error:
+        reason: str = "there is no such file"
+        cause: Exception = error
     except ValidationError as error:
         faults = [f"{'.'.join(map(str, fault['loc'])) or 'the file'}: {fault['msg']}" for fault in error.errors()]
         more = f"; and {len(faults) - 5} more" if len(faults) > 5 else ""
-        raise SuggestError(
-            f"{path} is not a record of a suggestion: {'; '.join(faults[:5])}{more}. Name a suggest.json. {make}"
-        ) from error
-    except (ValueError, RecursionError) as error:
-        raise SuggestError(f"{path} is not a record of a suggestion: it is no JSON ({error}). {make}") from error
-    except ConceptError as error:
-        raise SuggestError(f"{path}: the concept set in it can't be used. {error}") from error
-    return record
+        reason, cause = "; ".join(faults[:5]) + more, error
+    except (OSError, ValueError, RecursionError) as error:
+        reason, cause = f"it can't be read ({error})", error
+    raise SuggestError(f"{path} is not a record of a suggestion: {reason}. Make one: crce suggest CONCEPT") from cause
 
 
 def record_path(path: Path) -> Path:

@@ -40,21 +40,13 @@ _ROLE = (
 
 @dataclass(frozen=True)
 class Relative:
-    """A phrase with its relation to the target.
+    """A phrase with its relation to the target."""
 
-    Attributes:
-        text: the phrase, chosen among the words of its sense so that it is not misread.
-        certainty: the certainty by the relation alone, in [0, 1].
-        reason: the relation in words.
-        common: how common the phrase is, in [0, 1].
-        weight: how much the similarity to the target adds to it.
-    """
-
-    text: str
-    certainty: float
-    reason: str
-    common: float = SAID
-    weight: float = 0.5
+    text: str  # chosen among the words of its sense so that it is not misread
+    certainty: float  # by the relation alone, in [0, 1]
+    reason: str  # the relation in words
+    common: float = SAID  # how common the phrase is, in [0, 1]
+    weight: float = 0.5  # how much the similarity to the target adds to it
 
 
 def other_words(net: WordNet, sense: Sense, target: str) -> list[Relative]:

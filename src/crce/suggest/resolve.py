@@ -27,8 +27,7 @@ class Resolved(NamedTuple):
     """A concept set and where it came from.
 
     Attributes:
-        concepts: the concept set.
-        record: the record of the suggestion that made it; None for a set that nobody suggested.
+        record: of the suggestion that made it; None for a set that nobody suggested.
         suggested: whether it was suggested just now, because the concept is neither in the atlas nor a file.
     """
 
@@ -61,8 +60,7 @@ def resolve_concept(concept: Concept) -> ConceptSet:
 def resolve_concepts(given: Sequence[Concept | Resolved]) -> list[Resolved]:
     """The concept sets behind several names, files or sets, with the records of those that were suggested.
 
-    A YAML file of several sets means all of them. Everything that can be checked is checked before a set
-    is suggested, which may cost money.
+    A YAML file of several sets means all of them. All is checked before a set is suggested, which may cost money.
 
     Args:
         given: each as `resolve_concept` takes it, or resolved already.
@@ -78,10 +76,8 @@ def resolve_concepts(given: Sequence[Concept | Resolved]) -> list[Resolved]:
             if fold(target) in seen:
                 raise ConceptError(f"'{target}' is given twice. Give one concept set of it.")
             seen.add(fold(target))
-    resolved: list[Resolved] = []
-    for concept, found in zip(given, known, strict=True):
-        resolved += [_suggested(str(concept))] if found is None else found
-    return resolved
+    pairs = zip(given, known, strict=True)
+    return [each for c, found in pairs for each in ([_suggested(str(c))] if found is None else found)]
 
 
 def erased_earlier(run: Path, resolved: Sequence[Resolved]) -> list[Resolved]:
@@ -99,16 +95,14 @@ def erased_earlier(run: Path, resolved: Sequence[Resolved]) -> list[Resolved]:
 
 def _known(concept: Concept | Resolved) -> list[Resolved] | None:
     """The given set, or those of the atlas or a file; None for a concept whose set has to be suggested."""
-    if isinstance(concept, Resolved):
-        return [concept]
-    if isinstance(concept, ConceptSet):
-        return [Resolved(concept)]
+    if isinstance(concept, (Resolved, ConceptSet)):
+        return [concept if isinstance(concept, Resolved) else Resolved(concept)]
     file = Path(concept if os.path.isfile(concept) else str(concept).partition("#")[0])
-    has_suffix = file.suffix.lower() in SUFFIXES
-    is_file = isinstance(concept, Path) or has_suffix or os.path.exists(file)
+    suffix = file.suffix.lower()
+    is_file = isinstance(concept, Path) or suffix in SUFFIXES or os.path.exists(file)
     if not is_file and len(str(concept)) > MAX_LENGTH:
         parse_concept(str(concept))  # raises, unless it is white space that makes it so long
-    if os.path.isfile(concept) and file.suffix.lower() in (".yaml", ".yml"):
+    if os.path.isfile(concept) and suffix in (".yaml", ".yml"):
         return [Resolved(c, record_beside(file, c)) for c in read_sets(file)]
     try:
         concepts = find_concepts(concept)
@@ -116,7 +110,7 @@ def _known(concept: Concept | Resolved) -> list[Resolved] | None:
         if is_file or not _is_new(str(concept)):
             raise
         return None
-    return [Resolved(concepts, record_beside(file, concepts) if has_suffix else None)]
+    return [Resolved(concepts, record_beside(file, concepts) if suffix in SUFFIXES else None)]
 
 
 def _suggested(concept: str) -> Resolved:

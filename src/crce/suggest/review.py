@@ -24,21 +24,13 @@ from crce.suggest.memory import Decision, Key
 
 @dataclass(frozen=True)
 class Entry:
-    """One phrase under review.
+    """One phrase under review."""
 
-    Attributes:
-        number: the number by which the person refers to it.
-        side: the side it is on now.
-        related: the phrase as it is now.
-        status: "open" until the person has decided; a "rejected" phrase is not in the concept set.
-        proposal: the phrase as it was proposed.
-    """
-
-    number: int
-    side: Side
-    related: Related
-    status: Literal["open", "accepted", "rejected"]
-    proposal: Candidate
+    number: int  # by which the person refers to it
+    side: Side  # where it is now
+    related: Related  # the phrase as it is now
+    status: Literal["open", "accepted", "rejected"]  # a rejected phrase is not in the concept set
+    proposal: Candidate  # the phrase as it was proposed
 
     @property
     def as_proposed(self) -> bool:

@@ -49,23 +49,14 @@ _COUNTS = f"""
 
 @dataclass(frozen=True)
 class Sense:
-    """One meaning, with all the words that have it.
+    """One meaning, with all the words that have it."""
 
-    Attributes:
-        number: its place among the nouns, which identifies it.
-        words: the words with this meaning, the usual one first, as they are written ("Siamese cat").
-        file: its lexicographer file: "animal", "artifact", "person", ...
-        gloss: its definition, shortened.
-        is_instance: whether it is one single thing, such as a person or a city, and not a sort of thing.
-        sorts: how many senses are below it.
-    """
-
-    number: int
-    words: tuple[str, ...] = field(compare=False)
-    file: str = field(compare=False)
-    gloss: str = field(compare=False)
-    is_instance: bool = field(compare=False)
-    sorts: int = field(compare=False)
+    number: int  # its place among the nouns, which identifies it
+    words: tuple[str, ...] = field(compare=False)  # the usual one first, as they are written ("Siamese cat")
+    file: str = field(compare=False)  # its lexicographer file: "animal", "artifact", "person", ...
+    gloss: str = field(compare=False)  # its definition, shortened
+    is_instance: bool = field(compare=False)  # one single thing, such as a person or a city, and not a sort of thing
+    sorts: int = field(compare=False)  # how many senses are below it
 
 
 class WordNet:
