@@ -53,11 +53,11 @@ def other_words(net: WordNet, sense: Sense, target: str) -> list[Relative]:
     """Synonyms, sorts, instances and life forms of a target, which are erased with it; never its hypernyms."""
     found = []
     for word in sense.words:
-        if fold(word) == fold(target) or not (_holds(word, target) or _is_usual(net, sense, word)):
-            continue
-        stiff = _is_latin(net, sense, word) or (not _holds(word, target) and _defines(net, word))
-        certainty = 0.55 if stiff else 0.7 + 0.3 * min(net.common(sense, word), 0.5)  # not so "bird of Jove"
-        found.append(_relative(net, sense, word, target, certainty, "synonym"))
+        named = _holds(word, target)
+        if fold(word) != fold(target) and (named or _is_usual(net, sense, word)):
+            stiff = _is_latin(net, sense, word) or (not named and _defines(net, word))
+            certainty = 0.55 if stiff else 0.7 + 0.3 * min(net.common(sense, word), 0.5)  # not so "bird of Jove"
+            found.append(_relative(net, sense, word, target, certainty, "synonym"))
     definition = re.sub(r"^(?:an?|the) ", "", re.sub(r"\s*\([^)]*\)", "", sense.gloss)).strip()
     if 3 <= len(definition.split()) <= 8 and not sense.is_instance:  # short enough for a prompt: "pot for brewing tea"
         found.append(Relative(definition, 0.5, "its definition"))
@@ -83,23 +83,21 @@ def other_words(net: WordNet, sense: Sense, target: str) -> list[Relative]:
 
 def things_around(net: WordNet, sense: Sense, target: str) -> list[Relative]:
     """Sisters, nieces and cousins of a target: near, but different things; never its parts, sorts or hypernyms."""
-    above = net.ancestors(sense)
     own = {sense, *net.parts(sense), *net.descendants(sense), *net.life_forms(target)}
-    above_words = {fold(word) for each in above for word in each.words}
+    above_words = set(map(fold, net.words_above(sense)))
     taken = above_words | {fold(word) for each in own for word in each.words}  # "Maltese" is a cat and a dog
     role = re.compile(_ROLE.format(words="|".join(map(re.escape, above_words))))
     relatives = []
     for other, (width, down) in _near(net, sense, own).items():
         text = _full_name(net, other) if other.is_instance else _plain(net, other)
-        if text is None or {fold(text), fold(other.words[0])} & taken:
-            continue
-        if any(_holds(text, word) for word in (target, *sense.words)):  # erasing the target would erase it too
-            continue
-        if " " in text and fold(text).split()[-1] in above_words:  # "aquatic vertebrate" beside "frog"
-            continue
-        if other.file != sense.file and other.file not in _DRAWN:  # "wizardry" beside "dragon"
-            continue
-        if other.file == "animal" and role.match(fold(other.gloss)):
+        if (
+            text is None
+            or {fold(text), fold(other.words[0])} & taken
+            or any(_holds(text, word) for word in (target, *sense.words))  # erasing the target would erase it too
+            or (" " in text and fold(text).split()[-1] in above_words)  # "aquatic vertebrate" beside "frog"
+            or other.file not in {sense.file, *_DRAWN}  # "wizardry" beside "dragon"
+            or (other.file == "animal" and role.match(fold(other.gloss)))
+        ):
             continue
         parent = next(iter(net.hypernyms(other))).words[0]
         reason = f"another {parent}" if down == 1 else f"{parent}, near in WordNet"

@@ -99,17 +99,11 @@ class WordNet:
         return _walk(sense, lambda s: self._find(_BELOW, s.number), depth)
 
     def life_forms(self, word: str) -> list[Sense]:
-        """The animals that are defined as a young, male, female, ... one of `word` ("puppy", "mare").
-
-        WordNet hangs many of them under "young mammal" and the like, not under their kind.
-        """
+        """The animals that are defined as a young, male, ... one of `word`: a "puppy" is a young mammal to WordNet."""
         return list(self._find(_LIFE_FORMS, _lemma(word)))
 
     def common(self, sense: Sense, word: str) -> float:
-        """How common `word` is in this sense: 0 if it is rare, 1 if everybody says it.
-
-        From 1,000 to 100,000,000 times among the trillion words of the web, on a logarithmic scale.
-        """
+        """How common `word` is in this sense: 0 to 1 for 1,000 to 100,000,000 times in a trillion words of the web."""
         return min(self._met(sense.number, _lemma(word))[1] / 50, 1.0)
 
     def lemmas(self) -> Iterator[str]:
@@ -117,17 +111,10 @@ class WordNet:
         return (lemma for (lemma,) in self._rows("SELECT lemma FROM word WHERE rank = 0 ORDER BY lemma"))
 
     def choose(self, phrase: str, kind: Kind = "object", sense: str | None = None) -> Sense | None:
-        """The sense of `phrase` that is most likely meant.
+        """The sense of `phrase` that is most likely meant; None if there is none.
 
-        Args:
-            phrase: e.g. "bat".
-            kind: what sort of thing it is; only persons and characters are single things.
-            sense: a word or phrase that distinguishes it from the others: a hypernym ("animal"), a synonym, or words
-                of its definition.
-
-        Returns:
-            With `sense`, the one it fits best, and None if it fits none. Without it, the sense of this kind that is
-            written in the same case, is a sort of thing and is most frequent; None if no sense is of this kind.
+        With `sense` (a hypernym such as "animal", a synonym, or words of its definition), the one it fits best.
+        Without it, the sense of this kind that is written in the same case, is a sort of thing and is most frequent.
         """
         known = self.senses(phrase)
         if sense is not None:
@@ -155,15 +142,13 @@ class WordNet:
     def fit(self, sense: Sense, phrase: str, meant: str) -> float:
         """How well `meant` names one sense of `phrase`, from 0 (not at all) to 1 (one of its words)."""
         wanted = {fold(meant), fold(self.base_form(meant) or meant)}
-        others = {fold(word) for word in sense.words} - {fold(phrase)}
+        others = set(map(fold, sense.words)) - {fold(phrase)}
         combined = {f"{one} {fold(phrase)}" for one in wanted} | {f"{fold(phrase)} {one}" for one in wanted}
         if wanted & others or combined & others:
             return 1.0
-        steps = [n for above, n in self.ancestors(sense).items() if wanted & {fold(word) for word in above.words}]
-        if steps:
+        if steps := [n for above, n in self.ancestors(sense).items() if wanted & set(map(fold, above.words))]:
             return 0.9 / (1 + 0.05 * min(steps))
-        below = (fold(word) for other in self.descendants(sense, 1) for word in other.words)
-        if wanted & set(below):
+        if any(wanted & set(map(fold, other.words)) for other in self.descendants(sense, 1)):
             return 0.8
         if sense.file in wanted:
             return 0.7
@@ -172,16 +157,15 @@ class WordNet:
         return 0.5 if shared else 0.0
 
     def _is_kind(self, sense: Sense, kind: Kind) -> bool:
+        is_person = sense.is_instance and sense.file == "person"
         if kind == "person":
-            return sense.file == "person" and sense.is_instance and "imaginary being" not in self.words_above(sense)
+            return is_person and "imaginary being" not in self.words_above(sense)
         if kind == "character":
             return self.is_imagined(sense)
         if kind == "style":
             return not self.words_above(sense).isdisjoint({"artistic movement", "artist"})
-        if kind == "object":
-            depictable = sense.file in (*CONCRETE, "group", "location", "event", "shape", "communication")
-            return depictable and not (sense.is_instance and sense.file == "person")
-        return True
+        depictable = sense.file in (*CONCRETE, "group", "location", "event", "shape", "communication")
+        return kind != "object" or (depictable and not is_person)
 
     def is_imagined(self, sense: Sense) -> bool:
         """Whether it is a being of fiction, legend or religion."""
@@ -223,14 +207,14 @@ def load_wordnet() -> WordNet:
 
 def _walk(start: Sense, step: Callable[[Sense], Iterable[Sense]], depth: int = 99) -> dict[Sense, int]:
     """Breadth first from `start`, which is not in the result."""
-    found: dict[Sense, int] = {}
-    level: Iterable[Sense] = [start]
+    found = {start: 0}
+    level = [start]
     for n in range(1, depth + 1):
-        level = [s for each in level for s in step(each)]
-        level = [s for s in dict.fromkeys(level) if s not in found and s != start]
+        level = [s for s in dict.fromkeys(s for each in level for s in step(each)) if s not in found]
+        found |= dict.fromkeys(level, n)
         if not level:
             break
-        found |= dict.fromkeys(level, n)
+    del found[start]
     return found
 
 
