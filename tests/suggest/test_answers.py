@@ -167,7 +167,7 @@ def test_phrases_alone_are_read():
 
 
 def test_other_names_of_the_keys_are_understood():
-    text = json.dumps({"Coref": {"kitty": "High"}, "RETAINS": [{"phrase": "dog", "Certainty": "Low", "extra": 1}]})
+    text = json.dumps({"Coref": {"kitty": "High"}, "RETAINS": [{"Text": "dog", "CERTAINTY": "Low", "extra": 1}]})
     assert texts(parse_proposals(text).value) == (["kitty"], ["dog"])
 
 

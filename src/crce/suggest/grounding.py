@@ -70,7 +70,7 @@ class Grounded:
 
 
 def apply_grounding(candidates: Sequence[Candidate], grounded: dict[str, Grounded]) -> list[Candidate]:
-    """Candidates with the measurements of `ground` applied.
+    """Apply the measurements of `ground` to candidates.
 
     A coref's certainty is multiplied by the share of its images that show the target, and a retain whose images show
     the target is dropped: training on it would keep the target.
@@ -154,6 +154,7 @@ def ground(
         raise SuggestError("There is no unrelated phrase to compare with. Name some, e.g. unrelated=['umbrella'].")
     target_class = judge.class_of(target) if judge else None
     count = images if target_class else 0
+    shares: list[float | None] = [None] * len(texts)
     with torch.inference_mode():
         distances, finals = _sample(backbone, [*texts, *others], seed, latents, timesteps, count)
         far = distances[len(texts) :].quantile(0.5, dim=0)
@@ -162,7 +163,6 @@ def ground(
         if (far <= 0).any():
             raise SuggestError("The model predicts the same for every prompt, so it can't tell phrases apart.")
         ratio = (distances[: len(texts)] / far).mean(1).tolist()
-        shares: list[float | None] = [None] * len(texts)
         if judge and target_class:
             wanted = judge.classes.index(target_class)
             tops = [judge.probs(backbone.decode(final)).argmax(1) for final in finals[: len(texts), :count]]

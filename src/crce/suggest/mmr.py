@@ -49,8 +49,7 @@ def select(
     Args:
         candidates: cleaned, so that no two say the same.
         embedder: measures how similar two phrases are.
-        corefs: M, corefs to train.
-        retains: N, retains to train.
+        corefs, retains: M and N, phrases to train.
         held_out: phrases to hold out on each side.
         diversity: 0 takes the highest scores, 1 the phrases farthest from each other.
         score: how much a candidate is worth, in [0, 1]; None takes its certainty.
@@ -67,7 +66,6 @@ def select(
             "negative, and diversity is a number from 0 to 1."
         )
     chosen: list[Candidate] = []
-    taken: set[int] = set()
     for side, train in zip(SIDES, (corefs, retains), strict=True):
         own = [c for c in candidates if c.side == side]
         scores = [c.certainty if score is None else score(c) for c in own]
@@ -76,8 +74,8 @@ def select(
         trained, measured = _split(own, scores, near, train, held_out, diversity)
         chosen += [replace(own[i], outcome="train") for i in trained]
         chosen += [replace(own[i], outcome="held-out") for i in measured]
-        taken |= {id(own[i]) for i in (*trained, *measured)}
-    return chosen, [c for c in candidates if id(c) not in taken]
+    taken = {(c.side, c.text) for c in chosen}
+    return chosen, [c for c in candidates if (c.side, c.text) not in taken]
 
 
 def _split(
@@ -106,25 +104,22 @@ def _train_first(order: list[int], own: list[Candidate], near: Vectors, train: i
     _, meaning = connected_components(near > NEAR_DUPLICATE, directed=False)
     fit = [i for i in order if own[i].certainty >= HELD_OUT_FLOOR]
     free = {meaning[i] for i in fit}
-    # those that training leaves of all and, up to a third, of those that are fit, since it can take the others too
-    left, left_of_fit = (len(free) - _share(n, train, held_out) for n in (len(order), len(free)))
+
+    def left(n: int) -> int:
+        """What training its share of n phrases leaves of those that are fit; the share is rounded up."""
+        return len(free) - (min(train, math.ceil(n * train / (train + held_out))) if train else 0)
+
+    # what is left of all, and up to a third of what is left of those that are fit, as training takes the others too
     wished = len({meaning[i] for i in fit if own[i].held_out})
     least = 1 if len(order) >= _ENOUGH_FOR_BOTH and len(free) > 1 else 0
-    reserved = min(held_out, max(left, min(left_of_fit, len(free) // 3), min(wished, len(free) - 1), least))
+    third = min(left(len(free)), len(free) // 3)
+    reserved = min(held_out, max(left(len(order)), third, min(wished, len(free) - 1), least))
     trained: list[int] = []
     for i in order:
-        if len(trained) == train:
-            break
-        if meaning[i] in free and len(free) <= reserved:
-            continue
-        free.discard(meaning[i])
-        trained.append(i)
+        if len(trained) < train and (meaning[i] not in free or len(free) > reserved):
+            free.discard(meaning[i])
+            trained.append(i)
     return trained
-
-
-def _share(n: int, train: int, held_out: int) -> int:
-    """How many of n phrases are trained; rounded up, for training comes first where there is too little for both."""
-    return min(train, math.ceil(n * train / (train + held_out))) if train else 0
 
 
 def _by_relevance(scores: list[float], near: Vectors, diversity: float) -> list[int]:

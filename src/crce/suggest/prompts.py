@@ -13,7 +13,7 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from crce.concepts.concept_set import KINDS, fold, tidy
@@ -36,19 +36,12 @@ _FILE_NAMES = ", ".join(f"{name}.md" for name in TEMPLATES)
 
 
 def template_file(name: str, folder: Path | str | None = None) -> Path:
-    """The file of a template: the one in the given folder or in CRCE_PROMPTS, else the bundled one.
-
-    Args:
-        name: one of TEMPLATES.
-        folder: folder of own templates; None reads CRCE_PROMPTS.
+    """The file of one of TEMPLATES: in the given folder or in that of CRCE_PROMPTS, else the bundled one.
 
     Raises:
         SuggestError: the folder does not exist, or contains a Markdown file that is no template.
     """
-    given = folder if folder is not None else os.environ.get("CRCE_PROMPTS")
-    if not given:
-        return BUNDLED / f"{name}.md"
-    own = Path(given).expanduser()
+    own = Path(folder or os.environ.get("CRCE_PROMPTS") or BUNDLED).expanduser()
     if not own.is_dir():
         raise SuggestError(
             f"The prompts folder {own} does not exist. Name a folder with one or more of: {_FILE_NAMES}."
@@ -59,7 +52,7 @@ def template_file(name: str, folder: Path | str | None = None) -> Path:
             raise SuggestError(
                 f"{file} is no prompt of crce. Use one of: {_FILE_NAMES}.{did_you_mean(file.stem, TEMPLATES)}"
             )
-    return own / f"{name}.md" if (own / f"{name}.md").is_file() else BUNDLED / f"{name}.md"
+    return next(file for parent in (own, BUNDLED) if (file := parent / f"{name}.md").is_file())
 
 
 def propose_messages(request: Request, corefs: int, retains: int, folder: Path | str | None = None) -> list[Message]:
@@ -68,13 +61,13 @@ def propose_messages(request: Request, corefs: int, retains: int, folder: Path |
     Raises:
         SuggestError: the target is too long, or the template can't be used.
     """
-    avoid = (f"{side} {quoted(text)}" for side, text in sorted(request.avoid)[:MAX_AVOID])
-    examples = (
-        f"for the target {quoted(e.target)}: {e.side} {quoted(e.text)} was {'accepted' if e.accepted else 'rejected'}"
-        for e in request.examples[:MAX_EXAMPLES]
-    )
-    values = {"corefs": str(corefs), "retains": str(retains), "avoid": _lines(avoid), "examples": _lines(examples)}
-    return _render(request.kind, request, values, folder)
+    avoid = [f"- {side} {quoted(text)}" for side, text in sorted(request.avoid)[:MAX_AVOID]]
+    examples = []
+    for e in request.examples[:MAX_EXAMPLES]:
+        decided = "accepted" if e.accepted else "rejected"
+        examples.append(f"- for the target {quoted(e.target)}: {e.side} {quoted(e.text)} was {decided}")
+    lists = {"avoid": "\n".join(avoid) or "- none", "examples": "\n".join(examples) or "- none"}
+    return _render(request.kind, request, {"corefs": str(corefs), "retains": str(retains), **lists}, folder)
 
 
 def verify_messages(request: Request, phrases: Sequence[str], folder: Path | str | None = None) -> list[Message]:
@@ -90,10 +83,6 @@ def verify_messages(request: Request, phrases: Sequence[str], folder: Path | str
 def quoted(text: str) -> str:
     """`text` as one JSON string on one line: data that can't leave its quotes."""
     return json.dumps(tidy(text), ensure_ascii=False)
-
-
-def _lines(items: Iterable[str]) -> str:
-    return "\n".join(f"- {item}" for item in items) or "- none"
 
 
 def _render(name: str, request: Request, values: Mapping[str, str], folder: Path | str | None) -> list[Message]:

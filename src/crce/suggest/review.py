@@ -95,15 +95,13 @@ class Review:
         proposed = {(p.side, fold(p.text)): p for p in proposals}
         accepted = {d.key: d for d in known if d.accepted}
         entries = []
-        for number, (side, related) in enumerate(sides_of(concepts), start=1):
-            # after an earlier review the file contains the changed phrase, and the decision the proposal
-            decision = accepted.get((fold(concepts.target), fold(sense or ""), side, fold(related.text)))
-            d = decision or related
-            made = Candidate(related.text, side, d.certainty, d.source)
-            if decision is not None:
-                made = replace(made, similarity=decision.similarity, closeness=decision.closeness)
-            proposal = proposed.get((side, fold(related.text)), made)
-            entries.append(Entry(number, side, related, "accepted" if decision else "open", proposal))
+        for number, (side, r) in enumerate(sides_of(concepts), start=1):
+            made = Candidate(r.text, side, r.certainty, r.source)
+            d = accepted.get((fold(concepts.target), fold(sense or ""), side, fold(r.text)))
+            if d is not None:  # after an earlier review the file contains the changed phrase, and it the proposal
+                made = Candidate(r.text, side, d.certainty, d.source, similarity=d.similarity, closeness=d.closeness)
+            proposal = proposed.get((side, fold(r.text)), made)
+            entries.append(Entry(number, side, r, "open" if d is None else "accepted", proposal))
         return cls(concepts, tuple(entries), sense)
 
     @property

@@ -91,27 +91,25 @@ class Proposal(BaseModel):
     """A phrase that a language model proposes."""
 
     text: Annotated[str, BeforeValidator(_line), Field(min_length=1, max_length=MAX_TEXT)]
-    reason: Reason
-    certainty: Annotated[CertaintyWord, BeforeValidator(_certainty)]  # after the reason, so that it follows from it
+    reason: Reason = ""
+    certainty: Annotated[CertaintyWord, BeforeValidator(_certainty)] = "Normal"  # last, so that it follows from reason
 
     @model_validator(mode="before")
     @classmethod
     def _fields(cls, item: object) -> dict[str, Any]:
-        fields = _folded(item) or {"text": item}
-        text = next((fields[k] for k in ("text", "phrase", "name", "concept", "prompt") if k in fields), None)
-        return {"text": text, "reason": fields.get("reason"), "certainty": fields.get("certainty")}
+        return _folded(item) or {"text": item}
 
 
 class Judgement(BaseModel):
     """Whether images of a phrase show the target."""
 
-    reason: Reason
+    reason: Reason = ""
     answer: Annotated[Verdict, BeforeValidator(_verdict)]
 
     @model_validator(mode="before")
     @classmethod
     def _fields(cls, item: object) -> dict[str, Any]:
-        return {"reason": None, **(_folded(item) or {"answer": item})}
+        return _folded(item) or {"answer": item}
 
 
 Proposals = dict[Side, list[Proposal]]
@@ -134,13 +132,11 @@ def judgements_schema(count: int) -> dict[str, Any]:
 
 
 def parse_proposals(text: str, cut_off: bool, notes: list[str], *, target: str | None = None) -> Proposals:
-    """Read the answer to the question for corefs and retains.
+    """Read the answer `text` to the question for corefs and retains; corrections are added to `notes`.
 
     Args:
-        text: the answer.
         cut_off: whether it reached its maximum length. If it is whole JSON all the same, it was closed by force, and
             what was made up for that is left out.
-        notes: where corrections are noted.
         target: left out where it is proposed itself, as small models like to do.
 
     Raises:
@@ -152,7 +148,7 @@ def parse_proposals(text: str, cut_off: bool, notes: list[str], *, target: str |
     for side in sides:
         items = lists.get(side)
         if isinstance(items, dict):  # {"kitty": "High", ...}
-            items = [{"text": k, **(v if isinstance(v, dict) else {"certainty": v})} for k, v in items.items()]
+            items = [{"text": text, "certainty": certainty} for text, certainty in items.items()]
         items = items if isinstance(items, list) else []
         # the last entry of a broken object is perhaps cut off, unless it has its last field
         if not whole and side == next(reversed(lists)) and items and "certainty" not in _folded(items[-1]):
@@ -179,16 +175,7 @@ def parse_proposals(text: str, cut_off: bool, notes: list[str], *, target: str |
 
 
 def parse_judgements(text: str, cut_off: bool, notes: list[str], *, count: int) -> dict[int, Judgement]:
-    """Read the answer about `count` numbered phrases.
-
-    Args:
-        text: the answer.
-        cut_off: as for `parse_proposals`.
-        notes: where corrections are noted.
-        count: how many phrases were asked about.
-
-    Returns:
-        The judgement of each number from 1.
+    """The judgement of each number from 1 in the answer about `count` phrases; the rest is as in `parse_proposals`.
 
     Raises:
         AnswerError: numbers are missing (those there are its `partial`), or there is none.
@@ -260,9 +247,10 @@ def _folded(item: object) -> dict[str, Any]:
 
 
 def _schema(model: type[BaseModel]) -> dict[str, Any]:
-    """The JSON schema of a flat model, without the titles and descriptions that only cost tokens."""
+    """The JSON schema of a flat model, without what only costs tokens."""
     fields = model.model_json_schema()["properties"]
-    return _object_schema({name: {k: v for k, v in f.items() if k != "title"} for name, f in fields.items()})
+    costly = ("title", "default")
+    return _object_schema({name: {k: v for k, v in f.items() if k not in costly} for name, f in fields.items()})
 
 
 def _object_schema(properties: Mapping[str, Any]) -> dict[str, Any]:

@@ -15,8 +15,9 @@ from crce.concepts import KINDS, ConceptSet, read_concepts
 from crce.concepts.concept_set import Kind, unknown_kind
 from crce.concepts.library import SUFFIXES
 from crce.errors import SuggestError
-from crce.suggest import verification
+from crce.suggest import grounding, verification
 from crce.suggest.candidates import Candidate, Request, Suggester
+from crce.suggest.grounding import Grounded
 from crce.suggest.llm import LLMSuggester
 from crce.suggest.memory import Memory
 from crce.suggest.phrases import parse_concept
@@ -28,7 +29,6 @@ from crce.suggest.suggesters import load_suggester
 if TYPE_CHECKING:
     from crce.backbones import Backbone
     from crce.judges import Judge
-    from crce.suggest.grounding import Grounded
 
 logger = logging.getLogger(__name__)
 
@@ -153,7 +153,12 @@ def suggest(
             exchanges=exchanges,
             seed=seed,
         )
-    measure = partial(_measure, target, backbone, model, judge, seed) if ground else None
+
+    def measure(phrases: list[str]) -> dict[str, Grounded]:
+        from crce.backbones import load_backbone
+
+        return grounding.ground(target, phrases, backbone or load_backbone(model), judge=judge, seed=seed)
+
     try:
         record = Record(
             crce=__version__,
@@ -164,7 +169,9 @@ def suggest(
             settings=settings,
             proposed=tuple(suggester.propose(request)),
         )
-        concepts, record = complete(record, verify=ask, measure=measure, rank=_ranking(request, memory))
+        concepts, record = complete(
+            record, verify=ask, measure=measure if ground else None, rank=_ranking(request, memory)
+        )
     except SuggestError as error:
         error.concept, error.exchanges = request.name, tuple(exchanges[asked:])
         raise
@@ -207,15 +214,6 @@ def replay(path: str | Path) -> Suggestion:
             *(path, old.crce, __version__),
         )
     return Suggestion(concepts, record)
-
-
-def _measure(
-    target: str, backbone: Backbone | None, model: str, judge: Judge | None, seed: int, phrases: list[str]
-) -> dict[str, Grounded]:
-    from crce.backbones import load_backbone
-    from crce.suggest.grounding import ground
-
-    return ground(target, phrases, backbone or load_backbone(model), judge=judge, seed=seed)
 
 
 def _ranking(request: Request, memory: Memory) -> Callable[[list[Candidate]], list[Score]] | None:
