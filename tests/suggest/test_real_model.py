@@ -46,9 +46,9 @@ def test_its_set_is_valid_or_nothing(chat, tmp_path):
 def test_its_second_look_is_not_believed_without_a_check(chat, caplog):
     nonsense = Candidate("ulmq vrat", "coref", 0.8, "test", "nothing at all")
     candidates = [nonsense, Candidate("teapot", "coref", 0.8, "test", "another thing")]
-    exchanges = []
-    verified = verify(candidates, Request("horse", "object"), BriefChat(chat, 80), exchanges=exchanges)
+    suggester = LLMSuggester(BriefChat(chat, 80))
+    verified = verify(candidates, Request("horse", "object"), suggester)
     assert len(verified) == len(candidates)
-    assert {exchange["kind"] for exchange in exchanges} == {"verify"}
+    assert {exchange["kind"] for exchange in suggester.exchanges} == {"verify"}
     if "control phrases wrong" in caplog.text:  # which a model of this size gets wrong on most processors
         assert all(opinion.certainty < 0.8 or opinion.answer == "unanswered" for opinion in verified)

@@ -18,7 +18,6 @@ from crce.suggest.schemas import MAX_CHARS, MAX_ITEMS, AnswerError, parse_propos
 
 
 T = TypeVar("T")
-Purpose = Literal["propose", "verify"]
 Exchange = dict[str, Any]  # a question to a language model with its answer, as a record stores it
 
 RETRIES = 2
@@ -36,106 +35,22 @@ def prompt_hash(messages: Sequence[Message]) -> str:
     return hashlib.sha256(content.encode("utf-8", "surrogatepass")).hexdigest()[:16]
 
 
-def ask(
-    chat: Chat,
-    messages: list[Message],
-    schema: dict[str, Any],
-    parse: Callable[[str, bool, list[str]], T],
-    *,
-    kind: Purpose,
-    about: str,
-    exchanges: list[Exchange],
-    retries: int = RETRIES,
-    max_tokens: int = 2000,
-    seed: int = 0,
-) -> T:
-    """Ask until the answer can be read; each repeated question says why the last answer could not.
-
-    Args:
-        chat: the language model.
-        messages: the question, the user's turn last.
-        schema: of the answer.
-        parse: reads the answer, given whether it was cut off and a list for its notes, or raises AnswerError.
-        kind: what the question is for.
-        about: the target, for error messages.
-        exchanges: where every question and answer is appended.
-        retries: how often to ask again.
-        max_tokens: of the answer; twice as many, at most 8000, after one that was cut off.
-        seed: of the answer; each further one has the next.
-
-    Returns:
-        The content of the answer; if every attempt failed, what could be read of the last one with any content.
-
-    Raises:
-        UnreadableAnswer: no answer could be read.
-        SuggestError: the model refuses, or can't be reached.
-    """
-    question = messages
-    usable: tuple[T, list[str]] | None = None  # in part, with the notes of its exchange
-    fault = ""
-    for attempt in range(max(retries, 0) + 1):
-        temperature = _TEMPERATURE if attempt else 0.0
-        reply = chat.complete(question, schema, max_tokens=max_tokens, temperature=temperature, seed=seed + attempt)
-        notes: list[str] = []  # how the answer was corrected, or why it could not be used
-        exchanges.append(
-            {
-                "kind": kind,
-                "prompt_hash": prompt_hash(question),
-                "messages": [{"role": message.role, "content": message.content} for message in question],
-                "reply": reply.text[:MAX_CHARS],
-                "finish": reply.finish,
-                "prompt_tokens": reply.prompt_tokens,
-                "completion_tokens": reply.completion_tokens,
-                "notes": notes,
-            }
-        )
-        if reply.finish == "refusal":
-            notes.append("not used: the model refused to answer")
-            words = " ".join(reply.text[:600].split())[:120]
-            raise SuggestError(
-                f"{chat.provider}:{chat.model} refused to answer about {about!r}{f' ({words!r})' if words else ''}. "
-                "Use another model, or --suggester lexicon."
-            )
-        try:
-            return parse(reply.text, reply.finish == "length", notes)
-        except AnswerError as error:
-            fault = str(error)
-            notes.insert(0, f"not used: {fault}")
-            if error.partial is not None:
-                usable = error.partial, notes
-        if reply.finish == "length":
-            max_tokens = max(max_tokens, min(2 * max_tokens, _LONGEST))
-        # without the bad answer itself, which a small model would copy
-        note = f"An earlier answer can't be used: {fault}. Answer with the one JSON object alone."
-        question = [*messages[:-1], Message(messages[-1].role, f"{messages[-1].content}\n\n{note}")]
-    if usable is not None:
-        value, notes = usable
-        notes.append("used after all, no later answer was better")
-        return value
-    raise UnreadableAnswer(
-        f"{chat.provider}:{chat.model} gave no usable answer about {about!r} in {max(retries, 0) + 1} tries: {fault}. "
-        "Use a larger model, or --suggester lexicon."
-    )
-
-
 class LLMSuggester:
     """Asks a language model for more phrases than are wanted, so that there is something to choose from.
 
     Attributes:
         name: "provider:model", also the source of each candidate.
         chat: the language model.
+        prompts: folder of own prompts; None reads CRCE_PROMPTS.
         retries: how often to ask again if an answer can't be read.
+        seed: of the answers.
         exchanges: every question and answer so far.
     """
 
     def __init__(self, chat: Chat, prompts: Path | str | None = None, retries: int = RETRIES, seed: int = 0) -> None:
-        """See `crce.suggest.load_suggester` for `prompts`, a folder, and `seed`."""
         self.name = f"{chat.provider}:{chat.model}"
+        self.chat, self.prompts, self.retries, self.seed = chat, prompts, max(retries, 0), seed
         self.exchanges: list[Exchange] = []
-        self.chat = chat
-        self.retries = retries
-        self._prompts = prompts
-        self._seed = seed
 
     def propose(self, request: Request) -> list[Candidate]:
         """Raw candidates, the most certain first; rejected phrases (`request.avoid`) are left out.
@@ -143,25 +58,87 @@ class LLMSuggester:
         Raises:
             SuggestError: the model can't be reached, refuses, or gives no answer that can be read.
         """
-
         # half as many again as are wanted: some are repeated, wrong or too similar to each other
-        corefs, retains = (min(n + max(4, n // 2), MAX_ITEMS) for n in (request.corefs, request.retains))
-        proposals = ask(
-            self.chat,
-            propose_messages(request, corefs, retains, self._prompts),
-            proposals_schema(corefs, retains),
-            partial(parse_proposals, target=request.target),
-            kind="propose",
-            about=request.target,
-            exchanges=self.exchanges,
-            retries=self.retries,
-            max_tokens=300 + 70 * (corefs + retains),
-            seed=self._seed,
-        )
+        corefs, retains = (min(n + max(4, n // 2), MAX_ITEMS) for n in request.wanted.values())
+        messages = propose_messages(request, corefs, retains, self.prompts)
+        parse = partial(parse_proposals, target=request.target)
+        tokens = 300 + 70 * (corefs + retains)
+        sides = self.ask("propose", request.target, messages, proposals_schema(corefs, retains), parse, tokens)
         candidates = [
             Candidate(p.text, side, CERTAINTY_WORDS[p.certainty], self.name, p.reason or "no reason given")
-            for side, proposed in proposals.items()
-            for p in proposed
+            for side, proposals in sides.items()
+            for p in proposals
             if request.takes(p.text, side)
         ]
         return sorted(candidates, key=lambda candidate: -candidate.certainty)
+
+    def ask(
+        self,
+        kind: Literal["propose", "verify"],
+        about: str,
+        messages: list[Message],
+        schema: dict[str, Any],
+        parse: Callable[[str, bool, list[str]], T],
+        max_tokens: int,
+    ) -> T:
+        """Ask until the answer can be read; each repeated question says why the last answer could not.
+
+        Args:
+            kind: what the question is for.
+            about: the target, for error messages.
+            messages: the question, the user's turn last.
+            schema: of the answer.
+            parse: reads the answer, given whether it was cut off and a list for its notes, or raises AnswerError.
+            max_tokens: of the answer; twice as many, at most 8000, after one that was cut off.
+
+        Returns:
+            The content of the answer; if every attempt failed, what could be read of the last one with any content.
+
+        Raises:
+            UnreadableAnswer: no answer could be read.
+            SuggestError: the model refuses, or can't be reached.
+        """
+        question, fault = messages, ""
+        usable: tuple[T, list[str]] | None = None  # in part, with the notes of its exchange
+        for attempt in range(self.retries + 1):
+            warmth, seed = _TEMPERATURE if attempt else 0.0, self.seed + attempt
+            reply = self.chat.complete(question, schema, max_tokens=max_tokens, temperature=warmth, seed=seed)
+            notes: list[str] = []  # how the answer was corrected, or why it could not be used
+            self.exchanges.append(
+                {
+                    "kind": kind,
+                    "prompt_hash": prompt_hash(question),
+                    "messages": [{"role": message.role, "content": message.content} for message in question],
+                    "reply": reply.text[:MAX_CHARS],
+                    "finish": reply.finish,
+                    "prompt_tokens": reply.prompt_tokens,
+                    "completion_tokens": reply.completion_tokens,
+                    "notes": notes,
+                }
+            )
+            if reply.finish == "refusal":
+                notes.append("not used: the model refused to answer")
+                words = " ".join(reply.text[:600].split())[:120]
+                said = f" ({words!r})" if words else ""
+                cure = "Use another model, or --suggester lexicon."
+                raise SuggestError(f"{self.name} refused to answer about {about!r}{said}. {cure}")
+            try:
+                return parse(reply.text, reply.finish == "length", notes)
+            except AnswerError as error:
+                fault = str(error)
+                notes.insert(0, f"not used: {fault}")
+                if error.partial is not None:
+                    usable = error.partial, notes
+            if reply.finish == "length":
+                max_tokens = max(max_tokens, min(2 * max_tokens, _LONGEST))
+            # without the bad answer itself, which a small model would copy
+            note = f"An earlier answer can't be used: {fault}. Answer with the one JSON object alone."
+            question = [*messages[:-1], Message(messages[-1].role, f"{messages[-1].content}\n\n{note}")]
+        if usable is not None:
+            value, notes = usable
+            notes.append("used after all, no later answer was better")
+            return value
+        raise UnreadableAnswer(
+            f"{self.name} gave no usable answer about {about!r} in {self.retries + 1} tries: {fault}. "
+            "Use a larger model, or --suggester lexicon."
+        )

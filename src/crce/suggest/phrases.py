@@ -9,6 +9,8 @@ from dataclasses import replace
 from difflib import SequenceMatcher
 from functools import cache
 
+import numpy as np
+
 from crce.concepts.concept_set import certainty_word, fold, text_fault, tidy
 from crce.demo.embedding import load_embedder
 from crce.errors import SuggestError
@@ -81,7 +83,7 @@ def phrase_fault(text: str, *, any_length: bool = False) -> str | None:
     """Why the normalised `text` can't be proposed, or None."""
     if reason := text_fault(text):
         return "it " + reason.partition(". ")[0].removeprefix(f"{text!r} ")
-    if any(unicodedata.category(c) in ("Co", "Cn") or c == "\N{REPLACEMENT CHARACTER}" for c in text):
+    if "\N{REPLACEMENT CHARACTER}" in text or any(unicodedata.category(c) in ("Co", "Cn") for c in text):
         return "it contains a character without a meaning"
     if not any(c.isalnum() for c in text):
         return "it contains no letter"
@@ -127,10 +129,6 @@ CURATED = frozenset({"atlas", "user"})
 
 def clean(candidates: Iterable[Candidate], request: Request) -> tuple[list[Candidate], list[Candidate]]:
     """Normalise the phrases and drop those that repeat or contradict others, or would undo the erasure.
-
-    Args:
-        candidates: as a suggester proposed them.
-        request: what it was asked; its `avoid` and its target are dropped.
 
     Returns:
         The candidates to keep, the most certain first and otherwise in the order of `candidates`; and those that are
@@ -185,14 +183,10 @@ def _groups(candidates: list[Candidate]) -> list[list[Candidate]]:
     for candidate in candidates:
         by_key.setdefault(key(candidate.text), []).append(candidate)
     groups = list(by_key.values())
-    if len(groups) < 2:
-        return groups
     texts = [group[0].text for group in groups]
     near = load_embedder().similarity(texts, texts) > SAME_MEANING
     home = list(range(len(groups)))  # the group that each was merged into
-    for later, earlier in zip(*near.nonzero(), strict=True):
-        if later <= earlier:
-            continue
+    for later, earlier in zip(*np.tril(near, -1).nonzero(), strict=True):
         spelling = SequenceMatcher(None, key(texts[later]), key(texts[earlier]), autojunk=False).ratio()
         if home[later] == later and spelling > SAME_SPELLING:
             home[later] = home[earlier]

@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from crce.demo.embedding import Embedder, load_embedder
 from crce.suggest.candidates import SIDES, Candidate
 from crce.suggest.memory import Decision
+from crce.suggest.record import Score
 
 
 ENOUGH = 20
@@ -72,6 +73,12 @@ class Ranker:
         values = _values(candidate)
         terms = ((weight, values.get(name), self.averages[name]) for name, weight in self.weights.items())
         return self.bias + sum(weight * (value - average) for weight, value, average in terms if value is not None)
+
+    def scores(self, target: str, candidates: Sequence[Candidate]) -> list[Score]:
+        """The scores of the candidates of a target, to 4 digits; their similarities are measured."""
+        near = load_embedder().similarity([c.text for c in candidates], [target])[:, 0].tolist()
+        measured = [replace(c, similarity=cosine) for c, cosine in zip(candidates, near, strict=True)]
+        return [Score(text=c.text, side=c.side, score=round(self.score(c), 4)) for c in measured]
 
     def score(self, candidate: Candidate | Decision) -> float:
         """The probability that the person would accept the candidate."""

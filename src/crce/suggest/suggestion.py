@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
@@ -22,7 +21,8 @@ from crce.suggest.llm import LLMSuggester
 from crce.suggest.memory import Memory
 from crce.suggest.phrases import parse_concept
 from crce.suggest.pipeline import complete
-from crce.suggest.record import Record, Score, SuggestionSettings, Verified, read_record
+from crce.suggest.ranking import Ranker
+from crce.suggest.record import Record, SuggestionSettings, Verified, read_record
 from crce.suggest.suggesters import load_suggester
 
 
@@ -121,15 +121,8 @@ def suggest(
     # a language model has a prompt for other; the lexicon says itself that it does not know the target
     known = cast(Kind, kind or infer_kind(target, sense) or ("object" if llm is None else "other"))
     memory = memory or Memory()
-    request = Request(
-        target,
-        known,
-        sense,
-        corefs=corefs + held_out,
-        retains=retains + held_out,
-        avoid=memory.rejected(target, sense),
-        examples=memory.examples(known),
-    )
+    avoid, examples = memory.rejected(target, sense), memory.examples(known)
+    request = Request(target, known, sense, corefs + held_out, retains + held_out, avoid, examples)
     settings = SuggestionSettings(
         corefs=corefs,
         retains=retains,
@@ -138,40 +131,31 @@ def suggest(
         verify="question" if verify else None,
         ground=(backbone.model if backbone is not None else model) if ground else None,
         prompts=str(prompts) if prompts is not None else os.environ.get("CRCE_PROMPTS") or None,
-        retries=llm.retries if llm is not None else None,
+        retries=llm.retries if llm else None,
         seed=seed,
     )
     exchanges = llm.exchanges if llm is not None else []
     asked = len(exchanges)  # by earlier suggestions of the same suggester
-    ask = None
-    if llm is not None and verify:
-        ask = partial(
-            verification.verify,
-            request=request,
-            chat=llm.chat,
-            prompts=settings.prompts,
-            exchanges=exchanges,
-            seed=seed,
-        )
+    ask = partial(verification.verify, request=request, suggester=llm) if llm is not None and verify else None
 
     def measure(phrases: list[str]) -> dict[str, Grounded]:
         from crce.backbones import load_backbone
 
         return grounding.ground(target, phrases, backbone or load_backbone(model), judge=judge, seed=seed)
 
+    ranker = Ranker.fit(memory.decisions())
+    rank = partial(ranker.scores, target) if isinstance(ranker, Ranker) else None
     try:
         record = Record(
             crce=__version__,
             suggester=suggester.name,
-            provider=llm.chat.provider if llm is not None else None,
-            model=llm.chat.model if llm is not None else None,
+            provider=llm.chat.provider if llm else None,
+            model=llm.chat.model if llm else None,
             request=request,
             settings=settings,
             proposed=tuple(suggester.propose(request)),
         )
-        concepts, record = complete(
-            record, verify=ask, measure=measure if ground else None, rank=_ranking(request, memory)
-        )
+        concepts, record = complete(record, verify=ask, measure=measure if ground else None, rank=rank)
     except SuggestError as error:
         error.concept, error.exchanges = request.name, tuple(exchanges[asked:])
         raise
@@ -214,23 +198,3 @@ def replay(path: str | Path) -> Suggestion:
             *(path, old.crce, __version__),
         )
     return Suggestion(concepts, record)
-
-
-def _ranking(request: Request, memory: Memory) -> Callable[[list[Candidate]], list[Score]] | None:
-    """What scores candidates by earlier decisions; None with too few of them."""
-    if not (decisions := memory.decisions()):
-        return None
-    from crce.demo.embedding import load_embedder
-    from crce.suggest.ranking import Ranker
-
-    ranker = Ranker.fit(decisions)
-    if isinstance(ranker, str):
-        logger.info("%s", ranker)
-        return None
-
-    def scores(candidates: list[Candidate]) -> list[Score]:
-        similarity = load_embedder().similarity([c.text for c in candidates], [request.target])[:, 0].tolist()
-        measured = [replace(c, similarity=cosine) for c, cosine in zip(candidates, similarity, strict=True)]
-        return [Score(text=c.text, side=c.side, score=round(ranker.score(c), 4)) for c in measured]
-
-    return scores

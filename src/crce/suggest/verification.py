@@ -15,13 +15,11 @@ import logging
 import random
 from collections.abc import Sequence
 from functools import partial
-from pathlib import Path
 
 from crce.concepts.concept_set import fold
 from crce.demo.embedding import load_embedder
-from crce.llm import Chat
 from crce.suggest.candidates import Candidate, Request, Side
-from crce.suggest.llm import Exchange, UnreadableAnswer, ask
+from crce.suggest.llm import LLMSuggester, UnreadableAnswer
 from crce.suggest.prompts import verify_messages
 from crce.suggest.record import Verified
 from crce.suggest.schemas import Judgement, Verdict, judgements_schema, parse_judgements
@@ -39,16 +37,8 @@ _FAR = ("paper clip", "volcano", "traffic light", "bagpipes", "wedding cake", "o
 _SYLLABLES = ("flu", "rb", "qz", "ont", "vu", "gri", "xel", "mop", "zha", "ket")
 
 
-def verify(
-    candidates: Sequence[Candidate],
-    request: Request,
-    chat: Chat,
-    *,
-    prompts: Path | str | None = None,
-    exchanges: list[Exchange] | None = None,
-    seed: int = 0,
-) -> list[Verified]:
-    """Ask the language model `chat` a second time about each candidate; exchanges are added to `exchanges`.
+def verify(candidates: Sequence[Candidate], request: Request, suggester: LLMSuggester) -> list[Verified]:
+    """Ask the language model of `suggester` a second time about each candidate.
 
     Returns:
         One answer for each candidate, in the same order. An answer that can't be read leaves its phrases unanswered;
@@ -60,24 +50,16 @@ def verify(
     if not candidates:
         return []
     # without the side and in alphabetical order, neither of which gives the wanted answer away
-    controls = _controls(candidates, request, seed)
+    controls = _controls(candidates, request, suggester.seed)
     named = {fold(text): text for text in controls} | {fold(c.text): c.text for c in candidates}
     phrases = sorted(named.items())
     judgements: dict[str, Judgement] = {}
     for start in range(0, len(phrases), _BATCH):
         batch = phrases[start : start + _BATCH]
+        messages = verify_messages(request, [text for _, text in batch], suggester.prompts)
+        schema, parse = judgements_schema(len(batch)), partial(parse_judgements, count=len(batch))
         try:
-            numbered = ask(
-                chat,
-                verify_messages(request, [text for _, text in batch], prompts),
-                judgements_schema(len(batch)),
-                partial(parse_judgements, count=len(batch)),
-                kind="verify",
-                about=request.target,
-                exchanges=[] if exchanges is None else exchanges,
-                max_tokens=200 + 60 * len(batch),
-                seed=seed,
-            )
+            numbered = suggester.ask("verify", request.target, messages, schema, parse, 200 + 60 * len(batch))
         except UnreadableAnswer as error:  # the proposals are still worth having, each marked as not verified
             logger.warning("%s Its phrases stay as they were proposed.", error)
             continue
@@ -89,7 +71,7 @@ def verify(
     if wrong:
         logger.warning(
             "%s got %d of %d control phrases wrong (is an image of %s one of %r?), so its answers count %.0f %%.%s",
-            *(chat.model, len(wrong), len(answers), ", of ".join(wrong), request.target, 100 * trust),
+            *(suggester.chat.model, len(wrong), len(answers), ", of ".join(wrong), request.target, 100 * trust),
             " Use a larger model, or --no-verify." if not trust else "",
         )
     return [_verified(c, judgements.get(fold(c.text)), request.target, trust) for c in candidates]
