@@ -112,9 +112,9 @@ def sense_of_entry(entry: ConceptSet, request: Request, chosen: Sense | None) ->
     if request.kind in NAMED:
         best = int(near.argmax())
         return senses[best] if near[best] >= _MIN_SENSE_SIMILARITY else None
-    agreed = {each: _agreement(each, entry) for each in senses}
-    best_sense, _ = max(zip(senses, near.tolist(), strict=True), key=lambda pair: agreed[pair[0]] + pair[1])
-    return best_sense if agreed[best_sense] >= _MIN_AGREEMENT else None
+    agreed = [_agreement(each, entry) for each in senses]
+    best = int((agreed + near).argmax())
+    return senses[best] if agreed[best] >= _MIN_AGREEMENT else None
 
 
 def _agreement(sense: Sense, entry: ConceptSet) -> float:
@@ -156,5 +156,5 @@ def is_other_style(text: str, style: str) -> bool:
 
 
 def _described(sense: Sense) -> str:
-    above = load_wordnet().hypernyms(sense)
-    return f"{', '.join(sense.words)}: {sense.gloss} ({', '.join(each.words[0] for each in above)})"
+    above = (each.words[0] for each in load_wordnet().hypernyms(sense))
+    return f"{', '.join(sense.words)}: {sense.gloss} ({', '.join(above)})"

@@ -16,11 +16,11 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from datetime import datetime, timezone
-from functools import cache
 from itertools import zip_longest
 from pathlib import Path
 from typing import Annotated, NamedTuple
 
+from platformdirs import user_data_path
 from pydantic import AfterValidator, Field, StrictBool, TypeAdapter, ValidationError
 
 from crce.concepts.concept_set import KINDS, Kind, fold, text_fault, tidy
@@ -78,6 +78,9 @@ class Decision:
         return fold(self.target), fold(self.sense or ""), self.side, fold(self.text)
 
 
+_DECISION = TypeAdapter(Decision)
+
+
 class Imported(NamedTuple):
     """How many decisions of a file are new, were known already, and contradict the user's own (which are kept)."""
 
@@ -87,20 +90,10 @@ class Imported(NamedTuple):
 
 
 class Memory:
-    """The decisions of one user.
-
-    Args:
-        path: the file; None means `$CRCE_DECISIONS`, else `decisions.jsonl` in the user's data folder. It need not
-            exist yet.
-    """
+    """The decisions of one user, in the file at `path`, which need not exist yet; None means the user's own."""
 
     def __init__(self, path: Path | str | None = None) -> None:
-        path = path or os.environ.get("CRCE_DECISIONS")
-        if not path:
-            from platformdirs import user_data_path
-
-            path = user_data_path("crce") / "decisions.jsonl"
-        self.path = Path(path)
+        self.path = Path(path or os.environ.get("CRCE_DECISIONS") or user_data_path("crce") / "decisions.jsonl")
 
     def decisions(self) -> list[Decision]:
         """Every valid decision, oldest first.
@@ -212,7 +205,7 @@ class Memory:
             try:
                 value = json.loads(raw.decode("utf-8-sig"), parse_constant=lambda name: math.nan)
                 taken_back = isinstance(value, dict) and value.get("accepted", 0) is None
-                decision = _adapter().validate_python({**value, "accepted": False} if taken_back else value)
+                decision = _DECISION.validate_python({**value, "accepted": False} if taken_back else value)
                 if "when" not in value:  # a new decision is made now, one that is read was not
                     raise ValueError("has no when")
             except (ValueError, RecursionError) as error:
@@ -232,11 +225,6 @@ class Memory:
 def _line(decision: Decision, *, taken_back: bool = False) -> str:
     value = {name: v for name, v in asdict(decision).items() if v is not None}
     return json.dumps(value | ({"accepted": None} if taken_back else {}), ensure_ascii=False) + "\n"
-
-
-@cache
-def _adapter() -> TypeAdapter[Decision]:
-    return TypeAdapter(Decision)
 
 
 def _fault(error: Exception) -> str:

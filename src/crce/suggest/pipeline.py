@@ -13,7 +13,7 @@ from crce.suggest.candidates import Candidate, Request
 from crce.suggest.grounding import Grounded, apply_grounding, priority
 from crce.suggest.mmr import select
 from crce.suggest.phrases import clean
-from crce.suggest.record import Record, Score, Verified, plain_concepts
+from crce.suggest.record import Record, Score, SuggestionSettings, Verified, plain_concepts
 
 
 # Grounding takes time for every phrase: as many as are wanted, and a quarter more for those that it drops.
@@ -49,11 +49,18 @@ def complete(
         dropped += [c.dropped(v.reason) for c, v in pairs if not v.certainty]
         candidates = sorted((c.noted(v.reason) for c, v in pairs if v.certainty), key=lambda c: -c.certainty)
     if measure:
-        candidates, others = _foremost(candidates, record)
-        grounding = measure([c.text for c in candidates])
-        grounded = apply_grounding(candidates, grounding)
+        places = {side: math.ceil(GROUNDED_SHARE * count) for side, count in record.request.wanted.items()}
+        foremost: list[Candidate] = []
+        for candidate in candidates:
+            places[candidate.side] -= 1
+            if places[candidate.side] >= 0:
+                foremost.append(candidate)
+            else:
+                dropped.append(candidate.dropped("enough others are more certain, so it was not measured"))
+        grounding = measure([c.text for c in foremost])
+        grounded = apply_grounding(foremost, grounding)
         candidates = [c for c in grounded if c.outcome is None]
-        dropped += others + [c for c in grounded if c.outcome is not None]
+        dropped += [c for c in grounded if c.outcome is not None]
     if not candidates:
         raise SuggestError(_nothing_left(record.request, dropped))
     if rank:
@@ -64,15 +71,8 @@ def complete(
         own = priority(candidate)
         return (own + learned.get((candidate.side, candidate.text), own)) / 2
 
-    chosen, left_over = select(
-        candidates,
-        load_embedder(),
-        corefs=settings.corefs,
-        retains=settings.retains,
-        held_out=settings.held_out,
-        diversity=settings.diversity,
-        score=score,
-    )
+    wanted = {name: getattr(settings, name) for name in ("corefs", "retains", "held_out", "diversity")}
+    chosen, left_over = select(candidates, load_embedder(), **wanted, score=score)
     corefs, retains = (
         tuple(Related(c.text, c.certainty, c.source, c.outcome == "held-out") for c in chosen if c.side == side)
         for side in ("coref", "retain")
@@ -85,38 +85,23 @@ def complete(
         "grounding": grounding,
         "scores": tuple(scores),
         "decisions": tuple(replace(c, held_out=None, similarity=None, closeness=None) for c in decided),
-        "warnings": _warnings(concepts, record),
+        "warnings": _warnings(concepts, record.settings),
         "concepts": plain_concepts(concepts),
     }
     return concepts, record.model_copy(update=results)
 
 
-def _foremost(candidates: list[Candidate], record: Record) -> tuple[list[Candidate], list[Candidate]]:
-    """The most certain candidates, which are to be measured, and the others as dropped."""
-    foremost: list[Candidate] = []
-    others: list[Candidate] = []
-    places = {side: math.ceil(GROUNDED_SHARE * count) for side, count in record.request.wanted.items()}
-    for candidate in candidates:
-        places[candidate.side] -= 1
-        if places[candidate.side] >= 0:
-            foremost.append(candidate)
-        else:
-            others.append(candidate.dropped("enough others are more certain, so it was not measured"))
-    return foremost, others
-
-
-def _warnings(concepts: ConceptSet, record: Record) -> tuple[str, ...]:
+def _warnings(concepts: ConceptSet, settings: SuggestionSettings) -> tuple[str, ...]:
     """What there is less of than was asked for."""
-    settings = record.settings
-    counts = [
-        ("corefs to train", len(concepts.train_corefs), settings.corefs),
-        ("corefs to hold out", len(concepts.held_out_corefs), settings.held_out if settings.corefs else 0),
-        ("retains to train", len(concepts.train_retains), settings.retains),
-        ("retains to hold out", len(concepts.held_out_retains), settings.held_out if settings.retains else 0),
-    ]
-    return tuple(
-        f"{found or 'no'} {what}, where {wanted} were asked for" for what, found, wanted in counts if found < wanted
-    )
+    counts = []
+    for side, related, wanted in (
+        ("corefs", concepts.corefs, settings.corefs),
+        ("retains", concepts.retains, settings.retains),
+    ):
+        held_out = sum(r.held_out for r in related)
+        counts.append((f"{side} to train", len(related) - held_out, wanted))
+        counts.append((f"{side} to hold out", held_out, settings.held_out if wanted else 0))
+    return tuple(f"{n or 'no'} {what}, where {wanted} were asked for" for what, n, wanted in counts if n < wanted)
 
 
 def _nothing_left(request: Request, dropped: list[Candidate]) -> str:

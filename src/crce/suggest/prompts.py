@@ -21,7 +21,7 @@ from crce.concepts.faults import did_you_mean
 from crce.errors import SuggestError
 from crce.llm import Message
 from crce.suggest.candidates import Request
-from crce.suggest.phrases import MAX_LENGTH
+from crce.suggest.phrases import parse_concept
 
 
 VERIFY = "verify"
@@ -86,11 +86,8 @@ def quoted(text: str) -> str:
 
 
 def _render(name: str, request: Request, values: Mapping[str, str], folder: Path | str | None) -> list[Message]:
-    for what, given in (("target", request.target), ("sense", request.sense or "")):
-        if len(given) > MAX_LENGTH:
-            raise SuggestError(
-                f"The {what} {given[:40]!r}... is {len(given):,} characters long. Use a name of at most {MAX_LENGTH}."
-            )
+    for given in (request.target, request.sense or request.target):
+        parse_concept(given)  # raises where it is too long for a name
     sense = quoted(request.sense) if request.sense and fold(request.sense) else "the usual one"
     filled = {"target": quoted(request.target), "sense": sense, "kind": request.kind, **values}
     file = template_file(name, folder)

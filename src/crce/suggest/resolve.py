@@ -139,20 +139,19 @@ def _suggested(concept: str) -> Resolved:
 
 def _is_new(concept: str) -> bool:
     """Whether a name that is neither in the atlas nor a file is a new concept, and not a typo."""
-    if not concept.strip():
-        return False
     from crce.suggest.wordnet import load_wordnet
 
-    target, sense = parse_concept(concept)
-    if sense is not None:
-        return True
+    target, sense = parse_concept(concept) if concept.strip() else ("", None)
+    if not target or sense is not None:
+        return bool(target)
     names = {fold(name) for c in atlas().values() for name in (c.target, *(r.text for r in c.corefs))}
-    if fold(target) in names:
+    given = fold(target)
+    if given in names:
         return False  # a coref: its target is what the atlas erases
-    return not any(_is_typo(fold(target), name) for name in names) or bool(load_wordnet().senses(target))
 
+    def is_typo_of(name: str) -> bool:
+        """Whether changing about one letter makes it the name."""
+        ratio = SequenceMatcher(None, given, name, autojunk=False).ratio
+        return abs(len(given) - len(name)) <= 1 and ratio() >= 1 - 1.5 / min(len(given), len(name))
 
-def _is_typo(given: str, meant: str) -> bool:
-    """Whether changing about one letter of `given` makes it `meant`."""
-    ratio = SequenceMatcher(None, given, meant, autojunk=False).ratio
-    return abs(len(given) - len(meant)) <= 1 and ratio() >= 1 - 1.5 / min(len(given), len(meant))
+    return not any(map(is_typo_of, names)) or bool(load_wordnet().senses(target))
