@@ -100,13 +100,9 @@ def sides_of(concepts: ConceptSet) -> list[tuple[Side, Related]]:
 
 
 class Suggester(Protocol):
-    """Proposes corefs and retains for a target.
+    """Proposes corefs and retains for a target."""
 
-    Attributes:
-        name: the name it is chosen by, e.g. "lexicon" or "openai:gpt-4o-mini".
-    """
-
-    name: str
+    name: str  # by which it is chosen, e.g. "lexicon" or "openai:gpt-4o-mini"
 
     def propose(self, request: Request) -> list[Candidate]:
         """Raw candidates, the most certain first; they may repeat or contradict each other.

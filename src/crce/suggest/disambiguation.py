@@ -70,11 +70,8 @@ def entry_of(request: Request, meant: Sense | None) -> ConceptSet | None:
     if meant is None:
         named = {word for r in (*entry.corefs, *entry.retains) for word in fold(r.text).split()}
         return entry if set(fold(request.sense).split()) & named else None
-    kept = [sense for r in entry.retains if (sense := net.choose(r.text)) is not None]
-    shared = {
-        sense: sum(len(net.ancestors(sense).keys() & net.ancestors(other).keys()) for other in kept)
-        for sense in net.senses(entry.target)
-    }
+    kept = [net.ancestors(sense).keys() for r in entry.retains if (sense := net.choose(r.text)) is not None]
+    shared = {s: sum(len(net.ancestors(s).keys() & above) for above in kept) for s in net.senses(entry.target)}
     return entry if kept and shared.get(meant) == max(shared.values(), default=0) else None
 
 

@@ -65,19 +65,16 @@ class Grounded:
     def shown(self) -> float:
         """The estimated share of its images that show the target, in [0, 1], from closeness and judge together."""
         curve = 1 / (1 + math.exp((HALF_SHOWN - self.closeness) / WIDTH))
-        seen = 0.0 if self.judged is None else self.judged * self.images
-        return (curve * CURVE_IMAGES + seen) / (CURVE_IMAGES + (0 if self.judged is None else self.images))
+        images = 0 if self.judged is None else self.images
+        return (curve * CURVE_IMAGES + (self.judged or 0) * images) / (CURVE_IMAGES + images)
 
 
 def apply_grounding(candidates: Sequence[Candidate], grounded: dict[str, Grounded]) -> list[Candidate]:
-    """Apply the measurements of `ground` to candidates.
+    """Apply the measurements of `ground` to candidates; what was not measured is not changed.
 
     A coref's certainty is multiplied by the share of its images that show the target, and a retain whose images show
-    the target is dropped: training on it would keep the target.
-
-    Returns:
-        Corefs, then retains, each side by falling `priority`; dropped retains come last. Candidates that `ground` did
-        not measure are not changed.
+    the target is dropped: training on it would keep the target. Corefs come first, each side by falling `priority`;
+    dropped retains come last.
     """
     applied = [_grounded(candidate, grounded.get(candidate.text)) for candidate in candidates]
     return sorted(applied, key=lambda c: (c.side == "retain", c.outcome == "dropped", -priority(c)))
@@ -132,8 +129,7 @@ def ground(
         backbone: the model, with no adapter on.
         judge: judges images of each phrase if it knows the target.
         seed: of the starting noise.
-        latents: trajectories whose latents are compared, for each phrase.
-        timesteps: noise levels compared on each trajectory, spread evenly.
+        latents, timesteps: trajectories of each phrase that are compared, and noise levels, spread evenly.
         images: images of each phrase for the judge.
         unrelated: phrases that have nothing to do with the target; None takes everyday nouns.
 
@@ -186,8 +182,7 @@ def _sample(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Sample trajectories of P phrases, of which the first is the target, and compare predictions on them.
 
-    K = `latents` trajectories are compared, at T = `timesteps` noise levels. Without `images` all stop at the last of
-    these, and with images they are sampled to their end.
+    K = `latents` trajectories are compared, at T = `timesteps` noise levels; all stop at the last without `images`.
 
     Returns:
         d_t of every phrase over its own latents and the target's, shape (P, T), and the last latents, shape

@@ -7,17 +7,8 @@ from crce.concepts.faults import did_you_mean
 from crce.concepts.library import atlas
 from crce.demo.embedding import load_embedder
 from crce.errors import SuggestError
+from crce.suggest import disambiguation
 from crce.suggest.candidates import Candidate, Request, Side, sides_of
-from crce.suggest.disambiguation import (
-    NAMED,
-    bare_name,
-    entry_of,
-    is_other_style,
-    meant_sense,
-    sense_of_entry,
-    twins,
-    works_in,
-)
 from crce.suggest.names import name_variants, style_core
 from crce.suggest.relations import SAID, Relative, other_words, things_around
 from crce.suggest.wordnet import Sense, load_wordnet
@@ -44,10 +35,10 @@ class LexiconSuggester:
         Raises:
             SuggestError: neither knows the target, and it is no name of a person, a character or a style.
         """
-        sense = meant_sense(request)
-        entry = entry_of(request, sense) if self.use_atlas else None
-        known = sense if entry is None else sense_of_entry(entry, request, sense)
-        if entry is None and sense is None and request.kind not in NAMED:
+        sense = disambiguation.meant_sense(request)
+        entry = disambiguation.entry_of(request, sense) if self.use_atlas else None
+        known = sense if entry is None else disambiguation.sense_of_entry(entry, request, sense)
+        if entry is None and sense is None and request.kind not in disambiguation.NAMED:
             raise SuggestError(_unknown(request))
         proposed: list[Candidate] = []
         if entry:
@@ -60,7 +51,7 @@ class LexiconSuggester:
         if sense is None or sense.is_instance or request.kind == "style":  # "dragon" is a character and no name
             variants = name_variants(request.target, request.kind)
             proposed += [Candidate(text, "coref", certainty, "lexicon", why) for text, certainty, why in variants]
-        if request.kind in NAMED and sum(c.side == "retain" for c in proposed) < request.retains:
+        if request.kind in disambiguation.NAMED and sum(c.side == "retain" for c in proposed) < request.retains:
             proposed += self._peers(request, entry)
         # each phrase once: the atlas before WordNet, corefs before retains
         first: dict[str, Candidate] = {}
@@ -92,7 +83,7 @@ class LexiconSuggester:
         core = {*fold(request.target).split(), *fold(style).split()}
         names = [text for text in texts if not core & set(fold(text).split())]
         if request.kind == "style":
-            names = [text for text in names if not works_in(text, style)]
+            names = [text for text in names if not disambiguation.works_in(text, style)]
         found = []
         near = load_embedder().similarity([request.target], names)[0].tolist()
         for name, similarity in zip(names, near, strict=True):
@@ -112,18 +103,18 @@ class WordNetSuggester(LexiconSuggester):
 def _from_wordnet(request: Request, sense: Sense, trust: float) -> list[Candidate]:
     """Relatives of the target; `trust` scales their certainty, below 1 where a set written by hand leads."""
     net, embedder = load_wordnet(), load_embedder()
-    target = bare_name(request)
+    target = disambiguation.bare_name(request)
     base = net.base_form(target) or target
-    corefs = [relative for each in (sense, *twins(sense, target)) for relative in other_words(net, each, base)]
-    relatives: list[tuple[Side, Relative]] = [("coref", relative) for relative in corefs]
-    relatives += [("retain", relative) for relative in things_around(net, sense, base)]
+    senses = [sense, *disambiguation.twins(sense, target)]
+    relatives: list[tuple[Side, Relative]] = [("coref", r) for each in senses for r in other_words(net, each, base)]
+    relatives += [("retain", r) for r in things_around(net, sense, base)]
     said = (each.words[0] for each in net.ancestors(sense) if net.common(each, each.words[0]) >= 0.5)
     hint = request.sense or next(said, "")  # "reptile" and not "diapsid"
     query = f"{base} ({hint})" if hint else base
     found = []
     similarities = embedder.similarity([query], [r.text for _, r in relatives])[0].tolist()
     for (side, relative), similarity in zip(relatives, similarities, strict=True):
-        if side == "retain" and request.kind == "style" and not is_other_style(relative.text, target):
+        if side == "retain" and request.kind == "style" and not disambiguation.is_other_style(relative.text, target):
             continue
         near = relative.weight * (similarity - 0.5)
         # Common words are known to the people who write prompts, and to the model; rare words to neither.

@@ -81,18 +81,11 @@ class LLMSuggester:
         parse: Callable[[str, bool, list[str]], T],
         max_tokens: int,
     ) -> T:
-        """Ask until the answer can be read; each repeated question says why the last answer could not.
+        """Ask about a target until `parse` can read the answer; each repeated question says why it could not.
 
-        Args:
-            kind: what the question is for.
-            about: the target, for error messages.
-            messages: the question, the user's turn last.
-            schema: of the answer.
-            parse: reads the answer, given whether it was cut off and a list for its notes, or raises AnswerError.
-            max_tokens: of the answer; twice as many, at most 8000, after one that was cut off.
-
-        Returns:
-            The content of the answer; if every attempt failed, what could be read of the last one with any content.
+        `parse` is given the answer, whether it was cut off and a list for its notes, and raises AnswerError. An answer
+        that was cut off may have twice as many tokens the next time, at most 8000. If every attempt failed, what could
+        be read of the last answer with any content is returned.
 
         Raises:
             UnreadableAnswer: no answer could be read.

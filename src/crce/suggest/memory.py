@@ -108,14 +108,11 @@ class Memory:
                 stack.append((number, decision))
             elif stack:
                 stack.pop()
-        newest = sorted((stack[-1] for stack in stacks.values() if stack), key=lambda item: item[0])
-        return [decision for _, decision in newest]
+        newest = dict(stack[-1] for stack in stacks.values() if stack)
+        return [newest[number] for number in sorted(newest)]
 
     def rejected(self, target: str, sense: str | None = None) -> frozenset[tuple[Side, str]]:
-        """The pairs (side, phrase) that the person rejected for this target, each phrase as it was written.
-
-        A rejection for one sense of the target says nothing about its other senses.
-        """
+        """The pairs (side, phrase) that the person rejected for this target, in this sense or without one."""
         senses = {"", fold(sense or "")}
         about = (d for d in self.decisions() if d.key[0] == fold(target) and d.key[1] in senses)
         return frozenset((d.side, d.text) for d in about if not d.accepted)

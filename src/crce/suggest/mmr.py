@@ -82,8 +82,15 @@ def _split(
     own: list[Candidate], scores: list[float], near: Vectors, train: int, held_out: int, diversity: float
 ) -> tuple[list[int], list[int]]:
     """Positions of the training and of the held-out phrases of one side; `near` has shape (n, n)."""
+    order: list[int] = []
+    nearest = np.zeros(len(own))  # cosine with the nearest phrase taken so far
+    for _ in own:
+        value = (1 - diversity) * np.array(scores) - diversity * nearest
+        value[order] = -np.inf
+        order.append(int(value.argmax()))  # the first of equals
+        nearest = np.maximum(nearest, near[order[-1]])
     # phrases that are better trained come first, and those that are better held out last
-    order = sorted(_by_relevance(scores, near, diversity), key=lambda i: _TRAINED_AFTER[own[i].held_out])
+    order.sort(key=lambda i: _TRAINED_AFTER[own[i].held_out])
     trained = _train_first(order, own, near, train, held_out)
     rest = [i for i in order if i not in trained]
     measured: list[int] = []
@@ -120,18 +127,6 @@ def _train_first(order: list[int], own: list[Candidate], near: Vectors, train: i
             free.discard(meaning[i])
             trained.append(i)
     return trained
-
-
-def _by_relevance(scores: list[float], near: Vectors, diversity: float) -> list[int]:
-    """All positions in the order in which maximal marginal relevance takes them; `near` has shape (n, n)."""
-    order: list[int] = []
-    nearest = np.zeros(len(scores))  # cosine with the nearest phrase taken so far
-    for _ in scores:
-        value = (1 - diversity) * np.array(scores) - diversity * nearest
-        value[order] = -np.inf
-        order.append(int(value.argmax()))  # the first of equals
-        nearest = np.maximum(nearest, near[order[-1]])
-    return order
 
 
 def _spread(

@@ -77,7 +77,7 @@ _CHARACTER = (
 
 def _name_forms(name: str, kind: Kind) -> list[tuple[str, float, str]]:
     """The family name, the first name and the initials, where there are several words."""
-    words = name.replace("{", "").replace("}", "").split()
+    words = re.sub("[{}]", "", name).split()
     if len(words) > 1 and words[0].lower() == "the":
         return [(" ".join(words[1:]), _NORMAL, "the name without its article")]
     if len(words) < 2 or any(word.lower() in ("of", "the", "from", "and") for word in words):

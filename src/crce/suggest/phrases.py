@@ -101,23 +101,10 @@ def key(text: str) -> str:
 @cache
 def words(text: str) -> tuple[str, ...]:
     """The words of a phrase in the singular, folded, without punctuation and a leading article."""
-    folded = re.sub(r"['’`]s\b", "", _ARTICLE.sub("", fold(normalise(text))))
-    return tuple(singular(part) for part in re.findall(r"\w+", folded))
-
-
-@cache
-def core_words(target: str) -> frozenset[str]:
-    """The words that make a target what it is, in the singular: those of "Van Gogh style" are "van" and "gogh"."""
-    all_words = frozenset(words(_BRACKETS.sub("", target)))
-    return all_words - _FRAME or all_words
-
-
-@cache
-def singular(word: str) -> str:
-    """The singular of a noun that WordNet knows, e.g. "mice" becomes "mouse"; any other word as it is."""
     from crce.suggest.wordnet import load_wordnet
 
-    return fold(load_wordnet().base_form(word) or word)
+    folded = re.sub(r"['’`]s\b", "", _ARTICLE.sub("", fold(normalise(text))))
+    return tuple(fold(load_wordnet().base_form(word) or word) for word in re.findall(r"\w+", folded))
 
 
 # both must hold: MiniLM puts some different things closer than 0.97, and "brown bear" is spelt like "brown beer"
@@ -168,11 +155,12 @@ def _fault(candidate: Candidate, request: Request) -> str | None:
     curated = candidate.source in CURATED
     if reason := phrase_fault(text, any_length=curated):
         return reason
-    if key(_BRACKETS.sub("", text)) == key(_BRACKETS.sub("", request.target)):
+    if key(text) == key(request.target) or key(_BRACKETS.sub("", text)) == key(_BRACKETS.sub("", request.target)):
         return "it is the target itself"
     if any(side == avoided and key(text) == key(phrase) for avoided, phrase in request.avoid):
         return "it was rejected before"
-    if side == "retain" and not curated and core_words(request.target) <= set(words(text)):
+    own = set(words(_BRACKETS.sub("", request.target)))  # what makes it what it is: "van", "gogh" of "Van Gogh style"
+    if side == "retain" and not curated and (own - _FRAME or own) <= set(words(text)):
         return f"it contains the target's own words ({request.target}), so erasing the target would erase it too"
     return None
 

@@ -94,10 +94,8 @@ def complete(
 def _warnings(concepts: ConceptSet, settings: SuggestionSettings) -> tuple[str, ...]:
     """What there is less of than was asked for."""
     counts = []
-    for side, related, wanted in (
-        ("corefs", concepts.corefs, settings.corefs),
-        ("retains", concepts.retains, settings.retains),
-    ):
+    sides = {"corefs": (concepts.corefs, settings.corefs), "retains": (concepts.retains, settings.retains)}
+    for side, (related, wanted) in sides.items():
         held_out = sum(r.held_out for r in related)
         counts.append((f"{side} to train", len(related) - held_out, wanted))
         counts.append((f"{side} to hold out", held_out, settings.held_out if wanted else 0))

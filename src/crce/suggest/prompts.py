@@ -43,9 +43,7 @@ def template_file(name: str, folder: Path | str | None = None) -> Path:
     """
     own = Path(folder or os.environ.get("CRCE_PROMPTS") or BUNDLED).expanduser()
     if not own.is_dir():
-        raise SuggestError(
-            f"The prompts folder {own} does not exist. Name a folder with one or more of: {_FILE_NAMES}."
-        )
+        raise SuggestError(f"The prompts folder {own} does not exist. Name one with some of: {_FILE_NAMES}.")
     # a file called `objects.md` would be ignored, and its author would look for the fault in the answers
     for file in sorted(own.glob("*.md")):
         if file.stem not in TEMPLATES and file.stem.casefold() != "readme":

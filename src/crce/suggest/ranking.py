@@ -55,10 +55,9 @@ class Ranker:
         fewest = min(accepted, len(used) - accepted)
         if len(used) < ENOUGH or fewest < ENOUGH_OF_EACH:
             needed = max(ENOUGH, len(used) + max(0, ENOUGH_OF_EACH - fewest))
-            given = (
-                f"{len(used)} decisions about suggested phrases ({accepted} accepted, {len(used) - accepted} rejected)"
-            )
-            return f"{given} are too few to learn from: {needed} are needed, {ENOUGH_OF_EACH} of each answer."
+            answers = f"({accepted} accepted, {len(used) - accepted} rejected)"
+            few = f"{len(used)} decisions about suggested phrases {answers} are too few to learn from"
+            return f"{few}: {needed} are needed, {ENOUGH_OF_EACH} of each answer."
         used = with_similarity(used, load_embedder())
         hits = 0
         for k in range(FOLDS):
@@ -88,12 +87,9 @@ class Ranker:
 def with_similarity(decisions: Sequence[Decision], embedder: Embedder) -> list[Decision]:
     """The decisions, with the similarity of phrase and target computed where it is missing."""
     missing = [d for d in decisions if d.similarity is None]
-    embedder.embed([text for d in missing for text in (d.target, d.text)])  # all at once; each is then known
-
-    def similarity(decision: Decision) -> float:
-        return round(embedder.similarity([decision.target], [decision.text]).item(), 6)
-
-    return [replace(d, similarity=similarity(d)) if d.similarity is None else d for d in decisions]
+    targets, texts = embedder.embed([d.target for d in missing]), embedder.embed([d.text for d in missing])
+    cosines = iter((targets * texts).sum(1).tolist())
+    return [replace(d, similarity=round(next(cosines), 6)) if d.similarity is None else d for d in decisions]
 
 
 def _values(given: Candidate | Decision) -> dict[str, float | None]:

@@ -48,17 +48,12 @@ class SuggestionSettings(_Model):
 
 
 class Verified(_Model):
-    """The answer to the second question about a phrase.
-
-    Attributes:
-        certainty: `stated` times the agreement of the answer and the share of controls answered right, without the
-            agreement if there was no answer; 0 where the answer contradicts the proposal.
-    """
+    """The answer to the second question about a phrase."""
 
     text: str
     side: Side
-    stated: float
-    certainty: float
+    stated: float  # its certainty before
+    certainty: float  # after: see `crce.suggest.verification`; 0 where the answer contradicts the proposal
     answer: str  # "always", "sometimes", "never", "nonsense" or "unanswered"
     reason: str
 
@@ -190,8 +185,6 @@ def write_records(folder: Path, records: Sequence[Record]) -> None:
     Raises:
         RunError: a file can't be written.
     """
-    if len(records) == 1:
-        write_record(folder / IN_RUN, records[0])
-        return
     for record in records:
-        write_record(free_file(folder / f"suggest-{slug(record.concept_set.target)}", ".json"), record)
+        several = free_file(folder / f"suggest-{slug(record.concept_set.target)}", ".json")
+        write_record(several if len(records) > 1 else folder / IN_RUN, record)

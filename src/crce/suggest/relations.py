@@ -116,8 +116,7 @@ def things_around(net: WordNet, sense: Sense, target: str) -> list[Relative]:
 def _near(net: WordNet, sense: Sense, own: set[Sense]) -> dict[Sense, tuple[int, int]]:
     """The senses that may be kept while a sense is erased, the most promising first.
 
-    Returns:
-        For each how many sorts the nearest common hypernym has besides the sense's own, and the steps down from it.
+    Each has the number of sorts of the nearest common hypernym besides the sense's own, and the steps down from it.
     """
     above = net.ancestors(sense)
     found: dict[Sense, tuple[int, int]] = {}
@@ -156,10 +155,7 @@ def _phrases(net: WordNet, sense: Sense, target: str, sorts: Collection[Sense]) 
 
 
 def _plain(net: WordNet, sense: Sense) -> str | None:
-    """A word that usually means this sense and that people write in prompts, or None.
-
-    One that says its kind comes first: "tomcat" is clearer than "tom".
-    """
+    """A word that usually means this sense, or None; one that says its kind comes first ("tomcat" before "tom")."""
     words = [word for word in _by_use(net, sense) if _is_usual(net, sense, word)]
     if sense.file in _LIVING:
         words = [word for word in words if not _is_name(word)]
@@ -187,11 +183,8 @@ def _is_name(word: str) -> bool:
 def _is_class(net: WordNet, sense: Sense, word: str) -> bool:
     """Whether `word` sorts things and names none ("feline"): something below it is more often spoken of."""
     common = net.common(sense, word)
-    return sense.sorts > 2 and any(
-        net.common(other, other.words[0]) > common and _is_usual(net, other, other.words[0])
-        for other in net.descendants(sense, 3)
-        if not other.is_instance
-    )
+    below = (other for other in net.descendants(sense, 3) if not other.is_instance) if sense.sorts > 2 else ()
+    return any(net.common(s, s.words[0]) > common and _is_usual(net, s, s.words[0]) for s in below)
 
 
 def _defines(net: WordNet, phrase: str) -> bool:

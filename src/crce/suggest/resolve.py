@@ -121,10 +121,8 @@ def _suggested(concept: str) -> Resolved:
     except SuggestError as error:
         if "--" not in str(error):
             raise
-        explained = SuggestError(
-            f"{error} Those are flags of crce suggest: crce suggest {shlex.quote(brief(concept))} --kind KIND "
-            "--out FILE.yaml, then crce erase FILE.yaml."
-        )
+        command = f"crce suggest {shlex.quote(brief(concept))} --kind KIND --out FILE.yaml"
+        explained = SuggestError(f"{error} Those are flags of crce suggest: {command}, then crce erase FILE.yaml.")
         explained.concept, explained.exchanges = error.concept, error.exchanges
         raise explained from error
     concepts, record = suggestion.concepts, suggestion.record

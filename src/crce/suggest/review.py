@@ -84,13 +84,9 @@ class Review:
         known: Iterable[Decision] = (),
         sense: str | None = None,
     ) -> Review:
-        """A review of `concepts`, numbered from 1.
+        """A review of `concepts`, numbered from 1; `proposals` say how its phrases were proposed, if that is known.
 
-        Args:
-            concepts: the set.
-            proposals: how its phrases were proposed, if that is known; others are ignored.
-            known: earlier decisions; a phrase that was accepted before starts as accepted.
-            sense: which meaning of the target is meant.
+        A phrase that was accepted by a decision of `known` for this `sense` of the target starts as accepted.
         """
         proposed = {(p.side, fold(p.text)): p for p in proposals}
         accepted = {d.key: d for d in known if d.accepted}
@@ -228,11 +224,7 @@ class Review:
         return self._with(tuple(change(e) if e.number in wanted else e for e in self.entries))
 
     def _with(self, entries: tuple[Entry, ...]) -> Review:
-        """These entries as the next step; self where nothing changes.
-
-        Raises:
-            ConceptError: they make no valid concept set.
-        """
+        """These entries as the next step; self where nothing changes. A ConceptError if they make no valid set."""
         if entries == self.entries:
             return self
         placed = [Placed(e.side, e.related, f"number {e.number}") for e in entries if e.status != "rejected"]

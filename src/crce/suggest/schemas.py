@@ -151,7 +151,7 @@ def parse_proposals(text: str, cut_off: bool, notes: list[str], *, target: str |
             items = [{"text": text, "certainty": certainty} for text, certainty in items.items()]
         items = items if isinstance(items, list) else []
         # the last entry of a broken object is perhaps cut off, unless it has its last field
-        if not whole and side == next(reversed(lists)) and items and "certainty" not in _folded(items[-1]):
+        if not whole and side == next(reversed(lists), None) and items and "certainty" not in _folded(items[-1]):
             items = items[:-1]
         sides[side] = [p for item in items[:MAX_ITEMS] if (p := _read(Proposal, item)) is not None]
         if len(sides[side]) < len(items):
@@ -233,10 +233,7 @@ def _read(model: type[Entry], item: object) -> Entry | None:
 
 
 def _unforced(entries: list[Entry], notes: list[str]) -> list[Entry]:
-    """The entries before the one that was being written when the answer reached its maximum length.
-
-    Those after it were made up to satisfy the schema: they have no reason.
-    """
+    """The entries before the last one with a reason: it was cut off, and those after it made up for the schema."""
     last = max((i for i, entry in enumerate(entries) if entry.reason), default=0)
     notes.append(f"the answer reached its maximum length, its last entries ({len(entries) - last}) are left out")
     return entries[:last]
@@ -254,9 +251,5 @@ def _schema(model: type[BaseModel]) -> dict[str, Any]:
 
 
 def _object_schema(properties: Mapping[str, Any]) -> dict[str, Any]:
-    return {
-        "type": "object",
-        "properties": dict(properties),
-        "required": list(properties),
-        "additionalProperties": False,
-    }
+    closed = {"required": list(properties), "additionalProperties": False}
+    return {"type": "object", "properties": dict(properties), **closed}

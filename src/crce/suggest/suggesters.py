@@ -6,15 +6,12 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 from pkgutil import resolve_name
-from typing import TYPE_CHECKING
 
 from crce.errors import SuggestError
 from crce.llm.clients import PROVIDERS, load_chat
 from crce.registry import Table
+from crce.suggest.candidates import Suggester
 
-
-if TYPE_CHECKING:
-    from crce.suggest.candidates import Suggester
 
 DEFAULT = "lexicon"
 # "module:name" of a class or function that takes no arguments and returns a Suggester; an entry point is one itself

@@ -101,10 +101,8 @@ def suggest(
         kind, concept = kind or concept.kind, concept.target
     target, sense = parse_concept(str(concept))
     if min(corefs, retains, held_out) < 0 or not corefs + retains:
-        raise SuggestError(
-            f"corefs is {corefs}, retains is {retains}, held_out is {held_out}. Use numbers from 0 up, at least one "
-            "coref or retain."
-        )
+        given = f"corefs is {corefs}, retains is {retains}, held_out is {held_out}"
+        raise SuggestError(f"{given}. Use numbers from 0 up, at least one coref or retain.")
     if kind is not None and kind not in KINDS:
         raise SuggestError(f"kind {unknown_kind(kind)}")
     if suggester is None or isinstance(suggester, str):
@@ -113,10 +111,8 @@ def suggest(
         )
     llm = suggester if isinstance(suggester, LLMSuggester) else None
     if verify and llm is None:
-        raise SuggestError(
-            f"verify asks a language model, and suggester {suggester.name!r} has none. Leave it out, or choose one: "
-            "openai:MODEL, anthropic:MODEL, local:ID_OR_PATH."
-        )
+        cure = "Leave it out, or choose one: openai:MODEL, anthropic:MODEL, local:ID_OR_PATH."
+        raise SuggestError(f"verify asks a language model, and suggester {suggester.name!r} has none. {cure}")
     verify = llm is not None and (llm.chat.remote if verify is None else verify)
     # a language model has a prompt for other; the lexicon says itself that it does not know the target
     known = cast(Kind, kind or infer_kind(target, sense) or ("object" if llm is None else "other"))
@@ -188,10 +184,8 @@ def replay(path: str | Path) -> Suggestion:
             rank=lambda candidates: old.scores,
         )
     except KeyError as error:
-        raise SuggestError(
-            f"{path} lacks an answer about the phrase {error}. It was edited, or made by another version of crce "
-            f"({old.crce}). Suggest again, without --replay."
-        ) from error
+        why = f"It was edited, or made by another version of crce ({old.crce})"
+        raise SuggestError(f"{path} lacks an answer about {error}. {why}. Suggest again, without --replay.") from error
     if concepts != old.concept_set:
         logger.warning(
             "The set made from %s is not the one recorded there (made by crce %s; this is %s).",

@@ -22,10 +22,8 @@ from crce.concepts.concept_set import Kind, fold
 
 # The lexicographer files of things that can be depicted, the most often meant first.
 CONCRETE = ("animal", "artifact", "food", "plant", "body", "object", "person", "phenomenon", "substance", "Tops")
-_DETACHMENT = (
-    *(("s", ""), ("ses", "s"), ("ves", "f"), ("xes", "x"), ("zes", "z")),
-    *(("ches", "ch"), ("shes", "sh"), ("men", "man"), ("ies", "y")),
-)  # WordNet's own rules for nouns, morphy(7WN)
+# WordNet's own rules for nouns, morphy(7WN)
+_DETACHMENT = [pair.split(">") for pair in "s> ses>s ves>f xes>x zes>z ches>ch shes>sh men>man ies>y".split()]
 # The columns of Sense, and the tables they are in.
 _SENSE = "sense.number, sense.words, file.name, sense.gloss, sense.is_instance, sense.sorts"
 _FROM = "FROM sense JOIN file ON file.id = sense.file"
