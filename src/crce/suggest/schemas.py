@@ -148,7 +148,7 @@ def parse_proposals(text: str, cut_off: bool, notes: list[str], *, target: str |
     for side in sides:
         items = lists.get(side)
         if isinstance(items, dict):  # {"kitty": "High", ...}
-            items = [{"text": text, "certainty": certainty} for text, certainty in items.items()]
+            items = [{"text": k, **(v if isinstance(v, dict) else {"certainty": v})} for k, v in items.items()]
         items = items if isinstance(items, list) else []
         # the last entry of a broken object is perhaps cut off, unless it has its last field
         if not whole and side == next(reversed(lists), None) and items and "certainty" not in _folded(items[-1]):
