@@ -223,7 +223,7 @@ class _Loop:
         try:
             plan = planner.plan(best.concepts, failures)
         finally:  # answers before an error may have been paid for
-            append_exchanges(folder, [exchange.to_dict() for exchange in exchanges[asked:]])
+            append_exchanges(folder, exchanges[asked:])
         write_concepts(folder / "concepts.yaml", plan.concepts)
         return Round(number, folder, plan.concepts, plan.changes, plan.notes)
 
