@@ -196,7 +196,7 @@ def test_a_job_is_paused_resumed_and_cancelled(server, tab):
     tab.get_by_text("cancelled").wait_for()
 
 
-@pytest.mark.parametrize("path", ["/runs", "/settings", "/nowhere"])
+@pytest.mark.parametrize("path", ["/runs", "/settings", "/nowhere", "/compare?a=cat-1&b=cat-1"])
 def test_every_page_is_accessible(server, tab, path):
     tab.goto(server.address + path)
     check_accessibility(tab)
