@@ -24,9 +24,9 @@ FLOORS = (
     ("attacks", "suggest"),
     ("api",),
     ("refine", "bench", "plugins"),
-    ("cli",),
+    ("cli", "web"),
 )
-TOGETHER = {"config", "methods", "files", "concepts", "llm"}  # may import others of their own floor
+TOGETHER = {"config", "methods", "files", "concepts", "llm", "cli", "web"}  # may import others of their own floor
 LONGEST = 300  # lines of a module
 
 

@@ -9,7 +9,7 @@ import pytest
 
 
 VERBS = ["erase", "plan", "suggest", "review", "feedback", "generate", "evaluate", "attack", "refine", "bench"]
-VERBS += ["export", "check", "info", "push", "show", "ls", "methods", "env"]
+VERBS += ["export", "check", "info", "push", "show", "ls", "methods", "env", "web"]
 HEAVY = ["torch", "transformers", "diffusers", "peft", "accelerate", "sklearn", "scipy", "numpy", "PIL", "jinja2"]
 
 

@@ -46,7 +46,7 @@ def test_its_set_is_valid_or_nothing(chat, tmp_path):
 def test_its_second_look_is_not_believed_without_a_check(chat, caplog):
     nonsense = Candidate("ulmq vrat", "coref", 0.8, "test", "nothing at all")
     candidates = [nonsense, Candidate("teapot", "coref", 0.8, "test", "another thing")]
-    suggester = LLMSuggester(BriefChat(chat, 80))
+    suggester = LLMSuggester(BriefChat(chat, 80, answers=1))
     verified = verify(candidates, Request("horse", "object"), suggester)
     assert len(verified) == len(candidates)
     assert {exchange["kind"] for exchange in suggester.exchanges} == {"verify"}

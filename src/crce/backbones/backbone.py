@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 import torch
 
 from crce.backbones.conditioning import Conditioning
-from crce.backbones.defaults import SamplingDefaults
 from crce.backbones.noise import Grid
+from crce.backbones.sampling_defaults import SamplingDefaults
 from crce.errors import ConfigError
 
 
@@ -206,6 +206,11 @@ class Backbone(ABC):
     def dtype(self) -> torch.dtype:
         """The type of the frozen weights."""
         return self.network.dtype
+
+    @property
+    def offloaded(self) -> bool:
+        """Whether `offload` was called."""
+        return self._place is not None
 
     def offload(self, device: torch.device) -> None:
         """Keep the networks in the computer's memory, and only the one that works on `device`.

@@ -9,8 +9,8 @@ import torch
 
 from crce.backbones.backbone import Architecture, Backbone
 from crce.backbones.conditioning import Conditioning
-from crce.backbones.defaults import SamplingDefaults, distilled
 from crce.backbones.noise import FlowGrid, shift_by_size
+from crce.backbones.sampling_defaults import SamplingDefaults, distilled
 from crce.backbones.scopes import two_stream_role
 
 

@@ -9,7 +9,7 @@ import torch
 
 from crce.backbones.backbone import Architecture
 from crce.backbones.conditioning import Conditioning
-from crce.backbones.defaults import SamplingDefaults, distilled
+from crce.backbones.sampling_defaults import SamplingDefaults, distilled
 from crce.backbones.unet import HYPER, LCM, LIGHTNING, UNetBackbone
 
 

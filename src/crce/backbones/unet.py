@@ -9,8 +9,8 @@ import torch
 
 from crce.backbones.backbone import Architecture, Backbone, Role
 from crce.backbones.conditioning import Conditioning
-from crce.backbones.defaults import SamplingDefaults, distilled
 from crce.backbones.noise import DDIMGrid
+from crce.backbones.sampling_defaults import SamplingDefaults, distilled
 
 
 LIGHTNING = "model card of ByteDance/SDXL-Lightning: 4 steps"

@@ -12,8 +12,8 @@ import torch
 
 from crce.backbones.backbone import Backbone, Role
 from crce.backbones.conditioning import Conditioning
-from crce.backbones.defaults import SamplingDefaults, distilled
 from crce.backbones.noise import FlowGrid, even_levels, shift_by_size
+from crce.backbones.sampling_defaults import SamplingDefaults, distilled
 
 
 SIDE = 1024  # pixels of the pipeline's native resolution

@@ -63,6 +63,9 @@ def erase(
     evaluate: Annotated[bool, typer.Option("--eval/--no-eval", help="Measure and report at the end.")] = True,
     images_per_prompt: ImagesFlag = None,
     judge: JudgeFlag = "auto",
+    film: Annotated[
+        bool, typer.Option("--film", help="Generate images of the target, a coref and a retain while it trains.")
+    ] = False,
     *,
     overrides: dict[str, Any],
 ) -> int:
@@ -73,7 +76,7 @@ def erase(
         if overrides or concepts or any(value is not None for value in given):
             raise ConfigError(
                 "--resume continues a run with its own concept, model and settings. Give nothing beside it but "
-                "--device, --eval, --images-per-prompt and --judge."
+                "--device, --eval, --images-per-prompt, --judge and --film."
             )
     elif not concepts:
         raise ConfigError(
@@ -96,7 +99,7 @@ def erase(
     from crce import api, training
 
     with Bar("erasing") as bar:
-        on_event = _progress(bar, remarks)
+        on_event = _progress(bar, remarks, film)
         try:
             if resume is not None:
                 erasure = training.resume(resume, device=device, on_event=on_event)
@@ -131,13 +134,17 @@ def erase(
     return 0
 
 
-def _progress(bar: Bar, remarks: Sequence[str]) -> Callable[[Event], None]:
+def _progress(bar: Bar, remarks: Sequence[str], with_film: bool) -> Callable[[Event], None]:
+    from crce.sampling.film import Film
     from crce.training import Started, Step
 
     total = 0
+    film = Film() if with_film else None
 
     def show(event: Event) -> None:
         nonlocal total
+        if film is not None:
+            film(event)
         if isinstance(event, Started):
             total = event.total_steps
             for line in (f"run      {event.folder}", *remarks):

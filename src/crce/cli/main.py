@@ -32,6 +32,7 @@ VERBS = {
     "export": ("export:export", "crce export runs/cat-1 --to kohya"),
     "check": ("export:check", "crce check erase-cat-kohya.safetensors --against runs/cat-1"),
     "info": ("export:info", "crce info erase-cat-kohya.safetensors --json"),
+    "web": ("web:web", "crce web --folder runs"),
     "push": ("export:push", "crce push runs/cat-1 me/erase-cat --dry-run"),
     "show": ("listings:show", "crce show cat --yaml > my-cat.yaml"),
     "ls": ("listings:ls", "crce ls --kind character"),

@@ -5,7 +5,6 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -14,7 +13,6 @@ import typer
 from crce.cli.commands import COMMANDS, apply, parse
 from crce.cli.terminal import print_table
 from crce.concepts import ConceptSet, atlas_names, certainty_word, read_concepts
-from crce.concepts.concept_set import fold
 from crce.concepts.corefconcept import is_corefconcept
 from crce.concepts.library import dump_for
 from crce.concepts.nodes import json_value, read_text
@@ -24,9 +22,7 @@ from crce.suggest.record import record_beside
 
 
 if TYPE_CHECKING:
-    from crce.suggest.candidates import Candidate
     from crce.suggest.memory import Memory
-    from crce.suggest.record import Record
     from crce.suggest.review import Entry, Review
 
 
@@ -45,7 +41,7 @@ def review(
     record = record_beside(file, concepts)
     memory = Memory()
     sense = record.request.sense if record else None
-    start = Review.start(concepts, proposals=_proposals(record), known=memory.decisions(), sense=sense)
+    start = Review.start(concepts, proposals=record.proposals if record else (), known=memory.decisions(), sense=sense)
     return _Session(file, text, start, memory).run()
 
 
@@ -169,15 +165,6 @@ def _own_set(path: Path) -> tuple[str, ConceptSet]:
         name = f"{path}#{concepts.target}"
         raise ConceptError(f"{path} is a CorefConcept file. Copy the set: {copy.format(name, concepts.target)}")
     return text, concepts
-
-
-def _proposals(record: Record | None) -> list[Candidate]:
-    """The phrases of a record as they were chosen for its set, with their measurements."""
-    if record is None:
-        return []
-    closeness = {fold(text): measured.closeness for text, measured in record.grounding.items()}
-    chosen = (c for c in record.decisions if c.outcome != "dropped")
-    return [replace(c, closeness=closeness.get(fold(c.text))) for c in chosen]
 
 
 def _used_for(entry: Entry) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, TypedDict
 
+from crce.backbones.defaults import fill_sampling
 from crce.errors import ConfigError
 
 
@@ -26,8 +27,8 @@ class EvaluationSettings:
         seed: of each prompt's first image, of the bootstrap and of a sample of prompts.
         steps: sampling steps; None takes those of the model, see `crce.backbones.defaults`.
         guidance: classifier-free guidance scale; likewise.
-        judge: a judge or its name (see `crce.judges.load_judge`); "auto" takes the one that knows the model, or none
-            for a model without one.
+        judge: a judge or its name (see `crce.judges.load_judge`); "auto" takes the default of the model, see
+            `crce.judges.table.default_judge`.
         threshold: the lowest probability at which the judge's word counts; None takes the judge's own.
         batch: images per call; 0 picks by the size of the model's latents.
         device: where to load the model, unless one is given.
@@ -56,13 +57,18 @@ class EvaluationSettings:
 
     def sampling(self, model: Mapping[str, Any]) -> tuple[int, float]:
         """Steps and guidance; those of the run's model (`Erasure.sampling`) where they are None."""
-        steps = model["steps"] if self.steps is None else self.steps
-        return steps, model["guidance"] if self.guidance is None else self.guidance
+        return fill_sampling(model, self.steps, self.guidance)
 
-    def as_json(self) -> dict[str, Any]:
-        """The settings that report.json holds: what the images depend on."""
+    def least(self, judge: Judge | None) -> float:
+        """The threshold, of the judge where it is None."""
+        return self.threshold if self.threshold is not None else judge.threshold if judge else 0.0
+
+    def as_json(self, model: Mapping[str, Any]) -> dict[str, Any]:
+        """The settings that report.json holds, with the sampling of the run's model: what the images depend on."""
+        steps, guidance = self.sampling(model)
+        filled = {**vars(self), "steps": steps, "guidance": guidance}
         named = ("images_per_prompt", "limit", "seed", "steps", "guidance", "phrases_per_group")
-        return {name: getattr(self, name) for name in named if hasattr(self, name)}
+        return {name: filled[name] for name in named if name in filled}
 
 
 @dataclass(frozen=True)
@@ -81,11 +87,8 @@ class ConceptSetSettings(EvaluationSettings):
     def filled(self, *, judged: bool) -> ConceptSetSettings:
         """The settings with numbers for those that are None."""
         images, phrases = (8, 10) if judged else (1, 2)
-        return replace(
-            self,
-            images_per_prompt=images if self.images_per_prompt is None else self.images_per_prompt,
-            phrases_per_group=phrases if self.phrases_per_group is None else self.phrases_per_group,
-        )
+        images, phrases = self.images_per_prompt or images, self.phrases_per_group or phrases
+        return replace(self, images_per_prompt=images, phrases_per_group=phrases)
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from crce.backbones import load_backbone, load_pipeline
-from crce.backbones.defaults import find_defaults
+from crce.backbones.defaults import fill_sampling, find_defaults
 from crce.errors import ConfigError
 from crce.sampling.generate import draw
 from crce.sampling.pictures import Picture
@@ -98,11 +98,8 @@ def generate(
             on_image(done, total)
 
     def images(pipe: DiffusionPipeline, own: Mapping[str, Any]) -> list[Picture]:
-        sampling: dict[str, Any] = {
-            "steps": own["steps"] if steps is None else steps,
-            "guidance": own["guidance"] if guidance is None else guidance,
-        }
-        return draw(pipe, texts, seeds, **sampling, negative=negative, on_drawn=count)
+        most, scale = fill_sampling(own, steps, guidance)
+        return draw(pipe, texts, seeds, steps=most, guidance=scale, negative=negative, on_drawn=count)
 
     before: list[Picture] = [None] * len(texts)
     if run is None:

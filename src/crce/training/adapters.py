@@ -66,6 +66,10 @@ class LoRA:
         if result.unexpected_keys:
             raise RunError(f"The adapter does not fit this model: it has no layer {result.unexpected_keys[0]!r}.")
 
+    def scale(self, strength: float) -> None:
+        """Weaken or strengthen what was trained: 0 is the base model, 1 the adapter as it is. To be called once."""
+        self._network.set_adapters([NAME], [strength])
+
     def metadata(self) -> dict[str, str]:
         """What `apply_adapter` needs to read a file of `state`."""
         config = {f"{self._component}.{k}": v for k, v in _jsonable(self._config.to_dict()).items()}
@@ -123,6 +127,11 @@ class Weights:
         with torch.no_grad():
             for _, _, path, _, own in self._slots:
                 own.copy_(state[f"{self._component}.{path}"])
+
+    def scale(self, strength: float) -> None:
+        with torch.no_grad():
+            for _, _, _, base, own in self._slots:
+                own.copy_(torch.lerp(base.float(), own.float(), strength))
 
     def base_weights(self) -> dict[str, torch.Tensor]:
         """The weight matrices of the base model's layers by module path, each of shape (C, D), in float32; biases are

@@ -2,19 +2,32 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from crce.errors import CRCEError
 
 
+if TYPE_CHECKING:
+    from crce.backbones import Backbone
+
+
 @dataclass(frozen=True)
 class Started:
-    """The first step is about to run; `start_step` is above 0 when a run is continued."""
+    """The first step is about to run.
+
+    Attributes:
+        total_steps: steps of the whole run.
+        start_step: steps done before; above 0 when a run is continued.
+        folder: of the run.
+        backbone: the model in training: until the run has finished it generates as the student does.
+    """
 
     total_steps: int
     start_step: int
     folder: Path
+    backbone: Backbone = field(repr=False, compare=False)
 
 
 @dataclass(frozen=True)

@@ -176,7 +176,7 @@ def _train(
         status = "interrupted"
         try:
             with _stop_between_steps() as stopped:
-                for event in _steps(folder, trainer, config, stopped):
+                for event in _steps(folder, trainer, config, backbone, stopped):
                     if on_event:
                         on_event(event)
                 if trainer.step_count < config.steps:
@@ -229,9 +229,13 @@ def _stop_between_steps() -> Iterator[threading.Event]:
 
 
 def _steps(
-    folder: Path, trainer: Trainer | ClosedFormTrainer, config: ErasureConfig, stopped: threading.Event
+    folder: Path,
+    trainer: Trainer | ClosedFormTrainer,
+    config: ErasureConfig,
+    backbone: Backbone,
+    stopped: threading.Event,
 ) -> Iterator[Event]:
-    yield Started(config.steps, trainer.step_count, folder)
+    yield Started(config.steps, trainer.step_count, folder, backbone)
     with open_metrics(folder / "metrics.jsonl", trainer.step_count) as metrics:
         while trainer.step_count < config.steps and not stopped.is_set():
             clock = time.perf_counter()

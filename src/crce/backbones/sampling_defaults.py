@@ -1,0 +1,39 @@
+"""An entry in a family's table of how its models are sampled, see `defaults`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+
+LEAST_LEVELS = 3  # of the grid that x_t lies on
+
+
+@dataclass(frozen=True)
+class SamplingDefaults:
+    """The sampling of one kind of model.
+
+    Attributes:
+        steps: denoising steps of an image.
+        guidance: classifier-free guidance scale of an image, as the pipeline counts it; 0 is none.
+        source: who says so.
+        trajectory_steps: noise levels of the trajectories that x_t comes from; None takes the recipe's.
+        trajectory_guidance: their guidance, where 1 is none; None takes the recipe's.
+    """
+
+    steps: int
+    guidance: float
+    source: str
+    trajectory_steps: int | None = None
+    trajectory_guidance: float | None = None
+
+    @property
+    def training(self) -> dict[str, Any]:
+        """Settings of an erasure, where they are not the recipe's."""
+        settings = {"ddim_steps": self.trajectory_steps, "guidance": self.trajectory_guidance}
+        return {name: value for name, value in settings.items() if value is not None}
+
+
+def distilled(steps: int, source: str) -> SamplingDefaults:
+    """The sampling of a model that was distilled to few steps without guidance, on whose levels x_t then lies."""
+    return SamplingDefaults(steps, 0.0, source, max(LEAST_LEVELS, steps), 1.0)

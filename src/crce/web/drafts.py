@@ -1,0 +1,197 @@
+"""Drafts: concept sets that a person is looking over, before they are erased.
+
+A draft is a folder: draft.json with what was asked and every command of the review so far, start.yaml with the set as
+it was suggested, its record beside it, and concepts.yaml with the set as it is now.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import secrets
+import shutil
+import threading
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from crce.cli.commands import apply, parse
+from crce.concepts import ConceptSet, find_concepts, parse_concepts, read_concepts, write_concepts
+from crce.concepts.library import atlas_entry
+from crce.errors import ConceptError, ConfigError, CRCEError
+from crce.files import write_json
+from crce.suggest.memory import Memory
+from crce.suggest.record import record_beside, record_path, write_record
+from crce.suggest.review import Review
+
+
+logger = logging.getLogger(__name__)
+
+RECORD, START, CONCEPTS = "draft.json", "start.yaml", "concepts.yaml"
+MOST = 200  # drafts that are kept
+MOST_COMMANDS = 5000
+
+
+@dataclass(frozen=True)
+class Draft:
+    """A concept set in the making.
+
+    Attributes:
+        name: of its folder.
+        concept: as the user typed it.
+        kind: of `crce.concepts.KINDS`; None leaves it to the atlas or the suggester.
+        model: the text-to-image model that it is meant for.
+        suggester: who is asked; None takes the default.
+        commands: those of the review so far.
+        error: why there is no set.
+    """
+
+    name: str
+    concept: str
+    kind: str | None
+    model: str
+    suggester: str | None
+    commands: tuple[str, ...] = ()
+    error: str | None = None
+
+
+class Drafts:
+    """The drafts of one folder of runs."""
+
+    def __init__(self, home: Path) -> None:
+        home.mkdir(parents=True, exist_ok=True)
+        self._home = home
+        self._lock = threading.RLock()
+        self._working: set[str] = set()
+
+    def create(self, concept: str, *, kind: str | None, model: str, suggester: str | None) -> Draft:
+        """A draft of what is called `concept`; its set comes from the atlas, or is being suggested.
+
+        Raises:
+            ConfigError: there are too many drafts.
+        """
+        draft = self._new(concept, kind=kind, model=model, suggester=suggester)
+        entry = atlas_entry(concept) if suggester is None and kind is None else None
+        if entry is not None:
+            write_concepts(self.folder(draft) / START, find_concepts(entry.target))
+        else:
+            self._suggest(draft)
+        return draft
+
+    def upload(self, text: str, name: str, *, model: str) -> Draft:
+        """A draft of a concept set that was written elsewhere.
+
+        Raises:
+            ConceptError: it can't be read; every fault is named.
+            ConfigError: there are too many drafts.
+        """
+        concepts = parse_concepts(text, name)
+        draft = self._new(concepts.target, kind=concepts.kind, model=model, suggester=None)
+        write_concepts(self.folder(draft) / START, concepts)
+        return draft
+
+    def get(self, name: str) -> Draft:
+        """The draft of a name.
+
+        Raises:
+            ConfigError: there is none.
+        """
+        path = self._home / name / RECORD
+        if not name.isalnum() or not path.is_file():
+            raise ConfigError("There is no such draft any more. Start from the concept again.")
+        record = json.loads(path.read_text(encoding="utf-8"))
+        draft = Draft(**{**record, "commands": tuple(record["commands"])})
+        if draft.error is None and not (self.folder(draft) / START).is_file():
+            self._suggest(draft)  # the server was killed while it waited for the suggestion
+        return draft
+
+    def all(self) -> list[Draft]:
+        """The drafts, the newest first."""
+        paths = sorted(self._home.glob(f"*/{RECORD}"), key=lambda path: path.stat().st_mtime, reverse=True)
+        return [self.get(path.parent.name) for path in paths[:MOST]]
+
+    def delete(self, draft: Draft) -> None:
+        """Remove a draft."""
+        shutil.rmtree(self.folder(draft), ignore_errors=True)
+
+    def ready(self, draft: Draft) -> bool:
+        """Whether its set has been suggested."""
+        return (self.folder(draft) / START).is_file()
+
+    def review(self, draft: Draft) -> Review:
+        """The review of a draft, after its commands."""
+        start = self.folder(draft) / START
+        concepts = read_concepts(start)
+        record = record_beside(start, concepts)
+        sense = record.request.sense if record else None
+        review = Review.start(concepts, proposals=record.proposals if record else (), sense=sense)
+        for command in draft.commands:
+            review = apply(review, *parse(command))
+        return review
+
+    def obey(self, draft: Draft, command: str) -> Review:
+        """Carry out one command of the review, and remember the decision for later suggestions.
+
+        Raises:
+            SuggestError: there is no such command, or it can't be carried out.
+            ConceptError: its phrase can't be used.
+        """
+        with self._lock:
+            draft = self.get(draft.name)
+            if len(draft.commands) >= MOST_COMMANDS:
+                raise ConfigError("This draft was changed too often. Download it, and start from the file.")
+            before = self.review(draft)
+            after = apply(before, *parse(command))
+            self._write(replace(draft, commands=(*draft.commands, command)))
+            write_concepts(self.folder(draft) / CONCEPTS, after.concepts)
+            Memory().update(before.decisions(), after.decisions())
+            return after
+
+    def save(self, draft: Draft, path: Path) -> ConceptSet:
+        """Write the set as it is now, and the record of its suggestion beside it."""
+        concepts = self.review(draft).concepts
+        write_concepts(path, concepts)
+        if record := record_beside(self.folder(draft) / START, concepts):
+            write_record(record_path(path), record)
+        return concepts
+
+    def folder(self, draft: Draft) -> Path:
+        """The folder of a draft."""
+        return self._home / draft.name
+
+    def _new(self, concept: str, **given: Any) -> Draft:
+        if not concept.strip():
+            raise ConceptError("Name a concept, for example: cat.")
+        if sum(1 for _ in self._home.iterdir()) >= MOST:
+            raise ConfigError(f"There are {MOST} drafts. Delete some of them on the first page.")
+        draft = Draft(secrets.token_hex(6), concept.strip(), **given)
+        self._write(draft)
+        return draft
+
+    def _write(self, draft: Draft) -> None:
+        write_json(self.folder(draft) / RECORD, asdict(draft))
+
+    def _suggest(self, draft: Draft) -> None:
+        """Ask for the set of a draft, in a thread, as a language model takes its time."""
+        with self._lock:
+            if draft.name in self._working:
+                return
+            self._working.add(draft.name)
+        threading.Thread(target=self._work, args=[draft], daemon=True).start()
+
+    def _work(self, draft: Draft) -> None:
+        from crce.suggest import suggest
+
+        try:
+            suggestion = suggest(draft.concept, kind=draft.kind, suggester=draft.suggester)
+            start = self.folder(draft) / START
+            write_record(record_path(start), suggestion.record)
+            write_concepts(start, suggestion.concepts)
+        except CRCEError as error:
+            self._write(replace(draft, error=str(error)))
+        except Exception as error:
+            logger.exception("suggesting for %r failed", draft.concept)
+            self._write(replace(draft, error=f"unexpected {type(error).__name__}: {error}"))
+        finally:
+            with self._lock:
+                self._working.discard(draft.name)

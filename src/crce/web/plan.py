@@ -1,0 +1,167 @@
+"""The plan of an erasure: its settings in plain words and as form fields, and the command that carries it out."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal, get_args, get_origin
+
+from crce.config import ErasureConfig, load_config
+from crce.errors import ConfigError
+from crce.methods import METHODS
+
+
+# those that a person who does not train models may want to change; the others are "advanced"
+FIRST = ("crce", "steps", "learning_rate", "layers", "adapter", "rank", "corefs_per_step", "retains_per_step", "seed")
+HIDDEN = ("method", "compat_timesteps", "resolution", "offload")
+PATIENCE = 180  # seconds for the estimate of the memory
+
+
+@dataclass(frozen=True)
+class Setting:
+    """A setting as a form shows it.
+
+    Attributes:
+        name: the field of `ErasureConfig`.
+        title: in words.
+        help: what it does.
+        value: of the recipe.
+        choices: what may be chosen; empty for what is typed.
+        number: "any" for a number, "1" for a whole one; "" for text.
+    """
+
+    name: str
+    title: str
+    help: str
+    value: str
+    choices: tuple[str, ...] = ()
+    number: str = ""
+
+
+def describe(config: ErasureConfig) -> list[Setting]:
+    """The settings of an erasure, the more important ones first."""
+    fields = type(config).model_fields
+    order = [*(name for name in FIRST if name in fields), *(name for name in fields if name not in FIRST)]
+    return [_setting(name, config) for name in order if name not in HIDDEN]
+
+
+def _setting(name: str, config: ErasureConfig) -> Setting:
+    field, value = type(config).model_fields[name], getattr(config, name)
+    annotation = field.annotation
+    choices: tuple[str, ...] = ()
+    if annotation is bool:
+        choices = ("yes", "no")
+    elif get_origin(annotation) is Literal:
+        choices = tuple(map(str, get_args(annotation)))
+    number = "1" if annotation is int else "any" if float in (annotation, *get_args(annotation)) else ""
+    return Setting(name, name.replace("_", " "), field.description or "", _shown(value), choices, number)
+
+
+def read_form(config: ErasureConfig, form: Mapping[str, str]) -> dict[str, Any]:
+    """The settings of a form that differ from the recipe's.
+
+    Raises:
+        ConfigError: one can't be read; which values are allowed is checked where they are used.
+    """
+    changed: dict[str, Any] = {}
+    for setting in describe(config):
+        given = form.get(setting.name, setting.value).strip()
+        if given == setting.value.strip():
+            continue
+        if setting.choices == ("yes", "no"):
+            changed[setting.name] = given == "yes"
+        elif setting.number:
+            try:
+                changed[setting.name] = int(given) if setting.number == "1" else float(given)
+            except ValueError as error:
+                raise ConfigError(f"{setting.title} is {given!r}. Use a number.") from error
+        elif isinstance(getattr(config, setting.name), tuple):
+            changed[setting.name] = [line.strip() for line in given.splitlines() if line.strip()]
+        else:
+            changed[setting.name] = given
+    return changed
+
+
+def flags(changed: Mapping[str, Any]) -> list[str]:
+    """Settings as flags of `crce erase`."""
+    words: list[str] = []
+    for name, value in changed.items():
+        flag = name.replace("_", "-")
+        if isinstance(value, bool):
+            words.append(f"--{flag}" if value else f"--no-{flag}")
+        else:
+            for item in value if isinstance(value, list) else [value]:
+                words += [f"--{flag}", str(item)]
+    return words
+
+
+def recipe(method: str, model: str, kind: str, changed: Mapping[str, Any] | None = None) -> ErasureConfig:
+    """The settings of a method for a model and a kind of target.
+
+    Raises:
+        ConfigError: there is no such method, or a setting is out of range.
+    """
+    return load_config(None, {"method": method, **(changed or {})}, model=model, kind=kind)
+
+
+def in_words(config: ErasureConfig) -> list[str]:
+    """What the erasure does, in a few sentences."""
+    method = METHODS.find(config.method)
+    name = config.method.upper()
+    corefs = "Corefs are erased with the target and retains are held."
+    sides = corefs if config.crce else "Corefs and retains are not used."
+    if method.solved:
+        return [f"{name}: {method.description}.", "The weights are computed in one step, without training.", sides]
+    what = f"a LoRA of rank {config.rank}" if config.adapter == "lora" else "the weights themselves"
+    batch = f"Each step takes up to {config.corefs_per_step} corefs and {config.retains_per_step} retains."
+    return [
+        f"{name}: {method.description}.",
+        f"{config.steps} steps train {what} in the layers “{config.layers}”.",
+        f"{sides} {batch}" if config.crce else sides,
+    ]
+
+
+def estimate(model: str, config: ErasureConfig) -> dict[str, Any]:
+    """The memory that an erasure needs, by `crce plan`, and the memory that is there, by `crce env`.
+
+    Raises:
+        ConfigError: the estimate failed; the message is that of the command.
+    """
+    needed = _json("plan", "--model", model, "--layers", config.layers, "--adapter", config.adapter)
+    machine = _json("env")
+    there = machine.get("device_memory_gib") or machine["memory_gib"]
+    gpu = "device_memory_gib" in machine
+    if gpu:
+        needed = _json("plan", "--model", model, "--vram", str(there), "--layers", config.layers)
+    fitting = next((card for card in needed["cards"] if card["gigabytes"] >= there), needed["cards"][-1])
+    peak = fitting["peak"] if gpu else needed["bytes"]["peak"]
+    return {
+        "peak": peak / 2**30,
+        "memory": there,
+        "device": machine["device"],
+        "fits": fitting["fits"] if gpu else peak < 0.9 * there * 2**30,
+        "flags": (fitting["flags"] or []) if gpu else [],
+    }
+
+
+def _json(*arguments: str) -> dict[str, Any]:
+    command = [sys.executable, "-m", "crce", *arguments, "--json"]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE, check=False)
+    except subprocess.TimeoutExpired as error:
+        raise ConfigError("The memory could not be estimated in time.") from error
+    if done.returncode:
+        lines = done.stderr.strip().splitlines() or ["The memory could not be estimated."]
+        raise ConfigError(lines[-1].removeprefix("error: "))
+    return json.loads(done.stdout)
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, tuple):
+        return "\n".join(value)
+    return "" if value is None else f"{value:g}" if isinstance(value, float) else str(value)

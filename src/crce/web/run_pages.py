@@ -1,0 +1,232 @@
+"""The pages of runs: the list, a run while it works, its comparison before and after, its files."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from fastapi import APIRouter, Form, Request
+from fastapi.responses import HTMLResponse, Response, StreamingResponse
+from starlette.concurrency import run_in_threadpool
+from starlette.exceptions import HTTPException
+
+from crce.errors import ConfigError
+from crce.export.formats import FORMATS
+from crce.sampling.film import REQUEST, film_phrases, frames_of
+from crce.web.app import Site, page, see, site
+from crce.web.runs import Run, time_left
+from crce.web.sampler import Wanted
+from crce.web.site_pages import Word
+
+
+router = APIRouter()
+CHANGES = ("erase", "evaluate", "refine")  # while one of these works, the results are old
+PROMPTS = 8  # of the free prompts drawn at once
+Prompts = Annotated[str, Form(max_length=4000)]
+STRENGTH = (0.0, 1.5)
+_PROGRESS = re.compile(r"(generating and judging|erasing) (\d+)/(\d+)")
+IMMUTABLE = {"cache-control": "private, max-age=31536000, immutable"}
+
+
+@router.get("/runs")
+def runs(request: Request, q: str = "", kind: str = "", deleted: str = "") -> HTMLResponse:
+    """All runs."""
+    here = site(request)
+    jobs = {job.run: job for job in reversed(here.queue.jobs())}
+    found = here.runs.find(q[:200], kind[:20])
+    return page(
+        request, "runs.html.j2", runs=found, jobs=jobs, q=q, kind=kind, deleted=deleted, trash=here.runs.trash()
+    )
+
+
+@router.get("/compare")
+def compare(request: Request, a: str, b: str) -> HTMLResponse:
+    """Two runs side by side."""
+    both = [site(request).runs.get(name) for name in (a, b)]
+    return page(request, "compare.html.j2", runs=both)
+
+
+@router.get("/runs/{name}")
+def show(request: Request, name: str, seed: int = 0) -> HTMLResponse:
+    """A run: how it goes, or what it has brought."""
+    here = site(request)
+    run, job = here.runs.get(name), here.queue.of_run(name)
+    if run.report is None or (job is not None and job.active and job.arguments[0] in CHANGES):
+        return page(request, "live.html.j2", **_live(here, run))
+    return page(request, "run.html.j2", **_compared(here, run, seed))
+
+
+@router.get("/runs/{name}/events")
+async def events(request: Request, name: str) -> Response:
+    """Server-sent events: the state of a run each time something has changed, and "ended" when its job has."""
+    here = site(request)
+    if not here.streams.acquire(blocking=False):
+        raise HTTPException(503, "Too many pages are following runs. Close some")
+
+    async def stream() -> AsyncIterator[str]:
+        seen: dict[str, str] = {}
+        try:
+            while not await request.is_disconnected():
+                state = await run_in_threadpool(_live, here, here.runs.get(name))
+                for event in ("status", "controls"):
+                    text = here.render(f"{event}.html.j2", **state)
+                    if seen.get(event) != text:
+                        seen[event] = text
+                        yield _event(event, text)
+                if state["job"] is None or not state["job"].active:
+                    yield _event("ended", "ended")
+                    return
+                yield ": \n\n"  # a closed connection is noticed when something is sent
+                await asyncio.sleep(1)
+        except ConfigError:  # it was deleted
+            yield _event("ended", "ended")
+        finally:
+            here.streams.release()
+
+    return StreamingResponse(stream(), media_type="text/event-stream")
+
+
+@router.post("/runs/{name}/sample")
+def sample(request: Request, name: str) -> Response:
+    """Ask for a frame of the film after the step in progress."""
+    run = site(request).runs.get(name)
+    (run.folder / REQUEST).touch()
+    return see(f"/runs/{name}")
+
+
+@router.post("/runs/{name}/work")
+def work(request: Request, name: str, what: Annotated[Literal["evaluate", "refine"], Form()]) -> Response:
+    """Measure a run, or train on with what leaked and broke."""
+    run, settings = site(request).runs.get(name), site(request).settings
+    command = [what, str(run.folder), "--device", settings["device"]]
+    command += ["--rounds", "1"] if what == "refine" else ["--judge", settings["judge"]]
+    site(request).queue.add(f"{what.capitalize()} {run.title}", command, name)
+    return see(f"/runs/{name}")
+
+
+@router.post("/runs/{name}/delete")
+def delete(request: Request, name: str) -> Response:
+    """Move a run to the trash."""
+    here = site(request)
+    run, job = here.runs.get(name), here.queue.of_run(name)
+    if job is not None and job.active:
+        raise ConfigError(f"'{job.title}' works on this run. Cancel it first.")
+    here.runs.delete(run)
+    return see(f"/runs?deleted={run.folder.name}")
+
+
+@router.post("/trash/{name}/restore")
+def restore(request: Request, name: str) -> Response:
+    """Bring a deleted run back."""
+    return see(f"/runs/{site(request).runs.restore(name)}")
+
+
+@router.post("/runs/{name}/draw")
+def draw(request: Request, name: str, prompt: Prompts, seed: Word = "0", strength: Word = "1") -> HTMLResponse:
+    """Draw prompts, one a line, with the base model and with the run at a strength of its adapter."""
+    return _drawn(request, name, prompt, seed, strength)
+
+
+@router.get("/runs/{name}/drawn")
+def drawn(request: Request, name: str, prompt: str, seed: str, strength: str) -> HTMLResponse:
+    """The images that `draw` asked for, as far as they are there."""
+    return _drawn(request, name, prompt, seed, strength)
+
+
+def _live(here: Site, run: Run) -> dict[str, Any]:
+    """What the page of a working run shows."""
+    from crce.evaluate.curve import draw_curve
+
+    job = here.queue.of_run(run.name)
+    trace, log = run.trace(), here.queue.log(job) if job else ""
+    done = None
+    for done in _PROGRESS.finditer(log):  # noqa: B007  the last one
+        pass
+    judging = run.trained and done is not None and done[1] != "erasing"
+    frames = frames_of(run.folder)
+    return {
+        "run": run,
+        "job": job,
+        "ahead": sum(j.active and job is not None and j.number < job.number for j in here.queue.jobs()),
+        "step": len(trace),
+        "left": None if run.trained else time_left(run, trace),
+        "judged": (int(done[2]), int(done[3])) if judging and done else None,
+        "curve": draw_curve(trace) if len(trace) > 2 else None,
+        "frames": [(int(frame.stem[5:]), frame.name) for frame in frames],
+        "phrases": film_phrases(run.sets) if run.sets else [],
+        "log": log,
+        "error": here.queue.error(job) if job and job.state == "failed" else None,
+    }
+
+
+def _compared(here: Site, run: Run, seed: int) -> dict[str, Any]:
+    """What the page of an evaluated run shows."""
+    from crce.evaluate.page import GROUPS
+
+    data = run.report or {}
+    count = int(data["settings"]["images_per_prompt"])
+    folders = sorted(run.folder.glob("push-*"))
+    job = here.queue.of_run(run.name)
+    return {
+        "run": run,
+        "job": job,
+        "error": here.queue.error(job) if job and job.state == "failed" else None,
+        "data": data,
+        "groups": [(GROUPS[name], group) for name, group in data.get("groups", {}).items() if group["prompts"]],
+        "seed": min(max(seed, 0), count - 1),
+        "count": count,
+        "attacks": list(run.attacks()),
+        "rounds": run.rounds(),
+        "formats": {name: FORMATS[name].summary for name in FORMATS},
+        "downloads": list(_files(run, run.downloads())),
+        "published": list(_files(run, folders[-1:])),
+        "card": (folders[-1] / "README.md").read_text(encoding="utf-8") if folders else None,
+    }
+
+
+def _files(run: Run, places: list[Path]) -> Iterator[tuple[str, int]]:
+    """The files in some places of a run, by their paths in it, with their sizes in bytes."""
+    for place in places:
+        for path in sorted(place.rglob("*")) if place.is_dir() else [place]:
+            if path.is_file():
+                yield path.relative_to(run.folder).as_posix(), path.stat().st_size
+
+
+def _drawn(request: Request, name: str, prompt: str, seed: str, strength: str) -> HTMLResponse:
+    here, run = site(request), site(request).runs.get(name)
+    prompts = [line.strip() for line in prompt.splitlines() if line.strip()]
+    if not 0 < len(prompts) <= PROMPTS:
+        raise ConfigError(f"Give 1 to {PROMPTS} prompts, one a line.")
+    try:
+        number, scale = int(seed), float(strength)
+    except ValueError as error:
+        raise ConfigError("Seed and strength are numbers.") from error
+    if not (0 <= number < 2**31 and STRENGTH[0] <= scale <= STRENGTH[1]):
+        raise ConfigError(f"Use a seed from 0 and a strength from {STRENGTH[0]:g} to {STRENGTH[1]:g}.")
+    if not run.trained:
+        raise ConfigError("This run has not finished. Wait for it.")
+    written, model = (run.folder / "adapter.safetensors").stat().st_mtime, str(run.info["model"])
+    pairs, waiting = [], False
+    for text in prompts:
+        pair: dict[str, Any] = {"text": text, "error": None}
+        before = Wanted(text, model, number)
+        after = Wanted(text, model, number, str(run.folder), scale, written)
+        for side, image in (("before", before), ("after", after)):
+            pair["error"] = pair["error"] or here.sampler.error(image.key)
+            if here.sampler.find(image.key):
+                pair[side] = f"/images/{image.key}.webp"
+            elif not pair["error"]:
+                here.sampler.want(image)
+                pair[side], waiting = None, True
+        pairs.append(pair)
+    given = {"prompt": prompt, "seed": seed, "strength": strength}
+    busy = waiting and here.queue.busy()
+    return page(request, "drawn.html.j2", run=run, pairs=pairs, waiting=waiting, given=given, busy=busy)
+
+
+def _event(name: str, text: str) -> str:
+    lines = "".join(f"data: {line}\n" for line in text.splitlines())
+    return f"event: {name}\n{lines}\n"

@@ -1,0 +1,193 @@
+"""The run folders, as pages show them: what is in them, and what is being done to them."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from crce.concepts import ConceptSet, read_sets
+from crce.errors import ConfigError, CRCEError
+from crce.files import free_file, free_folder, slug
+
+
+TRASH = "trash"  # in the folder of the web app
+ROUND = "~"  # between the name of a run and that of a round of its refinement
+_SAFE = re.compile(r"[\w][\w.-]{0,120}")
+SHORT = 12  # steps after which the time left can be told
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run folder.
+
+    Attributes:
+        name: of the folder.
+        folder: the folder.
+        info: its run.json; empty before the training has begun.
+        sets: what is erased and kept.
+        report: its report.json, if it has been evaluated.
+    """
+
+    name: str
+    folder: Path
+    info: Mapping[str, Any]
+    sets: tuple[ConceptSet, ...]
+    report: Mapping[str, Any] | None
+
+    @property
+    def title(self) -> str:
+        """What it erases."""
+        return ", ".join(concepts.target for concepts in self.sets) or self.name
+
+    @property
+    def trained(self) -> bool:
+        """Whether its weights are there."""
+        return self.info.get("status") == "finished"
+
+    @property
+    def explicit(self) -> bool:
+        """Whether its images are hidden until they are asked for."""
+        return any(concepts.kind == "explicit" for concepts in self.sets)
+
+    @property
+    def steps(self) -> int:
+        """Those of the whole training; 0 before it has begun."""
+        return int(self.info["config"]["steps"]) if self.info else 0
+
+    def trace(self) -> list[dict[str, Any]]:
+        """The rows of metrics.jsonl; a last one that is being written is left out."""
+        path = self.folder / "metrics.jsonl"
+        rows = []
+        for line in path.read_text(encoding="utf-8").splitlines() if path.is_file() else ():
+            try:
+                rows.append(json.loads(line))
+            except ValueError:
+                break
+        return rows
+
+    def rounds(self) -> list[str]:
+        """The names of the rounds of its refinement."""
+        folders = sorted(self.folder.glob("round-*"))
+        return [f"{self.name}{ROUND}{folder.name}" for folder in folders if (folder / "report.json").is_file()]
+
+    def attacks(self) -> Iterator[tuple[str, Mapping[str, Any]]]:
+        """The results of attacks, by the name of the attack."""
+        for path in sorted((self.folder / "attacks").glob("*.json")):
+            if result := read_json(path):
+                yield path.stem, result
+
+    def downloads(self) -> list[Path]:
+        """What has been exported."""
+        return sorted(path for path in (self.folder / "export").glob("*") if not path.name.startswith("."))
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """A JSON object; empty if the file is missing or holds something else."""
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return value if isinstance(value, dict) else {}
+
+
+class Runs:
+    """The runs of one folder.
+
+    Args:
+        root: the folder.
+        home: that of the web app in it.
+    """
+
+    def __init__(self, root: Path, home: Path) -> None:
+        self.root = root
+        self._trash = home / TRASH
+
+    def claim(self, target: str) -> Path:
+        """A new run folder, which nobody else is given."""
+        while True:
+            folder = free_folder(self.root, slug(target))
+            try:
+                folder.mkdir(parents=True)
+            except FileExistsError:
+                continue
+            return folder
+
+    def get(self, name: str) -> Run:
+        """The run of a name.
+
+        Raises:
+            ConfigError: there is none.
+        """
+        parts = name.split(ROUND, 1)
+        folder = self.root.joinpath(*parts)
+        if not all(map(_SAFE.fullmatch, parts)) or not folder.is_dir() or folder.is_symlink():
+            raise ConfigError("There is no such run. It may have been deleted.")
+        return self._read(folder)
+
+    def find(self, query: str = "", kind: str = "") -> list[Run]:
+        """The runs, the newest first; those that contain all words of `query` in name, targets, method or model."""
+        folders = [path for path in self.root.iterdir() if _SAFE.fullmatch(path.name) and self._is_run(path)]
+        runs = [self._read(path) for path in sorted(folders, key=lambda path: path.stat().st_mtime, reverse=True)]
+
+        def found(run: Run) -> bool:
+            config = run.info.get("config", {})
+            text = f"{run.name} {run.title} {config.get('method', '')} {run.info.get('model', '')}".casefold()
+            kinds = {concepts.kind for concepts in run.sets}
+            return all(word in text for word in query.casefold().split()) and (not kind or kind in kinds)
+
+        return [run for run in runs if found(run)]
+
+    def seconds_per_step(self, model: str, method: str) -> float | None:
+        """How long a step took in earlier runs of this model and method here."""
+        times = []
+        for run in self.find():
+            done = run.info.get("steps_done")
+            if done and run.info["model"] == model and run.info["config"]["method"] == method:
+                times.append(run.info["seconds"]["train"] / done)
+        return median(times) if times else None
+
+    def delete(self, run: Run) -> None:
+        """Move a run to the trash, from which `restore` brings it back."""
+        self._trash.mkdir(parents=True, exist_ok=True)
+        shutil.move(run.folder, free_file(self._trash / run.name, ""))
+
+    def restore(self, name: str) -> str:
+        """Bring a run back, and return its name, which is another if that has been taken.
+
+        Raises:
+            ConfigError: it is not in the trash.
+        """
+        source = self._trash / name
+        if not _SAFE.fullmatch(name) or not source.is_dir():
+            raise ConfigError("There is no such run in the trash.")
+        place = free_file(self.root / name, "")
+        shutil.move(source, place)
+        return place.name
+
+    def trash(self) -> list[str]:
+        """The names of deleted runs."""
+        return sorted(path.name for path in self._trash.iterdir()) if self._trash.is_dir() else []
+
+    def _is_run(self, folder: Path) -> bool:
+        return folder.is_dir() and ((folder / "run.json").is_file() or (folder / "concepts.yaml").is_file())
+
+    def _read(self, folder: Path) -> Run:
+        try:
+            sets = tuple(read_sets(folder / "concepts.yaml"))
+        except CRCEError:
+            sets = ()
+        report = read_json(folder / "report.json")
+        name = ROUND.join(folder.relative_to(self.root).parts)
+        return Run(name, folder, read_json(folder / "run.json"), sets, report or None)
+
+
+def time_left(run: Run, trace: list[dict[str, Any]]) -> float | None:
+    """Seconds of training to come, by the latest steps; None before there are enough of them."""
+    latest = [row["seconds"] for row in trace[-SHORT:]]
+    return median(latest) * (run.steps - len(trace)) if len(latest) == SHORT else None

@@ -1,0 +1,80 @@
+"""The pages of the queue and of the settings."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Annotated, Literal
+
+from fastapi import APIRouter, Form, Request
+from fastapi.responses import HTMLResponse, Response
+
+from crce.suggest.suggesters import SUGGESTERS
+from crce.web.app import THEMES, is_fragment, keys_present, page, see, site
+
+
+router = APIRouter()
+Word = Annotated[str, Form(max_length=300)]
+
+
+@router.get("/queue")
+def queue(request: Request) -> HTMLResponse:
+    """The jobs."""
+    template = "queue_rows.html.j2" if is_fragment(request) else "queue.html.j2"
+    jobs = site(request).queue.jobs()
+    errors = {job.number: site(request).queue.error(job) for job in jobs if job.state == "failed"}
+    return page(request, template, jobs=jobs, errors=errors)
+
+
+@router.post("/jobs/{number}/{what}")
+def ask(request: Request, number: int, what: Literal["pause", "resume", "cancel"], back: Word = "/queue") -> Response:
+    """Pause, resume or cancel a job."""
+    site(request).queue.ask(number, what)
+    return see(back if back.startswith("/") and not back.startswith("//") else "/queue")
+
+
+@router.get("/settings")
+def settings(request: Request, saved: bool = False) -> HTMLResponse:
+    """Models, suggester, keys, device, appearance."""
+    return page(
+        request,
+        "settings.html.j2",
+        models=models(request),
+        suggesters=list(SUGGESTERS),
+        keys=keys_present(),
+        themes=THEMES,
+        folder=site(request).root,
+        saved=saved,
+    )
+
+
+@router.post("/settings")
+def save(
+    request: Request,
+    model: Word = "demo",
+    suggester: Word = "",
+    judge: Word = "auto",
+    device: Word = "auto",
+    theme: Word = "auto",
+    openai_key: Word = "",
+    anthropic_key: Word = "",
+    hf_token: Word = "",
+) -> Response:
+    """Keep the settings. Keys stay in the memory of this process and of the jobs that it starts."""
+    chosen = {"model": model.strip() or "demo", "suggester": suggester.strip(), "judge": judge, "device": device}
+    site(request).save_settings(chosen)
+    given = {"OPENAI_API_KEY": openai_key, "ANTHROPIC_API_KEY": anthropic_key, "HF_TOKEN": hf_token}
+    os.environ |= {name: key.strip() for name, key in given.items() if key.strip()}
+    answer = see("/settings?saved=true")
+    answer.set_cookie("theme", theme if theme in THEMES else "auto", max_age=31_536_000, samesite="strict")
+    return answer
+
+
+def models(request: Request) -> list[str]:
+    """The models that are at hand: the bundled one, those of earlier runs, and those of the Hub's cache."""
+    from huggingface_hub.constants import HF_HUB_CACHE
+
+    used = [str(run.info["model"]) for run in site(request).runs.find() if run.info]
+    indexes = Path(HF_HUB_CACHE).glob("models--*/snapshots/*/model_index.json")
+    cached = [path.parts[-4].removeprefix("models--").replace("--", "/") for path in indexes]
+    return list(dict.fromkeys(["demo", *used, *sorted(cached)]))

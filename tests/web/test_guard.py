@@ -1,0 +1,63 @@
+"""What is refused before a page sees it."""
+
+from __future__ import annotations
+
+import pytest
+from fastapi.testclient import TestClient
+
+from crce.web.app import create_app
+from crce.web.guard import LARGEST
+
+
+def test_another_host_name_is_refused(client):
+    assert client.get("/runs", headers={"host": "evil.example"}).status_code == 421
+    assert client.get("/runs", headers={"host": ""}).status_code == 421
+
+
+@pytest.mark.parametrize("origin", ["http://evil.example", "http://testserver.evil.example", "null", ""])
+def test_a_change_from_another_page_is_refused(client, origin):
+    answer = client.post("/drafts", data={"concept": "cat"}, headers={"origin": origin})
+    assert answer.status_code == 403
+    assert "/drafts/" not in client.get("/").text.split("Begun")[1]
+
+
+def test_a_large_request_is_refused_by_its_length_or_as_it_comes(client):
+    assert client.post("/drafts", content=b"x" * (LARGEST + 1)).status_code == 413
+
+    def chunks():
+        for _ in range(LARGEST // 1000 + 2):
+            yield b"x" * 1000
+
+    answer = client.post(
+        "/drafts/upload", content=chunks(), headers={"content-type": "multipart/form-data; boundary=b"}
+    )
+    assert answer.status_code >= 400
+
+
+def test_other_methods_are_refused(client):
+    assert client.delete("/runs/cat-1").status_code == 405
+
+
+def test_no_page_runs_scripts_of_others_or_can_be_framed(client):
+    for path in ("/", "/runs", "/runs/cat-1", "/runs/cat-1/report.html", "/nowhere"):
+        policy = client.get(path).headers["content-security-policy"]
+        assert "script-src 'self';" in policy
+        assert "frame-ancestors 'none'" in policy
+
+
+class TestToken:
+    @pytest.fixture
+    def guarded(self, root):
+        with TestClient(create_app(root, hosts=["testserver"], token="secret"), follow_redirects=False) as client:
+            yield client
+
+    def test_nothing_but_health_is_shown_without_it(self, guarded):
+        assert guarded.get("/health").json() == {"status": "ok"}
+        for path in ("/", "/runs/cat-1", "/static/app.js", "/?token=wrong", "/?token="):
+            assert guarded.get(path).status_code == 401
+
+    def test_the_address_with_it_opens_the_pages_and_hides_it(self, guarded):
+        answer = guarded.get("/runs?q=cat&token=secret")
+        assert (answer.status_code, answer.headers["location"]) == (303, "/runs?q=cat")
+        assert "HttpOnly" in answer.headers["set-cookie"]
+        assert guarded.get("/runs").status_code == 200
