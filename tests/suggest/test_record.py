@@ -103,7 +103,7 @@ def test_other_files_are_no_record(tmp_path, text):
 
 
 def test_files_that_cannot_be_read(tmp_path):
-    with pytest.raises(SuggestError, match="no such file"):
+    with pytest.raises(SuggestError, match="No such file"):
         read_record(tmp_path / "missing.json")
     with pytest.raises(SuggestError, match="read"):
         read_record(tmp_path)

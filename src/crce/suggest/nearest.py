@@ -34,8 +34,8 @@ class NearestSuggester:
         frequent = (lemma for (lemma, file), n in net.counts.items() if file in CONCRETE and n >= _FREQUENT)
         texts = list({fold(text): text for text in (*shortlist, *frequent)}.values())
         near = embedder.similarity([request.name], texts)[0].tolist()
-        ranked = sorted(zip(texts, near, strict=True), key=lambda pair: -pair[1])
-        ranked = [(text, similarity) for text, similarity in ranked if fold(text) != fold(request.target)]
+        others = (pair for pair in zip(texts, near, strict=True) if fold(pair[0]) != fold(request.target))
+        ranked = sorted(others, key=lambda pair: -pair[1])
         found: list[Candidate] = []
         for side, wanted in request.wanted.items():
             ring, ranked = ranked[: 2 * wanted], ranked[2 * wanted :]

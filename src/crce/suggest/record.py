@@ -123,8 +123,7 @@ class Record(_Model):
     def proposals(self) -> list[Candidate]:
         """The phrases as they were chosen for the set, with their measurements."""
         closeness = {fold(text): measured.closeness for text, measured in self.grounding.items()}
-        chosen = (c for c in self.decisions if c.outcome != "dropped")
-        return [replace(c, closeness=closeness.get(fold(c.text))) for c in chosen]
+        return [replace(c, closeness=closeness.get(fold(c.text))) for c in self.decisions if c.outcome != "dropped"]
 
 
 def plain_concepts(concepts: ConceptSet) -> dict[str, Any]:
@@ -147,23 +146,19 @@ def read_record(path: str | Path) -> Record:
     Raises:
         SuggestError: the file is missing or unreadable, or not a record; every fault is named.
     """
-    path = Path(path)
+    fault = f"{path} is not a record of a suggestion"
     try:
-        record = Record.model_validate(json.loads(path.read_text(encoding="utf-8")))
+        record = Record.model_validate(json.loads(Path(path).read_text(encoding="utf-8")))
         _ = record.concept_set  # read now, so that its faults are those of the file
         return record
     except ConceptError as error:
         raise SuggestError(f"{path}: the concept set in it can't be used. {error}") from error
-    except FileNotFoundError as error:
-        reason: str = "there is no such file"
-        cause: Exception = error
     except ValidationError as error:
-        faults = [f"{'.'.join(map(str, fault['loc'])) or 'the file'}: {fault['msg']}" for fault in error.errors()]
+        faults = [f"{'.'.join(map(str, each['loc'])) or 'the file'}: {each['msg']}" for each in error.errors()]
         more = f"; and {len(faults) - 5} more" if len(faults) > 5 else ""
-        reason, cause = "; ".join(faults[:5]) + more, error
+        raise SuggestError(f"{fault}: {'; '.join(faults[:5])}{more}. Make one: crce suggest CONCEPT") from error
     except (OSError, ValueError, RecursionError) as error:
-        reason, cause = f"it can't be read ({error})", error
-    raise SuggestError(f"{path} is not a record of a suggestion: {reason}. Make one: crce suggest CONCEPT") from cause
+        raise SuggestError(f"{fault}: it can't be read ({error}). Make one: crce suggest CONCEPT") from error
 
 
 def record_path(path: Path) -> Path:

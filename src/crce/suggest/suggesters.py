@@ -67,7 +67,5 @@ def load_suggester(
     try:
         return make()
     except (ImportError, AttributeError, TypeError) as error:
-        raise SuggestError(
-            f"Suggester {spec!r} can't be loaded: {error}. It must be a class or function without arguments, and the "
-            "packages that it needs must be installed."
-        ) from error
+        needs = "It must be a class or function without arguments, and the packages that it needs must be installed"
+        raise SuggestError(f"Suggester {spec!r} can't be loaded: {error}. {needs}.") from error
