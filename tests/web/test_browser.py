@@ -164,6 +164,12 @@ def test_from_a_word_to_before_and_after(server, tab, browser):
     tab.get_by_role("button", name="Draw", exact=True).click()
     tab.locator("#drawn img-comparison-slider").wait_for()
 
+    # what leaked and broke is learned from
+    tab.get_by_role("button", name="Refine").click()
+    tab.get_by_text(re.compile("Refine cat: running")).wait_for()
+    tab.get_by_role("heading", name="Before and after").wait_for()
+    assert (server.root / run / "refine.json").is_file()
+
     # the LoRA is exported, downloaded, and loads with diffusers
     tab.get_by_role("button", name="Export: diffusers").click()
     with tab.expect_download() as loading:
@@ -185,6 +191,7 @@ def test_a_job_is_paused_resumed_and_cancelled(server, tab):
     tab.get_by_role("link", name="Go on to the plan").click()
     tab.get_by_role("button", name="Start").first.click()
     tab.get_by_text(re.compile(r"Training: step [1-9]")).wait_for()
+    tab.get_by_role("button", name="Sample now").click()
     tab.get_by_role("button", name="Pause").click()
     tab.get_by_role("button", name="Resume").wait_for()
     check_accessibility(tab)

@@ -27,6 +27,7 @@ CHANGES = ("erase", "evaluate", "refine")  # while one of these works, the resul
 PROMPTS = 8  # of the free prompts drawn at once
 Prompts = Annotated[str, Form(max_length=4000)]
 STRENGTH = (0.0, 1.5)
+_DOING = {"erasing": "Training: step", "generating and judging": "Drawing and judging pictures:"}
 _PROGRESS = re.compile(r"(generating and judging|erasing) (\d+)/(\d+)")
 IMMUTABLE = {"cache-control": "private, max-age=31536000, immutable"}
 
@@ -142,18 +143,19 @@ def _live(here: Site, run: Run) -> dict[str, Any]:
 
     job = here.queue.of_run(run.name)
     trace, log = run.trace(), here.queue.log(job) if job else ""
-    done = None
-    for done in _PROGRESS.finditer(log):  # noqa: B007  the last one
-        pass
-    judging = run.trained and done is not None and done[1] != "erasing"
+    progress = None
+    if run.info and not run.trained:
+        progress = ("Training: step", len(trace), run.steps)
+    elif told := _PROGRESS.findall(log):
+        what, done, total = told[-1]
+        progress = (_DOING[what], int(done), int(total))
     frames = frames_of(run.folder)
     return {
         "run": run,
         "job": job,
         "ahead": sum(j.active and job is not None and j.number < job.number for j in here.queue.jobs()),
-        "step": len(trace),
+        "progress": progress,
         "left": None if run.trained else time_left(run, trace),
-        "judged": (int(done[2]), int(done[3])) if judging and done else None,
         "curve": draw_curve(trace) if len(trace) > 2 else None,
         "frames": [(int(frame.stem[5:]), frame.name) for frame in frames],
         "phrases": film_phrases(run.sets) if run.sets else [],
