@@ -19,7 +19,7 @@ def test_another_host_name_is_refused(client):
 def test_a_change_from_another_page_is_refused(client, origin):
     answer = client.post("/drafts", data={"concept": "cat"}, headers={"origin": origin})
     assert answer.status_code == 403
-    assert "/drafts/" not in client.get("/").text.split("Begun")[1]
+    assert "/drafts/" not in client.get("/").text.split("in the making")[1]
 
 
 def test_a_large_request_is_refused_by_its_length_or_as_it_comes(client):

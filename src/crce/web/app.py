@@ -7,7 +7,7 @@ import sys
 import threading
 from collections.abc import AsyncIterator, Collection, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -50,6 +50,7 @@ class Site:
         sampler: generates images for pages.
         templates: of the pages, and of the report.
         streams: a place for each page that follows a job.
+        begun: the runs that forms have begun, by the number of the form.
     """
 
     root: Path
@@ -60,6 +61,7 @@ class Site:
     sampler: Sampler
     templates: Environment
     streams: threading.BoundedSemaphore
+    begun: dict[str, str] = field(default_factory=dict)
 
     @classmethod
     def open(cls, root: Path) -> Site:

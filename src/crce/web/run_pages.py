@@ -13,6 +13,7 @@ from fastapi.responses import HTMLResponse, Response, StreamingResponse
 from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 
+from crce.concepts import dump_concepts
 from crce.errors import ConfigError
 from crce.export.formats import FORMATS
 from crce.sampling.film import REQUEST, film_phrases, frames_of
@@ -106,6 +107,19 @@ def work(request: Request, name: str, what: Annotated[Literal["evaluate", "refin
     command += ["--rounds", "1"] if what == "refine" else ["--judge", settings["judge"]]
     site(request).queue.add(f"{what.capitalize()} {run.title}", command, name)
     return see(f"/runs/{name}")
+
+
+@router.post("/runs/{name}/words")
+def words(request: Request, name: str) -> Response:
+    """Begin a draft from the words of a run, to change them and erase again."""
+    run = site(request).runs.get(name)
+    if len(run.sets) != 1:
+        raise ConfigError(
+            f"{name} has {len(run.sets)} concept sets. Change those of one target: crce review FILE.yaml."
+        )
+    model = str(run.info.get("model", "demo"))
+    draft = site(request).drafts.upload(dump_concepts(run.sets[0]), name, model=model)
+    return see(f"/drafts/{draft.name}")
 
 
 @router.post("/runs/{name}/delete")
