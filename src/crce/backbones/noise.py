@@ -6,13 +6,11 @@ Latents have shape (B, C, h, w).
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
+
+from torch import Tensor
 
 from crce.errors import ModelError
-
-
-if TYPE_CHECKING:
-    from torch import Tensor
 
 
 class Grid(Protocol):

@@ -5,14 +5,12 @@ The trainer does the rest in the same way for all of them, so corefs and retains
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
+import torch
+from torch import Tensor
 
-if TYPE_CHECKING:
-    import torch
-    from torch import Tensor
-
-    from crce.backbones import Conditioning
+from crce.backbones import Conditioning
 
 
 class GradientMethod:

@@ -14,16 +14,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Generic, Literal, TypeVar
+from typing import Generic, Literal, TypeVar
 
 import torch
+from torch import Tensor
 
-
-if TYPE_CHECKING:
-    from torch import Tensor
-
-    from crce.config import ErasureConfig
-    from crce.methods.gradient import GradientMethod
+from crce.config import ErasureConfig
+from crce.methods.gradient import GradientMethod
 
 
 Role = Literal["target", "coref", "retain"]

@@ -3,19 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
 
 import torch
+from torch import Tensor
 
 from crce.methods.closed_form import ClosedFormMethod, Rows, factor, multiplied, sums
 from crce.methods.objective import Row
+from crce.methods.settings import RECEConfig
 from crce.methods.uce import UCE
-
-
-if TYPE_CHECKING:
-    from torch import Tensor
-
-    from crce.methods.settings import RECEConfig
 
 
 class RECE(ClosedFormMethod):

@@ -3,17 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
 
 import torch
+from torch import Tensor
 
 from crce.methods.closed_form import ClosedFormMethod, Rows, stacked, sums
+from crce.methods.settings import SPEEDConfig
 
-
-if TYPE_CHECKING:
-    from torch import Tensor
-
-    from crce.methods.settings import SPEEDConfig
 
 COPIES = 10  # perturbed copies of each retain state, as in the authors' code
 CENTRES = 3  # of the empty prompt's states, held exactly

@@ -3,15 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
+
+from torch import Tensor
 
 from crce.methods.closed_form import ClosedFormMethod, Rows, factor, multiplied, sums
-
-
-if TYPE_CHECKING:
-    from torch import Tensor
-
-    from crce.methods.settings import RidgeConfig
+from crce.methods.settings import RidgeConfig
 
 
 class UCE(ClosedFormMethod):

@@ -6,20 +6,18 @@ import contextlib
 import json
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import Any, TypeAlias
 
 import torch
 from peft import LoraConfig, get_peft_model_state_dict, set_peft_model_state_dict
 from torch import nn
 
+from crce.backbones import Backbone
 from crce.backbones.scopes import scope_modules
+from crce.config import ErasureConfig
 from crce.errors import ConfigError, RunError
 from crce.files import read_tensors
 
-
-if TYPE_CHECKING:
-    from crce.backbones import Backbone
-    from crce.config import ErasureConfig
 
 NAME = "crce"
 TEXT_ENCODER = "text_encoder"

@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from crce.backbones import load_backbone
+from crce.backbones import Backbone, load_backbone
 from crce.errors import RunError
-
-
-if TYPE_CHECKING:
-    from crce.backbones import Backbone
-    from crce.training.run_folder import Erasure
+from crce.training.run_folder import Erasure
 
 
 def load_base(

@@ -2,28 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 import torch
 
+from crce.backbones import Backbone
 from crce.backbones.scopes import scope_modules
-from crce.methods.closed_form import Rows, stacked
+from crce.concepts import ConceptSet
+from crce.config import ErasureConfig
+from crce.methods.closed_form import ClosedFormMethod, Rows, stacked
 from crce.methods.mace import around
 from crce.methods.objective import ROLES, Role, Row
 from crce.methods.table import load_method, refuse_unsupported
 from crce.training.adapters import Weights
 from crce.training.prompts import NULL, PromptTable, SetPrompts, encode_all, make_table
 from crce.training.trainer import StepResult
-
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    from crce.backbones import Backbone
-    from crce.concepts import ConceptSet
-    from crce.config import ErasureConfig
-    from crce.methods.closed_form import ClosedFormMethod
 
 
 def closed_form_rows(

@@ -4,18 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import torch
 
+from crce.backbones import Backbone
 from crce.backbones.conditioning import Conditioning
-from crce.concepts import atlas
+from crce.concepts import ConceptSet, atlas
 from crce.concepts.concept_set import fold
 
-
-if TYPE_CHECKING:
-    from crce.backbones import Backbone
-    from crce.concepts import ConceptSet
 
 NULL = 0  # index of the empty prompt
 BATCH = 64  # prompts that the text encoder reads at once

@@ -4,21 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 
+from crce.backbones import Backbone
+from crce.backbones.conditioning import Conditioning
+from crce.config import ErasureConfig
+from crce.methods.gradient import GradientMethod
 from crce.methods.objective import Row, crce_loss, step_rows
+from crce.training.adapters import Adapter
+from crce.training.prompts import PromptTable, SetPrompts
 from crce.training.trajectories import GuidedSampler, ImageBank, Trajectory, TrajectoryPool, net_timesteps
-
-
-if TYPE_CHECKING:
-    from crce.backbones import Backbone
-    from crce.backbones.conditioning import Conditioning
-    from crce.config import ErasureConfig
-    from crce.methods.gradient import GradientMethod
-    from crce.training.adapters import Adapter
-    from crce.training.prompts import PromptTable, SetPrompts
 
 
 class Predictor:

@@ -3,22 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
 
 import torch
 
+from crce.backbones import Backbone
 from crce.backbones.conditioning import Conditioning
 from crce.backbones.unet import UNetBackbone
-from crce.methods.objective import crce_loss
+from crce.concepts import ConceptSet
+from crce.methods.objective import Row, crce_loss
 from crce.methods.table import refuse_unsupported
+from crce.training.step_sampler import StepBatch
 from crce.training.trainer import Trainer
 
-
-if TYPE_CHECKING:
-    from crce.backbones import Backbone
-    from crce.concepts import ConceptSet
-    from crce.methods.objective import Row
-    from crce.training.step_sampler import StepBatch
 
 WARM_UP = 0.2  # share of the steps before the first attack, as in the authors' code
 

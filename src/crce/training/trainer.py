@@ -6,22 +6,20 @@ import logging
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 
+from crce.backbones import Backbone
 from crce.backbones.conditioning import Conditioning
+from crce.concepts import ConceptSet
+from crce.config import ErasureConfig
 from crce.methods.objective import Row, crce_loss, role_terms, row_targets
 from crce.methods.table import load_method
 from crce.training.adapters import new_adapter
 from crce.training.prompts import make_table, near_vocabulary
 from crce.training.step_sampler import Predictor, StepBatch, StepSampler
 
-
-if TYPE_CHECKING:
-    from crce.backbones import Backbone
-    from crce.concepts import ConceptSet
-    from crce.config import ErasureConfig
 
 logger = logging.getLogger(__name__)
 

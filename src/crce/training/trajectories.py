@@ -9,14 +9,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import torch
 
-
-if TYPE_CHECKING:
-    from crce.backbones import Backbone
-    from crce.training.prompts import PromptTable
+from crce.backbones import Backbone
+from crce.training.prompts import PromptTable
 
 
 @dataclass
