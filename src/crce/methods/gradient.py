@@ -54,9 +54,6 @@ class GradientMethod:
     ) -> tuple[Conditioning, float] | None:
         """States of no prompt that this step keeps in addition to the retains, and the weight of their mean error.
 
-        Args:
-            target: the target's states, one row.
-            config: the settings, an instance of the method's own model.
-            generator: CPU generator behind every random choice.
+        `target` are the target's states, one row; `generator` is on the CPU.
         """
         return None

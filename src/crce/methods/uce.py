@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from torch import Tensor
 
-from crce.methods.closed_form import ClosedFormMethod, Rows, factor, multiplied, sums
+from crce.methods.closed_form import ClosedFormMethod, Rows, least_squares
 from crce.methods.settings import RidgeConfig
 
 
@@ -20,5 +20,4 @@ class UCE(ClosedFormMethod):
 
     def edit(self, weights: Mapping[str, Tensor], rows: Rows, config: RidgeConfig) -> dict[str, Tensor]:
         """W' = W (sum w v k^T + ridge I)(sum w k k^T + ridge I)^-1."""
-        cross, gram = sums((*rows.erase, *rows.keep), rows.null.shape[-1])
-        return multiplied(weights, factor(cross, gram, config.ridge))
+        return least_squares(weights, (*rows.erase, *rows.keep), config.ridge)
