@@ -127,14 +127,15 @@ class Weights:
             own.copy_(torch.lerp(self._base[path].float(), own.float(), strength))
 
     def base_weights(self) -> dict[str, torch.Tensor]:
-        """The weight matrices of the base model by path, biases excepted, each of shape (C, D), in float32."""
-        return {path: base.detach().float().clone() for path, base in self._base.items() if path.endswith(".weight")}
+        """The weight matrices of the base model by layer path, without biases, each of shape (C, D), in float32."""
+        matrices = {path: base for path, base in self._base.items() if path.endswith(".weight")}
+        return {path.removesuffix(".weight"): base.detach().float().clone() for path, base in matrices.items()}
 
     @torch.no_grad()
     def set_weights(self, weights: dict[str, torch.Tensor]) -> None:
         """Replace the trained matrices by others, named as those of `base_weights`."""
-        for path, weight in weights.items():
-            self._trained[path].copy_(weight)
+        for layer, weight in weights.items():
+            self._trained[f"{layer}.weight"].copy_(weight)
 
     def settle(self) -> None:
         """Round to the dtype of the network, as pipelines need it; only training needs float32."""
