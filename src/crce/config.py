@@ -6,7 +6,6 @@ import difflib
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from functools import cache
 from importlib import resources
 from pathlib import Path
 from typing import Any, Literal
@@ -23,6 +22,7 @@ from crce.methods.table import METHODS
 
 logger = logging.getLogger(__name__)
 
+SETTINGS = resources.files("crce") / "training"  # recipes, and what kinds of concepts need
 ONE_STEP = {"steps": 1, "adapter": "weights", "layers": "kv"}  # what a method that solves for weights takes
 
 
@@ -85,8 +85,7 @@ class ErasureConfig(BaseModel):
         False, description="recompute activations in the backward pass: much less memory, a third more time"
     )
     offload: bool = Field(
-        False,
-        description="keep only the network in use on the GPU, the others in main memory; a LoRA only",
+        False, description="keep only the network in use on the GPU, the others in main memory; a LoRA only"
     )
     checkpoint_every: int = Field(100, ge=1, description="steps between checkpoints")
     seed: int = Field(0, ge=0, description="seed of every random choice")
@@ -116,7 +115,7 @@ class ErasureConfig(BaseModel):
         return cls(**{name: value for name, value in record.items() if name in own or name not in known})
 
     @model_validator(mode="after")
-    def _fits_its_method(self) -> ErasureConfig:
+    def _settings_fit(self) -> ErasureConfig:
         method = METHODS.find(self.method)
         example = f", as the recipe {method.recipe!r} does" if method.recipe else ""
         if method.trains_text and (self.layers, self.adapter) != ("text", "weights"):
@@ -135,10 +134,6 @@ class ErasureConfig(BaseModel):
                 f"{self.method} computes the weights of the layers that read the text in one step. Use "
                 f"{needed}{example}"
             )
-        return self
-
-    @model_validator(mode="after")
-    def _offloaded(self) -> ErasureConfig:
         if self.offload and self.adapter != "lora":
             raise ValueError(
                 f"offload moves networks whole, and adapter {self.adapter!r} swaps weights in and out of one. Use "
@@ -182,8 +177,8 @@ def all_settings() -> dict[str, SettingInfo]:
 
 def recipe_names() -> list[str]:
     """Names of the bundled recipes."""
-    folder = resources.files("crce.training") / "recipes"
-    return sorted(p.name.removesuffix(".yaml") for p in folder.iterdir() if p.name.endswith(".yaml"))
+    files = (SETTINGS / "recipes").iterdir()
+    return sorted(file.name.removesuffix(".yaml") for file in files if file.name.endswith(".yaml"))
 
 
 def load_config(
@@ -220,7 +215,8 @@ def load_config(
     kinds = settings.pop("kinds", {})
     if not isinstance(kinds, dict) or not all(k in KINDS and isinstance(v, dict) for k, v in kinds.items()):
         raise ConfigError(f"Recipe {name}: kinds must hold settings for some of: {', '.join(KINDS)}.")
-    settings = _shared_settings().get(kind or "", {}) | settings | kinds.get(kind, {}) | given
+    shared = yaml.load((SETTINGS / "kinds.yaml").read_text(encoding="utf-8"), Loader=LOADER)
+    settings = shared.get(kind, {}) | settings | kinds.get(kind, {}) | given
     try:
         return ErasureConfig(**settings)
     except ConfigError as error:
@@ -237,26 +233,16 @@ def _of_model(recipe: str, model: str, *, implied: bool) -> dict[str, Any]:
     return found.sampling.training if found and (implied or found.sampling.guidance == 0) else {}
 
 
-@cache
-def _shared_settings() -> dict[str, dict[str, Any]]:
-    text = (resources.files("crce.training") / "kinds.yaml").read_text(encoding="utf-8")
-    return yaml.load(text, Loader=LOADER)
-
-
 def _read_recipe(name: str) -> dict[str, Any]:
-    if name in recipe_names():
-        text = (resources.files("crce.training") / "recipes" / f"{name}.yaml").read_text(encoding="utf-8")
-    elif Path(name).is_file():
-        try:
-            text = Path(name).read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError) as error:
-            raise ConfigError(f"Cannot read the recipe {name}: {error}") from error
-    else:
+    file = SETTINGS / "recipes" / f"{name}.yaml" if name in recipe_names() else Path(name)
+    if not file.is_file():
         raise ConfigError(
             f"There is no recipe {name!r}. Give a YAML file or a bundled recipe: {', '.join(recipe_names())}."
         )
     try:
-        settings = yaml.load(text, Loader=LOADER) or {}
+        settings = yaml.load(file.read_text(encoding="utf-8"), Loader=LOADER) or {}
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"Cannot read the recipe {name}: {error}") from error
     except yaml.YAMLError as error:
         raise ConfigError(f"The recipe {name} is not valid YAML: {' '.join(str(error).split())}") from error
     if not isinstance(settings, dict) or not all(isinstance(k, str) for k in settings):

@@ -9,6 +9,7 @@ import re
 import stat
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -133,16 +134,12 @@ def slug(text: str) -> str:
 
 def free_folder(parent: Path, name: str) -> Path:
     """The first of parent/name-1, parent/name-2, ... that does not exist."""
-    number = 1
-    while (parent / f"{name}-{number}").exists():
-        number += 1
-    return parent / f"{name}-{number}"
+    folders = (parent / f"{name}-{number}" for number in count(1))
+    return next(folder for folder in folders if not folder.exists())
 
 
 def free_file(base: Path, *suffixes: str) -> Path:
     """`base` with the first suffix, or the first base-2, base-3, ... that is free with all of them."""
-    number, name = 1, base.name
-    while any(base.with_name(name + suffix).exists() for suffix in suffixes):
-        number += 1
-        name = f"{base.name}-{number}"
-    return base.with_name(name + suffixes[0])
+    names = (base.name if number == 1 else f"{base.name}-{number}" for number in count(1))
+    free = next(name for name in names if not any(base.with_name(name + suffix).exists() for suffix in suffixes))
+    return base.with_name(free + suffixes[0])

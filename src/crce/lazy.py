@@ -17,9 +17,6 @@ def lazy_names(package: str) -> Callable[[str], Any]:
     """A `__getattr__` (PEP 562) for a package: it loads what the package imports under `if TYPE_CHECKING:`.
 
     Type checkers and this function so read the same lines, which can't contradict each other.
-
-    Args:
-        package: the package's `__name__`.
     """
 
     @cache

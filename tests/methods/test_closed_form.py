@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
 import torch
 
-from crce.methods.closed_form import Rows, factor, sums
+from crce.methods.closed_form import Rows, least_squares, sums
 from crce.methods.mace import around
 from crce.methods.objective import Row
 from crce.methods.rece import RECE
@@ -67,12 +68,13 @@ def test_without_corefs_and_retains_uce_is_the_published_sum(weights, rows):
         torch.testing.assert_close(new.double(), a @ b.inverse(), atol=1e-5, rtol=1e-5)
 
 
-def test_the_factor_is_the_ridge_solution_and_nothing_to_edit_changes_nothing(rows):
-    cross, gram = sums(rows.erase, D)
-    expected = (cross + 0.5 * torch.eye(D)) @ (gram + 0.5 * torch.eye(D)).inverse()
-    torch.testing.assert_close(factor(cross, gram, 0.5), expected)
-    zero = torch.zeros(D, D, dtype=torch.float64)
-    torch.testing.assert_close(factor(zero, zero, 0.5), torch.eye(D, dtype=torch.float64))
+def test_every_layer_is_multiplied_by_the_ridge_solution_and_nothing_to_edit_changes_nothing(rows):
+    identity = torch.eye(D, dtype=torch.float64)
+    cross, gram = sums(rows.erase)
+    expected = (cross + 0.5 * identity) @ (gram + 0.5 * identity).inverse()
+    torch.testing.assert_close(least_squares({"k": identity}, rows.erase, 0.5), {"k": expected})
+    weightless = [replace(row, weight=0.0) for row in rows.erase]
+    torch.testing.assert_close(least_squares({"k": identity}, weightless, 0.5), {"k": identity})
 
 
 def test_the_attack_of_rece_is_the_minimum_of_its_objective(weights, rows):

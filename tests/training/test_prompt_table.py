@@ -20,7 +20,7 @@ def test_every_phrase_stands_once_and_the_empty_prompt_first(tiny_backbone, cats
 
 def test_more_phrases_than_fit_in_one_batch_are_encoded_alike(tiny_backbone, monkeypatch, cats):
     whole = make_table(tiny_backbone, [cats], crce=True)
-    monkeypatch.setattr("crce.training.prompts.BATCH", 2)
+    monkeypatch.setattr(type(tiny_backbone), "prompts_at_once", 2)
     torch.testing.assert_close(make_table(tiny_backbone, [cats], crce=True).cond.hidden, whole.cond.hidden)
 
 

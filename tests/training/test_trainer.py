@@ -157,7 +157,7 @@ def test_a_fresh_trajectory_equals_a_pooled_one_and_positions_spread_over_the_gr
     torch.testing.assert_close(pool.trajectories[0].x_t, grid().noise())
     noises = grid()
     noises.noise()  # the pool's first
-    torch.testing.assert_close(pool.trajectories[1].x_t, noises.fresh(2, 2).x_t, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(pool.trajectories[1].x_t, noises.fresh([2], [2])[0].x_t, rtol=1e-4, atol=1e-5)
 
 
 def test_an_x_t_costs_two_forwards_when_rolling_and_half_the_grid_when_fresh(tiny_backbone, cats, monkeypatch):

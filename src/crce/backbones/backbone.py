@@ -37,39 +37,26 @@ def resolution_of(pipe: Any) -> int | None:
 
 
 def on_device(parts: Iterable[str], phase: Literal["encode", "predict", "decode"], *, offload: bool) -> list[str]:
-    """The networks that are on the device in a phase of a run.
+    """The networks of a pipeline that are on the device in a phase: all, with `offload` those that work in it.
 
-    Args:
-        parts: the pipeline's names of its networks.
-        phase: "encode" prompts; "predict" with the denoiser, in training and in sampling; "decode" images.
-        offload: keep the networks of other phases in the computer's memory. Text encoders work side by side.
+    The phases are to encode prompts, with the text encoders side by side, to predict with the denoiser, in training
+    and in sampling, and to decode images.
     """
 
-    def phase_of(part: str) -> str:
-        return "encode" if part.startswith("text_encoder") else "decode" if part == "vae" else "predict"
-
-    return [part for part in parts if not offload or phase_of(part) == phase]
+    phases = {"text": "encode", "vae": "decode"}
+    return [part for part in parts if not offload or phases.get(part.partition("_")[0], "predict") == phase]
 
 
 @dataclass(frozen=True)
 class Architecture:
-    """The names of a model architecture in the metadata of exported files.
+    """The names of a model architecture in the metadata of exported files."""
 
-    Attributes:
-        name: in the Stability metadata standard (`modelspec.architecture`).
-        kohya: in kohya's metadata (`ss_base_model_version`).
-        resolution: width and height of its images in pixels.
-        implementation: URL of the original code, by the same standard.
-        text_width: width of the token states that cross-attention reads, where it identifies the architecture.
-        prediction_type: what the denoiser predicts, where that distinguishes it from another architecture.
-    """
-
-    name: str
-    kohya: str
-    resolution: int
-    implementation: str
-    text_width: int | None = None
-    prediction_type: str | None = None
+    name: str  # in the Stability metadata standard (`modelspec.architecture`)
+    kohya: str  # in kohya's metadata (`ss_base_model_version`)
+    resolution: int  # width and height of its images in pixels
+    implementation: str  # URL of the original code, by the Stability standard
+    text_width: int | None = None  # of the token states that cross-attention reads, where it identifies it
+    prediction_type: str | None = None  # of the denoiser, where it distinguishes it from another architecture
 
 
 class Backbone(ABC):
@@ -118,9 +105,9 @@ class Backbone(ABC):
         self.model = model
         self.revision = revision
         self._place: torch.device | None = None
-        for part in pipe.components.values():
-            if isinstance(part, torch.nn.Module):
-                part.requires_grad_(False).eval()
+        self._networks = {k: part for k, part in pipe.components.items() if isinstance(part, torch.nn.Module)}
+        for network in self._networks.values():
+            network.requires_grad_(False).eval()
 
     @classmethod
     def load_options(cls, index: Mapping[str, Any]) -> dict[str, Any]:
@@ -148,13 +135,7 @@ class Backbone(ABC):
 
     @abstractmethod
     def empty_conditioning(self, count: int, tokens: int, dtype: torch.dtype) -> Conditioning:
-        """What `encode` returns for `count` prompts, on the meta device.
-
-        Args:
-            count: B.
-            tokens: limit of the first tokenizer.
-            dtype: of the states.
-        """
+        """What `encode` returns for `count` prompts, on the meta device; `tokens` is the first tokenizer's limit."""
 
     @abstractmethod
     def _encode(self, prompts: list[str]) -> Conditioning:
@@ -162,14 +143,7 @@ class Backbone(ABC):
 
     @abstractmethod
     def _forward(self, x_t: torch.Tensor, t: torch.Tensor, cond: Conditioning, guidance: float | None) -> torch.Tensor:
-        """One forward pass of the denoiser.
-
-        Args:
-            x_t: latents of the denoiser's type.
-            t: shape (B,).
-            cond: B prompts.
-            guidance: input of a denoiser that was distilled with guidance; None is none.
-        """
+        """One forward pass of the denoiser on latents of its type, as in `predict`; t has shape (B,)."""
 
     @property
     def latent_shape(self) -> tuple[int, int, int]:
@@ -225,17 +199,15 @@ class Backbone(ABC):
         """With `offload`, move the denoiser to the device, so that an adapter added to it is created there."""
         if self._place is None:
             return
-        parts = {name: part for name, part in self.pipe.components.items() if isinstance(part, torch.nn.Module)}
-        here = on_device(parts, "predict", offload=True)
-        for name in sorted(parts, key=here.__contains__):  # the others make room first
-            parts[name].to(self._place if name in here else "cpu")
+        here = on_device(self._networks, "predict", offload=True)
+        for name in sorted(self._networks, key=here.__contains__):  # the others make room first
+            self._networks[name].to(self._place if name in here else "cpu")
 
     @torch.no_grad()
     def encode(self, prompts: list[str]) -> Conditioning:
         """The conditioning of prompts. The empty prompt is the unconditional one."""
         size = self.prompts_at_once
-        parts = [self._encode(prompts[start : start + size]) for start in range(0, len(prompts), size)]
-        return Conditioning.cat(parts)
+        return Conditioning.cat([self._encode(prompts[i : i + size]) for i in range(0, len(prompts), size)])
 
     @torch.no_grad()
     def decode(self, latents: torch.Tensor) -> list[Image]:
@@ -251,18 +223,23 @@ class Backbone(ABC):
             vae.to(own)
         return self.pipe.image_processor.postprocess(decoded, output_type="pil")
 
-    def predict(self, x_t: torch.Tensor, t: torch.Tensor | float, cond: Conditioning) -> torch.Tensor:
-        """What the denoiser was trained to predict (eps, v or velocity), without guidance.
+    def predict(
+        self, x_t: torch.Tensor, t: torch.Tensor | float, cond: Conditioning, guidance: float | None = None
+    ) -> torch.Tensor:
+        """What the denoiser was trained to predict (eps, v or velocity), without classifier-free guidance.
 
         Args:
             x_t: latents, shape (B, C, h, w).
             t: timestep of the noise level that x_t has, one for all or shape (B,).
             cond: B prompts.
+            guidance: input of a denoiser that was distilled with guidance; None is none.
 
         Returns:
             Prediction in float32, shape (B, C, h, w).
         """
-        return self._predict(x_t, t, cond, None)
+        times = torch.as_tensor(t, device=x_t.device).expand(len(x_t))
+        with torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32):
+            return self._forward(x_t.to(self.dtype), times, cond, guidance).float()
 
     def predict_guided(
         self, x_t: torch.Tensor, t: torch.Tensor | float, cond: Conditioning, null: Conditioning, guidance: float
@@ -276,18 +253,10 @@ class Backbone(ABC):
         """
         if guidance == 1:
             return self.predict(x_t, t, cond)
-        times = t if isinstance(t, torch.Tensor) else torch.full((len(x_t),), t, device=x_t.device)
+        times = torch.as_tensor(t, device=x_t.device).expand(len(x_t)).repeat(2)
         both = Conditioning.cat([null.expand(len(cond)), cond])
-        out_null, out = self.predict(torch.cat([x_t, x_t]), torch.cat([times, times]), both).chunk(2)
+        out_null, out = self.predict(torch.cat([x_t, x_t]), times, both).chunk(2)
         return out_null + guidance * (out - out_null)
-
-    def _predict(
-        self, x_t: torch.Tensor, t: torch.Tensor | float, cond: Conditioning, guidance: float | None
-    ) -> torch.Tensor:
-        times = torch.as_tensor(t, device=x_t.device).expand(len(x_t))
-        with torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32):
-            out = self._forward(x_t.to(self.dtype), times, cond, guidance)
-        return out.float()
 
 
 def decoding_dtype(vae: Any) -> torch.dtype:

@@ -42,11 +42,9 @@ class Conditioning:
     @staticmethod
     def cat(parts: Sequence[Conditioning]) -> Conditioning:
         """The prompts of several conditionings in order."""
-        return Conditioning(
-            torch.cat([part.hidden for part in parts]),
-            _joined([part.pooled for part in parts]),
-            _joined([part.mask for part in parts]),
-        )
+        # Within a family all have pooled states and masks, or none.
+        hidden, *others = zip(*((part.hidden, part.pooled, part.mask) for part in parts), strict=True)
+        return Conditioning(torch.cat(hidden), *(None if each[0] is None else torch.cat(each) for each in others))
 
     @staticmethod
     def empty(
@@ -60,13 +58,5 @@ class Conditioning:
         )
 
     def _each(self, change: Callable[[torch.Tensor], torch.Tensor]) -> Conditioning:
-        return Conditioning(
-            change(self.hidden),
-            None if self.pooled is None else change(self.pooled),
-            None if self.mask is None else change(self.mask),
-        )
-
-
-def _joined(column: list[torch.Tensor | None]) -> torch.Tensor | None:
-    """One field of several conditionings: within a family all have it, or none."""
-    return None if column[0] is None else torch.cat(column)  # type: ignore[arg-type]
+        pooled, mask = (part if part is None else change(part) for part in (self.pooled, self.mask))
+        return Conditioning(change(self.hidden), pooled, mask)

@@ -20,17 +20,11 @@ if TYPE_CHECKING:
     from crce.backbones.sampling_defaults import SamplingDefaults
 
 _KIN = re.compile(r"(?<![a-z])(turbo|lightning|hyper|lcm|schnell)(?![a-z])")
-BASE = ""  # the kin of a model that is not distilled
 
 
 @dataclass(frozen=True)
 class ModelDefaults:
-    """The sampling of a model.
-
-    Attributes:
-        kin: what it was distilled to, or another name in the family's table; "" for most models.
-        sampling: its sampling.
-    """
+    """The sampling of a model, and what it was distilled to or another name in its family's table, "" for most."""
 
     kin: str
     sampling: SamplingDefaults
@@ -44,18 +38,10 @@ class ModelDefaults:
 def choose_defaults(
     family: type[Backbone], model: str, scheduler: Mapping[str, Any], denoiser: Mapping[str, Any]
 ) -> ModelDefaults:
-    """The defaults of a model.
-
-    Args:
-        family: its backbone.
-        model: the model as the user named it.
-        scheduler: config of its scheduler; empty where it is unknown.
-        denoiser: config of its denoiser, likewise.
-    """
+    """The defaults of a model as the user named it; the configs of its scheduler and denoiser are empty if unknown."""
     named = _KIN.search(re.split(r"[/\\]", model.rstrip("/\\"))[-1].lower())
     kin = "demo" if model == "demo" else named[1] if named else family.kin(scheduler, denoiser)
-    if kin not in family.defaults:
-        kin = BASE
+    kin = kin if kin in family.defaults else ""
     return ModelDefaults(kin, family.defaults[kin])
 
 
@@ -78,11 +64,10 @@ def find_defaults(model: str, revision: str | None = None) -> ModelDefaults | No
         source = path if path.exists() else model
         index = read_json(source, "model_index.json", revision) or {}
         family = backbone_class(str(index.get("_class_name")))
-        scheduler = read_json(source, "scheduler/scheduler_config.json", revision) or {}
-        denoiser = read_json(source, f"{family.component}/config.json", revision) or {}
+        configs = ("scheduler/scheduler_config.json", f"{family.component}/config.json")
+        return choose_defaults(family, model, *(read_json(source, name, revision) or {} for name in configs))
     except (CRCEError, OSError, ValueError):
         return None
-    return choose_defaults(family, model, scheduler, denoiser)
 
 
 def fill_sampling(own: Mapping[str, Any], steps: int | None, guidance: float | None) -> tuple[int, float]:

@@ -13,7 +13,7 @@ import torch
 
 from crce.backbones.backbone import Architecture, Backbone
 from crce.backbones.conditioning import Conditioning
-from crce.backbones.noise import FlowGrid, even_levels, shift_by_size
+from crce.backbones.noise import FlowGrid
 from crce.backbones.sampling_defaults import SamplingDefaults, distilled
 from crce.backbones.scopes import two_stream_role
 
@@ -50,8 +50,7 @@ class FluxBackbone(Backbone):
 
     def grid(self, steps: int) -> FlowGrid:
         _, height, width = self.latent_shape
-        config = self.pipe.scheduler.config
-        return FlowGrid(config, steps, shift_by_size(config, (height // 2) * (width // 2)), even_levels(steps))
+        return FlowGrid(self.pipe.scheduler.config, steps, (height // 2) * (width // 2), even=True)
 
     def empty_conditioning(self, count: int, tokens: int, dtype: torch.dtype) -> Conditioning:
         config = self.network.config
@@ -65,7 +64,7 @@ class FluxBackbone(Backbone):
 
         schnell has no such input and samples without guidance, whatever is asked for. `null` is not needed.
         """
-        return self._predict(x_t, t, cond, guidance)
+        return self.predict(x_t, t, cond, guidance)
 
     def _encode(self, prompts: list[str]) -> Conditioning:
         hidden, pooled, _ = self.pipe.encode_prompt(prompts, device=self.device)

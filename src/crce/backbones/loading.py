@@ -46,12 +46,7 @@ def pick_device(device: str = "auto") -> torch.device:
 
 
 def pick_dtype(dtype: str, device: torch.device, half: torch.dtype = torch.bfloat16) -> torch.dtype:
-    """Turn "auto" into a 16-bit type on a GPU and float32 elsewhere.
-
-    Args:
-        dtype: "auto" or a name.
-        device: where the model will run.
-        half: the 16-bit type of the model's family.
+    """Turn "auto" into `half`, the 16-bit type of the model's family, on a GPU and into float32 elsewhere.
 
     Raises:
         ConfigError: the type is unknown.
@@ -132,15 +127,12 @@ def load_pipeline(
     with _readable(model):
         source = _find(model, revision)
         family = source.family() if source.pipeline in FAMILIES or source.path.is_file() else None
-        pipe = source.load(family, pick_dtype(dtype, place, family.half) if family else pick_dtype(dtype, place))
+        pipe = source.load(family, pick_dtype(dtype, place, family.half if family else torch.bfloat16))
     return pipe.to(place)
 
 
 def find_model(model: str = "demo", *, revision: str | None = None) -> tuple[str, str | None]:
     """The pipeline class of a model to erase from, and what pins its weights: the `revision` of its backbone.
-
-    Args:
-        model: as in `load_backbone`, as is revision.
 
     Raises:
         ModelError: the model can't be found, or its kind isn't supported.
@@ -164,20 +156,13 @@ def model_path(model: str) -> Path:
 
 
 @dataclass(frozen=True)
-class _Source:
-    """A model that was found.
+class Source:
+    """A model that was found; its index is read before gigabytes are."""
 
-    Attributes:
-        model: as the user named it.
-        path: its folder or file; of a Hub model there is none.
-        index: its model_index.json, which is read before gigabytes are; of a single file only the class.
-        commit: of a Hub model.
-    """
-
-    model: str
-    path: Path
-    index: dict[str, Any]
-    commit: str | None = None
+    model: str  # as the user named it
+    path: Path  # of its folder or file; of a Hub model there is none
+    index: dict[str, Any]  # its model_index.json; of a single file only the class
+    commit: str | None = None  # of a Hub model
 
     @property
     def pipeline(self) -> str:
@@ -203,10 +188,9 @@ class _Source:
         options = {"torch_dtype": dtype} | (family.load_options(self.index) if family else {})
         if self.path.is_file():
             pipe = getattr(diffusers, self.pipeline).from_single_file(self.path, **options)
-        elif self.path.is_dir():
-            pipe = DiffusionPipeline.from_pretrained(self.path, use_safetensors=True, **options)
         else:
-            pipe = DiffusionPipeline.from_pretrained(self.model, use_safetensors=True, revision=self.commit, **options)
+            source = self.path if self.path.is_dir() else self.model
+            pipe = DiffusionPipeline.from_pretrained(source, use_safetensors=True, revision=self.commit, **options)
         pipe.set_progress_bar_config(disable=True)
         return pipe
 
@@ -221,45 +205,51 @@ class _Source:
 
 
 @contextmanager
-def _readable(model: str) -> Iterator[None]:
-    """Inside, diffusers is quiet, and errors of reading become a ModelError."""
+def quiet_diffusers() -> Iterator[None]:
+    """Inside, diffusers logs errors alone."""
     verbosity = diffusers_logging.get_verbosity()
     diffusers_logging.set_verbosity_error()
     try:
         yield
+    finally:
+        diffusers_logging.set_verbosity(verbosity)
+
+
+@contextmanager
+def _readable(model: str) -> Iterator[None]:
+    """Inside, diffusers is quiet, and errors of reading become a ModelError."""
+    try:
+        with quiet_diffusers():
+            yield
     except (OSError, ValueError, KeyError, SafetensorError) as error:
         raise ModelError(
             f"Cannot load the model {model!r}: {first_line(error)}. Give a Hub id such as "
             "stable-diffusion-v1-5/stable-diffusion-v1-5 (the network must be there), a folder, a .safetensors file, "
             "or demo."
         ) from error
-    finally:
-        diffusers_logging.set_verbosity(verbosity)
 
 
-def _find(model: str, revision: str | None) -> _Source:
+def _find(model: str, revision: str | None) -> Source:
     """Find a model and read its index; a Hub model in the cache needs no network."""
     path = model_path(model)
     if path.is_file():
         if path.suffix != ".safetensors":
             raise ModelError(f"{path} is not a .safetensors file. Other formats can run code; convert it first.")
-        return _Source(model, path, {"_class_name": single_file_pipeline(path)})
+        return Source(model, path, {"_class_name": single_file_pipeline(path)})
     if path.is_dir():
         if not (path / "model_index.json").is_file():
             raise ModelError(f"{path} holds no model_index.json, so it isn't a diffusers pipeline folder.")
-        return _Source(model, path, json.loads((path / "model_index.json").read_text(encoding="utf-8")))
+        return Source(model, path, json.loads((path / "model_index.json").read_text(encoding="utf-8")))
     index: Any = DiffusionPipeline.load_config(model, revision=revision)
     cached = try_to_load_from_cache(model, "model_index.json", revision=revision)
-    return _Source(model, path, index, Path(cached).parent.name if isinstance(cached, str) else revision)
+    return Source(model, path, index, Path(cached).parent.name if isinstance(cached, str) else revision)
 
 
 def single_file_pipeline(path: Path) -> str:
     """The pipeline class of a single file, by the names and shapes of its tensors.
 
     diffusers takes a file that it does not know for Stable Diffusion 1.x; here that needs a tensor of its own too.
-
-    Returns:
-        A class name, or a description of the file where no supported class reads it.
+    Where no supported class reads the file, it is described instead.
     """
     from diffusers.loaders.single_file_utils import CHECKPOINT_KEY_NAMES, infer_diffusers_model_type
 

@@ -1,21 +1,20 @@
 """How much memory an erasure will need on a GPU, and which settings make it fit, before a model is downloaded.
 
-Weights, adapter, gradients and optimizer are counted. So is what a forward pass keeps for its backward pass, on
-tensors without values (see `meta_model.ActivationMemory`). The rest is a rule of thumb: three more of the largest
-tensors exist at any time, six while the autoencoder decodes, a twentieth is lost to fragmentation, and CUDA itself
-takes `CONTEXT`.
-benchmarks/plan compares the estimate with measurements on a GPU.
+Weights, adapter, gradients and optimizer are counted, and what a forward pass keeps for its backward pass, on tensors
+without values. The rest is a rule of thumb: three more of the largest tensors exist at any time, six while the
+autoencoder decodes, a twentieth is lost to fragmentation, and CUDA itself takes `CONTEXT`. benchmarks/plan compares
+the estimate with measurements on a GPU.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import product
 from typing import Literal
 
 import torch
 from peft import LoraConfig
-from torch import nn
 
 from crce.backbones.backbone import decoding_dtype, on_device
 from crce.backbones.meta_model import ActivationMemory, MetaModel
@@ -32,34 +31,19 @@ LOST = 0.05
 
 @dataclass(frozen=True)
 class Workload:
-    """The settings of an erasure that decide its memory and are not free to choose.
+    """The settings of an erasure that decide its memory and are not free to choose."""
 
-    Attributes:
-        layers: preset of `scopes`.
-        adapter: "lora" or "weights".
-        rank: of the LoRA.
-        rows: prompts of one step: the target, its corefs and retains.
-        trajectories: how many are sampled together, each with and without its prompt.
-        trained: whether there are optimizer steps; a closed-form method has none.
-    """
-
-    layers: str
-    adapter: str
+    layers: str  # preset of `scopes`
+    adapter: str  # "lora" or "weights"
     rank: int
-    rows: int
-    trajectories: int
-    trained: bool = True
+    rows: int  # prompts of one step: the target, its corefs and retains
+    trajectories: int  # sampled together, each with and without its prompt
+    trained: bool = True  # whether there are optimizer steps; a closed-form method has none
 
 
 @dataclass(frozen=True)
 class MemoryOptions:
-    """Settings that save memory.
-
-    Attributes:
-        micro_batch: prompts per forward pass; 0 is all at once.
-        checkpointing: activations are computed again in the backward pass.
-        offload: networks that do not work are kept in the computer's memory.
-    """
+    """Settings that save memory: see micro_batch, gradient_checkpointing and offload of an erasure."""
 
     micro_batch: int = 0
     checkpointing: bool = False
@@ -68,42 +52,25 @@ class MemoryOptions:
 
 @dataclass(frozen=True)
 class Activations:
-    """Bytes of one forward pass.
+    """Bytes of one forward pass."""
 
-    Attributes:
-        fixed: kept for the backward pass, whatever the batch.
-        per_row: kept for each prompt in addition.
-        largest: of the largest tensor, for each prompt.
-    """
-
-    fixed: int
-    per_row: int
-    largest: int
+    fixed: int  # kept for the backward pass, whatever the batch
+    per_row: int  # kept for each prompt in addition
+    largest: int  # of the largest tensor, for each prompt
 
 
 @dataclass(frozen=True)
 class MemoryPlan:
-    """The memory that an erasure from one model needs, in bytes.
-
-    Attributes:
-        work: the erasure.
-        weights: of each network with its buffers, the denoiser first.
-        trained: parameters of the adapter.
-        layers: how many layers have it.
-        plain: activations of a forward pass.
-        checkpointed: the same with gradient checkpointing.
-        encoding: largest tensor while the text encoders read prompts.
-        decoding: largest tensor while an image is decoded.
-    """
+    """The memory that an erasure from one model needs, in bytes."""
 
     work: Workload
-    weights: dict[str, int]
-    trained: int
-    layers: int
+    weights: dict[str, int]  # of each network with its buffers, the denoiser first
+    trained: int  # parameters of the adapter
+    layers: int  # how many have the adapter
     plain: Activations
-    checkpointed: Activations
-    encoding: int
-    decoding: int
+    checkpointed: Activations  # with gradient checkpointing
+    encoding: int  # largest tensor while the text encoders read prompts
+    decoding: int  # largest tensor while an image is decoded
 
     @property
     def adapter(self) -> int:
@@ -141,12 +108,12 @@ class MemoryPlan:
         Offloading costs two moves of a network in a whole run, smaller batches some of the GPU's parallel work, and
         checkpointing a third more time in every step. A closed-form method has no batches.
         """
-        sizes = (0, *(size for size in (16, 8, 4, 2, 1) if size < self.work.rows)) if self.work.trained else (0,)
-        for checkpointing in (False, True) if self.work.trained else (False,):
-            # Adapters that swap weights in and out can't be moved with the network.
-            for offload in (False, True) if self.work.adapter == "lora" else (False,):
-                for rows in sizes:
-                    yield MemoryOptions(rows, checkpointing, offload)
+        trained, sizes = self.work.trained, [size for size in (16, 8, 4, 2, 1) if size < self.work.rows]
+        checkpointing = (False, True) if trained else (False,)
+        # Adapters that swap weights in and out can't be moved with the network.
+        offload = (False, True) if self.work.adapter == "lora" else (False,)
+        for recomputed, moved, rows in product(checkpointing, offload, (0, *sizes) if trained else (0,)):
+            yield MemoryOptions(rows, recomputed, moved)
 
     def choose(self, gigabytes: float) -> MemoryOptions | None:
         """The fastest options on a card that is sold with `gigabytes`; None where none fit."""
@@ -159,36 +126,21 @@ class MemoryPlan:
 
 
 def plan_memory(model: MetaModel, work: Workload, dtype: torch.dtype) -> MemoryPlan:
-    """Estimate the memory that a run will need.
-
-    Args:
-        model: the model; the adapter is put on its denoiser.
-        work: the erasure.
-        dtype: of the frozen weights.
+    """Estimate the memory that a run will need, `dtype` being that of the frozen weights; the adapter stays on.
 
     Raises:
         ConfigError: the layer preset is unknown or matches nothing.
     """
     network = model.backbone.network
     modules = scope_modules(model.backbone, work.layers)
-    for net in model.networks().values():
-        net.to(dtype)
     # Buffers count: the table of positions of Stable Diffusion 3.5 has a tenth of its weights.
     weights = {
-        part: sum(t.numel() * t.element_size() for t in (*net.parameters(), *net.buffers()))
+        part: sum(t.numel() * t.element_size() for t in (*net.to(dtype).parameters(), *net.buffers()))
         for part, net in model.networks().items()
     }
     encoding, decoding = _encoding(model), _decoding(model)
-    _add_adapter(network, modules, work)
-    trained = sum(p.numel() for p in network.parameters() if p.requires_grad)
-    plain, checkpointed = _activations(model, dtype)
-    return MemoryPlan(work, weights, trained, len(modules), plain, checkpointed, encoding, decoding)
-
-
-def _add_adapter(network: nn.Module, modules: list[str], work: Workload) -> None:
-    """Add the trained parameters, in float32 as the trainer keeps them."""
     if work.adapter == "lora":
-        network.add_adapter(LoraConfig(r=work.rank, lora_alpha=work.rank, target_modules=modules))  # type: ignore[operator]
+        network.add_adapter(LoraConfig(r=work.rank, lora_alpha=work.rank, target_modules=modules))
     elif work.adapter == "weights":
         for path in modules:
             network.get_submodule(path).requires_grad_(True)
@@ -196,7 +148,10 @@ def _add_adapter(network: nn.Module, modules: list[str], work: Workload) -> None
         raise ConfigError(f"adapter is {work.adapter!r}. Use lora or weights.")
     for parameter in network.parameters():
         if parameter.requires_grad:
-            parameter.data = parameter.data.float()
+            parameter.data = parameter.data.float()  # as the trainer keeps them
+    trained = sum(p.numel() for p in network.parameters() if p.requires_grad)
+    plain, checkpointed = _activations(model, dtype)
+    return MemoryPlan(work, weights, trained, len(modules), plain, checkpointed, encoding, decoding)
 
 
 def _activations(model: MetaModel, dtype: torch.dtype) -> tuple[Activations, Activations]:
@@ -220,10 +175,10 @@ def _activations(model: MetaModel, dtype: torch.dtype) -> tuple[Activations, Act
 @torch.no_grad()
 def _encoding(model: MetaModel) -> int:
     """Largest tensor while the text encoders read their largest batch of prompts."""
-    count, largest = model.backbone.prompts_at_once, 0
+    count, tokens, largest = model.backbone.prompts_at_once, model.backbone.encoder_tokens, 0
     for part, encoder in model.encoders.items():
         with ActivationMemory(encoder, torch.float32) as memory:  # no autocast there
-            encoder(torch.zeros(count, model.encoder_tokens(part), dtype=torch.long, device="meta"))
+            encoder(torch.zeros(count, tokens[part] or model.tokens, dtype=torch.long, device="meta"))
         largest = max(largest, memory.largest)
     return largest
 

@@ -12,16 +12,14 @@ from typing import Any
 import diffusers
 import torch
 import transformers
-from diffusers.utils import logging as diffusers_logging
 from huggingface_hub import hf_hub_download
 from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
 from torch.overrides import TorchFunctionMode
-from torch.utils._pytree import tree_map
+from torch.utils._pytree import tree_map_only
 
 from crce.backbones.backbone import Backbone
 from crce.backbones.conditioning import Conditioning
-from crce.backbones.families import FAMILIES, backbone_class, supported
-from crce.backbones.loading import model_path, refuse_unfit
+from crce.backbones.loading import Source, model_path, quiet_diffusers, refuse_unfit
 from crce.errors import ModelError, first_line
 
 
@@ -30,17 +28,11 @@ CLIP_TOKENS = 77
 
 @dataclass(frozen=True)
 class MetaModel:
-    """A model on the meta device.
+    """A model on the meta device."""
 
-    Attributes:
-        backbone: its pipeline holds the denoiser, the autoencoder and the scheduler.
-        encoders: its text encoders, by the pipeline's names for them.
-        tokens: limit of the first tokenizer.
-    """
-
-    backbone: Backbone
-    encoders: dict[str, torch.nn.Module]
-    tokens: int
+    backbone: Backbone  # its pipeline holds the denoiser, the autoencoder and the scheduler
+    encoders: dict[str, torch.nn.Module]  # text encoders, by the pipeline's names for them
+    tokens: int  # limit of the first tokenizer
 
     @property
     def pipeline(self) -> str:
@@ -56,18 +48,12 @@ class MetaModel:
         """`count` prompts with the shapes that `encode` returns."""
         return self.backbone.empty_conditioning(count, self.tokens, dtype)
 
-    def encoder_tokens(self, part: str) -> int:
-        """How many tokens a text encoder reads of a prompt."""
-        own = self.backbone.encoder_tokens[part]
-        return self.tokens if own is None else own
-
 
 def read_meta_model(model: str = "demo", *, revision: str | None = None) -> MetaModel:
     """Build a supported model without weights; of a Hub model only its small JSON files are downloaded.
 
     Args:
         model: "demo", a Hub id, or a folder in diffusers format.
-        revision: branch, tag or commit of a Hub model.
 
     Raises:
         ModelError: the model can't be found or read, its kind isn't supported, or it is a single file.
@@ -76,19 +62,14 @@ def read_meta_model(model: str = "demo", *, revision: str | None = None) -> Meta
     if path.is_file():
         raise ModelError(f"{model!r} is a single file, which has no configs. Give a Hub id or a folder of that model.")
     source = path if path.exists() else model
-    index = read_json(source, "model_index.json", revision) or {}
-    name = str(index.get("_class_name") or "model of unknown kind")
-    if name not in FAMILIES:
-        raise ModelError(f"{model!r} is a {name}. crce erases from {supported()}.")
-    verbosity = diffusers_logging.get_verbosity()
-    diffusers_logging.set_verbosity_error()
+    found = Source(model, path, read_json(source, "model_index.json", revision) or {})
+    family, name = found.family(), found.pipeline
     try:
-        parts = _parts(source, index, revision)
-        backbone = backbone_class(name)(_pipeline(getattr(diffusers, name), parts), model)
+        with quiet_diffusers():
+            parts = _parts(source, found.index, revision)
+            backbone = family(_pipeline(getattr(diffusers, name), parts), model)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise ModelError(f"The configs of {model!r} can't be read: {type(error).__name__}: {error}") from error
-    finally:
-        diffusers_logging.set_verbosity(verbosity)
     encoders = {part: network for part, network in parts.items() if part.startswith("text_encoder")}
     if strange := encoders.keys() - backbone.encoder_tokens.keys():
         raise ModelError(
@@ -126,14 +107,12 @@ def _parts(source: Path | str, index: dict[str, Any], revision: str | None) -> d
 
 def _pipeline(kind: Any, parts: dict[str, Any]) -> Any:
     """A pipeline of the parts except its text encoders, which can't read without a tokenizer."""
-    parameters = [p for p in inspect.signature(kind.__init__).parameters.values() if p.name != "self"]
-    given = {
-        p.name: None if p.name.startswith("text_encoder") else parts.get(p.name)
-        for p in parameters
-        if p.default is p.empty or p.default is None
-    }
-    unchecked = any(p.name == "requires_safety_checker" for p in parameters)
-    return kind(**given, **({"requires_safety_checker": False} if unchecked else {}))
+    parameters = inspect.signature(kind).parameters
+    readable = {name: part for name, part in parts.items() if not name.startswith("text_encoder")}
+    given = {name: readable.get(name) for name, p in parameters.items() if p.default in (p.empty, None)}
+    if "requires_safety_checker" in parameters:
+        given["requires_safety_checker"] = False
+    return kind(**given)
 
 
 def read_json(source: Path | str, name: str, revision: str | None) -> dict[str, Any] | None:
@@ -141,11 +120,9 @@ def read_json(source: Path | str, name: str, revision: str | None) -> dict[str, 
     try:
         if isinstance(source, Path):
             path = source / name
-            if not path.is_file():
-                return None
         else:
             path = Path(hf_hub_download(source, name, revision=revision))
-        return json.loads(path.read_text(encoding="utf-8"))
+        return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
     except (OSError, ValueError, EntryNotFoundError) as error:
         offline = isinstance(error, LocalEntryNotFoundError)  # a kind of EntryNotFoundError, but the Hub was not asked
         if isinstance(error, EntryNotFoundError) and not offline:
@@ -195,11 +172,10 @@ class ActivationMemory(TorchFunctionMode):
         name = getattr(func, "__name__", "")
         if self._dtype != torch.float32 and name in _LOW | _FULL:
             wanted = self._dtype if name in _LOW else torch.float32
-            args, kwargs = tree_map(lambda value: _cast(value, wanted), (args, kwargs))
-        if name == "scaled_dot_product_attention":
-            out = _attention(*args, **kwargs)
-        else:
-            out = func(*args, **kwargs)
+            args, kwargs = tree_map_only(
+                torch.Tensor, lambda value: value.to(wanted) if value.is_floating_point() else value, (args, kwargs)
+            )
+        out = (_attention if name == "scaled_dot_product_attention" else func)(*args, **kwargs)
         if isinstance(out, torch.Tensor) and out.device.type == "meta":
             self.largest = max(self.largest, out.untyped_storage().nbytes())
         return out
@@ -235,10 +211,6 @@ class _Fused(torch.autograd.Function):
 
 def _attention(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, *_: Any, **__: Any) -> torch.Tensor:
     return _Fused.apply(query, key, value)
-
-
-def _cast(value: Any, dtype: torch.dtype) -> Any:
-    return value.to(dtype) if isinstance(value, torch.Tensor) and value.is_floating_point() else value
 
 
 def _storage(tensor: torch.Tensor) -> int:

@@ -6,33 +6,25 @@ Latents have shape (B, C, h, w).
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
 
 from crce.errors import ModelError
 
 
-if TYPE_CHECKING:
-    from torch import Tensor
-
-
 class Grid(Protocol):
-    """Noise levels of a family for a given number of steps.
+    """Noise levels of a family for a number of steps."""
 
-    Attributes:
-        timesteps: the network's time input at each position.
-        noise_scale: standard deviation of the starting noise.
-    """
-
-    timesteps: list[float]
-    noise_scale: float
+    timesteps: list[float]  # the network's time input at each position
+    noise_scale: float  # standard deviation of the starting noise
 
     def step(self, prediction: Tensor, position: int, x_t: Tensor) -> Tensor:
         """x_t at the position after `position`, given the network's prediction there."""
-        ...
 
     def noised(self, x_0: Tensor, noise: Tensor, position: int) -> Tensor:
         """A finished latent with noise added, at the noise level of `position`."""
-        ...
 
 
 class DDIMGrid:
@@ -61,23 +53,19 @@ class DDIMGrid:
         return self._scheduler.step(prediction, self.timesteps[position], x_t).prev_sample
 
     def noised(self, x_0: Tensor, noise: Tensor, position: int) -> Tensor:
-        import torch
-
         return self._scheduler.add_noise(x_0, noise, torch.tensor([int(self.timesteps[position])]))
 
 
 class FlowGrid:
     """Euler steps of a rectified flow: x_t = (1 - sigma) x_0 + sigma noise, and the network predicts noise - x_0."""
 
-    def __init__(
-        self, scheduler_config: Any, steps: int, mu: float | None = None, levels: list[float] | None = None
-    ) -> None:
+    def __init__(self, scheduler_config: Any, steps: int, tokens: int, *, even: bool) -> None:
         """
         Args:
             scheduler_config: of the pipeline's `FlowMatchEulerDiscreteScheduler`.
             steps: number of levels.
-            mu: shift of the levels by the size of the image, for schedules that use it.
-            levels: sigma before any shift, where the pipeline sets it; None leaves it to the scheduler.
+            tokens: of an image, which shift the levels in schedules that depend on its size.
+            even: before the shift sigma is 1, ..., 2 / steps, 1 / steps; else as the scheduler has it.
 
         Raises:
             ModelError: the scheduler is not for a rectified flow.
@@ -87,6 +75,10 @@ class FlowGrid:
         if "shift" not in scheduler_config:
             raise _unfit(scheduler_config, "one for a rectified flow, such as FlowMatchEulerDiscreteScheduler")
         scheduler = FlowMatchEulerDiscreteScheduler.from_config(scheduler_config)
+        small, large = scheduler.config.base_image_seq_len, scheduler.config.max_image_seq_len
+        low, high = scheduler.config.base_shift, scheduler.config.max_shift
+        mu = low + (high - low) * (tokens - small) / (large - small)
+        levels = [1 - i / steps for i in range(steps)] if even else None
         scheduler.set_timesteps(steps, sigmas=levels, mu=mu)
         self.timesteps: list[float] = scheduler.timesteps.tolist()
         self.noise_scale = 1.0
@@ -97,18 +89,6 @@ class FlowGrid:
 
     def noised(self, x_0: Tensor, noise: Tensor, position: int) -> Tensor:
         return (1 - self._sigmas[position]) * x_0 + self._sigmas[position] * noise
-
-
-def shift_by_size(scheduler_config: Any, tokens: int) -> float:
-    """mu for `FlowGrid`: linear in the image's number of tokens, between the two sizes in the schedule."""
-    small, large = scheduler_config["base_image_seq_len"], scheduler_config["max_image_seq_len"]
-    low, high = scheduler_config["base_shift"], scheduler_config["max_shift"]
-    return low + (high - low) * (tokens - small) / (large - small)
-
-
-def even_levels(steps: int) -> list[float]:
-    """Levels for `FlowGrid`: 1, ..., 2 / steps, 1 / steps."""
-    return [1 - i / steps for i in range(steps)]
 
 
 def _unfit(scheduler_config: Any, wanted: str) -> ModelError:

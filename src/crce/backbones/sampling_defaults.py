@@ -11,21 +11,13 @@ LEAST_LEVELS = 3  # of the grid that x_t lies on
 
 @dataclass(frozen=True)
 class SamplingDefaults:
-    """The sampling of one kind of model.
+    """The sampling of one kind of model, and of the trajectories that x_t comes from; None takes the recipe's."""
 
-    Attributes:
-        steps: denoising steps of an image.
-        guidance: classifier-free guidance scale of an image, as the pipeline counts it; 0 is none.
-        source: who says so.
-        trajectory_steps: noise levels of the trajectories that x_t comes from; None takes the recipe's.
-        trajectory_guidance: their guidance, where 1 is none; None takes the recipe's.
-    """
-
-    steps: int
-    guidance: float
-    source: str
-    trajectory_steps: int | None = None
-    trajectory_guidance: float | None = None
+    steps: int  # denoising steps of an image
+    guidance: float  # classifier-free guidance scale of an image, as the pipeline counts it; 0 is none
+    source: str  # who says so
+    trajectory_steps: int | None = None  # noise levels
+    trajectory_guidance: float | None = None  # where 1 is none
 
     @property
     def training(self) -> dict[str, Any]:

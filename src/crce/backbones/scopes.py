@@ -6,15 +6,11 @@ another. A preset selects layers by their role, which each family defines (`Back
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from torch import nn
 
+from crce.backbones.backbone import Backbone, Role
 from crce.errors import ConfigError
 
-
-if TYPE_CHECKING:
-    from crce.backbones.backbone import Backbone, Role
 
 SCOPES: dict[str, str] = {
     "qk": "queries and keys of cross-attention, or of the text in joint attention (the official CRCE choice)",

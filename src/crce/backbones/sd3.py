@@ -9,7 +9,7 @@ import torch
 
 from crce.backbones.backbone import Architecture, Backbone
 from crce.backbones.conditioning import Conditioning
-from crce.backbones.noise import FlowGrid, shift_by_size
+from crce.backbones.noise import FlowGrid
 from crce.backbones.sampling_defaults import SamplingDefaults, distilled
 from crce.backbones.scopes import two_stream_role
 
@@ -52,8 +52,7 @@ class SD3Backbone(Backbone):
     def grid(self, steps: int) -> FlowGrid:
         _, height, width = self.latent_shape
         patch = self.network.config.patch_size
-        config = self.pipe.scheduler.config
-        return FlowGrid(config, steps, shift_by_size(config, (height // patch) * (width // patch)))
+        return FlowGrid(self.pipe.scheduler.config, steps, (height // patch) * (width // patch), even=False)
 
     def empty_conditioning(self, count: int, tokens: int, dtype: torch.dtype) -> Conditioning:
         config = self.network.config

@@ -13,6 +13,9 @@ from crce.backbones.sampling_defaults import SamplingDefaults, distilled
 from crce.backbones.unet import HYPER, LCM, LIGHTNING, UNetBackbone
 
 
+_CODE = "https://github.com/Stability-AI/generative-models"
+
+
 class SDXLBackbone(UNetBackbone):
     """A `StableDiffusionXLPipeline`. x_t is on the DDIM grid even where the pipeline samples with Euler.
 
@@ -24,15 +27,7 @@ class SDXLBackbone(UNetBackbone):
     encoder_tokens = {"text_encoder": None, "text_encoder_2": None}
     reads_words = False  # it has two text encoders
     kohya = {"unet": "lora_unet", "text_encoder": "lora_te1", "text_encoder_2": "lora_te2"}
-    architectures = (
-        Architecture(
-            "stable-diffusion-xl-v1-base",
-            "sdxl_base_v1-0",
-            1024,
-            "https://github.com/Stability-AI/generative-models",
-            text_width=2048,
-        ),
-    )
+    architectures = (Architecture("stable-diffusion-xl-v1-base", "sdxl_base_v1-0", 1024, _CODE, text_width=2048),)
 
     defaults = {
         "": SamplingDefaults(50, 5.0, "StableDiffusionXLPipeline of diffusers"),
@@ -60,11 +55,8 @@ class SDXLBackbone(UNetBackbone):
         return Conditioning(hidden, pooled)
 
     def _forward(self, x_t: torch.Tensor, t: torch.Tensor, cond: Conditioning, guidance: float | None) -> torch.Tensor:
-        added = {"text_embeds": cond.pooled, "time_ids": self._time_ids(x_t)}
-        return self.network(x_t, t, encoder_hidden_states=cond.hidden, added_cond_kwargs=added).sample
-
-    def _time_ids(self, x_t: torch.Tensor) -> torch.Tensor:
-        """Original size, crop and target size in pixels: an uncropped image of the latent's own size, (B, 6)."""
+        # Original size, crop and target size in pixels: an uncropped image of the latent's own size, (B, 6).
         height, width = (side * self.pipe.vae_scale_factor for side in x_t.shape[-2:])
         ids = torch.tensor([height, width, 0, 0, height, width], dtype=x_t.dtype, device=x_t.device)
-        return ids.expand(len(x_t), -1)
+        added = {"text_embeds": cond.pooled, "time_ids": ids.expand(len(x_t), -1)}
+        return self.network(x_t, t, encoder_hidden_states=cond.hidden, added_cond_kwargs=added).sample

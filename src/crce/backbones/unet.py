@@ -16,6 +16,7 @@ from crce.backbones.sampling_defaults import SamplingDefaults, distilled
 LIGHTNING = "model card of ByteDance/SDXL-Lightning: 4 steps"
 HYPER = "model card of ByteDance/Hyper-SD: 8 steps"
 LCM = "model card of latent-consistency/lcm-lora-sdv1-5: 4 steps"
+_COMPVIS = "https://github.com/CompVis/stable-diffusion"
 _STABILITY = "https://github.com/Stability-AI/stablediffusion"
 
 
@@ -32,9 +33,7 @@ class UNetBackbone(Backbone):
     reads_words = True
     kohya = {"unet": "lora_unet", "text_encoder": "lora_te"}
     architectures: ClassVar[Sequence[Architecture]] = (
-        Architecture(
-            "stable-diffusion-v1", "sd_v1", 512, "https://github.com/CompVis/stable-diffusion", text_width=768
-        ),
+        Architecture("stable-diffusion-v1", "sd_v1", 512, _COMPVIS, text_width=768),
         Architecture("stable-diffusion-v2-768-v", "sd_v2_v", 768, _STABILITY, 1024, prediction_type="v_prediction"),
         Architecture("stable-diffusion-v2-512", "sd_v2", 512, _STABILITY, text_width=1024),
     )
@@ -70,10 +69,9 @@ class UNetBackbone(Backbone):
 
     @property
     def native_shape(self) -> tuple[int, int, int]:
-        config = self.network.config
-        size = config.sample_size
+        size = self.network.config.sample_size
         height, width = (size, size) if isinstance(size, int) else size
-        return config.in_channels, height, width
+        return self.network.config.in_channels, height, width
 
     def grid(self, steps: int) -> DDIMGrid:
         return DDIMGrid(self.pipe.scheduler.config, steps)
@@ -91,10 +89,8 @@ class UNetBackbone(Backbone):
     def encode_soft(self, prompts: list[str], prefix: torch.Tensor | None = None) -> Conditioning:
         """As `encode`, with gradients, and with learned word embeddings inserted before each prompt.
 
-        Args:
-            prompts: B prompts.
-            prefix: embeddings, shape (B, K, W) with W the width of the word embeddings. They take the place of the K
-                tokens after the first one, and the prompt moves back.
+        The `prefix` of B prompts has shape (B, K, W) with W the width of the word embeddings. It takes the place of
+        the K tokens after the first one, and the prompt moves back.
         """
         tokenizer, encoder = self.pipe.tokenizer, self.pipe.text_encoder
         padding = {"padding": "max_length", "max_length": tokenizer.model_max_length, "truncation": True}
@@ -104,8 +100,8 @@ class UNetBackbone(Backbone):
         if prefix is not None:
             k = prefix.shape[1]
             # The last token stays the last: of a prompt that fills the length, it is the end token.
-            ids = torch.cat([ids[:, :1], ids[:, 1:2].expand(-1, k), ids[:, 1 : -k - 1], ids[:, -1:]], 1)
-            mask = torch.cat([mask[:, :1], mask[:, :1].expand(-1, k), mask[:, 1 : -k - 1], mask[:, -1:]], 1)
+            order = [0] * (k + 1) + list(range(1, ids.shape[1] - k - 1)) + [-1]
+            ids, mask = ids[:, order], mask[:, order]
             hook = encoder.get_input_embeddings().register_forward_hook(
                 lambda _, __, words: torch.cat([words[:, :1], prefix.to(words), words[:, 1 + k :]], 1)
             )

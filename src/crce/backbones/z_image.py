@@ -9,10 +9,11 @@ noise - x_0 at the timesteps of the scheduler. Its pipeline counts guidance from
 from __future__ import annotations
 
 import torch
+from torch.nn.functional import pad
 
 from crce.backbones.backbone import Backbone, Role
 from crce.backbones.conditioning import Conditioning
-from crce.backbones.noise import FlowGrid, even_levels, shift_by_size
+from crce.backbones.noise import FlowGrid
 from crce.backbones.sampling_defaults import SamplingDefaults, distilled
 
 
@@ -53,8 +54,7 @@ class ZImageBackbone(Backbone):
 
     def grid(self, steps: int) -> FlowGrid:
         _, height, width = self.latent_shape
-        config = self.pipe.scheduler.config
-        return FlowGrid(config, steps, shift_by_size(config, (height // 2) * (width // 2)), even_levels(steps))
+        return FlowGrid(self.pipe.scheduler.config, steps, (height // 2) * (width // 2), even=True)
 
     def empty_conditioning(self, count: int, tokens: int, dtype: torch.dtype) -> Conditioning:
         return Conditioning.empty(count, PHRASE_TOKENS, self.network.config.cap_feat_dim, dtype, masked=True)
@@ -64,11 +64,9 @@ class ZImageBackbone(Backbone):
         states, _ = self.pipe.encode_prompt(
             list(prompts), device=self.device, do_classifier_free_guidance=False, max_sequence_length=TOKENS
         )
-        hidden = states[0].new_zeros(len(states), TOKENS, states[0].shape[-1])
-        mask = torch.zeros(len(states), TOKENS, dtype=torch.bool, device=hidden.device)
-        for i, tokens in enumerate(states):
-            hidden[i, : len(tokens)], mask[i, : len(tokens)] = tokens, True
-        return Conditioning(hidden, mask=mask)
+        hidden = torch.stack([pad(tokens, (0, 0, 0, TOKENS - len(tokens))) for tokens in states])
+        lengths = torch.tensor([[len(tokens)] for tokens in states], device=hidden.device)
+        return Conditioning(hidden, mask=torch.arange(TOKENS, device=hidden.device) < lengths)
 
     def _forward(self, x_t: torch.Tensor, t: torch.Tensor, cond: Conditioning, guidance: float | None) -> torch.Tensor:
         assert cond.mask is not None  # `encode` makes one

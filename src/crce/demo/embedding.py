@@ -30,25 +30,15 @@ BAGS = 1024  # texts whose word vectors are summed at a time
 
 @dataclass(frozen=True)
 class Words:
-    """The word pieces of B texts, P in all.
+    """The word pieces of B texts, P in all."""
 
-    Attributes:
-        pieces: ids of the word pieces of all texts in order, shape (P,).
-        starts: index of each text's first piece, shape (B,).
-        lengths: L2 norm of the sum of each text's word vectors, shape (B,).
-    """
-
-    pieces: NDArray[np.int64]
-    starts: NDArray[np.int64]
-    lengths: Vectors
+    pieces: NDArray[np.int64]  # ids of the word pieces of all texts in order, shape (P,)
+    starts: NDArray[np.int64]  # index of each text's first piece, shape (B,)
+    lengths: Vectors  # L2 norm of the sum of each text's word vectors, shape (B,)
 
 
 class Embedder:
-    """Embeds phrases; each is computed once per process.
-
-    Args:
-        folder: with `model.safetensors` and `tokenizer.json` of MiniLM-L6; `load_embedder` has checked them.
-    """
+    """Embeds phrases by the MiniLM-L6 in a folder, which `load_embedder` has checked; each once per process."""
 
     def __init__(self, folder: Path) -> None:
         from safetensors.numpy import load_file
@@ -61,14 +51,7 @@ class Embedder:
         self._known: dict[str, Vectors] = {}
 
     def embed(self, texts: Iterable[str]) -> Vectors:
-        """The embeddings of `texts`, in their order.
-
-        Args:
-            texts: B phrases; B may be 0.
-
-        Returns:
-            Unit vectors, shape (B, 384).
-        """
+        """The embeddings of B phrases in their order, unit vectors of shape (B, 384); B may be 0."""
         wanted = list(texts)
         new = list(dict.fromkeys(text for text in wanted if text not in self._known))
         # Batches hold phrases of one length: nothing is padded, so a vector does not depend on the rest of the batch.
@@ -143,7 +126,9 @@ class Embedder:
                 .transpose(0, 2, 1, 3)
                 for name in ("query", "key", "value")
             )  # each (B, 12, L, 32)
-            attended = _softmax(q @ k.transpose(0, 1, 3, 2) * (WIDTH // HEADS) ** -0.5) @ v
+            scores = q @ k.transpose(0, 1, 3, 2) * (WIDTH // HEADS) ** -0.5
+            shares = np.exp(scores - scores.max(-1, keepdims=True))
+            attended = shares / shares.sum(-1, keepdims=True) @ v
             attended = attended.transpose(0, 2, 1, 3).reshape(batch, length, WIDTH)
             attended = self._linear(attended, f"{layer}.attention.output.dense")
             x = self._norm(x + attended, f"{layer}.attention.output.LayerNorm")
@@ -164,11 +149,6 @@ class Embedder:
 
 def _unit(x: Vectors) -> Vectors:
     return x / np.linalg.norm(x, axis=-1, keepdims=True).clip(1e-12)
-
-
-def _softmax(x: Vectors) -> Vectors:
-    e = np.exp(x - x.max(-1, keepdims=True))
-    return e / e.sum(-1, keepdims=True)
 
 
 def _gelu(x: Vectors) -> Vectors:

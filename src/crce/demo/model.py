@@ -54,14 +54,12 @@ def model_path() -> Path:
     if not (folder / "model_index.json").is_file():
         try:
             root.mkdir(parents=True, exist_ok=True)
-            partial = Path(tempfile.mkdtemp(prefix=".emoji-", dir=root))
-            try:
+            with tempfile.TemporaryDirectory(prefix=".emoji-", dir=root) as temporary:
+                partial = Path(temporary) / "model"
                 _assemble(partial)
                 # Another process may have been faster; its folder is the same.
                 if not folder.exists():
                     partial.replace(folder)
-            finally:
-                shutil.rmtree(partial, ignore_errors=True)
         except OSError as error:
             raise ModelError(
                 f"Cannot build the bundled model in {root}: {error.strerror or error}. "
@@ -91,17 +89,10 @@ def text_encoder_path() -> Path:
     return folder
 
 
-def _link(source: Path, target: Path) -> None:
-    try:
-        target.symlink_to(source.resolve())
-    except (OSError, NotImplementedError):
-        shutil.copyfile(source, target)
-
-
 def _assemble(folder: Path) -> None:
     weights, encoder = weights_path(), text_encoder_path()
     for part in ("unet", "vae", "scheduler", "text_encoder", "tokenizer"):
-        (folder / part).mkdir()
+        (folder / part).mkdir(parents=True)
     for part in ("unet", "vae"):
         shutil.copyfile(weights / f"{part}.json", folder / part / "config.json")
         shutil.copyfile(weights / f"{part}.safetensors", folder / part / "diffusion_pytorch_model.safetensors")
@@ -110,7 +101,11 @@ def _assemble(folder: Path) -> None:
     # StableDiffusionPipeline passes the attention mask to encoders that ask for it; MiniLM's pad tokens need it.
     config |= {"architectures": ["BertModel"], "use_attention_mask": True}
     (folder / "text_encoder" / "config.json").write_text(json.dumps(config, indent=2), encoding="utf-8")
-    _link(encoder / "model.safetensors", folder / "text_encoder" / "model.safetensors")
+    source, target = encoder / "model.safetensors", folder / "text_encoder" / "model.safetensors"
+    try:
+        target.symlink_to(source.resolve())
+    except (OSError, NotImplementedError):
+        shutil.copyfile(source, target)
     for name in ("tokenizer.json", "vocab.txt", "special_tokens_map.json"):
         shutil.copyfile(encoder / name, folder / "tokenizer" / name)
     tokenizer = json.loads((encoder / "tokenizer_config.json").read_text(encoding="utf-8"))
@@ -119,10 +114,8 @@ def _assemble(folder: Path) -> None:
     index = {
         "_class_name": "StableDiffusionPipeline",
         "_diffusers_version": "0.35.0",
-        "feature_extractor": [None, None],
-        "image_encoder": [None, None],
+        **dict.fromkeys(("feature_extractor", "image_encoder", "safety_checker"), [None, None]),
         "requires_safety_checker": False,
-        "safety_checker": [None, None],
         "scheduler": ["diffusers", "DDIMScheduler"],
         "text_encoder": ["transformers", "BertModel"],
         "tokenizer": ["transformers", "BertTokenizerFast"],

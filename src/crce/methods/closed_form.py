@@ -18,15 +18,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
+from torch import Tensor
 
 from crce.methods.objective import Row
-
-
-if TYPE_CHECKING:
-    from torch import Tensor
 
 
 @dataclass(frozen=True)
@@ -56,24 +53,18 @@ class ClosedFormMethod:
     around: bool = False
 
     def edit(self, weights: Mapping[str, Tensor], rows: Rows, config: Any) -> dict[str, Tensor]:
-        """The edited weights by layer.
+        """The edited weights, in the form of `weights`.
 
         Args:
             weights: by layer path, each of shape (C, D), float32.
             rows: what to erase and what to keep.
             config: the settings, an instance of the method's own model.
-
-        Returns:
-            As `weights`.
         """
         raise NotImplementedError
 
 
-def sums(rows: Sequence[Row[Tensor]], width: int) -> tuple[Tensor, Tensor]:
+def sums(rows: Sequence[Row[Tensor]]) -> tuple[Tensor, Tensor]:
     """sum w v k^T and sum w k k^T over rows and tokens, each of shape (D, D), in float64."""
-    if not rows:
-        zero = torch.zeros(width, width, dtype=torch.float64)
-        return zero, zero
     keys, values, weights = stacked(rows)
     weighted = weights[:, None] * keys
     return values.T @ weighted, keys.T @ weighted
@@ -86,13 +77,10 @@ def stacked(rows: Sequence[Row[Tensor]]) -> tuple[Tensor, Tensor, Tensor]:
     return keys, values, torch.tensor([row.weight for row in rows], dtype=torch.float64).repeat_interleave(counts)
 
 
-def factor(cross: Tensor, gram: Tensor, ridge: float) -> Tensor:
-    """E = (cross + ridge I)(gram + ridge I)^-1 by one Cholesky; all shapes (D, D)."""
-    identity = torch.eye(gram.shape[0], dtype=gram.dtype)
+def least_squares(weights: Mapping[str, Tensor], rows: Sequence[Row[Tensor]], ridge: float) -> dict[str, Tensor]:
+    """Every W times E = (sum w v k^T + ridge I)(sum w k k^T + ridge I)^-1, by one Cholesky."""
+    cross, gram = sums(rows)
+    identity = torch.eye(len(gram), dtype=gram.dtype)
     lower = torch.linalg.cholesky(gram + ridge * identity)
-    return torch.cholesky_solve((cross + ridge * identity).T, lower).T
-
-
-def multiplied(weights: Mapping[str, Tensor], right: Tensor) -> dict[str, Tensor]:
-    """Every W times `right`, shape (D, D)."""
-    return {path: (w.double().cpu() @ right).to(w) for path, w in weights.items()}
+    factor = torch.cholesky_solve((cross + ridge * identity).T, lower).T
+    return {path: (w.double().cpu() @ factor).to(w) for path, w in weights.items()}

@@ -2,15 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from torch import Tensor
 
+from crce.config import ErasureConfig
 from crce.methods.gradient import GradientMethod
-
-
-if TYPE_CHECKING:
-    from torch import Tensor
-
-    from crce.config import ErasureConfig
 
 
 class ESD(GradientMethod):

@@ -5,14 +5,12 @@ The trainer does the rest in the same way for all of them, so corefs and retains
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
+import torch
+from torch import Tensor
 
-if TYPE_CHECKING:
-    import torch
-    from torch import Tensor
-
-    from crce.backbones import Conditioning
+from crce.backbones import Conditioning
 
 
 class GradientMethod:
@@ -56,9 +54,6 @@ class GradientMethod:
     ) -> tuple[Conditioning, float] | None:
         """States of no prompt that this step keeps in addition to the retains, and the weight of their mean error.
 
-        Args:
-            target: the target's states, one row.
-            config: the settings, an instance of the method's own model.
-            generator: CPU generator behind every random choice.
+        `target` are the target's states, one row; `generator` is on the CPU.
         """
         return None

@@ -7,14 +7,6 @@ from collections.abc import Sequence
 from crce.methods.uce import UCE
 
 
-TEMPLATES = (
-    "{}",
-    "a photo of {}",
-    "a painting of {}",
-    "{} in the park",
-)
-
-
 class MACE(UCE):
     """In prompts about an erased phrase, every word but the phrase is answered as in the prompt without it.
 
@@ -25,16 +17,14 @@ class MACE(UCE):
         the place of general captions and retains in the place of the domain's.
     """
 
-    templates = TEMPLATES
+    templates = ("{}", "a photo of {}", "a painting of {}", "{} in the park")
     around = True
 
 
 def around(prompt: Sequence[int], other: Sequence[int]) -> list[tuple[int, int]]:
-    """Pairs of positions of the words that two token sequences of one template share: what leads and what follows.
+    """Pairs of positions of the words that two prompts of one template share: what leads and what follows.
 
-    Args:
-        prompt: tokens of the prompt with the phrase, length L.
-        other: tokens of the prompt with what it becomes, length L.
+    Both are token sequences of length L: `prompt` with the phrase, `other` with what it becomes.
     """
     length = min(len(prompt), len(other))
     lead = next((i for i in range(length) if prompt[i] != other[i]), length)

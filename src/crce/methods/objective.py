@@ -14,16 +14,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Generic, Literal, TypeVar
+from typing import Generic, Literal, TypeVar
 
 import torch
+from torch import Tensor
 
-
-if TYPE_CHECKING:
-    from torch import Tensor
-
-    from crce.config import ErasureConfig
-    from crce.methods.gradient import GradientMethod
+from crce.config import ErasureConfig
+from crce.methods.gradient import GradientMethod
 
 
 Role = Literal["target", "coref", "retain"]
@@ -83,12 +80,8 @@ def step_rows(
 
     Args:
         prompt: index of the prompt the target is erased from (the target itself, or `erase_from`).
-        target: index of the target.
-        corefs: the step's corefs as (index, certainty).
-        retains: the step's retains as (index, certainty).
-        alpha: weight of the corefs.
+        corefs: the step's corefs as (index, certainty), as are retains and everyday phrases.
         beta: weight of the retains, and of the everyday phrases as much again.
-        everyday: the step's everyday phrases as (index, weight).
     """
     rows = [Row(prompt, target, 1.0)]
     rows += [Row(i, i, alpha * certainty / len(corefs), "coref") for i, certainty in corefs]
@@ -122,7 +115,5 @@ def row_targets(
 
 def role_terms(rows: Sequence[Row], errors: Sequence[float]) -> dict[str, float]:
     """The sums of the objective over target, corefs and retains, from each row's error; they add up to the loss."""
-    terms: dict[str, float] = dict.fromkeys(ROLES, 0.0)
-    for row, error in zip(rows, errors, strict=True):
-        terms[row.role] += row.weight * error
-    return terms
+    weighted = [(row.role, row.weight * error) for row, error in zip(rows, errors, strict=True)]
+    return {role: sum((error for own, error in weighted if own == role), 0.0) for role in ROLES}

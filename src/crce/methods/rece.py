@@ -3,19 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from dataclasses import replace
 
 import torch
+from torch import Tensor
 
-from crce.methods.closed_form import ClosedFormMethod, Rows, factor, multiplied, sums
-from crce.methods.objective import Row
+from crce.methods.closed_form import ClosedFormMethod, Rows, least_squares
+from crce.methods.settings import RECEConfig
 from crce.methods.uce import UCE
-
-
-if TYPE_CHECKING:
-    from torch import Tensor
-
-    from crce.methods.settings import RECEConfig
 
 
 class RECE(ClosedFormMethod):
@@ -33,17 +28,12 @@ class RECE(ClosedFormMethod):
         share = 1 / max(1, sum(row.role == "coref" for row in rows.erase))
         for _ in range(config.rece_rounds):
             attack = self.adversarial(weights, edited, config.rece_rho)
-            found = [
-                Row(
-                    (row.prompt.double().cpu() @ attack.T).to(row.prompt),
-                    row.source,
-                    row.weight * (share if row.role == "coref" else 1),
-                    row.role,
-                )
-                for row in rows.erase
-            ]
-            cross, gram = sums((*found, *rows.keep), rows.null.shape[-1])
-            edited = multiplied(edited, factor(cross, gram, config.ridge))
+            found = []
+            for row in rows.erase:
+                state = (row.prompt.double().cpu() @ attack.T).to(row.prompt)
+                weight = row.weight * (share if row.role == "coref" else 1)
+                found.append(replace(row, prompt=state, weight=weight))
+            edited = least_squares(edited, (*found, *rows.keep), config.ridge)
         return edited
 
     @staticmethod

@@ -3,17 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
 
 import torch
+from torch import Tensor
 
 from crce.methods.closed_form import ClosedFormMethod, Rows, stacked, sums
+from crce.methods.settings import SPEEDConfig
 
-
-if TYPE_CHECKING:
-    from torch import Tensor
-
-    from crce.methods.settings import SPEEDConfig
 
 COPIES = 10  # perturbed copies of each retain state, as in the authors' code
 CENTRES = 3  # of the empty prompt's states, held exactly
@@ -33,38 +29,26 @@ class SPEED(ClosedFormMethod):
     def edit(self, weights: Mapping[str, Tensor], rows: Rows, config: SPEEDConfig) -> dict[str, Tensor]:
         """W' = W + W (S - T) P (I - M K (K^T P M K)^-1 K^T P) M with M = (T P + ridge I)^-1."""
         width = rows.null.shape[-1]
-        cross, gram = sums(rows.erase, width)
+        cross, gram = sums(rows.erase)
         held = _held(rows.null.double().cpu(), config.seed)
-        probe = (cross - gram) @ torch.linalg.inv(torch.eye(width, dtype=torch.float64) + gram)
-        states, state_weights = _retain_states(rows)
+        identity = torch.eye(width, dtype=torch.float64)
+        probe = (cross - gram) @ torch.linalg.inv(identity + gram)
+        states = rows.null[1:].double().cpu()  # held where there are no retains
+        state_weights = torch.ones(len(states), dtype=torch.float64)
+        if rows.keep:
+            states, _, state_weights = stacked(rows.keep)
         generator = torch.Generator().manual_seed(config.seed)
-        return {
-            path: self._layer(w, cross, gram, held, probe, states, state_weights, config, generator)
-            for path, w in weights.items()
-        }
-
-    def _layer(
-        self,
-        weight: Tensor,
-        cross: Tensor,
-        gram: Tensor,
-        held: Tensor,
-        probe: Tensor,
-        states: Tensor,
-        state_weights: Tensor,
-        config: SPEEDConfig,
-        generator: torch.Generator,
-    ) -> Tensor:
-        w = weight.double().cpu()
-        identity = torch.eye(w.shape[1], dtype=torch.float64)
-        touched = w @ probe
-        p = null_space(_influenced(w, touched, states, state_weights, generator), config.speed_threshold)
-        m = torch.linalg.inv(gram @ p + config.speed_retain_scale * identity)
-        edit = w @ (cross - gram) @ p
-        held_free, held_moved = held.T @ p, m @ held
-        # pinv: where the null space leaves out a held direction, that direction is safe already.
-        edit -= edit @ held_moved @ torch.linalg.pinv(held_free @ held_moved) @ held_free
-        return (w + edit @ m).to(weight)
+        edited = {}
+        for path, weight in weights.items():
+            w = weight.double().cpu()
+            p = null_space(_influenced(w, w @ probe, states, state_weights, generator), config.speed_threshold)
+            m = torch.linalg.inv(gram @ p + config.speed_retain_scale * identity)
+            edit = w @ (cross - gram) @ p
+            held_free, held_moved = held.T @ p, m @ held
+            # pinv: where the null space leaves out a held direction, that direction is safe already.
+            edit -= edit @ held_moved @ torch.linalg.pinv(held_free @ held_moved) @ held_free
+            edited[path] = (w + edit @ m).to(weight)
+        return edited
 
 
 def null_space(mean: Tensor, threshold: float) -> Tensor:
@@ -78,21 +62,10 @@ def _held(null: Tensor, seed: int) -> Tensor:
     """States of the empty prompt that may not move: the first, and centres of the others; shape (D, 1 + CENTRES)."""
     from scipy.cluster.vq import kmeans2
 
-    others = null[1:]
-    distinct = others.unique(dim=0)  # SDXL's empty prompt is all zeros
-    if len(distinct) <= CENTRES:
-        return torch.cat([null[:1], distinct]).T
-    centres, _ = kmeans2(others.numpy(), CENTRES, seed=seed, minit="++")
-    return torch.cat([null[:1], torch.from_numpy(centres)]).T
-
-
-def _retain_states(rows: Rows) -> tuple[Tensor, Tensor]:
-    """Token states of all retains, shape (n, D), and their weights (n,); without retains those of the empty prompt."""
-    if not rows.keep:
-        states = rows.null[1:].double().cpu()
-        return states, torch.ones(len(states), dtype=torch.float64)
-    states, _, weights = stacked(rows.keep)
-    return states, weights
+    centres = null[1:].unique(dim=0)  # SDXL's empty prompt is all zeros
+    if len(centres) > CENTRES:
+        centres = torch.from_numpy(kmeans2(null[1:].numpy(), CENTRES, seed=seed, minit="++")[0])
+    return torch.cat([null[:1], centres]).T
 
 
 def _influenced(w: Tensor, touched: Tensor, states: Tensor, weights: Tensor, generator: torch.Generator) -> Tensor:

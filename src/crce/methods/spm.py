@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import torch
 
 from crce.backbones.conditioning import Conditioning
 from crce.methods.esd import ESD
+from crce.methods.settings import SPMConfig
 
-
-if TYPE_CHECKING:
-    from crce.methods.settings import SPMConfig
 
 TRIES = 1000  # random states looked at before the last ones are taken as they are
 

@@ -126,10 +126,8 @@ MEASURED = "StableDiffusionPipeline"  # the bundled model's class, the one whose
 class Support:
     """How far a method is known to work on the models of a pipeline class.
 
-    Attributes:
-        level: "tested": erasures of a trained model were measured. "experimental": the tests train it on tiny
-            pipelines of the real classes with random weights. "refused": it does not work there.
-        why: the reason of a refusal.
+    "tested": erasures of a trained model were measured. "experimental": the tests train it on tiny pipelines of the
+    real classes with random weights. "refused": it does not work there, and `why`.
     """
 
     level: Level
@@ -137,12 +135,7 @@ class Support:
 
 
 def support(method: str, pipeline: str) -> Support:
-    """How far a method is known to work on the models of a pipeline class.
-
-    Args:
-        method: a name in METHODS.
-        pipeline: a class name in FAMILIES.
-    """
+    """How far a method, a name in METHODS, is known to work on a pipeline class, a name in FAMILIES."""
     entry, backbone = METHODS.find(method), backbone_class(pipeline)
     if entry.solved and not backbone.reads_states:
         return Support("refused", "solves for layers that read the text alone, and {} mixes text and image")

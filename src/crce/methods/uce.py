@@ -3,15 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
 
-from crce.methods.closed_form import ClosedFormMethod, Rows, factor, multiplied, sums
+from torch import Tensor
 
-
-if TYPE_CHECKING:
-    from torch import Tensor
-
-    from crce.methods.settings import RidgeConfig
+from crce.methods.closed_form import ClosedFormMethod, Rows, least_squares
+from crce.methods.settings import RidgeConfig
 
 
 class UCE(ClosedFormMethod):
@@ -24,5 +20,4 @@ class UCE(ClosedFormMethod):
 
     def edit(self, weights: Mapping[str, Tensor], rows: Rows, config: RidgeConfig) -> dict[str, Tensor]:
         """W' = W (sum w v k^T + ridge I)(sum w k k^T + ridge I)^-1."""
-        cross, gram = sums((*rows.erase, *rows.keep), rows.null.shape[-1])
-        return multiplied(weights, factor(cross, gram, config.ridge))
+        return least_squares(weights, (*rows.erase, *rows.keep), config.ridge)

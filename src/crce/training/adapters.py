@@ -6,23 +6,22 @@ import contextlib
 import json
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import Any, TypeAlias
 
 import torch
 from peft import LoraConfig, get_peft_model_state_dict, set_peft_model_state_dict
 from torch import nn
 
+from crce.backbones import Backbone
 from crce.backbones.scopes import scope_modules
+from crce.config import ErasureConfig
 from crce.errors import ConfigError, RunError
 from crce.files import read_tensors
 
 
-if TYPE_CHECKING:
-    from crce.backbones import Backbone
-    from crce.config import ErasureConfig
-
 NAME = "crce"
 TEXT_ENCODER = "text_encoder"
+_PLAIN = (str, bool, int, float, list, type(None))  # what metadata keeps of PEFT's config
 
 
 class LoRA:
@@ -72,7 +71,8 @@ class LoRA:
 
     def metadata(self) -> dict[str, str]:
         """What `apply_adapter` needs to read a file of `state`."""
-        config = {f"{self._component}.{k}": v for k, v in _jsonable(self._config.to_dict()).items()}
+        config = self._config.to_dict() | {"target_modules": sorted(self._config.target_modules or ())}
+        config = {f"{self._component}.{k}": v for k, v in config.items() if isinstance(v, _PLAIN)}
         return {"adapter": "lora", "lora_adapter_metadata": json.dumps(config), "format": "pt"}
 
     def close(self) -> None:
@@ -85,85 +85,69 @@ class Weights:
     """The layers' own weights, with the interface of `LoRA`. Only trained tensors are kept twice and swapped."""
 
     def __init__(self, backbone: Backbone, modules: list[str], component: str | None = None) -> None:
-        """
-        Args:
-            backbone: the model.
-            modules: paths of the trained layers.
-            component: the pipeline's name for the network that they lie in; None is the denoiser.
-        """
+        """`component` is the pipeline's name for the network that the layers lie in; None is the denoiser."""
         self._component = component or backbone.component
-        network: nn.Module = getattr(backbone.pipe, self._component)
-        self._slots: list[tuple[nn.Module, str, str, nn.Parameter, nn.Parameter]] = []
-        for path in modules:
-            module = network.get_submodule(path)
-            for name, base in list(module.named_parameters(recurse=False)):
-                trained = nn.Parameter(base.detach().float().clone())
-                self._slots.append((module, name, f"{path}.{name}", base, trained))
+        self._network: nn.Module = getattr(backbone.pipe, self._component)
         self._modules = modules
-        self._swap(trained=True)
+        self._base: dict[str, nn.Parameter] = {}
+        for path in modules:
+            self._base |= self._network.get_submodule(path).named_parameters(prefix=path, recurse=False)
+        self._trained = {path: nn.Parameter(base.detach().float().clone()) for path, base in self._base.items()}
+        self._use(self._trained)
 
-    def _swap(self, *, trained: bool) -> None:
-        for module, name, _, base, own in self._slots:
-            module._parameters[name] = own if trained else base
+    def _use(self, parameters: dict[str, nn.Parameter]) -> None:
+        for path, parameter in parameters.items():
+            module, _, name = path.rpartition(".")
+            self._network.get_submodule(module)._parameters[name] = parameter
 
     def parameters(self) -> list[nn.Parameter]:
-        return [own for *_, own in self._slots]
+        return list(self._trained.values())
 
     @contextlib.contextmanager
     def disabled(self) -> Iterator[None]:
-        self._swap(trained=False)
+        self._use(self._base)
         try:
             yield
         finally:
-            self._swap(trained=True)
+            self._use(self._trained)
 
     def state(self) -> dict[str, torch.Tensor]:
-        return {f"{self._component}.{path}": own.detach().clone().cpu() for _, _, path, _, own in self._slots}
+        return {f"{self._component}.{path}": own.detach().clone().cpu() for path, own in self._trained.items()}
 
+    @torch.no_grad()
     def load(self, state: dict[str, torch.Tensor]) -> None:
-        missing = [path for _, _, path, _, _ in self._slots if f"{self._component}.{path}" not in state]
-        if missing:
+        if missing := [path for path in self._trained if f"{self._component}.{path}" not in state]:
             raise RunError(f"The adapter does not fit this model: it holds no weights for {missing[0]!r}.")
-        with torch.no_grad():
-            for _, _, path, _, own in self._slots:
-                own.copy_(state[f"{self._component}.{path}"])
+        for path, own in self._trained.items():
+            own.copy_(state[f"{self._component}.{path}"])
 
+    @torch.no_grad()
     def scale(self, strength: float) -> None:
-        with torch.no_grad():
-            for _, _, _, base, own in self._slots:
-                own.copy_(torch.lerp(base.float(), own.float(), strength))
+        for path, own in self._trained.items():
+            own.copy_(torch.lerp(self._base[path].float(), own.float(), strength))
 
     def base_weights(self) -> dict[str, torch.Tensor]:
-        """The weight matrices of the base model's layers by module path, each of shape (C, D), in float32; biases are
-        not among them."""
-        return {
-            path.removesuffix(".weight"): base.detach().float().clone()
-            for _, name, path, base, _ in self._slots
-            if name == "weight"
-        }
+        """The weight matrices of the base model by layer path, without biases, each of shape (C, D), in float32."""
+        matrices = {path: base for path, base in self._base.items() if path.endswith(".weight")}
+        return {path.removesuffix(".weight"): base.detach().float().clone() for path, base in matrices.items()}
 
+    @torch.no_grad()
     def set_weights(self, weights: dict[str, torch.Tensor]) -> None:
         """Replace the trained matrices by others, named as those of `base_weights`."""
-        with torch.no_grad():
-            for _, name, path, _, own in self._slots:
-                if name == "weight":
-                    own.copy_(weights[path.removesuffix(".weight")])
+        for layer, weight in weights.items():
+            self._trained[f"{layer}.weight"].copy_(weight)
 
     def settle(self) -> None:
         """Round to the dtype of the network, as pipelines need it; only training needs float32."""
-        for _, _, _, base, own in self._slots:
-            own.data = own.data.to(base.dtype)
+        for path, own in self._trained.items():
+            own.data = own.data.to(self._base[path].dtype)
 
     def metadata(self) -> dict[str, str]:
-        return {
-            "adapter": "weights",
-            "component": self._component,
-            "modules": json.dumps(self._modules),
-            "format": "pt",
-        }
+        modules = json.dumps(self._modules)
+        return {"adapter": "weights", "component": self._component, "modules": modules, "format": "pt"}
 
     def close(self) -> None:
-        self._swap(trained=False)
+        self._use(self._base)
 
 
 Adapter: TypeAlias = LoRA | Weights
@@ -214,36 +198,24 @@ def apply_adapter(backbone: Backbone, path: Path) -> Adapter:
     except OSError as error:
         raise RunError(f"Cannot read the adapter {path}: {error}. Give a finished run.") from error
     kind = metadata.get("adapter")
-    adapter: Adapter | None = None
-    try:
-        if kind == "lora":
-            prefix = f"{backbone.component}."
-            config = {k.removeprefix(prefix): v for k, v in json.loads(metadata["lora_adapter_metadata"]).items()}
-            adapter = LoRA(backbone, config["target_modules"], config["r"], config["lora_alpha"])
-        elif kind == "weights":
-            adapter = Weights(backbone, json.loads(metadata["modules"]), metadata.get("component"))
-        else:
-            raise RunError(f"{path} is not an adapter written by crce: its metadata says {kind!r}.")
-        adapter.load(state)
-    except RunError:
-        if adapter:
-            adapter.close()
-        raise
-    except (ValueError, AttributeError, RuntimeError) as error:  # no such layer, or a tensor of another shape
-        if adapter:
-            adapter.close()
-        raise RunError(f"The adapter {path} does not fit the model {backbone.model!r}: {error}") from error
+    adapter: Adapter
+    with contextlib.ExitStack() as undo:
+        try:
+            if kind == "lora":
+                config = json.loads(metadata["lora_adapter_metadata"])
+                modules, rank, alpha = (
+                    config[f"{backbone.component}.{name}"] for name in ("target_modules", "r", "lora_alpha")
+                )
+                adapter = LoRA(backbone, modules, rank, alpha)
+            elif kind == "weights":
+                adapter = Weights(backbone, json.loads(metadata["modules"]), metadata.get("component"))
+            else:
+                raise RunError(f"{path} is not an adapter written by crce: its metadata says {kind!r}.")
+            undo.callback(adapter.close)
+            adapter.load(state)
+        except (ValueError, AttributeError, RuntimeError) as error:  # no such layer, or a tensor of another shape
+            raise RunError(f"The adapter {path} does not fit the model {backbone.model!r}: {error}") from error
+        undo.pop_all()
     if isinstance(adapter, Weights):
         adapter.settle()
     return adapter
-
-
-def _jsonable(config: dict[str, Any]) -> dict[str, Any]:
-    """PEFT's config without what JSON can't hold or a reader doesn't need."""
-    kept = {}
-    for key, value in config.items():
-        if isinstance(value, set):
-            value = sorted(value)
-        if value is None or isinstance(value, (str, bool, int, float, list)):
-            kept[key] = value
-    return kept

@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from crce.backbones import load_backbone
+from crce.backbones import Backbone, load_backbone
 from crce.errors import RunError
-
-
-if TYPE_CHECKING:
-    from crce.backbones import Backbone
-    from crce.training.run_folder import Erasure
+from crce.training.run_folder import Erasure
 
 
 def load_base(
@@ -26,10 +22,9 @@ def load_base(
     Args:
         erasure: the run.
         backbone: that model, if it is loaded already; it is checked, and returned at the resolution of the run.
-        device: see `load_backbone`.
-        dtype: see there; None takes that of the training.
-        offload: see there. Gradients can't pass through a network that was moved away: it is for inference, and for
-            training by `erase`.
+        device: see `load_backbone`, as are dtype and offload.
+        dtype: None takes that of the training.
+        offload: gradients can't pass through a network that was moved away: for inference, and training by `erase`.
 
     Raises:
         ModelError: the model can't be loaded.
@@ -51,9 +46,5 @@ def load_recorded(
     info: dict[str, Any], *, device: str = "auto", dtype: str | None = None, offload: bool = False
 ) -> Backbone:
     """The model named in a run.json; the caller checks whether it has changed since."""
-    revision = info["revision"]
-    if revision is not None and ":" in revision:  # a hash of files, which the Hub knows nothing of
-        revision = None
-    return load_backbone(
-        info["model"], device=device, dtype=dtype or info["dtype"], revision=revision, offload=offload
-    )
+    commit = None if ":" in (info["revision"] or "") else info["revision"]  # the Hub knows no hash of files
+    return load_backbone(info["model"], device=device, dtype=dtype or info["dtype"], revision=commit, offload=offload)

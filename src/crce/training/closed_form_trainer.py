@@ -2,28 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 import torch
 
+from crce.backbones import Backbone
 from crce.backbones.scopes import scope_modules
-from crce.methods.closed_form import Rows, stacked
+from crce.concepts import ConceptSet
+from crce.config import ErasureConfig
+from crce.methods.closed_form import ClosedFormMethod, Rows, stacked
 from crce.methods.mace import around
 from crce.methods.objective import ROLES, Role, Row
 from crce.methods.table import load_method, refuse_unsupported
 from crce.training.adapters import Weights
-from crce.training.prompts import NULL, PromptTable, SetPrompts, encode_all, make_table
+from crce.training.prompts import NULL, PromptTable, SetPrompts, make_table
 from crce.training.trainer import StepResult
-
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    from crce.backbones import Backbone
-    from crce.concepts import ConceptSet
-    from crce.config import ErasureConfig
-    from crce.methods.closed_form import ClosedFormMethod
 
 
 def closed_form_rows(
@@ -38,7 +32,7 @@ def closed_form_rows(
     texts = [row for prompts in table.sets for row in _text_rows(table, prompts, method.templates, config.alpha)]
     states = dict(zip(table.texts, table.cond.hidden, strict=True))
     if unread := list(dict.fromkeys(t for row in texts for t in (row.prompt, row.source) if t not in states)):
-        states.update(zip(unread, encode_all(backbone, unread).hidden, strict=True))
+        states.update(zip(unread, backbone.encode(unread).hidden, strict=True))
     tokens = _shared_tokens(backbone, texts) if method.around else [(slice(None), slice(None))] * len(texts)
     return Rows(
         erase=tuple(
@@ -69,8 +63,7 @@ def _shared_tokens(backbone: Backbone, rows: Sequence[Row[str]]) -> list[tuple[l
     """The positions in each row's prompt and source of the tokens that both have."""
     tokenizer = backbone.pipe.tokenizer
     padding = {"padding": "max_length", "max_length": tokenizer.model_max_length, "truncation": True}
-    own = tokenizer([row.prompt for row in rows], **padding).input_ids
-    other = tokenizer([row.source for row in rows], **padding).input_ids
+    own, other = (tokenizer([getattr(row, s) for row in rows], **padding).input_ids for s in ("prompt", "source"))
     shared = (zip(*around(a, b), strict=True) for a, b in zip(own, other, strict=True))
     return [(list(left), list(right)) for left, right in shared]
 
@@ -134,11 +127,8 @@ def _left(
     if not rows:
         return 0.0
     keys, values, weights = stacked(rows)
-    kept = rows[0].role == "retain"
-    gram = _outer(keys, weights, keys)
-    if not kept:
-        aside = keys - values
-        cross, apart = _outer(keys, weights, aside), _outer(aside, weights, aside)
+    kept, aside = rows[0].role == "retain", keys - values
+    gram, cross, apart = (_outer(a, weights, b) for a, b in ((keys, keys), (keys, aside), (aside, aside)))
     left = size = 0.0
     for path, w in before.items():
         old = w.double().cpu()

@@ -15,17 +15,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Started:
-    """The first step is about to run.
+    """The first step is about to run. Until the run has finished, `backbone` generates as the student does."""
 
-    Attributes:
-        total_steps: steps of the whole run.
-        start_step: steps done before; above 0 when a run is continued.
-        folder: of the run.
-        backbone: the model in training: until the run has finished it generates as the student does.
-    """
-
-    total_steps: int
-    start_step: int
+    total_steps: int  # of the whole run
+    start_step: int  # steps done before; above 0 when a run is continued
     folder: Path
     backbone: Backbone = field(repr=False, compare=False)
 

@@ -4,54 +4,36 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import torch
 
+from crce.backbones import Backbone
 from crce.backbones.conditioning import Conditioning
-from crce.concepts import atlas
+from crce.concepts import ConceptSet, atlas
 from crce.concepts.concept_set import fold
 
 
-if TYPE_CHECKING:
-    from crce.backbones import Backbone
-    from crce.concepts import ConceptSet
-
 NULL = 0  # index of the empty prompt
-BATCH = 64  # prompts that the text encoder reads at once
 
 
 @dataclass(frozen=True)
 class SetPrompts:
-    """One concept set, in one scene if there are some, as indices into the table.
+    """One concept set, in one scene if there are some, as indices into the table; phrases with their weight."""
 
-    Attributes:
-        null: the scene alone; without scenes the empty prompt.
-        target: the target.
-        prompt: what the target is erased from: the target itself, or `erase_from`.
-        base: where erased prompts should land: `erase_from`, the anchor or nothing, in the scene.
-        corefs: with certainty.
-        retains: with certainty.
-        everyday: phrases that the method keeps beside the retains, with weight 1.
-    """
-
-    null: int
+    null: int  # the scene alone; without scenes the empty prompt
     target: int
-    prompt: int
-    base: int
+    prompt: int  # what the target is erased from: the target itself, or `erase_from`
+    base: int  # where erased prompts should land: `erase_from`, the anchor or nothing, in the scene
     corefs: list[tuple[int, float]]
     retains: list[tuple[int, float]]
-    everyday: list[tuple[int, float]]
+    everyday: list[tuple[int, float]]  # phrases that the method keeps beside the retains
 
 
 @dataclass(frozen=True)
 class PromptTable:
-    """The prompts of one or several concept sets.
+    """The prompts of one or several concept sets: each once, with its states; the first is the empty one.
 
-    Attributes:
-        texts: each prompt once; the first is the empty one.
-        cond: their states.
-        sets: the concept sets, in the order given, each as often as there are scenes.
+    `sets` are the concept sets, in the order given, each as often as there are scenes.
     """
 
     texts: list[str]
@@ -72,13 +54,12 @@ def make_table(
     A phrase that one set erases and another keeps is erased: what must go goes. A scene is kept as it is alone.
 
     Args:
-        backbone: whose text encoder reads them.
-        sets: what to erase and what to keep.
         crce: with corefs and retains; without them only targets.
         vocabulary: everyday phrases to keep, for methods that bring their own; the retains where `crce` is off.
         scenes: what phrases are shown in; none shows them alone.
     """
     gone = {fold(text) for c in sets for text in (c.target, *(r.text for r in c.train_corefs if crce))}
+    own = [(v, 1.0) for v in vocabulary if fold(v) not in gone]
     index: dict[str, int] = {"": NULL}
 
     def place(text: str, scene: str) -> int:
@@ -87,29 +68,23 @@ def make_table(
 
     prompts: list[SetPrompts] = []
     for c in sets:
-        own = [(v, 1.0) for v in vocabulary if fold(v) not in gone]
+        corefs = [(r.text, r.certainty) for r in c.train_corefs if crce]
         kept = [(r.text, r.certainty) for r in c.train_retains if fold(r.text) not in gone] if crce else own
-        beside = own if crce else []
         for scene in scenes or ("",):
+            alone = [("", 1.0)] if scene and crce else []
             prompts.append(
                 SetPrompts(
                     null=place("", scene),
                     base=place(c.erase_from or c.anchor or "", scene),
                     target=place(c.target, scene),
                     prompt=place(c.erase_from or c.target, scene),
-                    corefs=[(place(r.text, scene), r.certainty) for r in c.train_corefs] if crce else [],
-                    retains=[(place(text, scene), weight) for text, weight in kept]
-                    + ([(place("", scene), 1.0)] if scene and crce else []),
-                    everyday=[(place(text, scene), weight) for text, weight in beside],
+                    corefs=[(place(text, scene), weight) for text, weight in corefs],
+                    retains=[(place(text, scene), weight) for text, weight in kept + alone],
+                    everyday=[(place(text, scene), weight) for text, weight in own if crce],
                 )
             )
     texts = list(index)
-    return PromptTable(texts, encode_all(backbone, texts), tuple(prompts))
-
-
-def encode_all(backbone: Backbone, texts: list[str]) -> Conditioning:
-    """States of one or more prompts, which the text encoder reads in batches."""
-    return Conditioning.cat([backbone.encode(texts[start : start + BATCH]) for start in range(0, len(texts), BATCH)])
+    return PromptTable(texts, backbone.encode(texts), tuple(prompts))
 
 
 def near_vocabulary(backbone: Backbone, sets: Sequence[ConceptSet], count: int) -> list[str]:

@@ -25,8 +25,8 @@ from crce.methods.table import refuse_unsupported
 from crce.training.base_model import load_recorded
 from crce.training.closed_form_trainer import ClosedFormTrainer
 from crce.training.events import Event, Finished, Interrupted, Saved, Started, Step
-from crce.training.run_folder import FILE as CHECKPOINT
 from crce.training.run_folder import (
+    CHECKPOINT,
     Erasure,
     load_checkpoint,
     new_info,
@@ -73,16 +73,12 @@ def erase(
     """Erase a concept set, or several at once, from a model.
 
     Args:
-        concepts: what to erase and what to keep, one set for each target.
+        concepts: what to erase and what to keep, one set for each target; the rest is as in `crce.erase`.
         config: settings, see `load_config`.
-        model: see `load_backbone`, as are device, dtype and revision.
-        out: run folder; None takes the next free runs/<target>-<number>.
         start_from: a finished run of the same model and adapter shape: the student starts from its weights, and the
             targets of that run are erased too, so that they do not come back. The teacher is still the base model,
             and a closed form solves for all targets from it.
-        backbone: a loaded backbone to use instead of `model`; it is returned unchanged, and `offload` of the config
-            does not move its networks.
-        on_event: called with every event of the run.
+        backbone: it is returned unchanged, and `offload` of the config does not move its networks.
 
     Raises:
         ConceptError: no concept set is given, or two of one target.
@@ -92,7 +88,12 @@ def erase(
         MemoryShortage: the device's memory ran out.
         Interrupted: the user stopped it; a checkpoint was written.
     """
-    sets = _distinct(concepts)
+    sets = (concepts,) if isinstance(concepts, ConceptSet) else tuple(concepts)
+    if not sets:
+        raise ConceptError("Nothing is to be erased. Give at least one concept set.")
+    targets = [fold(c.target) for c in sets]
+    if twice := next((c.target for i, c in enumerate(sets) if targets[i] in targets[:i]), None):
+        raise ConceptError(f"'{twice}' is given twice. Give one concept set of it.")
     folder = Path(out) if out is not None else next_folder(sets)
     if (folder / "run.json").exists():
         raise RunError(
@@ -108,24 +109,11 @@ def erase(
     start = None
     if start_from is not None:
         start = start_record(start_from, config, loaded)
-        targets = {fold(c.target) for c in sets}
         sets += tuple(c for c in Erasure.load(start_from).sets if fold(c.target) not in targets)
     info = new_info(sets, config, loaded, start, seconds)
     write_sets(folder / "concepts.yaml", sets)
     write_json(folder / "run.json", info)
     return _train(folder, info, sets, config, loaded, on_event)
-
-
-def _distinct(concepts: ConceptSet | Sequence[ConceptSet]) -> tuple[ConceptSet, ...]:
-    sets = (concepts,) if isinstance(concepts, ConceptSet) else tuple(concepts)
-    if not sets:
-        raise ConceptError("Nothing is to be erased. Give at least one concept set.")
-    seen: set[str] = set()
-    for c in sets:
-        if fold(c.target) in seen:
-            raise ConceptError(f"'{c.target}' is given twice. Give one concept set of it.")
-        seen.add(fold(c.target))
-    return sets
 
 
 @_memory_advice()
@@ -167,7 +155,9 @@ def _train(
     if backbone.device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(backbone.device)
     backbone.use_resolution(config.resolution)
-    trainer = _trainer(backbone, sets, config)
+    method = METHODS.find(config.method)
+    kind = ClosedFormTrainer if method.solved else TextTrainer if method.trains_text else Trainer
+    trainer = kind(backbone, sets, config)
     try:
         # A checkpoint holds the trained weights whole: only a run without one needs those it starts from.
         if not load_checkpoint(folder, trainer) and info.get("start_from"):
@@ -187,11 +177,8 @@ def _train(
         finally:
             seconds = earlier + time.perf_counter() - clock
             info["seconds"]["train"] = round(seconds, 3)
-            info |= {
-                "status": status,
-                "steps_done": trainer.step_count,
-                "peak_memory_mb": peak_memory(backbone.device),
-            }
+            info |= {"status": status, "steps_done": trainer.step_count}
+            info |= {"peak_memory_mb": peak_memory(backbone.device)}
             info["finished"] = now() if status == "finished" else None
             write_json(folder / "run.json", info)
     finally:
@@ -200,12 +187,6 @@ def _train(
     if on_event:
         on_event(Finished(folder, seconds))
     return Erasure(folder, sets, config, info)
-
-
-def _trainer(backbone: Backbone, sets: tuple[ConceptSet, ...], config: ErasureConfig) -> Trainer | ClosedFormTrainer:
-    method = METHODS.find(config.method)
-    kind = ClosedFormTrainer if method.solved else TextTrainer if method.trains_text else Trainer
-    return kind(backbone, sets, config)
 
 
 @contextlib.contextmanager

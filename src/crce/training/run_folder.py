@@ -38,8 +38,7 @@ if TYPE_CHECKING:
     from crce.training.trainer import Trainer
 
 PACKAGES = ("torch", "diffusers", "transformers", "peft", "safetensors", "numpy")
-
-
+CHECKPOINT = "checkpoint.safetensors"
 OLD_SAMPLING = {"steps": 20, "guidance": 4.0}  # of runs that have not recorded their model's
 
 
@@ -118,15 +117,7 @@ def new_info(
     start: dict[str, str] | None,
     seconds_loading: float,
 ) -> dict[str, Any]:
-    """The content of run.json before the first step.
-
-    Args:
-        sets: what is erased and kept.
-        config: with which settings.
-        backbone: from which model.
-        start: the earlier run whose weights the student starts from, see `start_record`.
-        seconds_loading: how long the model took to load.
-    """
+    """The content of run.json before the first step; `start` is that of `start_record`."""
     return {
         "crce": __version__,
         "status": "running",
@@ -161,10 +152,12 @@ def start_record(folder: str | Path, config: ErasureConfig, backbone: Backbone) 
             f"The run {folder} erased from {earlier.info['model']!r} at {then}, but the model here is "
             f"{backbone.model!r} at {here}. Its weights fit the model they were trained on: use that."
         )
-    names = ["adapter", "layers", *(("rank", "lora_alpha") if config.adapter == "lora" else ())]
-    wrong = [name for name in names if _shape(earlier.config, name) != _shape(config, name)]
-    if wrong:
-        theirs, ours = (", ".join(f"{n} {_shape(c, n)}" for n in wrong) for c in (earlier.config, config))
+    shapes = []  # the settings that decide which tensors an adapter has and what they mean
+    for c in (earlier.config, config):
+        lora = {"rank": c.rank, "lora_alpha": c.lora_alpha or c.rank} if config.adapter == "lora" else {}
+        shapes.append({"adapter": c.adapter, "layers": c.layers, **lora})
+    if wrong := [name for name in shapes[0] if shapes[0][name] != shapes[1][name]]:
+        theirs, ours = (", ".join(f"{name} {shape[name]}" for name in wrong) for shape in shapes)
         raise RunError(f"Can't start from the run {folder}: it has {theirs}, these settings {ours}. Use the same.")
     return {"run": str(earlier.folder.resolve()), "adapter": file_hash(earlier.adapter)}
 
@@ -236,14 +229,6 @@ def peak_memory(device: torch.device) -> float | None:
     return round(peak / (2**20 if sys.platform == "darwin" else 2**10), 1)
 
 
-def _shape(config: ErasureConfig, name: str) -> Any:
-    """A setting that decides which tensors an adapter has and what they mean."""
-    return (config.lora_alpha or config.rank) if name == "lora_alpha" else getattr(config, name)
-
-
-FILE = "checkpoint.safetensors"
-
-
 def save_checkpoint(folder: Path, trainer: Trainer | ClosedFormTrainer) -> Path:
     """Write the trainer's state; the checkpoint before stays until the new one is whole.
 
@@ -251,21 +236,17 @@ def save_checkpoint(folder: Path, trainer: Trainer | ClosedFormTrainer) -> Path:
         RunError: the folder can't be written.
     """
     tensors, values = trainer.state()
-    path = folder / FILE
-    write_tensors(path, tensors, {"state": json.dumps(values)})
-    return path
+    write_tensors(folder / CHECKPOINT, tensors, {"state": json.dumps(values)})
+    return folder / CHECKPOINT
 
 
 def load_checkpoint(folder: Path, trainer: Trainer | ClosedFormTrainer) -> bool:
-    """Continue from the folder's checkpoint; without one the trainer starts at the first step.
-
-    Returns:
-        Whether there was a checkpoint.
+    """Continue from the folder's checkpoint, and return whether there is one: else a trainer is at its first step.
 
     Raises:
         RunError: the checkpoint is damaged.
     """
-    path = folder / FILE
+    path = folder / CHECKPOINT
     if not path.exists():
         return False
     try:

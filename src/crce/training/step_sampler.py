@@ -2,31 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from functools import partial
+from typing import Any
 
 import torch
 
+from crce.backbones import Backbone
+from crce.backbones.conditioning import Conditioning
+from crce.config import ErasureConfig
+from crce.methods.gradient import GradientMethod
 from crce.methods.objective import Row, crce_loss, step_rows
-from crce.training.trajectories import GuidedSampler, ImageBank, Trajectory, TrajectoryPool, net_timesteps
-
-
-if TYPE_CHECKING:
-    from crce.backbones import Backbone
-    from crce.backbones.conditioning import Conditioning
-    from crce.config import ErasureConfig
-    from crce.methods.gradient import GradientMethod
-    from crce.training.adapters import Adapter
-    from crce.training.prompts import PromptTable, SetPrompts
+from crce.training.adapters import Adapter
+from crce.training.prompts import PromptTable, SetPrompts
+from crce.training.trajectories import GuidedSampler, ImageBank, Trajectory, TrajectoryPool
 
 
 class Predictor:
-    """A backbone with an adapter: on, it is the student, off, the teacher.
-
-    Attributes:
-        micro_batch: prompts per forward; 0 takes all at once.
-    """
+    """A backbone with an adapter: on, it is the student, off, the teacher; `micro_batch` 0 is all prompts at once."""
 
     def __init__(self, backbone: Backbone, adapter: Adapter, micro_batch: int = 0) -> None:
         self.backbone = backbone
@@ -40,15 +34,9 @@ class Predictor:
 
     @torch.no_grad()
     def student(self, x_t: torch.Tensor, t: torch.Tensor, cond: Conditioning) -> torch.Tensor:
-        """Predictions of the network in training, without a graph.
+        """Predictions of the network in training, without a graph, for R prompts.
 
-        Args:
-            x_t: latents, shape (R, C, h, w).
-            t: their timesteps, shape (R,).
-            cond: R prompts.
-
-        Returns:
-            Shape (R, C, h, w).
+        x_t and the predictions have shape (R, C, h, w), t has (R,).
         """
         return torch.cat([self.backbone.predict(x_t[p], t[p], cond[p]) for p in self.parts(len(x_t))])
 
@@ -60,33 +48,18 @@ class Predictor:
 
 @dataclass(frozen=True)
 class StepBatch:
-    """The rows of one step with their latents.
-
-    Attributes:
-        prompts: the concept set that they are of.
-        rows: the target's first.
-        x_t: each row's latent, shape (R, C, h, w).
-        t: the timestep that the network is given for each row, shape (R,).
-        timestep: that of the erased rows.
-        extra: states beyond the prompt table, which indices after its end mean.
-    """
+    """The rows of one step, the target's first, with their latents."""
 
     prompts: SetPrompts
     rows: list[Row[int]]
-    x_t: torch.Tensor
-    t: torch.Tensor
-    timestep: float
-    extra: Conditioning | None = None
+    x_t: torch.Tensor  # each row's latent, shape (R, C, h, w)
+    t: torch.Tensor  # the timestep that the network is given for each row, shape (R,)
+    timestep: float  # that of the erased rows
+    extra: Conditioning | None = None  # states beyond the prompt table, which indices after its end mean
 
 
 class StepSampler:
-    """Samples the batches of a training run.
-
-    Attributes:
-        guided: runs the trajectories that x_t comes from.
-        timesteps: what the network is given as the timestep at each position of the grid.
-        sources: the pools or banks of trajectories in use, by set and side.
-    """
+    """Samples the batches of a training run, and keeps the pools or banks of trajectories by set and side."""
 
     def __init__(
         self,
@@ -96,19 +69,16 @@ class StepSampler:
         predictor: Predictor,
         generator: torch.Generator,
     ) -> None:
-        """
-        Args:
-            table: the prompts.
-            method: decides whose trajectories are used and which retains are kept.
-            config: settings.
-            predictor: the network; its `micro_batch` holds for trajectories too.
-            generator: CPU generator behind every random choice.
-        """
+        """`micro_batch` of the predictor holds for trajectories too; `generator` is on the CPU."""
         self._table, self._method, self._config = table, method, config
         self._predictor = predictor
         self._generator = generator
         self.guided = GuidedSampler(predictor.backbone, table, config.ddim_steps, config.guidance, generator)
-        self.timesteps = net_timesteps(predictor.backbone, self.guided, compat=config.compat_timesteps)
+        self.timesteps = self.guided.timesteps
+        if config.compat_timesteps:
+            backbone, steps = predictor.backbone, len(self.timesteps)
+            fine = backbone.grid(backbone.pipe.scheduler.config.num_train_timesteps).timesteps
+            self.timesteps = [fine[int(k * len(fine) / steps)] for k in range(steps)]
         self.sources: dict[str, TrajectoryPool | ImageBank] = {}
 
     def batch(self) -> StepBatch:
@@ -130,14 +100,9 @@ class StepSampler:
 
     def trajectories(self, which: int) -> tuple[Trajectory, Trajectory]:
         """The trajectories whose x_t the erased rows and the retain rows of a set use."""
-        prompts, micro_batch = self._table.sets[which], self._predictor.micro_batch
-        own_retain = self._config.x_t_prompts == "mix" and bool(prompts.retains or prompts.everyday)
-        if self._config.x_t_source == "student":
-            x_erase = self.guided.fresh(self._erase_prompt(prompts), self._fresh_index(), micro_batch)
-            if not own_retain:
-                return x_erase, x_erase
-            return x_erase, self.guided.fresh(self.retain_prompt(prompts), self._fresh_index(), micro_batch)
+        prompts = self._table.sets[which]
         x_erase = self.take(which, "erase")
+        own_retain = self._config.x_t_prompts == "mix" and bool(prompts.retains or prompts.everyday)
         return x_erase, self.take(which, "retain") if own_retain else x_erase
 
     def _erase_prompt(self, prompts: SetPrompts) -> int:
@@ -160,12 +125,10 @@ class StepSampler:
 
     def take(self, which: int, side: str) -> Trajectory:
         """The next trajectory of a set for one side, "erase" or "retain"; its source is made on first use."""
-        prompts, name = self._table.sets[which], f"{which}-{side}"
-        micro_batch = self._predictor.micro_batch
-
-        def new_prompt() -> int:
-            return self._erase_prompt(prompts) if side == "erase" else self.retain_prompt(prompts)
-
+        name, micro_batch = f"{which}-{side}", self._predictor.micro_batch
+        new_prompt = partial(self._erase_prompt if side == "erase" else self.retain_prompt, self._table.sets[which])
+        if self._config.x_t_source == "student":
+            return self.guided.fresh([new_prompt()], [self._fresh_index()], micro_batch)[0]
         if name not in self.sources:
             # Scenes share the pool, so that they cost no more; each set has one of its own.
             size = max(1, self._config.pool // max(1, len(self._config.scenes)))
@@ -202,20 +165,17 @@ class StepSampler:
         order = torch.randperm(len(related), generator=self._generator).tolist()
         related = [related[i] for i in order]
         if damaged_at is not None and related:
-            damage = dict(zip(related, self._damage([i for i, _ in related], damaged_at), strict=True))
+            # How far the student's predictions are from the teacher's at this x_t, for each prompt.
+            x_t = damaged_at.x_t.expand(len(related), -1, -1, -1)
+            t = torch.full((len(related),), self.timesteps[damaged_at.index], device=x_t.device)
+            cond = self._table.cond[[i for i, _ in related]]
+            teacher = self._predictor.teacher(x_t, t, cond)
+            _, errors = crce_loss(self._predictor.student(x_t, t, cond), teacher, torch.ones_like(t))
+            damage = dict(zip(related, errors.tolist(), strict=True))
             return sorted(related, key=lambda item: -damage[item])
         if self._config.x_t_prompts == "mix":  # the prompt whose trajectory is used is always among them
             related.sort(key=lambda item: item[0] != own)
         return related
-
-    def _damage(self, prompts: Sequence[int], at: Trajectory) -> list[float]:
-        """How far the student's predictions are from the teacher's at one x_t, for each prompt."""
-        x_t = at.x_t.expand(len(prompts), -1, -1, -1)
-        t = torch.full((len(prompts),), self.timesteps[at.index], device=x_t.device)
-        cond = self._table.cond[list(prompts)]
-        teacher = self._predictor.teacher(x_t, t, cond)
-        _, errors = crce_loss(self._predictor.student(x_t, t, cond), teacher, torch.ones_like(t))
-        return errors.tolist()
 
     def state(self) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
         """Tensors and plain values of the sources, see `load_state`."""

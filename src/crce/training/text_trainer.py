@@ -3,22 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
 
 import torch
 
+from crce.backbones import Backbone
 from crce.backbones.conditioning import Conditioning
 from crce.backbones.unet import UNetBackbone
-from crce.methods.objective import crce_loss
+from crce.concepts import ConceptSet
+from crce.methods.objective import Row, crce_loss
 from crce.methods.table import refuse_unsupported
+from crce.training.step_sampler import StepBatch
 from crce.training.trainer import Trainer
 
-
-if TYPE_CHECKING:
-    from crce.backbones import Backbone
-    from crce.concepts import ConceptSet
-    from crce.methods.objective import Row
-    from crce.training.step_sampler import StepBatch
 
 WARM_UP = 0.2  # share of the steps before the first attack, as in the authors' code
 
@@ -27,42 +24,33 @@ class TextTrainer(Trainer):
     """A trainer whose student is the text encoder. Trajectories and teacher are those of the base model."""
 
     def __init__(self, backbone: Backbone, sets: Sequence[ConceptSet], config: Any) -> None:
-        """
-        Args:
-            backbone: a UNet with one text encoder.
-            sets: what to erase and what to keep.
-            config: settings, with `attack_steps` and `attack_rate` where the method attacks.
-        """
         refuse_unsupported(config.method, type(backbone.pipe).__name__)
         super().__init__(backbone, sets, config)
         self._soft = cast(UNetBackbone, backbone)
-        self._attack_steps: int = getattr(config, "attack_steps", 0)
-        self._attack_rate: float = getattr(config, "attack_rate", 0.0)
         self.words: dict[int, torch.Tensor] = {}  # the step's adversarial word of each erased prompt, shape (1, W)
 
     def backward(self, batch: StepBatch) -> list[float]:
         """As in `Trainer`, after the attack on the erased rows."""
         erased = [i for i, row in enumerate(batch.rows) if row.role != "retain"]
         self.words = {}
-        if self.step_count >= WARM_UP * self.config.steps and self._attack_steps:
+        steps, rate = getattr(self.config, "attack_steps", 0), getattr(self.config, "attack_rate", 0.0)
+        if self.step_count >= WARM_UP * self.config.steps and steps:
             rows = [batch.rows[i] for i in erased]
-            words = self.attack(rows, batch.x_t[erased], batch.t[erased], self._attack_steps, self._attack_rate)
+            words = self.attack(rows, batch.x_t[erased], batch.t[erased], steps, rate)
             self.words = {row.prompt: word for row, word in zip(rows, words, strict=True)}
         return super().backward(batch)
 
     def attack(
         self, rows: Sequence[Row[int]], x_t: torch.Tensor, t: torch.Tensor, steps: int, rate: float
     ) -> torch.Tensor:
-        """One word for each row that makes the student predict what the teacher does for the row's prompt.
+        """One word for each erased row that makes the student predict what the teacher does for the row's prompt.
 
-        Starts from words of the vocabulary and follows the sign of the gradient.
+        Starts from words of the vocabulary; each step moves every number of a word by `rate` along the sign of the
+        gradient.
 
         Args:
-            rows: erased rows.
             x_t: each row's latent, shape (R, C, h, w).
             t: each row's timestep, shape (R,).
-            steps: steps of the search.
-            rate: how far each of them moves every number of a word.
 
         Returns:
             Word embeddings, shape (R, 1, W).

@@ -4,24 +4,23 @@ from __future__ import annotations
 
 import logging
 import math
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 
+from crce.backbones import Backbone
 from crce.backbones.conditioning import Conditioning
+from crce.concepts import ConceptSet
+from crce.config import ErasureConfig
 from crce.methods.objective import Row, crce_loss, role_terms, row_targets
 from crce.methods.table import load_method
 from crce.training.adapters import new_adapter
 from crce.training.prompts import make_table, near_vocabulary
 from crce.training.step_sampler import Predictor, StepBatch, StepSampler
 
-
-if TYPE_CHECKING:
-    from crce.backbones import Backbone
-    from crce.concepts import ConceptSet
-    from crce.config import ErasureConfig
 
 logger = logging.getLogger(__name__)
 
@@ -38,14 +37,7 @@ class StepResult:
 class Trainer:
     """Erases concept sets from a backbone, step by step; each step learns from one of the sets.
 
-    Attributes:
-        adapter: what is trained.
-        optimizer: Adam over the adapter's parameters.
-        generator: CPU generator behind every random choice.
-        table: the prompts.
-        sampler: samples the batches.
-        predictor: predictions of student and teacher.
-        step_count: steps done.
+    The `adapter` is trained by Adam; `generator`, on the CPU, is behind every random choice.
     """
 
     def __init__(self, backbone: Backbone, sets: Sequence[ConceptSet], config: ErasureConfig) -> None:
@@ -71,18 +63,19 @@ class Trainer:
         batch = self.sampler.batch()
         self.optimizer.zero_grad(set_to_none=True)
         errors = self.backward(batch)
+        # The rate is a function of the step alone, so that a resumed run takes the same ones.
+        falling = (1 + math.cos(math.pi * self.step_count / self.config.steps)) / 2
         for group in self.optimizer.param_groups:
-            group["lr"] = self._learning_rate()
+            group["lr"] = self.config.learning_rate * (1 if self.config.schedule == "constant" else falling)
         self.optimizer.step()
         self.step_count += 1
         terms = role_terms(batch.rows, errors)
         return StepResult(sum(terms.values()), terms, batch.timestep)
 
     def backward(self, batch: StepBatch) -> list[float]:
-        """Accumulate the gradient of the objective; where memory runs out, with half as many prompts per forward.
+        """Accumulate the gradient of the objective, and return each row's mean squared error, without its weight.
 
-        Returns:
-            Each row's mean squared error, without its weight.
+        Where memory runs out, it continues with half as many prompts per forward.
         """
         while True:
             try:
@@ -117,9 +110,7 @@ class Trainer:
     def targets(self, batch: StepBatch, cond: Conditioning) -> torch.Tensor:
         """What the student should predict for the rows of a batch, shape (R, C, h, w).
 
-        Args:
-            batch: the batch.
-            cond: the prompts of the table, then those of the batch beyond it.
+        `cond` are the prompts of the table, then those of the batch beyond it.
         """
         # In addition to the rows' sources: the empty prompt or scene, and the base where that is something else.
         prompts, x_t, t = batch.prompts, batch.x_t, batch.t
@@ -131,12 +122,6 @@ class Trainer:
         if self._method.base_from == "student":
             eps_base = self.predictor.student(x_t[:1], t[:1], cond[[prompts.base]])
         return row_targets(self._method, batch.rows, eps_base, eps_null, eps[n:], self.config)
-
-    def _learning_rate(self) -> float:
-        """The rate of the step to come; a function of the step alone, so that a resumed run takes the same ones."""
-        if self.config.schedule == "constant":
-            return self.config.learning_rate
-        return self.config.learning_rate * (1 + math.cos(math.pi * self.step_count / self.config.steps)) / 2
 
     def close(self) -> None:
         """Restore the backbone."""
@@ -156,16 +141,16 @@ class Trainer:
 
     def load_state(self, tensors: dict[str, torch.Tensor], values: dict[str, Any]) -> None:
         """Continue from what `state` returned."""
-        parts: dict[str, dict[str, torch.Tensor]] = {"adapter": {}, "optimizer": {}, "source": {}, "generator": {}}
+        parts: dict[str, dict[str, torch.Tensor]] = defaultdict(dict)
         for name, tensor in tensors.items():
             part, _, rest = name.partition(".")
             parts[part][rest] = tensor
         self.adapter.load(parts["adapter"])
-        moments: dict[int, dict[str, torch.Tensor]] = {}
+        moments: dict[int, dict[str, torch.Tensor]] = defaultdict(dict)
         for name, tensor in parts["optimizer"].items():
             i, _, key = name.partition(".")
-            moments.setdefault(int(i), {})[key] = tensor
-        self.optimizer.load_state_dict({"state": moments, "param_groups": self.optimizer.state_dict()["param_groups"]})
+            moments[int(i)][key] = tensor
+        self.optimizer.load_state_dict(self.optimizer.state_dict() | {"state": moments})
         self.generator.set_state(tensors["generator"])
         self.step_count = values["step"]
         self.predictor.micro_batch = values["micro_batch"]

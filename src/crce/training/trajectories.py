@@ -9,24 +9,18 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import torch
 
-
-if TYPE_CHECKING:
-    from crce.backbones import Backbone
-    from crce.training.prompts import PromptTable
+from crce.backbones import Backbone
+from crce.training.prompts import PromptTable
 
 
 @dataclass
 class Trajectory:
-    """An image that is being sampled: `index` steps of the grid are done.
+    """An image that is being sampled for a prompt of the table: latent x_t, shape (1, C, h, w), after `index` steps.
 
-    Attributes:
-        prompt: index of its prompt.
-        index: position on the grid; the latent has the noise level of `timesteps[index]`.
-        x_t: latent, shape (1, C, h, w).
+    The latent has the noise level of `timesteps[index]`.
     """
 
     prompt: int
@@ -40,13 +34,7 @@ class GuidedSampler:
     def __init__(
         self, backbone: Backbone, table: PromptTable, steps: int, guidance: float, generator: torch.Generator
     ) -> None:
-        """
-        Args:
-            table: the prompts; the first is the empty one.
-            steps: steps of the grid.
-            guidance: classifier-free guidance; 1 needs no second forward.
-            generator: CPU generator of starting noise.
-        """
+        """`generator` is on the CPU and gives the starting noise; `guidance` 1 needs no second forward."""
         self._backbone = backbone
         self._cond = table.cond
         self._guidance = guidance
@@ -73,12 +61,12 @@ class GuidedSampler:
             trajectory.x_t = self._grid.step(out[i : i + 1], trajectory.index, trajectory.x_t)
             trajectory.index += 1
 
-    def fresh(self, prompt: int, index: int, micro_batch: int = 0) -> Trajectory:
-        """A new trajectory, sampled from noise up to a position on the grid."""
-        trajectory = Trajectory(prompt, 0, self.noise())
-        while trajectory.index < index:
-            self.advance([trajectory], micro_batch)
-        return trajectory
+    def fresh(self, prompts: list[int], positions: list[int], micro_batch: int = 0) -> list[Trajectory]:
+        """New trajectories, each sampled from noise up to a position on the grid."""
+        trajectories = [Trajectory(prompt, 0, self.noise()) for prompt in prompts]
+        while moving := [t for t, position in zip(trajectories, positions, strict=True) if t.index < position]:
+            self.advance(moving, micro_batch)
+        return trajectories
 
     def noised(self, finished: Trajectory) -> Trajectory:
         """A finished image, noised to a random position."""
@@ -86,38 +74,34 @@ class GuidedSampler:
         return Trajectory(finished.prompt, position, self._grid.noised(finished.x_t, self.noise(), position))
 
 
+@dataclass
 class TrajectorySource:
     """Trajectories that steps take in turn; a checkpoint keeps them and the turn."""
 
-    def __init__(self, sampler: GuidedSampler, trajectories: list[Trajectory], turn: int = 0) -> None:
-        self._sampler = sampler
-        self.trajectories = trajectories
-        self.turn = turn
+    sampler: GuidedSampler
+    trajectories: list[Trajectory]
+    turn: int = 0
 
 
 class TrajectoryPool(TrajectorySource):
-    """Trajectories spread evenly over the grid. Each x_t is taken from the next one; after a round all move on.
-
-    Moving the whole pool in one batch costs less than moving one trajectory at a time.
-    """
+    """Trajectories spread evenly over the grid. Each x_t is taken from the next one; after a round all move on in one
+    batch, which costs less than moving one at a time."""
 
     @classmethod
     def spread(cls, sampler: GuidedSampler, prompts: list[int], micro_batch: int = 0) -> TrajectoryPool:
         """A pool of one trajectory per prompt, at evenly spaced positions."""
-        trajectories = [Trajectory(prompt, 0, sampler.noise()) for prompt in prompts]
-        goals = [len(sampler.timesteps) * i // len(prompts) for i in range(len(prompts))]
-        while moving := [t for t, goal in zip(trajectories, goals, strict=True) if t.index < goal]:
-            sampler.advance(moving, micro_batch)
-        return cls(sampler, trajectories)
+        steps = len(sampler.timesteps)
+        positions = [steps * i // len(prompts) for i in range(len(prompts))]
+        return cls(sampler, sampler.fresh(prompts, positions, micro_batch))
 
     def take(self, new_prompt: Callable[[], int], micro_batch: int = 0) -> Trajectory:
         """The next trajectory to learn from. One that reaches the grid's end starts again with `new_prompt`."""
         if self.turn == len(self.trajectories):
             self.turn = 0
-            self._sampler.advance(self.trajectories, micro_batch)
+            self.sampler.advance(self.trajectories, micro_batch)
             for i, trajectory in enumerate(self.trajectories):
-                if trajectory.index == len(self._sampler.timesteps):
-                    self.trajectories[i] = Trajectory(new_prompt(), 0, self._sampler.noise())
+                if trajectory.index == len(self.sampler.timesteps):
+                    self.trajectories[i] = Trajectory(new_prompt(), 0, self.sampler.noise())
         self.turn += 1
         return self.trajectories[self.turn - 1]
 
@@ -128,28 +112,10 @@ class ImageBank(TrajectorySource):
     @classmethod
     def generated(cls, sampler: GuidedSampler, prompts: list[int], micro_batch: int = 0) -> ImageBank:
         """A bank of one image per prompt."""
-        trajectories = [Trajectory(prompt, 0, sampler.noise()) for prompt in prompts]
-        for _ in sampler.timesteps:
-            sampler.advance(trajectories, micro_batch)
-        return cls(sampler, trajectories)
+        return cls(sampler, sampler.fresh(prompts, [len(sampler.timesteps)] * len(prompts), micro_batch))
 
     def take(self, new_prompt: Callable[[], int], micro_batch: int = 0) -> Trajectory:
         """The next image, noised. `new_prompt` is not called, since no image is generated again."""
         finished = self.trajectories[self.turn % len(self.trajectories)]
         self.turn += 1
-        return self._sampler.noised(finished)
-
-
-def net_timesteps(backbone: Backbone, sampler: GuidedSampler, *, compat: bool = False) -> list[float]:
-    """The timestep that the network is given at each position of the grid.
-
-    Args:
-        backbone: the model.
-        sampler: its grid.
-        compat: the timesteps of the official code, which are off, instead of those of the latents.
-    """
-    if not compat:
-        return sampler.timesteps
-    fine = backbone.grid(backbone.pipe.scheduler.config.num_train_timesteps).timesteps
-    steps = len(sampler.timesteps)
-    return [fine[int(k * len(fine) / steps)] for k in range(steps)]
+        return self.sampler.noised(finished)
