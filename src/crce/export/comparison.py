@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 
-from crce.export.layers import AdapterFile, Factors, adapter_from, read_adapter, trained_deltas, weight_deltas
+from crce.export.layers import AdapterFile, changed_vectors, factors_of, read_adapter, trained_deltas, weight_deltas
 from crce.export.ldm_checkpoint import ldm_state
 from crce.export.names import CHECKPOINT, TensorFile, diffusers_name, known_prefixes, kohya_name
 from crce.export.pipeline import base_pipeline, merge
@@ -45,12 +45,7 @@ class RunComparison:
 
 
 def compare(file: TensorFile, run: str | Path | Erasure, tolerance: float) -> RunComparison:
-    """Compare the change in a file with the one that a run trained.
-
-    Args:
-        file: the file.
-        run: a finished run.
-        tolerance: the relative error of a layer that passes.
+    """Compare the change in a file with the one that a finished run trained, see `inspection.check`.
 
     Raises:
         RunError: the run isn't finished, or doesn't fit its model any more.
@@ -66,15 +61,13 @@ def compare(file: TensorFile, run: str | Path | Erasure, tolerance: float) -> Ru
     pipe = base_pipeline(erasure) if adapter.weights or whole else None
     expected = trained_deltas(adapter, pipe)
     if whole:
-        other = adapter_from(file.state, file.metadata, file.path)
-        return _judge(expected, dict(trained_deltas(other, pipe)), tolerance)
-    found = {name: _delta(file, name) for name in file.layers}
+        return _judge(expected, dict(trained_deltas(AdapterFile({}, file.state), pipe)), tolerance)
+    found = {name: factors.delta() if (factors := factors_of(file, name)) else None for name in file.layers}
     for name in expected:
         for alias in _names(name, file):
             if alias in found:
                 found[name] = found.pop(alias)
-    lost = weight_deltas(adapter, pipe) if adapter.weights else {}
-    return _judge(expected, found, tolerance, [name for name, d in lost.items() if d.ndim == 1 and bool(d.any())])
+    return _judge(expected, found, tolerance, changed_vectors(weight_deltas(adapter, pipe)))
 
 
 def _names(name: str, file: TensorFile) -> list[str]:
@@ -85,20 +78,11 @@ def _names(name: str, file: TensorFile) -> list[str]:
     return [kohya_name(name, {component: p}) for p, part in known_prefixes().items() if part == component]
 
 
-def _delta(file: TensorFile, name: str) -> torch.Tensor | None:
-    """The change of a layer as a program computes it; None where that isn't known."""
-    parts = file.layers[name]
-    if not {"down", "up"} <= parts.keys() or parts.keys() & {"mid", "dora_scale"}:
-        return None
-    alpha = file.alpha(name)
-    return None if alpha is None else Factors(parts["down"], parts["up"], alpha).delta()
-
-
 def _judge(
     expected: Mapping[str, torch.Tensor],
     found: Mapping[str, torch.Tensor | None],
     tolerance: float,
-    biases: list[str] | None = None,
+    biases: Sequence[str] = (),
 ) -> RunComparison:
     errors = {}
     for name, delta in expected.items():
@@ -142,9 +126,7 @@ def _compare_checkpoint(
     before = {key: tensor.clone() for key, tensor in ldm_state(pipe).items()}
     merge(pipe, adapter)
     after = ldm_state(pipe)
-    changed = {
-        key: after[key].float() - before[key].float() for key in after if not torch.equal(after[key], before[key])
-    }
+    changed = {key: after[key].float() - t.float() for key, t in before.items() if not torch.equal(after[key], t)}
     found: dict[str, torch.Tensor | None] = {}
     for key, tensor in before.items():
         other = state.get(key)

@@ -19,21 +19,13 @@ TOLERANCE = 1e-3  # relative error of a layer whose change is written in low ran
 
 @dataclass(frozen=True)
 class Exported:
-    """The result of an export.
+    """The result of an export."""
 
-    Attributes:
-        path: the file or folder.
-        format: a name in `FORMATS`.
-        rank: of a LoRA.
-        error: the largest relative error of a layer; 0 unless whole weights became a LoRA.
-        notes: what the user should know.
-    """
-
-    path: Path
-    format: str
-    rank: int | None = None
-    error: float = 0.0
-    notes: tuple[str, ...] = ()
+    path: Path  # a file or a folder
+    format: str  # a name in `FORMATS`
+    rank: int | None = None  # of a LoRA
+    error: float = 0.0  # the largest relative one of a layer; 0 unless whole weights became a LoRA
+    notes: tuple[str, ...] = ()  # what the user should know
 
 
 class Writer(Protocol):

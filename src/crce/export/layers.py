@@ -10,7 +10,6 @@ Layers are named by the component of the pipeline and the path in it: "unet.mid_
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +19,7 @@ import torch
 
 from crce.errors import RunError
 from crce.export.formats import TOLERANCE
-from crce.files import read_tensors
+from crce.export.names import TensorFile, read_file
 
 
 SMALLER = (8, 32, 128)  # ranks whose error is reported beside that of the chosen one
@@ -86,33 +85,22 @@ def read_adapter(path: Path) -> AdapterFile:
     Raises:
         RunError: it can't be read, or isn't an adapter of crce.
     """
-    try:
-        state, metadata = read_tensors(path)
-    except OSError as error:
-        raise RunError(f"Cannot read the adapter {path}: {error}. Give a finished run.") from error
-    return adapter_from(state, metadata, path)
-
-
-def adapter_from(state: Mapping[str, torch.Tensor], metadata: dict[str, str], path: Path) -> AdapterFile:
-    """The adapter in the tensors and the metadata of a file; `path` names it in errors.
-
-    Raises:
-        RunError: it isn't an adapter of crce.
-    """
-    kind = metadata.get("adapter")
+    file = read_file(path, "the adapter ", "a finished run")
+    kind = file.metadata.get("adapter")
     if kind == "weights":
-        return AdapterFile({}, dict(state))
+        return AdapterFile({}, file.state)
     if kind != "lora":
         raise RunError(f"{path} is not an adapter written by crce: its metadata says {kind!r}.")
-    config: dict[str, Any] = json.loads(metadata["lora_adapter_metadata"])
-    layers = {}
-    for key, down in state.items():
-        name = key.removesuffix(".lora_A.weight")
-        if name == key:
-            continue
-        alpha = config[f"{name.partition('.')[0]}.lora_alpha"]
-        layers[name] = Factors(down, state[f"{name}.lora_B.weight"], float(alpha))
-    return AdapterFile(layers, {})
+    return AdapterFile({name: made for name in file.layers if (made := factors_of(file, name))}, {})
+
+
+def factors_of(file: TensorFile, name: str) -> Factors | None:
+    """The change of a layer of a file as a program computes it; None where that isn't known."""
+    parts = file.layers[name]
+    if not {"down", "up"} <= parts.keys() or parts.keys() & {"mid", "dora_scale"}:
+        return None
+    alpha = file.alpha(name)
+    return None if alpha is None else Factors(parts["down"], parts["up"], alpha)
 
 
 def parameter(pipe: Any, name: str) -> torch.nn.Parameter:
@@ -136,13 +124,13 @@ def weight_deltas(adapter: AdapterFile, pipe: Any) -> dict[str, torch.Tensor]:
     }
 
 
-def trained_deltas(adapter: AdapterFile, pipe: Any | None = None) -> dict[str, torch.Tensor]:
-    """By layer, the change of its weight; biases are left out.
+def changed_vectors(deltas: Mapping[str, torch.Tensor]) -> list[str]:
+    """The biases and norms among changed parameters: a LoRA can't hold them."""
+    return [name for name, delta in deltas.items() if delta.ndim == 1 and bool(delta.any())]
 
-    Args:
-        adapter: what was trained.
-        pipe: the base model; needed for an adapter of whole weights.
-    """
+
+def trained_deltas(adapter: AdapterFile, pipe: Any | None = None) -> dict[str, torch.Tensor]:
+    """By layer, the change of its weight, without biases; whole weights need the base model `pipe`."""
     if adapter.layers:
         return {name: factors.delta() for name, factors in adapter.layers.items()}
     deltas = weight_deltas(adapter, pipe)

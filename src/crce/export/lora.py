@@ -17,7 +17,15 @@ import torch
 from crce.errors import RunError
 from crce.export.base import describe_base, identify, kohya_prefixes
 from crce.export.formats import TOLERANCE, Exported
-from crce.export.layers import Factorised, Factors, factorise, read_adapter, trained_deltas, weight_deltas
+from crce.export.layers import (
+    Factorised,
+    Factors,
+    changed_vectors,
+    factorise,
+    read_adapter,
+    trained_deltas,
+    weight_deltas,
+)
 from crce.export.metadata import modelspec, network_metadata, run_metadata
 from crce.export.names import diffusers_name, kohya_name
 from crce.export.pipeline import base_pipeline
@@ -66,8 +74,7 @@ def write_lora(
             "relative_error": f"{error:.3g}",
             "rank_needed": f"{factorised.needed} (relative error {tolerance:g})",
         }
-        notes += _loss_notes(factorised, tolerance)
-        notes += _bias_notes(weight_deltas(adapter, pipe))
+        notes += _loss_notes(factorised, tolerance, weight_deltas(adapter, pipe))
     elif rank is not None:
         trained = next(iter(layers.values())).rank
         raise RunError(f"The run trained a LoRA of rank {trained}; --rank is for runs that trained whole weights.")
@@ -81,20 +88,10 @@ def write_lora(
     keys: Literal["diffusers", "kohya"] = "kohya" if prefixes else "diffusers"
     first = next(iter(layers.values()))
     alpha = first.alpha if prefixes else float(first.rank)
-    metadata = (
-        run_metadata(erasure, base)
-        | modelspec(erasure, base, architecture, to=keys)
-        | network_metadata(
-            erasure,
-            base,
-            architecture,
-            rank=first.rank,
-            alpha=alpha,
-            convolutions=any(f.down.ndim == 4 and f.down.shape[-1] > 1 for f in layers.values()),
-        )
-        | {"export": keys}
-        | extra
-    )
+    convolutions = any(f.down.ndim == 4 and f.down.shape[-1] > 1 for f in layers.values())
+    metadata = run_metadata(erasure, base) | modelspec(erasure, base, architecture, to=keys)
+    metadata |= network_metadata(erasure, base, architecture, rank=first.rank, alpha=alpha, convolutions=convolutions)
+    metadata |= {"export": keys} | extra
     write_tensors(path, _tensors(layers, getattr(torch, dtype or "float32"), prefixes), metadata)
     return Exported(path, to, first.rank, error, tuple(notes))
 
@@ -121,7 +118,8 @@ def _tensors(
     return tensors
 
 
-def _loss_notes(made: Factorised, tolerance: float) -> list[str]:
+def _loss_notes(made: Factorised, tolerance: float, deltas: Mapping[str, torch.Tensor]) -> list[str]:
+    """The loss of low rank, and of what a LoRA can't hold: programs agree on no key for a change of a vector."""
     smaller = "".join(f", {error:.2g} with --rank {rank}" for rank, error in made.smaller.items())
     notes = [
         f"whole weights as a LoRA of rank {made.rank}: largest relative error of a layer {made.worst:.2g}{smaller}"
@@ -130,16 +128,11 @@ def _loss_notes(made: Factorised, tolerance: float) -> list[str]:
         notes.append(
             f"rank {made.needed} would bring it under {tolerance:g}; --to merged and single-file lose nothing"
         )
+    if lost := changed_vectors(deltas):
+        sizes = {name: float(d.square().sum()) for name, d in deltas.items()}
+        share = (sum(sizes[name] for name in lost) / sum(sizes.values())) ** 0.5
+        notes.append(
+            f"a LoRA can't hold the changes of {len(lost)} biases and norms ({share:.1%} of the whole change): --to "
+            "merged and single-file keep them"
+        )
     return notes
-
-
-def _bias_notes(deltas: Mapping[str, torch.Tensor]) -> list[str]:
-    """The loss of what a LoRA can't hold: programs agree on no key for a change of a vector."""
-    lost = {name: d for name, d in deltas.items() if d.ndim == 1 and bool(d.any())}
-    if not lost:
-        return []
-    share = sum(float(d.square().sum()) for d in lost.values()) / sum(float(d.square().sum()) for d in deltas.values())
-    return [
-        f"a LoRA can't hold the changes of {len(lost)} biases and norms ({share**0.5:.1%} of the whole change): --to "
-        "merged and single-file keep them"
-    ]

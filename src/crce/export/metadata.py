@@ -52,9 +52,8 @@ def method_name(config: Mapping[str, Any]) -> str:
 def description(sets: Sequence[ConceptSet]) -> str:
     """One sentence on what is erased and kept."""
     corefs, retains = sum(len(c.train_corefs) for c in sets), sum(len(c.train_retains) for c in sets)
-    text = f"Erases {target_names(sets)}"
-    text += f" with {corefs} corefs" if corefs else ""
-    return text + (f" and keeps {retains} retains." if retains else ".")
+    erased, kept = f" with {corefs} corefs" if corefs else "", f" and keeps {retains} retains" if retains else ""
+    return f"Erases {target_names(sets)}{erased}{kept}."
 
 
 def run_metadata(erasure: Erasure, base: Base) -> dict[str, str]:
@@ -74,14 +73,7 @@ def run_metadata(erasure: Erasure, base: Base) -> dict[str, str]:
 
 
 def modelspec(erasure: Erasure, base: Base, architecture: Architecture | None, *, to: str) -> dict[str, str]:
-    """The keys of the Stability metadata standard; unknown ones are left out.
-
-    Args:
-        erasure: the run.
-        base: its base model.
-        architecture: of the base model, if it is known.
-        to: "diffusers", "kohya" or "single-file".
-    """
+    """The keys of the Stability metadata standard, for the format `to`; unknown ones are left out."""
     keys = {
         "sai_model_spec": "1.0.0",
         "title": f"{target_names(erasure.sets)} erased ({method_name(erasure.info['config'])})",
@@ -135,8 +127,15 @@ def read_metadata(path: str | Path) -> dict[str, Any]:
         RunError: there is nothing to read, or it is damaged.
     """
     path = Path(path)
-    if path.is_dir() and (path / "run.json").is_file():
-        return _of_run(path)
+    if (path / "run.json").is_file():
+        from crce.training.run_folder import read_run
+
+        info, run_sets, config = read_run(path)
+        settings: dict[str, Any] | None = config.model_dump(mode="json")
+        given = {"crce": info.get("crce"), "base_model": info["model"], "base_revision": info["revision"]}
+        given["method"] = method_name(config.model_dump(mode="json"))
+        others = {name: info[name] for name in RUN_KEYS if name in info}
+        return _provenance(path, f"run ({info['status']})", given, settings, run_sets, others)
     file = path / METADATA_FILE if path.is_dir() else path
     if path.is_dir() and not file.is_file():
         raise RunError(
@@ -148,52 +147,34 @@ def read_metadata(path: str | Path) -> dict[str, Any]:
         raise RunError(
             f"Cannot read {file}: {error}. Give a .safetensors file, a run, or an exported folder."
         ) from error
-    trained = f"adapter ({metadata['adapter']})" if "adapter" in metadata else "file"
-    return _of_metadata(path, "merged pipeline" if path.is_dir() else metadata.get("export", trained), metadata)
-
-
-def _of_run(folder: Path) -> dict[str, Any]:
-    from crce.training.run_folder import read_run
-
-    info, sets, config = read_run(folder)
-    return {
-        "path": str(folder),
-        "kind": f"run ({info['status']})",
-        "crce": info.get("crce"),
-        "base_model": info["model"],
-        "base_revision": info["revision"],
-        "method": method_name(config.model_dump(mode="json")),
-        "settings": config.model_dump(mode="json"),
-        "concepts": [_plain(concepts) for concepts in sets],
-        "concepts_sha256": concepts_hash(sets),
-        "metadata": {name: info[name] for name in RUN_KEYS if name in info},
-    }
-
-
-def _of_metadata(path: Path, kind: str, metadata: dict[str, str]) -> dict[str, Any]:
-    sets: list[ConceptSet] = []
-    settings = None
     try:
-        if "concepts" in metadata:
-            sets = parse_sets(metadata["concepts"], str(path))
-        if "config" in metadata:
-            settings = json.loads(metadata["config"])
+        sets = parse_sets(metadata["concepts"], str(path)) if "concepts" in metadata else []
+        settings = json.loads(metadata["config"]) if "config" in metadata else None
     except (ConceptError, ValueError) as error:
         raise RunError(f"The metadata of {path} is damaged: {error}") from error
-    method = metadata.get("method")
-    if method is None and settings and {"method", "crce"} <= settings.keys():
-        method = method_name(settings)
+    trained = f"adapter ({metadata['adapter']})" if "adapter" in metadata else "file"
+    kind = "merged pipeline" if path.is_dir() else metadata.get("export", trained)
+    named = {"method": method_name(settings)} if settings and {"method", "crce"} <= settings.keys() else {}
+    others = {name: value for name, value in sorted(metadata.items()) if name not in OWN_KEYS}
+    return _provenance(path, kind, named | metadata, settings, sets, others)
+
+
+def _provenance(
+    path: Path,
+    kind: str,
+    given: Mapping[str, Any],
+    settings: dict[str, Any] | None,
+    sets: Sequence[ConceptSet],
+    others: dict[str, Any],
+) -> dict[str, Any]:
     return {
         "path": str(path),
         "kind": kind,
-        "crce": metadata.get("crce"),
-        "base_model": metadata.get("base_model"),
-        "base_revision": metadata.get("base_revision") or None,
-        "method": method,
+        **{name: given.get(name) or None for name in ("crce", "base_model", "base_revision", "method")},
         "settings": settings,
         "concepts": [_plain(concepts) for concepts in sets] or None,
         "concepts_sha256": concepts_hash(sets) if sets else None,
-        "metadata": {name: value for name, value in sorted(metadata.items()) if name not in OWN_KEYS},
+        "metadata": others,
     }
 
 

@@ -12,6 +12,7 @@ nobody, while `transformer.<path>.lora_A.weight` is mapped by ComfyUI, by Forge 
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -28,24 +29,14 @@ KeyFormat = Literal["kohya", "diffusers", "diffusers-old", "mixed", "other"]
 
 CHECKPOINT = "model.diffusion_model."  # with which the original code names the tensors of its denoiser
 _UNET_PARTS = ("down_", "up_", "mid_", "input_", "middle_", "output_")  # in diffusers, in the original code
-# ending of a key: its part of the layer, the format it belongs to
-_ENDINGS: dict[str, tuple[str, str]] = {
-    ".lora_down.weight": ("down", "kohya"),
-    ".lora_up.weight": ("up", "kohya"),
-    ".lora_mid.weight": ("mid", "kohya"),
-    ".alpha": ("alpha", "kohya"),
-    ".dora_scale": ("dora_scale", "kohya"),
-    ".lora_A.weight": ("down", "diffusers"),
-    ".lora_B.weight": ("up", "diffusers"),
-    ".lora_A.default.weight": ("down", "diffusers"),
-    ".lora_B.default.weight": ("up", "diffusers"),
-    ".lora.down.weight": ("down", "diffusers-old"),
-    ".lora.up.weight": ("up", "diffusers-old"),
-    "_lora.down.weight": ("down", "diffusers-old"),
-    "_lora.up.weight": ("up", "diffusers-old"),
-    ".lora_linear_layer.down.weight": ("down", "diffusers-old"),
-    ".lora_linear_layer.up.weight": ("up", "diffusers-old"),
-}
+# the name of a layer, and the part of it in one format
+_KEY = re.compile(
+    r"(?P<name>.*?)(?:"
+    r"\.lora_(?P<kohya>down|up|mid)\.weight|\.(?P<scale>alpha|dora_scale)"
+    r"|\.lora_(?P<diffusers>[AB])(?:\.default)?\.weight"
+    r"|(?:[._]lora|\.lora_linear_layer)\.(?P<old>down|up)\.weight)"
+)
+_PARTS = {"A": "down", "B": "up"}
 
 
 def diffusers_name(name: str) -> str:
@@ -79,10 +70,7 @@ class TensorFile:
     """A safetensors file, its tensors sorted by the layers of a LoRA.
 
     Attributes:
-        path: the file.
-        state: its tensors.
-        metadata: its metadata.
-        format: the format of its keys.
+        format: of its keys.
         layers: by the layer's name in the file, its tensors: down, up, alpha, mid, dora_scale.
         rest: keys that belong to no layer.
         settings: PEFT's settings in the metadata of a diffusers LoRA.
@@ -99,12 +87,16 @@ class TensorFile:
     @property
     def components(self) -> list[str]:
         """The components of the layers, such as "unet" or "text_encoder", as far as the file's names show them."""
-        prefixes = known_prefixes()
-        return list(dict.fromkeys(_component(name, prefixes) for name in self.layers))
+        prefixes = known_prefixes().items()
+        found = (
+            next((part for prefix, part in prefixes if name.startswith(f"{prefix}_")), name.partition(".")[0])
+            for name in self.layers
+        )
+        return list(dict.fromkeys(found))
 
     @property
     def is_checkpoint(self) -> bool:
-        """Whether the tensors are named as in a checkpoint of the original code."""
+        """Whether it is a checkpoint of the original code."""
         return any(key.startswith(CHECKPOINT) for key in self.state)
 
     @property
@@ -120,16 +112,16 @@ class TensorFile:
         return float(self.settings.get(f"{name.partition('.')[0]}.lora_alpha", parts["down"].shape[0]))
 
 
-def read_file(path: Path) -> TensorFile:
+def read_file(path: Path, what: str = "", instead: str = "a .safetensors file") -> TensorFile:
     """Read a file and sort its tensors by layer.
 
     Raises:
-        RunError: it can't be read.
+        RunError: it can't be read; the message calls it `what`, and asks for something else `instead`.
     """
     try:
         state, metadata = read_tensors(path)
     except OSError as error:
-        raise RunError(f"Cannot read {path}: {error}. Give a .safetensors file.") from error
+        raise RunError(f"Cannot read {what}{path}: {error}. Give {instead}.") from error
     keys = TensorFile(path, state, metadata)
     try:
         settings = json.loads(metadata.get("lora_adapter_metadata", "{}"))
@@ -138,15 +130,15 @@ def read_file(path: Path) -> TensorFile:
         pass
     formats: set[Any] = set()
     for key, tensor in state.items():
-        ending = next((e for e in _ENDINGS if key.endswith(e)), None)
-        if ending is None:
+        if not (match := _KEY.fullmatch(key)):
             keys.rest.append(key)
             continue
-        part, known = _ENDINGS[ending]
-        name = key.removesuffix(ending)
+        name, (form, part) = match["name"], next(pair for pair in list(match.groupdict().items())[1:] if pair[1])
+        part = _PARTS.get(part, part)
         keys.layers.setdefault(name, {})[part] = tensor
         if part in ("down", "up"):
-            formats.add(known if known != "kohya" or name.startswith("lora_") else "other")
+            foreign = form == "kohya" and not name.startswith("lora_")
+            formats.add("other" if foreign else "diffusers-old" if form == "old" else form)
     if formats:
         keys.format = "mixed" if len(formats) > 1 else formats.pop()
     return keys
@@ -170,8 +162,3 @@ def readers(keys: TensorFile) -> list[str]:
         flux = any(".single_transformer_blocks." in name for name in keys.layers)
         return ["diffusers", "ComfyUI", *(["Forge"] if flux else [])]
     return ["diffusers", "ComfyUI"] if keys.format == "diffusers-old" else []
-
-
-def _component(name: str, prefixes: Mapping[str, str]) -> str:
-    known = (part for prefix, part in prefixes.items() if name.startswith(f"{prefix}_"))
-    return next(known, name.partition(".")[0])

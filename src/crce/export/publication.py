@@ -12,7 +12,7 @@ from typing import Any
 
 from crce.concepts import write_sets
 from crce.errors import ConfigError, RunError, first_line
-from crce.export.base import describe_base, identify, kohya_prefixes
+from crce.export.base import REPOSITORY, describe_base, identify, kohya_prefixes
 from crce.export.card import read_report, write_card
 from crce.export.layers import read_adapter
 from crce.export.lora import write_lora
@@ -31,19 +31,12 @@ TARGETS = 12  # of a run with several targets, those whose images are shown
 
 @dataclass(frozen=True)
 class Published:
-    """The result of `push`.
+    """The result of `push`."""
 
-    Attributes:
-        folder: the folder that was uploaded, or would be.
-        files: its files, by their paths in it.
-        url: where it is; None after a dry run.
-        notes: what the user should know.
-    """
-
-    folder: Path
-    files: tuple[str, ...]
-    url: str | None
-    notes: tuple[str, ...]
+    folder: Path  # that was uploaded, or would be
+    files: tuple[str, ...]  # by their paths in it
+    url: str | None  # None after a dry run
+    notes: tuple[str, ...]  # what the user should know
 
 
 def push(
@@ -72,7 +65,7 @@ def push(
         RunError: the run isn't finished, the folder is taken, or the upload failed.
         ModelError: the base model is needed and can't be loaded.
     """
-    if not re.fullmatch(r"[\w-][\w.-]*/[\w-][\w.-]*", repo):
+    if not re.fullmatch(REPOSITORY, repo):
         raise ConfigError(f"{repo!r} is not a repository. Write user/name.")
     erasure = run if isinstance(run, Erasure) else Erasure.load(run)
     folder = Path(out) if out is not None else free_folder(erasure.folder, "push")
