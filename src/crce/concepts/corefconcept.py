@@ -71,11 +71,7 @@ def read_corefconcept(path: Path | str) -> tuple[list[ConceptSet], list[Fault]]:
     Raises:
         ConceptError: the file can't be read, or is not in this form at all.
     """
-    path = Path(path)
-    value, repeated_keys = json_value(read_text(path), path.name)
-    if repeated_keys:
-        raise error_from(path.name, repeated_keys)
-    return sets_from(value, path.name)
+    return parse_corefconcept(read_text(Path(path)), Path(path).name)
 
 
 def is_corefconcept(value: object) -> bool:
@@ -85,8 +81,11 @@ def is_corefconcept(value: object) -> bool:
     return any(isinstance(item, dict) and "concept" in item for item in items)
 
 
-def sets_from(value: object, file: str) -> tuple[list[ConceptSet], list[Fault]]:
-    """As `read_corefconcept`, for the JSON value of a file."""
+def parse_corefconcept(text: str, file: str) -> tuple[list[ConceptSet], list[Fault]]:
+    """As `read_corefconcept`, for the text of a file."""
+    value, repeated_keys = json_value(text, file)
+    if repeated_keys:
+        raise error_from(file, repeated_keys)
     if not isinstance(value, dict) or not all(isinstance(entries, list) for entries in value.values()):
         raise ConceptError(
             f"{file} is not in the CorefConcept form. It must map a group to a list of concepts: "
@@ -119,9 +118,9 @@ def write_corefconcept(path: Path | str, sets: Iterable[ConceptSet]) -> None:
             raise ConceptError(f"Two concept sets have the target '{concepts.target}'. Write them to two files.")
         targets.add(fold(concepts.target))
         type_ = _TYPES.get(concepts.kind, concepts.kind)
-        directions = {"erase-from": concepts.erase_from, "anchor": concepts.anchor}
         entry: dict[str, Any] = {"type": type_, "concept": concepts.target}
-        entry |= {key: text for key, text in directions.items() if text is not None}
+        entry |= {"erase-from": concepts.erase_from} if concepts.erase_from else {}
+        entry |= {"anchor": concepts.anchor} if concepts.anchor else {}
         for name, (side, held_out) in _LISTS.items():
             both = concepts.corefs if side == "coref" else concepts.retains
             related = [r for r in both if r.held_out == held_out]

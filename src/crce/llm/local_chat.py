@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,13 +26,7 @@ class Constraint:
     """
 
     def __init__(self, vocabulary: LLTokenizer, schema: dict[str, Any], asked: int, max_tokens: int) -> None:
-        """Build the grammar.
-
-        Args:
-            vocabulary: tokens of the model.
-            schema: the JSON schema of the answer.
-            asked: number of tokens of the question, which come first in the input.
-            max_tokens: tokens after which the answer is closed.
+        """Build the grammar; the input begins with `asked` tokens, and after `max_tokens` the answer is closed.
 
         Raises:
             SuggestError: part of the schema can't be enforced.
@@ -50,14 +46,11 @@ class Constraint:
         self.closing = False
 
     def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
-        """Mask the tokens that the schema does not allow.
+        """Set the logits `scores`, shape (1, V), to -inf where the schema does not allow a token.
 
         Args:
             input_ids: the question and the answer so far, shape (1, L).
             scores: logits of the next token, shape (1, V).
-
-        Returns:
-            Logits with -inf where a token is not allowed, shape (1, V).
         """
         import torch
 
@@ -80,26 +73,14 @@ class Constraint:
         if bool(allowed[self._vocabulary.eos_token]):
             shortest = [self._vocabulary.eos_token]
         else:
-            inside = _is_inside_string(self._vocabulary.decode_bytes(answered).decode(errors="replace"))
-            marks = '"' if inside else "}]"
+            text = self._vocabulary.decode_bytes(answered).decode(errors="replace")
+            inside_string = re.sub(r"\\.", "", text, flags=re.DOTALL).count('"') % 2
+            marks = '"' if inside_string else "}]"
             tokens = [self._closers[mark][0] for mark in marks if len(self._closers[mark]) == 1]
             shortest = [token for token in tokens if bool(allowed[token])]
         if shortest:
             allowed[:] = False
             allowed[shortest[0]] = True
-
-
-def _is_inside_string(text: str) -> bool:
-    """Whether the JSON in `text` ends inside a string."""
-    inside = escaped = False
-    for character in text:
-        if escaped:
-            escaped = False
-        elif inside and character == "\\":
-            escaped = True
-        elif character == '"':
-            inside = not inside
-    return inside
 
 
 CLOSING = 400  # tokens beyond the maximum, for closing the answer
@@ -138,7 +119,7 @@ class LocalChat:
         temperature: float = 0.0,
         seed: int = 0,
     ) -> Reply:
-        """Answer once, as JSON of the schema; the same question with the same seed gets the same answer.
+        """See `Chat.complete`; the same question with the same seed gets the same answer.
 
         Raises:
             SuggestError: the model can't be loaded, the question is too long for it, the schema can't be enforced, or
@@ -182,32 +163,20 @@ class LocalChat:
 
 
 def encode(tokenizer: Any, messages: list[Message]) -> Tensor:
-    """The question in the format that the model was trained on.
-
-    Args:
-        tokenizer: a tokenizer of transformers, with the model's chat template if it has one.
-        messages: the conversation so far.
-
-    Returns:
-        Token ids, shape (1, L).
-    """
+    """The token ids of a conversation, shape (1, L), by the tokenizer's chat template if it has one."""
     from jinja2.exceptions import TemplateError
 
     if not tokenizer.chat_template:  # a model without chat training continues a text
         text = "\n\n".join(message.content for message in messages) + "\n\n"
         return tokenizer(text, return_tensors="pt")["input_ids"]
 
-    def render(turns: list[dict[str, str]]) -> Tensor:
-        settings = {"add_generation_prompt": True, "return_tensors": "pt", "return_dict": True}
-        return tokenizer.apply_chat_template(turns, **settings)["input_ids"]
-
-    turns = [{"role": message.role, "content": message.content} for message in messages]
     try:
-        return render(turns)
+        said = [{"role": message.role, "content": message.content} for message in messages]
+        settings = {"add_generation_prompt": True, "return_tensors": "pt", "return_dict": True}
+        return tokenizer.apply_chat_template(said, **settings)["input_ids"]
     except TemplateError:  # no system role: prepend its text to the first question
-        system = "".join(f"{turn['content']}\n\n" for turn in turns if turn["role"] == "system")
-        turns = [turn for turn in turns if turn["role"] != "system"]
+        system = "".join(f"{message.content}\n\n" for message in messages if message.role == "system")
+        turns = [message for message in messages if message.role != "system"]
         if not system or not turns:
             raise
-        turns[0] = {"role": turns[0]["role"], "content": system + turns[0]["content"]}
-        return render(turns)
+        return encode(tokenizer, [replace(turns[0], content=system + turns[0].content), *turns[1:]])

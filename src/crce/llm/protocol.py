@@ -75,24 +75,20 @@ CHARACTERS = 4  # in a token, roughly, where the server does not count
 IMAGE = 1000  # tokens of an image, roughly: services count 100 to 1600, by its size
 
 
+@dataclass
 class TokenBudget:
     """Counts the tokens of all questions and answers of a chat.
 
-    Attributes:
-        total: tokens allowed.
-        spent: tokens used.
+    Raises:
+        SuggestError: the total is not positive.
     """
 
-    def __init__(self, total: int) -> None:
-        """Start with `total` tokens.
+    total: int
+    spent: int = 0
 
-        Raises:
-            SuggestError: the total is not positive.
-        """
-        if total < 1:
-            raise SuggestError(f"The token budget is {total}. Use a positive number, e.g. --token-budget 100000.")
-        self.total = total
-        self.spent = 0
+    def __post_init__(self) -> None:
+        if self.total < 1:
+            raise SuggestError(f"The token budget is {self.total}. Use a positive number, e.g. --token-budget 100000.")
 
     def allow(self, messages: list[Message], max_tokens: int) -> int:
         """The maximum length of the next answer, at most `max_tokens`.

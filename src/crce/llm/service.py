@@ -11,6 +11,7 @@ import logging
 import os
 import re
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -34,18 +35,11 @@ NO_KEY = "none"  # the clients insist on a key, also for servers that need none
 
 @dataclass(frozen=True)
 class RequestForm:
-    """The parameters that a service accepts.
+    """The parameters that a service accepts."""
 
-    Attributes:
-        formats: the ways to enforce JSON that are left to try, the strictest first.
-        limit: the service's name for the maximum length of an answer.
-        temperature: whether it accepts a temperature.
-        seed: whether it accepts a seed.
-    """
-
-    formats: tuple[str, ...]
-    limit: str = "max_tokens"
-    temperature: bool = True
+    formats: tuple[str, ...]  # the ways to enforce JSON that are left to try, the strictest first
+    limit: str = "max_tokens"  # the service's name for the maximum length of an answer
+    temperature: bool = True  # whether it accepts a temperature
     seed: bool = True
 
     def simpler(self, declined: Declined) -> RequestForm | None:
@@ -65,20 +59,14 @@ class ServiceChat(ABC):
 
     A request starts with all parameters of `form` and drops those that the service declines; the form that it accepted
     is kept for the next request.
-
-    Attributes:
-        package: the client library.
-        key_variable: environment variable of the key.
-        url_variable: environment variable of the address.
-        default_url: the public address; None if every account has its own.
     """
 
     remote = True
     provider: str
-    package: ClassVar[str]
-    key_variable: ClassVar[str]
-    url_variable: ClassVar[str]
-    default_url: ClassVar[str | None]
+    package: ClassVar[str]  # the client library
+    key_variable: ClassVar[str]  # environment variable of the key
+    url_variable: ClassVar[str]  # environment variable of the address
+    default_url: ClassVar[str | None]  # the public address; None if every account has its own
     form: RequestForm
 
     def __init__(
@@ -153,27 +141,21 @@ class ServiceChat(ABC):
         temperature: float = 0.0,
         seed: int = 0,
     ) -> Reply:
-        """Answer once, as JSON of the schema where the service enforces it.
-
-        Raises:
-            SuggestError: it can't be reached, refuses the key, is out of quota or time, or the token budget is spent.
-        """
+        """See `Chat.complete`."""
         max_tokens = self._budget.allow(messages, max_tokens)
         form = self.form
         while True:
             try:
                 params = self._params(form, messages, schema) | {form.limit: max_tokens}
                 # newer clients of Anthropic have no argument for the temperature
-                extra = ({"temperature": temperature} if form.temperature else {}) | (
-                    {"seed": seed} if form.seed else {}
-                )
+                extra = {"temperature": temperature} if form.temperature else {}
+                extra |= {"seed": seed} if form.seed else {}
                 body = self._send(model=self.model, extra_body=extra, **params)
                 break
             except Declined as error:
                 if error.code == FILTERED:
                     return Reply(error.said, "refusal")
-                simpler = form.simpler(error)
-                if simpler is None:
+                if not (simpler := form.simpler(error)):
                     raise
                 form = simpler
         self.form = form
@@ -208,9 +190,9 @@ class ServiceChat(ABC):
             body = json.loads(content)
         except (ValueError, RecursionError):
             raise self._errors.unreadable("it is not JSON") from None
-        if not isinstance(body, dict):
-            raise self._errors.unreadable("it is not a JSON object")
-        return body
+        if isinstance(body, dict):
+            return body
+        raise self._errors.unreadable("it is not a JSON object")
 
     def _pause(self, state: RetryCallState) -> float:
         from tenacity import wait_exponential_jitter
@@ -245,11 +227,11 @@ def place_of(base_url: str) -> str:
     """
     try:
         parts = urlsplit(base_url)
-        host, port = parts.hostname or "", parts.port
+        host, port = parts.hostname, parts.port
+        valid = parts.scheme in ("http", "https") and base_url.isprintable() and " " not in base_url
     except ValueError:
-        parts, host, port = urlsplit(""), "", None
-    printable = all(c.isprintable() and not c.isspace() for c in base_url)
-    if parts.scheme not in ("http", "https") or not host or not printable:
+        valid = False
+    if not valid or not host:
         raise SuggestError(
             "The base URL is not a web address. It starts with http:// or https://, "
             "e.g. --base-url http://localhost:11434/v1."
@@ -266,6 +248,13 @@ def with_schema(messages: list[Message], schema: dict[str, Any]) -> list[Message
         f"{json.dumps(schema, ensure_ascii=False)}"
     )
     return [*messages[:-1], replace(last, content=text)]
+
+
+def content_of(message: Message, image: Callable[[str], dict[str, Any]]) -> str | list[dict[str, Any]]:
+    """The content of a turn, in parts if it has images; `image` makes the part of a data URL."""
+    if not message.images:
+        return message.content
+    return [*map(image, message.images), {"type": "text", "text": message.content}]
 
 
 def token_counts(body: dict[str, Any], *names: str) -> list[int]:
