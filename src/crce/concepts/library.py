@@ -148,13 +148,11 @@ def atlas_entry(name: str) -> ConceptSet | None:
 
 @functools.cache
 def _atlas() -> dict[str, ConceptSet]:
-    """The bundled concept sets by folded target."""
-    sets = read_atlas(Path(str(resources.files("crce.concepts") / "atlas")))
-    return {fold(name): concepts for name, concepts in sets.items()}
+    return read_atlas(Path(str(resources.files("crce.concepts") / "atlas")))
 
 
 def read_atlas(folder: Path) -> dict[str, ConceptSet]:
-    """Every concept set of a folder of YAML files, by target, sorted.
+    """Every concept set of a folder of YAML files, by folded target, sorted.
 
     Raises:
         ConceptError: lists the faults of the first file that has any, or a target that is in two files.
@@ -166,8 +164,8 @@ def read_atlas(folder: Path) -> dict[str, ConceptSet]:
             earlier = files.setdefault(fold(concepts.target), file.name)
             if earlier != file.name:
                 raise ConceptError(f"{file.name}: target '{concepts.target}' is also in {earlier}. Keep one of them.")
-            sets[concepts.target] = concepts
-    return dict(sorted(sets.items(), key=lambda item: fold(item[0])))
+            sets[fold(concepts.target)] = concepts
+    return dict(sorted(sets.items()))
 
 
 def _suggestion(name: str) -> str:

@@ -55,13 +55,9 @@ def write_card(
     kohya: str | None = None,
     images: Sequence[tuple[str, str]] = (),
 ) -> None:
-    """Write README.md, the model card.
+    """Write README.md, the model card of a folder with a "lora" or a "merged" pipeline.
 
     Args:
-        folder: the folder of the card.
-        erasure: the run.
-        base: its base model.
-        form: "lora" or "merged".
         repo: the repository of the Hub that it is for.
         kohya: the name of the kohya file in the folder.
         images: caption and file of each strip of images in the folder.

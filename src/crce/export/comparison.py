@@ -23,17 +23,11 @@ AGREEMENT = 2e-3  # above the tolerance of low-rank exports, so that half precis
 
 @dataclass(frozen=True)
 class RunComparison:
-    """The change in a file against the trained one.
+    """The change in a file against the trained one."""
 
-    Attributes:
-        errors: by layer of the run, the Frobenius norm of the difference over that of the trained change.
-        tolerance: the error that passes.
-        faults: what doesn't pass, in words; empty if the file is as good as the run.
-    """
-
-    errors: dict[str, float]
-    tolerance: float
-    faults: tuple[str, ...]
+    errors: dict[str, float]  # by layer of the run, the norm of the difference over that of the trained change
+    tolerance: float  # the error that passes
+    faults: tuple[str, ...]  # what doesn't pass, in words
 
     @property
     def worst(self) -> tuple[str, float]:

@@ -57,15 +57,10 @@ class Factors:
 
 @dataclass(frozen=True)
 class AdapterFile:
-    """A trained adapter as its file holds it.
+    """A trained adapter as its file holds it."""
 
-    Attributes:
-        layers: of a LoRA, the factors by layer; empty for whole weights.
-        weights: of an adapter of whole weights, the trained tensors by parameter; empty for a LoRA.
-    """
-
-    layers: dict[str, Factors]
-    weights: dict[str, torch.Tensor]
+    layers: dict[str, Factors]  # of a LoRA, by layer; empty for whole weights
+    weights: dict[str, torch.Tensor]  # whole ones, by parameter; empty for a LoRA
 
     @property
     def components(self) -> list[str]:
@@ -133,27 +128,19 @@ def trained_deltas(adapter: AdapterFile, pipe: Any | None = None) -> dict[str, t
     """By layer, the change of its weight, without biases; whole weights need the base model `pipe`."""
     if adapter.layers:
         return {name: factors.delta() for name, factors in adapter.layers.items()}
-    deltas = weight_deltas(adapter, pipe)
-    return {name.removesuffix(".weight"): d for name, d in deltas.items() if name.endswith(".weight") and d.ndim > 1}
+    deltas = weight_deltas(adapter, pipe).items()
+    return {name.removesuffix(".weight"): d for name, d in deltas if name.endswith(".weight") and d.ndim > 1}
 
 
 @dataclass(frozen=True)
 class Factorised:
-    """Deltas in low-rank form.
+    """Deltas in low-rank form."""
 
-    Attributes:
-        layers: the factors by layer, all of one rank, with alpha equal to it; layers without a change are left out.
-        rank: that rank.
-        needed: the rank that reaches the tolerance in every layer.
-        errors: by layer, the Frobenius norm of the loss over that of the delta.
-        smaller: for some lower ranks, the largest error that a layer would have.
-    """
-
-    layers: dict[str, Factors]
+    layers: dict[str, Factors]  # all of one rank, with alpha equal to it; layers without a change are left out
     rank: int
-    needed: int
-    errors: dict[str, float]
-    smaller: dict[int, float]
+    needed: int  # the rank that reaches the tolerance in every layer
+    errors: dict[str, float]  # by layer, the Frobenius norm of the loss over that of the delta
+    smaller: dict[int, float]  # for some lower ranks, the largest error that a layer would have
 
     @property
     def worst(self) -> float:
@@ -201,10 +188,8 @@ def factorise(
     common = max(down.shape[0] for down, _ in parts.values())
     layers = {}
     for name, (down, up) in parts.items():
-        pad = common - down.shape[0]
-        down, up = torch.nn.functional.pad(down, (0, 0, 0, pad)), torch.nn.functional.pad(up, (0, pad))
-        kernel = deltas[name].shape[2:]
-        down = down.reshape(common, -1, *kernel)
-        up = up.reshape(-1, common, *(1 for _ in kernel))
+        pad, kernel = common - down.shape[0], deltas[name].shape[2:]
+        down = torch.nn.functional.pad(down, (0, 0, 0, pad)).reshape(common, -1, *kernel)
+        up = torch.nn.functional.pad(up, (0, pad)).reshape(-1, common, *(1 for _ in kernel))
         layers[name] = Factors(down, up, float(common))
     return Factorised(layers, common, needed, errors, {r: e for r, e in smaller.items() if r < common})

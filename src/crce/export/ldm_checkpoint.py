@@ -19,11 +19,10 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from crce.errors import ModelError
-from crce.export.base import describe_base, identify
+from crce.export.base import identify
 from crce.export.formats import Exported
-from crce.export.layers import read_adapter
 from crce.export.metadata import modelspec, run_metadata
-from crce.export.pipeline import base_pipeline, merge
+from crce.export.pipeline import erased_pipeline
 from crce.files import write_tensors
 
 
@@ -61,19 +60,16 @@ def write_single_file(
         RunError: the adapter doesn't fit the model any more, or the file can't be written.
         ModelError: the base model can't be loaded, or the original code has no place for it.
     """
-    pipe, adapter = base_pipeline(erasure, dtype), read_adapter(erasure.adapter)
-    base = describe_base(erasure.info, pipe)
-    merge(pipe, adapter)
+    pipe, base, adapter = erased_pipeline(erasure, dtype)
     _, architecture = identify(base, adapter.shapes())
     metadata = run_metadata(erasure, base) | modelspec(erasure, base, architecture, to="single-file")
     write_tensors(path, ldm_state(pipe), metadata | {"export": "single-file"})
-    if pipe.scheduler.config.get("prediction_type") != "v_prediction" or "text_encoder_2" in pipe.components:
-        return Exported(path, "single-file")
     note = (
         "the model predicts v: AUTOMATIC1111 needs its v2-inference-v.yaml under the file's name beside it, diffusers "
         "prediction_type='v_prediction' or config=<folder of the base model>"
     )
-    return Exported(path, "single-file", notes=(note,))
+    noted = pipe.scheduler.config.get("prediction_type") == "v_prediction" and "text_encoder_2" not in pipe.components
+    return Exported(path, "single-file", notes=(note,) if noted else ())
 
 
 def ldm_state(pipe: Any) -> dict[str, torch.Tensor]:

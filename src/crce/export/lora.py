@@ -46,15 +46,10 @@ def write_lora(
     dtype: str | None = None,
     pipe: Any | None = None,
 ) -> Exported:
-    """Write a run in one of the LoRA formats.
+    """Write a run in one of the LoRA formats, see `formats.export`.
 
     Args:
-        erasure: the run.
-        path: the file.
         to: the format of the keys. A model without kohya names gets diffusers keys in both cases, see `names`.
-        rank: the largest rank of an adapter of whole weights.
-        tolerance: of such an adapter, the relative error that a layer may have.
-        dtype: of the tensors; None is float32.
         pipe: the base model, where it is loaded already. Only an adapter of whole weights needs it.
 
     Raises:

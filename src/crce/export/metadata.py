@@ -74,23 +74,21 @@ def run_metadata(erasure: Erasure, base: Base) -> dict[str, str]:
 
 def modelspec(erasure: Erasure, base: Base, architecture: Architecture | None, *, to: str) -> dict[str, str]:
     """The keys of the Stability metadata standard, for the format `to`; unknown ones are left out."""
+    single, predicted = to == "single-file", base.prediction_type
     keys = {
         "sai_model_spec": "1.0.0",
         "title": f"{target_names(erasure.sets)} erased ({method_name(erasure.info['config'])})",
         "description": description(erasure.sets),
         "tags": "concept-erasure, crce",
+        "date": (erasure.info.get("finished") or "")[:19],
+        "prediction_type": "v" if predicted == "v_prediction" else predicted,
+        "merged_from": base.public_name if single else None,
     }
-    if erasure.info.get("finished"):
-        keys["date"] = erasure.info["finished"][:19]
-    if base.prediction_type is not None:
-        keys["prediction_type"] = {"v_prediction": "v"}.get(base.prediction_type, base.prediction_type)
-    if to == "single-file":
-        keys["merged_from"] = base.public_name
     if architecture is not None:
-        keys["architecture"] = architecture.name + ("" if to == "single-file" else "/lora")
+        keys["architecture"] = architecture.name + ("" if single else "/lora")
         keys["implementation"] = "diffusers" if to == "diffusers" else architecture.implementation
         keys["resolution"] = f"{architecture.resolution}x{architecture.resolution}"
-    return {f"modelspec.{name}": value for name, value in keys.items()}
+    return {f"modelspec.{name}": value for name, value in keys.items() if value}
 
 
 def network_metadata(
@@ -120,8 +118,7 @@ def read_metadata(path: str | Path) -> dict[str, Any]:
 
     Returns:
         "path", "kind", "crce", "base_model", "base_revision", "method", "settings", "concepts" (of each set its
-        target, kind, corefs and retains), "concepts_sha256", and "metadata": all other metadata of the file. Unknown
-        values are None.
+        target, kind, corefs and retains), "concepts_sha256", and all other "metadata". Unknown values are None.
 
     Raises:
         RunError: there is nothing to read, or it is damaged.
@@ -185,11 +182,8 @@ def changed_settings(settings: dict[str, Any]) -> dict[str, Any]:
 
 
 def _plain(concepts: ConceptSet) -> dict[str, Any]:
-    sides = {
-        name: [
-            {"text": r.text, "certainty": r.certainty} | ({"held_out": True} if r.held_out else {})
-            for r in getattr(concepts, name)
-        ]
-        for name in ("corefs", "retains")
-    }
-    return {"target": concepts.target, "kind": concepts.kind, **sides}
+    value: dict[str, Any] = {"target": concepts.target, "kind": concepts.kind}
+    for side, phrases in (("corefs", concepts.corefs), ("retains", concepts.retains)):
+        held_out = [{"held_out": True} if related.held_out else {} for related in phrases]
+        value[side] = [{"text": r.text, "certainty": r.certainty} | h for r, h in zip(phrases, held_out, strict=True)]
+    return value

@@ -14,6 +14,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -49,12 +50,7 @@ def diffusers_name(name: str) -> str:
 
 
 def kohya_name(name: str, prefixes: Mapping[str, str]) -> str:
-    """The name of a layer in a kohya LoRA, from "<component>.<path>".
-
-    Args:
-        name: the layer.
-        prefixes: by component, the prefix of its keys.
-    """
+    """The name of a layer in a kohya LoRA, from "<component>.<path>"; the keys of a component have its prefix."""
     component, _, path = diffusers_name(name).partition(".")
     return f"{prefixes[component]}_{path.replace('.', '_')}"
 
@@ -67,22 +63,16 @@ def known_prefixes() -> dict[str, str]:
 
 @dataclass
 class TensorFile:
-    """A safetensors file, its tensors sorted by the layers of a LoRA.
-
-    Attributes:
-        format: of its keys.
-        layers: by the layer's name in the file, its tensors: down, up, alpha, mid, dora_scale.
-        rest: keys that belong to no layer.
-        settings: PEFT's settings in the metadata of a diffusers LoRA.
-    """
+    """A safetensors file, its tensors sorted by the layers of a LoRA."""
 
     path: Path
     state: dict[str, torch.Tensor]
     metadata: dict[str, str]
-    format: KeyFormat = "other"
+    format: KeyFormat = "other"  # of its keys
+    # by the layer's name in the file, its tensors: down, up, alpha, mid, dora_scale
     layers: dict[str, dict[str, torch.Tensor]] = field(default_factory=dict)
-    rest: list[str] = field(default_factory=list)
-    settings: dict[str, Any] = field(default_factory=dict)
+    rest: list[str] = field(default_factory=list)  # keys that belong to no layer
+    settings: dict[str, Any] = field(default_factory=dict)  # PEFT's, in the metadata of a diffusers LoRA
 
     @property
     def components(self) -> list[str]:
@@ -123,11 +113,9 @@ def read_file(path: Path, what: str = "", instead: str = "a .safetensors file") 
     except OSError as error:
         raise RunError(f"Cannot read {what}{path}: {error}. Give {instead}.") from error
     keys = TensorFile(path, state, metadata)
-    try:
+    with suppress(ValueError):
         settings = json.loads(metadata.get("lora_adapter_metadata", "{}"))
         keys.settings = settings if isinstance(settings, dict) else {}
-    except ValueError:
-        pass
     formats: set[Any] = set()
     for key, tensor in state.items():
         if not (match := _KEY.fullmatch(key)):

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import re
 import shutil
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -124,9 +123,16 @@ def _write_folder(folder: Path, erasure: Erasure, repo: str, rank: int | None) -
 
 
 def _copy_images(folder: Path, run: Path, report: dict[str, Any]) -> list[tuple[str, str]]:
-    """Copy a few strips of each group, or that of each target; missing strips are skipped."""
+    """Copy the first strips of each group, or all of each target, with their prompts; missing ones are skipped."""
+    strips: list[tuple[str, Path]] = []
+    for entry in report.get("targets", [])[:TARGETS]:  # several: each has a report of its own
+        own = run / Path(entry["report"]).parent
+        prompts = (read_report(own) or {"groups": {"target": {"prompts": []}}})["groups"]["target"]["prompts"]
+        strips += ((p["text"], own / p["image"]) for p in prompts)
+    for group in report.get("groups", {}).values():
+        strips += ((p["text"], run / p["image"]) for p in group["prompts"][:STRIPS])
     copied: list[tuple[str, str]] = []
-    for text, source in _strips(run, report):
+    for text, source in strips:
         if not source.is_file():
             log.warning("%s does not exist any more, so the card does not show it.", source)
             continue
@@ -135,16 +141,3 @@ def _copy_images(folder: Path, run: Path, report: dict[str, Any]) -> list[tuple[
         shutil.copyfile(source, folder / name)
         copied.append((text, name))
     return copied
-
-
-def _strips(run: Path, report: dict[str, Any]) -> Iterator[tuple[str, Path]]:
-    """Prompts with the strips of their images before and after."""
-    if "targets" in report:  # several: each has a report of its own
-        for entry in report["targets"][:TARGETS]:
-            folder = run / Path(entry["report"]).parent
-            own = read_report(folder)
-            if own is not None:
-                yield from ((p["text"], folder / p["image"]) for p in own["groups"]["target"]["prompts"])
-        return
-    for group in report["groups"].values():
-        yield from ((p["text"], run / p["image"]) for p in group["prompts"][:STRIPS])

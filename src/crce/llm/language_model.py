@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
@@ -90,11 +91,8 @@ def check_packages(model: str) -> None:
     Raises:
         SuggestError: a package that the model needs is missing.
     """
-    from importlib.util import find_spec
-
     needed = ("llguidance", "gguf") if model.endswith(".gguf") else ("llguidance",)
-    missing = [package for package in needed if find_spec(package) is None]
-    if missing:
+    if missing := [package for package in needed if importlib.util.find_spec(package) is None]:
         raise SuggestError(
             f"local:{model} needs the package {' and '.join(missing)}. Install it: pip install 'crce[llm]', "
             "or use --suggester lexicon."

@@ -10,48 +10,29 @@ from crce.errors import SuggestError
 
 @dataclass(frozen=True)
 class Message:
-    """One turn of a conversation.
-
-    Attributes:
-        role: the speaker.
-        content: the text.
-        images: images as base64 data URLs, for models with vision.
-    """
+    """One turn of a conversation."""
 
     role: Literal["system", "user", "assistant"]
     content: str
-    images: tuple[str, ...] = ()
+    images: tuple[str, ...] = ()  # as base64 data URLs, for models with vision
 
 
 @dataclass(frozen=True)
 class Reply:
-    """The answer of a language model.
+    """The answer of a language model."""
 
-    Attributes:
-        text: the answer, unparsed.
-        finish: why it ended: "stop", "length" (cut off) or "refusal".
-        prompt_tokens: tokens of the question, 0 if the server does not count them.
-        completion_tokens: tokens of the answer, 0 if the server does not count them.
-    """
-
-    text: str
-    finish: Literal["stop", "length", "refusal"] = "stop"
-    prompt_tokens: int = 0
-    completion_tokens: int = 0
+    text: str  # unparsed
+    finish: Literal["stop", "length", "refusal"] = "stop"  # why it ended; "length": it was cut off
+    prompt_tokens: int = 0  # of the question, 0 if the server does not count them
+    completion_tokens: int = 0  # of the answer, likewise
 
 
 class Chat(Protocol):
-    """A language model that answers in JSON.
+    """A language model that answers in JSON."""
 
-    Attributes:
-        provider: "openai", "anthropic", "local" or "replay".
-        model: the model's name at that provider.
-        remote: whether questions go over the network (and may cost money).
-    """
-
-    provider: str
-    model: str
-    remote: bool
+    provider: str  # "openai", "azure", "anthropic" or "local"
+    model: str  # the model's name at that provider
+    remote: bool  # whether questions go over the network (and may cost money)
 
     def complete(
         self,

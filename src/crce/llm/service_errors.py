@@ -25,17 +25,12 @@ OTHERWISE = "Or use --suggester lexicon, which needs no network."
 
 
 class Declined(SuggestError):
-    """The service declines a request (400 or 422); it may accept a simpler one.
-
-    Attributes:
-        said: the service's own words.
-        code: its error code, "" if it gives none.
-    """
+    """The service declines a request (400 or 422); it may accept a simpler one."""
 
     def __init__(self, text: str, said: str, code: str) -> None:
         super().__init__(text)
-        self.said = said
-        self.code = code
+        self.said = said  # the service's own words
+        self.code = code  # "" if it gives none
 
 
 @dataclass(frozen=True)
