@@ -6,17 +6,16 @@ A file maps a group to its concepts:
                  "train-coref": ["kitty", ...], "train-coref-certainty": ["High", ...], "test-coref": [...], ...}]}
 
 The four lists (train-coref, test-coref, train-retain, test-retain) have their certainties beside them; `test-` phrases
-are the held-out ones. The types "object", "celebrity" and "IP" are the kinds object, person and character; other
-kinds keep their name. Concept names are used as targets unchanged: "bank (riverbank)" is prompted with its brackets.
+are held out. The types "object", "celebrity" and "IP" are the kinds object, person and character. Concept names are
+used as targets unchanged: "bank (riverbank)" is prompted with its brackets.
 
 Repaired on reading, because nothing is lost: white space; a certainty that is missing (read as Normal, 0.6) or has no
 phrase (dropped); a missing list (empty); a phrase twice on one side (the first stays, so a training phrase wins over
-a held-out one); the target among its own corefs (dropped, it is erased anyway). Kept verbatim and noted: U+FFFD, left
-by a wrong decoding, since what stood there can't be known; commas and slashes, since the phrase is one phrase.
-A concept with any other fault is not read.
+a held-out one); the target among its own corefs (dropped). Kept verbatim and noted: U+FFFD, left by a wrong decoding;
+commas and slashes, since the phrase is one phrase. A concept with any other fault is not read.
 
-Three optional keys go beyond the published form, so that every set is read back equal: "erase-from", "anchor" and
-lists such as "train-coref-source"; they are written only where a set needs them.
+The optional keys "erase-from", "anchor" and e.g. "train-coref-source" go beyond the published form, so that every set
+is read back equal; they are written only where a set needs them.
 """
 
 from __future__ import annotations
@@ -212,17 +211,17 @@ class _EntryReader:
         items = entry.get(key, [])
         if key not in entry and key in _LISTS:
             self.fault("the list is missing; read as empty.", key, outcome="repaired")
-        elif not isinstance(items, list):
-            self.fault(f"{items!r} is not a list. Put it in brackets: [...].", key)
-            return []
-        return items
+        if isinstance(items, list):
+            return items
+        self.fault(f"{items!r} is not a list. Put it in brackets: [...].", key)
+        return []
 
     def text(self, text: object, field: str, index: int | None = None) -> str | None:
-        if not isinstance(text, str):
-            self.fault(f"{text!r} is not text. Write a phrase in double quotes.", field, index)
-            return None
-        if reason := text_fault(text):
-            self.fault(reason, field, index)
+        reason = (
+            text_fault(text) if isinstance(text, str) else f"{text!r} is not text. Write a phrase in double quotes."
+        )
+        if not isinstance(text, str) or reason:
+            self.fault(str(reason), field, index)
             return None
         if tidy(text) != text:
             self.fault(f"{text!r} has white space to spare; read as {tidy(text)!r}.", field, index, "repaired")

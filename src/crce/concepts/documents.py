@@ -48,12 +48,9 @@ def parse_concepts(text: str, source: str) -> ConceptSet:
 
 
 def parse_sets(text: str, file: str, *, phrase_source: str = "user") -> list[ConceptSet]:
-    """Read the concept set, or the list of them, of a YAML text.
+    """Read the concept set, or the list of them, of a YAML text, which faults call by the name of its `file`.
 
-    Args:
-        text: the YAML.
-        file: its name in faults.
-        phrase_source: the source of phrases that don't name one.
+    Phrases that don't name a source have `phrase_source`.
 
     Raises:
         ConceptError: lists every fault with its line.

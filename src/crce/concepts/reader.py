@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import Any, Literal, cast
 
 import yaml
@@ -128,26 +129,19 @@ class ConceptReader(NodeReader):
         what = f"{side} '{text}'" if text else what
         certainty = self._certainty(pairs["certainty"], what) if "certainty" in pairs else 1.0
         source = self._phrase(pairs["source"], f"{what}: source") if "source" in pairs else None
-        held_out = self._flag(pairs["held_out"], what) if "held_out" in pairs else side_held_out
-        if side_held_out and not held_out:
+        held_out = "held_out" in pairs and self._flag(pairs["held_out"], what)
+        if side_held_out and "held_out" in pairs and not held_out:
             self.fault(pairs["held_out"], f"{what}: held_out is false under {key}. Delete it, or move it to {side}s.")
-        yield from self._related(key, node, text, certainty, source, held_out)
+        for entry, (_, related, place) in self._related(key, node, text, certainty):
+            related = replace(related, source=source or related.source, held_out=held_out or related.held_out)
+            yield entry, Placed(side, related, place)
 
-    def _related(
-        self,
-        key: str,
-        node: yaml.Node,
-        text: str | None,
-        certainty: float | None,
-        source: str | None = None,
-        held_out: bool = False,
-    ) -> Iterator[_Entry]:
+    def _related(self, key: str, node: yaml.Node, text: str | None, certainty: float | None) -> Iterator[_Entry]:
         if text is None:
             return
-        side, side_held_out = _SIDES[key]
+        side, held_out = _SIDES[key]
         # a certainty of None has its fault already: the phrase is kept, so that its clashes are found too
-        related = Related(text, certainty or 0.0, source or self.phrase_source, held_out or side_held_out)
-        line = line_of(node)
+        line, related = line_of(node), Related(text, certainty or 0.0, self.phrase_source, held_out)
         yield node, Placed(side, related, f"line {line}" if line else key)
 
     def _certainty(self, node: yaml.Node, what: str) -> float | None:

@@ -53,11 +53,9 @@ def is_hub_id(name: str) -> bool:
 
 
 def describe_base(info: Mapping[str, Any], pipe: Any | None = None) -> Base:
-    """The base model of a run; nothing is downloaded.
+    """The base model of the run with this run.json; nothing is downloaded.
 
-    Args:
-        info: the run.json.
-        pipe: the model, where it is loaded: it gives the class of a single file, which has no index.
+    Where the model is loaded, `pipe` gives the class of a single file, which has no index.
     """
     model, revision = info["model"], info["revision"]
     index, scheduler, card = (
@@ -73,9 +71,7 @@ def describe_base(info: Mapping[str, Any], pipe: Any | None = None) -> Base:
 def identify(base: Base, shapes: Mapping[str, torch.Size]) -> tuple[type[Backbone] | None, Architecture | None]:
     """The family and the architecture of a model, each None where it isn't certain.
 
-    Args:
-        base: the model. Without its pipeline's class, the width of cross-attention identifies the family.
-        shapes: by layer, the shape of its weight.
+    Without the pipeline's class, the width of cross-attention identifies the family, by the `shapes` of weights.
     """
     names = FAMILIES if base.pipeline is None else [base.pipeline] if base.pipeline in FAMILIES else []
     families = [backbone_class(name) for name in names]
@@ -93,11 +89,6 @@ def identify(base: Base, shapes: Mapping[str, torch.Size]) -> tuple[type[Backbon
 
 def kohya_prefixes(base: Base, family: type[Backbone] | None, components: Iterable[str]) -> dict[str, str]:
     """By component, the prefix of its keys in kohya files; empty where one of them has none.
-
-    Args:
-        base: the model.
-        family: its family, or None where it isn't certain.
-        components: of the pipeline, those that a LoRA changes.
 
     Raises:
         ModelError: the family is not supported, or it is unknown and families name a component differently.

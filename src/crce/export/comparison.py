@@ -81,13 +81,9 @@ def _judge(
     errors = {}
     for name, delta in expected.items():
         size, other = float(delta.norm()), found.get(name)
-        if other is None:
-            errors[name] = 1.0 if size else 0.0
-        elif other.shape != delta.shape:
-            errors[name] = float("inf")
-        else:
-            difference = float((other - delta).norm())
-            errors[name] = difference / size if size else (float("inf") if difference else 0.0)
+        fits = other is None or other.shape == delta.shape
+        off = float("inf") if not fits else size if other is None else float((other - delta).norm())
+        errors[name] = off / size if size else (float("inf") if off else 0.0)
     faults = []
     missing = [name for name, delta in expected.items() if found.get(name) is None and bool(delta.any())]
     if missing:
@@ -96,12 +92,12 @@ def _judge(
     if strange:
         faults.append(f"{len(strange)} of its layers were not trained, such as {strange[0]}")
     # NaN compares as neither more nor less: what isn't within the tolerance is off
-    off = {name: error for name, error in errors.items() if not error <= tolerance and name not in missing}
-    if off:
-        worst = max(off, key=lambda name: off[name])
+    wrong = [name for name, error in errors.items() if not error <= tolerance and name not in missing]
+    if wrong:
+        worst = max(wrong, key=lambda name: errors[name])
         faults.append(
-            f"{len(off)} of {len(expected)} layers change otherwise than trained; {worst} is off by {off[worst]:.2g} "
-            f"of its change (allowed: {tolerance:g})"
+            f"{len(wrong)} of {len(expected)} layers change otherwise than trained; {worst} is off by "
+            f"{errors[worst]:.2g} of its change (allowed: {tolerance:g})"
         )
     if biases:
         faults.append(f"{len(biases)} trained biases and norms are not in it, such as {biases[0]}: a LoRA holds none")

@@ -59,11 +59,9 @@ class Inspection:
     metadata: dict[str, str] = field(default_factory=dict)
 
     def fault(self, names: Iterable[str], words: str) -> None:
-        """Add a fault of these layers or tensors, if there are any."""
         self.faults += _found(names, words)
 
     def warn(self, names: Iterable[str], words: str) -> None:
-        """Add a warning about these layers or tensors, if there are any."""
         self.warnings += _found(names, words)
 
 
@@ -163,6 +161,7 @@ def stated_alpha(file: TensorFile) -> float | None:
 
 
 def _found(names: Iterable[str], words: str) -> list[str]:
+    """A sentence about these layers or tensors, if there are any."""
     listed = list(names)
     return [f"{len(listed)} {words}: {_some(listed)}"] if listed else []
 

@@ -39,15 +39,10 @@ _RESNET = {
     "conv_shortcut": "skip_connection",
 }
 _VAE_ATTENTION = {"group_norm": "norm", "to_q": "q", "to_k": "k", "to_v": "v", "to_out.0": "proj_out"}
-_CLASSES = {
-    "unet": "UNet2DConditionModel",
-    "vae": "AutoencoderKL",
-    "text_encoder": "CLIPTextModel",
-    "text_encoder_2": "CLIPTextModelWithProjection",
-}
-PARTS = {
-    "StableDiffusionPipeline": ("unet", "vae", "text_encoder"),
-    "StableDiffusionXLPipeline": ("unet", "vae", "text_encoder", "text_encoder_2"),
+_PARTS = {"unet": "UNet2DConditionModel", "vae": "AutoencoderKL", "text_encoder": "CLIPTextModel"}
+PIPELINES = {
+    "StableDiffusionPipeline": _PARTS,
+    "StableDiffusionXLPipeline": _PARTS | {"text_encoder_2": "CLIPTextModelWithProjection"},
 }
 
 
@@ -79,14 +74,13 @@ def ldm_state(pipe: Any) -> dict[str, torch.Tensor]:
         ModelError: the original code has no such pipeline, no such part, or no such layer in one.
     """
     kind = type(pipe).__name__
-    if kind not in PARTS:
-        raise ModelError(f"A {kind} can't be written as a single file, only {' or '.join(PARTS)}. Use --to merged.")
-    for part in PARTS[kind]:
+    if kind not in PIPELINES:
+        known = " or ".join(PIPELINES)
+        raise ModelError(f"A {kind} can't be written as a single file, only {known}. Use --to merged.")
+    for part, expected in PIPELINES[kind].items():
         found = type(getattr(pipe, part)).__name__
-        if found != _CLASSES[part]:
-            raise ModelError(
-                f"The model's {part} is {found}, but a single file holds {_CLASSES[part]}. Use --to merged."
-            )
+        if found != expected:
+            raise ModelError(f"The model's {part} is {found}, but a single file holds {expected}. Use --to merged.")
     xl = kind == "StableDiffusionXLPipeline"
     state = _renamed(pipe.unet.state_dict(), _unet_names(pipe.unet), "model.diffusion_model.", "UNet")
     for key, value in _renamed(
@@ -177,11 +171,7 @@ def _open_clip_state(state: Mapping[str, torch.Tensor], prefix: str) -> dict[str
 def _renamed(
     state: Mapping[str, torch.Tensor], names: Mapping[str, str], prefix: str, part: str
 ) -> dict[str, torch.Tensor]:
-    """The tensors under their original names: the first beginning in `names` that fits a key is replaced.
-
-    Raises:
-        ModelError: none fits.
-    """
+    """The tensors under their original names: the first beginning in `names` that fits a key is replaced."""
     renamed = {}
     for key, value in state.items():
         start = next((start for start in names if key.startswith(start)), None)

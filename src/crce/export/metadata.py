@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from crce import __version__
-from crce.concepts import ConceptSet, dump_concepts
+from crce.concepts import ConceptSet, Related, dump_concepts
 from crce.concepts.concept_set import target_names
 from crce.concepts.documents import parse_sets
 from crce.config import all_settings
@@ -95,6 +95,7 @@ def network_metadata(
     erasure: Erasure, base: Base, architecture: Architecture | None, *, rank: int, alpha: float, convolutions: bool
 ) -> dict[str, str]:
     """The keys by which kohya's trainer describes a LoRA."""
+    config = erasure.info["config"]
     keys = {
         "network_module": "networks.lora",
         "network_dim": str(rank),
@@ -104,12 +105,10 @@ def network_metadata(
     }
     if convolutions:
         keys["network_args"] = json.dumps({"conv_dim": str(rank), "conv_alpha": f"{alpha:g}"})
-    if not is_solved(erasure.info["config"]["method"]):
-        keys["steps"] = str(erasure.info["config"]["steps"])
-        keys["learning_rate"] = f"{erasure.info['config']['learning_rate']:g}"
+    if not is_solved(config["method"]):
+        keys |= {"steps": str(config["steps"]), "learning_rate": f"{config['learning_rate']:g}"}
     if architecture is not None:
-        keys["base_model_version"] = architecture.kohya
-        keys["v2"] = str(architecture.kohya.startswith("sd_v2"))
+        keys |= {"base_model_version": architecture.kohya, "v2": str(architecture.kohya.startswith("sd_v2"))}
     return {f"ss_{name}": value for name, value in keys.items()}
 
 
@@ -133,13 +132,14 @@ def read_metadata(path: str | Path) -> dict[str, Any]:
         given["method"] = method_name(config.model_dump(mode="json"))
         others = {name: info[name] for name in RUN_KEYS if name in info}
         return _provenance(path, f"run ({info['status']})", given, settings, run_sets, others)
-    file = path / METADATA_FILE if path.is_dir() else path
-    if path.is_dir() and not file.is_file():
+    is_folder = path.is_dir()
+    file = path / METADATA_FILE if is_folder else path
+    if is_folder and not file.is_file():
         raise RunError(
             f"{path} holds neither run.json nor {METADATA_FILE}. Give a run, a file, or an exported folder."
         )
     try:
-        metadata = json.loads(file.read_text(encoding="utf-8")) if path.is_dir() else read_header(file)
+        metadata = json.loads(file.read_text(encoding="utf-8")) if is_folder else read_header(file)
     except (OSError, ValueError) as error:
         raise RunError(
             f"Cannot read {file}: {error}. Give a .safetensors file, a run, or an exported folder."
@@ -150,7 +150,7 @@ def read_metadata(path: str | Path) -> dict[str, Any]:
     except (ConceptError, ValueError) as error:
         raise RunError(f"The metadata of {path} is damaged: {error}") from error
     trained = f"adapter ({metadata['adapter']})" if "adapter" in metadata else "file"
-    kind = "merged pipeline" if path.is_dir() else metadata.get("export", trained)
+    kind = "merged pipeline" if is_folder else metadata.get("export", trained)
     named = {"method": method_name(settings)} if settings and {"method", "crce"} <= settings.keys() else {}
     others = {name: value for name, value in sorted(metadata.items()) if name not in OWN_KEYS}
     return _provenance(path, kind, named | metadata, settings, sets, others)
@@ -182,8 +182,9 @@ def changed_settings(settings: dict[str, Any]) -> dict[str, Any]:
 
 
 def _plain(concepts: ConceptSet) -> dict[str, Any]:
-    value: dict[str, Any] = {"target": concepts.target, "kind": concepts.kind}
-    for side, phrases in (("corefs", concepts.corefs), ("retains", concepts.retains)):
-        held_out = [{"held_out": True} if related.held_out else {} for related in phrases]
-        value[side] = [{"text": r.text, "certainty": r.certainty} | h for r, h in zip(phrases, held_out, strict=True)]
-    return value
+    def entry(related: Related) -> dict[str, Any]:
+        value = {"text": related.text, "certainty": related.certainty}
+        return value | ({"held_out": True} if related.held_out else {})
+
+    sides = {"corefs": [entry(r) for r in concepts.corefs], "retains": [entry(r) for r in concepts.retains]}
+    return {"target": concepts.target, "kind": concepts.kind} | sides

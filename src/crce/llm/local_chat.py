@@ -19,11 +19,7 @@ if TYPE_CHECKING:
 
 
 class Constraint:
-    """A logits processor of transformers that allows only tokens with which the answer can follow the schema.
-
-    Attributes:
-        closing: whether the maximum number of tokens was reached, and the rest only closes the answer.
-    """
+    """A logits processor of transformers that allows only tokens with which the answer can follow the schema."""
 
     def __init__(self, vocabulary: LLTokenizer, schema: dict[str, Any], asked: int, max_tokens: int) -> None:
         """Build the grammar; the input begins with `asked` tokens, and after `max_tokens` the answer is closed.
@@ -43,7 +39,7 @@ class Constraint:
         self._asked = asked
         self._max_tokens = max_tokens
         self._closers = {mark: vocabulary.tokenize_str(mark) for mark in ('"', "]", "}")}
-        self.closing = False
+        self.closing = False  # whether the maximum of tokens was reached, and the rest only closes the answer
 
     def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
         """Set the logits `scores`, shape (1, V), to -inf where the schema does not allow a token.
@@ -96,9 +92,7 @@ class LocalChat:
     def __init__(self, model: str, *, token_budget: int = 100_000) -> None:
         """Check that the model exists; it is loaded for the first question.
 
-        Args:
-            model: a folder, a GGUF file, the name of a repository on the Hub, or "OWNER/REPOSITORY/FILE.gguf" there.
-            token_budget: tokens for all questions and answers together.
+        A model is a folder, a GGUF file, the name of a repository on the Hub, or "OWNER/REPOSITORY/FILE.gguf" there.
 
         Raises:
             SuggestError: a package or the file is missing, or the budget is out of range.

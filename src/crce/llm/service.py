@@ -98,8 +98,7 @@ class ServiceChat(ABC):
         self._budget = TokenBudget(token_budget)
         self._retries = retries
         given = base_url or os.environ.get(self.url_variable)
-        url = given or self.default_url
-        if url is None:
+        if not (url := given or self.default_url):
             raise SuggestError(
                 f"The address of {self.provider} is not known. Set {self.url_variable}, e.g. "
                 "https://NAME.openai.azure.com."
@@ -110,8 +109,7 @@ class ServiceChat(ABC):
                 f"No key for {self.provider}:{model}. Set {self.key_variable}, give the --base-url of a server that "
                 "needs none, or use --suggester lexicon."
             )
-        name = f"{self.provider}:{model}"
-        self._errors = ServiceErrors(sdk, name, place_of(url), self.key_variable, key, timeout)
+        self._errors = ServiceErrors(sdk, f"{self.provider}:{model}", place_of(url), self.key_variable, key, timeout)
         resource = self._connect(sdk, base_url=url, api_key=key or NO_KEY, timeout=timeout, max_retries=0)
         self._create = resource.with_raw_response.create
 
@@ -126,11 +124,7 @@ class ServiceChat(ABC):
 
     @abstractmethod
     def _read(self, body: dict[str, Any]) -> Reply:
-        """The reply in the body of a response.
-
-        Raises:
-            SuggestError: it is not of the service's format.
-        """
+        """The reply in the body of a response; `unreadable` if it is not of the service's format."""
 
     def complete(
         self,
@@ -164,12 +158,7 @@ class ServiceChat(ABC):
         return reply
 
     def _send(self, **params: Any) -> dict[str, Any]:
-        """Send a request, again after temporary errors, and return the parsed body of the response.
-
-        Raises:
-            Declined: the service declines the request itself.
-            SuggestError: no connection, time, access, quota or model, or a response that can't be read.
-        """
+        """Send a request, again after temporary errors, and return the parsed body of the response."""
         from tenacity import Retrying, retry_if_exception, stop_after_attempt
 
         retrying = Retrying(
@@ -190,9 +179,9 @@ class ServiceChat(ABC):
             body = json.loads(content)
         except (ValueError, RecursionError):
             raise self._errors.unreadable("it is not JSON") from None
-        if isinstance(body, dict):
-            return body
-        raise self._errors.unreadable("it is not a JSON object")
+        if not isinstance(body, dict):
+            raise self._errors.unreadable("it is not a JSON object")
+        return body
 
     def _pause(self, state: RetryCallState) -> float:
         from tenacity import wait_exponential_jitter
@@ -242,12 +231,9 @@ def place_of(base_url: str) -> str:
 
 def with_schema(messages: list[Message], schema: dict[str, Any]) -> list[Message]:
     """The messages with the schema at the end, for a service that can't enforce it."""
-    last = messages[-1]
-    text = (
-        f"{last.content}\n\nAnswer with one JSON object that follows this JSON Schema, and with nothing else:\n"
-        f"{json.dumps(schema, ensure_ascii=False)}"
-    )
-    return [*messages[:-1], replace(last, content=text)]
+    *others, last = messages
+    asked = "Answer with one JSON object that follows this JSON Schema, and with nothing else:"
+    return [*others, replace(last, content=f"{last.content}\n\n{asked}\n{json.dumps(schema, ensure_ascii=False)}")]
 
 
 def content_of(message: Message, image: Callable[[str], dict[str, Any]]) -> str | list[dict[str, Any]]:
