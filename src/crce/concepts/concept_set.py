@@ -143,9 +143,9 @@ def parse_certainty(value: object) -> float:
     """
     allowed = f"Use {', '.join(CERTAINTY_WORDS)}, or a number from 0 to 1."
     if isinstance(value, str):
-        for word, number in CERTAINTY_WORDS.items():
-            if fold(word) == fold(value):
-                return number
+        words = {fold(word): number for word, number in CERTAINTY_WORDS.items()}
+        if fold(value) in words:
+            return words[fold(value)]
         hint = did_you_mean(value, list(CERTAINTY_WORDS))
         raise ValueError(f"certainty {value!r} is not known. {allowed}{hint}")
     if isinstance(value, bool) or not isinstance(value, (int, float)):

@@ -64,9 +64,8 @@ def read_sets(path: Path | str) -> tuple[ConceptSet, ...]:
     Raises:
         ConceptError: lists every fault of the file; of a CorefConcept file those that make a set unusable.
     """
-    path = Path(path)
-    sets, faults = _read(path)
-    _refuse(path, faults)
+    sets, faults = _read(Path(path))
+    _refuse(Path(path), faults)
     return tuple(sets)
 
 
@@ -105,7 +104,7 @@ def write_concepts(path: Path | str, concepts: ConceptSet) -> None:
 
 
 def dump_for(path: Path, concepts: ConceptSet) -> str:
-    """The text of a concept set in the form that the name of its file calls for, as `write_concepts` writes it."""
+    """The text of a concept set as `write_concepts` writes it to a file of that name."""
     return dump_json(concepts) if path.suffix.lower() == ".json" else dump_concepts(concepts)
 
 

@@ -57,10 +57,7 @@ def write_card(
 ) -> None:
     """Write README.md, the model card of a folder with a "lora" or a "merged" pipeline.
 
-    Args:
-        repo: the repository of the Hub that it is for.
-        kohya: the name of the kohya file in the folder.
-        images: caption and file of each strip of images in the folder.
+    The folder may hold a `kohya` file, and `images`: strips with their captions. It is for a `repo` of the Hub.
     """
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent),

@@ -58,18 +58,17 @@ def compare(file: TensorFile, run: str | Path | Erasure, tolerance: float) -> Ru
         return _judge(expected, dict(trained_deltas(AdapterFile({}, file.state), pipe)), tolerance)
     found = {name: factors.delta() if (factors := factors_of(file, name)) else None for name in file.layers}
     for name in expected:
-        for alias in _names(name, file):
-            if alias in found:
-                found[name] = found.pop(alias)
+        for alias in _names(name, file) & found.keys():
+            found[name] = found.pop(alias)
     return _judge(expected, found, tolerance, changed_vectors(weight_deltas(adapter, pipe)))
 
 
-def _names(name: str, file: TensorFile) -> list[str]:
+def _names(name: str, file: TensorFile) -> set[str]:
     """The names that a layer of a run may have in a file."""
     if file.format != "kohya":
-        return [diffusers_name(name), name]
+        return {diffusers_name(name), name}
     component = name.partition(".")[0]
-    return [kohya_name(name, {component: p}) for p, part in known_prefixes().items() if part == component]
+    return {kohya_name(name, {component: p}) for p, part in known_prefixes().items() if part == component}
 
 
 def _judge(

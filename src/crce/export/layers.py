@@ -38,21 +38,13 @@ class Factors:
         return self.down.shape[0]
 
     @property
-    def scale(self) -> float:
-        return self.alpha / self.rank
-
-    @property
     def weight_shape(self) -> torch.Size:
         return torch.Size((self.up.shape[0], *self.down.shape[1:]))
 
     def delta(self) -> torch.Tensor:
         """The change of the weight in float32, of the weight's shape."""
         product = self.up.float().flatten(1) @ self.down.float().flatten(1)
-        return self.scale * product.reshape(self.weight_shape)
-
-    def folded(self) -> Factors:
-        """The same change with alpha equal to the rank, which is right in programs that know no alpha."""
-        return Factors(self.down, self.up * self.scale, float(self.rank))
+        return self.alpha / self.rank * product.reshape(self.weight_shape)
 
 
 @dataclass(frozen=True)
@@ -69,9 +61,8 @@ class AdapterFile:
 
     def shapes(self) -> dict[str, torch.Size]:
         """By layer, the shape of the weight that it changes."""
-        shapes = {name: factors.weight_shape for name, factors in self.layers.items()}
         whole = {name.removesuffix(".weight"): w.shape for name, w in self.weights.items() if w.ndim > 1}
-        return shapes | whole
+        return whole or {name: factors.weight_shape for name, factors in self.layers.items()}
 
 
 def read_adapter(path: Path) -> AdapterFile:

@@ -49,12 +49,7 @@ PIPELINES = {
 def write_single_file(
     erasure: Erasure, path: Path, *, rank: int | None, tolerance: float, dtype: str | None
 ) -> Exported:
-    """Write the erased model as one checkpoint, see `formats.Writer`.
-
-    Raises:
-        RunError: the adapter doesn't fit the model any more, or the file can't be written.
-        ModelError: the base model can't be loaded, or the original code has no place for it.
-    """
+    """Write the erased model as one checkpoint, see `formats.export`."""
     pipe, base, adapter = erased_pipeline(erasure, dtype)
     _, architecture = identify(base, adapter.shapes())
     metadata = run_metadata(erasure, base) | modelspec(erasure, base, architecture, to="single-file")

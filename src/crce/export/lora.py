@@ -73,7 +73,7 @@ def write_lora(
     elif rank is not None:
         trained = next(iter(layers.values())).rank
         raise RunError(f"The run trained a LoRA of rank {trained}; --rank is for runs that trained whole weights.")
-    family, architecture = identify(base, {name: factors.weight_shape for name, factors in layers.items()})
+    family, architecture = identify(base, adapter.shapes())
     prefixes = kohya_prefixes(base, family, adapter.components) if to == "kohya" else {}
     if to == "kohya" and not prefixes:
         notes.append(
@@ -103,13 +103,12 @@ def _tensors(
     tensors = {}
     for name, factors in layers.items():
         if prefixes:
-            key, down, up = kohya_name(name, prefixes), "lora_down", "lora_up"
+            key, down, up, scale = kohya_name(name, prefixes), "lora_down", "lora_up", 1.0
             tensors[f"{key}.alpha"] = torch.tensor(factors.alpha)
         else:
-            key, down, up = diffusers_name(name), "lora_A", "lora_B"
-            factors = factors.folded()
+            key, down, up, scale = diffusers_name(name), "lora_A", "lora_B", factors.alpha / factors.rank
         tensors[f"{key}.{down}.weight"] = factors.down.to(dtype)
-        tensors[f"{key}.{up}.weight"] = factors.up.to(dtype)
+        tensors[f"{key}.{up}.weight"] = (factors.up * scale).to(dtype)
     return tensors
 
 

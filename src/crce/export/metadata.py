@@ -127,11 +127,11 @@ def read_metadata(path: str | Path) -> dict[str, Any]:
         from crce.training.run_folder import read_run
 
         info, run_sets, config = read_run(path)
-        settings: dict[str, Any] | None = config.model_dump(mode="json")
         given = {"crce": info.get("crce"), "base_model": info["model"], "base_revision": info["revision"]}
-        given["method"] = method_name(config.model_dump(mode="json"))
-        others = {name: info[name] for name in RUN_KEYS if name in info}
-        return _provenance(path, f"run ({info['status']})", given, settings, run_sets, others)
+        given["settings"] = config.model_dump(mode="json")
+        given["method"] = method_name(given["settings"])
+        given["metadata"] = {name: info[name] for name in RUN_KEYS if name in info}
+        return _provenance(path, f"run ({info['status']})", given, run_sets)
     is_folder = path.is_dir()
     file = path / METADATA_FILE if is_folder else path
     if is_folder and not file.is_file():
@@ -153,25 +153,18 @@ def read_metadata(path: str | Path) -> dict[str, Any]:
     kind = "merged pipeline" if is_folder else metadata.get("export", trained)
     named = {"method": method_name(settings)} if settings and {"method", "crce"} <= settings.keys() else {}
     others = {name: value for name, value in sorted(metadata.items()) if name not in OWN_KEYS}
-    return _provenance(path, kind, named | metadata, settings, sets, others)
+    return _provenance(path, kind, named | metadata | {"settings": settings, "metadata": others}, sets)
 
 
-def _provenance(
-    path: Path,
-    kind: str,
-    given: Mapping[str, Any],
-    settings: dict[str, Any] | None,
-    sets: Sequence[ConceptSet],
-    others: dict[str, Any],
-) -> dict[str, Any]:
+def _provenance(path: Path, kind: str, given: Mapping[str, Any], sets: Sequence[ConceptSet]) -> dict[str, Any]:
     return {
         "path": str(path),
         "kind": kind,
         **{name: given.get(name) or None for name in ("crce", "base_model", "base_revision", "method")},
-        "settings": settings,
+        "settings": given["settings"],
         "concepts": [_plain(concepts) for concepts in sets] or None,
         "concepts_sha256": concepts_hash(sets) if sets else None,
-        "metadata": others,
+        "metadata": given["metadata"],
     }
 
 

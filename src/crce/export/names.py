@@ -56,9 +56,8 @@ def kohya_name(name: str, prefixes: Mapping[str, str]) -> str:
 
 
 def known_prefixes() -> dict[str, str]:
-    """The prefixes of kohya keys in all families, with the component of each; the longest first."""
-    known = {prefix: part for name in FAMILIES for part, prefix in backbone_class(name).kohya.items()}
-    return {prefix: known[prefix] for prefix in sorted(known, key=len, reverse=True)}
+    """The prefixes of kohya keys in all families, with the component of each."""
+    return {prefix: part for name in FAMILIES for part, prefix in backbone_class(name).kohya.items()}
 
 
 @dataclass
@@ -78,11 +77,8 @@ class TensorFile:
     def components(self) -> list[str]:
         """The components of the layers, such as "unet" or "text_encoder", as far as the file's names show them."""
         prefixes = known_prefixes().items()
-        found = (
-            next((part for prefix, part in prefixes if name.startswith(f"{prefix}_")), name.partition(".")[0])
-            for name in self.layers
-        )
-        return list(dict.fromkeys(found))
+        own = {name: [part for prefix, part in prefixes if name.startswith(f"{prefix}_")] for name in self.layers}
+        return list(dict.fromkeys(found[0] if found else name.partition(".")[0] for name, found in own.items()))
 
     @property
     def is_checkpoint(self) -> bool:
@@ -121,8 +117,8 @@ def read_file(path: Path, what: str = "", instead: str = "a .safetensors file") 
         if not (match := _KEY.fullmatch(key)):
             keys.rest.append(key)
             continue
-        name, (form, part) = match["name"], next(pair for pair in list(match.groupdict().items())[1:] if pair[1])
-        part = _PARTS.get(part, part)
+        form = str(match.lastgroup)
+        name, part = match["name"], _PARTS.get(match[form], match[form])
         keys.layers.setdefault(name, {})[part] = tensor
         if part in ("down", "up"):
             foreign = form == "kohya" and not name.startswith("lora_")
@@ -135,8 +131,7 @@ def read_file(path: Path, what: str = "", instead: str = "a .safetensors file") 
 def readers(keys: TensorFile) -> list[str]:
     """The programs that load a LoRA with these keys, according to their public code."""
     if keys.format == "kohya":
-        unet = "lora_unet_"
-        paths = [name.removeprefix(unet) for name in keys.layers if name.startswith(unet)]
+        paths = [name.removeprefix("lora_unet_") for name in keys.layers if name.startswith("lora_unet_")]
         if any("transformer_blocks_" in path and not path.startswith(_UNET_PARTS) for path in paths):
             return []  # a transformer's path under lora_unet
         if any(path.startswith("joint_blocks_") for path in paths):
@@ -145,8 +140,7 @@ def readers(keys: TensorFile) -> list[str]:
             return ["ComfyUI", "Forge", "diffusers"]
         return ["ComfyUI", "AUTOMATIC1111", "Forge", "diffusers"]
     if keys.format == "diffusers":
-        if "transformer" not in keys.components:
-            return ["diffusers"]
         flux = any(".single_transformer_blocks." in name for name in keys.layers)
-        return ["diffusers", "ComfyUI", *(["Forge"] if flux else [])]
+        others = ["ComfyUI", "Forge"] if flux else ["ComfyUI"]
+        return ["diffusers", *others] if "transformer" in keys.components else ["diffusers"]
     return ["diffusers", "ComfyUI"] if keys.format == "diffusers-old" else []

@@ -59,12 +59,7 @@ def merge(pipe: Any, adapter: AdapterFile) -> None:
 
 
 def write_merged(erasure: Erasure, path: Path, *, rank: int | None, tolerance: float, dtype: str | None) -> Exported:
-    """Write the erased pipeline as a folder, see `formats.Writer`: it is whole, or isn't there.
-
-    Raises:
-        RunError: the adapter doesn't fit the model any more, or the folder can't be written.
-        ModelError: the base model can't be loaded.
-    """
+    """Write the erased pipeline as a folder, see `formats.export`: it is whole, or isn't there."""
     pipe, base, _ = erased_pipeline(erasure, dtype)
     partial = path.with_name(path.name + ".partial")
     shutil.rmtree(partial, ignore_errors=True)

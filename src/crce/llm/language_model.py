@@ -87,10 +87,7 @@ def _parsed_once() -> Iterator[None]:
 
 
 def check_packages(model: str) -> None:
-    """
-    Raises:
-        SuggestError: a package that the model needs is missing.
-    """
+    """Raise a SuggestError if a package that the model needs is missing."""
     needed = ("llguidance", "gguf") if model.endswith(".gguf") else ("llguidance",)
     if missing := [package for package in needed if importlib.util.find_spec(package) is None]:
         raise SuggestError(

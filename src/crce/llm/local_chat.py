@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from crce.errors import SuggestError
 from crce.llm.language_model import check_packages, load_language_model, locate
-from crce.llm.protocol import Message, Reply, TokenBudget
+from crce.llm.protocol import CountingChat, Message, Reply
 
 
 if TYPE_CHECKING:
@@ -22,11 +22,7 @@ class Constraint:
     """A logits processor of transformers that allows only tokens with which the answer can follow the schema."""
 
     def __init__(self, vocabulary: LLTokenizer, schema: dict[str, Any], asked: int, max_tokens: int) -> None:
-        """Build the grammar; the input begins with `asked` tokens, and after `max_tokens` the answer is closed.
-
-        Raises:
-            SuggestError: part of the schema can't be enforced.
-        """
+        """Build the grammar; the input begins with `asked` tokens, and after `max_tokens` the answer is closed."""
         from llguidance import LLMatcher
 
         # No free white space: a small model would fill its answer with it.
@@ -38,7 +34,6 @@ class Constraint:
         self._vocabulary = vocabulary
         self._asked = asked
         self._max_tokens = max_tokens
-        self._closers = {mark: vocabulary.tokenize_str(mark) for mark in ('"', "]", "}")}
         self.closing = False  # whether the maximum of tokens was reached, and the rest only closes the answer
 
     def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
@@ -59,31 +54,26 @@ class Constraint:
         if len(answered) >= self._max_tokens and not self._matcher.is_stopped():
             self.closing = True
             self._close(allowed, answered)
-        size = scores.shape[-1]  # models pad their vocabulary
-        mask = torch.zeros(size, dtype=torch.bool)
-        mask[: min(size, len(allowed))] = allowed[:size]
-        return scores.masked_fill(~mask.to(scores.device), float("-inf"))
+        allowed = torch.nn.functional.pad(allowed, (0, scores.shape[-1] - len(allowed)))  # models pad their vocabulary
+        return scores.masked_fill(~allowed.to(scores.device), float("-inf"))
 
     def _close(self, allowed: Tensor, answered: list[int]) -> None:
         """Narrow `allowed`, shape (V,), to the one token that ends the innermost open element, if there is one."""
-        if bool(allowed[self._vocabulary.eos_token]):
-            shortest = [self._vocabulary.eos_token]
-        else:
-            text = self._vocabulary.decode_bytes(answered).decode(errors="replace")
-            inside_string = re.sub(r"\\.", "", text, flags=re.DOTALL).count('"') % 2
-            marks = '"' if inside_string else "}]"
-            tokens = [self._closers[mark][0] for mark in marks if len(self._closers[mark]) == 1]
-            shortest = [token for token in tokens if bool(allowed[token])]
-        if shortest:
-            allowed[:] = False
-            allowed[shortest[0]] = True
+        text = self._vocabulary.decode_bytes(answered).decode(errors="replace")
+        inside_string = re.sub(r"\\.", "", text, flags=re.DOTALL).count('"') % 2
+        closers = [self._vocabulary.tokenize_str(mark) for mark in ('"' if inside_string else "}]")]
+        for token in (self._vocabulary.eos_token, *(tokens[0] for tokens in closers if len(tokens) == 1)):
+            if bool(allowed[token]):
+                allowed[:] = False
+                allowed[token] = True
+                return
 
 
 CLOSING = 400  # tokens beyond the maximum, for closing the answer
 CONTEXT = 4096  # tokens, for a model that does not state its own
 
 
-class LocalChat:
+class LocalChat(CountingChat):
     """A causal language model that always answers in JSON of the schema."""
 
     provider = "local"
@@ -101,27 +91,18 @@ class LocalChat:
         locate(model)
         self._source = model
         # A path is private: concept sets, which may be shared, name the file or folder only.
-        self.model = Path(model).name if Path(model).expanduser().exists() else model
-        self._budget = TokenBudget(token_budget)
+        super().__init__(Path(model).name if Path(model).expanduser().exists() else model, token_budget)
 
-    def complete(
-        self,
-        messages: list[Message],
-        schema: dict[str, Any],
-        *,
-        max_tokens: int = 2000,
-        temperature: float = 0.0,
-        seed: int = 0,
+    def _answer(
+        self, messages: list[Message], schema: dict[str, Any], max_tokens: int, temperature: float, seed: int
     ) -> Reply:
-        """See `Chat.complete`; the same question with the same seed gets the same answer.
+        """The same question with the same seed gets the same answer.
 
         Raises:
-            SuggestError: the model can't be loaded, the question is too long for it, the schema can't be enforced, or
-                the token budget is spent.
+            SuggestError: the model can't be loaded, the question is too long for it, or the schema can't be enforced.
         """
         import torch
 
-        max_tokens = self._budget.allow(messages, max_tokens)
         loaded = load_language_model(self._source)
         model = loaded.model
         inputs = encode(loaded.tokenizer, messages).to(model.device)
@@ -151,9 +132,7 @@ class LocalChat:
             )
         tokens = output[0, asked:].tolist()
         text = loaded.tokenizer.decode(tokens, skip_special_tokens=True, clean_up_tokenization_spaces=False)
-        reply = Reply(str(text), "length" if constraint.closing else "stop", asked, len(tokens))
-        self._budget.spend(messages, reply)
-        return reply
+        return Reply(str(text), "length" if constraint.closing else "stop", asked, len(tokens))
 
 
 def encode(tokenizer: Any, messages: list[Message]) -> Tensor:

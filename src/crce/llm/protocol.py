@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
@@ -56,39 +57,44 @@ CHARACTERS = 4  # in a token, roughly, where the server does not count
 IMAGE = 1000  # tokens of an image, roughly: services count 100 to 1600, by its size
 
 
-@dataclass
-class TokenBudget:
-    """Counts the tokens of all questions and answers of a chat.
+class CountingChat(ABC):
+    """Base of the chats here: it counts the tokens of all questions and answers against a budget."""
 
-    Raises:
-        SuggestError: the total is not positive.
-    """
+    def __init__(self, model: str, token_budget: int) -> None:
+        if token_budget < 1:
+            raise SuggestError(
+                f"The token budget is {token_budget}. Use a positive number, e.g. --token-budget 100000."
+            )
+        self.model = model
+        self._budget, self._spent = token_budget, 0
 
-    total: int
-    spent: int = 0
-
-    def __post_init__(self) -> None:
-        if self.total < 1:
-            raise SuggestError(f"The token budget is {self.total}. Use a positive number, e.g. --token-budget 100000.")
-
-    def allow(self, messages: list[Message], max_tokens: int) -> int:
-        """The maximum length of the next answer, at most `max_tokens`.
-
-        Raises:
-            SuggestError: too little is left for the question and a short answer.
-        """
-        room = self.total - self.spent - _tokens(messages)
+    def complete(
+        self,
+        messages: list[Message],
+        schema: dict[str, Any],
+        *,
+        max_tokens: int = 2000,
+        temperature: float = 0.0,
+        seed: int = 0,
+    ) -> Reply:
+        """See `Chat.complete`."""
+        room = self._budget - self._spent - _tokens(messages)
         if room < min(max_tokens, SHORTEST_ANSWER):
             raise SuggestError(
-                f"The token budget of {self.total} is too small for the next question: {self.spent} are spent. "
+                f"The token budget of {self._budget} is too small for the next question: {self._spent} are spent. "
                 "Raise --token-budget, or ask for fewer phrases."
             )
-        return min(max_tokens, room)
+        reply = self._answer(messages, schema, min(max_tokens, room), temperature, seed)
+        if reply.finish != "refusal" or reply.prompt_tokens:  # a filter before the model costs nothing
+            answered = reply.completion_tokens or len(reply.text) // CHARACTERS
+            self._spent += (reply.prompt_tokens or _tokens(messages)) + answered
+        return reply
 
-    def spend(self, messages: list[Message], reply: Reply) -> None:
-        """Count a question and its answer."""
-        answered = reply.completion_tokens or len(reply.text) // CHARACTERS
-        self.spent += (reply.prompt_tokens or _tokens(messages)) + answered
+    @abstractmethod
+    def _answer(
+        self, messages: list[Message], schema: dict[str, Any], max_tokens: int, temperature: float, seed: int
+    ) -> Reply:
+        """The answer, which the budget allows to have `max_tokens`."""
 
 
 def _tokens(messages: list[Message]) -> int:

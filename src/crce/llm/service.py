@@ -10,7 +10,7 @@ import json
 import logging
 import os
 import re
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from importlib import import_module
@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from urllib.parse import urlsplit
 
 from crce.errors import SuggestError
-from crce.llm.protocol import Message, Reply, TokenBudget
+from crce.llm.protocol import CountingChat, Message, Reply
 from crce.llm.service_errors import FILTERED, Declined, ServiceErrors
 
 
@@ -54,7 +54,7 @@ class RequestForm:
         return replace(self, formats=self.formats[1:]) if len(self.formats) > 1 else None
 
 
-class ServiceChat(ABC):
+class ServiceChat(CountingChat):
     """A model behind a web service; the key comes from the environment only.
 
     A request starts with all parameters of `form` and drops those that the service declines; the form that it accepted
@@ -94,8 +94,7 @@ class ServiceChat(ABC):
             raise SuggestError(f"The timeout is {timeout:g} s. Use a positive number of seconds.")
         if retries < 0:
             raise SuggestError(f"The number of retries is {retries}. Use 0 or more.")
-        self.model = model
-        self._budget = TokenBudget(token_budget)
+        super().__init__(model, token_budget)
         self._retries = retries
         given = base_url or os.environ.get(self.url_variable)
         if not (url := given or self.default_url):
@@ -126,17 +125,9 @@ class ServiceChat(ABC):
     def _read(self, body: dict[str, Any]) -> Reply:
         """The reply in the body of a response; `unreadable` if it is not of the service's format."""
 
-    def complete(
-        self,
-        messages: list[Message],
-        schema: dict[str, Any],
-        *,
-        max_tokens: int = 2000,
-        temperature: float = 0.0,
-        seed: int = 0,
+    def _answer(
+        self, messages: list[Message], schema: dict[str, Any], max_tokens: int, temperature: float, seed: int
     ) -> Reply:
-        """See `Chat.complete`."""
-        max_tokens = self._budget.allow(messages, max_tokens)
         form = self.form
         while True:
             try:
@@ -153,9 +144,7 @@ class ServiceChat(ABC):
                     raise
                 form = simpler
         self.form = form
-        reply = self._read(body)
-        self._budget.spend(messages, reply)
-        return reply
+        return self._read(body)
 
     def _send(self, **params: Any) -> dict[str, Any]:
         """Send a request, again after temporary errors, and return the parsed body of the response."""

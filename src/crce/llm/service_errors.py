@@ -91,11 +91,7 @@ class ServiceErrors:
         )
 
     def explain(self, error: Any, tries: int) -> SuggestError:
-        """The error to raise for an error of the client after `tries` attempts.
-
-        Returns:
-            A `Declined` if a simpler request may help.
-        """
+        """The error for one of the client after `tries` attempts: `Declined` if a simpler request may help."""
         who, times = self._who, "once" if tries == 1 else f"{tries} times"
         if isinstance(error, self.sdk.APITimeoutError):
             return SuggestError(
@@ -110,10 +106,9 @@ class ServiceErrors:
         if not isinstance(error, self.sdk.APIStatusError):
             return self.unreadable(self.redact(str(error)))
         status, said = error.status_code, self._said(error)
-        if status == 429 or status >= 500 or status in (408, 409):
-            kind = f"{who} failed ({status}), tried {times}: {said}. Try again later. {OTHERWISE}"
-        else:
-            kind = f"{who} rejects the request ({status}): {said}. Ask for fewer phrases, or choose another model."
+        other = f"{who} rejects the request ({status}): {said}. Ask for fewer phrases, or choose another model."
+        if status >= 500 or status in (408, 409):
+            other = f"{who} failed ({status}), tried {times}: {said}. Try again later. {OTHERWISE}"
         wait = self.wait(error)
         pause = f" It asks for a pause of {math.ceil(wait)} s." if wait and math.isfinite(wait) else ""
         # the words of a 401 are left out: they often show a part of the key
@@ -124,7 +119,7 @@ class ServiceErrors:
             404: f"{who}: no such model or address (404): {said}. "
             "Check the name of the model, and --base-url (it often ends in /v1).",
             429: f"{who} is over its rate limit (429), tried {times}.{pause} Try again later. {OTHERWISE}",
-        }.get(status, kind)
+        }.get(status, other)
         if self._is_quota(error):
             text = (
                 f"{who}: the account has no quota or credit left ({status}). "
