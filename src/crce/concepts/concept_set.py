@@ -81,9 +81,8 @@ class ConceptSet:
         for side in ("coref", "retain"):
             for i, related in enumerate(getattr(self, f"{side}s")):
                 if not isinstance(related, Related):
-                    raise ConceptError(
-                        f"{side}s[{i}] of '{self.target}' is {related!r}. Use Related('a phrase', certainty=0.8)."
-                    )
+                    cure = "Use Related('a phrase', certainty=0.8)."
+                    raise ConceptError(f"{side}s[{i}] of '{self.target}' is {related!r}. {cure}")
                 placed.append(Placed(side, related, f"{side}s[{i}]"))
         faults = [] if self.kind in KINDS else [f"kind {unknown_kind(self.kind)}"]
         faults += [

@@ -53,10 +53,7 @@ def is_hub_id(name: str) -> bool:
 
 
 def describe_base(info: Mapping[str, Any], pipe: Any | None = None) -> Base:
-    """The base model of the run with this run.json; nothing is downloaded.
-
-    Where the model is loaded, `pipe` gives the class of a single file, which has no index.
-    """
+    """The base model of a run.json; nothing is downloaded. A loaded `pipe` gives the class of a single file."""
     model, revision = info["model"], info["revision"]
     index, scheduler, card = (
         _load(model, revision, name) for name in ("model_index.json", "scheduler/scheduler_config.json", "README.md")

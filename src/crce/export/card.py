@@ -95,8 +95,8 @@ def _header(base: Base, form: str) -> dict[str, Any]:
     if base.is_hub_id:
         header["base_model"] = base.model
         header["base_model_relation"] = "adapter" if form == "lora" else "finetune"
-    header["tags"] = ["concept-erasure", "unlearning", "crce", "text-to-image", *(["lora"] if form == "lora" else [])]
-    return header
+    tags = ["concept-erasure", "unlearning", "crce", "text-to-image", *(["lora"] if form == "lora" else [])]
+    return header | {"tags": tags}
 
 
 def _number(measure: dict[str, Any]) -> str:

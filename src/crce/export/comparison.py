@@ -39,12 +39,7 @@ class RunComparison:
 
 
 def compare(file: TensorFile, run: str | Path | Erasure, tolerance: float) -> RunComparison:
-    """Compare the change in a file with the one that a finished run trained, see `inspection.check`.
-
-    Raises:
-        RunError: the run isn't finished, or doesn't fit its model any more.
-        ModelError: its base model is needed and can't be loaded.
-    """
+    """Compare the change in a file with the one that a finished run trained; errors as in `inspection.check`."""
     from crce.training import Erasure
 
     erasure = run if isinstance(run, Erasure) else Erasure.load(run)
@@ -57,18 +52,14 @@ def compare(file: TensorFile, run: str | Path | Erasure, tolerance: float) -> Ru
     if whole:
         return _judge(expected, dict(trained_deltas(AdapterFile({}, file.state), pipe)), tolerance)
     found = {name: factors.delta() if (factors := factors_of(file, name)) else None for name in file.layers}
-    for name in expected:
-        for alias in _names(name, file) & found.keys():
+    for name in expected:  # under its name in the file
+        component, aliases = name.partition(".")[0], {diffusers_name(name)}
+        if file.format == "kohya":
+            prefixes = (prefix for prefix, part in known_prefixes().items() if part == component)
+            aliases = {kohya_name(name, {component: prefix}) for prefix in prefixes}
+        for alias in aliases & found.keys():
             found[name] = found.pop(alias)
     return _judge(expected, found, tolerance, changed_vectors(weight_deltas(adapter, pipe)))
-
-
-def _names(name: str, file: TensorFile) -> set[str]:
-    """The names that a layer of a run may have in a file."""
-    if file.format != "kohya":
-        return {diffusers_name(name), name}
-    component = name.partition(".")[0]
-    return {kohya_name(name, {component: p}) for p, part in known_prefixes().items() if part == component}
 
 
 def _judge(

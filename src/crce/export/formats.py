@@ -38,19 +38,12 @@ class Writer(Protocol):
 
 @dataclass(frozen=True)
 class ExportFormat:
-    """An entry of `FORMATS`: a format that other programs read.
+    """An entry of `FORMATS`: a format that other programs read."""
 
-    Attributes:
-        summary: the format in a few words, for the command line.
-        write: a `Writer`, or its "module:attribute".
-        low_rank: whether it is a LoRA, so that `rank` applies.
-        suffix: of its file; empty for a pipeline folder.
-    """
-
-    summary: str
-    write: Writer | str
-    low_rank: bool = False
-    suffix: str = ".safetensors"
+    summary: str  # the format in a few words, for the command line
+    write: Writer | str  # or its "module:attribute"
+    low_rank: bool = False  # whether it is a LoRA, so that `rank` applies
+    suffix: str = ".safetensors"  # of its file; empty for a pipeline folder
 
 
 BUNDLED = {

@@ -70,9 +70,9 @@ def write_lora(
             "rank_needed": f"{factorised.needed} (relative error {tolerance:g})",
         }
         notes += _loss_notes(factorised, tolerance, weight_deltas(adapter, pipe))
-    elif rank is not None:
-        trained = next(iter(layers.values())).rank
-        raise RunError(f"The run trained a LoRA of rank {trained}; --rank is for runs that trained whole weights.")
+    first = next(iter(layers.values()))
+    if adapter.layers and rank is not None:
+        raise RunError(f"The run trained a LoRA of rank {first.rank}; --rank is for runs that trained whole weights.")
     family, architecture = identify(base, adapter.shapes())
     prefixes = kohya_prefixes(base, family, adapter.components) if to == "kohya" else {}
     if to == "kohya" and not prefixes:
@@ -81,7 +81,6 @@ def write_lora(
             "kohya names of a transformer's fused q, k and v hold no such layer"
         )
     keys: Literal["diffusers", "kohya"] = "kohya" if prefixes else "diffusers"
-    first = next(iter(layers.values()))
     alpha = first.alpha if prefixes else float(first.rank)
     convolutions = any(f.down.ndim == 4 and f.down.shape[-1] > 1 for f in layers.values())
     metadata = run_metadata(erasure, base) | modelspec(erasure, base, architecture, to=keys)

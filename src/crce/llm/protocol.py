@@ -86,8 +86,8 @@ class CountingChat(ABC):
             )
         reply = self._answer(messages, schema, min(max_tokens, room), temperature, seed)
         if reply.finish != "refusal" or reply.prompt_tokens:  # a filter before the model costs nothing
-            answered = reply.completion_tokens or len(reply.text) // CHARACTERS
-            self._spent += (reply.prompt_tokens or _tokens(messages)) + answered
+            self._spent += reply.prompt_tokens or _tokens(messages)
+            self._spent += reply.completion_tokens or len(reply.text) // CHARACTERS
         return reply
 
     @abstractmethod

@@ -69,15 +69,7 @@ class ServiceChat(CountingChat):
     default_url: ClassVar[str | None]  # the public address; None if every account has its own
     form: RequestForm
 
-    def __init__(
-        self,
-        model: str,
-        *,
-        base_url: str | None = None,
-        timeout: float = 60.0,
-        retries: int = 4,
-        token_budget: int = 100_000,
-    ) -> None:
+    def __init__(self, model: str, *, base_url: str | None, timeout: float, retries: int, token_budget: int) -> None:
         """Prepare the client; nothing is sent. The arguments are those of `crce.llm.load_chat`.
 
         Raises:
