@@ -81,9 +81,8 @@ class ConceptSet:
         for side in ("coref", "retain"):
             for i, related in enumerate(getattr(self, f"{side}s")):
                 if not isinstance(related, Related):
-                    raise ConceptError(
-                        f"{side}s[{i}] of '{self.target}' is {related!r}. Use Related('a phrase', certainty=0.8)."
-                    )
+                    cure = "Use Related('a phrase', certainty=0.8)."
+                    raise ConceptError(f"{side}s[{i}] of '{self.target}' is {related!r}. {cure}")
                 placed.append(Placed(side, related, f"{side}s[{i}]"))
         faults = [] if self.kind in KINDS else [f"kind {unknown_kind(self.kind)}"]
         faults += [
@@ -143,9 +142,9 @@ def parse_certainty(value: object) -> float:
     """
     allowed = f"Use {', '.join(CERTAINTY_WORDS)}, or a number from 0 to 1."
     if isinstance(value, str):
-        for word, number in CERTAINTY_WORDS.items():
-            if fold(word) == fold(value):
-                return number
+        words = {fold(word): number for word, number in CERTAINTY_WORDS.items()}
+        if fold(value) in words:
+            return words[fold(value)]
         hint = did_you_mean(value, list(CERTAINTY_WORDS))
         raise ValueError(f"certainty {value!r} is not known. {allowed}{hint}")
     if isinstance(value, bool) or not isinstance(value, (int, float)):

@@ -6,17 +6,16 @@ A file maps a group to its concepts:
                  "train-coref": ["kitty", ...], "train-coref-certainty": ["High", ...], "test-coref": [...], ...}]}
 
 The four lists (train-coref, test-coref, train-retain, test-retain) have their certainties beside them; `test-` phrases
-are the held-out ones. The types "object", "celebrity" and "IP" are the kinds object, person and character; other
-kinds keep their name. Concept names are used as targets unchanged: "bank (riverbank)" is prompted with its brackets.
+are held out. The types "object", "celebrity" and "IP" are the kinds object, person and character. Concept names are
+used as targets unchanged: "bank (riverbank)" is prompted with its brackets.
 
 Repaired on reading, because nothing is lost: white space; a certainty that is missing (read as Normal, 0.6) or has no
 phrase (dropped); a missing list (empty); a phrase twice on one side (the first stays, so a training phrase wins over
-a held-out one); the target among its own corefs (dropped, it is erased anyway). Kept verbatim and noted: U+FFFD, left
-by a wrong decoding, since what stood there can't be known; commas and slashes, since the phrase is one phrase.
-A concept with any other fault is not read.
+a held-out one); the target among its own corefs (dropped). Kept verbatim and noted: U+FFFD, left by a wrong decoding;
+commas and slashes, since the phrase is one phrase. A concept with any other fault is not read.
 
-Three optional keys go beyond the published form, so that every set is read back equal: "erase-from", "anchor" and
-lists such as "train-coref-source"; they are written only where a set needs them.
+The optional keys "erase-from", "anchor" and e.g. "train-coref-source" go beyond the published form, so that every set
+is read back equal; they are written only where a set needs them.
 """
 
 from __future__ import annotations
@@ -71,11 +70,7 @@ def read_corefconcept(path: Path | str) -> tuple[list[ConceptSet], list[Fault]]:
     Raises:
         ConceptError: the file can't be read, or is not in this form at all.
     """
-    path = Path(path)
-    value, repeated_keys = json_value(read_text(path), path.name)
-    if repeated_keys:
-        raise error_from(path.name, repeated_keys)
-    return sets_from(value, path.name)
+    return parse_corefconcept(read_text(Path(path)), Path(path).name)
 
 
 def is_corefconcept(value: object) -> bool:
@@ -85,8 +80,11 @@ def is_corefconcept(value: object) -> bool:
     return any(isinstance(item, dict) and "concept" in item for item in items)
 
 
-def sets_from(value: object, file: str) -> tuple[list[ConceptSet], list[Fault]]:
-    """As `read_corefconcept`, for the JSON value of a file."""
+def parse_corefconcept(text: str, file: str) -> tuple[list[ConceptSet], list[Fault]]:
+    """As `read_corefconcept`, for the text of a file."""
+    value, repeated_keys = json_value(text, file)
+    if repeated_keys:
+        raise error_from(file, repeated_keys)
     if not isinstance(value, dict) or not all(isinstance(entries, list) for entries in value.values()):
         raise ConceptError(
             f"{file} is not in the CorefConcept form. It must map a group to a list of concepts: "
@@ -119,9 +117,9 @@ def write_corefconcept(path: Path | str, sets: Iterable[ConceptSet]) -> None:
             raise ConceptError(f"Two concept sets have the target '{concepts.target}'. Write them to two files.")
         targets.add(fold(concepts.target))
         type_ = _TYPES.get(concepts.kind, concepts.kind)
-        directions = {"erase-from": concepts.erase_from, "anchor": concepts.anchor}
         entry: dict[str, Any] = {"type": type_, "concept": concepts.target}
-        entry |= {key: text for key, text in directions.items() if text is not None}
+        entry |= {"erase-from": concepts.erase_from} if concepts.erase_from else {}
+        entry |= {"anchor": concepts.anchor} if concepts.anchor else {}
         for name, (side, held_out) in _LISTS.items():
             both = concepts.corefs if side == "coref" else concepts.retains
             related = [r for r in both if r.held_out == held_out]
@@ -213,17 +211,17 @@ class _EntryReader:
         items = entry.get(key, [])
         if key not in entry and key in _LISTS:
             self.fault("the list is missing; read as empty.", key, outcome="repaired")
-        elif not isinstance(items, list):
-            self.fault(f"{items!r} is not a list. Put it in brackets: [...].", key)
-            return []
-        return items
+        if isinstance(items, list):
+            return items
+        self.fault(f"{items!r} is not a list. Put it in brackets: [...].", key)
+        return []
 
     def text(self, text: object, field: str, index: int | None = None) -> str | None:
-        if not isinstance(text, str):
-            self.fault(f"{text!r} is not text. Write a phrase in double quotes.", field, index)
-            return None
-        if reason := text_fault(text):
-            self.fault(reason, field, index)
+        reason = (
+            text_fault(text) if isinstance(text, str) else f"{text!r} is not text. Write a phrase in double quotes."
+        )
+        if not isinstance(text, str) or reason:
+            self.fault(str(reason), field, index)
             return None
         if tidy(text) != text:
             self.fault(f"{text!r} has white space to spare; read as {tidy(text)!r}.", field, index, "repaired")

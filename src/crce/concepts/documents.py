@@ -26,10 +26,11 @@ from functools import lru_cache
 from typing import Any
 
 import yaml
+from yaml.representer import SafeRepresenter
 
 from crce.concepts.concept_set import ConceptSet, Related, certainty_word, fold
 from crce.concepts.faults import error_from
-from crce.concepts.nodes import items_of, json_value, node_from, yaml_node
+from crce.concepts.nodes import items_of, json_value, yaml_node
 from crce.concepts.reader import ConceptReader
 from crce.errors import ConceptError
 
@@ -47,12 +48,9 @@ def parse_concepts(text: str, source: str) -> ConceptSet:
 
 
 def parse_sets(text: str, file: str, *, phrase_source: str = "user") -> list[ConceptSet]:
-    """Read the concept set, or the list of them, of a YAML text.
+    """Read the concept set, or the list of them, of a YAML text, which faults call by the name of its `file`.
 
-    Args:
-        text: the YAML.
-        file: its name in faults.
-        phrase_source: the source of phrases that don't name one.
+    Phrases that don't name a source have `phrase_source`.
 
     Raises:
         ConceptError: lists every fault with its line.
@@ -66,7 +64,7 @@ def parse_json_sets(text: str, file: str) -> list[ConceptSet]:
     reader = ConceptReader(file, "user")
     reader.faults += repeated_keys
     try:
-        root = node_from(value)
+        root = SafeRepresenter(sort_keys=False).represent_data(value)  # nodes without lines
     except RecursionError as error:
         raise ConceptError(f"{file} is nested too deeply. Write one concept set, or a list of them.") from error
     return _sets_from(root, reader)
@@ -114,14 +112,9 @@ def _plain(concepts: ConceptSet) -> dict[str, Any]:
         value |= {"source": related.source} if related.source != "user" else {}
         return value | ({"held_out": True} if related.held_out else {})
 
-    directions = {"erase_from": concepts.erase_from, "anchor": concepts.anchor}
-    return {
-        "target": concepts.target,
-        "kind": concepts.kind,
-        **{key: text for key, text in directions.items() if text is not None},
-        "corefs": [entry(r) for r in concepts.corefs],
-        "retains": [entry(r) for r in concepts.retains],
-    }
+    value = {name: getattr(concepts, name) for name in ("target", "kind", "erase_from", "anchor")}
+    value = {name: text for name, text in value.items() if text is not None}
+    return value | {"corefs": [entry(r) for r in concepts.corefs], "retains": [entry(r) for r in concepts.retains]}
 
 
 class _Dumper(yaml.SafeDumper):

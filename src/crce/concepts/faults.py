@@ -10,17 +10,13 @@ from typing import Literal
 from crce.errors import ConceptError
 
 
+# the concept can't be used; it was read in a way that loses nothing; it was kept unchanged, and is worth a look
 Outcome = Literal["error", "repaired", "note"]
 
 
 @dataclass(frozen=True)
 class Fault:
-    """One oddity of a concept file.
-
-    Attributes:
-        outcome: "error" (the concept can't be used), "repaired" (read in a way that loses nothing) or "note" (kept
-            unchanged, worth a look).
-    """
+    """One oddity of a concept file."""
 
     file: str
     text: str  # the given value, the allowed ones, and the cure

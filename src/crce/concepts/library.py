@@ -11,7 +11,7 @@ from importlib import resources
 from pathlib import Path
 
 from crce.concepts.concept_set import ConceptSet, fold
-from crce.concepts.corefconcept import is_corefconcept, sets_from
+from crce.concepts.corefconcept import is_corefconcept, parse_corefconcept
 from crce.concepts.documents import dump_concepts, dump_json, parse_json_sets, parse_sets
 from crce.concepts.faults import Fault, did_you_mean, error_from
 from crce.concepts.nodes import json_value, read_text
@@ -35,10 +35,27 @@ def read_concepts(path: Path | str) -> ConceptSet:
         ConceptError: lists every fault of the file, or the targets to choose from.
     """
     path = Path(path)
+    wanted: str | None = None
     if "#" in path.name and not os.path.isfile(path):
         name, _, wanted = path.name.partition("#")
-        return _chosen(path.with_name(name), wanted)
-    return _chosen(path, None)
+        path = path.with_name(name)
+    sets, faults = _read(path)
+    names = ", ".join(concepts.target for concepts in sets)
+    if wanted is None:
+        if len(sets) > 1:
+            example = f"{path}#{sets[0].target}"
+            raise ConceptError(f"{path.name} contains {len(sets)} concept sets. Name one, e.g. '{example}': {names}.")
+        _refuse(path, faults)
+        wanted = sets[0].target
+    own = [fault for fault in faults if fault.concept is not None and fold(fault.concept) == fold(wanted)]
+    for concepts in sets:
+        if fold(concepts.target) == fold(wanted):
+            for fault in own:
+                logger.log(logging.INFO if fault.outcome == "note" else logging.WARNING, "%s", fault)
+            return concepts
+    _refuse(path, own)
+    hint = did_you_mean(wanted, [concepts.target for concepts in sets])
+    raise ConceptError(f"{path.name} has no concept '{wanted}'.{hint} It contains: {names}.")
 
 
 def read_sets(path: Path | str) -> tuple[ConceptSet, ...]:
@@ -47,11 +64,15 @@ def read_sets(path: Path | str) -> tuple[ConceptSet, ...]:
     Raises:
         ConceptError: lists every fault of the file; of a CorefConcept file those that make a set unusable.
     """
-    path = Path(path)
-    sets, faults = _read(path)
+    sets, faults = _read(Path(path))
+    _refuse(Path(path), faults)
+    return tuple(sets)
+
+
+def _refuse(path: Path, faults: Sequence[Fault]) -> None:
+    """Raise those faults that make a set unusable, if there are any."""
     if errors := [fault for fault in faults if fault.outcome == "error"]:
         raise error_from(path.name, errors)
-    return tuple(sets)
 
 
 def _read(path: Path) -> tuple[list[ConceptSet], list[Fault]]:
@@ -59,12 +80,9 @@ def _read(path: Path) -> tuple[list[ConceptSet], list[Fault]]:
     text = read_text(path)
     if path.suffix.lower() != ".json":
         return parse_sets(text, path.name), []
-    value, repeated_keys = json_value(text, path.name)
-    if not is_corefconcept(value):
-        return parse_json_sets(text, path.name), []
-    if repeated_keys:
-        raise error_from(path.name, repeated_keys)
-    return sets_from(value, path.name)
+    if is_corefconcept(json_value(text, path.name)[0]):
+        return parse_corefconcept(text, path.name)
+    return parse_json_sets(text, path.name), []
 
 
 def write_sets(path: Path | str, sets: Sequence[ConceptSet]) -> None:
@@ -86,7 +104,7 @@ def write_concepts(path: Path | str, concepts: ConceptSet) -> None:
 
 
 def dump_for(path: Path, concepts: ConceptSet) -> str:
-    """The text of a concept set in the form that the name of its file calls for, as `write_concepts` writes it."""
+    """The text of a concept set as `write_concepts` writes it to a file of that name."""
     return dump_json(concepts) if path.suffix.lower() == ".json" else dump_concepts(concepts)
 
 
@@ -129,13 +147,11 @@ def atlas_entry(name: str) -> ConceptSet | None:
 
 @functools.cache
 def _atlas() -> dict[str, ConceptSet]:
-    """The bundled concept sets by folded target."""
-    sets = read_atlas(Path(str(resources.files("crce.concepts") / "atlas")))
-    return {fold(name): concepts for name, concepts in sets.items()}
+    return read_atlas(Path(str(resources.files("crce.concepts") / "atlas")))
 
 
 def read_atlas(folder: Path) -> dict[str, ConceptSet]:
-    """Every concept set of a folder of YAML files, by target, sorted.
+    """Every concept set of a folder of YAML files, by folded target, sorted.
 
     Raises:
         ConceptError: lists the faults of the first file that has any, or a target that is in two files.
@@ -147,32 +163,8 @@ def read_atlas(folder: Path) -> dict[str, ConceptSet]:
             earlier = files.setdefault(fold(concepts.target), file.name)
             if earlier != file.name:
                 raise ConceptError(f"{file.name}: target '{concepts.target}' is also in {earlier}. Keep one of them.")
-            sets[concepts.target] = concepts
-    return dict(sorted(sets.items(), key=lambda item: fold(item[0])))
-
-
-def _chosen(path: Path, wanted: str | None) -> ConceptSet:
-    """The set of a file that `wanted` names, or its only one."""
-    sets, faults = _read(path)
-    names = ", ".join(concepts.target for concepts in sets)
-    errors = [fault for fault in faults if fault.outcome == "error"]
-    if wanted is None:
-        if errors and len(sets) < 2:
-            raise error_from(path.name, errors)
-        if len(sets) > 1:
-            example = f"{path}#{sets[0].target}"
-            raise ConceptError(f"{path.name} contains {len(sets)} concept sets. Name one, e.g. '{example}': {names}.")
-        wanted = sets[0].target
-    own = [fault for fault in faults if fault.concept is not None and fold(fault.concept) == fold(wanted)]
-    for concepts in sets:
-        if fold(concepts.target) == fold(wanted):
-            for fault in own:
-                logger.log(logging.INFO if fault.outcome == "note" else logging.WARNING, "%s", fault)
-            return concepts
-    if own:
-        raise error_from(path.name, [fault for fault in own if fault.outcome == "error"])
-    hint = did_you_mean(wanted, [concepts.target for concepts in sets])
-    raise ConceptError(f"{path.name} has no concept '{wanted}'.{hint} It contains: {names}.")
+            sets[fold(concepts.target)] = concepts
+    return dict(sorted(sets.items()))
 
 
 def _suggestion(name: str) -> str:

@@ -6,6 +6,7 @@ The nodes of the tree are PyYAML's, which keep line numbers and repeated keys.
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,6 @@ from crce.concepts.faults import Fault, did_you_mean, error_from
 from crce.errors import ConceptError
 
 
-_TAGS: dict[type, str] = {bool: "bool", int: "int", float: "float", str: "str", type(None): "null"}
 LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # the C one parses the atlas ten times faster
 
 MOST_LISTED = 10  # known keys that a fault lists although one of them is near
@@ -75,8 +75,7 @@ def json_value(text: str, file: str) -> tuple[Any, list[Fault]]:
     faults: list[Fault] = []
 
     def pairs_to_dict(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        keys = [key for key, _ in pairs]
-        repeated = sorted({key for key in keys if keys.count(key) > 1})
+        repeated = sorted(key for key, count in Counter(key for key, _ in pairs).items() if count > 1)
         faults.extend(Fault(file, f"key {key!r} is given twice in one object. Keep one.") for key in repeated)
         return dict(pairs)
 
@@ -85,17 +84,6 @@ def json_value(text: str, file: str) -> tuple[Any, list[Fault]]:
     except (ValueError, RecursionError) as error:
         reason = f"not valid JSON: {getattr(error, 'msg', error)}. Check the quotes, commas and brackets there."
         raise error_from(file, [Fault(file, reason, line=getattr(error, "lineno", None))]) from error
-
-
-def node_from(value: Any) -> yaml.Node:
-    """A YAML node, without line numbers, for a value that came from JSON."""
-    if isinstance(value, dict):
-        pairs = [(node_from(key), node_from(item)) for key, item in value.items()]
-        return yaml.MappingNode("tag:yaml.org,2002:map", pairs)
-    if isinstance(value, list):
-        return yaml.SequenceNode("tag:yaml.org,2002:seq", [node_from(item) for item in value])
-    text = value if isinstance(value, str) else json.dumps(value)
-    return yaml.ScalarNode(f"tag:yaml.org,2002:{_TAGS[type(value)]}", text)
 
 
 def line_of(node: yaml.Node) -> int | None:

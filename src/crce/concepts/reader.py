@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import Any, Literal, cast
 
 import yaml
@@ -32,8 +33,6 @@ _SIDES: dict[str, tuple[Literal["coref", "retain"], bool]] = {
 _SET_KEYS = ("target", "kind", "erase_from", "anchor", *_SIDES)
 _ENTRY_KEYS = ("text", "certainty", "source", "held_out")
 _READ_AS = {"null": "nothing", "bool": "true or false", "int": "a number", "float": "a number", "timestamp": "a date"}
-
-
 _Entry = tuple[yaml.Node, Placed]
 
 
@@ -53,7 +52,9 @@ class ConceptReader(NodeReader):
             self.target = self._phrase(pairs["target"], "target")
         elif isinstance(node, yaml.MappingNode):
             self.fault(node, "the set has no target. Add a line 'target: ...' with the phrase to erase.")
-        kind = self._kind(pairs["kind"]) if "kind" in pairs else "object"
+        kind = self._phrase(pairs["kind"], "kind") if "kind" in pairs else "object"
+        if kind is not None and kind.casefold() not in KINDS:
+            self.fault(pairs["kind"], f"kind {unknown_kind(kind)}")
         erase_from, anchor = (
             self._phrase(pairs[key], key) if key in pairs and tag_of(pairs[key]) != "null" else None
             for key in ("erase_from", "anchor")
@@ -69,7 +70,8 @@ class ConceptReader(NodeReader):
         if len(self.faults) > before:
             return None
         corefs, retains = (tuple(p.related for p in placed if p.side == side) for side in ("coref", "retain"))
-        return ConceptSet(cast(str, self.target), kind, corefs, retains, erase_from, anchor)
+        kind = cast(Kind, str(kind).casefold())
+        return ConceptSet(str(self.target), kind, corefs, retains, erase_from, anchor)
 
     def _phrase(self, node: yaml.Node, what: str) -> str | None:
         if not isinstance(node, yaml.ScalarNode):
@@ -85,14 +87,6 @@ class ConceptReader(NodeReader):
             read_as = _READ_AS.get(tag_of(node), f"a {node.tag}")
             self.fault(node, f'{what} {node.value} is read as {read_as}, not text. Put it in quotes: "{node.value}".')
         return None
-
-    def _kind(self, node: yaml.Node) -> Kind:
-        text = self._phrase(node, "kind")
-        if text is None:
-            return "other"
-        if text.casefold() not in KINDS:
-            self.fault(node, f"kind {unknown_kind(text)}")
-        return cast(Kind, text.casefold())
 
     def _side(self, key: str, node: yaml.Node) -> Iterator[_Entry]:
         """The phrases under one of the keys of `_SIDES`: a list, or lists by certainty; nothing is an empty list."""
@@ -128,26 +122,22 @@ class ConceptReader(NodeReader):
         what = f"{side} '{text}'" if text else what
         certainty = self._certainty(pairs["certainty"], what) if "certainty" in pairs else 1.0
         source = self._phrase(pairs["source"], f"{what}: source") if "source" in pairs else None
-        held_out = self._flag(pairs["held_out"], what) if "held_out" in pairs else side_held_out
-        if side_held_out and not held_out:
+        held_out = _scalar(pairs["held_out"]) if "held_out" in pairs else False
+        if not isinstance(held_out, bool):
+            given = describe(pairs["held_out"])
+            self.fault(pairs["held_out"], f"{what}: held_out is {given}. Use true or false, without quotes.")
+        if side_held_out and "held_out" in pairs and not held_out:
             self.fault(pairs["held_out"], f"{what}: held_out is false under {key}. Delete it, or move it to {side}s.")
-        yield from self._related(key, node, text, certainty, source, held_out)
+        for entry, (_, related, place) in self._related(key, node, text, certainty):
+            related = replace(related, source=source or related.source, held_out=bool(held_out) or related.held_out)
+            yield entry, Placed(side, related, place)
 
-    def _related(
-        self,
-        key: str,
-        node: yaml.Node,
-        text: str | None,
-        certainty: float | None,
-        source: str | None = None,
-        held_out: bool = False,
-    ) -> Iterator[_Entry]:
+    def _related(self, key: str, node: yaml.Node, text: str | None, certainty: float | None) -> Iterator[_Entry]:
         if text is None:
             return
-        side, side_held_out = _SIDES[key]
+        side, held_out = _SIDES[key]
         # a certainty of None has its fault already: the phrase is kept, so that its clashes are found too
-        related = Related(text, certainty or 0.0, source or self.phrase_source, held_out or side_held_out)
-        line = line_of(node)
+        line, related = line_of(node), Related(text, certainty or 0.0, self.phrase_source, held_out)
         yield node, Placed(side, related, f"line {line}" if line else key)
 
     def _certainty(self, node: yaml.Node, what: str) -> float | None:
@@ -156,12 +146,6 @@ class ConceptReader(NodeReader):
         except ValueError as error:
             self.fault(node, f"{what}: {error}")
             return None
-
-    def _flag(self, node: yaml.Node, what: str) -> bool:
-        value = _scalar(node)
-        if not isinstance(value, bool):
-            self.fault(node, f"{what}: held_out is {describe(node)}. Use true or false, without quotes.")
-        return bool(value)
 
     def key_hint(self, node: yaml.MappingNode, known: Sequence[str], key: str, value: yaml.Node) -> str:
         """For `- Batman: The Movie` and `{text: cat, dog}`, in which YAML finds a key that nobody meant."""

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import yaml
-from huggingface_hub import try_to_load_from_cache
+from huggingface_hub import metadata_load, try_to_load_from_cache
 
 from crce import demo
 from crce.backbones.families import FAMILIES, backbone_class
@@ -22,26 +22,19 @@ if TYPE_CHECKING:
 
     from crce.backbones.backbone import Architecture, Backbone
 
+REPOSITORY = r"[\w-][\w.-]*/[\w-][\w.-]*"  # "user/name" of the Hub
 TEXT_LAYERS = ("attn2.to_k", "attn2.to_v")  # of cross-attention; their weights are as wide as the token states
 
 
 @dataclass(frozen=True)
 class Base:
-    """A base model.
+    """A base model; what isn't available without loading it is None."""
 
-    Attributes:
-        model: as the user named it.
-        revision: what pins its weights.
-        pipeline: the class of its pipeline, if its index is available.
-        prediction_type: what its denoiser predicts, if its scheduler is available.
-        licence: as its own model card states it, if that is available.
-    """
-
-    model: str
-    revision: str | None
-    pipeline: str | None
-    prediction_type: str | None
-    licence: str | None
+    model: str  # as the user named it
+    revision: str | None  # what pins its weights
+    pipeline: str | None  # the class
+    prediction_type: str | None  # what its denoiser predicts
+    licence: str | None  # as its own model card states it
 
     @property
     def is_hub_id(self) -> bool:
@@ -56,33 +49,26 @@ class Base:
 
 def is_hub_id(name: str) -> bool:
     """Whether a name has the form "user/name" of the Hub and isn't a path here."""
-    return bool(re.fullmatch(r"[\w-][\w.-]*/[\w-][\w.-]*", name)) and not Path(name).exists()
+    return bool(re.fullmatch(REPOSITORY, name)) and not Path(name).exists()
 
 
 def describe_base(info: Mapping[str, Any], pipe: Any | None = None) -> Base:
-    """The base model of a run; nothing is downloaded.
-
-    Args:
-        info: the run.json.
-        pipe: the model, where it is loaded: it gives the class of a single file, which has no index.
-    """
+    """The base model of a run.json; nothing is downloaded. A loaded `pipe` gives the class of a single file."""
     model, revision = info["model"], info["revision"]
-    index, scheduler = (
-        _mapping(json.loads, _read(model, revision, name))
-        for name in ("model_index.json", "scheduler/scheduler_config.json")
+    index, scheduler, card = (
+        _load(model, revision, name) for name in ("model_index.json", "scheduler/scheduler_config.json", "README.md")
     )
     # the bundled model is MIT, as crce is; see NOTICE for the artwork behind it
-    licence = "mit" if model == "demo" else _licence(_read(model, revision, "README.md"))
+    licence = "mit" if model == "demo" else card.get("license")
     pipeline = index.get("_class_name") or (None if pipe is None else type(pipe).__name__)
-    return Base(model, revision, pipeline, scheduler.get("prediction_type"), licence)
+    stated = licence if isinstance(licence, str) else None
+    return Base(model, revision, pipeline, scheduler.get("prediction_type"), stated)
 
 
 def identify(base: Base, shapes: Mapping[str, torch.Size]) -> tuple[type[Backbone] | None, Architecture | None]:
     """The family and the architecture of a model, each None where it isn't certain.
 
-    Args:
-        base: the model. Without its pipeline's class, the width of cross-attention identifies the family.
-        shapes: by layer, the shape of its weight.
+    Without the pipeline's class, the width of cross-attention identifies the family, by the `shapes` of weights.
     """
     names = FAMILIES if base.pipeline is None else [base.pipeline] if base.pipeline in FAMILIES else []
     families = [backbone_class(name) for name in names]
@@ -100,11 +86,6 @@ def identify(base: Base, shapes: Mapping[str, torch.Size]) -> tuple[type[Backbon
 
 def kohya_prefixes(base: Base, family: type[Backbone] | None, components: Iterable[str]) -> dict[str, str]:
     """By component, the prefix of its keys in kohya files; empty where one of them has none.
-
-    Args:
-        base: the model.
-        family: its family, or None where it isn't certain.
-        components: of the pipeline, those that a LoRA changes.
 
     Raises:
         ModelError: the family is not supported, or it is unknown and families name a component differently.
@@ -126,29 +107,14 @@ def kohya_prefixes(base: Base, family: type[Backbone] | None, components: Iterab
     return prefixes
 
 
-def _read(model: str, revision: str | None, name: str) -> str:
-    """The text of a model's file on this machine; empty where there is none, or it can't be read."""
+def _load(model: str, revision: str | None, name: str) -> dict[str, Any]:
+    """The mapping in a model's file on this machine; empty where there is none, or it can't be read."""
     folder = demo.model_path() if model == "demo" else Path(model).expanduser()
-    cached: Any = folder / name
+    file: Any = folder / name
     if not folder.is_dir():
-        cached = try_to_load_from_cache(model, name, revision=revision) if is_hub_id(model) else None
+        file = try_to_load_from_cache(model, name, revision=revision) if is_hub_id(model) else None
     try:
-        return Path(cached).read_text(encoding="utf-8") if isinstance(cached, (str, Path)) else ""
-    except (OSError, ValueError):  # a damaged base model is reported when it is loaded; here it is merely unknown
-        return ""
-
-
-def _mapping(parse: Callable[[str], Any], text: str) -> dict[str, Any]:
-    """The mapping in a text; empty where it holds none."""
-    try:
-        value = parse(text)
-    except (ValueError, yaml.YAMLError):
-        return {}
+        value = metadata_load(file) if name == "README.md" else json.loads(Path(file).read_text(encoding="utf-8"))
+    except (OSError, TypeError, ValueError, yaml.YAMLError):
+        return {}  # a damaged base model is reported when it is loaded; here it is merely unknown
     return value if isinstance(value, dict) else {}
-
-
-def _licence(card: str) -> str | None:
-    """The licence in the YAML header of a model card."""
-    header = re.match(r"---\s*\n(.*?)\n---\s*\n", card, re.DOTALL)
-    licence = _mapping(yaml.safe_load, header[1]).get("license") if header else None
-    return licence if isinstance(licence, str) else None

@@ -55,16 +55,9 @@ def write_card(
     kohya: str | None = None,
     images: Sequence[tuple[str, str]] = (),
 ) -> None:
-    """Write README.md, the model card.
+    """Write README.md, the model card of a folder with a "lora" or a "merged" pipeline.
 
-    Args:
-        folder: the folder of the card.
-        erasure: the run.
-        base: its base model.
-        form: "lora" or "merged".
-        repo: the repository of the Hub that it is for.
-        kohya: the name of the kohya file in the folder.
-        images: caption and file of each strip of images in the folder.
+    The folder may hold a `kohya` file, and `images`: strips with their captions. It is for a `repo` of the Hub.
     """
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent),
@@ -102,8 +95,8 @@ def _header(base: Base, form: str) -> dict[str, Any]:
     if base.is_hub_id:
         header["base_model"] = base.model
         header["base_model_relation"] = "adapter" if form == "lora" else "finetune"
-    header["tags"] = ["concept-erasure", "unlearning", "crce", "text-to-image", *(["lora"] if form == "lora" else [])]
-    return header
+    tags = ["concept-erasure", "unlearning", "crce", "text-to-image", *(["lora"] if form == "lora" else [])]
+    return header | {"tags": tags}
 
 
 def _number(measure: dict[str, Any]) -> str:

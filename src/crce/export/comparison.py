@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 
-from crce.export.layers import AdapterFile, Factors, adapter_from, read_adapter, trained_deltas, weight_deltas
+from crce.export.layers import AdapterFile, changed_vectors, factors_of, read_adapter, trained_deltas, weight_deltas
 from crce.export.ldm_checkpoint import ldm_state
 from crce.export.names import CHECKPOINT, TensorFile, diffusers_name, known_prefixes, kohya_name
 from crce.export.pipeline import base_pipeline, merge
@@ -23,17 +23,11 @@ AGREEMENT = 2e-3  # above the tolerance of low-rank exports, so that half precis
 
 @dataclass(frozen=True)
 class RunComparison:
-    """The change in a file against the trained one.
+    """The change in a file against the trained one."""
 
-    Attributes:
-        errors: by layer of the run, the Frobenius norm of the difference over that of the trained change.
-        tolerance: the error that passes.
-        faults: what doesn't pass, in words; empty if the file is as good as the run.
-    """
-
-    errors: dict[str, float]
-    tolerance: float
-    faults: tuple[str, ...]
+    errors: dict[str, float]  # by layer of the run, the norm of the difference over that of the trained change
+    tolerance: float  # the error that passes
+    faults: tuple[str, ...]  # what doesn't pass, in words
 
     @property
     def worst(self) -> tuple[str, float]:
@@ -45,17 +39,7 @@ class RunComparison:
 
 
 def compare(file: TensorFile, run: str | Path | Erasure, tolerance: float) -> RunComparison:
-    """Compare the change in a file with the one that a run trained.
-
-    Args:
-        file: the file.
-        run: a finished run.
-        tolerance: the relative error of a layer that passes.
-
-    Raises:
-        RunError: the run isn't finished, or doesn't fit its model any more.
-        ModelError: its base model is needed and can't be loaded.
-    """
+    """Compare the change in a file with the one that a finished run trained; errors as in `inspection.check`."""
     from crce.training import Erasure
 
     erasure = run if isinstance(run, Erasure) else Erasure.load(run)
@@ -66,50 +50,30 @@ def compare(file: TensorFile, run: str | Path | Erasure, tolerance: float) -> Ru
     pipe = base_pipeline(erasure) if adapter.weights or whole else None
     expected = trained_deltas(adapter, pipe)
     if whole:
-        other = adapter_from(file.state, file.metadata, file.path)
-        return _judge(expected, dict(trained_deltas(other, pipe)), tolerance)
-    found = {name: _delta(file, name) for name in file.layers}
-    for name in expected:
-        for alias in _names(name, file):
-            if alias in found:
-                found[name] = found.pop(alias)
-    lost = weight_deltas(adapter, pipe) if adapter.weights else {}
-    return _judge(expected, found, tolerance, [name for name, d in lost.items() if d.ndim == 1 and bool(d.any())])
-
-
-def _names(name: str, file: TensorFile) -> list[str]:
-    """The names that a layer of a run may have in a file."""
-    if file.format != "kohya":
-        return [diffusers_name(name), name]
-    component = name.partition(".")[0]
-    return [kohya_name(name, {component: p}) for p, part in known_prefixes().items() if part == component]
-
-
-def _delta(file: TensorFile, name: str) -> torch.Tensor | None:
-    """The change of a layer as a program computes it; None where that isn't known."""
-    parts = file.layers[name]
-    if not {"down", "up"} <= parts.keys() or parts.keys() & {"mid", "dora_scale"}:
-        return None
-    alpha = file.alpha(name)
-    return None if alpha is None else Factors(parts["down"], parts["up"], alpha).delta()
+        return _judge(expected, dict(trained_deltas(AdapterFile({}, file.state), pipe)), tolerance)
+    found = {name: factors.delta() if (factors := factors_of(file, name)) else None for name in file.layers}
+    for name in expected:  # under its name in the file
+        component, aliases = name.partition(".")[0], {diffusers_name(name)}
+        if file.format == "kohya":
+            prefixes = (prefix for prefix, part in known_prefixes().items() if part == component)
+            aliases = {kohya_name(name, {component: prefix}) for prefix in prefixes}
+        for alias in aliases & found.keys():
+            found[name] = found.pop(alias)
+    return _judge(expected, found, tolerance, changed_vectors(weight_deltas(adapter, pipe)))
 
 
 def _judge(
     expected: Mapping[str, torch.Tensor],
     found: Mapping[str, torch.Tensor | None],
     tolerance: float,
-    biases: list[str] | None = None,
+    biases: Sequence[str] = (),
 ) -> RunComparison:
     errors = {}
     for name, delta in expected.items():
         size, other = float(delta.norm()), found.get(name)
-        if other is None:
-            errors[name] = 1.0 if size else 0.0
-        elif other.shape != delta.shape:
-            errors[name] = float("inf")
-        else:
-            difference = float((other - delta).norm())
-            errors[name] = difference / size if size else (float("inf") if difference else 0.0)
+        fits = other is None or other.shape == delta.shape
+        off = float("inf") if not fits else size if other is None else float((other - delta).norm())
+        errors[name] = off / size if size else (float("inf") if off else 0.0)
     faults = []
     missing = [name for name, delta in expected.items() if found.get(name) is None and bool(delta.any())]
     if missing:
@@ -118,12 +82,12 @@ def _judge(
     if strange:
         faults.append(f"{len(strange)} of its layers were not trained, such as {strange[0]}")
     # NaN compares as neither more nor less: what isn't within the tolerance is off
-    off = {name: error for name, error in errors.items() if not error <= tolerance and name not in missing}
-    if off:
-        worst = max(off, key=lambda name: off[name])
+    wrong = [name for name, error in errors.items() if not error <= tolerance and name not in missing]
+    if wrong:
+        worst = max(wrong, key=lambda name: errors[name])
         faults.append(
-            f"{len(off)} of {len(expected)} layers change otherwise than trained; {worst} is off by {off[worst]:.2g} "
-            f"of its change (allowed: {tolerance:g})"
+            f"{len(wrong)} of {len(expected)} layers change otherwise than trained; {worst} is off by "
+            f"{errors[worst]:.2g} of its change (allowed: {tolerance:g})"
         )
     if biases:
         faults.append(f"{len(biases)} trained biases and norms are not in it, such as {biases[0]}: a LoRA holds none")
@@ -142,9 +106,7 @@ def _compare_checkpoint(
     before = {key: tensor.clone() for key, tensor in ldm_state(pipe).items()}
     merge(pipe, adapter)
     after = ldm_state(pipe)
-    changed = {
-        key: after[key].float() - before[key].float() for key in after if not torch.equal(after[key], before[key])
-    }
+    changed = {key: after[key].float() - t.float() for key, t in before.items() if not torch.equal(after[key], t)}
     found: dict[str, torch.Tensor | None] = {}
     for key, tensor in before.items():
         other = state.get(key)

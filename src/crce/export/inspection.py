@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
+from contextlib import suppress
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from crce.export.comparison import AGREEMENT, RunComparison, compare
+from crce.export.layers import AdapterFile
 from crce.export.names import TensorFile, read_file, readers
 
 
@@ -29,42 +32,26 @@ SHOWN = 3  # names listed with a fault
 
 @dataclass
 class Inspection:
-    """The findings about a file.
-
-    Attributes:
-        path: the file.
-        kind: its kind in words.
-        components: the parts of a pipeline that it changes.
-        modules: how many layers it changes; of a checkpoint, how many tensors it holds.
-        ranks: of its layers, with the number of layers of each; likewise alphas and scales.
-        dtypes: of its tensors, likewise.
-        readers: programs that load it.
-        faults: what makes it useless or wrong.
-        warnings: what the user should know.
-        comparison: with the run it was compared to.
-        metadata: of the file.
-    """
+    """The findings about a file."""
 
     path: Path
-    kind: str
-    components: list[str] = field(default_factory=list)
-    modules: int = 0
-    ranks: dict[int, int] = field(default_factory=dict)
+    kind: str  # in words
+    components: list[str] = field(default_factory=list)  # the parts of a pipeline that it changes
+    modules: int = 0  # how many layers it changes; of a checkpoint, how many tensors it holds
+    ranks: dict[int, int] = field(default_factory=dict)  # with the number of layers of each; the next three likewise
     alphas: dict[float, int] = field(default_factory=dict)
     scales: dict[float, int] = field(default_factory=dict)
     dtypes: dict[str, int] = field(default_factory=dict)
-    readers: list[str] = field(default_factory=list)
-    faults: list[str] = field(default_factory=list)
-    warnings: list[str] = field(default_factory=list)
+    readers: list[str] = field(default_factory=list)  # programs that load it
+    faults: list[str] = field(default_factory=list)  # what makes it useless or wrong
+    warnings: list[str] = field(default_factory=list)  # what the user should know
     comparison: RunComparison | None = None
     metadata: dict[str, str] = field(default_factory=dict)
 
     def fault(self, names: Iterable[str], words: str) -> None:
-        """Add a fault of these layers or tensors, if there are any."""
         self.faults += _found(names, words)
 
     def warn(self, names: Iterable[str], words: str) -> None:
-        """Add a warning about these layers or tensors, if there are any."""
         self.warnings += _found(names, words)
 
 
@@ -90,7 +77,7 @@ def check(
         found.kind, found.readers, found.modules = "checkpoint in the original layout", ALL_PROGRAMS, len(state)
     elif metadata.get("adapter") == "weights" and "crce" in metadata:
         found.kind, found.readers = "crce adapter of whole weights", ["crce"]
-        found.components = list(dict.fromkeys(key.partition(".")[0] for key in state))
+        found.components = AdapterFile({}, state).components
         found.modules = len({key.rpartition(".")[0] for key in state})
         found.warnings.append("only crce reads whole weights: crce export RUN --to kohya, merged or single-file")
     elif file.layers:
@@ -117,7 +104,7 @@ def _inspect_lora(found: Inspection, file: TensorFile) -> None:
     found.fault((name for name in layers if name not in whole), "layers lack their up or down matrix")
     unfit = (name for name, parts in whole.items() if parts["up"].shape[1] != parts["down"].shape[0])
     found.fault(unfit, "layers have an up matrix of another rank than the down")
-    other = [name for name, parts in layers.items() if parts.keys() & {"mid", "dora_scale"}]
+    other = (name for name, parts in layers.items() if parts.keys() & {"mid", "dora_scale"})
     found.warn(other, "layers are of a kind that crce can't compute (LoCon mid, DoRA)")
     zero = [name for name, parts in whole.items() if not parts["up"].any() or not parts["down"].any()]
     if zero and len(zero) == len(whole):
@@ -129,9 +116,8 @@ def _inspect_lora(found: Inspection, file: TensorFile) -> None:
 
 
 def _check_alphas(found: Inspection, file: TensorFile) -> None:
-    applied = {name: file.alpha(name) for name in file.whole}
-    found.fault((name for name, alpha in applied.items() if alpha is None), "alphas are not single numbers")
-    alphas = {name: alpha for name, alpha in applied.items() if alpha is not None}
+    alphas = {name: alpha for name in file.whole if (alpha := file.alpha(name)) is not None}
+    found.fault((name for name in file.whole if name not in alphas), "alphas are not single numbers")
     found.alphas = _counts(alphas.values())
     found.scales = _counts(alpha / file.layers[name]["down"].shape[0] for name, alpha in alphas.items())
     if file.format == "kohya":
@@ -152,28 +138,26 @@ def _check_alphas(found: Inspection, file: TensorFile) -> None:
 
 def stated_alpha(file: TensorFile) -> float | None:
     """The alpha of a LoRA by its metadata: kohya's key, else PEFT's, else the settings of the run."""
-    try:
+    with suppress(ValueError, TypeError, KeyError):
         if "ss_network_alpha" in file.metadata:
             return float(file.metadata["ss_network_alpha"])
-        of_components = [value for key, value in file.settings.items() if key.endswith(".lora_alpha")]
-        if of_components:
-            return float(of_components[0])
+        for key, value in file.settings.items():
+            if key.endswith(".lora_alpha"):
+                return float(value)
         config = json.loads(file.metadata.get("config", "{}"))
         if config.get("adapter") == "lora":
             return float(config["lora_alpha"] or config["rank"])
-    except (ValueError, TypeError, KeyError):
-        return None
     return None
 
 
 def _found(names: Iterable[str], words: str) -> list[str]:
+    """A sentence about these layers or tensors, if there are any."""
     listed = list(names)
     return [f"{len(listed)} {words}: {_some(listed)}"] if listed else []
 
 
-def _some(names: Iterable[str]) -> str:
-    listed = list(names)
-    return ", ".join(listed[:SHOWN]) + (", ..." if len(listed) > SHOWN else "")
+def _some(names: Collection[str]) -> str:
+    return ", ".join(islice(names, SHOWN)) + (", ..." if len(names) > SHOWN else "")
 
 
 def _counts(values: Iterable[Any]) -> dict[Any, int]:

@@ -10,7 +10,6 @@ Layers are named by the component of the pipeline and the path in it: "unet.mid_
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +19,7 @@ import torch
 
 from crce.errors import RunError
 from crce.export.formats import TOLERANCE
-from crce.files import read_tensors
+from crce.export.names import TensorFile, read_file
 
 
 SMALLER = (8, 32, 128)  # ranks whose error is reported beside that of the chosen one
@@ -39,34 +38,21 @@ class Factors:
         return self.down.shape[0]
 
     @property
-    def scale(self) -> float:
-        return self.alpha / self.rank
-
-    @property
     def weight_shape(self) -> torch.Size:
         return torch.Size((self.up.shape[0], *self.down.shape[1:]))
 
     def delta(self) -> torch.Tensor:
         """The change of the weight in float32, of the weight's shape."""
         product = self.up.float().flatten(1) @ self.down.float().flatten(1)
-        return self.scale * product.reshape(self.weight_shape)
-
-    def folded(self) -> Factors:
-        """The same change with alpha equal to the rank, which is right in programs that know no alpha."""
-        return Factors(self.down, self.up * self.scale, float(self.rank))
+        return self.alpha / self.rank * product.reshape(self.weight_shape)
 
 
 @dataclass(frozen=True)
 class AdapterFile:
-    """A trained adapter as its file holds it.
+    """A trained adapter as its file holds it."""
 
-    Attributes:
-        layers: of a LoRA, the factors by layer; empty for whole weights.
-        weights: of an adapter of whole weights, the trained tensors by parameter; empty for a LoRA.
-    """
-
-    layers: dict[str, Factors]
-    weights: dict[str, torch.Tensor]
+    layers: dict[str, Factors]  # of a LoRA, by layer; empty for whole weights
+    weights: dict[str, torch.Tensor]  # whole ones, by parameter; empty for a LoRA
 
     @property
     def components(self) -> list[str]:
@@ -75,9 +61,8 @@ class AdapterFile:
 
     def shapes(self) -> dict[str, torch.Size]:
         """By layer, the shape of the weight that it changes."""
-        shapes = {name: factors.weight_shape for name, factors in self.layers.items()}
         whole = {name.removesuffix(".weight"): w.shape for name, w in self.weights.items() if w.ndim > 1}
-        return shapes | whole
+        return whole or {name: factors.weight_shape for name, factors in self.layers.items()}
 
 
 def read_adapter(path: Path) -> AdapterFile:
@@ -86,33 +71,22 @@ def read_adapter(path: Path) -> AdapterFile:
     Raises:
         RunError: it can't be read, or isn't an adapter of crce.
     """
-    try:
-        state, metadata = read_tensors(path)
-    except OSError as error:
-        raise RunError(f"Cannot read the adapter {path}: {error}. Give a finished run.") from error
-    return adapter_from(state, metadata, path)
-
-
-def adapter_from(state: Mapping[str, torch.Tensor], metadata: dict[str, str], path: Path) -> AdapterFile:
-    """The adapter in the tensors and the metadata of a file; `path` names it in errors.
-
-    Raises:
-        RunError: it isn't an adapter of crce.
-    """
-    kind = metadata.get("adapter")
+    file = read_file(path, "the adapter ", "a finished run")
+    kind = file.metadata.get("adapter")
     if kind == "weights":
-        return AdapterFile({}, dict(state))
+        return AdapterFile({}, file.state)
     if kind != "lora":
         raise RunError(f"{path} is not an adapter written by crce: its metadata says {kind!r}.")
-    config: dict[str, Any] = json.loads(metadata["lora_adapter_metadata"])
-    layers = {}
-    for key, down in state.items():
-        name = key.removesuffix(".lora_A.weight")
-        if name == key:
-            continue
-        alpha = config[f"{name.partition('.')[0]}.lora_alpha"]
-        layers[name] = Factors(down, state[f"{name}.lora_B.weight"], float(alpha))
-    return AdapterFile(layers, {})
+    return AdapterFile({name: made for name in file.layers if (made := factors_of(file, name))}, {})
+
+
+def factors_of(file: TensorFile, name: str) -> Factors | None:
+    """The change of a layer of a file as a program computes it; None where that isn't known."""
+    parts = file.layers[name]
+    if not {"down", "up"} <= parts.keys() or parts.keys() & {"mid", "dora_scale"}:
+        return None
+    alpha = file.alpha(name)
+    return None if alpha is None else Factors(parts["down"], parts["up"], alpha)
 
 
 def parameter(pipe: Any, name: str) -> torch.nn.Parameter:
@@ -136,36 +110,28 @@ def weight_deltas(adapter: AdapterFile, pipe: Any) -> dict[str, torch.Tensor]:
     }
 
 
-def trained_deltas(adapter: AdapterFile, pipe: Any | None = None) -> dict[str, torch.Tensor]:
-    """By layer, the change of its weight; biases are left out.
+def changed_vectors(deltas: Mapping[str, torch.Tensor]) -> list[str]:
+    """The biases and norms among changed parameters: a LoRA can't hold them."""
+    return [name for name, delta in deltas.items() if delta.ndim == 1 and bool(delta.any())]
 
-    Args:
-        adapter: what was trained.
-        pipe: the base model; needed for an adapter of whole weights.
-    """
+
+def trained_deltas(adapter: AdapterFile, pipe: Any | None = None) -> dict[str, torch.Tensor]:
+    """By layer, the change of its weight, without biases; whole weights need the base model `pipe`."""
     if adapter.layers:
         return {name: factors.delta() for name, factors in adapter.layers.items()}
-    deltas = weight_deltas(adapter, pipe)
-    return {name.removesuffix(".weight"): d for name, d in deltas.items() if name.endswith(".weight") and d.ndim > 1}
+    deltas = weight_deltas(adapter, pipe).items()
+    return {name.removesuffix(".weight"): d for name, d in deltas if name.endswith(".weight") and d.ndim > 1}
 
 
 @dataclass(frozen=True)
 class Factorised:
-    """Deltas in low-rank form.
+    """Deltas in low-rank form."""
 
-    Attributes:
-        layers: the factors by layer, all of one rank, with alpha equal to it; layers without a change are left out.
-        rank: that rank.
-        needed: the rank that reaches the tolerance in every layer.
-        errors: by layer, the Frobenius norm of the loss over that of the delta.
-        smaller: for some lower ranks, the largest error that a layer would have.
-    """
-
-    layers: dict[str, Factors]
+    layers: dict[str, Factors]  # all of one rank, with alpha equal to it; layers without a change are left out
     rank: int
-    needed: int
-    errors: dict[str, float]
-    smaller: dict[int, float]
+    needed: int  # the rank that reaches the tolerance in every layer
+    errors: dict[str, float]  # by layer, the Frobenius norm of the loss over that of the delta
+    smaller: dict[int, float]  # for some lower ranks, the largest error that a layer would have
 
     @property
     def worst(self) -> float:
@@ -213,10 +179,8 @@ def factorise(
     common = max(down.shape[0] for down, _ in parts.values())
     layers = {}
     for name, (down, up) in parts.items():
-        pad = common - down.shape[0]
-        down, up = torch.nn.functional.pad(down, (0, 0, 0, pad)), torch.nn.functional.pad(up, (0, pad))
-        kernel = deltas[name].shape[2:]
-        down = down.reshape(common, -1, *kernel)
-        up = up.reshape(-1, common, *(1 for _ in kernel))
+        pad, kernel = common - down.shape[0], deltas[name].shape[2:]
+        down = torch.nn.functional.pad(down, (0, 0, 0, pad)).reshape(common, -1, *kernel)
+        up = torch.nn.functional.pad(up, (0, pad)).reshape(-1, common, *(1 for _ in kernel))
         layers[name] = Factors(down, up, float(common))
     return Factorised(layers, common, needed, errors, {r: e for r, e in smaller.items() if r < common})

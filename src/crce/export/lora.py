@@ -17,7 +17,15 @@ import torch
 from crce.errors import RunError
 from crce.export.base import describe_base, identify, kohya_prefixes
 from crce.export.formats import TOLERANCE, Exported
-from crce.export.layers import Factorised, Factors, factorise, read_adapter, trained_deltas, weight_deltas
+from crce.export.layers import (
+    Factorised,
+    Factors,
+    changed_vectors,
+    factorise,
+    read_adapter,
+    trained_deltas,
+    weight_deltas,
+)
 from crce.export.metadata import modelspec, network_metadata, run_metadata
 from crce.export.names import diffusers_name, kohya_name
 from crce.export.pipeline import base_pipeline
@@ -38,15 +46,10 @@ def write_lora(
     dtype: str | None = None,
     pipe: Any | None = None,
 ) -> Exported:
-    """Write a run in one of the LoRA formats.
+    """Write a run in one of the LoRA formats, see `formats.export`.
 
     Args:
-        erasure: the run.
-        path: the file.
         to: the format of the keys. A model without kohya names gets diffusers keys in both cases, see `names`.
-        rank: the largest rank of an adapter of whole weights.
-        tolerance: of such an adapter, the relative error that a layer may have.
-        dtype: of the tensors; None is float32.
         pipe: the base model, where it is loaded already. Only an adapter of whole weights needs it.
 
     Raises:
@@ -66,12 +69,11 @@ def write_lora(
             "relative_error": f"{error:.3g}",
             "rank_needed": f"{factorised.needed} (relative error {tolerance:g})",
         }
-        notes += _loss_notes(factorised, tolerance)
-        notes += _bias_notes(weight_deltas(adapter, pipe))
-    elif rank is not None:
-        trained = next(iter(layers.values())).rank
-        raise RunError(f"The run trained a LoRA of rank {trained}; --rank is for runs that trained whole weights.")
-    family, architecture = identify(base, {name: factors.weight_shape for name, factors in layers.items()})
+        notes += _loss_notes(factorised, tolerance, weight_deltas(adapter, pipe))
+    first = next(iter(layers.values()))
+    if adapter.layers and rank is not None:
+        raise RunError(f"The run trained a LoRA of rank {first.rank}; --rank is for runs that trained whole weights.")
+    family, architecture = identify(base, adapter.shapes())
     prefixes = kohya_prefixes(base, family, adapter.components) if to == "kohya" else {}
     if to == "kohya" and not prefixes:
         notes.append(
@@ -79,22 +81,11 @@ def write_lora(
             "kohya names of a transformer's fused q, k and v hold no such layer"
         )
     keys: Literal["diffusers", "kohya"] = "kohya" if prefixes else "diffusers"
-    first = next(iter(layers.values()))
     alpha = first.alpha if prefixes else float(first.rank)
-    metadata = (
-        run_metadata(erasure, base)
-        | modelspec(erasure, base, architecture, to=keys)
-        | network_metadata(
-            erasure,
-            base,
-            architecture,
-            rank=first.rank,
-            alpha=alpha,
-            convolutions=any(f.down.ndim == 4 and f.down.shape[-1] > 1 for f in layers.values()),
-        )
-        | {"export": keys}
-        | extra
-    )
+    convolutions = any(f.down.ndim == 4 and f.down.shape[-1] > 1 for f in layers.values())
+    metadata = run_metadata(erasure, base) | modelspec(erasure, base, architecture, to=keys)
+    metadata |= network_metadata(erasure, base, architecture, rank=first.rank, alpha=alpha, convolutions=convolutions)
+    metadata |= {"export": keys} | extra
     write_tensors(path, _tensors(layers, getattr(torch, dtype or "float32"), prefixes), metadata)
     return Exported(path, to, first.rank, error, tuple(notes))
 
@@ -111,17 +102,17 @@ def _tensors(
     tensors = {}
     for name, factors in layers.items():
         if prefixes:
-            key, down, up = kohya_name(name, prefixes), "lora_down", "lora_up"
+            key, down, up, scale = kohya_name(name, prefixes), "lora_down", "lora_up", 1.0
             tensors[f"{key}.alpha"] = torch.tensor(factors.alpha)
         else:
-            key, down, up = diffusers_name(name), "lora_A", "lora_B"
-            factors = factors.folded()
+            key, down, up, scale = diffusers_name(name), "lora_A", "lora_B", factors.alpha / factors.rank
         tensors[f"{key}.{down}.weight"] = factors.down.to(dtype)
-        tensors[f"{key}.{up}.weight"] = factors.up.to(dtype)
+        tensors[f"{key}.{up}.weight"] = (factors.up * scale).to(dtype)
     return tensors
 
 
-def _loss_notes(made: Factorised, tolerance: float) -> list[str]:
+def _loss_notes(made: Factorised, tolerance: float, deltas: Mapping[str, torch.Tensor]) -> list[str]:
+    """The loss of low rank, and of what a LoRA can't hold: programs agree on no key for a change of a vector."""
     smaller = "".join(f", {error:.2g} with --rank {rank}" for rank, error in made.smaller.items())
     notes = [
         f"whole weights as a LoRA of rank {made.rank}: largest relative error of a layer {made.worst:.2g}{smaller}"
@@ -130,16 +121,11 @@ def _loss_notes(made: Factorised, tolerance: float) -> list[str]:
         notes.append(
             f"rank {made.needed} would bring it under {tolerance:g}; --to merged and single-file lose nothing"
         )
+    if lost := changed_vectors(deltas):
+        sizes = {name: float(d.square().sum()) for name, d in deltas.items()}
+        share = (sum(sizes[name] for name in lost) / sum(sizes.values())) ** 0.5
+        notes.append(
+            f"a LoRA can't hold the changes of {len(lost)} biases and norms ({share:.1%} of the whole change): --to "
+            "merged and single-file keep them"
+        )
     return notes
-
-
-def _bias_notes(deltas: Mapping[str, torch.Tensor]) -> list[str]:
-    """The loss of what a LoRA can't hold: programs agree on no key for a change of a vector."""
-    lost = {name: d for name, d in deltas.items() if d.ndim == 1 and bool(d.any())}
-    if not lost:
-        return []
-    share = sum(float(d.square().sum()) for d in lost.values()) / sum(float(d.square().sum()) for d in deltas.values())
-    return [
-        f"a LoRA can't hold the changes of {len(lost)} biases and norms ({share**0.5:.1%} of the whole change): --to "
-        "merged and single-file keep them"
-    ]

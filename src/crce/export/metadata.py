@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from crce import __version__
-from crce.concepts import ConceptSet, dump_concepts
+from crce.concepts import ConceptSet, Related, dump_concepts
 from crce.concepts.concept_set import target_names
 from crce.concepts.documents import parse_sets
 from crce.config import all_settings
@@ -52,9 +52,8 @@ def method_name(config: Mapping[str, Any]) -> str:
 def description(sets: Sequence[ConceptSet]) -> str:
     """One sentence on what is erased and kept."""
     corefs, retains = sum(len(c.train_corefs) for c in sets), sum(len(c.train_retains) for c in sets)
-    text = f"Erases {target_names(sets)}"
-    text += f" with {corefs} corefs" if corefs else ""
-    return text + (f" and keeps {retains} retains." if retains else ".")
+    erased, kept = f" with {corefs} corefs" if corefs else "", f" and keeps {retains} retains" if retains else ""
+    return f"Erases {target_names(sets)}{erased}{kept}."
 
 
 def run_metadata(erasure: Erasure, base: Base) -> dict[str, str]:
@@ -74,37 +73,29 @@ def run_metadata(erasure: Erasure, base: Base) -> dict[str, str]:
 
 
 def modelspec(erasure: Erasure, base: Base, architecture: Architecture | None, *, to: str) -> dict[str, str]:
-    """The keys of the Stability metadata standard; unknown ones are left out.
-
-    Args:
-        erasure: the run.
-        base: its base model.
-        architecture: of the base model, if it is known.
-        to: "diffusers", "kohya" or "single-file".
-    """
+    """The keys of the Stability metadata standard, for the format `to`; unknown ones are left out."""
+    single, predicted = to == "single-file", base.prediction_type
     keys = {
         "sai_model_spec": "1.0.0",
         "title": f"{target_names(erasure.sets)} erased ({method_name(erasure.info['config'])})",
         "description": description(erasure.sets),
         "tags": "concept-erasure, crce",
+        "date": (erasure.info.get("finished") or "")[:19],
+        "prediction_type": "v" if predicted == "v_prediction" else predicted,
+        "merged_from": base.public_name if single else None,
     }
-    if erasure.info.get("finished"):
-        keys["date"] = erasure.info["finished"][:19]
-    if base.prediction_type is not None:
-        keys["prediction_type"] = {"v_prediction": "v"}.get(base.prediction_type, base.prediction_type)
-    if to == "single-file":
-        keys["merged_from"] = base.public_name
     if architecture is not None:
-        keys["architecture"] = architecture.name + ("" if to == "single-file" else "/lora")
+        keys["architecture"] = architecture.name + ("" if single else "/lora")
         keys["implementation"] = "diffusers" if to == "diffusers" else architecture.implementation
         keys["resolution"] = f"{architecture.resolution}x{architecture.resolution}"
-    return {f"modelspec.{name}": value for name, value in keys.items()}
+    return {f"modelspec.{name}": value for name, value in keys.items() if value}
 
 
 def network_metadata(
     erasure: Erasure, base: Base, architecture: Architecture | None, *, rank: int, alpha: float, convolutions: bool
 ) -> dict[str, str]:
     """The keys by which kohya's trainer describes a LoRA."""
+    config = erasure.info["config"]
     keys = {
         "network_module": "networks.lora",
         "network_dim": str(rank),
@@ -114,12 +105,10 @@ def network_metadata(
     }
     if convolutions:
         keys["network_args"] = json.dumps({"conv_dim": str(rank), "conv_alpha": f"{alpha:g}"})
-    if not is_solved(erasure.info["config"]["method"]):
-        keys["steps"] = str(erasure.info["config"]["steps"])
-        keys["learning_rate"] = f"{erasure.info['config']['learning_rate']:g}"
+    if not is_solved(config["method"]):
+        keys |= {"steps": str(config["steps"]), "learning_rate": f"{config['learning_rate']:g}"}
     if architecture is not None:
-        keys["base_model_version"] = architecture.kohya
-        keys["v2"] = str(architecture.kohya.startswith("sd_v2"))
+        keys |= {"base_model_version": architecture.kohya, "v2": str(architecture.kohya.startswith("sd_v2"))}
     return {f"ss_{name}": value for name, value in keys.items()}
 
 
@@ -128,72 +117,54 @@ def read_metadata(path: str | Path) -> dict[str, Any]:
 
     Returns:
         "path", "kind", "crce", "base_model", "base_revision", "method", "settings", "concepts" (of each set its
-        target, kind, corefs and retains), "concepts_sha256", and "metadata": all other metadata of the file. Unknown
-        values are None.
+        target, kind, corefs and retains), "concepts_sha256", and all other "metadata". Unknown values are None.
 
     Raises:
         RunError: there is nothing to read, or it is damaged.
     """
     path = Path(path)
-    if path.is_dir() and (path / "run.json").is_file():
-        return _of_run(path)
-    file = path / METADATA_FILE if path.is_dir() else path
-    if path.is_dir() and not file.is_file():
+    if (path / "run.json").is_file():
+        from crce.training.run_folder import read_run
+
+        info, run_sets, config = read_run(path)
+        given = {"crce": info.get("crce"), "base_model": info["model"], "base_revision": info["revision"]}
+        given["settings"] = config.model_dump(mode="json")
+        given["method"] = method_name(given["settings"])
+        given["metadata"] = {name: info[name] for name in RUN_KEYS if name in info}
+        return _provenance(path, f"run ({info['status']})", given, run_sets)
+    is_folder = path.is_dir()
+    file = path / METADATA_FILE if is_folder else path
+    if is_folder and not file.is_file():
         raise RunError(
             f"{path} holds neither run.json nor {METADATA_FILE}. Give a run, a file, or an exported folder."
         )
     try:
-        metadata = json.loads(file.read_text(encoding="utf-8")) if path.is_dir() else read_header(file)
+        metadata = json.loads(file.read_text(encoding="utf-8")) if is_folder else read_header(file)
     except (OSError, ValueError) as error:
         raise RunError(
             f"Cannot read {file}: {error}. Give a .safetensors file, a run, or an exported folder."
         ) from error
-    trained = f"adapter ({metadata['adapter']})" if "adapter" in metadata else "file"
-    return _of_metadata(path, "merged pipeline" if path.is_dir() else metadata.get("export", trained), metadata)
-
-
-def _of_run(folder: Path) -> dict[str, Any]:
-    from crce.training.run_folder import read_run
-
-    info, sets, config = read_run(folder)
-    return {
-        "path": str(folder),
-        "kind": f"run ({info['status']})",
-        "crce": info.get("crce"),
-        "base_model": info["model"],
-        "base_revision": info["revision"],
-        "method": method_name(config.model_dump(mode="json")),
-        "settings": config.model_dump(mode="json"),
-        "concepts": [_plain(concepts) for concepts in sets],
-        "concepts_sha256": concepts_hash(sets),
-        "metadata": {name: info[name] for name in RUN_KEYS if name in info},
-    }
-
-
-def _of_metadata(path: Path, kind: str, metadata: dict[str, str]) -> dict[str, Any]:
-    sets: list[ConceptSet] = []
-    settings = None
     try:
-        if "concepts" in metadata:
-            sets = parse_sets(metadata["concepts"], str(path))
-        if "config" in metadata:
-            settings = json.loads(metadata["config"])
+        sets = parse_sets(metadata["concepts"], str(path)) if "concepts" in metadata else []
+        settings = json.loads(metadata["config"]) if "config" in metadata else None
     except (ConceptError, ValueError) as error:
         raise RunError(f"The metadata of {path} is damaged: {error}") from error
-    method = metadata.get("method")
-    if method is None and settings and {"method", "crce"} <= settings.keys():
-        method = method_name(settings)
+    trained = f"adapter ({metadata['adapter']})" if "adapter" in metadata else "file"
+    kind = "merged pipeline" if is_folder else metadata.get("export", trained)
+    named = {"method": method_name(settings)} if settings and {"method", "crce"} <= settings.keys() else {}
+    others = {name: value for name, value in sorted(metadata.items()) if name not in OWN_KEYS}
+    return _provenance(path, kind, named | metadata | {"settings": settings, "metadata": others}, sets)
+
+
+def _provenance(path: Path, kind: str, given: Mapping[str, Any], sets: Sequence[ConceptSet]) -> dict[str, Any]:
     return {
         "path": str(path),
         "kind": kind,
-        "crce": metadata.get("crce"),
-        "base_model": metadata.get("base_model"),
-        "base_revision": metadata.get("base_revision") or None,
-        "method": method,
-        "settings": settings,
+        **{name: given.get(name) or None for name in ("crce", "base_model", "base_revision", "method")},
+        "settings": given["settings"],
         "concepts": [_plain(concepts) for concepts in sets] or None,
         "concepts_sha256": concepts_hash(sets) if sets else None,
-        "metadata": {name: value for name, value in sorted(metadata.items()) if name not in OWN_KEYS},
+        "metadata": given["metadata"],
     }
 
 
@@ -204,11 +175,9 @@ def changed_settings(settings: dict[str, Any]) -> dict[str, Any]:
 
 
 def _plain(concepts: ConceptSet) -> dict[str, Any]:
-    sides = {
-        name: [
-            {"text": r.text, "certainty": r.certainty} | ({"held_out": True} if r.held_out else {})
-            for r in getattr(concepts, name)
-        ]
-        for name in ("corefs", "retains")
-    }
-    return {"target": concepts.target, "kind": concepts.kind, **sides}
+    def entry(related: Related) -> dict[str, Any]:
+        value = {"text": related.text, "certainty": related.certainty}
+        return value | ({"held_out": True} if related.held_out else {})
+
+    sides = {"corefs": [entry(r) for r in concepts.corefs], "retains": [entry(r) for r in concepts.retains]}
+    return {"target": concepts.target, "kind": concepts.kind} | sides

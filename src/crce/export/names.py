@@ -12,7 +12,9 @@ nobody, while `transformer.<path>.lora_A.weight` is mapped by ComfyUI, by Forge 
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -28,24 +30,14 @@ KeyFormat = Literal["kohya", "diffusers", "diffusers-old", "mixed", "other"]
 
 CHECKPOINT = "model.diffusion_model."  # with which the original code names the tensors of its denoiser
 _UNET_PARTS = ("down_", "up_", "mid_", "input_", "middle_", "output_")  # in diffusers, in the original code
-# ending of a key: its part of the layer, the format it belongs to
-_ENDINGS: dict[str, tuple[str, str]] = {
-    ".lora_down.weight": ("down", "kohya"),
-    ".lora_up.weight": ("up", "kohya"),
-    ".lora_mid.weight": ("mid", "kohya"),
-    ".alpha": ("alpha", "kohya"),
-    ".dora_scale": ("dora_scale", "kohya"),
-    ".lora_A.weight": ("down", "diffusers"),
-    ".lora_B.weight": ("up", "diffusers"),
-    ".lora_A.default.weight": ("down", "diffusers"),
-    ".lora_B.default.weight": ("up", "diffusers"),
-    ".lora.down.weight": ("down", "diffusers-old"),
-    ".lora.up.weight": ("up", "diffusers-old"),
-    "_lora.down.weight": ("down", "diffusers-old"),
-    "_lora.up.weight": ("up", "diffusers-old"),
-    ".lora_linear_layer.down.weight": ("down", "diffusers-old"),
-    ".lora_linear_layer.up.weight": ("up", "diffusers-old"),
-}
+# the name of a layer, and the part of it in one format
+_KEY = re.compile(
+    r"(?P<name>.*?)(?:"
+    r"\.lora_(?P<kohya>down|up|mid)\.weight|\.(?P<scale>alpha|dora_scale)"
+    r"|\.lora_(?P<diffusers>[AB])(?:\.default)?\.weight"
+    r"|(?:[._]lora|\.lora_linear_layer)\.(?P<old>down|up)\.weight)"
+)
+_PARTS = {"A": "down", "B": "up"}
 
 
 def diffusers_name(name: str) -> str:
@@ -58,53 +50,39 @@ def diffusers_name(name: str) -> str:
 
 
 def kohya_name(name: str, prefixes: Mapping[str, str]) -> str:
-    """The name of a layer in a kohya LoRA, from "<component>.<path>".
-
-    Args:
-        name: the layer.
-        prefixes: by component, the prefix of its keys.
-    """
+    """The name of a layer in a kohya LoRA, from "<component>.<path>"; the keys of a component have its prefix."""
     component, _, path = diffusers_name(name).partition(".")
     return f"{prefixes[component]}_{path.replace('.', '_')}"
 
 
 def known_prefixes() -> dict[str, str]:
-    """The prefixes of kohya keys in all families, with the component of each; the longest first."""
-    known = {prefix: part for name in FAMILIES for part, prefix in backbone_class(name).kohya.items()}
-    return {prefix: known[prefix] for prefix in sorted(known, key=len, reverse=True)}
+    """The prefixes of kohya keys in all families, with the component of each."""
+    return {prefix: part for name in FAMILIES for part, prefix in backbone_class(name).kohya.items()}
 
 
 @dataclass
 class TensorFile:
-    """A safetensors file, its tensors sorted by the layers of a LoRA.
-
-    Attributes:
-        path: the file.
-        state: its tensors.
-        metadata: its metadata.
-        format: the format of its keys.
-        layers: by the layer's name in the file, its tensors: down, up, alpha, mid, dora_scale.
-        rest: keys that belong to no layer.
-        settings: PEFT's settings in the metadata of a diffusers LoRA.
-    """
+    """A safetensors file, its tensors sorted by the layers of a LoRA."""
 
     path: Path
     state: dict[str, torch.Tensor]
     metadata: dict[str, str]
-    format: KeyFormat = "other"
+    format: KeyFormat = "other"  # of its keys
+    # by the layer's name in the file, its tensors: down, up, alpha, mid, dora_scale
     layers: dict[str, dict[str, torch.Tensor]] = field(default_factory=dict)
-    rest: list[str] = field(default_factory=list)
-    settings: dict[str, Any] = field(default_factory=dict)
+    rest: list[str] = field(default_factory=list)  # keys that belong to no layer
+    settings: dict[str, Any] = field(default_factory=dict)  # PEFT's, in the metadata of a diffusers LoRA
 
     @property
     def components(self) -> list[str]:
         """The components of the layers, such as "unet" or "text_encoder", as far as the file's names show them."""
-        prefixes = known_prefixes()
-        return list(dict.fromkeys(_component(name, prefixes) for name in self.layers))
+        prefixes = known_prefixes().items()
+        own = {name: [part for prefix, part in prefixes if name.startswith(f"{prefix}_")] for name in self.layers}
+        return list(dict.fromkeys(found[0] if found else name.partition(".")[0] for name, found in own.items()))
 
     @property
     def is_checkpoint(self) -> bool:
-        """Whether the tensors are named as in a checkpoint of the original code."""
+        """Whether it is a checkpoint of the original code."""
         return any(key.startswith(CHECKPOINT) for key in self.state)
 
     @property
@@ -120,33 +98,31 @@ class TensorFile:
         return float(self.settings.get(f"{name.partition('.')[0]}.lora_alpha", parts["down"].shape[0]))
 
 
-def read_file(path: Path) -> TensorFile:
+def read_file(path: Path, what: str = "", instead: str = "a .safetensors file") -> TensorFile:
     """Read a file and sort its tensors by layer.
 
     Raises:
-        RunError: it can't be read.
+        RunError: it can't be read; the message calls it `what`, and asks for something else `instead`.
     """
     try:
         state, metadata = read_tensors(path)
     except OSError as error:
-        raise RunError(f"Cannot read {path}: {error}. Give a .safetensors file.") from error
+        raise RunError(f"Cannot read {what}{path}: {error}. Give {instead}.") from error
     keys = TensorFile(path, state, metadata)
-    try:
+    with suppress(ValueError):
         settings = json.loads(metadata.get("lora_adapter_metadata", "{}"))
         keys.settings = settings if isinstance(settings, dict) else {}
-    except ValueError:
-        pass
     formats: set[Any] = set()
     for key, tensor in state.items():
-        ending = next((e for e in _ENDINGS if key.endswith(e)), None)
-        if ending is None:
+        if not (match := _KEY.fullmatch(key)):
             keys.rest.append(key)
             continue
-        part, known = _ENDINGS[ending]
-        name = key.removesuffix(ending)
+        form = str(match.lastgroup)
+        name, part = match["name"], _PARTS.get(match[form], match[form])
         keys.layers.setdefault(name, {})[part] = tensor
         if part in ("down", "up"):
-            formats.add(known if known != "kohya" or name.startswith("lora_") else "other")
+            foreign = form == "kohya" and not name.startswith("lora_")
+            formats.add("other" if foreign else "diffusers-old" if form == "old" else form)
     if formats:
         keys.format = "mixed" if len(formats) > 1 else formats.pop()
     return keys
@@ -155,8 +131,7 @@ def read_file(path: Path) -> TensorFile:
 def readers(keys: TensorFile) -> list[str]:
     """The programs that load a LoRA with these keys, according to their public code."""
     if keys.format == "kohya":
-        unet = "lora_unet_"
-        paths = [name.removeprefix(unet) for name in keys.layers if name.startswith(unet)]
+        paths = [name.removeprefix("lora_unet_") for name in keys.layers if name.startswith("lora_unet_")]
         if any("transformer_blocks_" in path and not path.startswith(_UNET_PARTS) for path in paths):
             return []  # a transformer's path under lora_unet
         if any(path.startswith("joint_blocks_") for path in paths):
@@ -165,13 +140,7 @@ def readers(keys: TensorFile) -> list[str]:
             return ["ComfyUI", "Forge", "diffusers"]
         return ["ComfyUI", "AUTOMATIC1111", "Forge", "diffusers"]
     if keys.format == "diffusers":
-        if "transformer" not in keys.components:
-            return ["diffusers"]
         flux = any(".single_transformer_blocks." in name for name in keys.layers)
-        return ["diffusers", "ComfyUI", *(["Forge"] if flux else [])]
+        others = ["ComfyUI", "Forge"] if flux else ["ComfyUI"]
+        return ["diffusers", *others] if "transformer" in keys.components else ["diffusers"]
     return ["diffusers", "ComfyUI"] if keys.format == "diffusers-old" else []
-
-
-def _component(name: str, prefixes: Mapping[str, str]) -> str:
-    known = (part for prefix, part in prefixes.items() if name.startswith(f"{prefix}_"))
-    return next(known, name.partition(".")[0])

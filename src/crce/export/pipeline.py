@@ -11,7 +11,7 @@ from safetensors import SafetensorError
 
 from crce.concepts import write_sets
 from crce.errors import RunError
-from crce.export.base import describe_base
+from crce.export.base import Base, describe_base
 from crce.export.card import write_card
 from crce.export.formats import Exported
 from crce.export.layers import AdapterFile, parameter, read_adapter
@@ -24,11 +24,7 @@ if TYPE_CHECKING:
 
 
 def base_pipeline(erasure: Erasure, dtype: str | None = None) -> Any:
-    """The diffusers pipeline that a run erased from, on the CPU.
-
-    Args:
-        erasure: the run.
-        dtype: "auto", "float32", "float16" or "bfloat16"; None takes that of the training.
+    """The diffusers pipeline that a run erased from, on the CPU, by default in the type of the training.
 
     Raises:
         ModelError: the model can't be loaded.
@@ -37,6 +33,13 @@ def base_pipeline(erasure: Erasure, dtype: str | None = None) -> Any:
     from crce.training import load_base
 
     return load_base(erasure, device="cpu", dtype=dtype).pipe
+
+
+def erased_pipeline(erasure: Erasure, dtype: str | None) -> tuple[Any, Base, AdapterFile]:
+    """The pipeline with a run's change merged into it, its description, and the change; errors as in both."""
+    pipe, adapter = base_pipeline(erasure, dtype), read_adapter(erasure.adapter)
+    merge(pipe, adapter)
+    return pipe, describe_base(erasure.info, pipe), adapter
 
 
 @torch.no_grad()
@@ -56,15 +59,8 @@ def merge(pipe: Any, adapter: AdapterFile) -> None:
 
 
 def write_merged(erasure: Erasure, path: Path, *, rank: int | None, tolerance: float, dtype: str | None) -> Exported:
-    """Write the erased pipeline as a folder, see `formats.Writer`: it is whole, or isn't there.
-
-    Raises:
-        RunError: the adapter doesn't fit the model any more, or the folder can't be written.
-        ModelError: the base model can't be loaded.
-    """
-    pipe = base_pipeline(erasure, dtype)
-    merge(pipe, read_adapter(erasure.adapter))
-    base = describe_base(erasure.info, pipe)
+    """Write the erased pipeline as a folder, see `formats.export`: it is whole, or isn't there."""
+    pipe, base, _ = erased_pipeline(erasure, dtype)
     partial = path.with_name(path.name + ".partial")
     shutil.rmtree(partial, ignore_errors=True)
     try:

@@ -5,14 +5,13 @@ from __future__ import annotations
 import logging
 import re
 import shutil
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from crce.concepts import write_sets
 from crce.errors import ConfigError, RunError, first_line
-from crce.export.base import describe_base, identify, kohya_prefixes
+from crce.export.base import REPOSITORY, describe_base, identify, kohya_prefixes
 from crce.export.card import read_report, write_card
 from crce.export.layers import read_adapter
 from crce.export.lora import write_lora
@@ -31,19 +30,12 @@ TARGETS = 12  # of a run with several targets, those whose images are shown
 
 @dataclass(frozen=True)
 class Published:
-    """The result of `push`.
+    """The result of `push`."""
 
-    Attributes:
-        folder: the folder that was uploaded, or would be.
-        files: its files, by their paths in it.
-        url: where it is; None after a dry run.
-        notes: what the user should know.
-    """
-
-    folder: Path
-    files: tuple[str, ...]
-    url: str | None
-    notes: tuple[str, ...]
+    folder: Path  # that was uploaded, or would be
+    files: tuple[str, ...]  # by their paths in it
+    url: str | None  # None after a dry run
+    notes: tuple[str, ...]  # what the user should know
 
 
 def push(
@@ -72,7 +64,7 @@ def push(
         RunError: the run isn't finished, the folder is taken, or the upload failed.
         ModelError: the base model is needed and can't be loaded.
     """
-    if not re.fullmatch(r"[\w-][\w.-]*/[\w-][\w.-]*", repo):
+    if not re.fullmatch(REPOSITORY, repo):
         raise ConfigError(f"{repo!r} is not a repository. Write user/name.")
     erasure = run if isinstance(run, Erasure) else Erasure.load(run)
     folder = Path(out) if out is not None else free_folder(erasure.folder, "push")
@@ -131,9 +123,16 @@ def _write_folder(folder: Path, erasure: Erasure, repo: str, rank: int | None) -
 
 
 def _copy_images(folder: Path, run: Path, report: dict[str, Any]) -> list[tuple[str, str]]:
-    """Copy a few strips of each group, or that of each target; missing strips are skipped."""
+    """Copy the first strips of each group, or all of each target, with their prompts; missing ones are skipped."""
+    strips: list[tuple[str, Path]] = []
+    for entry in report.get("targets", [])[:TARGETS]:  # several: each has a report of its own
+        own = run / Path(entry["report"]).parent
+        prompts = (read_report(own) or {"groups": {"target": {"prompts": []}}})["groups"]["target"]["prompts"]
+        strips += ((p["text"], own / p["image"]) for p in prompts)
+    for group in report.get("groups", {}).values():
+        strips += ((p["text"], run / p["image"]) for p in group["prompts"][:STRIPS])
     copied: list[tuple[str, str]] = []
-    for text, source in _strips(run, report):
+    for text, source in strips:
         if not source.is_file():
             log.warning("%s does not exist any more, so the card does not show it.", source)
             continue
@@ -142,16 +141,3 @@ def _copy_images(folder: Path, run: Path, report: dict[str, Any]) -> list[tuple[
         shutil.copyfile(source, folder / name)
         copied.append((text, name))
     return copied
-
-
-def _strips(run: Path, report: dict[str, Any]) -> Iterator[tuple[str, Path]]:
-    """Prompts with the strips of their images before and after."""
-    if "targets" in report:  # several: each has a report of its own
-        for entry in report["targets"][:TARGETS]:
-            folder = run / Path(entry["report"]).parent
-            own = read_report(folder)
-            if own is not None:
-                yield from ((p["text"], folder / p["image"]) for p in own["groups"]["target"]["prompts"])
-        return
-    for group in report["groups"].values():
-        yield from ((p["text"], run / p["image"]) for p in group["prompts"][:STRIPS])

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from crce.llm.protocol import Message, Reply
-from crce.llm.service import RequestForm, ServiceChat, token_counts, with_schema
+from crce.llm.service import RequestForm, ServiceChat, content_of, token_counts, with_schema
 
 
 if TYPE_CHECKING:
@@ -29,10 +29,9 @@ class AnthropicChat(ServiceChat):
     def _params(self, form: RequestForm, messages: list[Message], schema: dict[str, Any]) -> dict[str, Any]:
         enforced = form.formats[0] == "schema"
         asked = messages if enforced else with_schema(messages, schema)
-        turns = [{"role": message.role, "content": _content(message)} for message in asked if message.role != "system"]
+        turns = [{"role": m.role, "content": content_of(m, _image)} for m in asked if m.role != "system"]
         params: dict[str, Any] = {"messages": turns}
-        system = "\n\n".join(message.content for message in asked if message.role == "system")
-        if system:
+        if system := "\n\n".join(message.content for message in asked if message.role == "system"):
             params["system"] = system
         if enforced:
             # Lengths and numbers of items are not enforced there; the client moves them into the descriptions.
@@ -53,12 +52,6 @@ class AnthropicChat(ServiceChat):
         return Reply(text, "length" if cut else "stop", *tokens)
 
 
-def _content(message: Message) -> str | list[dict[str, Any]]:
-    """The content of a turn, in parts if it has images."""
-    if not message.images:
-        return message.content
-    parts: list[dict[str, Any]] = []
-    for url in message.images:
-        kind, _, data = url.removeprefix("data:").partition(";base64,")
-        parts.append({"type": "image", "source": {"type": "base64", "media_type": kind, "data": data}})
-    return [*parts, {"type": "text", "text": message.content}]
+def _image(url: str) -> dict[str, Any]:
+    kind, _, data = url.removeprefix("data:").partition(";base64,")
+    return {"type": "image", "source": {"type": "base64", "media_type": kind, "data": data}}

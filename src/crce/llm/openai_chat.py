@@ -10,7 +10,7 @@ import os
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from crce.llm.protocol import Message, Reply
-from crce.llm.service import RequestForm, ServiceChat, token_counts, with_schema
+from crce.llm.service import RequestForm, ServiceChat, content_of, token_counts, with_schema
 
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ class OpenAIChat(ServiceChat):
     def _params(self, form: RequestForm, messages: list[Message], schema: dict[str, Any]) -> dict[str, Any]:
         enforced = form.formats[0]
         asked = messages if enforced.endswith("schema") else with_schema(messages, schema)
-        params: dict[str, Any] = {"messages": [{"role": m.role, "content": _content(m)} for m in asked]}
+        params: dict[str, Any] = {"messages": [{"role": m.role, "content": content_of(m, _image)} for m in asked]}
         if enforced.endswith("schema"):
             named = {"name": "answer", "schema": schema, "strict": enforced == "strict schema"}
             params["response_format"] = {"type": "json_schema", "json_schema": named}
@@ -81,9 +81,5 @@ class AzureChat(OpenAIChat):
         return client.chat.completions
 
 
-def _content(message: Message) -> str | list[dict[str, Any]]:
-    """The content of a turn, in parts if it has images."""
-    if not message.images:
-        return message.content
-    images = [{"type": "image_url", "image_url": {"url": url}} for url in message.images]
-    return [*images, {"type": "text", "text": message.content}]
+def _image(url: str) -> dict[str, Any]:
+    return {"type": "image_url", "image_url": {"url": url}}

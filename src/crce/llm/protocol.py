@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
@@ -10,48 +11,29 @@ from crce.errors import SuggestError
 
 @dataclass(frozen=True)
 class Message:
-    """One turn of a conversation.
-
-    Attributes:
-        role: the speaker.
-        content: the text.
-        images: images as base64 data URLs, for models with vision.
-    """
+    """One turn of a conversation."""
 
     role: Literal["system", "user", "assistant"]
     content: str
-    images: tuple[str, ...] = ()
+    images: tuple[str, ...] = ()  # as base64 data URLs, for models with vision
 
 
 @dataclass(frozen=True)
 class Reply:
-    """The answer of a language model.
+    """The answer of a language model."""
 
-    Attributes:
-        text: the answer, unparsed.
-        finish: why it ended: "stop", "length" (cut off) or "refusal".
-        prompt_tokens: tokens of the question, 0 if the server does not count them.
-        completion_tokens: tokens of the answer, 0 if the server does not count them.
-    """
-
-    text: str
-    finish: Literal["stop", "length", "refusal"] = "stop"
-    prompt_tokens: int = 0
-    completion_tokens: int = 0
+    text: str  # unparsed
+    finish: Literal["stop", "length", "refusal"] = "stop"  # why it ended; "length": it was cut off
+    prompt_tokens: int = 0  # of the question, 0 if the server does not count them
+    completion_tokens: int = 0  # of the answer, likewise
 
 
 class Chat(Protocol):
-    """A language model that answers in JSON.
+    """A language model that answers in JSON."""
 
-    Attributes:
-        provider: "openai", "anthropic", "local" or "replay".
-        model: the model's name at that provider.
-        remote: whether questions go over the network (and may cost money).
-    """
-
-    provider: str
-    model: str
-    remote: bool
+    provider: str  # "openai", "azure", "anthropic" or "local"
+    model: str  # the model's name at that provider
+    remote: bool  # whether questions go over the network (and may cost money)
 
     def complete(
         self,
@@ -75,43 +57,44 @@ CHARACTERS = 4  # in a token, roughly, where the server does not count
 IMAGE = 1000  # tokens of an image, roughly: services count 100 to 1600, by its size
 
 
-class TokenBudget:
-    """Counts the tokens of all questions and answers of a chat.
+class CountingChat(ABC):
+    """Base of the chats here: it counts the tokens of all questions and answers against a budget."""
 
-    Attributes:
-        total: tokens allowed.
-        spent: tokens used.
-    """
+    def __init__(self, model: str, token_budget: int) -> None:
+        if token_budget < 1:
+            raise SuggestError(
+                f"The token budget is {token_budget}. Use a positive number, e.g. --token-budget 100000."
+            )
+        self.model = model
+        self._budget, self._spent = token_budget, 0
 
-    def __init__(self, total: int) -> None:
-        """Start with `total` tokens.
-
-        Raises:
-            SuggestError: the total is not positive.
-        """
-        if total < 1:
-            raise SuggestError(f"The token budget is {total}. Use a positive number, e.g. --token-budget 100000.")
-        self.total = total
-        self.spent = 0
-
-    def allow(self, messages: list[Message], max_tokens: int) -> int:
-        """The maximum length of the next answer, at most `max_tokens`.
-
-        Raises:
-            SuggestError: too little is left for the question and a short answer.
-        """
-        room = self.total - self.spent - _tokens(messages)
+    def complete(
+        self,
+        messages: list[Message],
+        schema: dict[str, Any],
+        *,
+        max_tokens: int = 2000,
+        temperature: float = 0.0,
+        seed: int = 0,
+    ) -> Reply:
+        """See `Chat.complete`."""
+        room = self._budget - self._spent - _tokens(messages)
         if room < min(max_tokens, SHORTEST_ANSWER):
             raise SuggestError(
-                f"The token budget of {self.total} is too small for the next question: {self.spent} are spent. "
+                f"The token budget of {self._budget} is too small for the next question: {self._spent} are spent. "
                 "Raise --token-budget, or ask for fewer phrases."
             )
-        return min(max_tokens, room)
+        reply = self._answer(messages, schema, min(max_tokens, room), temperature, seed)
+        if reply.finish != "refusal" or reply.prompt_tokens:  # a filter before the model costs nothing
+            self._spent += reply.prompt_tokens or _tokens(messages)
+            self._spent += reply.completion_tokens or len(reply.text) // CHARACTERS
+        return reply
 
-    def spend(self, messages: list[Message], reply: Reply) -> None:
-        """Count a question and its answer."""
-        answered = reply.completion_tokens or len(reply.text) // CHARACTERS
-        self.spent += (reply.prompt_tokens or _tokens(messages)) + answered
+    @abstractmethod
+    def _answer(
+        self, messages: list[Message], schema: dict[str, Any], max_tokens: int, temperature: float, seed: int
+    ) -> Reply:
+        """The answer, which the budget allows to have `max_tokens`."""
 
 
 def _tokens(messages: list[Message]) -> int:

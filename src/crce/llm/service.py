@@ -10,14 +10,15 @@ import json
 import logging
 import os
 import re
-from abc import ABC, abstractmethod
+from abc import abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, ClassVar
 from urllib.parse import urlsplit
 
 from crce.errors import SuggestError
-from crce.llm.protocol import Message, Reply, TokenBudget
+from crce.llm.protocol import CountingChat, Message, Reply
 from crce.llm.service_errors import FILTERED, Declined, ServiceErrors
 
 
@@ -34,18 +35,11 @@ NO_KEY = "none"  # the clients insist on a key, also for servers that need none
 
 @dataclass(frozen=True)
 class RequestForm:
-    """The parameters that a service accepts.
+    """The parameters that a service accepts."""
 
-    Attributes:
-        formats: the ways to enforce JSON that are left to try, the strictest first.
-        limit: the service's name for the maximum length of an answer.
-        temperature: whether it accepts a temperature.
-        seed: whether it accepts a seed.
-    """
-
-    formats: tuple[str, ...]
-    limit: str = "max_tokens"
-    temperature: bool = True
+    formats: tuple[str, ...]  # the ways to enforce JSON that are left to try, the strictest first
+    limit: str = "max_tokens"  # the service's name for the maximum length of an answer
+    temperature: bool = True  # whether it accepts a temperature
     seed: bool = True
 
     def simpler(self, declined: Declined) -> RequestForm | None:
@@ -60,36 +54,22 @@ class RequestForm:
         return replace(self, formats=self.formats[1:]) if len(self.formats) > 1 else None
 
 
-class ServiceChat(ABC):
+class ServiceChat(CountingChat):
     """A model behind a web service; the key comes from the environment only.
 
     A request starts with all parameters of `form` and drops those that the service declines; the form that it accepted
     is kept for the next request.
-
-    Attributes:
-        package: the client library.
-        key_variable: environment variable of the key.
-        url_variable: environment variable of the address.
-        default_url: the public address; None if every account has its own.
     """
 
     remote = True
     provider: str
-    package: ClassVar[str]
-    key_variable: ClassVar[str]
-    url_variable: ClassVar[str]
-    default_url: ClassVar[str | None]
+    package: ClassVar[str]  # the client library
+    key_variable: ClassVar[str]  # environment variable of the key
+    url_variable: ClassVar[str]  # environment variable of the address
+    default_url: ClassVar[str | None]  # the public address; None if every account has its own
     form: RequestForm
 
-    def __init__(
-        self,
-        model: str,
-        *,
-        base_url: str | None = None,
-        timeout: float = 60.0,
-        retries: int = 4,
-        token_budget: int = 100_000,
-    ) -> None:
+    def __init__(self, model: str, *, base_url: str | None, timeout: float, retries: int, token_budget: int) -> None:
         """Prepare the client; nothing is sent. The arguments are those of `crce.llm.load_chat`.
 
         Raises:
@@ -106,12 +86,10 @@ class ServiceChat(ABC):
             raise SuggestError(f"The timeout is {timeout:g} s. Use a positive number of seconds.")
         if retries < 0:
             raise SuggestError(f"The number of retries is {retries}. Use 0 or more.")
-        self.model = model
-        self._budget = TokenBudget(token_budget)
+        super().__init__(model, token_budget)
         self._retries = retries
         given = base_url or os.environ.get(self.url_variable)
-        url = given or self.default_url
-        if url is None:
+        if not (url := given or self.default_url):
             raise SuggestError(
                 f"The address of {self.provider} is not known. Set {self.url_variable}, e.g. "
                 "https://NAME.openai.azure.com."
@@ -122,8 +100,7 @@ class ServiceChat(ABC):
                 f"No key for {self.provider}:{model}. Set {self.key_variable}, give the --base-url of a server that "
                 "needs none, or use --suggester lexicon."
             )
-        name = f"{self.provider}:{model}"
-        self._errors = ServiceErrors(sdk, name, place_of(url), self.key_variable, key, timeout)
+        self._errors = ServiceErrors(sdk, f"{self.provider}:{model}", place_of(url), self.key_variable, key, timeout)
         resource = self._connect(sdk, base_url=url, api_key=key or NO_KEY, timeout=timeout, max_retries=0)
         self._create = resource.with_raw_response.create
 
@@ -138,56 +115,31 @@ class ServiceChat(ABC):
 
     @abstractmethod
     def _read(self, body: dict[str, Any]) -> Reply:
-        """The reply in the body of a response.
+        """The reply in the body of a response; `unreadable` if it is not of the service's format."""
 
-        Raises:
-            SuggestError: it is not of the service's format.
-        """
-
-    def complete(
-        self,
-        messages: list[Message],
-        schema: dict[str, Any],
-        *,
-        max_tokens: int = 2000,
-        temperature: float = 0.0,
-        seed: int = 0,
+    def _answer(
+        self, messages: list[Message], schema: dict[str, Any], max_tokens: int, temperature: float, seed: int
     ) -> Reply:
-        """Answer once, as JSON of the schema where the service enforces it.
-
-        Raises:
-            SuggestError: it can't be reached, refuses the key, is out of quota or time, or the token budget is spent.
-        """
-        max_tokens = self._budget.allow(messages, max_tokens)
         form = self.form
         while True:
             try:
                 params = self._params(form, messages, schema) | {form.limit: max_tokens}
                 # newer clients of Anthropic have no argument for the temperature
-                extra = ({"temperature": temperature} if form.temperature else {}) | (
-                    {"seed": seed} if form.seed else {}
-                )
+                extra = {"temperature": temperature} if form.temperature else {}
+                extra |= {"seed": seed} if form.seed else {}
                 body = self._send(model=self.model, extra_body=extra, **params)
                 break
             except Declined as error:
                 if error.code == FILTERED:
                     return Reply(error.said, "refusal")
-                simpler = form.simpler(error)
-                if simpler is None:
+                if not (simpler := form.simpler(error)):
                     raise
                 form = simpler
         self.form = form
-        reply = self._read(body)
-        self._budget.spend(messages, reply)
-        return reply
+        return self._read(body)
 
     def _send(self, **params: Any) -> dict[str, Any]:
-        """Send a request, again after temporary errors, and return the parsed body of the response.
-
-        Raises:
-            Declined: the service declines the request itself.
-            SuggestError: no connection, time, access, quota or model, or a response that can't be read.
-        """
+        """Send a request, again after temporary errors, and return the parsed body of the response."""
         from tenacity import Retrying, retry_if_exception, stop_after_attempt
 
         retrying = Retrying(
@@ -245,11 +197,11 @@ def place_of(base_url: str) -> str:
     """
     try:
         parts = urlsplit(base_url)
-        host, port = parts.hostname or "", parts.port
+        host, port = parts.hostname, parts.port
+        valid = parts.scheme in ("http", "https") and base_url.isprintable() and " " not in base_url
     except ValueError:
-        parts, host, port = urlsplit(""), "", None
-    printable = all(c.isprintable() and not c.isspace() for c in base_url)
-    if parts.scheme not in ("http", "https") or not host or not printable:
+        valid = False
+    if not valid or not host:
         raise SuggestError(
             "The base URL is not a web address. It starts with http:// or https://, "
             "e.g. --base-url http://localhost:11434/v1."
@@ -260,12 +212,16 @@ def place_of(base_url: str) -> str:
 
 def with_schema(messages: list[Message], schema: dict[str, Any]) -> list[Message]:
     """The messages with the schema at the end, for a service that can't enforce it."""
-    last = messages[-1]
-    text = (
-        f"{last.content}\n\nAnswer with one JSON object that follows this JSON Schema, and with nothing else:\n"
-        f"{json.dumps(schema, ensure_ascii=False)}"
-    )
-    return [*messages[:-1], replace(last, content=text)]
+    *others, last = messages
+    asked = "Answer with one JSON object that follows this JSON Schema, and with nothing else:"
+    return [*others, replace(last, content=f"{last.content}\n\n{asked}\n{json.dumps(schema, ensure_ascii=False)}")]
+
+
+def content_of(message: Message, image: Callable[[str], dict[str, Any]]) -> str | list[dict[str, Any]]:
+    """The content of a turn, in parts if it has images; `image` makes the part of a data URL."""
+    if not message.images:
+        return message.content
+    return [*map(image, message.images), {"type": "text", "text": message.content}]
 
 
 def token_counts(body: dict[str, Any], *names: str) -> list[int]:

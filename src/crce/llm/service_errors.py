@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Any
@@ -24,38 +25,24 @@ OTHERWISE = "Or use --suggester lexicon, which needs no network."
 
 
 class Declined(SuggestError):
-    """The service declines a request (400 or 422); it may accept a simpler one.
-
-    Attributes:
-        said: the service's own words.
-        code: its error code, "" if it gives none.
-    """
+    """The service declines a request (400 or 422); it may accept a simpler one."""
 
     def __init__(self, text: str, said: str, code: str) -> None:
         super().__init__(text)
-        self.said = said
-        self.code = code
+        self.said = said  # the service's own words
+        self.code = code  # "" if it gives none
 
 
 @dataclass(frozen=True)
 class ServiceErrors:
-    """The errors of one service.
+    """The errors of one service."""
 
-    Attributes:
-        sdk: the package `openai` or `anthropic`, which defines the errors.
-        name: "provider:model".
-        place: the address, as it may be shown.
-        key_variable: environment variable of the key.
-        key: the key, which is never shown; "" if there is none.
-        timeout: seconds before an attempt fails.
-    """
-
-    sdk: ModuleType
-    name: str
-    place: str
-    key_variable: str
-    key: str = field(repr=False)
-    timeout: float
+    sdk: ModuleType  # the package `openai` or `anthropic`, which defines the errors
+    name: str  # "provider:model"
+    place: str  # the address, as it may be shown
+    key_variable: str  # environment variable of the key
+    key: str = field(repr=False)  # which is never shown; "" if there is none
+    timeout: float  # seconds before an attempt fails
 
     @property
     def _who(self) -> str:
@@ -104,11 +91,7 @@ class ServiceErrors:
         )
 
     def explain(self, error: Any, tries: int) -> SuggestError:
-        """The error to raise for an error of the client after `tries` attempts.
-
-        Returns:
-            A `Declined` if a simpler request may help.
-        """
+        """The error for one of the client after `tries` attempts: `Declined` if a simpler request may help."""
         who, times = self._who, "once" if tries == 1 else f"{tries} times"
         if isinstance(error, self.sdk.APITimeoutError):
             return SuggestError(
@@ -122,39 +105,29 @@ class ServiceErrors:
             )
         if not isinstance(error, self.sdk.APIStatusError):
             return self.unreadable(self.redact(str(error)))
-        return self._explain_status(error, times)
-
-    def _explain_status(self, error: Any, times: str) -> SuggestError:
-        status, who, said = error.status_code, self._who, self._said(error)
+        status, said = error.status_code, self._said(error)
+        other = f"{who} rejects the request ({status}): {said}. Ask for fewer phrases, or choose another model."
+        if status >= 500 or status in (408, 409):
+            other = f"{who} failed ({status}), tried {times}: {said}. Try again later. {OTHERWISE}"
+        wait = self.wait(error)
+        pause = f" It asks for a pause of {math.ceil(wait)} s." if wait and math.isfinite(wait) else ""
+        # the words of a 401 are left out: they often show a part of the key
+        given = f"The key in {self.key_variable} was rejected" if self.key else "A key is required"
+        text = {
+            401: f"{given} by {who} (401). Set a valid one in {self.key_variable}. {OTHERWISE}",
+            403: f"{who} denies access (403): {said}. Choose a model that the account may use. {OTHERWISE}",
+            404: f"{who}: no such model or address (404): {said}. "
+            "Check the name of the model, and --base-url (it often ends in /v1).",
+            429: f"{who} is over its rate limit (429), tried {times}.{pause} Try again later. {OTHERWISE}",
+        }.get(status, other)
         if self._is_quota(error):
-            return SuggestError(
+            text = (
                 f"{who}: the account has no quota or credit left ({status}). "
                 f"Add credit, or set the key of another account in {self.key_variable}. {OTHERWISE}"
             )
-        if status == 401:  # its words are left out: they often show a part of the key
-            given = f"The key in {self.key_variable} was rejected" if self.key else "A key is required"
-            return SuggestError(f"{given} by {who} (401). Set a valid one in {self.key_variable}. {OTHERWISE}")
-        if status == 403:
-            return SuggestError(
-                f"{who} denies access (403): {said}. Choose a model that the account may use. {OTHERWISE}"
-            )
-        if status == 404:
-            return SuggestError(
-                f"{who}: no such model or address (404): {said}. "
-                "Check the name of the model, and --base-url (it often ends in /v1)."
-            )
-        if status == 429:
-            wait = self.wait(error)
-            pause = f" It asks for a pause of {math.ceil(wait)} s." if wait and math.isfinite(wait) else ""
-            return SuggestError(
-                f"{who} is over its rate limit (429), tried {times}.{pause} Try again later. {OTHERWISE}"
-            )
-        if status >= 500 or status in (408, 409):
-            return SuggestError(f"{who} failed ({status}), tried {times}: {said}. Try again later. {OTHERWISE}")
-        text = f"{who} rejects the request ({status}): {said}. Ask for fewer phrases, or choose another model."
-        return (
-            Declined(text, said, str(_inner(error).get("code") or "")) if status in (400, 422) else SuggestError(text)
-        )
+        elif status in (400, 422):
+            return Declined(text, said, str(_inner(error).get("code") or ""))
+        return SuggestError(text)
 
     def _is_quota(self, error: Any) -> bool:
         inner = _inner(error)
@@ -171,19 +144,16 @@ class ServiceErrors:
 
 def retry_after(headers: Mapping[str, str]) -> float | None:
     """Seconds that a service asks to wait, from its headers; None if it does not say, or not readably."""
-    try:
-        if "retry-after-ms" in headers:
-            seconds = float(headers["retry-after-ms"]) / 1000
-        elif "retry-after" in headers:
-            try:
-                seconds = float(headers["retry-after"])
-            except ValueError:
-                seconds = parsedate_to_datetime(headers["retry-after"]).timestamp() - time.time()
-        else:
-            return None
-    except (TypeError, ValueError, OverflowError):
-        return None
-    return None if math.isnan(seconds) else max(0.0, seconds)
+    readings: tuple[Callable[[], float], ...] = (
+        lambda: float(headers["retry-after-ms"]) / 1000,
+        lambda: float(headers["retry-after"]),
+        lambda: parsedate_to_datetime(headers["retry-after"]).timestamp() - time.time(),
+    )
+    for read in readings:
+        with suppress(KeyError, TypeError, ValueError, OverflowError):
+            seconds = read()
+            return None if math.isnan(seconds) else max(0.0, seconds)
+    return None
 
 
 def _inner(error: Any) -> dict[str, Any]:
