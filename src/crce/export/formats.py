@@ -19,13 +19,21 @@ TOLERANCE = 1e-3  # relative error of a layer whose change is written in low ran
 
 @dataclass(frozen=True)
 class Exported:
-    """The result of an export."""
+    """The result of an export.
 
-    path: Path  # a file or a folder
-    format: str  # a name in `FORMATS`
-    rank: int | None = None  # of a LoRA
-    error: float = 0.0  # the largest relative one of a layer; 0 unless whole weights became a LoRA
-    notes: tuple[str, ...] = ()  # what the user should know
+    Attributes:
+        path: the file or folder.
+        format: a name in `FORMATS`.
+        rank: of a LoRA.
+        error: the largest relative error of a layer; 0 unless whole weights became a LoRA.
+        notes: what the user should know.
+    """
+
+    path: Path
+    format: str
+    rank: int | None = None
+    error: float = 0.0
+    notes: tuple[str, ...] = ()
 
 
 class Writer(Protocol):
@@ -38,12 +46,19 @@ class Writer(Protocol):
 
 @dataclass(frozen=True)
 class ExportFormat:
-    """An entry of `FORMATS`: a format that other programs read."""
+    """An entry of `FORMATS`: a format that other programs read.
 
-    summary: str  # the format in a few words, for the command line
-    write: Writer | str  # or its "module:attribute"
-    low_rank: bool = False  # whether it is a LoRA, so that `rank` applies
-    suffix: str = ".safetensors"  # of its file; empty for a pipeline folder
+    Attributes:
+        summary: the format in a few words, for the command line.
+        write: a `Writer`, or its "module:attribute".
+        low_rank: whether it is a LoRA, so that `rank` applies.
+        suffix: of its file; empty for a pipeline folder.
+    """
+
+    summary: str
+    write: Writer | str
+    low_rank: bool = False
+    suffix: str = ".safetensors"
 
 
 BUNDLED = {

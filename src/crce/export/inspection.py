@@ -32,19 +32,33 @@ SHOWN = 3  # names listed with a fault
 
 @dataclass
 class Inspection:
-    """The findings about a file."""
+    """The findings about a file.
+
+    Attributes:
+        path: the file.
+        kind: its kind in words.
+        components: the parts of a pipeline that it changes.
+        modules: how many layers it changes; of a checkpoint, how many tensors it holds.
+        ranks: of its layers, with the number of layers of each; likewise alphas and scales.
+        dtypes: of its tensors, likewise.
+        readers: programs that load it.
+        faults: what makes it useless or wrong.
+        warnings: what the user should know.
+        comparison: with the run it was compared to.
+        metadata: of the file.
+    """
 
     path: Path
-    kind: str  # in words
-    components: list[str] = field(default_factory=list)  # the parts of a pipeline that it changes
-    modules: int = 0  # how many layers it changes; of a checkpoint, how many tensors it holds
-    ranks: dict[int, int] = field(default_factory=dict)  # with the number of layers of each; the next three likewise
+    kind: str
+    components: list[str] = field(default_factory=list)
+    modules: int = 0
+    ranks: dict[int, int] = field(default_factory=dict)
     alphas: dict[float, int] = field(default_factory=dict)
     scales: dict[float, int] = field(default_factory=dict)
     dtypes: dict[str, int] = field(default_factory=dict)
-    readers: list[str] = field(default_factory=list)  # programs that load it
-    faults: list[str] = field(default_factory=list)  # what makes it useless or wrong
-    warnings: list[str] = field(default_factory=list)  # what the user should know
+    readers: list[str] = field(default_factory=list)
+    faults: list[str] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
     comparison: RunComparison | None = None
     metadata: dict[str, str] = field(default_factory=dict)
 

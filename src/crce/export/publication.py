@@ -30,12 +30,19 @@ TARGETS = 12  # of a run with several targets, those whose images are shown
 
 @dataclass(frozen=True)
 class Published:
-    """The result of `push`."""
+    """The result of `push`.
 
-    folder: Path  # that was uploaded, or would be
-    files: tuple[str, ...]  # by their paths in it
-    url: str | None  # None after a dry run
-    notes: tuple[str, ...]  # what the user should know
+    Attributes:
+        folder: the folder that was uploaded, or would be.
+        files: its files, by their paths in it.
+        url: where it is; None after a dry run.
+        notes: what the user should know.
+    """
+
+    folder: Path
+    files: tuple[str, ...]
+    url: str | None
+    notes: tuple[str, ...]
 
 
 def push(

@@ -20,12 +20,19 @@ class Message:
 
 @dataclass(frozen=True)
 class Reply:
-    """The answer of a language model."""
+    """The answer of a language model.
 
-    text: str  # unparsed
-    finish: Literal["stop", "length", "refusal"] = "stop"  # why it ended; "length": it was cut off
-    prompt_tokens: int = 0  # of the question, 0 if the server does not count them
-    completion_tokens: int = 0  # of the answer, likewise
+    Attributes:
+        text: the answer, unparsed.
+        finish: why it ended: "stop", "length" (cut off) or "refusal".
+        prompt_tokens: tokens of the question, 0 if the server does not count them.
+        completion_tokens: tokens of the answer, 0 if the server does not count them.
+    """
+
+    text: str
+    finish: Literal["stop", "length", "refusal"] = "stop"
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
 
 
 class Chat(Protocol):
