@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json as json_format
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -10,7 +9,7 @@ import typer
 
 from crce.attacks import ATTACKS, BASELINE_ATTACKS, load_attack
 from crce.cli.flags import DeviceFlag, GuidanceFlag, JSONFlag, JudgeFlag, StepsFlag
-from crce.cli.terminal import Bar, quiet_libraries
+from crce.cli.terminal import Bar, print_json, quiet_libraries
 from crce.errors import ConfigError
 
 
@@ -97,8 +96,7 @@ def attack(
             )
         results.append(result)
     if json:
-        typer.echo(json_format.dumps([result.data for result in results], indent=2))
-        return 0
+        return print_json([result.data for result in results])
     _print([result.data for result in results])
     for result in results:
         typer.echo(f"{result.data['attack']:<{WIDTHS[0]}} {result.path}")
@@ -126,7 +124,7 @@ def _replay(run: Path, file: Path, judge: str, device: str, json: bool) -> int:
     with Bar("replay") as bar:
         data, same = replay(file, run, judge=judge, device=device, on_event=bar.follow)
     if json:
-        typer.echo(json_format.dumps({"same": same, **data}, indent=2))
+        print_json({"same": same, **data})
     else:
         _print([data])
         typer.echo("Every image was judged as before." if same else "Not every image was judged as before.")

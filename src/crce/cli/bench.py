@@ -58,10 +58,6 @@ def bench(
     if dry_run:
         _print_cells(plan)
         return 0
-    return _run(plan, out, jobs, ray)
-
-
-def _run(plan: GridPlan, out: Path | None, jobs: int, ray: bool) -> int:
     from crce.bench import run_bench
     from crce.training import Interrupted
 

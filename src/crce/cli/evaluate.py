@@ -71,22 +71,15 @@ def evaluate(
 
     Images are kept in the run's folder: those that it holds already, with the same settings, are not generated again.
     """
+    own = ("run", "quality", "prompts", "limit", "concept")  # the others are for both ways to measure
+    settings = {name: value for name, value in locals().items() if name not in own}
     quiet_libraries()
     from crce.training import Erasure
 
-    settings: dict[str, Any] = {
-        "seed": seed,
-        "steps": steps,
-        "guidance": guidance,
-        "judge": judge,
-        "threshold": threshold,
-        "device": device,
-        "images_per_prompt": images_per_prompt,
-    }
     if prompts is None:
-        needless = [name for name, value in {"--limit": limit, "--concept": concept}.items() if value is not None]
-        if needless:
-            raise ConfigError(f"{needless[0]} is for --prompts. Give both, or neither.")
+        for name, value in {"--limit": limit, "--concept": concept}.items():
+            if value is not None:
+                raise ConfigError(f"{name} is for --prompts. Give both, or neither.")
         erasure = Erasure.load(run)
         for line in judge_lines(judge, erasure.info["model"], erasure.sets):
             typer.echo(line, err=True)

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
-import json as json_format
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from crce.cli.flags import JSONFlag
-from crce.cli.terminal import error_line, print_facts, quiet_libraries
+from crce.cli.terminal import error_line, print_facts, print_json, quiet_libraries
 from crce.export.formats import BUNDLED
 
 
@@ -46,8 +46,7 @@ def export(
     from crce.export import export as export_run
 
     done = export_run(run, to, out=out, rank=rank, dtype=dtype, force=force)
-    for note in done.notes:
-        typer.echo(f"note: {note}", err=True)
+    _print_notes("note", done.notes)
     typer.echo(done.path)
     return 0
 
@@ -66,7 +65,7 @@ def check(
 
     found = check_file(file, against=against, tolerance=tolerance)
     if json:
-        typer.echo(json_format.dumps(_as_json(found), indent=2, ensure_ascii=False))
+        print_json(_as_json(found), ascii_only=False)
     else:
         _print_inspection(found)
     return 2 if found.faults else 0
@@ -81,11 +80,7 @@ def info(
     from crce.export import read_metadata
 
     metadata = read_metadata(path)
-    if json:
-        typer.echo(json_format.dumps(metadata, indent=2, ensure_ascii=False))
-    else:
-        _print_metadata(metadata)
-    return 0
+    return print_json(metadata, ascii_only=False) if json else _print_metadata(metadata)
 
 
 def push(
@@ -101,13 +96,17 @@ def push(
     from crce.export import push as push_run
 
     done = push_run(run, repo, out=out, private=private, dry_run=dry_run, rank=rank)
-    for note in done.notes:
-        typer.echo(f"note: {note}", err=True)
+    _print_notes("note", done.notes)
     for name in done.files:
         typer.echo(done.folder / name)
     if done.url is not None:
         typer.echo(done.url)
     return 0
+
+
+def _print_notes(kind: str, notes: Iterable[str]) -> None:
+    for note in notes:
+        typer.echo(f"{kind}: {note}", err=True)
 
 
 def _print_inspection(found: Inspection) -> None:
@@ -126,8 +125,7 @@ def _print_inspection(found: Inspection) -> None:
         state = "the same as" if found.comparison.passed else "NOT the same as"
         facts["change"] = f"{state} the run's; largest relative error {error:.2g}, in {name}"
     print_facts(facts, 10)
-    for warning in found.warnings:
-        typer.echo(f"warning: {warning}", err=True)
+    _print_notes("warning", found.warnings)
     for fault in found.faults:
         error_line(f"{found.path}: {fault}")
 
@@ -149,17 +147,12 @@ def _as_json(found: Inspection) -> dict[str, Any]:
     return value
 
 
-def _print_metadata(facts: dict[str, Any]) -> None:
+def _print_metadata(facts: dict[str, Any]) -> int:
     from crce.export.metadata import changed_settings
 
-    lines = {
-        "kind": facts["kind"],
-        "base model": facts["base_model"],
-        "revision": facts["base_revision"],
-        "method": facts["method"],
-        "crce": facts["crce"],
-        "concepts": facts["concepts_sha256"],
-    }
+    keys = {"base model": "base_model", "revision": "base_revision", "concepts": "concepts_sha256"}
+    names = ("kind", "base model", "revision", "method", "crce", "concepts")
+    lines = {name: facts[keys.get(name, name)] for name in names}
     sets = facts["concepts"] or []
     for number, concepts in enumerate(sets, 1):
         which = f" {number}" if len(sets) > 1 else ""
@@ -172,4 +165,4 @@ def _print_metadata(facts: dict[str, Any]) -> None:
     for name, value in facts["metadata"].items():
         text = str(value)
         lines[name] = text if len(text) <= 200 else f"{text[:200]}..."
-    print_facts(lines, 12)
+    return print_facts(lines, 12)

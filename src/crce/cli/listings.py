@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json as json_format
 import os
 import platform
 from importlib import metadata
@@ -12,7 +11,7 @@ import typer
 
 from crce import __version__
 from crce.cli.flags import JSONFlag
-from crce.cli.terminal import print_facts, print_table, quiet_libraries
+from crce.cli.terminal import print_facts, print_json, print_table, quiet_libraries
 from crce.concepts import KINDS, atlas, certainty_word, dump_concepts, find_concepts
 from crce.errors import ConceptError
 
@@ -76,8 +75,7 @@ def methods(json: JSONFlag = False) -> int:
 
     levels = {name: {family: support(name, family).level for family in FAMILIES} for name in METHODS}
     if json:
-        typer.echo(json_format.dumps(levels, indent=2))
-        return 0
+        return print_json(levels)
     rows = []
     for name, row in levels.items():
         cells = ([backbone_class(f).models for f in FAMILIES if row[f] == level] for level in get_args(Level))
@@ -89,36 +87,22 @@ def methods(json: JSONFlag = False) -> int:
 
 def env(json: JSONFlag = False) -> int:
     """Print versions, device, memory and folders for bug reports."""
-    facts = environment()
-    if json:
-        typer.echo(json_format.dumps(facts, indent=2))
-    else:
-        print_facts(facts, 18)
-    return 0
-
-
-def environment() -> dict[str, Any]:
-    """Versions, hardware and folders; memory in GiB."""
     import psutil
     import torch
     from huggingface_hub.constants import HF_HUB_CACHE
     from platformdirs import user_cache_dir
 
-    gib = 2**30
     facts: dict[str, Any] = {"crce": __version__, "python": platform.python_version(), "system": platform.platform()}
     facts |= {name: _version(name) for name in PACKAGES}
-    facts |= {"cpu_cores": psutil.cpu_count(), "memory_gib": round(psutil.virtual_memory().total / gib, 1)}
+    facts |= {"cpu_cores": psutil.cpu_count(), "memory_gib": round(psutil.virtual_memory().total / 2**30, 1)}
     if torch.cuda.is_available():
         gpu = torch.cuda.get_device_properties(0)
-        facts |= {
-            "device": gpu.name,
-            "device_memory_gib": round(gpu.total_memory / gib, 1),
-            "cuda": torch.version.cuda,
-        }
+        gib = round(gpu.total_memory / 2**30, 1)
+        facts |= {"device": gpu.name, "device_memory_gib": gib, "cuda": torch.version.cuda}
     else:
         facts["device"] = "mps" if torch.backends.mps.is_available() else "cpu"
     facts |= {"crce_cache": os.environ.get("CRCE_CACHE") or user_cache_dir("crce"), "model_cache": HF_HUB_CACHE}
-    return facts
+    return print_json(facts) if json else print_facts(facts, 18)
 
 
 def _version(package: str) -> str:

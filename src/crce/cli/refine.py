@@ -53,6 +53,7 @@ def refine(
     The held-out phrases are split in two: one half may be learned from, the other is never trained, and all printed
     numbers are measured on it. After an interruption the same command continues.
     """
+    settings = dict(locals())  # the flags are the arguments of crce.refine.refine
     quiet_libraries()
     from crce.refine import refine as refine_run
     from crce.refine.record import FILE
@@ -61,19 +62,7 @@ def refine(
     progress = _RefineProgress()
     with progress:
         try:
-            refinement = refine_run(
-                run,
-                rounds=rounds,
-                suggester=suggester,
-                base_url=base_url,
-                prompts=prompts,
-                token_budget=token_budget,
-                images_per_prompt=images_per_prompt,
-                min_gain=min_gain,
-                judge=judge,
-                device=device,
-                on_event=progress,
-            )
+            refinement = refine_run(**settings, on_event=progress)
         except (Interrupted, KeyboardInterrupt):
             progress.close()
             command = f"crce refine {shlex.quote(str(run))}"

@@ -76,6 +76,7 @@ def suggest(
     seed: Annotated[int, typer.Option(help="Seed of every random choice.")] = 0,
 ) -> int:
     """Suggest other names of a concept (corefs, erased with it) and similar things (retains, kept)."""
+    settings = {name: value for name, value in locals().items() if name not in ("context", *_OF_REPLAY)}
     if out is not None:
         _refuse_taken(out, force)
     from crce.judges import choose_judge
@@ -95,23 +96,7 @@ def suggest(
         if ground:
             quiet_libraries()
         try:
-            suggestion = suggest_set(
-                concept,
-                kind=kind,
-                suggester=suggester,
-                corefs=corefs,
-                retains=retains,
-                held_out=held_out,
-                verify=verify,
-                ground=ground,
-                model=model,
-                judge=choose_judge("auto", model) if ground else None,
-                base_url=base_url,
-                prompts=prompts,
-                seed=seed,
-                timeout=timeout,
-                token_budget=token_budget,
-            )
+            suggestion = suggest_set(**settings, judge=choose_judge("auto", model) if ground else None)
         except SuggestError as error:
             keep_answers(error)
             raise

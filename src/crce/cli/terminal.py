@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import warnings
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
@@ -26,6 +27,12 @@ class _Lines(logging.Handler):
 def error_line(text: str) -> None:
     """Print an error to stderr."""
     typer.echo(f"error: {text}", err=True)
+
+
+def print_json(value: Any, *, ascii_only: bool = True) -> int:
+    """Print a value as indented JSON; returns exit code 0."""
+    typer.echo(json.dumps(value, indent=2, ensure_ascii=ascii_only))
+    return 0
 
 
 @contextmanager
@@ -94,11 +101,12 @@ def print_table(
     Console(highlight=False, soft_wrap=soft_wrap).print(table)
 
 
-def print_facts(facts: Mapping[str, Any], width: int) -> None:
-    """Print a line for each fact that is not empty, with its name in a column of this width."""
+def print_facts(facts: Mapping[str, Any], width: int) -> int:
+    """Print a line for each fact that is not empty, with its name in a column of this width; returns exit code 0."""
     for name, value in facts.items():
         if value not in ("", None):
             typer.echo(f"{name:<{width}} {value}")
+    return 0
 
 
 class Bar:
