@@ -126,23 +126,15 @@ def print_report(report: Report) -> None:
             title = title.replace("(target)", "(all targets)") if report.targets else title
             typer.echo(f"{title:<{WIDTH}} {_number(report.summary[name])}")
         if report.targets:
-            _print_targets(report)
-    typer.echo(f"\n{report.verdict}")
-    for sentence in report.data["significance"]:
-        typer.echo(sentence)
-    typer.echo()
-    typer.echo(f"report   {report.path_html}")
+            typer.echo(f"\n{'target':<{WIDTH}}{''.join(f'{title:>8}' for title in COLUMNS.values())}")
+        for entry in report.targets:
+            name = entry["target"] if len(entry["target"]) < WIDTH else entry["target"][: WIDTH - 4] + "..."
+            values = [entry["summary"][column]["value"] for column in COLUMNS]
+            typer.echo(f"{name:<{WIDTH}}{''.join('       -' if v is None else f'{v:>8.2f}' for v in values)}")
+    typer.echo("\n".join(["", report.verdict, *report.data["significance"], "", f"report   {report.path_html}"]))
     if report.data["judge"] is None:
         typer.echo(f"sheet    {report.folder / SHEET}")
         typer.echo(f"score    crce evaluate {shlex.quote(str(report.folder))} --judge clip:{DEFAULT_CLIP}")
-
-
-def _print_targets(report: Report) -> None:
-    typer.echo(f"\n{'target':<{WIDTH}}" + "".join(f"{title:>8}" for title in COLUMNS.values()))
-    for entry in report.targets:
-        values = [entry["summary"][name]["value"] for name in COLUMNS]
-        name = entry["target"] if len(entry["target"]) < WIDTH else entry["target"][: WIDTH - 4] + "..."
-        typer.echo(f"{name:<{WIDTH}}" + "".join(f"{'-' if v is None else f'{v:.2f}':>8}" for v in values))
 
 
 def _print_numbers(report: PromptReport) -> None:
@@ -151,18 +143,16 @@ def _print_numbers(report: PromptReport) -> None:
 
     width = max(WIDTH, *(len(name) + 1 for name in (*report.numbers, *report.data["unmeasured"])))
     typer.echo(f"{'':<{width}} {'base':>6} {'erased':>7}   difference in points")
-    for name, number in report.numbers.items():
+    unmeasured = {name: {"reason": reason} for name, reason in report.data["unmeasured"].items()}
+    for name, number in (*report.numbers.items(), *unmeasured.items()):
         if "reason" in number:
             typer.echo(f"{name:<{width}} not measured: {number['reason']}")
             continue
-        shares = f"{number['base']['value']:>6.2f} {number['erased']['value']:>7.2f}"
-        change = number["difference"]
+        base, change = number["base"], number["difference"]
         low, high = points(change["low"]), points(change["high"])
         sure = "" if change["significant"] else ", not significant"
-        n = number["base"]["n"]
-        typer.echo(f"{name:<{width}} {shares}   {points(change['value'])} (95% {low} to {high}, n={n}{sure})")
-    for name, reason in report.data["unmeasured"].items():
-        typer.echo(f"{name:<{width}} not measured: {reason}")
+        shares = f"{base['value']:>6.2f} {number['erased']['value']:>7.2f}"
+        typer.echo(f"{name:<{width}} {shares}   {points(change['value'])} (95% {low} to {high}, n={base['n']}{sure})")
     typer.echo(f"\nreport   {report.path_html}")
 
 

@@ -14,7 +14,7 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 from rich.markup import escape
 
-from crce.config import ErasureConfig, all_settings, load_config, recipe_names
+from crce.config import all_settings, load_config, recipe_names
 from crce.methods.table import METHODS
 
 
@@ -77,16 +77,10 @@ def with_erasure_flags(verb: Callable[..., int], names: Sequence[str] | None = N
     return with_config_flags(
         verb,
         {name: info.field for name, info in chosen.items()},
-        _esd_recipes(),
+        {name: recipe for name in recipe_names() if (recipe := load_config(name)).method == "esd"},
         panels={name: f"Settings of {', '.join(info.methods)}" for name, info in chosen.items() if info.methods},
         choices={"method": list(METHODS)},
     )
-
-
-@functools.cache
-def _esd_recipes() -> dict[str, ErasureConfig]:
-    recipes = {name: load_config(name) for name in recipe_names()}
-    return {name: settings for name, settings in recipes.items() if settings.method == "esd"}
 
 
 def with_config_flags(
@@ -119,28 +113,22 @@ def with_config_flags(
     own = inspect.signature(verb, eval_str=True).parameters.values()
     parameters = [p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in own if p.name != "overrides"]
     for name, field in fields.items():
+        kind, listed = _kind(field.annotation)
+        flag = name.replace("_", "-")
         defaults = {recipe: getattr(values, name, field.default) for recipe, values in recipes.items()}
-        panel = (panels or {}).get(name, SHARED_PANEL)
-        parameters.append(_parameter(name, field, defaults, panel, (choices or {}).get(name, ())))
+        option = typer.Option(
+            None,
+            f"--{flag}/--no-{flag}" if kind is bool else f"--{flag}",
+            help=escape(f"{field.description or ''} {_defaults_text(defaults)}".strip()),
+            metavar="|".join((choices or {}).get(name, listed)) or None,
+            show_default=False,
+            rich_help_panel=(panels or {}).get(name, SHARED_PANEL),
+        )
+        keyword = inspect.Parameter.KEYWORD_ONLY
+        parameters.append(inspect.Parameter(name, keyword, default=option, annotation=kind | None))
     with_overrides.__signature__ = inspect.Signature(parameters, return_annotation=int)  # type: ignore[attr-defined]
     with_overrides.__annotations__ = {p.name: p.annotation for p in parameters}
     return with_overrides
-
-
-def _parameter(
-    name: str, field: FieldInfo, defaults: Mapping[str, Any], panel: str, choices: Sequence[str]
-) -> inspect.Parameter:
-    kind, listed = _kind(field.annotation)
-    flag = "--" + name.replace("_", "-")
-    option = typer.Option(
-        None,
-        f"{flag}/--no-{name.replace('_', '-')}" if kind is bool else flag,
-        help=escape(f"{field.description or ''} {_defaults_text(defaults)}".strip()),
-        metavar="|".join(choices or listed) or None,
-        show_default=False,
-        rich_help_panel=panel,
-    )
-    return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=option, annotation=kind | None)
 
 
 def _kind(annotation: Any) -> tuple[Any, list[str]]:

@@ -6,7 +6,7 @@ import json
 import logging
 import warnings
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -38,8 +38,7 @@ def print_json(value: Any, *, ascii_only: bool = True) -> int:
 @contextmanager
 def messages(debug: bool) -> Iterator[None]:
     """Print warnings of crce to stderr, one line each, and those of other libraries only with `debug`."""
-    logger = logging.getLogger("crce")
-    handler = _Lines()
+    logger, handler = logging.getLogger("crce"), _Lines()
     level = logger.level
     logger.addHandler(handler)
     logger.setLevel(logging.DEBUG if debug else logging.WARNING)
@@ -109,7 +108,7 @@ def print_facts(facts: Mapping[str, Any], width: int) -> int:
     return 0
 
 
-class Bar:
+class Bar(AbstractContextManager["Bar"]):
     """A progress bar with a note, on stderr, so that stdout has only results."""
 
     def __init__(self, title: str) -> None:
@@ -129,9 +128,6 @@ class Bar:
         )
         self.task: TaskID | None = None
         self._printed = 0
-
-    def __enter__(self) -> Bar:
-        return self
 
     def __exit__(self, *_: object) -> None:
         self.close()
