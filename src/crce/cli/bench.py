@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from crce.cli.flags import DeviceFlag
-from crce.cli.terminal import Bar, quiet_libraries
+from crce.cli.terminal import Bar, print_some, quiet_libraries
 
 
 if TYPE_CHECKING:
@@ -118,9 +118,6 @@ def _count(plan: GridPlan) -> str:
 
 def _print_cells(plan: GridPlan) -> None:
     states = {job.key: job.state for job in plan.distinct}
-    for job in plan.jobs[:SHOWN]:
-        typer.echo(f"{states[job.key]:<7}  {job.cell.label}")
-    if len(plan.jobs) > SHOWN:
-        typer.echo(f"and {len(plan.jobs) - SHOWN} more")
+    print_some([f"{states[job.key]:<7}  {job.cell.label}" for job in plan.jobs], SHOWN)
     counts = [f"{list(states.values()).count(state)} {state}" for state in ("cached", "begun", "new")]
     typer.echo(f"{_count(plan)} cells: {', '.join(counts)}")

@@ -72,12 +72,9 @@ def _show(memory: Memory) -> None:
         typer.echo(f"The ranking of candidates is not learned yet: {ranker}")
         return
     weights = sorted(ranker.weights.items(), key=lambda item: -abs(item[1]))
-    print_table(
-        ("of a candidate", "weight"),
-        [(name, f"{weight:+.2f}") for name, weight in weights],
-        right=("weight",),
-        title="Learned: change in the log odds of acceptance",
-    )
+    cells = [(name, f"{weight:+.2f}") for name, weight in weights]
+    title = "Learned: change in the log odds of acceptance"
+    print_table(("of a candidate", "weight"), cells, right=("weight",), title=title)
     typer.echo(
         f"It predicts {ranker.agreement:.0%} of {ranker.n} decisions about suggested phrases in cross-validation; "
         f"the more frequent answer alone predicts {ranker.baseline:.0%}."

@@ -12,7 +12,7 @@ import typer
 from crce import __version__
 from crce.cli.flags import JSONFlag
 from crce.cli.terminal import print_facts, print_json, print_table, quiet_libraries
-from crce.concepts import KINDS, atlas, certainty_word, dump_concepts, find_concepts
+from crce.concepts import KINDS, Related, atlas, certainty_word, dump_concepts, find_concepts
 from crce.errors import ConceptError
 
 
@@ -60,11 +60,16 @@ def show(
     sides = {"corefs: erased with the target": concepts.corefs, "retains: kept": concepts.retains}
     for title, related in sides.items():
         rows = [
-            (r.text, str(certainty_word(r.certainty)), "evaluation" if r.held_out else "training", r.source)
+            (r.text, str(certainty_word(r.certainty)), used_for(r), r.source)
             for r in sorted(related, key=lambda r: (r.held_out, -r.certainty))
         ]
         print_table(("text", "certainty", "used for", "source"), rows, title=title)
     return 0
+
+
+def used_for(related: Related) -> str:
+    """What a phrase of a set is used for."""
+    return "evaluation" if related.held_out else "training"
 
 
 def methods(json: JSONFlag = False) -> int:

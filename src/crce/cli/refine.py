@@ -10,11 +10,11 @@ import typer
 
 from crce.cli.evaluate import COLUMNS
 from crce.cli.flags import BaseURLFlag, DeviceFlag, PromptsFlag, TokenBudgetFlag
-from crce.cli.terminal import Bar, quiet_libraries
+from crce.cli.terminal import Bar, print_some, quiet_libraries
 
 
 if TYPE_CHECKING:
-    from crce.refine import Refinement, Round
+    from crce.refine import Round
 
 SHOWN = 8  # changed phrases printed per round; all of them are in refine.json
 REASONS = {
@@ -68,7 +68,14 @@ def refine(
             command = f"crce refine {shlex.quote(str(run))}"
             typer.echo(f"Interrupted. Nothing is lost. Continue with the same flags: {command}", err=True)
             return 130
-    _print_end(refinement, refinement.root / FILE)
+    best = refinement.best_round
+    name = f"round {best.number}" if best.number else "the original run"
+    reason = "" if refinement.stopped is None else REASONS[refinement.stopped].format(min_gain=min_gain)
+    typer.echo(f"\n{reason}" if reason else "")
+    typer.echo(f"best     {name}, H {best.H:.2f} on the test half")
+    typer.echo(f"weights  {best.folder / 'adapter.safetensors'}")
+    typer.echo(f"report   {best.folder / 'report.html'}")
+    typer.echo(f"record   {refinement.root / FILE}")
     return 0
 
 
@@ -77,8 +84,7 @@ class _RefineProgress(Bar):
 
     def __init__(self) -> None:
         super().__init__("")
-        self._total = 0
-        self._round = ""
+        self._total, self._round = 0, ""
 
     def __call__(self, event: Any) -> None:
         from crce.evaluate import Drawn
@@ -113,33 +119,16 @@ def _print_round(scored: Round) -> None:
         header = "".join(f"{title:>8}" for title in (*COLUMNS.values(), "gain"))
         typer.echo(f"{'round':<8}{header}  new corefs  new retains")
     values = "".join(f"{scored.summary[name]['value']:>8.2f}" for name in COLUMNS)
-    gain = "" if scored.gain is None else f"{scored.gain:+.2f}"
-    row = f"{scored.number or 'start':<8}{values}{gain:>8}"
-    if scored.number:
-        row += f"{len(scored.added('coref')):>12}{len(scored.added('retain')):>13}"
-    typer.echo(row.rstrip())
+    row = f"{scored.number or 'start':<8}{values}"
+    if scored.gain is not None:
+        row += f"{scored.gain:>+8.2f}{len(scored.added('coref')):>12}{len(scored.added('retain')):>13}"
+    typer.echo(row)
 
 
 def _print_changes(planned: Round) -> None:
     """The changes of the round to come with their reasons, on stderr: stdout has only the rows."""
     typer.echo(f"round {planned.number}: {planned.folder}", err=True)
-    for change in planned.changes[:SHOWN]:
-        typer.echo(f"  {change.outcome} {change.side} {change.text!r}: {change.reason}", err=True)
-    if len(planned.changes) > SHOWN:
-        typer.echo(f"  and {len(planned.changes) - SHOWN} more", err=True)
-    if not planned.changes:
-        typer.echo("  no changes: it trains on with the same concept set", err=True)
+    changes = [f"{change.outcome} {change.side} {change.text!r}: {change.reason}" for change in planned.changes]
+    print_some(changes or ["no changes: it trains on with the same concept set"], SHOWN, indent="  ", err=True)
     for note in planned.notes:
         typer.echo(f"  note: {note}", err=True)
-
-
-def _print_end(refinement: Refinement, record: Path) -> None:
-    best = refinement.best_round
-    typer.echo("")
-    if refinement.stopped is not None:
-        typer.echo(REASONS[refinement.stopped].format(min_gain=refinement.settings.min_gain))
-    name = f"round {best.number}" if best.number else "the original run"
-    typer.echo(f"best     {name}, H {best.H:.2f} on the test half")
-    typer.echo(f"weights  {best.folder / 'adapter.safetensors'}")
-    typer.echo(f"report   {best.folder / 'report.html'}")
-    typer.echo(f"record   {record}")

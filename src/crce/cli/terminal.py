@@ -108,6 +108,13 @@ def print_facts(facts: Mapping[str, Any], width: int) -> int:
     return 0
 
 
+def print_some(lines: Sequence[str], most: int, *, indent: str = "", err: bool = False) -> None:
+    """Print the first lines, and how many more there are."""
+    more = [f"and {len(lines) - most} more"] if len(lines) > most else []
+    for line in (*lines[:most], *more):
+        typer.echo(indent + line, err=err)
+
+
 class Bar(AbstractContextManager["Bar"]):
     """A progress bar with a note, on stderr, so that stdout has only results."""
 

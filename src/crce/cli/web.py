@@ -71,11 +71,10 @@ def _listen(host: str, port: int) -> socket.socket:
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             listening.bind((host, number))
+            return listening
         except OSError as error:
             listening.close()
             reason = error
-        else:
-            return listening
     raise ConfigError(f"Cannot listen on {host}:{port}: {reason.strerror}. Choose another --host or --port.")
 
 
