@@ -132,19 +132,27 @@ def expand(grid: BenchmarkGrid, on_fault: Callable[[MethodEntry, str], object] |
     for source, task, entry in itertools.product(grid.models, grid.tasks, grid.methods):
         foreign = [name for name, info in known.items() if info.methods and entry.method not in info.methods]
         for crce, axes in _variants(grid, entry, foreign):
+            varied = {name: value for name, value in axes.items() if name not in PHRASES and value is not None}
+            settings = {"method": entry.method, "crce": crce, **entry.settings, **varied}
             try:
-                config = _config(entry, crce, axes, source, task)
+                config = load_config(entry.recipe, settings, model=source.model, kind=task.kind)
             except ConfigError as error:
                 if on_fault is None:
                     raise
                 on_fault(entry, str(error).partition(": ")[2])
                 continue
-            row = _row(entry.name, crce, axes, source if len(grid.models) > 1 else None)
+            row = [f"{entry.name}+crce" if crce else entry.name]
+            row += [f"{axis}={value}" for axis, value in axes.items() if value is not None]
+            if len(grid.models) > 1:
+                row.append(f"on {source.model}" + (f"@{source.revision}" if source.revision else ""))
             random = METHODS.find(entry.method).random or axes.get(CERTAINTY) == "random"
             for seed in grid.seeds if random else grid.seeds[:1]:
-                varied = vary(task, axes, grid.lists, seed)
-                settings = {**_per_step(varied, entry, axes), "seed": seed}
-                yield Cell(row, entry.name, source, varied, config.model_copy(update=settings), axes)
+                cut = vary(task, axes, grid.lists, seed)
+                own: dict[str, Any] = {"seed": seed}
+                for name, per_step in SIZES.items():  # all M and N in every step, unless the file says otherwise
+                    if axes.get(name) is not None and per_step not in entry.settings and per_step not in axes:
+                        own[per_step] = max(len(getattr(concepts, f"train_{name}")) for concepts in cut.sets)
+                yield Cell(" ".join(row), entry.name, source, cut, config.model_copy(update=own), axes)
 
 
 def cell_content(
@@ -225,9 +233,8 @@ def plan_grid(grid: BenchmarkGrid, *, cache: str | Path = CACHE, device: str = "
             attacks=grid.attacks,
         )
         key = key_of(content)
-        method = cell.config.method + ("-crce" if cell.config.crce else "")
-        folder = root / f"{slug(cell.task.name)}-{method}-{key}"
-        jobs.append(Job(cell, key, content, folder, device))
+        method = f"{cell.config.method}-crce" if cell.config.crce else cell.config.method
+        jobs.append(Job(cell, key, content, root / f"{slug(cell.task.name)}-{method}-{key}", device))
     return GridPlan(grid, tuple(jobs))
 
 
@@ -243,26 +250,3 @@ def _variants(
         if (crce, axes) not in seen:
             seen.append((crce, axes))
             yield crce, axes
-
-
-def _config(entry: MethodEntry, crce: bool, axes: Mapping[str, Any], source: ModelSource, task: Task) -> ErasureConfig:
-    varied = {name: value for name, value in axes.items() if name not in PHRASES and value is not None}
-    settings = {"method": entry.method, "crce": crce, **entry.settings, **varied}
-    return load_config(entry.recipe, settings, model=source.model, kind=task.kind)
-
-
-def _per_step(task: Task, entry: MethodEntry, axes: Mapping[str, Any]) -> dict[str, int]:
-    """Use all M corefs and N retains in every step, unless the file says otherwise."""
-    return {
-        per_step: max(len(getattr(concepts, f"train_{name}")) for concepts in task.sets)
-        for name, per_step in SIZES.items()
-        if axes.get(name) is not None and per_step not in entry.settings and per_step not in axes
-    }
-
-
-def _row(name: str, crce: bool, axes: Mapping[str, Any], source: ModelSource | None) -> str:
-    parts = [f"{name}+crce" if crce else name]
-    parts += [f"{axis}={value}" for axis, value in axes.items() if value is not None]
-    if source is not None:
-        parts.append(f"on {source.model}" + (f"@{source.revision}" if source.revision else ""))
-    return " ".join(parts)

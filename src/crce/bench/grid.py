@@ -11,14 +11,12 @@ from typing import Annotated, Any
 from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass as checked_dataclass
 
-from crce.concepts import ConceptSet, Related
+from crce.concepts import ConceptSet
 from crce.concepts.concept_set import common_kind, fold
-from crce.config import all_settings
 from crce.errors import ConceptError
 
 
-# axes that cut the lists, and the settings they imply
-SIZES = {"corefs": "corefs_per_step", "retains": "retains_per_step"}
+SIZES = {"corefs": "corefs_per_step", "retains": "retains_per_step"}  # axes that cut the lists, the settings implied
 LISTS = "lists"  # axis: the source of the training phrases
 CERTAINTY = "certainty"  # axis: their weights
 OWN = "own"  # a set's own lists, or certainties
@@ -28,11 +26,6 @@ PHRASES = (*SIZES, LISTS, CERTAINTY)  # axes of corefs and retains, which do not
 _STRICT = ConfigDict(strict=True)
 _Count = Annotated[int, Field(ge=1)]
 _Seed = Annotated[int, Field(ge=0)]
-
-
-def setting_names() -> list[str]:
-    """The settings that an entry or an axis may have: all but those with a place of their own in the file."""
-    return [name for name in all_settings() if name not in ("method", "crce", "seed")]
 
 
 @dataclass(frozen=True)
@@ -147,7 +140,7 @@ def vary(task: Task, axes: Mapping[str, Any], lists: Mapping[str, Sequence[Conce
     Raises:
         ConceptError: the named lists have none for a target.
     """
-    name, sets = axes.get(LISTS, OWN) or OWN, []
+    name, how, sets = axes.get(LISTS) or OWN, axes.get(CERTAINTY), []
     for concepts in task.sets:
         named = [concepts] if name == OWN else [c for c in lists[name] if fold(c.target) == fold(concepts.target)]
         if not named:
@@ -155,17 +148,13 @@ def vary(task: Task, axes: Mapping[str, Any], lists: Mapping[str, Sequence[Conce
         held_out = {fold(r.text) for r in (*concepts.held_out_corefs, *concepts.held_out_retains)}
         varied: dict[str, Any] = {}
         for side in SIZES:
-            phrases = [r for r in getattr(named[0], f"train_{side}") if fold(r.text) not in held_out]
-            weighed = _weigh(phrases[: axes.get(side)], axes.get(CERTAINTY), seed)
+            kept = [r for r in getattr(named[0], f"train_{side}") if fold(r.text) not in held_out][: axes.get(side)]
+            certainties = [r.certainty for r in kept]
+            if how == "uniform" and kept:
+                certainties = [fmean(certainties)] * len(kept)
+            elif how == "random":
+                random.Random(seed).shuffle(certainties)
+            weighed = (replace(r, certainty=c) for r, c in zip(kept, certainties, strict=True))
             varied[side] = (*weighed, *getattr(concepts, f"held_out_{side}"))
         sets.append(replace(concepts, **varied))
     return replace(task, sets=tuple(sets))
-
-
-def _weigh(phrases: Sequence[Related], how: str | None, seed: int) -> list[Related]:
-    certainties = [phrase.certainty for phrase in phrases]
-    if how == "uniform" and certainties:
-        certainties = [fmean(certainties)] * len(certainties)
-    elif how == "random":
-        random.Random(seed).shuffle(certainties)
-    return [replace(phrase, certainty=c) for phrase, c in zip(phrases, certainties, strict=True)]
