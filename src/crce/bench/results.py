@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
@@ -10,6 +9,7 @@ from typing import Any
 from crce.bench.cells import GridPlan, Job
 from crce.bench.grid import SIZES
 from crce.bench.statistics import SIGNIFICANT, PairedDifference, difference, holm, mean_of
+from crce.evaluate.stats import Measure
 
 
 NUMBERS = ("erased", "coref_erased", "kept", "H")
@@ -47,26 +47,16 @@ def means(rows: Sequence[ResultRow]) -> dict[str, dict[str, Any]]:
         part = [row for row in rows if row["row"] == name]
         table[name] = {"rows": len(part)}
         for number in (*NUMBERS, "seconds", "forwards"):
-            values = _values(part, number)
-            mean = mean_of({concept: list(seeds.values()) for concept, seeds in values.items()})
+            mean = _mean(part, number)
             table[name][number] = {**mean.as_json(), "unmeasured": len(part) - mean.n}
-        if attacks := _attacked(part):
-            table[name]["attacks"] = attacks
+        # of each attack the shares of images that show the concept
+        if attacks := dict.fromkeys(attack for row in part for attack in row.get("attacks", {})):
+            sides = ("before", "after")
+            table[name]["attacks"] = {
+                attack: {side: _mean(part, "attacks", attack, side, "value").as_json() for side in sides}
+                for attack in attacks
+            }
     return table
-
-
-def _attacked(rows: Sequence[ResultRow]) -> dict[str, dict[str, Any]]:
-    """Means of "before" and "after" for each attack: shares of images that show the concept."""
-    names = dict.fromkeys(name for row in rows for name in row.get("attacks", {}))
-    means: dict[str, dict[str, Any]] = {name: {} for name in names}
-    for name, side in itertools.product(names, ("before", "after")):
-        values: dict[str, list[float]] = {}
-        for row in rows:
-            share = row["attacks"][name][side]["value"] if name in row.get("attacks", {}) else None
-            if share is not None:
-                values.setdefault(row["concept"], []).append(share)
-        means[name][side] = mean_of(values).as_json()
-    return means
 
 
 def compare(rows: Sequence[ResultRow], pairs: Sequence[tuple[str, str]]) -> list[dict[str, Any]]:
@@ -138,15 +128,8 @@ def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
 
 def _row(job: Job, record: Mapping[str, Any]) -> ResultRow:
     cell = job.cell
-    row: ResultRow = {
-        "row": cell.row,
-        "model": cell.source.model,
-        "method": cell.config.method,
-        "crce": cell.config.crce,
-        "concept": cell.task.name,
-        "seed": cell.config.seed,
-        **cell.axes,
-    }
+    row: ResultRow = {"row": cell.row, "model": cell.source.model, "method": cell.config.method}
+    row |= {"crce": cell.config.crce, "concept": cell.task.name, "seed": cell.config.seed, **cell.axes}
     if len(cell.task.sets) > 1:
         row |= {"targets": len(cell.task.sets), "in_turn": cell.task.in_turn}
     for name in SIZES:
@@ -159,13 +142,20 @@ def _row(job: Job, record: Mapping[str, Any]) -> ResultRow:
     return row | {"run": job.folder.name}
 
 
-def _values(rows: Sequence[ResultRow], number: str) -> dict[str, dict[int, float]]:
-    """A number by concept and seed, without missing ones."""
+def _values(rows: Sequence[ResultRow], *keys: str) -> dict[str, dict[int, float]]:
+    """The number under nested keys of a row, by concept and seed, without missing ones."""
     values: dict[str, dict[int, float]] = {}
     for row in rows:
-        if row[number] is not None:
-            values.setdefault(row["concept"], {})[row["seed"]] = row[number]
+        value: Any = row
+        for key in keys:
+            value = None if value is None else value.get(key)
+        if value is not None:
+            values.setdefault(row["concept"], {})[row["seed"]] = value
     return values
+
+
+def _mean(rows: Sequence[ResultRow], *keys: str) -> Measure:
+    return mean_of({concept: list(seeds.values()) for concept, seeds in _values(rows, *keys).items()})
 
 
 def _plain_pairs(jobs: Sequence[Job]) -> tuple[tuple[str, str], ...]:
