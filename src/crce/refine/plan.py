@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import zip_longest
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from crce.concepts import ConceptSet, Related
 from crce.concepts.concept_set import fold
@@ -31,7 +31,6 @@ if TYPE_CHECKING:
 PER_FAILURE = 3  # most new phrases for one failure
 PER_SIDE = 6  # most new phrases on a side in one round: with more, a step would see too few of the others
 UNRELATED = "evaluation"  # source of a phrase that was in no concept set
-
 
 Group = Literal["target", "coref", "coref_held_out", "retain", "retain_held_out", "unrelated"]
 
@@ -103,8 +102,7 @@ def _shown(counts: Mapping[str, Any]) -> str:
     return f"recognised in {counts['erased']} of {counts['n']} images, {counts['base']} before"
 
 
-@dataclass(frozen=True)
-class RoundPlan:
+class RoundPlan(NamedTuple):
     """The concept set of a round, the differences from the previous one, and what could not be done, and why."""
 
     concepts: ConceptSet
@@ -146,10 +144,8 @@ class RoundPlanner:
             taken: dict[Failure, int] = dict.fromkeys(own, 0)
             used = {key(c.text) for c in changes}
             # the first candidate of every failure, then the second of every failure, ...
-            turns = (pair for row in zip_longest(*queues) for pair in zip(own, row, strict=True))
+            turns = (pair for row in zip_longest(*queues) for pair in zip(own, row, strict=True) if pair[1])
             for failure, candidate in turns:
-                if candidate is None:
-                    continue
                 if added == PER_SIDE or taken[failure] == PER_FAILURE or key(candidate.text) in used:
                     continue
                 used.add(key(candidate.text))
@@ -158,7 +154,7 @@ class RoundPlanner:
                 taken[failure] += 1
                 added += not held_out
                 new = usable[side, key(candidate.text)]
-                why = "; ".join(filter(None, (f"related to {failure.text!r}, which {failure.verb}", new.reason)))
+                why = f"related to {failure.text!r}, which {failure.verb}" + (f"; {new.reason}" if new.reason else "")
                 outcome: Outcome = "held-out" if held_out else "added"
                 changes.append(PhraseChange(new.text, side, outcome, new.certainty, new.source, why))
             notes += [
@@ -166,7 +162,11 @@ class RoundPlanner:
                 for f in own
                 if fold(f.text) in promoted and not taken[f]
             ]
-        return RoundPlan(_changed(concepts, changes), tuple(changes), tuple(dict.fromkeys(notes)))
+        sides = {side: {fold(r.text): r for r in getattr(concepts, f"{side}s")} for side in SIDES}
+        for c in changes:
+            sides[c.side][fold(c.text)] = Related(c.text, c.certainty, c.source, c.outcome == "held-out")
+        extended: dict[str, Any] = {f"{side}s": tuple(related.values()) for side, related in sides.items()}
+        return RoundPlan(replace(concepts, **extended), tuple(changes), tuple(dict.fromkeys(notes)))
 
     def _changes_of_known(
         self, concepts: ConceptSet, failures: Iterable[Failure], notes: list[str]
@@ -205,8 +205,8 @@ class RoundPlanner:
         near = [replace(c, side=failure.side, certainty=round(c.certainty * failure.certainty, 2)) for c in own]
         if own_side:
             similarity = self.embedder.similarity([failure.text], [c.text for c in own_side])[0].tolist()
-            order = sorted(range(len(own_side)), key=lambda i: -similarity[i])
-            near += [own_side[i] for i in order]
+            ranked = sorted(zip(similarity, own_side, strict=True), key=lambda pair: -pair[0])
+            near += [candidate for _, candidate in ranked]
         return near
 
     def _ask(self, request: Request, notes: list[str]) -> list[Candidate]:
@@ -226,11 +226,3 @@ class RoundPlanner:
             notes.append(f"The {self.suggester.name} suggester has nothing for {phrase!r}: {answer}")
             return []
         return list(answer)
-
-
-def _changed(concepts: ConceptSet, changes: Iterable[PhraseChange]) -> ConceptSet:
-    corefs, retains = ({fold(r.text): r for r in side} for side in (concepts.corefs, concepts.retains))
-    for c in changes:
-        related = Related(c.text, c.certainty, c.source, c.outcome == "held-out")
-        (corefs if c.side == "coref" else retains)[fold(c.text)] = related
-    return replace(concepts, corefs=tuple(corefs.values()), retains=tuple(retains.values()))

@@ -111,25 +111,12 @@ class Refinement:
 
     def write(self) -> None:
         """Write refine.json into the root, atomically."""
-        rounds = [
-            {
-                "number": r.number,
-                "folder": r.folder.name if r.number else ".",
-                "changes": [asdict(change) for change in r.changes],
-                **{name: getattr(r, name) for name in ("notes", "summary", "gain")},
-            }
-            for r in self.rounds
-        ]
-        value = {
-            "crce": __version__,
-            "adapter": self.adapter,
-            "settings": asdict(self.settings),
-            "test_half": {"corefs": self.split.corefs, "retains": self.split.retains},
-            "rounds": rounds,
-            "best": self.best,
-            "stopped": self.stopped,
-        }
-        write_json(self.root / FILE, value)
+        rounds = [asdict(r) | {"folder": r.folder.name if r.number else "."} for r in self.rounds]
+        for entry in rounds:
+            del entry["concepts"]  # they are in the folder of the round
+        value = {"crce": __version__, "adapter": self.adapter, "settings": asdict(self.settings)}
+        value["test_half"] = {"corefs": self.split.corefs, "retains": self.split.retains}
+        write_json(self.root / FILE, value | {"rounds": rounds, "best": self.best, "stopped": self.stopped})
 
 
 def read_refinement(root: Path | str) -> Refinement:
@@ -167,10 +154,9 @@ def erased_sense(root: Path, target: str) -> str | None:
     Raises:
         RunError: the record can't be read.
     """
-    path = root / IN_RUN
-    if not path.is_file() and (root.parent / FILE).exists():
-        path = root.parent / IN_RUN
-    if not path.is_file():
+    places = [root / IN_RUN, *([root.parent / IN_RUN] if (root.parent / FILE).exists() else [])]
+    path = next(filter(Path.is_file, places), None)
+    if path is None:
         return None
     try:
         request = read_record(path).request

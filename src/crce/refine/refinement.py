@@ -158,21 +158,19 @@ class _Loop:
         avoid, examples = self.memory.rejected(concepts.target, sense), self.memory.examples(concepts.kind)
         request = Request(concepts.target, concepts.kind, sense, avoid=avoid, examples=examples)
         planner = RoundPlanner(self.suggester, state.split, load_embedder(), request)
-        while state.stopped in (None, "all rounds done"):
+        if state.stopped == "all rounds done":  # there may be more now
+            state = replace(state, stopped=None)
+        while state.stopped is None:
             last = state.rounds[-1]
-            if last.summary and last.number >= rounds:
+            if not last.summary:
+                state = self._train_and_score(state)
+            elif last.number >= rounds:
                 state = replace(state, stopped="all rounds done")
-                break
-            if last.summary:
-                planned = self._plan(state, planner)
-                if planned is None:
-                    state = replace(state, stopped="nothing to learn")
-                    break
-                state = replace(state, stopped=None).with_round(planned)
-                state.write()
-            state = self._train_and_score(state)
+            elif planned := self._plan(state, planner):
+                state = state.with_round(planned)
+            else:
+                state = replace(state, stopped="nothing to learn")
             state.write()
-        state.write()
         return state
 
     def _start(self, images: int | None, min_gain: float) -> Refinement:
@@ -221,11 +219,11 @@ class _Loop:
         exchanges = self.suggester.exchanges if isinstance(self.suggester, LLMSuggester) else []
         asked = len(exchanges)
         try:
-            plan = planner.plan(best.concepts, failures)
+            concepts, changes, notes = planner.plan(best.concepts, failures)
         finally:  # answers before an error may have been paid for
             append_exchanges(folder, [exchange.to_dict() for exchange in exchanges[asked:]])
-        write_concepts(folder / "concepts.yaml", plan.concepts)
-        return Round(number, folder, plan.concepts, plan.changes, plan.notes)
+        write_concepts(folder / "concepts.yaml", concepts)
+        return Round(number, folder, concepts, changes, notes)
 
     def _train_and_score(self, state: Refinement) -> Refinement:
         """Train the planned round, or continue its training, and measure it."""
