@@ -51,23 +51,14 @@ FIRST_SETTINGS = {
 
 @dataclass(frozen=True)
 class Cell:
-    """One erasure of the grid.
+    """One erasure of the grid."""
 
-    Attributes:
-        row: its row of the table, e.g. "esd+crce corefs=3".
-        name: name of the method's entry in the file.
-        source: the model.
-        task: the targets, with training lists as the axes prescribe.
-        config: settings of the erasure.
-        axes: the value of every axis; None where it does not apply, as M and N without corefs and retains.
-    """
-
-    row: str
-    name: str
+    row: str  # of the table, e.g. "esd+crce corefs=3"
+    name: str  # of the method's entry in the file
     source: ModelSource
-    task: Task
+    task: Task  # with training lists as the axes prescribe
     config: ErasureConfig
-    axes: Mapping[str, Any]
+    axes: Mapping[str, Any]  # the value of each; None where it does not apply, as M and N without corefs and retains
 
     @property
     def label(self) -> str:

@@ -30,17 +30,11 @@ _Seed = Annotated[int, Field(ge=0)]
 
 @dataclass(frozen=True)
 class Task:
-    """The targets of a cell.
+    """The targets of a cell, with a concept set each."""
 
-    Attributes:
-        name: the target, or the name of several.
-        sets: one concept set for each target.
-        in_turn: erase one target after the other, each from the model that the last erasure left; else all at once.
-    """
-
-    name: str
+    name: str  # the target, or the name of several
     sets: tuple[ConceptSet, ...]
-    in_turn: bool = False
+    in_turn: bool = False  # one target after the other, each from the model that the last erasure left
 
     @property
     def kind(self) -> str | None:
@@ -99,30 +93,20 @@ class AttackSettings:
 class BenchmarkGrid:
     """A benchmark file.
 
-    Attributes:
-        name: name of the file, without its suffix.
-        tasks: one target or several each.
-        methods: in the order of the table.
-        models: base models.
-        seeds: seeds of the erasures; a method without random choices uses the first alone.
-        axes: further settings that vary, each with its values. `corefs` and `retains` are M and N: how many training
-            phrases of a set a method is given; for `lists` and `certainty` see `vary`.
-        lists: the concept sets that the axis `lists` names.
-        evaluation: how the runs are measured.
-        attacks: attacks on every finished cell.
-        compare: pairs of rows of the table; the second is measured against the first.
+    `axes` are further settings that vary, each with its values. `corefs` and `retains` are M and N: how many training
+    phrases of a set a method is given; for `lists` and `certainty` see `vary`.
     """
 
-    name: str
+    name: str  # of the file, without its suffix
     tasks: tuple[Task, ...]
-    methods: tuple[MethodEntry, ...]
+    methods: tuple[MethodEntry, ...]  # in the order of the table
     models: tuple[ModelSource, ...] = (ModelSource("demo"),)
-    seeds: tuple[int, ...] = (0,)
+    seeds: tuple[int, ...] = (0,)  # of the erasures; a method without random choices uses the first alone
     axes: Mapping[str, tuple[Any, ...]] = field(default_factory=dict)
-    lists: Mapping[str, tuple[ConceptSet, ...]] = field(default_factory=dict)
+    lists: Mapping[str, tuple[ConceptSet, ...]] = field(default_factory=dict)  # that the axis `lists` names
     evaluation: GridEvaluation = field(default_factory=GridEvaluation)
-    attacks: tuple[AttackSettings, ...] = ()
-    compare: tuple[tuple[str, str], ...] = ()
+    attacks: tuple[AttackSettings, ...] = ()  # on every finished cell
+    compare: tuple[tuple[str, str], ...] = ()  # rows of the table; the second is measured against the first
 
 
 def vary(task: Task, axes: Mapping[str, Any], lists: Mapping[str, Sequence[ConceptSet]], seed: int) -> Task:

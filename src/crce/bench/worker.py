@@ -69,9 +69,9 @@ class Worker:
         except Interrupted:
             raise
         except Exception as error:  # does not stop the other cells
-            known = isinstance(error, CRCEError)
-            text = str(error) if known else f"{type(error).__name__}: {error}"
-            if not known:
+            text = str(error)
+            if not isinstance(error, CRCEError):
+                text = f"{type(error).__name__}: {error}"
                 logger.debug("%s failed", job.cell.label, exc_info=True)
                 with suppress(RunError):  # the disk may be full
                     write_text(job.folder / ERROR, traceback.format_exc())

@@ -56,7 +56,10 @@ def bench(
 
     plan = plan_grid(found, cache=cache or CACHE, device=device)
     if dry_run:
-        _print_cells(plan)
+        states = {job.key: job.state for job in plan.distinct}
+        print_some([f"{states[job.key]:<7}  {job.cell.label}" for job in plan.jobs], SHOWN)
+        counts = [f"{list(states.values()).count(state)} {state}" for state in ("cached", "begun", "new")]
+        typer.echo(f"{_count(plan)} cells: {', '.join(counts)}")
         return 0
     from crce.bench import run_bench
     from crce.training import Interrupted
@@ -70,9 +73,8 @@ def bench(
             result = run_bench(plan, out=out, jobs=jobs, ray=ray, begin=_begin, on_event=progress)
         except (Interrupted, KeyboardInterrupt):
             progress.close()
-            typer.echo(
-                f"Interrupted; {progress.done} of {total} cells are done. The same command continues.", err=True
-            )
+            done = f"{progress.done} of {total} cells are done"
+            typer.echo(f"Interrupted; {done}. The same command continues.", err=True)
             return 130
     typer.echo(result.table)
     for path in result.files:
@@ -114,10 +116,3 @@ class _BenchProgress(Bar):
 def _count(plan: GridPlan) -> str:
     same = len(plan.jobs) - len(plan.distinct)
     return f"{len(plan.distinct)}" + (f" ({same} more are identical to others)" if same else "")
-
-
-def _print_cells(plan: GridPlan) -> None:
-    states = {job.key: job.state for job in plan.distinct}
-    print_some([f"{states[job.key]:<7}  {job.cell.label}" for job in plan.jobs], SHOWN)
-    counts = [f"{list(states.values()).count(state)} {state}" for state in ("cached", "begun", "new")]
-    typer.echo(f"{_count(plan)} cells: {', '.join(counts)}")

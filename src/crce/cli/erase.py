@@ -165,11 +165,7 @@ def _find_sets(given: Sequence[str]) -> list[Resolved]:
 
 
 def _refuse_split_name(given: Sequence[str]) -> None:
-    """`crce erase Mickey Mouse` means one target, and the shell makes two of it.
-
-    Raises:
-        ConceptError: several arguments in a row are the name of one target of the atlas.
-    """
+    """A ConceptError if several arguments in a row are one target of the atlas, as in `crce erase Mickey Mouse`."""
     for start, end in itertools.combinations(range(len(given) + 1), 2):
         parts = given[start:end]
         entry = atlas_entry(" ".join(parts))

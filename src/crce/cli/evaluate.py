@@ -124,7 +124,11 @@ def print_report(report: Report) -> None:
     if any(report.summary[name]["value"] is not None for name in HEADLINES):  # else the verdict says all there is
         for name, title in HEADLINES.items():
             title = title.replace("(target)", "(all targets)") if report.targets else title
-            typer.echo(f"{title:<{WIDTH}} {_number(report.summary[name])}")
+            number = report.summary[name]
+            shown = f"not measured: {number.get('reason')}"
+            if number["value"] is not None:
+                shown = "{value:.2f}  (95% {low:.2f} to {high:.2f}, n={n})".format_map(number)
+            typer.echo(f"{title:<{WIDTH}} {shown}")
         if report.targets:
             typer.echo(f"\n{'target':<{WIDTH}}{''.join(f'{title:>8}' for title in COLUMNS.values())}")
         for entry in report.targets:
@@ -154,12 +158,6 @@ def _print_numbers(report: PromptReport) -> None:
         shares = f"{base['value']:>6.2f} {number['erased']['value']:>7.2f}"
         typer.echo(f"{name:<{width}} {shares}   {points(change['value'])} (95% {low} to {high}, n={base['n']}{sure})")
     typer.echo(f"\nreport   {report.path_html}")
-
-
-def _number(number: dict[str, Any]) -> str:
-    if number["value"] is None:
-        return f"not measured: {number['reason']}"
-    return f"{number['value']:.2f}  (95% {number['low']:.2f} to {number['high']:.2f}, n={number['n']})"
 
 
 def print_next(folder: Path, targets: Sequence[str]) -> None:

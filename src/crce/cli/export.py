@@ -65,7 +65,12 @@ def check(
 
     found = check_file(file, against=against, tolerance=tolerance)
     if json:
-        print_json(_as_json(found), ascii_only=False)
+        value = dataclasses.asdict(found) | {"path": str(found.path)}
+        for name in ("ranks", "alphas", "scales"):
+            value[name] = {f"{key:g}": count for key, count in value[name].items()}
+        if found.comparison is not None:
+            value["comparison"] |= {"passed": found.comparison.passed}
+        print_json(value, ascii_only=False)
     else:
         _print_inspection(found)
     return 2 if found.faults else 0
@@ -115,11 +120,9 @@ def _print_inspection(found: Inspection) -> None:
         "loads in": ", ".join(found.readers) or "no program known to crce",
         "parts": ", ".join(found.components),
         "modules": found.modules or "",
-        "rank": _counts(found.ranks),
-        "alpha": _counts(found.alphas),
-        "scale": _counts(found.scales),
-        "dtype": _counts(found.dtypes),
     }
+    for name in ("rank", "alpha", "scale", "dtype"):
+        facts[name] = _counts(getattr(found, f"{name}s"))
     if found.comparison is not None and found.comparison.errors:
         name, error = found.comparison.worst
         state = "the same as" if found.comparison.passed else "NOT the same as"
@@ -136,15 +139,6 @@ def _counts(counts: dict[Any, int]) -> str:
     if len(shown) < 2:
         return "".join(shown)
     return ", ".join(f"{value} ({count})" for value, count in shown.items())
-
-
-def _as_json(found: Inspection) -> dict[str, Any]:
-    value = dataclasses.asdict(found) | {"path": str(found.path)}
-    for name in ("ranks", "alphas", "scales"):
-        value[name] = {f"{key:g}": count for key, count in value[name].items()}
-    if found.comparison is not None:
-        value["comparison"] |= {"passed": found.comparison.passed}
-    return value
 
 
 def _print_metadata(facts: dict[str, Any]) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -45,18 +46,16 @@ def feedback(
     elif forget:
         memory.forget()
         typer.echo(f"Forgotten: {memory.path} is deleted.")
+    elif decisions := memory.decisions():
+        _print_decisions(memory, decisions)
     else:
-        _show(memory)
+        typer.echo(f"No decisions yet. They are made with crce review, and stored in {memory.path}.")
     return 0
 
 
-def _show(memory: Memory) -> None:
+def _print_decisions(memory: Memory, decisions: Sequence[Decision]) -> None:
     from crce.suggest.ranking import Ranker
 
-    decisions = memory.decisions()
-    if not decisions:
-        typer.echo(f"No decisions yet. They are made with crce review, and stored in {memory.path}.")
-        return
     typer.echo(f"{len(decisions)} decisions in {memory.path}")
     by_target: dict[tuple[str, str], list[Decision]] = {}
     for decision in decisions:

@@ -61,17 +61,11 @@ PromptsFlag = Annotated[
 ]
 TokenBudgetFlag = Annotated[int, typer.Option(min=1, help="Tokens that a language model may use in all.")]
 
-
 SHARED_PANEL = "Settings of the erasure (not given: as the recipe says)"
 
 
 def with_erasure_flags(verb: Callable[..., int], names: Sequence[str] | None = None) -> Callable[..., int]:
-    """Give `verb` flags for settings of an erasure, see `with_config_flags`; each method's own are in a panel.
-
-    Args:
-        verb: takes a keyword `overrides`.
-        names: of the settings, in order; None is all of them.
-    """
+    """Give `verb` a flag for each of these settings of an erasure (None: for all); each method's own have a panel."""
     known = all_settings()
     chosen = {name: known[name] for name in names or known}
     return with_config_flags(
@@ -91,24 +85,20 @@ def with_config_flags(
     panels: Mapping[str, str] | None = None,
     choices: Mapping[str, Sequence[str]] | None = None,
 ) -> Callable[..., int]:
-    """Give `verb` one flag for every field.
+    """A function for typer with the parameters of `verb` and one flag for every field.
 
     Args:
-        verb: takes a keyword `overrides`: the fields that were given, by name. A flag that is not given is not in it.
+        verb: takes a keyword `overrides`, the fields whose flags were given, by name.
         fields: the fields, in order. Their values are checked where the settings are built, not here.
         recipes: named settings; the help of a flag says what each of them sets.
         panels: the panel of a flag in the help, where it is not that of the settings that all methods share.
         choices: values of fields whose type does not list them.
-
-    Returns:
-        A function for typer, with the parameters of `verb` (less `overrides`) and then the flags.
     """
 
     @functools.wraps(verb)
     def with_overrides(**arguments: Any) -> int:
-        overrides = {name: arguments.pop(name) for name in fields}
-        given = {name: v for name, v in overrides.items() if v is not None and v != []}
-        return verb(**arguments, overrides=given)
+        flags = {name: arguments.pop(name) for name in fields}
+        return verb(**arguments, overrides={name: value for name, value in flags.items() if value not in (None, [])})
 
     own = inspect.signature(verb, eval_str=True).parameters.values()
     parameters = [p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in own if p.name != "overrides"]

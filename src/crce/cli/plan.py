@@ -96,11 +96,7 @@ def plan(
 
 
 def _work(settings: ErasureConfig) -> Workload:
-    """The settings that decide memory.
-
-    Raises:
-        ConfigError: the text encoder is trained instead of the denoiser.
-    """
+    """The settings that decide memory; a ConfigError if the text encoder is trained instead of the denoiser."""
     from crce.backbones.memory_plan import Workload
     from crce.methods import METHODS, load_method
 

@@ -93,8 +93,16 @@ class _RefineProgress(Bar):
 
         if isinstance(event, RoundPlanned):
             self.close()
-            self._round = f"round {event.round.number}: "
-            _print_changes(event.round)
+            planned = event.round
+            self._round = f"round {planned.number}: "
+            typer.echo(f"round {planned.number}: {planned.folder}", err=True)  # stdout has only the rows
+            changes = [
+                f"{change.outcome} {change.side} {change.text!r}: {change.reason}" for change in planned.changes
+            ]
+            changes = changes or ["no changes: it trains on with the same concept set"]
+            print_some(changes, SHOWN, indent="  ", err=True)
+            for note in planned.notes:
+                typer.echo(f"  note: {note}", err=True)
         elif isinstance(event, RoundScored):
             self.close()
             _print_round(event.round)
@@ -123,12 +131,3 @@ def _print_round(scored: Round) -> None:
     if scored.gain is not None:
         row += f"{scored.gain:>+8.2f}{len(scored.added('coref')):>12}{len(scored.added('retain')):>13}"
     typer.echo(row)
-
-
-def _print_changes(planned: Round) -> None:
-    """The changes of the round to come with their reasons, on stderr: stdout has only the rows."""
-    typer.echo(f"round {planned.number}: {planned.folder}", err=True)
-    changes = [f"{change.outcome} {change.side} {change.text!r}: {change.reason}" for change in planned.changes]
-    print_some(changes or ["no changes: it trains on with the same concept set"], SHOWN, indent="  ", err=True)
-    for note in planned.notes:
-        typer.echo(f"  note: {note}", err=True)

@@ -140,11 +140,7 @@ def _lines(interactive: bool) -> Iterator[str]:
 
 
 def _own_set(path: Path) -> tuple[str, ConceptSet]:
-    """The text and the concept set of a file that may be written to.
-
-    Raises:
-        ConceptError: it can't be read, contains more than one set, or belongs to a run.
-    """
+    """The text and the concept set of a file; a ConceptError if it can't be read, or must not be written to."""
     copy = "crce show '{}' --yaml > {}.yaml, then review that file."
     if not path.exists() and str(path).casefold() in map(str.casefold, atlas_names()):
         raise ConceptError(f"'{path}' is in the atlas, which is not changed. Copy it: {copy.format(path, path)}")

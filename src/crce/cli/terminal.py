@@ -78,15 +78,10 @@ def print_table(
     soft_wrap: bool = False,
     **options: Any,
 ) -> None:
-    """Print a table to stdout.
+    """Print a table to stdout, without interpreting markup.
 
-    Args:
-        titles: of the columns.
-        rows: the cells, in which no markup is interpreted.
-        right: titles of the columns that are aligned to the right.
-        dim: numbers of the rows that are printed dim, from 0.
-        soft_wrap: let lines be longer than the terminal is wide.
-        options: of `rich.table.Table`.
+    `right` are titles of columns aligned to the right, `dim` numbers of rows from 0, `options` those of rich's Table;
+    with `soft_wrap` lines may be longer than the terminal is wide.
     """
     from rich.console import Console
     from rich.table import Table

@@ -44,20 +44,16 @@ class PhraseChange:
 class Round:
     """One erasure of a refinement; number 0 is the run itself.
 
-    Attributes:
-        changes: differences from the concept set of the round that it started from.
-        notes: remarks, e.g. on phrases that the suggester does not know.
-        summary: `erased`, `coref_erased`, `kept` and `H` on the test half, as in report.json; empty until measured.
-        gain: gain in H over the best round before; None for number 0 and until measured.
+    The summary has `erased`, `coref_erased`, `kept` and `H` on the test half, as in report.json; empty until measured.
     """
 
     number: int
     folder: Path
     concepts: ConceptSet
-    changes: tuple[PhraseChange, ...] = ()
-    notes: tuple[str, ...] = ()
+    changes: tuple[PhraseChange, ...] = ()  # from the concept set of the round that it started from
+    notes: tuple[str, ...] = ()  # e.g. on phrases that the suggester does not know
     summary: dict[str, dict[str, Any]] = field(default_factory=dict)
-    gain: float | None = None
+    gain: float | None = None  # in H over the best round before; None for number 0 and until measured
 
     def added(self, side: Side) -> tuple[PhraseChange, ...]:
         """The phrases of a side that are new in training."""
@@ -84,22 +80,15 @@ class RefineSettings:
 
 @dataclass(frozen=True)
 class Refinement:
-    """All rounds so far.
+    """All rounds so far."""
 
-    Attributes:
-        root: folder of the run that is refined.
-        adapter: hash of that run's weights.
-        best: number of the round with the highest H on the test half.
-        stopped: why there are no more rounds; None while there may be.
-    """
-
-    root: Path
-    adapter: str
+    root: Path  # of the run that is refined
+    adapter: str  # hash of that run's weights
     settings: RefineSettings
     split: Split
     rounds: tuple[Round, ...]
-    best: int = 0
-    stopped: Stopped | None = None
+    best: int = 0  # number of the round with the highest H on the test half
+    stopped: Stopped | None = None  # why there are no more rounds
 
     @property
     def best_round(self) -> Round:

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any
 
 from crce.concepts import ConceptSet, Related
@@ -44,14 +43,12 @@ class Split:
         """
         if self.holds(text):
             return text
-        own = set(words(text))
-        return next((phrase for phrase, distinctive in self._distinctive.items() if distinctive <= own), None)
-
-    @cached_property
-    def _distinctive(self) -> dict[str, frozenset[str]]:
-        target = frozenset(words(self.target))
-        by_phrase = {text: frozenset(words(text)) for text in self.corefs + self.retains}
-        return {text: (own - target) or own for text, own in by_phrase.items()}
+        given, target = set(words(text)), set(words(self.target))
+        for phrase in self.corefs + self.retains:
+            own = set(words(phrase))
+            if ((own - target) or own) <= given:
+                return phrase
+        return None
 
 
 def split_held_out(concepts: ConceptSet, report: Mapping[str, Any]) -> Split:
