@@ -10,7 +10,7 @@ import shutil
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -51,7 +51,7 @@ class Worker:
 
     def __init__(self, on_step: Callable[[Job, int, int], object] | None = None) -> None:
         self._on_step = on_step or (lambda *_: None)
-        self._source: tuple[Any, ...] | None = None
+        self._source: dict[str, Any] | None = None  # of the model that is loaded
         self._backbone: Backbone
         self._group: tuple[Any, ...] | None = None
         self._base = ImageCache()
@@ -98,23 +98,17 @@ class Worker:
         from crce.attacks import attack
 
         how = job.content["evaluation"]
-        shared = {"picture_seed": how["seed"], **{name: how[name] for name in ("steps", "guidance", "judge")}}
-        plain: dict[Any, Any] = {}
-        summaries = {}
-        for entry in job.content["attacks"]:
-            own = dict(entry)
-            name = own.pop("attack")
-            summaries[name] = attack(erasure, name, **own, **shared, backbone=backbone, plain=plain).summary
-        return {"attacks": summaries}
+        shared: dict[str, Any] = {name: how[name] for name in ("steps", "guidance", "judge")}
+        shared |= {"picture_seed": how["seed"], "backbone": backbone, "plain": {}}
+        own = {entry["attack"]: {k: v for k, v in entry.items() if k != "attack"} for entry in job.content["attacks"]}
+        return {"attacks": {name: attack(erasure, name, **own[name], **shared).summary for name in own}}
 
     def _load(self, job: Job) -> Backbone:
-        source, offload = job.cell.source, job.cell.config.offload
-        wanted = (source, job.device, offload)
+        source = job.cell.source
+        wanted = asdict(source) | {"device": job.device, "offload": job.cell.config.offload}
         if self._source != wanted:
             self._source, self._base = None, ImageCache()
-            self._backbone = load_backbone(
-                source.model, device=job.device, dtype=source.dtype, revision=source.revision, offload=offload
-            )
+            self._backbone = load_backbone(**wanted)
             self._source = wanted
         planned = job.content["revision"]
         if self._backbone.revision != planned:

@@ -67,10 +67,8 @@ class _Session:
                         break
                 except (ConceptError, SuggestError) as error:
                     if not interactive:
-                        raise SuggestError(
-                            f"line {number} ({line.strip()!r}): {error} The lines before it are done and written; "
-                            "nothing after it was done."
-                        ) from error
+                        done = "The lines before it are done and written; nothing after it was done."
+                        raise SuggestError(f"line {number} ({line.strip()!r}): {error} {done}") from error
                     typer.echo(str(error))
                     continue
                 self._write()
@@ -118,9 +116,8 @@ class _Session:
                 typer.echo(f"The file as you wrote it is kept in {copy}.")
             write_text(self.path, new)
             self.text, self.written = new, concepts
-        decisions = self.review.decisions()
-        self.memory.update(self.remembered, decisions)
-        self.remembered = decisions
+        earlier, self.remembered = self.remembered, self.review.decisions()
+        self.memory.update(earlier, self.remembered)
 
 
 def _lines(interactive: bool) -> Iterator[str]:

@@ -20,7 +20,7 @@ from crce.suggest.record import SUFFIX, record_path, write_record
 
 
 if TYPE_CHECKING:
-    from crce.suggest import Record, Suggestion
+    from crce.suggest import Record
 
 _OF_REPLAY = ("replay", "out", "force", "json")  # the flags that --replay may have beside it
 _USES = {"train": "training", "held-out": "evaluation"}
@@ -79,8 +79,11 @@ def suggest(
 ) -> int:
     """Suggest other names of a concept (corefs, erased with it) and similar things (retains, kept)."""
     settings = {name: value for name, value in locals().items() if name not in ("context", *_OF_REPLAY)}
-    if out is not None:
-        _refuse_taken(out, force)
+    if out is not None and out.is_dir():
+        raise SuggestError(f"--out {out} is a folder. Name a file, e.g. --out {out / 'cat.yaml'}.")
+    for path in () if out is None or force else (out, record_path(out)):
+        if path.exists():
+            raise SuggestError(f"{path} exists. Choose another --out, or overwrite it with --force.")
     from crce.judges import choose_judge
     from crce.suggest import replay as suggest_from_record
     from crce.suggest import suggest as suggest_set
@@ -104,24 +107,19 @@ def suggest(
             suggestion = suggest_set(**settings, judge=choose_judge("auto", model) if ground else None)
     for warning in suggestion.record.warnings:
         typer.echo(f"warning: {warning}", err=True)
-    if json:
-        if out is not None:
-            _write(out, suggestion)
-        typer.echo(dump_json(suggestion.concepts), nl=False)
-        return 0
     name = slug(suggestion.concepts.target)
     path = out or (Path(f"{name}.yaml") if force else free_file(Path(name), ".yaml", SUFFIX))
-    _write(path, suggestion)
+    if out is not None or not json:
+        write_concepts(path, suggestion.concepts)
+        write_record(record_path(path), suggestion.record)
+    if json:
+        typer.echo(dump_json(suggestion.concepts), nl=False)
+        return 0
     _print_record(suggestion.record)
     typer.echo(f"set      {path}\nrecord   {record_path(path)}")
     for verb in ("review", "erase"):
         typer.echo(f"{verb:<8} crce {verb} {shlex.quote(str(path))}")
     return 0
-
-
-def _write(path: Path, suggestion: Suggestion) -> None:
-    write_concepts(path, suggestion.concepts)
-    write_record(record_path(path), suggestion.record)
 
 
 @contextmanager
@@ -148,11 +146,3 @@ def _print_record(record: Record) -> None:
     print_table(("phrase", "side", "used for", "certainty", "source", "reason"), rows)
     if dropped := len(record.decisions) - len(rows):
         typer.echo(f"{dropped} more were proposed and dropped; the record says why.")
-
-
-def _refuse_taken(out: Path, force: bool) -> None:
-    if out.is_dir():
-        raise SuggestError(f"--out {out} is a folder. Name a file, e.g. --out {out / 'cat.yaml'}.")
-    for path in () if force else (out, record_path(out)):
-        if path.exists():
-            raise SuggestError(f"{path} exists. Choose another --out, or overwrite it with --force.")
