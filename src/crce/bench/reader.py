@@ -109,10 +109,9 @@ class _GridReader(NodeReader):
         rows = list(dict.fromkeys(c.row for c in expand(grid, lambda e, text: faults.setdefault(text, e.line))))
         self.faults += [Fault(self.file, text, line=line) for text, line in faults.items()]
         for pair, node in zip(grid.compare, items_of(compare), strict=True):
-            for name in pair if not faults else ():
-                if name not in rows:
-                    hint = did_you_mean(name, rows) or f" Rows are: {', '.join(rows)}."
-                    self.fault(node, f"the table has no row {name!r}.{hint}")
+            for name in () if faults else (name for name in pair if name not in rows):
+                hint = did_you_mean(name, rows) or f" Rows are: {', '.join(rows)}."
+                self.fault(node, f"the table has no row {name!r}.{hint}")
 
     def _tasks(self, node: yaml.Node | None) -> tuple[Task, ...]:
         found: dict[str, Task] = {}

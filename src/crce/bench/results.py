@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
@@ -30,9 +31,9 @@ def summarise(plan: GridPlan, records: Mapping[str, Mapping[str, Any]], failed: 
         "means": means(rows),
         "comparisons": compare(rows, plan.grid.compare or _plain_pairs(plan.jobs)),
         "failed": [
-            {"row": cell.row, "concept": cell.task.name, "seed": cell.config.seed, "error": failed[key]}
-            for cell, key in ((job.cell, job.key) for job in plan.jobs)
-            if key in failed
+            {"row": j.cell.row, "concept": j.cell.task.name, "seed": j.cell.config.seed, "error": failed[j.key]}
+            for j in plan.jobs
+            if j.key in failed
         ],
         "models": {job.cell.source.model: job.content["revision"] for job in plan.jobs},
         "evaluation": asdict(plan.grid.evaluation),
@@ -97,27 +98,24 @@ def markdown(data: Mapping[str, Any], *, timed: bool = True) -> str:
 
 def _unmeasured(means: Mapping[str, Any]) -> list[str]:
     """Numbers that could not be measured, one line for all rows that lack the same ones."""
-    rows: dict[tuple[str, int, int], list[str]] = {}
+    rows: dict[str, list[str]] = {}
     for name, numbers in means.items():
         for number, title in zip(NUMBERS, TITLES, strict=True):
             if missing := numbers[number]["unmeasured"]:
-                rows.setdefault((title, missing, numbers["rows"]), []).append(name)
-    lines = []
-    for (column, missing, cells), names in rows.items():
-        who = "every row" if len(names) == len(means) > 1 else ", ".join(names)
-        lines.append(f"- {who}: {column} could not be measured in {missing} of {cells} cells.")
-    return lines
+                text = f"{title} could not be measured in {missing} of {numbers['rows']} cells."
+                rows.setdefault(text, []).append(name)
+    every = len(means) if len(means) > 1 else None
+    return [f"- {'every row' if len(names) == every else ', '.join(names)}: {text}" for text, names in rows.items()]
 
 
 def _attack_table(means: Mapping[str, Any]) -> list[str]:
     """How often the concept appears under each attack; no lines without attacks."""
-    names = list(dict.fromkeys(name for numbers in means.values() for name in numbers.get("attacks", {})))
+    attacks = {row: numbers.get("attacks", {}) for row, numbers in means.items()}
+    names = list(dict.fromkeys(itertools.chain.from_iterable(attacks.values())))
     rows = []
-    for row, numbers in means.items():
-        attacks = numbers.get("attacks", {})
-        after = [_shown(attacks[name]["after"]) if name in attacks else "–" for name in names]
-        before = next((_shown(attacks[name]["before"]) for name in names if name in attacks), "–")
-        rows.append([row, before, *after])
+    for row, own in attacks.items():
+        before = next((_shown(own[name]["before"]) for name in names if name in own), "–")
+        rows.append([row, before, *(_shown(own[name]["after"]) if name in own else "–" for name in names)])
     return ["", *_table(["shows the concept", "unattacked", *names], rows)] if names else []
 
 

@@ -136,17 +136,15 @@ def _print_inspection(found: Inspection) -> None:
 def _counts(counts: dict[Any, int]) -> str:
     """ "16", or "16 (30), 8 (2)" where not all are the same."""
     shown = {f"{value:g}" if isinstance(value, float) else str(value): count for value, count in counts.items()}
-    if len(shown) < 2:
-        return "".join(shown)
-    return ", ".join(f"{value} ({count})" for value, count in shown.items())
+    return ", ".join(f"{value} ({count})" if len(shown) > 1 else value for value, count in shown.items())
 
 
 def _print_metadata(facts: dict[str, Any]) -> int:
     from crce.export.metadata import changed_settings
 
-    keys = {"base model": "base_model", "revision": "base_revision", "concepts": "concepts_sha256"}
+    keys = ("kind", "base_model", "base_revision", "method", "crce", "concepts_sha256")
     names = ("kind", "base model", "revision", "method", "crce", "concepts")
-    lines = {name: facts[keys.get(name, name)] for name in names}
+    lines = {name: facts[key] for name, key in zip(names, keys, strict=True)}
     sets = facts["concepts"] or []
     for number, concepts in enumerate(sets, 1):
         which = f" {number}" if len(sets) > 1 else ""
@@ -157,6 +155,5 @@ def _print_metadata(facts: dict[str, Any]) -> int:
     if facts["settings"]:
         lines["settings"] = ", ".join(f"{k} {v}" for k, v in changed_settings(facts["settings"]).items())
     for name, value in facts["metadata"].items():
-        text = str(value)
-        lines[name] = text if len(text) <= 200 else f"{text[:200]}..."
+        lines[name] = text if len(text := str(value)) <= 200 else f"{text[:200]}..."
     return print_facts(lines, 12)

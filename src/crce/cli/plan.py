@@ -147,14 +147,14 @@ def _print(facts: dict[str, Any]) -> int:
         f"{own['guidance']:g} ({own['source']}{kin}); x_t: {own['trajectory_steps']} levels at guidance "
         f"{own['trajectory_guidance']:g}"
     )
-    sizes = facts["bytes"]
-    parts = sizes["weights"] | {
-        "adapter, its gradients and Adam": sizes["adapter"],
-        "activations": sizes["activations"],
-        "activations with --gradient-checkpointing": sizes["activations_checkpointed"],
-        "peak, with no flags": sizes["peak"],
+    names = {
+        "adapter": "adapter, its gradients and Adam",
+        "activations_checkpointed": "activations with --gradient-checkpointing",
+        "peak": "peak, with no flags",
     }
-    print_table(("", "GiB"), [(name, _gib(size)) for name, size in parts.items()], right=("GiB",), soft_wrap=True)
+    parts = facts["bytes"]["weights"] | facts["bytes"]
+    sizes = [(names.get(name, name), _gib(size)) for name, size in parts.items() if name != "weights"]
+    print_table(("", "GiB"), sizes, right=("GiB",), soft_wrap=True)
     cards = []
     for card in facts["cards"]:
         flags = (shlex.join(card["flags"]) or "none") if card["fits"] else "does not fit with any flags"
