@@ -71,10 +71,8 @@ def on_ray(jobs: Sequence[Job], begin: Begin | None = None) -> Iterator[CellOutc
         ray.init(logging_level=logging.ERROR, log_to_driver=False, include_dashboard=False)
     try:
         device = jobs[0].device  # a cell takes one GPU, where there is one and the device allows it
-        gpus = (
-            min(1.0, ray.cluster_resources().get("GPU", 0)) if device == "auto" else float(device.startswith("cuda"))
-        )
-        task = ray.remote(max_retries=RETRIES, num_cpus=1, num_gpus=gpus)(_measure)
+        gpus = ray.cluster_resources().get("GPU", 0) if device == "auto" else float(device.startswith("cuda"))
+        task = ray.remote(max_retries=RETRIES, num_cpus=1, num_gpus=min(1.0, gpus))(_measure)
         pending = {task.remote(job, begin): job for job in jobs}
         while pending:
             (done,), _ = ray.wait(list(pending), num_returns=1)

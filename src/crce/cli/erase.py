@@ -155,11 +155,10 @@ def _find_sets(given: Sequence[str]) -> list[Resolved]:
     for concepts, record, suggested in resolved:
         if suggested and record is not None:
             name = record.request.name
+            counts = f"{len(concepts.corefs)} corefs and {len(concepts.retains)} retains"
+            look = f"To look at them first: crce suggest {shlex.quote(name)}"
             typer.echo(
-                f"'{brief(name)}' is not in the atlas: {len(concepts.corefs)} corefs and {len(concepts.retains)} "
-                f"retains were suggested by {record.suggester}. To look at them first: "
-                f"crce suggest {shlex.quote(name)}",
-                err=True,
+                f"'{brief(name)}' is not in the atlas: {counts} were suggested by {record.suggester}. {look}", err=True
             )
     return resolved
 

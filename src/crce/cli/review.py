@@ -157,7 +157,6 @@ def _own_set(path: Path) -> tuple[str, ConceptSet]:
 
 
 def _summary(entry: Entry) -> str:
-    """One line about a phrase."""
     facts = (entry.side, used_for(entry.related), str(certainty_word(entry.related.certainty)), entry.status)
     return f"{entry.number}  {entry.related.text}: {', '.join(facts)}"
 

@@ -26,6 +26,7 @@ from crce.suggest.phrases import clean, key
 
 if TYPE_CHECKING:
     from crce.demo.embedding import Embedder
+    from crce.judges import Judge
     from crce.training import Erasure
 
 PER_FAILURE = 3  # most new phrases for one failure
@@ -86,11 +87,12 @@ def read_report(folder: Path) -> dict[str, Any]:
     return report
 
 
-def covers(report: dict[str, Any], erasure: Erasure, images: int | None) -> bool:
-    """Whether a report of this run is scored and covers all held-out phrases, with the wanted number of images."""
+def covers(report: dict[str, Any], erasure: Erasure, images: int | None, judge: str | Judge) -> bool:
+    """Whether a report of this run covers all held-out phrases, with the wanted judge and number of images."""
     if report["revision"] != erasure.info["revision"] or report["judge"] is None:
         return False
-    if not is_known(report["judge"]["name"]) or images not in (None, report["settings"]["images_per_prompt"]):
+    name, count = report["judge"]["name"], report["settings"]["images_per_prompt"]
+    if not is_known(name) or judge not in ("auto", name) or images not in (None, count):
         return False
     return all(
         [p["text"] for p in report["groups"][name]["prompts"]] == [r.text for r in related]
@@ -157,11 +159,8 @@ class RoundPlanner:
                 why = f"related to {failure.text!r}, which {failure.verb}" + (f"; {new.reason}" if new.reason else "")
                 outcome: Outcome = "held-out" if held_out else "added"
                 changes.append(PhraseChange(new.text, side, outcome, new.certainty, new.source, why))
-            notes += [
-                f"No new phrase to hold out in place of {f.text!r}: the probe half shrinks by one."
-                for f in own
-                if fold(f.text) in promoted and not taken[f]
-            ]
+            for text in (f.text for f in own if fold(f.text) in promoted and not taken[f]):
+                notes.append(f"No new phrase to hold out in place of {text!r}: the probe half shrinks by one.")
         sides = {side: {fold(r.text): r for r in getattr(concepts, f"{side}s")} for side in SIDES}
         for c in changes:
             sides[c.side][fold(c.text)] = Related(c.text, c.certainty, c.source, c.outcome == "held-out")
@@ -179,9 +178,8 @@ class RoundPlanner:
             reason = f"{failure.verb}: {failure.found}"
             if failure.group in ("coref_held_out", "retain_held_out", "unrelated"):
                 if overlap := self.split.overlap(failure.text):
-                    notes.append(
-                        f"{failure.text!r} {reason}, but is too close to {overlap!r} in the test half to train."
-                    )
+                    close = f"too close to {overlap!r} in the test half to train"
+                    notes.append(f"{failure.text!r} {reason}, but is {close}.")
                     continue
                 source = own.source if own else UNRELATED
                 outcome: Outcome = "promoted" if own else "added"

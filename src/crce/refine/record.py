@@ -131,10 +131,8 @@ def read_refinement(root: Path | str) -> Refinement:
         settings = RefineSettings(**value["settings"])
         return Refinement(root, value["adapter"], settings, split, tuple(rounds), value["best"], value["stopped"])
     except (OSError, ValueError, KeyError, TypeError, IndexError) as error:
-        raise RunError(
-            f"Cannot read {path}: {type(error).__name__} {error}. Move it and {root}/round-* away to refine "
-            "this run from the start."
-        ) from error
+        cure = f"Move it and {root}/round-* away to refine this run from the start."
+        raise RunError(f"Cannot read {path}: {type(error).__name__} {error}. {cure}") from error
 
 
 def erased_sense(root: Path, target: str) -> str | None:
@@ -150,10 +148,8 @@ def erased_sense(root: Path, target: str) -> str | None:
     try:
         request = read_record(path).request
     except SuggestError as error:
-        raise RunError(
-            f"{path} says which sense of '{target}' was erased, and can't be read. Move it away to refine without it. "
-            f"{error}"
-        ) from error
+        unread = f"{path} says which sense of '{target}' was erased, and can't be read."
+        raise RunError(f"{unread} Move it away to refine without it. {error}") from error
     return request.sense if fold(request.target) == fold(target) else None
 
 

@@ -108,12 +108,11 @@ def refine(
         SuggestError: there is no such suggester, or its language model fails; call again to continue.
         Interrupted: the user stopped it; call again to continue.
     """
-    if rounds < 1:
-        raise ConfigError(f"rounds is {rounds}. Use 1 or more.")
+    for name, count in {"rounds": rounds, "images_per_prompt": images_per_prompt}.items():
+        if count is not None and count < 1:
+            raise ConfigError(f"{name} is {count}. Use 1 or more.")
     if not 0 <= min_gain < 1:
         raise ConfigError(f"min_gain is {min_gain}. Use a share of H from 0 to below 1, e.g. 0.01.")
-    if images_per_prompt is not None and images_per_prompt < 1:
-        raise ConfigError(f"images_per_prompt is {images_per_prompt}. Use 1 or more.")
     erasure = Erasure.load(run)
     if len(erasure.sets) > 1:
         targets = ", ".join(concepts.target for concepts in erasure.sets)
@@ -177,11 +176,7 @@ class _Loop:
         """The state before the first round, with the run's own report if it is sufficient, else a new one."""
         root, concepts = self.erasure.folder, self.erasure.concepts
         report = read_report(root) if (root / "report.json").exists() else None
-        if (
-            report is None
-            or not covers(report, self.erasure, images)
-            or self.judge not in ("auto", report["judge"]["name"])
-        ):
+        if report is None or not covers(report, self.erasure, images, self.judge):
             report = self._evaluate(self.erasure, {"images_per_prompt": images or IMAGES_PER_PROMPT})
         judge = self.judge if self.judge != "auto" else (report["judge"] or {}).get("name", "auto")
         settings = RefineSettings(
