@@ -71,8 +71,8 @@ def evaluate(
 
     Images are kept in the run's folder: those that it holds already, with the same settings, are not generated again.
     """
-    own = ("run", "quality", "prompts", "limit", "concept")  # the others are for both ways to measure
-    settings = {name: value for name, value in locals().items() if name not in own}
+    shared = ("images_per_prompt", "seed", "steps", "guidance", "judge", "threshold", "device")
+    settings = {name: value for name, value in locals().items() if name in shared}
     quiet_libraries()
     from crce.training import Erasure
 
