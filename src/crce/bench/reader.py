@@ -1,15 +1,4 @@
-"""Reads the YAML file of a benchmark; all of its faults are reported together, each with its line.
-
-concepts: [cat, my-sets.yaml, my-sets.yaml#dog, {kind: style}, {together: [cat, dog]}, {in_turn: [cat, dog]}]
-methods:
-  - uce
-  - {method: esd, steps: 60, name: esd-short}
-crce: [false, true]
-seeds: [0, 1, 2]
-axes: {corefs: [0, 3, 5], retains: [0, 3, 5]}
-evaluate: {images_per_prompt: 4}
-attacks: [paraphrase, {attack: ring-a-bell, budget: 50}]
-"""
+"""Reads the YAML file of a benchmark, see docs/bench.md; its faults are reported together, each with its line."""
 
 from __future__ import annotations
 

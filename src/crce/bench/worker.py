@@ -112,10 +112,9 @@ class Worker:
             self._source = wanted
         planned = job.content["revision"]
         if self._backbone.revision != planned:
-            raise RunError(
-                f"The model {source.model!r} has changed since the benchmark began ({planned} then, "
-                f"{self._backbone.revision} now). Run it again."
-            )
+            revisions = f"{planned} then, {self._backbone.revision} now"
+            changed = f"The model {source.model!r} has changed since the benchmark began"
+            raise RunError(f"{changed} ({revisions}). Run it again.")
         return self._backbone
 
     def _erase(self, job: Job, backbone: Backbone) -> tuple[Erasure, float, int | None]:

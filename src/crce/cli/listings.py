@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+from contextlib import suppress
 from importlib import metadata
 from typing import Annotated, Any, get_args
 
@@ -32,9 +33,8 @@ def ls(
     sets = sorted(atlas().values(), key=lambda c: c.target.lower())
     counts = ("corefs", "held out", "retains", "held out")
     for group in KINDS if kind is None else (kind,):
-        members = [c for c in sets if c.kind == group]
-        lists = [(c.train_corefs, c.held_out_corefs, c.train_retains, c.held_out_retains) for c in members]
-        rows = [(c.target, *(str(len(phrases)) for phrases in own)) for c, own in zip(members, lists, strict=True)]
+        lists = ("train_corefs", "held_out_corefs", "train_retains", "held_out_retains")
+        rows = [(c.target, *(str(len(getattr(c, name))) for name in lists)) for c in sets if c.kind == group]
         if rows:
             print_table(("target", *counts), rows, right=counts, title=f"{group} ({len(rows)})")
     if kind is None:
@@ -98,7 +98,10 @@ def env(json: JSONFlag = False) -> int:
     from platformdirs import user_cache_dir
 
     facts: dict[str, Any] = {"crce": __version__, "python": platform.python_version(), "system": platform.platform()}
-    facts |= {name: _version(name) for name in PACKAGES}
+    for package in PACKAGES:
+        facts[package] = "not installed"
+        with suppress(metadata.PackageNotFoundError):
+            facts[package] = metadata.version(package)
     facts |= {"cpu_cores": psutil.cpu_count(), "memory_gib": round(psutil.virtual_memory().total / 2**30, 1)}
     if torch.cuda.is_available():
         gpu = torch.cuda.get_device_properties(0)
@@ -108,10 +111,3 @@ def env(json: JSONFlag = False) -> int:
         facts["device"] = "mps" if torch.backends.mps.is_available() else "cpu"
     facts |= {"crce_cache": os.environ.get("CRCE_CACHE") or user_cache_dir("crce"), "model_cache": HF_HUB_CACHE}
     return print_json(facts) if json else print_facts(facts, 18)
-
-
-def _version(package: str) -> str:
-    try:
-        return metadata.version(package)
-    except metadata.PackageNotFoundError:
-        return "not installed"
