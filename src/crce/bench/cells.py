@@ -229,15 +229,13 @@ def plan_grid(grid: BenchmarkGrid, *, cache: str | Path = CACHE, device: str = "
     return GridPlan(grid, tuple(jobs))
 
 
-def _variants(
-    grid: BenchmarkGrid, entry: MethodEntry, foreign: Sequence[str]
-) -> Iterator[tuple[bool, dict[str, Any]]]:
+def _variants(grid: BenchmarkGrid, entry: MethodEntry, foreign: Sequence[str]) -> list[tuple[bool, dict[str, Any]]]:
     """Values of `crce` and the axes, without repetition; an axis is None if it does not apply, is a setting of other
     methods (`foreign`), or is set by the entry itself."""
-    seen: list[tuple[bool, dict[str, Any]]] = []
+    variants: list[tuple[bool, dict[str, Any]]] = []
     for crce, values in itertools.product(entry.crce, itertools.product(*grid.axes.values())):
         unused = {*entry.settings, *foreign, *(() if crce else PHRASES)}
         axes = {n: None if n in unused else value for n, value in zip(grid.axes, values, strict=True)}
-        if (crce, axes) not in seen:
-            seen.append((crce, axes))
-            yield crce, axes
+        if (crce, axes) not in variants:
+            variants.append((crce, axes))
+    return variants

@@ -148,8 +148,19 @@ def _progress(bar: Bar, remarks: Sequence[str], with_film: bool) -> Callable[[Ev
 
 
 def _find_sets(given: Sequence[str]) -> list[Resolved]:
-    """The concept sets behind the arguments, with a note for each that was suggested."""
-    _refuse_split_name(given)
+    """The concept sets behind the arguments, with a note for each that was suggested.
+
+    Raises:
+        ConceptError: several arguments in a row are one target of the atlas, as in `crce erase Mickey Mouse`.
+    """
+    for start, end in itertools.combinations(range(len(given) + 1), 2):
+        parts = given[start:end]
+        entry = atlas_entry(" ".join(parts))
+        if entry is not None and not all(map(atlas_entry, parts)):
+            raise ConceptError(
+                f"{' and '.join(map(repr, parts))} are given as separate concepts, but together they are "
+                f"'{entry.target}' of the atlas. Put it in quotes: crce erase {shlex.quote(entry.target)}."
+            )
     with answers_kept():
         resolved = resolve_concepts(given)
     for concepts, record, suggested in resolved:
@@ -161,15 +172,3 @@ def _find_sets(given: Sequence[str]) -> list[Resolved]:
                 f"'{brief(name)}' is not in the atlas: {counts} were suggested by {record.suggester}. {look}", err=True
             )
     return resolved
-
-
-def _refuse_split_name(given: Sequence[str]) -> None:
-    """A ConceptError if several arguments in a row are one target of the atlas, as in `crce erase Mickey Mouse`."""
-    for start, end in itertools.combinations(range(len(given) + 1), 2):
-        parts = given[start:end]
-        entry = atlas_entry(" ".join(parts))
-        if entry is not None and not all(map(atlas_entry, parts)):
-            raise ConceptError(
-                f"{' and '.join(map(repr, parts))} are given as separate concepts, but together they are "
-                f"'{entry.target}' of the atlas. Put it in quotes: crce erase {shlex.quote(entry.target)}."
-            )

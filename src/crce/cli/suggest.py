@@ -6,7 +6,7 @@ import shlex
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
@@ -18,9 +18,6 @@ from crce.errors import SuggestError
 from crce.files import free_file, slug, write_json
 from crce.suggest.record import SUFFIX, record_path, write_record
 
-
-if TYPE_CHECKING:
-    from crce.suggest import Record
 
 _OF_REPLAY = ("replay", "out", "force", "json")  # the flags that --replay may have beside it
 _USES = {"train": "training", "held-out": "evaluation"}
@@ -115,7 +112,16 @@ def suggest(
     if json:
         typer.echo(dump_json(suggestion.concepts), nl=False)
         return 0
-    _print_record(suggestion.record)
+    record = suggestion.record
+    typer.echo(f"{record.request.name}, {record.request.kind}, suggested by {record.suggester}")
+    rows = [
+        (d.text, d.side, _USES[d.outcome or ""], str(certainty_word(d.certainty)), d.source, d.reason)
+        for d in record.decisions
+        if d.outcome != "dropped"
+    ]
+    print_table(("phrase", "side", "used for", "certainty", "source", "reason"), rows)
+    if dropped := len(record.decisions) - len(rows):
+        typer.echo(f"{dropped} more were proposed and dropped; the record says why.")
     typer.echo(f"set      {path}\nrecord   {record_path(path)}")
     for verb in ("review", "erase"):
         typer.echo(f"{verb:<8} crce {verb} {shlex.quote(str(path))}")
@@ -133,16 +139,3 @@ def answers_kept() -> Iterator[None]:
             write_json(kept, list(error.exchanges))
             typer.echo(f"answers  {kept}", err=True)
         raise
-
-
-def _print_record(record: Record) -> None:
-    """Print the chosen phrases as a table, and the number of dropped ones."""
-    typer.echo(f"{record.request.name}, {record.request.kind}, suggested by {record.suggester}")
-    rows = [
-        (d.text, d.side, _USES[d.outcome or ""], str(certainty_word(d.certainty)), d.source, d.reason)
-        for d in record.decisions
-        if d.outcome != "dropped"
-    ]
-    print_table(("phrase", "side", "used for", "certainty", "source", "reason"), rows)
-    if dropped := len(record.decisions) - len(rows):
-        typer.echo(f"{dropped} more were proposed and dropped; the record says why.")
