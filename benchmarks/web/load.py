@@ -42,7 +42,7 @@ def main() -> None:
             rows, errors = asyncio.run(measure(address, Path(folder) / "runs" / "cat-1" / "metrics.jsonl"))
         finally:
             server.terminate()
-            for job in Path(folder).glob("runs/.crce-web/jobs/*/pid"):
+            for job in Path(folder).glob("runs/.crce-web/jobs/*/pid-*"):
                 os.kill(int(job.read_text()), 15)
     ratios = [row["steps_loaded"] / row["steps_quiet"] for row in rows]
     facts = {

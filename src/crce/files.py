@@ -57,6 +57,20 @@ def write_json(path: Path, value: Any) -> None:
     write_text(path, re.sub("[\ud800-\udfff]", lambda half: f"\\u{ord(half[0]):04x}", text))
 
 
+def append_line(path: Path, line: str) -> None:
+    """Append a line to a file, in a folder that need not exist yet.
+
+    Raises:
+        RunError: it can't be written.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with open(path, "a", encoding="utf-8") as file:
+            file.write(line + "\n")
+    except OSError as error:
+        raise RunError(f"Cannot write {path}: {error.strerror or error}. Free some space.") from error
+
+
 def write_tensors(path: Path, tensors: Mapping[str, torch.Tensor], metadata: Mapping[str, str]) -> None:
     """Write a safetensors file, atomically. Metadata values are strings, as the format demands."""
     from safetensors import SafetensorError

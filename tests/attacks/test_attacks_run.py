@@ -211,9 +211,7 @@ def test_plain_prompt_that_works_needs_no_search(run, tiny_model):
 
 
 def test_picture_that_fails_is_no_hit_of_a_search_and_no_success_of_the_erasure(run, tiny_model, judge, monkeypatch):
-    from crce.attacks import victim
-
-    draw = victim.draw
+    from crce.sampling import draw
 
     def fails(pipe, prompts, seeds, **settings):
         pictures = draw(pipe, prompts, seeds, **settings)
@@ -223,7 +221,7 @@ def test_picture_that_fails_is_no_hit_of_a_search_and_no_success_of_the_erasure(
         def texts(self, prompt, seed):
             yield "act"
 
-    monkeypatch.setattr(victim, "draw", fails)
+    monkeypatch.setattr("crce.sampling.image_cache.draw", fails)
     one = Slips()
     found = attack(run, one, budget=1, seed=9, judge=judge, backbone=tiny_model, **QUICK)
     assert found.data["outcomes"][0]["search"]["best_hits"] == 0

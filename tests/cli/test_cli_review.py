@@ -210,6 +210,7 @@ def test_an_unreadable_memory_is_named_before_anything_is_changed(piped, path, m
 
 def test_the_record_beside_the_set_gives_reasons_and_measures(piped, path, memory):
     from crce.suggest.candidates import Candidate, Request
+    from crce.suggest.grounding import Grounded
     from crce.suggest.record import Record, SuggestionSettings, plain_concepts, write_record
 
     record = Record(
@@ -218,7 +219,7 @@ def test_the_record_beside_the_set_gives_reasons_and_measures(piped, path, memor
         request=Request("cat", "object", "animal"),
         settings=SuggestionSettings(corefs=3, retains=2, held_out=1, diversity=0.3),
         proposed=(Candidate("kitty", "coref", 1.0, "wordnet", "a synonym"),),
-        grounding={"kitty": {"closeness": 0.87, "distance": 0.13}},
+        grounding={"kitty": Grounded(0.13, 0.87, None, 0, 48)},
         decisions=(Candidate("kitty", "coref", 0.9, "wordnet", "a synonym", outcome="train"),),
         concepts=plain_concepts(read_concepts(path)),
     )

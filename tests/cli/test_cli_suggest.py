@@ -121,7 +121,7 @@ def test_too_few_phrases_are_a_warning(crce, suggested):
         (["cat", "--corefs", "-1"], ["--corefs"]),
         (["cat", "--corefs", "0", "--retains", "0"], ["at least one"]),
         (["--replay", "x.json", "--kind", "style"], ["--replay", "--out"]),
-        (["--replay", "nowhere.json"], ["nowhere.json", "no such file"]),
+        (["--replay", "nowhere.json"], ["nowhere.json", "No such file"]),
         (["--replay", "x.json", "--corefs", "3", "--seed", "9"], ["--corefs, --seed", "nothing"]),
         (["cat", "--base-url", "http://localhost:1"], ["--base-url", "lexicon", "openai:MODEL"]),
         (["cat", "--prompts", "mine"], ["--prompts", "lexicon", "openai:MODEL"]),

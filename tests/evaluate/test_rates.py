@@ -9,8 +9,9 @@ import pytest
 from scipy.stats import binomtest
 
 from crce.evaluate import evaluate
-from crce.evaluate.comparison import compare_groups, say_significance
+from crce.evaluate.scores import compare_groups
 from crce.evaluate.stats import Recognition, compare, wilson
+from crce.evaluate.verdict import say_significance
 
 
 def outcome(base: int, erased: int, n: int) -> Recognition:

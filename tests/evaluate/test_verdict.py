@@ -2,15 +2,14 @@ from __future__ import annotations
 
 import pytest
 
-from crce.evaluate.scores import summarise_groups
-from crce.evaluate.verdict import ScoredTarget, make_verdict, percent
+from crce.evaluate.verdict import make_verdict, percent
 
 
 RECIPE = {"crce": True, "steps": 250, "alpha": 1.0, "beta": 0.5}
 
 
 def verdict(groups, config=RECIPE):
-    return make_verdict([ScoredTarget("cat", groups, summarise_groups(groups))], config)
+    return make_verdict([groups], config)
 
 
 def points(groups, config=RECIPE):

@@ -45,11 +45,11 @@ def vit(folder):
 def test_classes_are_targets_with_their_corefs_retains_and_everyday_things():
     ships = ConceptSet("ship", retains=(Related("kitty"), Related("dog"), Related("harbour")))
     classes = concept_classes([CATS, ships])
-    assert classes.names[:5] == ["cat", "ship", "dog", "fox", "harbour"]
+    assert list(classes.phrases)[:5] == ["cat", "ship", "dog", "fox", "harbour"]
     assert classes.phrases["cat"] == ("cat", "kitty")
     assert classes.class_of(" Kitty") == "cat"
     assert classes.class_of("ferret") is None
-    assert "a sunflower" in classes.names
+    assert "a sunflower" in list(classes.phrases)
 
 
 def test_clip_takes_the_nearest_phrase_of_a_class(clip):

@@ -167,7 +167,7 @@ def test_phrases_alone_are_read():
 
 
 def test_other_names_of_the_keys_are_understood():
-    text = json.dumps({"Coref": {"kitty": "High"}, "RETAINS": [{"phrase": "dog", "Certainty": "Low", "extra": 1}]})
+    text = json.dumps({"Coref": {"kitty": "High"}, "RETAINS": [{"Text": "dog", "CERTAINTY": "Low", "extra": 1}]})
     assert texts(parse_proposals(text).value) == (["kitty"], ["dog"])
 
 
@@ -191,7 +191,7 @@ def test_long_lists_and_reasons_are_cut():
     value["retains"][0]["reason"] = "why " * 1000
     parsed = parse_proposals(json.dumps(value))
     assert len(parsed.value["coref"]) == MAX_ITEMS
-    assert len(parsed.value["retain"][0].reason) == MAX_REASON
+    assert MAX_REASON - 4 < len(parsed.value["retain"][0].reason) <= MAX_REASON  # cut between words
     assert parsed.notes == [f"corefs that can't be used are left out: {1000 - MAX_ITEMS}"]
 
 

@@ -72,8 +72,8 @@ def test_a_bad_answer_is_asked_again_with_what_was_wrong():
     assert "is not the JSON object that was asked for" in second[-1].content
     assert "contains no retains" in third[-1].content
     assert third[-1].content.count("can't be used") == 1  # only the last fault, so that the question does not grow
-    assert [e.notes[0].startswith("not used: ") for e in suggester.exchanges[:2]] == [True, True]
-    assert suggester.exchanges[2].notes == ()
+    assert [e["notes"][0].startswith("not used: ") for e in suggester.exchanges[:2]] == [True, True]
+    assert suggester.exchanges[2]["notes"] == []
 
 
 def test_the_target_itself_is_no_answer():
@@ -87,7 +87,7 @@ def test_the_target_itself_is_no_answer():
         LLMSuggester(ScriptedChat(echo, echo, echo)).propose(CAT)
     mixed = LLMSuggester(ScriptedChat(lists({"cat": "High", "kitty": "High"}, {"dog": "High"})))
     assert [c.text for c in mixed.propose(CAT)] == ["kitty", "dog"]
-    assert mixed.exchanges[0].notes == ("the target itself is left out: 1",)
+    assert mixed.exchanges[0]["notes"] == ["the target itself is left out: 1"]
 
 
 def test_a_question_is_repeated_with_a_temperature_and_another_seed():
@@ -101,13 +101,13 @@ def test_an_answer_of_megabytes_is_recorded_in_part():
     suggester = LLMSuggester(chat)
     suggester.propose(CAT)
     assert len(chat.asked[1]["messages"][-1].content) < 5000
-    assert len(suggester.exchanges[0].reply.text) <= 200_000
+    assert len(suggester.exchanges[0]["reply"]) <= 200_000
 
 
 def test_one_list_is_used_when_no_better_answer_comes():
     suggester = LLMSuggester(ScriptedChat(lists({"kitty": "High"}, {}), "PWNED", "PWNED"))
     assert [c.text for c in suggester.propose(CAT)] == ["kitty"]
-    assert "used after all, no later answer was better" in suggester.exchanges[0].notes
+    assert "used after all, no later answer was better" in suggester.exchanges[0]["notes"]
 
 
 def test_nonsense_to_the_end_is_an_error_that_shows_it():
@@ -128,7 +128,7 @@ def test_a_refusal_is_not_asked_again():
     suggester = LLMSuggester(chat)
     with pytest.raises(SuggestError, match=r"scripted:tiny refused to answer about 'cat' \(.*can't help.*--suggester"):
         suggester.propose(CAT)
-    assert suggester.exchanges[0].reply.finish == "refusal"
+    assert suggester.exchanges[0]["finish"] == "refusal"
 
 
 def test_an_injected_instruction_that_is_obeyed_is_no_set():
@@ -149,7 +149,7 @@ def test_own_prompts_are_used(tmp_path):
 def test_every_question_is_kept_with_its_answer():
     suggester = LLMSuggester(ScriptedChat("PWNED", Reply(f"Sure: {GOOD}", prompt_tokens=5, completion_tokens=6)))
     suggester.propose(CAT)
-    first, second = (exchange.to_dict() for exchange in suggester.exchanges)
+    first, second = suggester.exchanges
     assert json.loads(json.dumps(second)) == second
     assert list(second) == [
         *("kind", "prompt_hash", "messages", "reply", "finish", "prompt_tokens", "completion_tokens", "notes")
@@ -200,7 +200,7 @@ def test_a_bad_day_of_a_server_still_ends_in_candidates(day):
     texts = [c.text for c in candidates]
     assert texts[:3] == ["Felis catus", "dog", "kitty"]
     assert {c.source for c in candidates} == {"openai:tiny"}
-    assert "sk-test-secret" not in json.dumps([e.to_dict() for e in suggester.exchanges])
+    assert "sk-test-secret" not in json.dumps(suggester.exchanges)
 
 
 @pytest.mark.parametrize(

@@ -139,7 +139,7 @@ def test_forget(memory):
 
 GOOD = json.loads(json.dumps({**vars(decision("kitty")), "similarity": 0.5}))
 BAD: list[tuple[str, list[str]]] = [
-    ("{", ["not JSON"]),
+    ("{}}", ["not JSON"]),
     ("[]", ["the line is []"]),
     ("{}", ["no target", "no side"]),
     ("[" * 100_000, []),

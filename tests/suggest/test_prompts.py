@@ -141,7 +141,7 @@ def test_a_readme_may_lie_beside_own_prompts(tmp_path):
 @pytest.mark.parametrize("where", ["target", "sense"])
 def test_a_page_of_text_is_no_name(where):
     request = Request("x" * 5000 if where == "target" else "cat", "object", sense="y" * 5000)
-    with pytest.raises(SuggestError, match=f"The {where} .* is 5,000 characters long. Use a name of at most 200"):
+    with pytest.raises(SuggestError, match=r"The concept .* has 5000 characters. Use at most 200"):
         propose_messages(request, 3, 4)
 
 

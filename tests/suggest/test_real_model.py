@@ -37,7 +37,7 @@ def valid_set(suggester: LLMSuggester, folder: Path) -> ConceptSet | None:
 def test_its_set_is_valid_or_nothing(chat, tmp_path):
     suggester = LLMSuggester(BriefChat(chat, 25), retries=0)
     concepts = valid_set(suggester, tmp_path)
-    assert {exchange.kind for exchange in suggester.exchanges} == {"propose"}
+    assert {exchange["kind"] for exchange in suggester.exchanges} == {"propose"}
     if concepts is not None:
         assert concepts.target == "horse"
         assert {r.source for r in (*concepts.corefs, *concepts.retains)} == {suggester.name}
@@ -46,9 +46,9 @@ def test_its_set_is_valid_or_nothing(chat, tmp_path):
 def test_its_second_look_is_not_believed_without_a_check(chat, caplog):
     nonsense = Candidate("ulmq vrat", "coref", 0.8, "test", "nothing at all")
     candidates = [nonsense, Candidate("teapot", "coref", 0.8, "test", "another thing")]
-    exchanges = []
-    verified = verify(candidates, Request("horse", "object"), BriefChat(chat, 80, answers=1), exchanges=exchanges)
+    suggester = LLMSuggester(BriefChat(chat, 80, answers=1))
+    verified = verify(candidates, Request("horse", "object"), suggester)
     assert len(verified) == len(candidates)
-    assert {exchange.kind for exchange in exchanges} == {"verify"}
+    assert {exchange["kind"] for exchange in suggester.exchanges} == {"verify"}
     if "control phrases wrong" in caplog.text:  # which a model of this size gets wrong on most processors
         assert all(opinion.certainty < 0.8 or opinion.answer == "unanswered" for opinion in verified)

@@ -9,7 +9,16 @@ import pytest
 from crce.concepts import ConceptSet, Related
 from crce.errors import RunError, SuggestError
 from crce.suggest.candidates import Candidate, Example, Request
-from crce.suggest.record import Record, Score, SuggestionSettings, plain_concepts, read_record, write_record
+from crce.suggest.grounding import Grounded
+from crce.suggest.record import (
+    Record,
+    Score,
+    SuggestionSettings,
+    Verified,
+    plain_concepts,
+    read_record,
+    write_record,
+)
 
 
 CATS = ConceptSet(
@@ -34,8 +43,8 @@ RECORD = Record(
     ),
     proposed=(Candidate("Kitty", "coref", 0.8, "openai:any", "a “pet” name – 猫"),),
     exchanges=({"kind": "propose", "text": 'prose {"corefs": []}\n'},),
-    verified=({"text": "kitty", "side": "coref", "answer": "always"},),
-    grounding={"kitty": {"distance": 0.1, "closeness": 0.9, "judged": None, "images": 0, "samples": 48}},
+    verified=(Verified(text="kitty", side="coref", stated=0.8, certainty=0.8, answer="always", reason="so"),),
+    grounding={"kitty": Grounded(0.1, 0.9, None, 0, 48)},
     scores=(Score(text="kitty", side="coref", score=0.7),),
     decisions=(Candidate("kitty", "coref", 0.8, "openai:any", "so", outcome="train"),),
     warnings=("1 coref, where 8 were asked for",),
@@ -94,7 +103,7 @@ def test_other_files_are_no_record(tmp_path, text):
 
 
 def test_files_that_cannot_be_read(tmp_path):
-    with pytest.raises(SuggestError, match="no such file"):
+    with pytest.raises(SuggestError, match="No such file"):
         read_record(tmp_path / "missing.json")
     with pytest.raises(SuggestError, match="read"):
         read_record(tmp_path)

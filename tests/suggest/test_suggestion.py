@@ -12,6 +12,7 @@ from suggest.scripted_chat import ScriptedChat, lists
 
 from crce.concepts import KINDS, ConceptSet
 from crce.errors import SuggestError
+from crce.files import write_json
 from crce.suggest import Candidate, Decision, Memory, Suggestion, grounding, read_record, replay, suggest, write_record
 from crce.suggest.llm import LLMSuggester
 from crce.suggest.phrases import MAX_LENGTH, parse_concept
@@ -292,7 +293,7 @@ def test_a_remote_language_model_is_asked_twice_and_replayed_offline(tmp_path):
     assert "always" in why["tabby"]
     assert "British" in why["moggy"]
     assert "sometimes" in why["moggy"]
-    assert {v["text"] for v in record.verified} >= {"tabby", "moggy"}
+    assert {v.text for v in record.verified} >= {"tabby", "moggy"}
     assert [e["kind"] for e in record.exchanges] == ["propose", "verify"]
     assert record.prompt_hash == record.exchanges[0]["prompt_hash"]
     check_record(suggestion, tmp_path / "cat.suggest.json")  # the server is gone
@@ -399,10 +400,10 @@ def test_grounding_weighs_phrases_by_what_the_model_draws_and_is_replayed(ground
     check_record(grounded, tmp_path / "cat.suggest.json")
 
 
-@pytest.mark.parametrize(("measured", "words"), [(None, "lacks an answer"), ({"near": 1}, "can't be read")])
+@pytest.mark.parametrize(("measured", "words"), [(None, "lacks an answer"), ({"near": 1}, "grounding.cat.distance")])
 def test_grounding_that_cannot_be_replayed_is_an_error(grounded, tmp_path, measured, words):
     kept = {} if measured is None else dict.fromkeys(grounded.record.grounding, measured)
-    write_record(tmp_path / "cat.json", grounded.record.model_copy(update={"grounding": kept}))
+    write_json(tmp_path / "cat.json", grounded.record.model_dump() | {"grounding": kept})
     with pytest.raises(SuggestError, match=words):
         replay(tmp_path / "cat.json")
 

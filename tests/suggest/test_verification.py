@@ -8,9 +8,10 @@ from suggest.scripted_chat import MADE_UP, JudgingChat, ScriptedChat, judged
 
 from crce.errors import SuggestError
 from crce.llm import Reply, load_chat
+from crce.suggest import verification
 from crce.suggest.candidates import Candidate, Request
+from crce.suggest.llm import LLMSuggester
 from crce.suggest.schemas import judgements_schema
-from crce.suggest.verification import verify
 
 
 CAT = Request("cat", "object", sense="animal")
@@ -20,6 +21,15 @@ CAT = Request("cat", "object", sense="animal")
 def environment(monkeypatch):
     monkeypatch.delenv("CRCE_PROMPTS", raising=False)
     monkeypatch.setenv("OPENAI_API_KEY", "sk-test-secret")
+
+
+def verify(candidates, request, chat, *, seed=0, exchanges=None):
+    suggester = LLMSuggester(chat, seed=seed)
+    try:
+        return verification.verify(candidates, request, suggester)
+    finally:
+        if exchanges is not None:
+            exchanges += suggester.exchanges
 
 
 class Everything(dict):
@@ -126,7 +136,7 @@ def test_many_phrases_are_asked_in_batches():
     exchanges = []
     verified = verify(phrases, CAT, chat, exchanges=exchanges)
     assert [v.answer for v in verified] == ["sometimes"] * 45
-    assert [e.kind for e in exchanges] == ["verify"] * 3
+    assert [e["kind"] for e in exchanges] == ["verify"] * 3
 
 
 @pytest.mark.parametrize(

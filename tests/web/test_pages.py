@@ -141,6 +141,18 @@ def test_the_plan_is_in_plain_words_and_starts_a_job(client, draft, queued, root
     assert read_concepts(root / "cat-2" / "concepts.yaml").target == "cat"
 
 
+def test_a_button_that_is_pressed_twice_begins_one_run(client, draft, queued):
+    for _ in range(2):
+        assert client.post(f"{draft}/start", data={"method": "uce", "once": "form"}).url.path == "/runs/cat-2"
+    assert len(queued.jobs()) == 1
+
+
+def test_the_words_of_a_run_are_changed_in_a_new_draft(client):
+    page = client.post("/runs/cat-1/words")
+    assert page.url.path.startswith("/drafts/")
+    assert number_of(page.text, "kitty")
+
+
 def test_a_setting_that_cannot_be_used_makes_no_run(client, draft, queued, root):
     answer = client.post(f"{draft}/start", data={"method": "esd", "steps": "0"})
     assert answer.status_code == 400

@@ -16,7 +16,7 @@ from crce.concepts import write_concepts
 from crce.errors import ConfigError
 from crce.training import Erasure
 from crce.web.app import continued
-from crce.web.job import PROCESS
+from crce.web.job import process_file
 from crce.web.plan import flags
 from crce.web.queue import LONGEST, Queue
 from crce.web.runs import Runs
@@ -77,6 +77,16 @@ def test_a_run_has_one_job_at_a_time_and_the_queue_is_bounded(queue, monkeypatch
         queue.ask(99, "pause")
 
 
+def test_a_job_that_is_paused_before_its_process_is_there_does_not_begin(queue):
+    queue.add("list", ["ls"], "a")
+    queue.step()
+    queue.ask(1, "pause")
+    wait(queue, lambda: not queue.of_run("a").active)
+    assert queue.of_run("a").state == "paused"
+    queue.ask(1, "resume")
+    wait(queue, lambda: queue.of_run("a").state == "finished")
+
+
 @pytest.fixture
 def erasing(tmp_path: Path, queue: Queue) -> Iterator[Queue]:
     """A queue whose job trains, with a thousand steps to go."""
@@ -112,7 +122,7 @@ def test_a_job_outlives_its_server_and_is_paused_resumed_and_killed(tmp_path, ru
     again.ask(1, "resume")
     assert again.of_run("cat").arguments[:2] == ["erase", "--resume"]
     wait(again, lambda: lines(tmp_path) > stopped)  # goes on after the step where it was paused
-    process = int((tmp_path / "jobs" / "0001" / PROCESS).read_text())
+    process = int(process_file(tmp_path / "jobs" / "0001", 2).read_text())
     os.kill(process, signal.SIGKILL)
     wait(again, lambda: again.of_run("cat").state == "stopped")
     assert again.of_run("cat").resumable

@@ -25,7 +25,13 @@ def rate(hits: Sequence[bool]) -> dict[str, Any]:
     if not hits:
         return {"value": None, "low": None, "high": None, "hits": 0, "n": 0}
     numbers = wilson(sum(hits), len(hits)).as_json()
-    return {**{name: numbers[name] for name in ("value", "low", "high")}, "hits": numbers["k"], "n": numbers["n"]}
+    return {
+        "value": numbers["value"],
+        "low": numbers["low"],
+        "high": numbers["high"],
+        "hits": sum(hits),
+        "n": len(hits),
+    }
 
 
 def chance_of_gain(before: Sequence[bool], after: Sequence[bool]) -> float:
@@ -36,26 +42,26 @@ def chance_of_gain(before: Sequence[bool], after: Sequence[bool]) -> float:
 
 
 def summarise(outcomes: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """The numbers over all outcomes that count; see `campaign` for the content of an outcome.
+    """The numbers over all outcomes that count, see `campaign`.
 
     Returns:
-        "base", "before" and "after" as `rate` gives them; "gain" (after minus before) and "p" (see `chance_of_gain`);
-        the number of "prompts", of those "left_out", and of those "brought_back" in half of their images; "failed",
-        the images that could not be generated.
+        "base", "before" and "after", see `rate`; "gain", after minus before; "p", see `chance_of_gain`; how many
+        "prompts", of those "left_out", and of those "brought_back" in half of their images; the "failed" images.
     """
     counted = [o for o in outcomes if o["left_out"] is None]
-    sides: dict[str, list[bool]] = {"base": [], "before": [], "after": []}
+    hits: dict[str, list[bool]] = {"base": [], "before": [], "after": []}
     brought = failed = 0
     for o in counted:
-        for side, hits in sides.items():
-            words = o["words"][side]
-            hits += [word == o["expected"] for word in words] if side == "base" else shows(words, o["expected"])
-            failed += words.count(None)
-        n = len(o["words"]["after"])
-        brought += sum(sides["after"][-n:]) >= BROUGHT_BACK * n
-    before, after = sides["before"], sides["after"]
+        words, expected = o["words"], o["expected"]
+        back = shows(words["after"], expected)
+        hits["base"] += [word == expected for word in words["base"]]
+        hits["before"] += shows(words["before"], expected)
+        hits["after"] += back
+        brought += sum(back) >= BROUGHT_BACK * len(back)
+        failed += sum(words[side].count(None) for side in hits)
+    before, after = hits["before"], hits["after"]
     return {
-        **{side: rate(hits) for side, hits in sides.items()},
+        **{side: rate(own) for side, own in hits.items()},
         "gain": round(sum(after) / len(after) - sum(before) / len(before), 4) if counted else None,
         "p": chance_of_gain(before, after) if counted else None,
         "prompts": len(counted),

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -41,12 +41,7 @@ SEARCH_SEED = 20_000  # added to the seeds of the tested images: no search sees 
 
 @dataclass(frozen=True)
 class AttackResult:
-    """The result of an attack.
-
-    Attributes:
-        folder: RUN/attacks.
-        data: the content of NAME.json.
-    """
+    """The result of an attack: the folder RUN/attacks, and the content of NAME.json."""
 
     folder: Path
     data: dict[str, Any]
@@ -154,15 +149,10 @@ def attack(
     log = QueryLog(folder / f"{one.name}.jsonl", made_of, plain)
     with erased_model(backbone, erasure, scorer, log, head, batch) as victim:
         outcomes = list(_outcomes(victim, one, chosen, allowed, folder, on_event))
-        spent = {**vars(victim.spent), "reused_pictures": log.reused}
-    data = {
-        **head,
-        "summary": summarise(outcomes),
-        "outcomes": outcomes,
-        "spent": {**spent, "seconds": round(time.perf_counter() - clock, 2)},
-    }
-    result = AttackResult(folder, data)
-    write_json(result.path, data)
+        spent: dict[str, Any] = {**vars(victim.spent), "reused_pictures": log.reused}
+    spent["seconds"] = round(time.perf_counter() - clock, 2)
+    result = AttackResult(folder, {**head, "summary": summarise(outcomes), "outcomes": outcomes, "spent": spent})
+    write_json(result.path, result.data)
     return result
 
 
@@ -180,13 +170,8 @@ def _outcomes(
     kept = [p.text for p in prompts if reasons[p.text] is None]
     for prompt in prompts:
         words, reason = judged[prompt.text], reasons[prompt.text]
-        outcome: dict[str, Any] = {
-            "target": prompt.target,
-            "prompt": prompt.text,
-            "role": prompt.role,
-            "expected": prompt.expected,
-            "left_out": reason,
-        }
+        outcome: dict[str, Any] = {"target": prompt.target, "prompt": prompt.text, "role": prompt.role}
+        outcome |= {"expected": prompt.expected, "left_out": reason}
         if reason is not None:
             nothing = {"text": prompt.text, "state": "", "word": None}
             yield {**outcome, "found": nothing, "words": {**words, "after": []}}
@@ -201,24 +186,17 @@ def _outcomes(
         report(budget.steps)
         best = answer.found
         words["after"] = victim.measure(prompt, best.text, word=best.word, state=best.state)
-        yield {
-            **outcome,
-            "found": {
-                "text": best.text,
-                "state": best.state,
-                "word": write_word(folder, one.name, prompt.text, best.word),
-            },
-            "words": words,
-            "search": {
-                "tries": len(answer.tries),
-                "steps": answer.steps,
-                "best_hits": best.hits,
-                "images_per_try": len(best.images),
-                "any_hit": any(a.hits for a in answer.tries),
-            },
-            "spent": answer.spent,
-            "details": answer.details,
+        file = write_word(folder, one.name, prompt.text, best.word)
+        search = {
+            "tries": len(answer.tries),
+            "steps": answer.steps,
+            "best_hits": best.hits,
+            "images_per_try": len(best.images),
+            "any_hit": any(a.hits for a in answer.tries),
         }
+        found = {"text": best.text, "state": best.state, "word": file}
+        results = {"search": search, "spent": answer.spent, "details": answer.details}
+        yield {**outcome, "found": found, "words": words, **results}
 
 
 def left_out(words: Sequence[str | None], expected: str) -> str | None:
@@ -230,11 +208,7 @@ def left_out(words: Sequence[str | None], expected: str) -> str | None:
 
 
 def judge_of_run(judge: str | Judge, erasure: Erasure, device: str) -> Judge:
-    """The judge of an attack, with everyday things among its classes where it has none of its own.
-
-    Raises:
-        ConfigError: there is no such judge, or none knows the model.
-    """
+    """The judge of an attack, see `choose_judge`; everyday things are among classes that it takes from the run."""
     model, folder = erasure.info["model"], erasure.folder / FOLDER
     chosen = choose_judge(judge, model, erasure.sets, unrelated=EVERYDAY, folder=folder, device=device, required=True)
     return cast("Judge", chosen)
@@ -251,12 +225,9 @@ def erased_model(
     backbone: Backbone, erasure: Erasure, judge: Judge, log: QueryLog, head: dict[str, Any], batch: int
 ) -> Iterator[Victim]:
     """The erased model, for as long as the context lasts, with seeds and settings as NAME.json holds them."""
-    adapter = apply_adapter(backbone, erasure.adapter)
-    try:
-        settings = {name: head["pictures"][name] for name in ("search_seeds", "test_seeds", "steps", "guidance")}
+    settings = {name: head["pictures"][name] for name in ("search_seeds", "test_seeds", "steps", "guidance")}
+    with closing(apply_adapter(backbone, erasure.adapter)) as adapter:
         yield Victim(backbone, adapter, judge, log, head["seed"], **settings, batch=batch)
-    finally:
-        adapter.close()
 
 
 def write_word(folder: Path, name: str, prompt: str, word: torch.Tensor | None) -> str | None:

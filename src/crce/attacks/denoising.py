@@ -39,22 +39,16 @@ class ForwardProcess:
     def at(
         self, x_0: torch.Tensor, noise: torch.Tensor, levels: Sequence[float]
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Latents at noise levels.
-
-        Args:
-            x_0: finished latents, shape (B, C, h, w).
-            noise: of the same shape.
-            levels: one for each, in [0, 1).
+        """Finished latents x_0 with noise, both of shape (B, C, h, w), at one level in [0, 1) for each.
 
         Returns:
             x_t, shape (B, C, h, w); the timesteps, shape (B,); and the target of the prediction, shape (B, C, h, w).
         """
         if self._ddim is not None:
-            scheduler = self._ddim
-            steps = scheduler.config["num_train_timesteps"]
+            steps = self._ddim.config["num_train_timesteps"]
             t = torch.tensor([int(level * steps) for level in levels], device=x_0.device)
-            x_t = scheduler.add_noise(x_0, noise, t)
-            return x_t, t, scheduler.get_velocity(x_0, noise, t) if self._velocity else noise
+            target = self._ddim.get_velocity(x_0, noise, t) if self._velocity else noise
+            return self._ddim.add_noise(x_0, noise, t), t, target
         places = [min(LEVELS - 1, int((1 - level) * LEVELS)) for level in levels]
         rows = zip(x_0.split(1), noise.split(1), places, strict=True)
         x_t = torch.cat([self._grid.noised(x, n, place) for x, n, place in rows])

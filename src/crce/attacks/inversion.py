@@ -51,13 +51,13 @@ class ConceptInversion(Attack):
         vocabulary = vocabulary_of(backbone)
         x_0 = concept_latents(victim, prompt, self.pictures)
         start = vocabulary.ids[torch.randint(len(vocabulary), (self.words,), generator=generator)]
-        embeddings = backbone.pipe.text_encoder.get_input_embeddings().weight
-        word = embeddings.detach()[start.to(embeddings.device)].float().clone().requires_grad_(True)  # (K, W)
+        table = backbone.pipe.text_encoder.get_input_embeddings().weight.detach()
+        word = table[start.to(table.device)].float().clone().requires_grad_(True)  # (K, W)
         losses: list[float] = []
         every = max(1, allowance.budget.steps // CHECKS)
 
         def condition() -> Conditioning:
-            return victim.encode_soft([""] * self.batch, word.expand(self.batch, -1, -1))
+            return victim.encode([""] * self.batch, word.expand(self.batch, -1, -1))
 
         for loss in fit(victim, allowance, x_0, self.batch, generator, [word], self.rate, condition):
             losses.append(loss)

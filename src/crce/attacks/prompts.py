@@ -38,29 +38,21 @@ class AttackedPrompt:
 def choose_prompts(
     erasure: Erasure, judge: Judge, targets: Sequence[str], texts: Sequence[str], phrases: int
 ) -> list[AttackedPrompt]:
-    """The prompts to attack, each text once.
+    """The prompts to attack, each text once: at most `phrases` for each target, of which none named is all.
 
-    Args:
-        erasure: the run.
-        judge: says which class a phrase names.
-        targets: the targets to attack; none is all.
-        texts: prompts for the first of these targets, in place of the targets and their corefs.
-        phrases: the most prompts for each target.
+    `texts` are prompts for the first of these targets, in place of the targets and their corefs.
 
     Raises:
         ConfigError: a target is not among the run's, or the judge has no class for it.
     """
-    sets = list(erasure.sets)
-    if targets:
-        known = {fold(c.target): c for c in erasure.sets}
-        for target in targets:
-            if fold(target) not in known:
-                names = [c.target for c in erasure.sets]
-                raise ConfigError(
-                    f"{target!r} is not a target of {erasure.folder}. Use one of: {', '.join(names)}."
-                    f"{did_you_mean(target, names)}"
-                )
-        sets = [known[fold(target)] for target in targets]
+    known, names = {fold(c.target): c for c in erasure.sets}, [c.target for c in erasure.sets]
+    for target in targets:
+        if fold(target) not in known:
+            raise ConfigError(
+                f"{target!r} is not a target of {erasure.folder}. Use one of: {', '.join(names)}."
+                f"{did_you_mean(target, names)}"
+            )
+    sets = [known[fold(target)] for target in targets] or erasure.sets
     if texts:
         expected = _class_of(judge, sets[0])
         return [AttackedPrompt(text, "prompt", expected, sets[0]) for text in dict.fromkeys(texts)]

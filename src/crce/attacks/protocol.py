@@ -26,11 +26,7 @@ FINALISTS = 3  # tries that get a second look
 
 @dataclass(frozen=True)
 class Budget:
-    """What an attack may spend on each prompt.
-
-    Attributes:
-        steps: steps of the attack.
-        forwards: rows through text encoder and denoiser together; 0 is no limit.
+    """What an attack may spend on each prompt: steps, and rows through the networks, of which 0 is no limit.
 
     Raises:
         ConfigError: a number is out of range.
@@ -58,20 +54,15 @@ class Progress:
 
 @dataclass
 class Allowance:
-    """The budget of one prompt while it is being spent.
+    """The budget of one prompt while it is being spent, the victim's counters, and the steps done.
 
-    Attributes:
-        budget: the budget.
-        spent: the victim's counters.
-        on_steps: called with the number of steps done whenever it changes.
-        steps: steps done.
+    `on_steps` is called with the number of steps whenever it changes.
     """
 
     budget: Budget
     spent: Spent
     on_steps: Callable[[int], None] = lambda steps: None
     steps: int = 0
-    _start: int = field(init=False)
 
     def __post_init__(self) -> None:
         self._start = self.spent.forwards
@@ -97,7 +88,7 @@ class AdversarialPrompt:
     """What an attack found for a prompt.
 
     Attributes:
-        found: the try to measure, chosen by `Attack.pick`; the plain prompt is among the tries.
+        found: the try to measure, chosen by `Attack.pick`.
         tries: everything that was tried, in order, the plain prompt first.
         steps: steps of the budget that were taken.
         spent: their cost.
@@ -149,13 +140,9 @@ class Attack(ABC):
         budget: Budget,
         on_steps: Callable[[int], None] = lambda steps: None,
     ) -> AdversarialPrompt:
-        """Attack a prompt. The result depends on the seed and the prompt, not on prompts attacked before.
+        """Attack a prompt within a budget, calling `on_steps` with the number of steps done after each.
 
-        Args:
-            victim: the erased model and its base model.
-            prompt: the prompt to attack.
-            budget: what may be spent on it.
-            on_steps: called with the number of steps done after each.
+        The result depends on the seed and the prompt, not on prompts attacked before.
         """
         before = replace(victim.spent)
         allowance = Allowance(budget, victim.spent, on_steps)
@@ -167,10 +154,9 @@ class Attack(ABC):
         return AdversarialPrompt(found, tries, allowance.steps, victim.spent.since(before), details)
 
     def pick(self, victim: Victim, tries: tuple[Try, ...]) -> Try:
-        """The best try. If none is complete, the best few are compared again on images from more seeds.
+        """The best try, the earliest of several. Where none is complete, the best few get a second look.
 
-        Among many tries with few images each, the best one owes much to luck. Ties go to the earliest try, so that the
-        plain prompt wins its ties.
+        Among many tries with few images each, the best one owes much to luck.
         """
         best = sorted(tries, key=lambda a: a.score, reverse=True)[:FINALISTS]
         if best[0].complete or not best[0].hits:
@@ -188,17 +174,13 @@ class Attack(ABC):
 
 def stream(seed: int, *names: str) -> torch.Generator:
     """A CPU generator whose seed depends on the seed and the names."""
-    return torch.Generator().manual_seed(_number(seed, *names))
+    digest = hashlib.sha256("\0".join([str(seed), *names]).encode()).digest()
+    return torch.Generator().manual_seed(int.from_bytes(digest[:7], "big"))
 
 
 def choices(seed: int, *names: str) -> random.Random:
     """The same for Python's random numbers."""
-    return random.Random(_number(seed, *names))
-
-
-def _number(seed: int, *names: str) -> int:
-    digest = hashlib.sha256("\0".join([str(seed), *names]).encode()).digest()
-    return int.from_bytes(digest[:7], "big")
+    return random.Random(stream(seed, *names).initial_seed())
 
 
 def summarise_losses(losses: list[float]) -> dict[str, float]:

@@ -11,24 +11,17 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from crce.errors import RunError
-from crce.files import write_text
+from crce.files import append_line, write_text
 from crce.judges.judge import JudgedImage
 
 
 class Query(NamedTuple):
-    """What the model was asked for and the judge was asked about.
+    """What the model was asked for and the judge was asked about."""
 
-    Attributes:
-        model: "base" or "erased".
-        text: the prompt.
-        state: the name of learned embeddings or weights; "" for text alone.
-        expected: the class whose probability was recorded.
-    """
-
-    model: str
+    model: str  # "base" or "erased"
     text: str
-    state: str
-    expected: str
+    state: str  # the name of learned embeddings or weights; "" for text alone
+    expected: str  # the class whose probability was recorded
 
 
 KnownImages = MutableMapping[tuple[Query, int], JudgedImage]
@@ -36,36 +29,30 @@ KnownImages = MutableMapping[tuple[Query, int], JudgedImage]
 
 
 class QueryLog:
-    """Judged images of earlier queries, in a file or in memory.
+    """Judged images of earlier queries, beginning with those of an attack with the same settings.
+
+    Args:
+        path: the file; None keeps the log in memory.
+        made_of: run, judge, seeds and settings.
+        plain: images of prompts that are text alone, read and extended; attacks on one run can share it.
 
     Attributes:
         reused: images that were not generated again.
+
+    Raises:
+        RunError: the file can't be read or written.
     """
 
     def __init__(self, path: Path | None, made_of: dict[str, Any], plain: KnownImages | None = None) -> None:
-        """Open a log, reading what an attack with the same settings has logged.
-
-        Args:
-            path: the file; None keeps the log in memory.
-            made_of: run, judge, seeds and settings.
-            plain: images of prompts that are text alone, read and extended; attacks on one run can share it.
-
-        Raises:
-            RunError: the file can't be read or written.
-        """
         self.path = path
         self.reused = 0
-        self._known: KnownImages = {}
+        self._known: KnownImages = {}  # of learned embeddings or weights
         self._plain: KnownImages = {} if plain is None else plain
         if path is None:
             return
-        head = json.dumps({"made_of": made_of}, ensure_ascii=True, sort_keys=True)
-        lines = _read(path)
-        if not lines or lines[0] != head:
-            write_text(path, head + "\n")
-            return
-        kept = [head]
-        for line in lines[1:]:
+        head = json.dumps({"made_of": made_of}, sort_keys=True)
+        lines, kept = _read(path), [head]
+        for line in lines[1:] if lines[:1] == [head] else ():
             try:
                 self._remember(json.loads(line))
             except (ValueError, KeyError, TypeError):  # cut short when the process was killed
@@ -75,11 +62,11 @@ class QueryLog:
 
     def find(self, query: Query, seeds: Sequence[int]) -> list[JudgedImage] | None:
         """The judged images of a query; None unless those of every seed are known."""
-        for known in (self._known, self._plain):
-            if all((query, seed) in known for seed in seeds):
-                self.reused += len(seeds)
-                return [known[query, seed] for seed in seeds]
-        return None
+        known = self._known if query.state else self._plain
+        if not all((query, seed) in known for seed in seeds):
+            return None
+        self.reused += len(seeds)
+        return [known[query, seed] for seed in seeds]
 
     def add(self, query: Query, seeds: Sequence[int], images: Sequence[JudgedImage], **context: Any) -> None:
         """Log judged images, at once; `context` goes into the line as well.
@@ -87,28 +74,18 @@ class QueryLog:
         Raises:
             RunError: the file can't be written.
         """
-        line = {
-            **context,
-            **query._asdict(),
-            "seeds": list(seeds),
-            "words": [image.word for image in images],
-            "probabilities": [image.probability for image in images],
-        }
+        words, probabilities = [image.word for image in images], [image.probability for image in images]
+        judged = {"seeds": list(seeds), "words": words, "probabilities": probabilities}
+        line = {**context, **query._asdict(), **judged}
         self._remember(line)
-        if self.path is None:
-            return
-        try:
-            with open(self.path, "a", encoding="utf-8") as file:
-                file.write(json.dumps(line, ensure_ascii=True) + "\n")
-        except OSError as error:
-            raise RunError(f"Cannot write {self.path}: {error.strerror or error}. Free some space.") from error
+        if self.path is not None:
+            append_line(self.path, json.dumps(line))
 
     def _remember(self, line: dict[str, Any]) -> None:
         query = Query(*(line[name] for name in Query._fields))
+        known = self._known if query.state else self._plain
         for seed, *judged in zip(line["seeds"], line["words"], line["probabilities"], strict=True):
-            self._known[query, seed] = JudgedImage(*judged)
-            if not query.state:
-                self._plain[query, seed] = self._known[query, seed]
+            known[query, seed] = JudgedImage(*judged)
 
 
 def _read(path: Path) -> list[str]:

@@ -10,8 +10,9 @@ layers that bring the text into the image are trained, in float32.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
+from itertools import takewhile
 from typing import Any
 
 from torch import nn
@@ -78,27 +79,17 @@ class Relearning(Attack):
 def free_weights(backbone: Backbone, layers: str) -> Iterator[list[nn.Parameter]]:
     """Inside, layers of the denoiser have trainable weights of their own, including or on top of those of an erasure.
 
-    Args:
-        backbone: with the erasure applied.
-        layers: a preset of `crce.backbones.scopes` that depends on the position of layers: xattn, selfattn, noxattn or
-            full.
+    `layers` is a preset of `crce.backbones.scopes` by position: xattn, selfattn, noxattn or full.
     """
     paths = [path for path in scope_modules(backbone, layers) if ".lora_" not in path]
-    weights = Weights(backbone, paths)
-    try:
+    with closing(Weights(backbone, paths)) as weights:
         yield weights.parameters()
-    finally:
-        weights.close()
 
 
 def back_after(curve: Sequence[dict[str, Any]]) -> int | None:
     """The first trained step from which the concept stays back: a single try with few images can err."""
-    back = None
-    for point in reversed(curve):
-        if point["share"] < BACK or point["step"] == 0:
-            break
-        back = point["step"]
-    return back
+    back = [point["step"] for point in takewhile(lambda p: p["share"] >= BACK and p["step"], reversed(curve))]
+    return back[-1] if back else None
 
 
 def _share(victim: Victim) -> float:

@@ -37,8 +37,7 @@ def replay(
 
     Args:
         path: RUN/attacks/NAME.json.
-        run: the run to measure; None is the attacked run, the folder above. Another run shows whether the results
-            transfer to it.
+        run: the run to measure; None is the attacked run, and another shows whether the results transfer to it.
         judge: as in `attack`, as are batch, device, on_event and backbone.
 
     Returns:
@@ -82,27 +81,18 @@ def replay(
 
 
 def _measure(
-    victim: Victim,
-    one: Attack,
-    prompt: AttackedPrompt,
-    outcome: dict[str, Any],
-    budget: dict[str, int],
-    folder: Path,
+    victim: Victim, one: Attack, prompt: AttackedPrompt, outcome: dict[str, Any], budget: dict[str, int], folder: Path
 ) -> dict[str, Any]:
     """The judge's new words for a prompt, with new details where the search was repeated."""
-    found, after = outcome["found"], []
+    found, after, details = outcome["found"], [], outcome.get("details", {})
     words: dict[str, Any] = {"base": victim.measure(prompt, base=True), "before": victim.measure(prompt)}
-    details = outcome.get("details", {})
-    if outcome["left_out"] is not None:
-        pass
-    elif found["state"] == "":
-        after = victim.measure(prompt, found["text"])
-    elif one.searches_again:
+    if outcome["left_out"] is None and found["state"] and one.searches_again:
         again = one.run(victim, prompt, Budget(**budget))
-        after = victim.measure(prompt, again.found.text, state=again.found.state)
         details = again.details
-    else:
-        after = victim.measure(prompt, found["text"], word=read_word(folder / found["word"]))
+        after = victim.measure(prompt, again.found.text, state=again.found.state)
+    elif outcome["left_out"] is None:
+        word = read_word(folder / found["word"]) if found["state"] else None
+        after = victim.measure(prompt, found["text"], word=word)
     return {"words": {**words, "after": after}, **({"details": details} if "details" in outcome else {})}
 
 

@@ -100,9 +100,8 @@ class RingABell(Attack):
 
     def concept_vector(self, victim: Victim, prompt: AttackedPrompt) -> torch.Tensor:
         """v, shape (L, D), over pairs with and without the target."""
-        with_it = victim.encode([pair[0].format(prompt.target) for pair in PAIRS])
-        without = victim.encode([pair[1] for pair in PAIRS])
-        return mean_difference(states(with_it), states(without))
+        with_it = victim.encode([text.format(prompt.target) for text, _ in PAIRS])
+        return mean_difference(states(with_it), states(victim.encode([text for _, text in PAIRS])))
 
 
 def mean_difference(with_it: torch.Tensor, without: torch.Tensor) -> torch.Tensor:
@@ -118,25 +117,16 @@ def states(cond: Conditioning) -> torch.Tensor:
 
 def distances(wanted: torch.Tensor, victim: Victim, texts: list[str]) -> list[float]:
     """| E* - T(text) |^2 for each text."""
-    size, found = victim.backbone.prompts_at_once, []
-    for start in range(0, len(texts), size):
-        found += (states(victim.encode(texts[start : start + size])) - wanted).square().sum((1, 2)).tolist()
-    return found
+    size = victim.backbone.prompts_at_once
+    parts = [texts[start : start + size] for start in range(0, len(texts), size)]
+    return [d for part in parts for d in (states(victim.encode(part)) - wanted).square().sum((1, 2)).tolist()]
 
 
 def breed(parents: torch.Tensor, share: float, generator: torch.Generator) -> torch.Tensor:
     """Parents, followed by their children.
 
     With probability `share` a parent and a random mate are cut at the same position in [1, K], and the two ways to
-    join the parts are two children.
-
-    Args:
-        parents: rows of word numbers, shape (P, K).
-        share: of parents that have children.
-        generator: of all choices.
-
-    Returns:
-        Shape (P + 2 C, K) for C couples.
+    join the parts are two children. Rows of word numbers, shape (P, K) -> (P + 2 C, K) for C couples.
     """
     p, k = parents.shape
     paired = torch.rand(p, generator=generator) < share
@@ -148,14 +138,7 @@ def breed(parents: torch.Tensor, share: float, generator: torch.Generator) -> to
 
 
 def mutate(people: torch.Tensor, share: float, words: int, generator: torch.Generator) -> torch.Tensor:
-    """With probability `share` one word of a row is replaced by a random one, in parents too.
-
-    Args:
-        people: rows of word numbers, shape (N, K).
-        share: of rows that change.
-        words: size of the vocabulary.
-        generator: of all choices.
-    """
+    """With probability `share` replace one word of a row, shape (N, K), by a random one of a vocabulary of `words`."""
     n, k = people.shape
     changed = torch.rand(n, generator=generator) < share
     place = torch.randint(k, (n,), generator=generator)

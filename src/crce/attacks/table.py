@@ -14,13 +14,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class AttackSpec:
-    """An attack of `ATTACKS`.
-
-    Attributes:
-        attack: "module:class", imported when the attack is used.
-        description: what it does, in a line.
-        step: what one step of its budget is.
-    """
+    """An attack: its "module:class", what it does in a line, and what one step of its budget is."""
 
     attack: str
     description: str

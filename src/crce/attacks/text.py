@@ -31,11 +31,7 @@ MARKS = ("\u0301", "\u0308", "\u0323", "\u0336")  # combining acute, diaeresis, 
 
 @dataclass
 class TextAttack(Attack):
-    """Tries texts in batches, until one is complete or the budget is spent.
-
-    Attributes:
-        at_once: texts of a batch; the attack stops after the batch with the first complete one.
-    """
+    """Tries texts in batches of `at_once`, until one is complete or the budget is spent."""
 
     at_once: int = 4
 
@@ -153,14 +149,12 @@ def distinct(texts: Iterable[str], plain: str) -> Iterator[str]:
 
 def neighbours(letter: str) -> str:
     """The keys around a letter on a QWERTY keyboard; none for other characters."""
-    for r, row in enumerate(ROWS):
-        if letter in row and letter:
-            k = row.index(letter)
-            beside = [row[i] for i in (k - 1, k + 1) if 0 <= i < len(row)]
-            above = [ROWS[r - 1][i] for i in (k, k + 1) if r > 0 and i < len(ROWS[r - 1])]
-            below = [ROWS[r + 1][i] for i in (k - 1, k) if r < 2 and 0 <= i < len(ROWS[r + 1])]
-            return "".join(beside + above + below)
-    return ""
+    r = next((r for r, row in enumerate(ROWS) if letter and letter in row), None)
+    if r is None:
+        return ""
+    k = ROWS[r].index(letter)
+    places = [(r, k - 1), (r, k + 1), (r - 1, k), (r - 1, k + 1), (r + 1, k - 1), (r + 1, k)]
+    return "".join(ROWS[i][j] for i, j in places if 0 <= i < len(ROWS) and 0 <= j < len(ROWS[i]))
 
 
 def slips(text: str, rng: random.Random) -> Iterator[str]:

@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 import torch
 
@@ -16,8 +16,7 @@ from crce.backbones import Backbone, Conditioning
 from crce.backbones.unet import UNetBackbone
 from crce.judges import Judge
 from crce.judges.judge import JudgedImage, judge_images
-from crce.sampling import draw
-from crce.sampling.pictures import Picture, is_blank
+from crce.sampling import ImageCache, ImageKey, ModelState, Picture
 from crce.training.adapters import Adapter
 
 
@@ -50,7 +49,7 @@ class Try:
         images: judged images, one for each search seed.
         expected: the class that means success.
         word: learned embeddings put before the text, shape (K, W), or None.
-        state: the name of the learned embeddings, or of the weights that generated the images; "" for text alone.
+        state: the name of these embeddings, or of the weights that generated the images; "" for text alone.
     """
 
     text: str
@@ -87,9 +86,7 @@ class Victim:
         seed: of the attack.
         search_seeds: of the images that a search looks at.
         test_seeds: of the images that measure its result, which no search has seen.
-        steps: denoising steps.
-        guidance: classifier-free guidance scale.
-        batch: images per call; 0 picks by the size of the latents.
+        steps: denoising steps; guidance and batch likewise as `sampling.draw` takes them.
         spent: the cost so far.
         tries: of the prompt under attack.
     """
@@ -108,7 +105,7 @@ class Victim:
     tries: list[Try] = field(default_factory=list)
     _attack: str = ""
     _prompt: AttackedPrompt | None = None
-    _base: bool = False
+    _side: Literal["base", "erased"] = "erased"
 
     def begin(self, attack: str, prompt: AttackedPrompt) -> None:
         """Start a prompt: from now on tries belong to it."""
@@ -118,19 +115,16 @@ class Victim:
     def original(self) -> Iterator[None]:
         """Inside, the model is the base model."""
         with self.adapter.disabled():
-            self._base = True
+            self._side = "base"
             try:
                 yield
             finally:
-                self._base = False
+                self._side = "erased"
 
     def attempt(self, texts: Sequence[str], word: torch.Tensor | None = None, state: str = NO_WORD) -> list[Try]:
         """Try prompts on the search seeds, and add them to the tries.
 
-        Args:
-            texts: the prompts.
-            word: embeddings put before each of them, shape (K, W).
-            state: the name of the current weights, where they are not the erasure's.
+        `word` is put before each of them, embeddings of shape (K, W); `state` names weights that the search changed.
         """
         prompt = cast("AttackedPrompt", self._prompt)
         judged = self.query(texts, self.search_seeds, prompt.expected, word, state, role="search")
@@ -157,14 +151,7 @@ class Victim:
         word: torch.Tensor | None = None,
         state: str = NO_WORD,
     ) -> list[str | None]:
-        """The judge's word for the image of each test seed.
-
-        Args:
-            prompt: the attacked prompt.
-            text: what to generate in its place.
-            base: whether the base model generates.
-            word: as in `attempt`, as is state.
-        """
+        """The judge's word for each test image of a prompt, or of `text` in its place; `base` asks the base model."""
         with self.original() if base else nullcontext():
             text = prompt.text if text is None else text
             (images,) = self.query([text], self.test_seeds, prompt.expected, word, state)
@@ -179,23 +166,20 @@ class Victim:
         state: str = NO_WORD,
         role: str = "test",
     ) -> list[list[JudgedImage]]:
-        """The judged images of each text, one per seed, from the log or generated.
+        """The judged images of each text, one per seed, from the log or generated; word and state as in `attempt`.
 
-        Args:
-            texts: as in `attempt`, as are word and state.
-            seeds: one for each image of a text.
-            expected: the class whose probability is recorded.
-            role: the purpose of the images, for the log.
+        `expected` is the class whose probability is recorded, and `role` the purpose of the images, for the log.
         """
-        model, state = ("base" if self._base else "erased"), state or word_name(word)
-        known = {text: self.log.find(Query(model, text, state, expected), seeds) for text in texts}
+        state = state or word_name(word)
+        queries = {text: Query(self._side, text, state, expected) for text in texts}
+        known = {text: self.log.find(query, seeds) for text, query in queries.items()}
         new = [text for text, found in known.items() if found is None]
         images = self.generate([text for text in new for _ in seeds], list(seeds) * len(new), word)
         judged = judge_images(self.judge, images, expected, self.judge.threshold)
         context = {"attack": self._attack, "prompt": self._prompt.text} if self._prompt else {}
         for i, text in enumerate(new):
             own = judged[i * len(seeds) : (i + 1) * len(seeds)]
-            self.log.add(Query(model, text, state, expected), seeds, own, role=role, **context)
+            self.log.add(queries[text], seeds, own, role=role, **context)
             known[text] = own
         return [cast("list[JudgedImage]", known[text]) for text in texts]
 
@@ -206,22 +190,23 @@ class Victim:
         self.spent.pictures += len(texts)
         self.spent.denoiser += len(texts) * self.steps * (1 if self.guidance == 1 else 2)
         self.spent.text += len(texts)
-        pipe = self.backbone.pipe if word is None else _SoftPipe(cast("UNetBackbone", self.backbone), word)
-        settings = {"steps": self.steps, "guidance": self.guidance, "batch": self.batch}
-        dtype = self.backbone.dtype
+        model, dtype = self.backbone, self.backbone.dtype
+        state = ModelState(self._side, model.model, model.revision, str(dtype), word_name(word))
+        keys = [
+            ImageKey(text, seed, self.steps, self.guidance, state) for text, seed in zip(texts, seeds, strict=True)
+        ]
+        pipe: Any = model.pipe if word is None else _SoftPipe(cast("UNetBackbone", model), word)
+        images = ImageCache()  # for this call alone: what is asked again is in the log
         # Weights trained by an erasure or an attack are float32, also in a network in half precision.
-        with torch.autocast(self.backbone.device.type, dtype, enabled=dtype != torch.float32):
-            images = draw(cast(Any, pipe), list(texts), list(seeds), **settings)  # type: ignore[arg-type]
-        return [None if image is None or is_blank(image) else image for image in images]
+        with torch.autocast(model.device.type, dtype, enabled=dtype != torch.float32):
+            images.fill(pipe, keys, batch=self.batch)
+        return [images.get(key) for key in keys]
 
-    def encode(self, texts: list[str]) -> Conditioning:
-        """`Backbone.encode`, counted."""
+    def encode(self, texts: list[str], prefix: torch.Tensor | None = None) -> Conditioning:
+        """`Backbone.encode`, or with a prefix `UNetBackbone.encode_soft`, counted."""
         self.spent.text += len(texts)
-        return self.backbone.encode(texts)
-
-    def encode_soft(self, texts: list[str], prefix: torch.Tensor) -> Conditioning:
-        """`UNetBackbone.encode_soft`, counted."""
-        self.spent.text += len(texts)
+        if prefix is None:
+            return self.backbone.encode(texts)
         return cast("UNetBackbone", self.backbone).encode_soft(texts, prefix)
 
     def predict(self, x_t: torch.Tensor, t: torch.Tensor, cond: Conditioning) -> torch.Tensor:
@@ -231,7 +216,7 @@ class Victim:
 
 
 class _SoftPipe:
-    """A pipeline that puts learned embeddings before every prompt, with the interface that `draw` calls."""
+    """A pipeline that puts learned embeddings before every prompt, with the interface that `sampling.draw` calls."""
 
     def __init__(self, backbone: UNetBackbone, word: torch.Tensor) -> None:
         self._backbone = backbone

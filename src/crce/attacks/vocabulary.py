@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
-from weakref import WeakKeyDictionary
 
 import torch
 
@@ -18,12 +18,7 @@ from crce.backbones import Backbone
 
 @dataclass(frozen=True)
 class Vocabulary:
-    """Words and their tokens, V of them.
-
-    Attributes:
-        ids: tokens, shape (V,).
-        words: their spellings.
-    """
+    """Tokens, shape (V,), and their spellings."""
 
     ids: torch.Tensor
     words: tuple[str, ...]
@@ -36,17 +31,12 @@ class Vocabulary:
         return " ".join([*(self.words[number] for number in numbers), *([rest] if rest else [])])
 
 
-_known: WeakKeyDictionary[Any, Vocabulary] = WeakKeyDictionary()
-
-
 def vocabulary_of(backbone: Backbone) -> Vocabulary:
     """The vocabulary of a model's first tokenizer."""
-    tokenizer = backbone.pipe.tokenizer
-    if tokenizer not in _known:
-        _known[tokenizer] = read_vocabulary(tokenizer)
-    return _known[tokenizer]
+    return read_vocabulary(backbone.pipe.tokenizer)
 
 
+@lru_cache(maxsize=1)
 def read_vocabulary(tokenizer: Any) -> Vocabulary:
     """Every token that survives being written and read, once per spelling, in the order of token ids."""
     special = set(tokenizer.all_special_ids)

@@ -9,12 +9,9 @@ P4D (arXiv:2309.06135) seeks words with which the erased model predicts what the
     min over words  E_{t, n} | eps_base(x_t, t, prompt) - eps_erased(x_t, t, [words, prompt]) |^2
 
 Both have the schedule and the defaults of the authors' code of UnlearnDiffAtk (Diffusion-MU-Attack): 3 words, 5 for
-explicit content, learning rate 0.01 and weight decay 0.1. Unlike theirs, words come from the part of the vocabulary
-that survives being written as text (see `vocabulary`), and images are four instead of one.
-
-At each of several noise levels, in ascending order, the words are optimised for some iterations on noised images of
-the concept, and then tried. 2000 steps are the published 40 iterations at each of 50 levels; a smaller budget takes
-fewer levels, spread as widely.
+explicit content, learning rate 0.01, weight decay 0.1, and at each of 50 noise levels, in ascending order, 40
+iterations, after which the words are tried; a smaller budget takes fewer levels, spread as widely. Unlike theirs,
+words come from the part of the vocabulary that survives being written as text, and images are four instead of one.
 """
 
 from __future__ import annotations
@@ -79,16 +76,10 @@ class WordSearch(ABC):
         table: their embeddings in float32, shape (V, W).
         count: K, the number of words; fewer than the attack asks for where the tokenizer has less room.
         rest: the prompt after the words; "" where they take its place.
-        generator: of every random choice.
     """
 
     def __init__(self, attack: PrefixAttack, victim: Victim, prompt: AttackedPrompt) -> None:
-        """Generate the images.
-
-        Args:
-            attack: its settings, and the name that seeds the random numbers.
-            victim: the model under attack.
-            prompt: the prompt.
+        """Generate the images; the name of the attack and the prompt seed the random numbers.
 
         Raises:
             RunError: the judge sees the concept in none of the images.
@@ -125,7 +116,7 @@ class WordSearch(ABC):
     ) -> tuple[float, torch.Tensor]:
         """The erased model's error with the words of these numbers, shape (K,), and its gradient, shape (K, W)."""
         words = self.table[numbers].clone().requires_grad_(True)
-        out = self.victim.predict(x_t, t, self.victim.encode_soft([self.rest], words[None]))
+        out = self.victim.predict(x_t, t, self.victim.encode([self.rest], words[None]))
         loss = (out - target).square().mean()
         return loss.item(), torch.autograd.grad(loss, words)[0]
 
@@ -133,7 +124,6 @@ class WordSearch(ABC):
 class DistributionSearch(WordSearch):
     """UnlearnDiffAtk: a distribution over the vocabulary for each word.
 
-    The erased model serves as a classifier: the words that explain the images best are those it generates them for.
     Words are sampled from U, the gradient passes straight through the sampling, clipped to [-1, 1], and after each
     step of Adam the rows are projected onto the simplex.
     """
@@ -232,24 +222,17 @@ def nearest(soft: torch.Tensor, table: torch.Tensor) -> torch.Tensor:
 
 
 def chance_gradient(gradient: torch.Tensor, table: torch.Tensor) -> torch.Tensor:
-    """The gradient by one-hot rows, clipped to [-1, 1], where embeddings are one-hot rows times the table.
+    """The gradient by one-hot rows, shape (K, V), clipped to [-1, 1], where these times the table are embeddings.
 
     Args:
         gradient: by embeddings, shape (K, W).
         table: embeddings of the vocabulary, shape (V, W).
-
-    Returns:
-        Shape (K, V).
     """
     return (gradient.float() @ table.T).clamp(-1, 1)
 
 
 def project_simplex(rows: torch.Tensor) -> torch.Tensor:
-    """The Euclidean projection of each row onto the simplex, shape (K, V).
-
-    The threshold that is subtracted from every entry is found by sorting (Duchi et al. 2008, figure 1); the authors
-    bisect for the same number.
-    """
+    """The Euclidean projection of each row onto the simplex, shape (K, V): Duchi et al. (2008), figure 1."""
     ordered = rows.sort(1, descending=True).values
     excess = (ordered.cumsum(1) - 1) / torch.arange(1, rows.shape[1] + 1, device=rows.device)
     count = (ordered > excess).sum(1, keepdim=True)

@@ -143,7 +143,7 @@ def print_report(report: Report) -> None:
 
 def _print_numbers(report: PromptReport) -> None:
     """The numbers of a prompt set before and after, what is not measured, and where the report is."""
-    from crce.evaluate.comparison import points
+    from crce.evaluate.verdict import points
 
     width = max(WIDTH, *(len(name) + 1 for name in (*report.numbers, *report.data["unmeasured"])))
     typer.echo(f"{'':<{width}} {'base':>6} {'erased':>7}   difference in points")

@@ -45,7 +45,7 @@ def web(
     listening = _listen(host, port)
     token = None if host in LOOPBACK else secrets.token_urlsafe(24)
     number = listening.getsockname()[1]
-    names = {*LOOPBACK, *(name or [])} | ({host} if host not in ("0.0.0.0", "::") else _own_names())
+    names = {*LOOPBACK, host, socket.gethostname(), *(name or [])}
     app = create_app(folder, hosts=names, token=token)
     shown = f"[{host}]" if ":" in host else host
     address = f"http://{shown}:{number}/" + (f"?token={token}" if token else "")
@@ -72,12 +72,3 @@ def _listen(host: str, port: int) -> socket.socket:
             listening.close()
             reason = error
     raise ConfigError(f"Cannot listen on {host}:{port}: {reason.strerror}. Choose another --host or --port.")
-
-
-def _own_names() -> set[str]:
-    """The names and addresses of this machine."""
-    name = socket.gethostname()
-    try:
-        return {name, *socket.gethostbyname_ex(name)[2]}
-    except OSError:
-        return {name}

@@ -45,6 +45,12 @@ def error_from(file: str, faults: Iterable[Fault]) -> ConceptError:
     return ConceptError("\n  ".join([f"{file} has {len(ordered)} faults:", *map(str, ordered)]))
 
 
+def listed(names: Sequence[object], most: int) -> str:
+    """Names in a sentence; of many the first, and how many more there are."""
+    more = len(names) - most
+    return ", ".join(map(str, names[:most])) + (f" and {more} more" if more > 0 else "")
+
+
 def did_you_mean(given: str, allowed: Sequence[str]) -> str:
     """A sentence to append to a message, e.g. " Did you mean 'corefs'?", or nothing when no word is near."""
     by_folded = {word.casefold(): word for word in allowed}

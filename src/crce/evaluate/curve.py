@@ -18,26 +18,20 @@ WINDOWS = 25  # the moving average is this fraction of the run wide
 def draw_curve(trace: Sequence[Mapping[str, Any]]) -> dict[str, Any] | None:
     """Smoothed lines of the loss and its terms, in a square of 100 by 100 with the origin above left.
 
-    Args:
-        trace: rows with "step" and any of `TERMS`; what is not a finite number is skipped.
+    The rows of `trace` have "step" and any of `TERMS`; what is not a finite number is skipped.
 
     Returns:
         "lines" (name and SVG points of each), "top" (the loss at the upper edge), "first" and "last" step;
         None if there are fewer than two rows to draw.
     """
-    lines = {name: _smooth(_values(trace, name)) for name in TERMS}
-    lines = {name: values for name, values in lines.items() if len(values) > 1}
+    lines = {name: values for name in TERMS if len(values := _smooth(_values(trace, name))) > 1}
     if not lines:
         return None
     top = _round_up(max(float(values[:, 1].max()) for values in lines.values()))
     first = min(float(values[0, 0]) for values in lines.values())
     last = max(float(values[-1, 0]) for values in lines.values())
-    return {
-        "lines": {name: _points(values, first, last, top) for name, values in lines.items()},
-        "top": top,
-        "first": int(first),
-        "last": int(last),
-    }
+    drawn = {name: _points(values, first, last, top) for name, values in lines.items()}
+    return {"lines": drawn, "top": top, "first": int(first), "last": int(last)}
 
 
 def _values(trace: Sequence[Mapping[str, Any]], name: str) -> NDArray[np.float64]:

@@ -25,12 +25,7 @@ FEWEST = 3  # phrases for a curve
 def measure_locality(
     target: str, groups: Mapping[str, ScoredGroup], distances: Callable[[str, Sequence[str]], Sequence[float]]
 ) -> dict[str, Any] | None:
-    """The damage of every kept phrase that counts, with its distance.
-
-    Args:
-        target: what was erased.
-        groups: the scored groups by name.
-        distances: of some phrases from a phrase.
+    """The damage of every kept phrase that counts, with its distance from the target.
 
     Returns:
         "points" {"text", "group", "distance", "damage"} with the nearest first, "line" [[distance, damage], ...] of
@@ -42,25 +37,17 @@ def measure_locality(
     found = [(name, prompt) for name in KEEPING for prompt in groups[name].scored]
     if len(found) < FEWEST:
         return None
-    away = distances(target, [prompt.text for _, prompt in found])
-    points: list[dict[str, Any]] = [
-        {
-            "text": prompt.text,
-            "group": name,
-            "distance": round(float(distance), 4),
-            "damage": round(1 - min(1.0, prompt.erased / prompt.base), 4),
-        }
-        for (name, prompt), distance in zip(found, away, strict=True)
-    ]
+    points: list[dict[str, Any]] = []
+    for (name, p), away in zip(found, distances(target, [prompt.text for _, prompt in found]), strict=True):
+        damage = round(1 - min(1.0, p.erased / p.base), 4)
+        points.append({"text": p.text, "group": name, "distance": round(float(away), 4), "damage": damage})
     points.sort(key=lambda point: point["distance"])
     values = np.array([(p["distance"], p["damage"]) for p in points])
     line = [part.mean(0) for part in np.array_split(values, min(BINS, len(values) // 2))] if len(values) > 3 else []
     alike = np.ptp(values, axis=0).min() == 0
-    return {
-        "points": points,
-        "line": [[round(float(x), 4), round(float(y), 4)] for x, y in line],
-        "correlation": None if alike else round(float(spearmanr(values[:, 0], values[:, 1]).statistic), 4),
-    }
+    correlation = None if alike else round(float(spearmanr(*values.T).statistic), 4)
+    rounded = [[round(float(x), 4), round(float(y), 4)] for x, y in line]
+    return {"points": points, "line": rounded, "correlation": correlation}
 
 
 def embedding_distances(phrase: str, others: Sequence[str]) -> list[float]:
@@ -75,7 +62,7 @@ def embedding_distances(phrase: str, others: Sequence[str]) -> list[float]:
 
 
 def draw_locality(found: Mapping[str, Any] | None) -> dict[str, Any] | None:
-    """The curve as an SVG in a square of 100 by 100 with the origin above left; None if there is none.
+    """The curve in a square of 100 by 100 with the origin above left; None if there is none.
 
     Returns:
         "dots" {"x", "y", "group", "title"}, "line" (SVG points), and "first" and "last" distance of the axis.

@@ -1,21 +1,25 @@
-"""One target measured: images of both models, the judge's words, the numbers of its groups."""
+"""Groups of prompts measured: images of both models, the judge's words, and the numbers of each group."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from crce.concepts import ConceptSet
 from crce.evaluate.locality import embedding_distances, measure_locality
 from crce.evaluate.model_pair import ModelPair, failures
-from crce.evaluate.observe import Questions
+from crce.evaluate.observe import Images, Questions, observe
+from crce.evaluate.prompts import SHOWN, spread
 from crce.evaluate.quality import make_pairs, measure_quality
-from crce.evaluate.scores import ScoredGroup, score_group, summarise_groups
-from crce.evaluate.verdict import ScoredTarget
+from crce.evaluate.scores import ScoredGroup, score_group
 from crce.sampling.pictures import Picture, write_strips
+
+
+if TYPE_CHECKING:
+    from crce.evaluate.settings import ConceptSetSettings, PromptSetSettings
 
 
 @dataclass(frozen=True)
@@ -24,19 +28,28 @@ class MeasuredTarget:
 
     Attributes:
         concepts: its concept set.
-        scored: its scored groups and headline numbers.
+        groups: its scored groups by name.
         judge: the judge as report.json names it, with its calibration.
         parts: what report.json holds of this target alone: failed, groups, quality, locality, seconds.
+        names: group and text of each prompt.
         before: the base model's images of each prompt.
         after: the erased model's, of the same seeds.
     """
 
     concepts: ConceptSet
-    scored: ScoredTarget
+    groups: Mapping[str, ScoredGroup]
     judge: dict[str, Any] | None
     parts: dict[str, Any]
+    names: list[tuple[str, str]]
     before: list[list[Picture]]
     after: list[list[Picture]]
+
+    def trimmed(self) -> MeasuredTarget:
+        """Without images that only its own page shows: those of many targets don't fit in memory together.
+
+        Where nobody judges there are few, and the contact sheet shows them all.
+        """
+        return self if self.judge is None else replace(self, before=self.before[:1], after=self.after[:1])
 
 
 def measure_target(
@@ -44,57 +57,48 @@ def measure_target(
     questions: Questions,
     concepts: ConceptSet,
     folder: Path,
-    *,
-    seed: int,
-    quality: bool,
+    settings: ConceptSetSettings,
     loading: float,
 ) -> MeasuredTarget:
-    """Generate the images of a target's prompts, judge them, and count.
+    """Generate the images of a target's prompts, judge them, count, and write strips of them to FOLDER/images.
 
-    Args:
-        models: the base and the erased model.
-        questions: the groups of the concept set, and the judge.
-        concepts: the concept set.
-        folder: of its report; strips of the images are written to images/ there.
-        seed: of the bootstrap.
-        quality: whether drift, quality and locality are measured too.
-        loading: seconds that it took to load model and judge, for the report.
+    `loading` is how many seconds it took to load model and judge, for the report.
     """
-    names = [(group.name, prompt.text) for group, prompt in questions.listed]
+    names, seed = [(group.name, prompt.text) for group, prompt in questions.listed], settings.seed
     clock = time.perf_counter()
     before, after = models.images([text for _, text in names])
     generated = time.perf_counter()
-    described = questions.describe()
-    judge = described and {**described, **questions.calibrate(models.base)}
+    judge = questions.describe()
+    if judge is not None:
+        judge |= questions.calibrate(models.base)
     questions.ask(models, questions.prompts)
     groups = score(models, [questions], [seed + i for i in range(len(questions.groups))])
     files = iter(write_strips(folder / "images", names, before, after))
     listed = {name: group.as_json() for name, group in groups.items()}
     for prompt in (prompt for group in listed.values() for prompt in group["prompts"]):
         prompt["image"] = f"images/{next(files)}"
-    pairs = make_pairs(names, before, after) if quality else []
+    quality, locality = None, None
+    if settings.quality:
+        quality = measure_quality(make_pairs(names, before, after), questions.judge, seed=seed)
+        locality = measure_locality(concepts.target, groups, embedding_distances)
     parts = {
         "failed": {"base": failures(before), "erased": failures(after)},
         "groups": listed,
-        "quality": measure_quality(pairs, questions.judge, seed=seed) if quality else None,
-        "locality": measure_locality(concepts.target, groups, embedding_distances) if quality else None,
+        "quality": quality,
+        "locality": locality,
         "seconds": {
             "load": loading,
             "draw": round(generated - clock, 2),
             "score": round(time.perf_counter() - generated, 2),
         },
     }
-    scored = ScoredTarget(concepts.target, groups, summarise_groups(groups, seed=seed))
-    return MeasuredTarget(concepts, scored, judge, parts, before, after)
+    return MeasuredTarget(concepts, groups, judge, parts, names, before, after)
 
 
 def score(models: ModelPair, questions: Sequence[Questions], seeds: Sequence[int]) -> dict[str, ScoredGroup]:
-    """The groups of all questions by name, with the judge's answers; everything was asked before.
+    """The groups of all questions by name, with the answers of the judge, which was asked before.
 
-    Args:
-        models: the base and the erased model.
-        questions: groups and judges.
-        seeds: of the bootstrap, one for each group.
+    `seeds` are those of the bootstrap, one for each group.
     """
     asked = [(question, group) for question in questions for group in question.groups]
     scored = {}
@@ -102,3 +106,27 @@ def score(models: ModelPair, questions: Sequence[Questions], seeds: Sequence[int
         base, erased = (question.answers(side, group.prompts) for side in (models.base, models.erased))
         scored[group.name] = score_group(group, base, erased, seed=seed)
     return scored
+
+
+def measure_prompt_set(
+    models: ModelPair, questions: Sequence[Questions], settings: PromptSetSettings, started: float
+) -> tuple[dict[str, ScoredGroup], Images, dict[str, Any]]:
+    """Generate and judge the images of a prompt set, and count.
+
+    Returns:
+        The scored groups by name, the images that the page shows, and the judges, failed and seconds of report.json.
+    """
+    loaded = time.perf_counter()
+    for own in questions:
+        models.base.images([prompt.text for known in own.known_images() for prompt in known])
+    learned = [own.calibrate(models.base) for own in questions]
+    shown = {prompt.text for own in questions for group in own.groups for prompt in spread(group.prompts, SHOWN)}
+    images = observe(models, questions, list(models.plan.own_seeds), shown)
+    judges = [
+        {"of": own.domain or "all", **described, **{name: value for name, value in calibration.items() if value}}
+        for own, calibration in zip(questions, learned, strict=True)
+        if (described := own.describe())
+    ]
+    seconds = {"load": round(loaded - started, 2), "draw and judge": round(time.perf_counter() - loaded, 2)}
+    scored = score(models, questions, [settings.seed] * sum(len(own.groups) for own in questions))
+    return scored, images, {"judges": judges, "failed": models.failed, "seconds": seconds}

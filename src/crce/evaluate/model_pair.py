@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass, field
-from functools import partial
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from crce.sampling import ImageCache, ImageKey, ModelState
@@ -32,12 +31,9 @@ class SamplingPlan:
     """Which images of a text are generated.
 
     Attributes:
-        seeds: of every text.
-        steps: denoising steps.
-        guidance: classifier-free guidance scale.
+        seeds: of every text, but for `own_seeds`.
         scenes: what phrases are shown in, in turn; none shows them alone.
         alone: texts that are never shown in a scene.
-        own_seeds: the seeds of texts that bring their own.
     """
 
     seeds: Sequence[int]
@@ -49,13 +45,8 @@ class SamplingPlan:
 
     def keys(self, text: str, state: ModelState) -> list[ImageKey]:
         """The images of a text, each with the prompt that it is generated from."""
-        return [
-            ImageKey(self.shown(text, seed), seed, self.steps, self.guidance, state) for seed in self.seeds_of(text)
-        ]
-
-    def seeds_of(self, text: str) -> Sequence[int]:
-        """The seeds of a text's images."""
-        return self.own_seeds.get(text, self.seeds)
+        seeds = self.own_seeds.get(text, self.seeds)
+        return [ImageKey(self.shown(text, seed), seed, self.steps, self.guidance, state) for seed in seeds]
 
     def shown(self, text: str, seed: int) -> str:
         """The prompt of a text's image: the text, in its scene if it has one."""
@@ -76,15 +67,12 @@ class ModelPair:
         backbone: the run's base model, if it is loaded already.
         on_event: called after each batch of images.
 
-    Attributes:
-        base: the base model.
-        erased: the erased model.
-        cache: generated images.
-
     Raises:
         ModelError: the model can't be loaded.
         RunError: it is no longer the model that the run erased from.
     """
+
+    _adapter: Any = None
 
     def __init__(
         self,
@@ -101,19 +89,12 @@ class ModelPair:
         dtype = settings.dtype or info["dtype"]
         adapter = file_hash(erasure.adapter) if erasure.adapter.exists() else None
         self.plan, self.cache, self._texts = plan, ImageCache(erasure.folder, shared), texts
-        state = partial(
-            ModelState,
-            model=info["model"],
-            revision=info["revision"],
-            dtype=dtype,
-            resolution=erasure.config.resolution,
-        )
-        self.base = ModelSide(self, state("base"))
-        self.erased = ModelSide(self, state("erased", adapter=adapter))
+        self._shared = shared is not None
+        base = ModelState("base", info["model"], info["revision"], dtype, resolution=erasure.config.resolution)
+        self.base, self.erased = ModelSide(self, base), ModelSide(self, replace(base, side="erased", adapter=adapter))
         self._erasure, self._settings, self._dtype, self._backbone = erasure, settings, dtype, backbone
-        self._adapter: Any = None
-        self._done, self._total, self._on_event = 0, 2 * sum(len(plan.seeds_of(text)) for text in texts), on_event
-        keys = (key for text in texts for side in (self.base, self.erased) for key in side.keys(text))
+        keys = [key for text in texts for side in (self.base, self.erased) for key in side.keys(text)]
+        self._done, self._total, self._on_event = 0, len(keys), on_event
         if backbone is not None or any(key not in self.cache for key in keys):  # one that is given is checked
             self._load()
 
@@ -123,29 +104,37 @@ class ModelPair:
     def __exit__(self, *_: object) -> None:
         if self._adapter is not None:
             self._adapter.close()  # the backbone may be the caller's, and go on to the next run
-        self.erased.forget(self._texts)  # a shared cache goes on too, also after an error
+        self.forget(self._texts)  # a shared cache goes on too, also after an error
 
     def images(self, texts: Sequence[str]) -> tuple[list[list[Picture]], list[list[Picture]]]:
         """The base and the erased model's images of each text, one per seed."""
         return self.base.images(texts), self.erased.images(texts)
+
+    @property
+    def failed(self) -> dict[str, int]:
+        """Images that could not be generated, by side."""
+        return {"base": self.base.failed, "erased": self.erased.failed}
+
+    def forget(self, texts: Iterable[str]) -> None:
+        """Free the memory of the images of these texts, but for the base model's in a cache that runs share."""
+        for side in (self.erased,) if self._shared else (self.base, self.erased):
+            self.cache.forget(key for text in texts for key in side.keys(text))
 
     def generate(self, keys: Sequence[ImageKey]) -> None:
         """Generate those images of one model that the cache lacks."""
         missing = self.cache.missing(keys)
         self._report(len(keys) - len(missing))
         if missing:
-            self._load()
-            pipe, batch = self._backbone.pipe, self._settings.batch  # type: ignore[union-attr]
+            pipe, batch = self._load().pipe, self._settings.batch
             with nullcontext() if missing[0].state.side == "erased" else self._adapter.disabled():
                 self.cache.fill(pipe, missing, batch=batch, on_images=self._report)
 
-    def _load(self) -> None:
-        if self._adapter is None:
-            run, device = self._erasure, self._settings.device
-            self._backbone = load_base(
-                run, backbone=self._backbone, device=device, dtype=self._dtype, offload=run.config.offload
-            )
+    def _load(self) -> Backbone:
+        if self._backbone is None or self._adapter is None:
+            run, settings = self._erasure, {"device": self._settings.device, "dtype": self._dtype}
+            self._backbone = load_base(run, backbone=self._backbone, offload=run.config.offload, **settings)
             self._adapter = apply_adapter(self._backbone, run.adapter)
+        return self._backbone
 
     def _report(self, count: int) -> None:
         self._done += count
@@ -155,13 +144,7 @@ class ModelPair:
 
 @dataclass
 class ModelSide:
-    """One of the two models.
-
-    Attributes:
-        models: both.
-        state: its weights.
-        failed: images that could not be generated.
-    """
+    """One of the two models: the state of its weights, and how many of its images could not be generated."""
 
     models: ModelPair
     state: ModelState
@@ -179,10 +162,6 @@ class ModelSide:
         self._known.update(new)
         self.failed += failures(map(self._row, new))
         return [self._row(text) for text in texts]
-
-    def forget(self, texts: Iterable[str]) -> None:
-        """Free the memory of the images of these texts, which won't be needed again."""
-        self.models.cache.forget(key for text in texts for key in self.keys(text))
 
     def _row(self, text: str) -> list[Picture]:
         return [self.models.cache.get(key) for key in self.keys(text)]

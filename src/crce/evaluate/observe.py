@@ -7,8 +7,9 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from crce.concepts import ConceptSet
-from crce.evaluate.model_pair import ModelPair, ModelSide
+from crce.evaluate.model_pair import ModelPair, ModelSide, SamplingPlan
 from crce.evaluate.prompt_sets.concept_set import OtherSets, common_unrelated, make_groups
+from crce.evaluate.prompt_sets.prompt_set import PromptSet, sample, seeds_of
 from crce.evaluate.prompts import NO_JUDGE, Domain, Prompt, PromptGroup, no_class, spread
 from crce.judges import choose_judge, load_judge
 from crce.judges.judge import CalibratedJudge, Detector, JointJudge, OpenJudge, describe_judge, name_pictures
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
     import torch
     from PIL.Image import Image
 
-    from crce.evaluate.settings import ConceptSetSettings
+    from crce.evaluate.settings import ConceptSetSettings, PromptSetSettings
     from crce.judges import Judge
     from crce.training import Erasure
 
@@ -38,16 +39,12 @@ Images = dict[str, tuple[list[Picture], list[Picture]]]
 class RestrictedJudge:
     """A judge that picks from some of its classes only, as the classifiers of a benchmark do.
 
-    Args:
-        judge: gives the probabilities; these are normalised over the remaining classes.
-        classes: those classes, at least one.
+    Its probabilities are normalised over these classes, of which there is at least one.
     """
 
     def __init__(self, judge: Judge, classes: Sequence[str]) -> None:
-        self.name, self.version, self.hash = judge.name, judge.version, judge.hash
-        self.threshold = judge.threshold
-        self.classes = list(classes)
-        self._judge = judge
+        self.name, self.version, self.hash, self.threshold = judge.name, judge.version, judge.hash, judge.threshold
+        self.classes, self._judge = list(classes), judge
         self._places = [judge.classes.index(name) for name in classes]
 
     def probs(self, images: list[Image]) -> torch.Tensor:
@@ -109,7 +106,7 @@ class Questions:
         """For the calibration prompts whose images show what they are asked about, and prompts whose images don't."""
         if not isinstance(self.judge, CalibratedJudge):
             return [], []
-        asked = [(group, p) for group in self.groups for p in group.prompts if p.expected is not None]
+        asked = [(group, p) for group, p in self.listed if p.expected is not None]
         target = next((p.expected for group, p in asked if group.erasing), None)
         of_target = {p.text for group, p in asked if group.erasing or group.within}
         classes = list(dict.fromkeys(str(p.expected) for _, p in asked))
@@ -117,8 +114,7 @@ class Questions:
         absent = []
         for prompt in spread([p for _, p in asked if p.text not in of_target], most):
             other = target or classes[(classes.index(str(prompt.expected)) + 1) % len(classes)]
-            if other != prompt.expected:
-                absent.append(Prompt(prompt.text, expected=other))
+            absent += [Prompt(prompt.text, expected=other)] if other != prompt.expected else []
         return spread([p for _, p in asked], most), absent
 
     def calibrate(self, base: ModelSide) -> dict[str, Any]:
@@ -152,77 +148,64 @@ def observe(models: ModelPair, questions: Sequence[Questions], texts: Sequence[s
             question.ask(models, [p for p in question.prompts if p.text in part])
         rows = zip(part, before, after, strict=True)
         images |= {text: (above, below) for text, above, below in rows if text in shown}
-        for side in (models.base, models.erased):
-            side.forget(part)
+        models.forget(part)
     return images
 
 
 def concept_set_questions(
     erasure: Erasure, settings: ConceptSetSettings
-) -> tuple[list[Questions], ConceptSetSettings]:
+) -> tuple[list[Questions], SamplingPlan, ConceptSetSettings]:
     """The questions about each concept set of a run; sets share the judge and its answers.
 
-    Args:
-        erasure: the run.
-        settings: judge, threshold, device and how many phrases.
-
     Returns:
-        The questions, and the settings with the numbers that depend on whether there is a judge.
+        The questions, the images that they are about, and the settings with the numbers that depend on whether there
+        is a judge.
     """
     model = erasure.info["model"]
-    own = load_judge() if model == "demo" else None
+    bundled = load_judge() if model == "demo" else None
     others = [[o for o in erasure.sets if o is not c] for c in erasure.sets]
-    unrelated = [common_unrelated(c, rest, own) for c, rest in zip(erasure.sets, others, strict=True)]
-    asked = choose_judge(
-        settings.judge,
-        model,
-        erasure.sets,
-        unrelated=[text for texts in unrelated for text in texts],
-        folder=erasure.folder / FOLDER,
-        device=settings.device,
-    )
-    if asked is None and settings.phrases_per_group is None:
+    unrelated = [common_unrelated(c, rest, bundled) for c, rest in zip(erasure.sets, others, strict=True)]
+    things, folder = [text for texts in unrelated for text in texts], erasure.folder / FOLDER
+    judge = choose_judge(settings.judge, model, erasure.sets, unrelated=things, folder=folder, device=settings.device)
+    if judge is None and settings.phrases_per_group is None:
         unrelated = [texts[:UNJUDGED] for texts in unrelated]
-    settings = settings.filled(judged=asked is not None)
-    least = settings.threshold if settings.threshold is not None else asked.threshold if asked else 0.0
+    settings = settings.filled(judged=judge is not None)
     words: Answers = {}
+    limit, crce, least = settings.phrases_per_group, erasure.config.crce, settings.least(judge)
     groups = [
-        make_groups(c, asked, settings.phrases_per_group, rest, crce=erasure.config.crce, common=common)
+        make_groups(c, judge, limit, rest, crce=crce, common=common)
         for c, rest, common in zip(erasure.sets, others, unrelated, strict=True)
     ]
-    return [Questions(own, asked, least, words=words) for own in groups], settings
+    questions = [Questions(own, judge, least, words=words) for own in groups]
+    alone = frozenset(p.text for own in questions for group, p in own.listed if group.name == "unrelated")
+    seeds = [settings.seed + k for k in range(settings.images_per_prompt or 1)]
+    plan = SamplingPlan(seeds, *settings.sampling(erasure.sampling), erasure.config.scenes, alone)
+    return questions, plan, settings
 
 
 def prompt_set_questions(
-    groups: Sequence[PromptGroup],
-    judge: Judge | None,
-    erasure: Erasure,
-    concepts: ConceptSet,
-    concept: str | None,
-    threshold: float,
-) -> list[Questions]:
-    """The questions about the groups of a prompt set: one `Questions` for every domain, in the order of the groups.
+    prompt_set: PromptSet, erasure: Erasure, concepts: ConceptSet, settings: PromptSetSettings
+) -> tuple[list[Questions], SamplingPlan]:
+    """The questions about a prompt set, one `Questions` for every domain, and the images that they are about.
 
-    Args:
-        groups: the groups.
-        judge: the judge, with or without classes of its own.
-        erasure: the run.
-        concepts: the concept set of the run that is measured.
-        concept: the benchmark's name of its target, where it has one.
-        threshold: the lowest probability at which the judge's word counts.
+    Of groups with more prompts than the limit a sample is taken. `concepts` is the set of the run that is measured.
     """
+    groups = [sample(group, settings.limit, settings.seed) for group in prompt_set.groups]
+    judge = choose_judge(settings.judge, erasure.info["model"], erasure.sets, device=settings.device)
     target = concepts.target
     questions = []
     for domain in dict.fromkeys(group.domain for group in groups):
         own = [group for group in groups if group.domain == domain]
         asked = _informed(judge, domain, own, erasure)
-        target_class = _class_of(asked, [target, *([concept] if concept else [])])
+        target_class = _class_of(asked, [target, *([prompt_set.concept] if prompt_set.concept else [])])
         if domain and asked and not isinstance(asked, Detector):
             asked = _restricted(asked, domain, target_class if any(g.erasing for g in own) else None)
         elsewhere = OtherSets([c for c in erasure.sets if c is not concepts], asked, crce=erasure.config.crce)
         with_classes = [_with_classes(group, asked, target, target_class, elsewhere) for group in own]
-        questions.append(Questions(with_classes, asked, threshold, domain.kind if domain else None, sampled=True))
-    return questions
+        kind = domain.kind if domain else None
+        questions.append(Questions(with_classes, asked, settings.least(judge), kind, sampled=True))
+    seeds = seeds_of(groups, settings.images_per_prompt, settings.seed)
+    return questions, SamplingPlan([settings.seed], *settings.sampling(erasure.sampling), own_seeds=seeds)
 
 
 def _informed(judge: Judge | None, domain: Domain | None, groups: Sequence[PromptGroup], erasure: Erasure) -> Any:
@@ -253,18 +236,14 @@ def _with_classes(
     one_word = group.within and judge is not None and not isinstance(judge, Detector)
     prompts = []
     for prompt in group.prompts:
-        if not prompt.phrases:
-            left_out = None if target_class else no_class(target, judge)
-            prompts.append(Prompt(prompt.text, expected=target_class, left_out=left_out))
-            continue
-        own = _class_of(judge, prompt.phrases)
-        reason: str | None
-        if judge is None:
-            reason = NO_JUDGE
-        elif one_word:
-            reason = f"the {judge.name} judge has one word for a picture, and this asks about parts of it"
-        else:
+        own, reason = target_class, None if target_class else no_class(target, judge)
+        if prompt.phrases:
+            own = _class_of(judge, prompt.phrases)
             reason = elsewhere.left_out(prompt.phrases[0], own, target_class)
+            if judge is None:
+                reason = NO_JUDGE
+            elif one_word:
+                reason = f"the {judge.name} judge has one word for a picture, and this asks about parts of it"
         prompts.append(Prompt(prompt.text, expected=None if reason else own, left_out=reason))
     return replace(group, prompts=tuple(dict.fromkeys(prompts)))
 
@@ -275,6 +254,5 @@ def _class_of(judge: Judge | None, names: Sequence[str]) -> str | None:
 
 def _pairs(side: ModelSide, prompts: Sequence[Prompt]) -> list[tuple[Image, str]]:
     """The images of prompts, each with what it is asked about."""
-    rows = side.images([p.text for p in prompts])
-    asked = zip(prompts, rows, strict=True)
+    asked = zip(prompts, side.images([p.text for p in prompts]), strict=True)
     return [(image, str(p.expected)) for p, row in asked for image in row if image is not None]

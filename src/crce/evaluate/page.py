@@ -1,53 +1,44 @@
-"""report.html: one template, whose sections are shown as far as there is something to fill them with.
+"""report.html: one template, whose sections are shown as far as report.json fills them.
 
-A page is HTML without scripts and without anything to be fetched, but the pages of the targets of a run with several.
+A page is HTML without scripts, and needs nothing but, in a run with several targets, the pages of these.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+import json
+import re
+import shlex
+from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from jinja2 import ChoiceLoader, Environment, FileSystemLoader, StrictUndefined
 
 from crce.concepts import certainty_word
+from crce.concepts.faults import listed
 from crce.evaluate.curve import draw_curve
-from crce.evaluate.facts import (
-    HEADLINES,
-    list_commands,
-    list_comparisons,
-    list_facts,
-    list_headlines,
-    list_numbers,
-    list_quality,
-    make_subtitle,
-    show_interval,
-    show_value,
-)
 from crce.evaluate.locality import draw_locality
-from crce.evaluate.prompts import NO_JUDGE, spread
-from crce.evaluate.verdict import percent
+from crce.evaluate.prompts import NO_JUDGE, SHOWN, TITLES, spread
+from crce.evaluate.verdict import percent, points
 from crce.sampling.pictures import Picture, data_uri
 
 
 if TYPE_CHECKING:
+    from jinja2 import BaseLoader
+
     from crce.evaluate.measurement import MeasuredTarget
     from crce.evaluate.observe import Images
+    from crce.training import Erasure
 
 PAIRS = 4  # pairs of images shown per prompt
 PICTURES = 320  # most images in a page: with many prompts fewer pairs of each are shown
-SHOWN = 6  # prompts of a group of a prompt set that the page shows
 NAMED = 3  # targets in the title; more are counted
 WORST = 12  # leaks, and breaks, in the page of several targets; all of them are in report.json
 
-NOTES = {
-    "erased": "the target",
-    "coref_erased": "other names that the training never saw",
-    "kept": "neighbours that the training never saw",
-    "H": "harmonic mean of the three",
-}
+CLASSES = 40  # of the judge, in the page
+EVALUATE_FLAGS = ("images_per_prompt", "seed", "steps", "guidance")
+
 GROUPS = {
     "target": ("Target", "should no longer be drawn"),
     "coref": ("Corefs", "other names of the target that were trained on; should no longer draw it"),
@@ -58,180 +49,129 @@ GROUPS = {
 }
 
 
-def render_target(
-    data: Mapping[str, Any],
-    target: MeasuredTarget,
-    *,
-    info: Mapping[str, Any],
-    trace: Sequence[Mapping[str, Any]],
-    overview: str | None = None,
-) -> str:
-    """The page of one target.
+def render_target(data: Mapping[str, Any], target: MeasuredTarget, erasure: Erasure, overview: str | None) -> str:
+    """The page of one target from its report.json and its images.
 
-    Args:
-        data: the content of report.json.
-        target: the target, with its images.
-        info: the run's run.json.
-        trace: the rows of its metrics.jsonl.
-        overview: address of the page of the whole run, if it has several targets.
+    `overview` is the address of the page of the whole run, if it has several targets.
     """
     groups = [_target_group(name, data) for name, group in data["groups"].items() if group["prompts"]]
-    cards = [card for group in groups for card in group["cards"]]
-    pairs = _add_pairs(cards, target.before, target.after)
-    heading = f"Erasing {data['target']}"
-    footer = "All numbers and words are in report.json beside this page; all pictures in images/."
     return _render(
         data,
-        info,
-        None if overview else trace,
-        title=heading,
-        heading=heading,
-        judge=data["judge"],
-        headlines=list_headlines(data, NOTES),
+        erasure,
+        groups,
+        (target.before, target.after),
+        heading=f"Erasing {data['target']}",
         overview=overview,
-        groups=groups,
-        pairs=pairs,
-        left_out=[(group["title"], card) for group in groups for card in group["cards"] if card["left_out"]],
         concepts=target.concepts,
-        quality=list_quality(data),
         locality=draw_locality(data["locality"]),
-        footer=footer,
     )
 
 
 def render_targets(
-    data: Mapping[str, Any],
-    targets: Sequence[MeasuredTarget],
-    reports: Sequence[Mapping[str, Any]],
-    *,
-    info: Mapping[str, Any],
-    trace: Sequence[Mapping[str, Any]],
+    data: Mapping[str, Any], targets: Sequence[MeasuredTarget], reports: Sequence[Mapping[str, Any]], erasure: Erasure
 ) -> str:
     """The page of a run with several targets: all of them at a glance, each with a link to its own page.
 
-    Args:
-        data: the content of report.json.
-        targets: the targets, in the order of `data`.
-        reports: the content of the report.json of each.
-        info: the run's run.json.
-        trace: the rows of its metrics.jsonl.
+    `targets` and `reports`, the content of their report.json, are in the order of `data`, the run's report.json.
     """
-    names, entries = [entry["target"] for entry in data["targets"]], data["targets"]
-    addresses = {entry["target"]: entry["report"] for entry in entries}
-    cards = []
-    for entry, own in zip(entries, reports, strict=True):
-        (prompt,) = own["groups"]["target"]["prompts"]
-        card = _card(prompt, erasing=True, bad=own["points"][0]["tone"] == "bad")
-        cards.append({**card, "report": entry["report"]})
-    pairs = _add_pairs(cards, [t.before[0] for t in targets], [t.after[0] for t in targets])
-    worst = [
-        ("Leaks", "other names that still draw their target", "nothing leaked", data["leaks"]),
-        ("Breaks", "what should be as before and is not", "nothing broke", data["broken"]),
+    names = [entry["target"] for entry in data["targets"]]
+    cards = [
+        {**card, "report": entry["report"]}
+        for entry, own in zip(data["targets"], reports, strict=True)
+        for card in _target_group("target", own)["cards"]
     ]
+    images = [target.before[0] for target in targets], [target.after[0] for target in targets]
     title = f"{len(names)} targets" if len(names) > NAMED else f"{', '.join(names[:-1])} and {names[-1]}"
-    return _render(
-        data,
-        info,
-        trace,
-        title=f"Erasing {title}",
-        heading=f"Erasing {title}",
-        judge=data["judge"],
-        headlines=list_headlines(data, {**NOTES, "erased": "the targets"}),
-        targets=[{**entry, "numbers": list_headlines(entry, NOTES)} for entry in entries],
-        groups=[{"title": None, "cards": cards}],
-        pairs=pairs,
-        worst=[
-            (title, note, nothing, [_worst(c, addresses) for c in changes[:WORST]], len(changes) - WORST)
-            for title, note, nothing, changes in worst
-        ],
-        footer="All numbers and words of this page are in report.json beside it; the reports and pictures of the "
-        "targets in targets/.",
-    )
+    return _render(data, erasure, [{"title": None, "cards": cards}], images, heading=f"Erasing {title}")
 
 
-def render_prompt_set(data: Mapping[str, Any], images: Images, *, info: Mapping[str, Any]) -> str:
-    """The page of a prompt set: the numbers by their published names, and some prompts of each group.
-
-    Args:
-        data: the content of report.json.
-        images: of some of the prompts.
-        info: the run's run.json.
-    """
+def render_prompt_set(data: Mapping[str, Any], images: Images, erasure: Erasure) -> str:
+    """The page of a prompt set: the numbers by their published names, and those prompts that have `images`."""
     groups = [_prompt_set_group(group, images) for group in data["groups"].values()]
-    cards = [card for group in groups for card in group["cards"]]
-    before, after = ([images[card["text"]][side] for card in cards] for side in (0, 1))
-    pairs = _add_pairs(cards, before, after)
+    shown = [images[card["text"]] for group in groups for card in group["cards"]]
+    sides = [before for before, _ in shown], [after for _, after in shown]
+    title = data["set"]["title"]
     return _render(
-        data,
-        info,
-        None,
-        title=f"{data['set']['title']}: {data['target']}",
-        heading=f"{data['target']}, measured by {data['set']['title']}",
-        judge=data["judges"][0] if data["judges"] else None,
-        benchmark=list_numbers(data),
-        groups=groups,
-        pairs=pairs,
-        footer="All numbers and words are in report.json beside this page; all pictures in pictures/ of the run.",
+        {**data, "judge": data["judges"][0] if data["judges"] else None},
+        erasure,
+        groups,
+        sides,
+        title=f"{title}: {data['target']}",
+        heading=f"{data['target']}, measured by {title}",
     )
 
 
 def _render(
-    data: Mapping[str, Any], info: Mapping[str, Any], trace: Sequence[Mapping[str, Any]] | None, **sections: Any
+    data: Mapping[str, Any],
+    erasure: Erasure,
+    groups: Sequence[Mapping[str, Any]],
+    images: tuple[Sequence[Sequence[Picture]], Sequence[Sequence[Picture]]],
+    *,
+    overview: str | None = None,
+    **sections: Any,
 ) -> str:
-    """The page; the sections on the run itself (loss, recipe, commands) only with its trace."""
-    absent = dict.fromkeys(
-        ("overview", "headlines", "benchmark", "targets", "left_out", "worst", "concepts", "quality", "locality")
-    )
-    run = {
-        "curve": None if trace is None else draw_curve(trace),
-        "commands": None if trace is None else list_commands(data, info),
-        "recipe": {name: show_value(value) for name, value in info["config"].items()},
-        "compared": list_comparisons(data) if "comparisons" in data else [],
-        "points": data.get("points"),
+    """The page; the sections on the run itself (loss, recipe, commands) only where there is no other page for them.
+
+    `images` are those of each card by the base and the erased model; the more cards, the fewer of them are shown.
+    """
+    info, whole_run = erasure.info, overview is None and "numbers" not in data
+    cards = [card for group in groups for card in group["cards"]]
+    pairs = max(1, min(PAIRS, PICTURES // (2 * max(1, len(cards)))))
+    for card, before, after in zip(cards, *images, strict=True):
+        card |= {"before": before[:pairs], "after": after[:pairs]}
+    values = {
+        "title": sections["heading"],
+        "concepts": None,
+        "locality": None,
+        "curve": draw_curve(_read_trace(erasure)) if whole_run else None,
+        "commands": list_commands(data, info) if whole_run else None,
+        **sections,
     }
-    return (
-        _environment()
-        .get_template("report.html.j2")
-        .render(
-            {**absent, **run, **sections},
-            data=data,
-            subtitle=make_subtitle(info),
-            columns=HEADLINES,
-            certainty=certainty_word,
-            facts=list_facts({**data, "judge": sections["judge"]}, info),
-        )
+    page = make_environment().get_template("report.html.j2")
+    return page.render(
+        values,
+        data=data,
+        judge=data["judge"],
+        groups=groups,
+        pairs=pairs,
+        overview=overview,
+        info=info,
+        facts=list_facts(data, info),
     )
 
 
 @cache
-def _environment() -> Environment:
-    """The templates of this folder; a name without a value is an error."""
-    return Environment(
-        loader=FileSystemLoader(Path(__file__).parent),
+def make_environment(*others: BaseLoader) -> Environment:
+    """The templates of this folder and of others; a name without a value is an error."""
+    environment = Environment(
+        loader=ChoiceLoader([*others, FileSystemLoader(Path(__file__).parent)]),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    environment.filters |= {f.__name__: f for f in (certainty_word, data_uri, percent, points, show_value)}
+    environment.globals |= {"GROUPS": GROUPS, "NO_JUDGE": NO_JUDGE, "TITLES": TITLES, "WORST": WORST}
+    return environment
+
+
+def _read_trace(erasure: Erasure) -> list[dict[str, Any]]:
+    """The rows of metrics.jsonl, oldest first; none if the run has no such file."""
+    path = erasure.folder / "metrics.jsonl"
+    lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+    return [json.loads(line) for line in lines if line.strip()]
 
 
 def _target_group(name: str, data: Mapping[str, Any]) -> dict[str, Any]:
     group = data["groups"][name]
     title, note = GROUPS[name]
-    if interval := show_interval(group):
-        note += f" ({interval})"
-    if undrawn := group["available"] - len(group["prompts"]):
-        note += f"; {undrawn} more in the set were not drawn"
     # What counts as bad is the verdict's to say: one image more or less does not.
     bad = {change["text"] for change in data["leaks"] + data["broken"] if change["group"] == name}
     if name == "target" and data["points"][0]["tone"] == "bad":
         bad.add(data["target"])
-    return {
-        "title": title,
-        "note": note,
-        "score": None if group["value"] is None else f"{percent(group['value'])} {group['measures']}",
-        "cards": [_card(p, erasing=group["measures"] == "erased", bad=p["text"] in bad) for p in group["prompts"]],
-    }
+    erasing = group["measures"] == "erased"
+    cards = [_card(p, erasing=erasing, bad=p["text"] in bad) for p in group["prompts"]]
+    return {"title": title, "note": note, "measure": group, "cards": cards}
 
 
 def _prompt_set_group(group: Mapping[str, Any], images: Images) -> dict[str, Any]:
@@ -240,55 +180,94 @@ def _prompt_set_group(group: Mapping[str, Any], images: Images) -> dict[str, Any
     erasing = group["measures"] == "erased"
     cards = []
     for prompt in spread(list(reversed(by_text.values())), SHOWN):
-        scored = prompt["left_out"] is None
-        bad = scored and (2 * prompt["erased"] > prompt["base"]) == erasing
+        bad = prompt["left_out"] is None and (2 * prompt["erased"] > prompt["base"]) == erasing
         cards.append(_card(prompt, erasing=erasing, bad=bad))
     texts = len({prompt["text"] for prompt in group["prompts"]})
     note = "should no longer show the target" if erasing else "should be as before"
     note += f"; {texts} of {group['of']} prompts were drawn"
-    return {"title": group["title"], "note": note, "score": None, "cards": cards}
+    return {"title": group["title"], "note": note, "measure": None, "cards": cards}
 
 
 def _card(prompt: Mapping[str, Any], *, erasing: bool, bad: bool) -> dict[str, Any]:
     """A prompt of report.json as a page shows it; `bad` as its verdict says."""
-    scored = prompt["left_out"] is None
+    mark = None if prompt["left_out"] is not None else "bad" if bad else "good"
+    return {**prompt, "erasing": erasing, "report": None, "mark": mark}
+
+
+def show_value(value: Any) -> str:
+    """A setting, in words."""
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, list | tuple):
+        return ", ".join(map(show_value, value)) or "none"
+    return f"{value:g}" if isinstance(value, float) else "none" if value is None else str(value)
+
+
+def list_facts(data: Mapping[str, Any], info: Mapping[str, Any]) -> dict[str, str]:
+    """Everything besides the numbers: model, judge, sampling settings, machine, times."""
+    judge, versions = data["judge"], {"crce": info.get("crce"), **info.get("versions", {})}
+
+    def seconds(parts: Mapping[str, float]) -> str:
+        return ", ".join(f"{name} {value:.1f}" for name, value in parts.items())
+
+    facts = {
+        "Model": f"{data['model']} ({data['revision'] or 'revision unknown'})",
+        **(_judge_facts(judge) if judge else {"Judge": "none"}),
+        "Drawn": ", ".join(f"{k.replace('_', ' ')} {show_value(v)}" for k, v in data["settings"].items()),
+        "Sampling of this model": info["sampling"]["source"] if "sampling" in info else None,
+        "Device": info.get("device"),
+        "Peak memory": f"{info['peak_memory_mb']:.0f} MB" if info.get("peak_memory_mb") else None,
+        "Seconds of the run": seconds(info.get("seconds", {})),
+        "Seconds of this report": seconds(data["seconds"]),
+        "Started": info.get("started"),
+        "Versions": ", ".join(f"{name} {version}" for name, version in versions.items()),
+    }
+    return {name: str(value) for name, value in facts.items() if value}
+
+
+def _judge_facts(judge: Mapping[str, Any]) -> dict[str, str | None]:
+    least, classes = judge["threshold"], judge["class_list"]
+    counts = f"its word counts from probability {least:g} on" if least else "its best word counts"
     return {
-        **prompt,
-        "erasing": erasing,
-        "report": None,
-        "certainty": None if prompt["certainty"] is None else certainty_word(prompt["certainty"]),
-        "mark": None if not scored else "bad" if bad else "good",
-        "count": f"{prompt['base']} → {prompt['erased']} of {prompt['n']}" if scored else "left out",
-        "why": None if prompt["left_out"] == NO_JUDGE else prompt["left_out"],
+        "Judge": f"{judge['name']} {judge['version']}, {judge['classes']} classes, weights {judge['hash']}; {counts}",
+        "Its classes": listed(classes, CLASSES) + (", in report.json" if len(classes) > CLASSES else ""),
+        "Its answers": _answers(judge["calibration"]) if judge.get("calibration") else None,
     }
 
 
-def _add_pairs(
-    cards: Sequence[dict[str, Any]], before: Sequence[Sequence[Picture]], after: Sequence[Sequence[Picture]]
-) -> int:
-    """Give every card its images, and return how many pairs that are at most: the more cards, the fewer."""
-    pairs = max(1, min(PAIRS, PICTURES // (2 * max(1, len(cards)))))
-    for card, above, below in zip(cards, before, after, strict=True):
-        card["pairs"] = list(_pairs(card, above[:pairs], below[:pairs]))
-    return pairs
+def _answers(calibration: Mapping[str, Any]) -> str:
+    """The answers of a calibrated judge about images whose answer is known."""
+    sides = [
+        f"{title}: " + ", ".join(f"{count} {answer}" for answer, count in calibration[side].items())
+        for side, title in (("shown", "of what was asked for"), ("absent", "of other things"))
+    ]
+    if "references" in calibration:  # faces are compared with these
+        known = ", ".join(f"{count} of {name}" for name, count in calibration["references"].items())
+        return f"{'; '.join(sides)}; faces to compare with: {known}"
+    worth = ", ".join(f"{answer} {share:.2f}" for answer, share in calibration["probability"].items())
+    return f"{'; '.join(sides)}; so the thing is there with probability {worth}"
 
 
-def _pairs(card: Mapping[str, Any], before: Sequence[Picture], after: Sequence[Picture]) -> Iterator[dict[str, Any]]:
-    """The images of a card before and after, with the judge's words; marked where the judge saw the wrong thing."""
-    for k, (above, below) in enumerate(zip(before, after, strict=True)):
-        words = {side: card["words"][side][k] if card["words"] else None for side in ("base", "erased")}
-        mark = None
-        if card["left_out"] is None and above is not None:
-            recognised = words["erased"] == card["class"] if below is not None else card["erasing"]
-            mark = "bad" if recognised == card["erasing"] else "good"
-        yield {
-            "before": {"src": above and data_uri(above), "word": words["base"], "mark": None},
-            "after": {"src": below and data_uri(below), "word": words["erased"], "mark": mark},
-        }
-
-
-def _worst(change: Mapping[str, Any], addresses: Mapping[str, str]) -> dict[str, Any]:
-    """A phrase that leaked or broke, in its table."""
-    shares = (percent(change[side] / change["n"]) for side in ("base", "erased"))
-    title, _ = GROUPS[change["group"]]
-    return {**change, "title": title, "report": addresses[change["target"]], "shares": " → ".join(shares)}
+def list_commands(data: Mapping[str, Any], info: Mapping[str, Any]) -> list[list[str]]:
+    """Commands that repeat the run and its report with every setting spelled out, each flag with its value."""
+    erase = [("crce", "erase"), ("concepts.yaml",), ("--model", str(info["model"]))]
+    if re.fullmatch("[0-9a-f]{40}", str(data["revision"])):  # a Hub commit; local files are pinned by a hash
+        erase.append(("--revision", data["revision"]))
+    if info.get("start_from"):
+        erase.append(("--start-from", info["start_from"]["run"]))
+    for name, value in info["config"].items():
+        flag = name.replace("_", "-")
+        if isinstance(value, bool):
+            erase.append((f"--{flag}" if value else f"--no-{flag}",))
+        elif isinstance(value, list | tuple):
+            erase += [(f"--{flag}", str(item)) for item in value]
+        elif value is not None:
+            erase.append((f"--{flag}", str(value)))
+    erase += [("--no-eval",), ("--out", "again")]
+    evaluate: list[tuple[str, ...]] = [("crce", "evaluate", "again")]
+    evaluate += [(f"--{name.replace('_', '-')}", str(data["settings"][name])) for name in EVALUATE_FLAGS]
+    if data["judge"]:
+        evaluate += [("--judge", data["judge"]["name"]), ("--threshold", str(data["judge"]["threshold"]))]
+    if data.get("quality"):
+        evaluate.append(("--quality",))
+    return [[shlex.join(words) for words in command] for command in (erase, evaluate)]

@@ -23,6 +23,7 @@ TITLES = {
     "unrelated": "unrelated prompts",
 }
 NO_JUDGE = "no judge scored it"  # why nothing is scored where there is no judge
+SHOWN = 6  # prompts of a group of a prompt set that its page shows
 
 Measures = Literal["erased", "kept"]
 
@@ -53,9 +54,7 @@ class Prompt:
 class Domain:
     """Things of one kind that the judge picks from, as the classifier of a benchmark does.
 
-    Attributes:
-        kind: their kind, as concept sets know it.
-        names: each thing under every name that the judge may know it by; the target is always one of them.
+    Each has every name that the judge may know it by; the target is always one of them.
     """
 
     kind: Literal["object", "style"]

@@ -27,7 +27,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from crce.evaluate.prompts import KEEPING
-from crce.evaluate.stats import CONFIDENCE, RESAMPLES
+from crce.evaluate.stats import RESAMPLES, interval
 from crce.judges.judge import BATCH, FeatureJudge, TextJudge
 
 
@@ -57,13 +57,7 @@ class Pairs:
 def make_pairs(
     names: Sequence[tuple[str, str]], before: Sequence[Sequence[Picture]], after: Sequence[Sequence[Picture]]
 ) -> list[Pairs]:
-    """The pairs of each prompt; an image that one of the models failed to generate is left out with its pair.
-
-    Args:
-        names: group and text of each prompt.
-        before: for each prompt the base model's images.
-        after: for each prompt the erased model's, of the same seeds.
-    """
+    """The pairs of each prompt, named by group and text; one with an image that failed is left out."""
     pairs = []
     for (group, text), above, below in zip(names, before, after, strict=True):
         both = [(x, y) for x, y in zip(above, below, strict=True) if x is not None and y is not None]
@@ -72,12 +66,7 @@ def make_pairs(
 
 
 def measure_quality(pairs: Sequence[Pairs], judge: Judge | None, *, seed: int = 0) -> dict[str, Any]:
-    """Drift of every group, and the quality of what should be kept.
-
-    Args:
-        pairs: of every prompt.
-        judge: brings features and reads prompts, where it can.
-        seed: of the bootstrap.
+    """Drift of every group, and the quality of what should be kept; the judge brings features, and reads prompts.
 
     Returns:
         "groups": for each group the mean "rmse", "perceptual" and "features", each {"value", "low", "high", "n"}, and
@@ -95,14 +84,14 @@ def measure_quality(pairs: Sequence[Pairs], judge: Judge | None, *, seed: int = 
         groups[name] = {
             "rmse": mean_interval(np.array([rmse(x, y) for x, y in couples]), seed),
             "perceptual": mean_interval(np.array([1 - ssim(x, y) for x, y in couples]), seed),
-            "features": None
-            if f_before is None or f_after is None
-            else mean_interval(1 - _cosines(f_before, f_after), seed),
+            "features": None,
             "clip_score": _clip_scores(judge, before, after, texts),
         }
-        if name in KEEPING and f_before is not None and f_after is not None:
-            kept[0].append(f_before)
-            kept[1].append(f_after)
+        if f_before is not None and f_after is not None:
+            groups[name]["features"] = mean_interval(1 - _cosines(f_before, f_after), seed)
+            if name in KEEPING:
+                kept[0].append(f_before)
+                kept[1].append(f_after)
     return {"groups": groups, "kept": _distances(*(np.concatenate(part) if part else None for part in kept))}
 
 
@@ -143,11 +132,8 @@ def fid(x: Vector, y: Vector) -> float:
 def kid(x: Vector, y: Vector) -> float:
     """Kernel distance of two sets of features paired by seed, each of shape (N, D), of two images or more."""
 
-    def kernel(a: Vector, b: Vector) -> Vector:
-        return (a @ b.T / a.shape[1] + 1) ** 3
-
     def mean(a: Vector, b: Vector) -> float:
-        k = kernel(a, b)
+        k = (a @ b.T / a.shape[1] + 1) ** 3
         return float((k.sum() - np.trace(k)) / (len(a) * (len(a) - 1)))
 
     return mean(x, x) + mean(y, y) - 2 * mean(x, y)
@@ -157,20 +143,18 @@ def features(judge: Judge | None, images: Sequence[Image]) -> Vector | None:
     """The judge's features of images, shape (B, D); None if it has none, or there are no images."""
     if not isinstance(judge, FeatureJudge) or not images:
         return None
-    parts = [judge.features(list(images[i : i + BATCH])) for i in range(0, len(images), BATCH)]
-    return np.concatenate([part.double().numpy() for part in parts])
+    starts = range(0, len(images), BATCH)
+    return np.concatenate([judge.features(list(images[i : i + BATCH])).double().numpy() for i in starts])
 
 
 def mean_interval(values: Vector, seed: int) -> dict[str, Any] | None:
     """The mean of values with its 95 % bootstrap interval; None if there are none."""
     if not values.size:
         return None
-    rng = np.random.default_rng(seed)
-    means = values[rng.integers(values.size, size=(RESAMPLES, values.size))].mean(1)
-    tail = 50 * (1 - CONFIDENCE)
-    low, high = np.percentile(means, [tail, 100 - tail])
-    numbers = {"value": values.mean(), "low": low, "high": high}
-    return {**{name: round(float(number), 4) for name, number in numbers.items()}, "n": int(values.size)}
+    chosen = np.random.default_rng(seed).integers(values.size, size=(RESAMPLES, values.size))
+    value = float(values.mean())
+    low, high = interval(value, values[chosen].mean(1))
+    return {"value": round(value, 4), "low": round(low, 4), "high": round(high, 4), "n": int(values.size)}
 
 
 def _clip_scores(
@@ -178,12 +162,13 @@ def _clip_scores(
 ) -> dict[str, float] | None:
     if not isinstance(judge, TextJudge) or not before:
         return None
-    scores = {}
-    for side, images in (("base", before), ("erased", after)):
+
+    def score(images: Sequence[Image]) -> float:
         starts = range(0, len(images), BATCH)
         parts = [judge.alignment(list(images[i : i + BATCH]), texts[i : i + BATCH]).numpy() for i in starts]
-        scores[side] = round(float(100 * np.maximum(np.concatenate(parts), 0).mean()), 2)
-    return scores
+        return round(float(100 * np.maximum(np.concatenate(parts), 0).mean()), 2)
+
+    return {"base": score(before), "erased": score(after)}
 
 
 def _distances(x: Vector | None, y: Vector | None) -> dict[str, Any] | None:

@@ -3,39 +3,38 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from itertools import chain, count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from crce.concepts import ConceptSet
-from crce.evaluate.comparison import compare_groups, say_significance
 from crce.evaluate.measurement import MeasuredTarget
-from crce.evaluate.model_pair import ModelPair
+from crce.evaluate.page import render_prompt_set, render_target, render_targets
 from crce.evaluate.prompt_sets.prompt_set import Number, PromptSet
-from crce.evaluate.prompts import NO_JUDGE
-from crce.evaluate.scores import ScoredGroup, summarise_groups
-from crce.evaluate.settings import EvaluationSettings
-from crce.evaluate.stats import Measure, compare
-from crce.evaluate.verdict import make_verdict, pool
+from crce.evaluate.prompts import NO_JUDGE, TITLES
+from crce.evaluate.scores import ScoredGroup, compare_groups, summarise_groups
+from crce.evaluate.stats import RateComparison, compare
+from crce.evaluate.verdict import make_verdict, pool, say_significance
 from crce.files import slug, write_json, write_text
+from crce.sampling.pictures import write_sheet
 
 
 if TYPE_CHECKING:
-    from crce.judges import Judge
+    from typing_extensions import Self
+
+    from crce.evaluate.observe import Images
+    from crce.evaluate.settings import ConceptSetSettings, PromptSetSettings
     from crce.training import Erasure
 
+PROMPTS = "prompts"  # folder of the reports of prompt sets
 TARGETS = "targets"  # folder of the reports of several targets
 REPORTS = "reports"  # folder of the latest report.json of each judge
 
 
 @dataclass(frozen=True)
 class StoredReport:
-    """A report.json with its report.html.
-
-    Attributes:
-        folder: where they are.
-        data: the content of report.json.
-    """
+    """A folder with a report.json, whose content is `data`, and a report.html."""
 
     folder: Path
     data: dict[str, Any]
@@ -48,19 +47,21 @@ class StoredReport:
     def path_html(self) -> Path:
         return self.folder / "report.html"
 
-    def write(self, page: str) -> None:
-        """Write report.json and report.html.
+    def write(self, page: str) -> Self:
+        """Write report.json and report.html, and return the report.
 
         Raises:
             RunError: a file can't be written.
         """
         write_json(self.path_json, self.data)
         write_text(self.path_html, page)
+        return self
 
-    def keep_for(self, judge: Judge | None) -> None:
+    def keep_for(self, judge: Mapping[str, Any] | None) -> Self:
         """Write a copy of report.json under the judge's name, which reports of other judges leave alone."""
         if judge is not None:
-            write_json(self.folder / REPORTS / f"{slug(judge.name)}.json", self.data)
+            write_json(self.folder / REPORTS / f"{slug(judge['name'])}.json", self.data)
+        return self
 
 
 class Report(StoredReport):
@@ -100,76 +101,73 @@ def target_folders(sets: Sequence[ConceptSet]) -> list[Path]:
         return [Path()]
     folders: list[Path] = []
     for concepts in sets:
-        name, number = slug(concepts.target), 1
-        while (folder := Path(TARGETS) / (name if number == 1 else f"{name}-{number}")) in folders:
-            number += 1
-        folders.append(folder)
+        name = slug(concepts.target)
+        names = chain([name], (f"{name}-{number}" for number in count(2)))
+        folders.append(next(folder for each in names if (folder := Path(TARGETS) / each) not in folders))
     return folders
 
 
-def target_json(target: MeasuredTarget, erasure: Erasure, settings: EvaluationSettings) -> dict[str, Any]:
-    """report.json of one target.
-
-    Args:
-        target: its numbers.
-        erasure: the run.
-        settings: of the evaluation.
-    """
+def report_target(target: MeasuredTarget, folder: Path, erasure: Erasure, settings: ConceptSetSettings) -> Report:
+    """Write the report of one target into a folder."""
     head = {"target": target.concepts.target, "kind": target.concepts.kind}
-    return head | _body([target], erasure, settings, target.judge) | target.parts
+    report = Report(folder, {**head, **_body([target], erasure, settings), **target.parts})
+    overview = "../../report.html" if len(erasure.sets) > 1 else None
+    return report.write(render_target(report.data, target, erasure, overview))
 
 
-def targets_json(
+def report_run(
     targets: Sequence[MeasuredTarget],
-    reports: Sequence[Mapping[str, Any]],
+    reports: Sequence[Report],
     erasure: Erasure,
-    settings: EvaluationSettings,
-    judge: Mapping[str, Any] | None,
-    models: ModelPair,
-) -> dict[str, Any]:
-    """report.json of several targets: the numbers of all together.
+    settings: ConceptSetSettings,
+    failed: Mapping[str, int],
+) -> Report:
+    """Finish the report of a run: that of its only target, or one on all of them together.
 
-    Args:
-        targets: their numbers.
-        reports: the report.json of each.
-        erasure: the run.
-        settings: of the evaluation.
-        judge: the judge as reports name it.
-        models: the models, which know what failed.
+    Where there is no judge, a contact sheet of all images is written too. `failed` are images by side.
     """
-    named = zip(reports, target_folders(erasure.sets), strict=True)
-    entries = [
-        {name: own[name] for name in ("target", "kind", "summary", "verdict")}
-        | {"report": (folder / "report.html").as_posix()}
-        for own, folder in named
-    ]
-    times = [own["seconds"] for own in reports]
-    seconds = {name: round(sum(each[name] for each in times), 2) for name in ("draw", "score")}
-    return {
-        "targets": entries,
-        **_body(targets, erasure, settings, judge),
-        "failed": {"base": models.base.failed, "erased": models.erased.failed},
-        "seconds": {"load": times[0]["load"], **seconds},
-    }
+    if len(reports) == 1:
+        (report,) = reports
+    else:
+        own = [report.data for report in reports]
+        entries = [{name: data[name] for name in ("target", "kind", "summary", "verdict")} for data in own]
+        for entry, each in zip(entries, reports, strict=True):
+            entry["report"] = each.path_html.relative_to(erasure.folder).as_posix()
+        seconds = {name: round(sum(data["seconds"][name] for data in own), 2) for name in ("draw", "score")}
+        data = {
+            "targets": entries,
+            **_body(targets, erasure, settings),
+            "failed": dict(failed),
+            "seconds": {"load": own[0]["seconds"]["load"], **seconds},
+        }
+        report = Report(erasure.folder, data).write(render_targets(data, targets, own, erasure))
+    if targets[0].judge is None:
+        rows = [
+            (f"{TITLES[name]}: {text}", (*before, *after))
+            for t in targets
+            for (name, text), before, after in zip(t.names, t.before, t.after, strict=True)
+        ]
+        write_sheet(erasure.folder, rows)
+    return report.keep_for(targets[0].judge)
 
 
-def _body(
-    targets: Sequence[MeasuredTarget],
-    erasure: Erasure,
-    settings: EvaluationSettings,
-    judge: Mapping[str, Any] | None,
-) -> dict[str, Any]:
-    """The numbers of one or several targets, and what they say."""
-    scored = [target.scored for target in targets]
-    groups = pool(scored)
+def _body(targets: Sequence[MeasuredTarget], erasure: Erasure, settings: ConceptSetSettings) -> dict[str, Any]:
+    """The numbers of all targets together, and what they say."""
+    info, several = erasure.info, len(targets) > 1
+    groups = pool([target.groups for target in targets])
     compared = compare_groups(groups, seed=settings.seed)
-    verdict = make_verdict(scored, erasure.info["config"])
-    summary = scored[0].summary if len(scored) == 1 else _joint_summary(groups, settings.seed)
-    scenes = erasure.config.scenes
+    verdict = make_verdict([target.groups for target in targets], info["config"])
+    summary = {name: measure.as_json() for name, measure in summarise_groups(groups, seed=settings.seed).items()}
+    for measure in summary.values():
+        if several and "reason" in measure:
+            measure["reason"] = measure["reason"].replace("the concept set has no", "no concept set has")
+    judge, scenes = targets[0].judge, erasure.config.scenes
+    if judge and several:  # its calibration differs from target to target
+        judge = {name: value for name, value in judge.items() if name != "calibration"}
     return {
-        "model": erasure.info["model"],
-        "revision": erasure.info["revision"],
-        "summary": {name: measure.as_json() for name, measure in summary.items()},
+        "model": info["model"],
+        "revision": info["revision"],
+        "summary": summary,
         "verdict": verdict.text,
         "points": [dict(vars(point)) for point in verdict.points],
         "comparisons": {name: c and c.as_json() for name, c in compared.items()} if judge else None,
@@ -177,48 +175,34 @@ def _body(
         "leaks": [change.as_json() for change in verdict.leaks],
         "broken": [change.as_json() for change in verdict.broken],
         "judge": judge,
-        "settings": {**settings.as_json(), **({"scenes": list(scenes)} if scenes else {})},
+        "settings": {**settings.as_json(erasure.sampling), **({"scenes": list(scenes)} if scenes else {})},
     }
 
 
-def _joint_summary(groups: Mapping[str, ScoredGroup], seed: int) -> dict[str, Measure]:
-    """The headline numbers of all targets."""
-    return {
-        name: replace(m, reason=m.reason and m.reason.replace("the concept set has no", "no concept set has"))
-        for name, m in summarise_groups(groups, seed=seed).items()
-    }
-
-
-def prompt_set_json(
+def report_prompt_set(
     prompt_set: PromptSet,
     concepts: ConceptSet,
-    scored: Mapping[str, ScoredGroup],
+    measured: tuple[Mapping[str, ScoredGroup], Images, Mapping[str, Any]],
     erasure: Erasure,
-    settings: EvaluationSettings,
+    settings: PromptSetSettings,
     seeds: Mapping[str, Sequence[int]],
-    parts: Mapping[str, Any],
-) -> dict[str, Any]:
-    """report.json of a prompt set.
+) -> PromptReport:
+    """Write the report of a prompt set from what `measure_prompt_set` returns.
 
-    Args:
-        prompt_set: the set.
-        concepts: the concept set of the run that was measured.
-        scored: its groups by name.
-        erasure: the run.
-        settings: of the evaluation.
-        seeds: by text those of its images.
-        parts: judges, failed and seconds.
+    `concepts` is the concept set of the run that was measured; `seeds` are those of the images of each text.
     """
-    groups = {}
+    scored, images, parts = measured
+    groups: dict[str, Any] = {}
+    compared = {}
     for group in prompt_set.groups:
         own = scored[group.name].as_json()
         for prompt in own["prompts"]:
             prompt["seeds"] = list(seeds[prompt["text"]])
         recognitions = [p.recognition for p in scored[group.name].prompts if p.recognition is not None]
-        compared = compare(recognitions, seed=settings.seed)
+        found = compared[group.name] = compare(recognitions, seed=settings.seed)
         head = {"title": group.title, "of": len({p.text for p in group.prompts})}
-        groups[group.name] = {**head, **own, "comparison": compared}
-    return {
+        groups[group.name] = {**head, **own, "comparison": found and found.as_json()}
+    data = {
         "set": {
             "name": prompt_set.name,
             "title": prompt_set.title,
@@ -230,15 +214,19 @@ def prompt_set_json(
         "kind": concepts.kind,
         "model": erasure.info["model"],
         "revision": erasure.info["revision"],
-        "numbers": [_number(n, scored[n.group], groups[n.group]["comparison"]) for n in prompt_set.numbers],
+        "numbers": [_number(n, scored[n.group], compared[n.group]) for n in prompt_set.numbers],
         "unmeasured": dict(prompt_set.unmeasured),
-        "settings": settings.as_json(),
-        "groups": {name: {**g, "comparison": (c := g["comparison"]) and c.as_json()} for name, g in groups.items()},
+        "settings": settings.as_json(erasure.sampling),
+        "groups": groups,
         **parts,
     }
+    folder = erasure.folder / PROMPTS / prompt_set.name
+    report = PromptReport(folder / slug(concepts.target) if len(erasure.sets) > 1 else folder, data)
+    judges = data["judges"]
+    return report.write(render_prompt_set(data, images, erasure)).keep_for(judges[0] if judges else None)
 
 
-def _number(number: Number, group: ScoredGroup, comparison: Any) -> dict[str, Any]:
+def _number(number: Number, group: ScoredGroup, comparison: RateComparison | None) -> dict[str, Any]:
     """A number as report.json holds it."""
     better = "lower" if group.group.erasing and not number.complement else "higher"
     head = {"name": number.name, "group": number.group, "better": better}

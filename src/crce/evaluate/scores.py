@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from crce.evaluate.prompts import NO_JUDGE, Prompt, PromptGroup
-from crce.evaluate.stats import Measure, Recognition, measure, recognise, summarise
+from crce.evaluate.stats import Measure, RateComparison, Recognition, compare, measure, recognise, summarise
 
 
 Words = Sequence[str | None]
@@ -25,11 +25,10 @@ NO_PHRASES = {
 
 @dataclass(frozen=True)
 class ScoredPrompt:
-    """A prompt with the judge's words for the base and the erased model's images (both None without a judge)."""
+    """A prompt with the judge's words for the images of each side, "base" and "erased"; None without a judge."""
 
     prompt: Prompt
-    base_words: Words | None
-    erased_words: Words | None
+    words: Mapping[str, Words] | None
     recognition: Recognition | None
     left_out: str | None
 
@@ -55,22 +54,18 @@ class ScoredPrompt:
     @property
     def failed(self) -> int:
         """Images that count and that the erased model failed to generate."""
-        pairs = zip(self.base_words or (), self.erased_words or (), strict=True)
+        pairs = zip(self.words["base"], self.words["erased"], strict=True) if self.words else ()
         return sum(b is not None and a is None for b, a in pairs)
 
     def as_json(self) -> dict[str, Any]:
-        scored = self.recognition is not None
+        counts = {"base": self.base, "erased": self.erased, "n": self.n}
         return {
             "text": self.text,
             "certainty": self.prompt.certainty,
             "class": self.prompt.expected,
-            "base": self.base if scored else None,
-            "erased": self.erased if scored else None,
-            "n": self.n if scored else None,
+            **(counts if self.recognition else dict.fromkeys(counts)),
             "left_out": self.left_out,
-            "words": None
-            if self.base_words is None or self.erased_words is None
-            else {"base": list(self.base_words), "erased": list(self.erased_words)},
+            "words": self.words and {side: list(words) for side, words in self.words.items()},
         }
 
 
@@ -116,22 +111,20 @@ class ScoredGroup:
 def score_group(
     group: PromptGroup, base_words: Sequence[Words] | None, erased_words: Sequence[Words] | None, *, seed: int = 0
 ) -> ScoredGroup:
-    """Score a group.
-
-    Args:
-        group: its prompts.
-        base_words: for each prompt the judge's words for the base model's images; None without a judge.
-        erased_words: likewise for the erased model.
-        seed: of the bootstrap.
-    """
+    """Score a group by the judge's words for both models' images of each prompt; None without a judge."""
     if base_words is None or erased_words is None:
-        prompts = tuple(ScoredPrompt(p, None, None, None, p.left_out or NO_JUDGE) for p in group.prompts)
+        prompts = tuple(ScoredPrompt(p, None, None, p.left_out or NO_JUDGE) for p in group.prompts)
     else:
         paired = zip(group.prompts, base_words, erased_words, strict=True)
         prompts = tuple(_score(p, b, a, group.erasing) for p, b, a in paired)
     scored = ScoredGroup(group, prompts, Measure(None, None, None, 0))
     numbers, _ = measure(scored.recognitions, erasing=group.erasing, seed=seed, reason=scored.missing)
     return ScoredGroup(group, prompts, numbers)
+
+
+def compare_groups(groups: Mapping[str, ScoredGroup], *, seed: int = 0) -> dict[str, RateComparison | None]:
+    """Every group before and after; None for one that can't be measured."""
+    return {name: compare(g.recognitions, seed=seed + i) for i, (name, g) in enumerate(groups.items())}
 
 
 def summarise_groups(groups: Mapping[str, ScoredGroup], *, seed: int = 0) -> dict[str, Measure]:
@@ -142,14 +135,14 @@ def summarise_groups(groups: Mapping[str, ScoredGroup], *, seed: int = 0) -> dic
 
 
 def _score(prompt: Prompt, base_words: Words, erased_words: Words, erasing: bool) -> ScoredPrompt:
+    words = {"base": base_words, "erased": erased_words}
     if prompt.expected is None:
-        return ScoredPrompt(prompt, base_words, erased_words, None, prompt.left_out)
+        return ScoredPrompt(prompt, words, None, prompt.left_out)
     recognition = recognise(base_words, erased_words, prompt.expected, erasing=erasing)
-    left_out = None
-    if recognition.base.size == 0:
+    seen, n, left_out = int(recognition.base.sum()), recognition.base.size, None
+    if n == 0:
         left_out = "the base model failed to draw it"
     elif not recognition.drawable:
-        seen, n = int(recognition.base.sum()), recognition.base.size
         often = f"in only {seen} of {n} pictures" if seen else f"in none of {n} pictures"
         left_out = f'the base model draws it as "{prompt.expected}" {often}'
-    return ScoredPrompt(prompt, base_words, erased_words, recognition, left_out)
+    return ScoredPrompt(prompt, words, recognition, left_out)

@@ -59,10 +59,16 @@ class EvaluationSettings:
         """Steps and guidance; those of the run's model (`Erasure.sampling`) where they are None."""
         return fill_sampling(model, self.steps, self.guidance)
 
-    def as_json(self) -> dict[str, Any]:
-        """The settings that report.json holds: what the images depend on."""
+    def least(self, judge: Judge | None) -> float:
+        """The threshold, of the judge where it is None."""
+        return self.threshold if self.threshold is not None else judge.threshold if judge else 0.0
+
+    def as_json(self, model: Mapping[str, Any]) -> dict[str, Any]:
+        """The settings that report.json holds, with the sampling of the run's model: what the images depend on."""
+        steps, guidance = self.sampling(model)
+        filled = {**vars(self), "steps": steps, "guidance": guidance}
         named = ("images_per_prompt", "limit", "seed", "steps", "guidance", "phrases_per_group")
-        return {name: getattr(self, name) for name in named if hasattr(self, name)}
+        return {name: filled[name] for name in named if name in filled}
 
 
 @dataclass(frozen=True)
@@ -81,11 +87,8 @@ class ConceptSetSettings(EvaluationSettings):
     def filled(self, *, judged: bool) -> ConceptSetSettings:
         """The settings with numbers for those that are None."""
         images, phrases = (8, 10) if judged else (1, 2)
-        return replace(
-            self,
-            images_per_prompt=images if self.images_per_prompt is None else self.images_per_prompt,
-            phrases_per_group=phrases if self.phrases_per_group is None else self.phrases_per_group,
-        )
+        images, phrases = self.images_per_prompt or images, self.phrases_per_group or phrases
+        return replace(self, images_per_prompt=images, phrases_per_group=phrases)
 
 
 @dataclass(frozen=True)

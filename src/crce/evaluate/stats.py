@@ -33,12 +33,7 @@ MEASURES = ("erased", "coref_erased", "kept")
 
 @dataclass(frozen=True)
 class Recognition:
-    """What the judge recognised of one prompt, images paired by seed.
-
-    Attributes:
-        base: of the base model's images, shape (n,), bool.
-        erased: of the erased model's images, shape (n,), bool.
-    """
+    """Which images of a prompt the judge recognised, those of both models paired by seed: shape (n,), bool."""
 
     base: NDArray[np.bool_]
     erased: NDArray[np.bool_]
@@ -60,8 +55,8 @@ class Measure:
     reason: str | None = None
 
     def as_json(self) -> dict[str, Any]:
-        numbers = {k: v if v is None else round(v, 4) for k, v in vars(self).items() if k in ("value", "low", "high")}
-        return {**numbers, "n": self.n, **({"reason": self.reason} if self.reason else {})}
+        own = {**_rounded(self, "value", "low", "high"), "n": self.n}
+        return {**own, "reason": self.reason} if self.reason else own
 
 
 @dataclass(frozen=True)
@@ -75,20 +70,14 @@ class Rate:
     high: float
 
     def as_json(self) -> dict[str, Any]:
-        return {"k": self.k, "n": self.n, **_rounded(value=self.value, low=self.low, high=self.high)}
+        return {"k": self.k, "n": self.n, **_rounded(self, "value", "low", "high")}
 
 
 @dataclass(frozen=True)
 class RateDifference:
-    """The rate after less the rate before, on the same seeds.
+    """The rate after less the rate before, on the same seeds, with its 95 % bootstrap interval.
 
-    Attributes:
-        value: in [-1, 1]; negative where less is recognised.
-        low: of the 95 % bootstrap interval.
-        high: of the same.
-        p: of McNemar's exact test.
-        lost: images recognised before and not after.
-        gained: images recognised after and not before.
+    `p` is that of McNemar's exact test; `lost` are images recognised before alone, `gained` those after alone.
     """
 
     value: float
@@ -104,7 +93,7 @@ class RateDifference:
         return self.p < ALPHA and not self.low <= 0 <= self.high
 
     def as_json(self) -> dict[str, Any]:
-        numbers = _rounded(value=self.value, low=self.low, high=self.high, p=self.p)
+        numbers = _rounded(self, "value", "low", "high", "p")
         return {**numbers, "lost": self.lost, "gained": self.gained, "significant": self.significant}
 
 
@@ -145,13 +134,7 @@ def recognise(
 def measure(
     prompts: Sequence[Recognition], *, erasing: bool, seed: int = 0, reason: str = "no prompt can be scored"
 ) -> tuple[Measure, NDArray[np.float64]]:
-    """The erased (or kept) share of a group.
-
-    Args:
-        prompts: recognitions; those that are not drawable are left out here.
-        erasing: measure what is erased; else what is kept.
-        seed: of the bootstrap.
-        reason: what to say when nothing is left to measure.
+    """The erased (or kept) share of the drawable prompts of a group; if there are none, there is a `reason` instead.
 
     Returns:
         The measure, and its bootstrap samples, shape (RESAMPLES,); no samples, shape (0,), if not measurable.
@@ -159,11 +142,10 @@ def measure(
     drawable = [p for p in prompts if p.drawable]
     if not drawable:
         return Measure(None, None, None, 0, reason), np.empty(0)
-    b = np.array([p.base.sum() for p in drawable])
-    a = np.array([p.erased.sum() for p in drawable])
-    value = float(_share(a.sum(), b.sum(), erasing=erasing))
-    (sum_a, sum_b), _ = resample(_columns(drawable), np.random.default_rng(seed))
-    samples = _share(sum_a, sum_b, erasing=erasing)
+    erased, base = (np.concatenate(column).sum() for column in _columns(drawable))
+    value = float(_share(erased, base, erasing=erasing))
+    sums, _ = resample(_columns(drawable), np.random.default_rng(seed))
+    samples = _share(*sums, erasing=erasing)
     return with_interval(value, samples, sum(p.base.size for p in drawable)), samples
 
 
@@ -177,12 +159,7 @@ def summarise(
 ) -> dict[str, Measure]:
     """The headline: erased (target), coref_erased (held-out corefs), kept (held-out retains), and their H.
 
-    Args:
-        target: recognitions of the target's prompt.
-        corefs: of the held-out corefs' prompts.
-        retains: of the held-out retains' prompts.
-        seed: of the bootstrap.
-        reasons: for each of `MEASURES`, what to say when it can't be measured.
+    `reasons` says of each of `MEASURES` why it can't be measured, if it can't; `seed` is that of the bootstrap.
     """
     measures: dict[str, Measure] = {}
     samples = []
@@ -215,10 +192,7 @@ def wilson(k: int, n: int) -> Rate:
 def mcnemar(lost: int, gained: int, alternative: Literal["two-sided", "less", "greater"] = "two-sided") -> float:
     """P-value of McNemar's exact test: were there no effect, half of the pairs that differ would be lost ones.
 
-    Args:
-        lost: pairs that were positive before and not after.
-        gained: pairs that were positive after and not before.
-        alternative: of the number of lost pairs: "less" asks whether more was gained than lost.
+    The alternative is about the number of lost pairs: "less" asks whether more was gained than lost.
     """
     from scipy.stats import binomtest
 
@@ -226,24 +200,16 @@ def mcnemar(lost: int, gained: int, alternative: Literal["two-sided", "less", "g
 
 
 def compare(prompts: Sequence[Recognition], *, seed: int = 0) -> RateComparison | None:
-    """Compare a group before and after; None if it has no images.
-
-    Args:
-        prompts: recognitions of the prompts that count.
-        seed: of the bootstrap.
-    """
+    """Compare a group of prompts before and after, with a bootstrap from `seed`; None if it has no images."""
     prompts = [p for p in prompts if p.base.size]
     if not prompts:
         return None
-    base = np.concatenate([p.base for p in prompts])
-    erased = np.concatenate([p.erased for p in prompts])
+    erased, base = (np.concatenate(column) for column in _columns(prompts))
     lost, gained = int((base & ~erased).sum()), int((erased & ~base).sum())
     (after, before), n = resample(_columns(prompts), np.random.default_rng(seed))
-    low, high = np.percentile((after - before) / n, [50 * ALPHA, 100 - 50 * ALPHA])
     value = float(erased.mean() - base.mean())
-    difference = RateDifference(
-        value, min(float(low), value), max(float(high), value), mcnemar(lost, gained), lost, gained
-    )
+    low, high = interval(value, (after - before) / n)
+    difference = RateDifference(value, low, high, mcnemar(lost, gained), lost, gained)
     return RateComparison(wilson(int(base.sum()), base.size), wilson(int(erased.sum()), erased.size), difference)
 
 
@@ -257,7 +223,7 @@ def resample(
         rng: random numbers.
 
     Returns:
-        Of each column the sums over the resampled values, shape (RESAMPLES,), and how many values that were, likewise.
+        The sums of each column over the resampled values, and the numbers of these values, each of shape (RESAMPLES,).
     """
     sizes = np.array([values.size for values in columns[0]])
     most = sizes.max()
@@ -283,12 +249,16 @@ def _share(a: NDArray[Any], b: NDArray[Any], *, erasing: bool) -> NDArray[np.flo
 
 
 def with_interval(value: float, samples: NDArray[np.float64], n: int) -> Measure:
-    """A value over n images with the 95 % interval of its bootstrap samples."""
-    tail = 50 * (1 - CONFIDENCE)
-    low, high = np.nanpercentile(samples, [tail, 100 - tail])
-    # With few images the percentiles of a ratio can miss the value itself by a hair.
-    return Measure(value, min(float(low), value), max(float(high), value), n)
+    """A value over n images with the interval of its bootstrap samples."""
+    return Measure(value, *interval(value, samples), n)
 
 
-def _rounded(**numbers: float) -> dict[str, float]:
-    return {name: round(number, 4) for name, number in numbers.items()}
+def interval(value: float, samples: NDArray[np.float64]) -> tuple[float, float]:
+    """The 95 % interval of bootstrap samples; it holds the value, which percentiles can miss by a hair."""
+    low, high = np.nanpercentile(samples, [50 * ALPHA, 100 - 50 * ALPHA])
+    return min(float(low), value), max(float(high), value)
+
+
+def _rounded(numbers: object, *names: str) -> dict[str, float | None]:
+    values = {name: getattr(numbers, name) for name in names}
+    return {name: None if value is None else round(value, 4) for name, value in values.items()}

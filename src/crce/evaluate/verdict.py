@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from crce.concepts.concept_set import fold
-from crce.evaluate.prompts import ERASING, KEEPING, concept_group
+from crce.concepts.faults import listed
+from crce.evaluate.prompts import ERASING, KEEPING, TITLES, concept_group
 from crce.evaluate.scores import ScoredGroup, ScoredPrompt
-from crce.evaluate.stats import Measure
+from crce.evaluate.stats import Measure, RateComparison
 from crce.methods.table import is_solved
 
 
@@ -20,32 +21,8 @@ BROKEN_SHARE = 0.75  # a phrase broke when no more than this much of what the ba
 NAMED = 6  # phrases named in a sentence before "and N more"
 
 Tone = Literal["good", "bad", "unknown", "next"]
-
-
-@dataclass(frozen=True)
-class ScoredTarget:
-    """A target with the numbers of its concept set.
-
-    Attributes:
-        name: the erased phrase.
-        groups: its scored groups by name.
-        summary: its headline numbers.
-    """
-
-    name: str
-    groups: Mapping[str, ScoredGroup]
-    summary: Mapping[str, Measure]
-
-    @property
-    def erased(self) -> Measure:
-        """How much of the target itself is gone."""
-        return self.summary["erased"]
-
-    @property
-    def words(self) -> str:
-        """The measured target with its shares before and after."""
-        (prompt,) = self.groups["target"].scored
-        return _change("target", prompt, None).words
+Groups = Mapping[str, ScoredGroup]
+"""The scored groups of a target's concept set by name."""
 
 
 @dataclass(frozen=True)
@@ -59,15 +36,9 @@ class Point:
 
 @dataclass(frozen=True)
 class PromptChange:
-    """A prompt that leaked or broke: recognised images of n before and after.
+    """A prompt that leaked or broke: of n images by each model, how many are recognised.
 
-    Attributes:
-        text: the prompt.
-        group: name of its group.
-        base: recognised images of the base model.
-        erased: of the erased model.
-        n: all images of each.
-        target: whose concept set it stands in, if the run has several targets.
+    `target` is that of its concept set, if the run has several.
     """
 
     text: str
@@ -86,21 +57,10 @@ class PromptChange:
         """Recognised images after, as a share of those before."""
         return self.erased / self.base
 
-    @property
-    def words(self) -> str:
-        """The prompt with its shares before and after."""
-        return f'"{self.text}" ({percent(self.base / self.n)} → {percent(self.erased / self.n)})'
-
-    @property
-    def words_with_target(self) -> str:
-        """The same, with the target whose concept set it stands in."""
-        shares = self.words.removeprefix(f'"{self.text}"')
-        return self.words if self.target is None else f'"{self.text}" of "{self.target}"{shares}'
-
 
 @dataclass(frozen=True)
 class Verdict:
-    """What the numbers say.
+    """The numbers in words.
 
     Attributes:
         points: the verdict, line by line.
@@ -109,8 +69,8 @@ class Verdict:
     """
 
     points: tuple[Point, ...]
-    leaks: tuple[PromptChange, ...]
-    broken: tuple[PromptChange, ...]
+    leaks: tuple[PromptChange, ...] = ()
+    broken: tuple[PromptChange, ...] = ()
 
     @property
     def text(self) -> str:
@@ -122,38 +82,31 @@ def percent(share: float) -> str:
     return f"{100 * share:.0f}\N{NO-BREAK SPACE}%"
 
 
-def pool(targets: Sequence[ScoredTarget]) -> Mapping[str, ScoredGroup]:
+def pool(targets: Sequence[Groups]) -> dict[str, ScoredGroup]:
     """The groups of all targets together; what several sets hold with the same meaning counts once."""
-    if len(targets) == 1:
-        return targets[0].groups
     pooled = {}
     for name in ERASING + KEEPING:
         prompts: dict[tuple[str, str | None, bool], ScoredPrompt] = {}
-        for prompt in (p for target in targets for p in target.groups[name].prompts):
+        for prompt in (p for groups in targets for p in groups[name].prompts):
             prompts.setdefault((fold(prompt.text), prompt.prompt.expected, prompt.left_out is None), prompt)
         group = concept_group(name, [p.prompt for p in prompts.values()])
         pooled[name] = ScoredGroup(group, tuple(prompts.values()), Measure(None, None, None, 0))
     return pooled
 
 
-def make_verdict(targets: Sequence[ScoredTarget], config: Mapping[str, Any]) -> Verdict:
-    """Put the numbers into words.
-
-    Args:
-        targets: one or several.
-        config: the run's recipe, so that the advice can name the present values.
-    """
+def make_verdict(targets: Sequence[Groups], config: Mapping[str, Any]) -> Verdict:
+    """Put the numbers into words; `config` is the run's recipe, whose present values the advice names."""
     groups = pool(targets)
-    one = targets[0] if len(targets) == 1 else None
-    if all(p.base_words is None for group in groups.values() for p in group.prompts):
-        gone = f'"{one.name}" is' if one else "the targets are"
+    one = _target(targets[0]).text if len(targets) == 1 else None
+    if all(p.words is None for group in groups.values() for p in group.prompts):
+        gone = f'"{one}" is' if one else "the targets are"
         look = f"look at the pictures whether {gone} gone and what should be kept is as before."
-        point = Point("Not scored", "unknown", f"no judge scored the pictures, so there are no numbers; {look}")
-        return Verdict((point,), (), ())
-    leaks, broken = _leaks(targets), _broken(targets)
+        text = f"no judge scored the pictures, so there are no numbers; {look}"
+        return Verdict((Point("Not scored", "unknown", text),))
+    leaks, broken = _worst(targets, ERASING[1:]), _worst(targets, KEEPING)
     points = [
-        _target_point(one) if one else _targets_point(targets),
-        _leak_point(one, groups, leaks),
+        _target_point(targets),
+        _leak_point(one, sum(len(groups[name].scored) for name in ERASING[1:]), leaks),
         _broken_point(len({fold(p.text) for name in KEEPING for p in groups[name].scored}), broken),
     ]
     if advice := _advice(targets, leaks, broken, config):
@@ -161,114 +114,101 @@ def make_verdict(targets: Sequence[ScoredTarget], config: Mapping[str, Any]) -> 
     return Verdict(tuple(points), leaks, broken)
 
 
-def _leaks(targets: Sequence[ScoredTarget]) -> tuple[PromptChange, ...]:
-    """Corefs that are still drawn as their target; of the same phrase for targets of one class the first."""
-    leaks: dict[tuple[str, str | None], PromptChange] = {}
-    for target in targets:
-        own_class = target.groups["target"].prompts[0].prompt.expected
-        changes = _changes(target, ERASING[1:], targets)
-        for change in sorted((c for c in changes if c.left >= LEAK_SHARE), key=lambda c: -c.left):
-            leaks.setdefault((fold(change.text), own_class), change)
-    return tuple(sorted(leaks.values(), key=lambda c: -c.left))
+def _target(groups: Groups) -> ScoredPrompt:
+    """The prompt of a target itself, whose text is the target's name."""
+    return groups["target"].prompts[0]
 
 
-def _broken(targets: Sequence[ScoredTarget]) -> tuple[PromptChange, ...]:
-    """What should be kept and is no longer drawn as itself; each phrase once."""
-    broken: dict[str, PromptChange] = {}
-    for target in targets:
-        changes = _changes(target, KEEPING, targets)
-        for change in sorted((c for c in changes if c.left <= BROKEN_SHARE), key=lambda c: c.left):
-            broken.setdefault(fold(change.text), change)
-    return tuple(sorted(broken.values(), key=lambda c: c.left))
+def _worst(targets: Sequence[Groups], names: Sequence[str]) -> tuple[PromptChange, ...]:
+    """Corefs that leaked, or phrases to keep that broke, worst first; each once, a coref once for each class."""
+    erasing = names[0] in ERASING
+    found: dict[tuple[str, str | None], PromptChange] = {}
+
+    def badness(change: PromptChange) -> float:
+        return change.left if erasing else -change.left
+
+    for groups in targets:
+        target = _target(groups)
+        owner, own_class = target.text if len(targets) > 1 else None, target.prompt.expected if erasing else None
+        scored = [(name, p) for name in names for p in groups[name].scored]
+        changes = [PromptChange(p.text, name, p.base, p.erased, p.n, owner) for name, p in scored]
+        for change in sorted(changes, key=badness, reverse=True):
+            if badness(change) >= (LEAK_SHARE if erasing else -BROKEN_SHARE):
+                found.setdefault((fold(change.text), own_class), change)
+    return tuple(sorted(found.values(), key=badness, reverse=True))
 
 
-def _changes(target: ScoredTarget, names: Sequence[str], targets: Sequence[ScoredTarget]) -> list[PromptChange]:
-    """What became of the prompts that count."""
-    owner = target.name if len(targets) > 1 else None
-    return [_change(name, prompt, owner) for name in names for prompt in target.groups[name].scored]
-
-
-def _change(group: str, prompt: ScoredPrompt, target: str | None) -> PromptChange:
-    return PromptChange(prompt.text, group, prompt.base, prompt.erased, prompt.n, target)
-
-
-def _target_point(target: ScoredTarget) -> Point:
-    name, erased = target.name, target.erased.value
-    if erased is None:
-        return Point("Not measured", "unknown", f'"{name}": {target.erased.reason}.')
-    (prompt,) = target.groups["target"].scored
-    counts = f"{prompt.erased} of {prompt.n} pictures still show it ({prompt.base} of {prompt.n} before)"
-    if prompt.failed:
-        counts += f"; {prompt.failed} of them failed to be drawn, which counts as still showing it"
-    if erased >= ERASED_WELL:
-        return Point("Erased", "good", f'"{name}" is gone: {counts}.')
-    if erased >= ERASED_PARTLY:
-        return Point("Partly erased", "bad", f'"{name}" is only partly gone: {counts}.')
-    return Point("Not erased", "bad", f'"{name}" is still drawn: {counts}.')
-
-
-def _targets_point(targets: Sequence[ScoredTarget]) -> Point:
-    shares = [(target, target.erased.value) for target in targets if target.erased.value is not None]
-    missing = [f'"{t.name}" ({t.erased.reason})' for t in targets if t.erased.value is None]
+def _target_point(targets: Sequence[Groups]) -> Point:
+    """The line about the targets themselves: the counts of a single one, the shares of several."""
+    one, total = _target(targets[0]) if len(targets) == 1 else None, len(targets)
+    measures = [(groups["target"].measure, _target(groups)) for groups in targets]
+    missing = listed([f'"{prompt.text}" ({m.reason})' for m, prompt in measures if m.value is None], NAMED)
+    shares = [(m.value, prompt) for m, prompt in measures if m.value is not None]
     if not shares:
-        return Point("Not measured", "unknown", f"none of the {len(targets)} targets: {_listed(missing)}.")
-    gone = [target for target, share in shares if share >= ERASED_WELL]
-    left = sorted(((share, t) for t, share in shares if share < ERASED_WELL), key=lambda pair: pair[0])
+        text = f'"{one.text}": {measures[0][0].reason}.' if one else f"none of the {total} targets: {missing}."
+        return Point("Not measured", "unknown", text)
+    gone = [prompt for share, prompt in shares if share >= ERASED_WELL]
+    left = sorted(((share, prompt) for share, prompt in shares if share < ERASED_WELL), key=lambda pair: pair[0])
+    partly = bool(gone) or left[-1][0] >= ERASED_PARTLY
+    label = "Erased" if not left else "Partly erased" if partly else "Not erased"
     are = "is" if len(gone) == 1 else "are"
-    unknown = f" Not measured: {_listed(missing)}." if missing else ""
-    if not left:
-        who = f"of {len(targets)} targets, {len(gone)} {are}" if missing else f"all {len(targets)} targets are"
-        return Point("Erased", "good", f"{who} gone: {_listed([target.words for target in gone])}.{unknown}")
-    still = f"still drawn: {_listed([target.words for _, target in left])}.{unknown}"
-    label = "Partly erased" if gone or left[-1][0] >= ERASED_PARTLY else "Not erased"
-    return Point(label, "bad", f"of {len(targets)} targets, {len(gone) or 'none'} {are} gone; {still}")
+    if one:
+        how = {"Erased": "is gone", "Partly erased": "is only partly gone", "Not erased": "is still drawn"}[label]
+        text = f'"{one.text}" {how}: {one.erased} of {one.n} pictures still show it ({one.base} of {one.n} before)'
+        if one.failed:
+            text += f"; {one.failed} of them failed to be drawn, which counts as still showing it"
+    elif left:
+        still = listed([_words(prompt) for _, prompt in left], NAMED)
+        text = f"of {total} targets, {len(gone) or 'none'} {are} gone; still drawn: {still}"
+    else:
+        who = f"of {total} targets, {len(gone)} {are}" if missing else f"all {total} targets are"
+        text = f"{who} gone: {listed([_words(prompt) for prompt in gone], NAMED)}"
+    unknown = f" Not measured: {missing}." if missing else ""
+    return Point(label, "bad" if left else "good", f"{text}.{unknown}")
 
 
-def _leak_point(one: ScoredTarget | None, groups: Mapping[str, ScoredGroup], leaks: Sequence[PromptChange]) -> Point:
-    checked = sum(len(groups[name].scored) for name in ERASING[1:])
+def _leak_point(one: str | None, checked: int, leaks: Sequence[PromptChange]) -> Point:
     if not checked:
-        whose = "the target" if one else "a target"
-        return Point("Leaks unknown", "unknown", f"no other name of {whose} could be measured.")
+        return Point("Leaks unknown", "unknown", f"no other name of {'the' if one else 'a'} target could be measured.")
+    whose = f'"{one}"' if one else "its target" if len(leaks) < 2 else "their targets"
+    names = _counted(checked, "other name")
     if not leaks:
-        whose = f'"{one.name}"' if one else "its target"
-        return Point("No leaks", "good", f"of {_counted(checked, 'other name')}, none still draws {whose}.")
-    single = len(leaks) == 1
-    whose = f'"{one.name}"' if one else "its target" if single else "their targets"
-    named = _listed([change.words_with_target for change in leaks])
-    verb = "draws" if single else "draw"
-    return Point("Leaked", "bad", f"of {_counted(checked, 'other name')}, {len(leaks)} still {verb} {whose}: {named}.")
+        return Point("No leaks", "good", f"of {names}, none still draws {whose}.")
+    verb = "draws" if len(leaks) == 1 else "draw"
+    named = listed([_words(change, change.target) for change in leaks], NAMED)
+    return Point("Leaked", "bad", f"of {names}, {len(leaks)} still {verb} {whose}: {named}.")
 
 
 def _broken_point(checked: int, broken: Sequence[PromptChange]) -> Point:
-    """The line about what should have been kept: so many phrases, of which these broke."""
     if not checked:
         return Point("Damage unknown", "unknown", "nothing that should be kept could be measured.")
+    things = _counted(checked, "thing")
     if not broken:
-        return Point("Nothing broke", "good", f"of {_counted(checked, 'thing')} to keep, all are still drawn.")
-    named = _listed([change.words for change in broken])
-    return Point("Broke", "bad", f"of {_counted(checked, 'thing')} to keep, {len(broken)} dropped: {named}.")
+        return Point("Nothing broke", "good", f"of {things} to keep, all are still drawn.")
+    named = listed([_words(change) for change in broken], NAMED)
+    return Point("Broke", "bad", f"of {things} to keep, {len(broken)} dropped: {named}.")
 
 
 def _advice(
-    targets: Sequence[ScoredTarget],
-    leaks: Sequence[PromptChange],
-    broken: Sequence[PromptChange],
-    config: Mapping[str, Any],
+    targets: Sequence[Groups], leaks: Sequence[PromptChange], broken: Sequence[PromptChange], config: Mapping[str, Any]
 ) -> list[str]:
     several = len(targets) > 1
     if config.get("crce") is False and (leaks or broken):
         them = ("targets", "them", "their") if several else ("target", "it", "its")
         return ["This run used the {} alone. Erase {} again with {} corefs and retains.".format(*them)]
+
+    def now(name: str) -> str:
+        return f"now {config[name]:g}" if isinstance(config.get(name), int | float) else "see the recipe"
+
     advice = []
-    short = any(t.erased.value is not None and t.erased.value < ERASED_WELL for t in targets)
-    if short and not is_solved(config.get("method")):
-        shared = "; the targets share them" if several else ""
-        advice.append(f"Train longer (--steps, {_now(config, 'steps')}{shared}).")
+    shares = [groups["target"].measure.value for groups in targets]
+    if any(share is not None and share < ERASED_WELL for share in shares) and not is_solved(config.get("method")):
+        advice.append(f"Train longer (--steps, {now('steps')}{'; the targets share them' if several else ''}).")
     if any(change.group == "coref" for change in leaks):
-        advice.append(f"Raise --alpha ({_now(config, 'alpha')}): corefs it was trained on leak.")
+        advice.append(f"Raise --alpha ({now('alpha')}): corefs it was trained on leak.")
     advice += _additions([change for change in leaks if change.group == "coref_held_out"], "corefs")
     if any(change.group == "retain" for change in broken):
-        advice.append(f"Raise --beta ({_now(config, 'beta')}): retains it was trained on dropped.")
+        advice.append(f"Raise --beta ({now('beta')}): retains it was trained on dropped.")
     return advice + _additions([change for change in broken if change.group != "retain"], "retains")
 
 
@@ -284,16 +224,37 @@ def _additions(changes: Sequence[PromptChange], side: str) -> list[str]:
     return [f"Add {', '.join(parts)}{f' (and {more} more)' if more > 0 else ''}."] if parts else []
 
 
-def _now(config: Mapping[str, Any], name: str) -> str:
-    """The present value of a setting, in words."""
-    return f"now {config[name]:g}" if isinstance(config.get(name), int | float) else "see the recipe"
+def say_significance(compared: Mapping[str, RateComparison | None]) -> list[str]:
+    """In sentences which differences are significant, which are not, and what could not be compared."""
+    clear = [_say(name, c) for name, c in compared.items() if c and c.difference.significant]
+    unclear = [_say(name, c) for name, c in compared.items() if c and not c.difference.significant]
+    missing = [TITLES[name] for name, c in compared.items() if c is None]
+    sentences = {
+        f"Significant, so hardly chance: {'; '.join(clear)}.": clear,
+        f"Not significant, so it may be chance or nothing at all: {'; '.join(unclear)}.": unclear,
+        f"Not compared, as nothing of it can be measured: {', '.join(missing)}.": missing,
+    }
+    return [sentence for sentence, named in sentences.items() if named]
 
 
-def _listed(named: Sequence[str]) -> str:
-    more = len(named) - NAMED
-    return ", ".join(named[:NAMED]) + (f" and {more} more" if more > 0 else "")
+def _say(name: str, c: RateComparison) -> str:
+    d = c.difference
+    chance = f"p {'< 0.001' if d.p < 0.001 else f'= {d.p:.3f}'}"
+    shares = f"{TITLES[name]} {percent(c.base.value)} → {percent(c.erased.value)}"
+    return f"{shares} ({points(d.value)} points, {points(d.low)} to {points(d.high)}, {chance})"
+
+
+def points(share: float) -> str:
+    """A difference of shares in percentage points: "+5", "-12", "0"."""
+    rounded = round(100 * share)
+    return f"{rounded:+d}" if rounded else "0"
+
+
+def _words(prompt: ScoredPrompt | PromptChange, target: str | None = None) -> str:
+    """A prompt, with the target of its concept set, and its shares before and after."""
+    of = "" if target is None else f' of "{target}"'
+    return f'"{prompt.text}"{of} ({percent(prompt.base / prompt.n)} → {percent(prompt.erased / prompt.n)})'
 
 
 def _counted(n: int, noun: str) -> str:
-    """A number with its noun: 1 thing, 2 things."""
     return f"{n} {noun}" + ("" if n == 1 else "s")

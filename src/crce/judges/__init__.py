@@ -1,14 +1,6 @@
 """Judges: classifiers, detectors and vision models that say what an image shows (see `crce.judges.judge`)."""
 
-from crce.judges.judge import (
-    CalibratedJudge,
-    Detector,
-    FeatureJudge,
-    JointJudge,
-    Judge,
-    OpenJudge,
-    TextJudge,
-)
+from crce.judges.judge import CalibratedJudge, Detector, FeatureJudge, JointJudge, Judge, OpenJudge, TextJudge
 from crce.judges.table import JUDGES, choose_judge, is_known, load_judge
 
 

@@ -22,11 +22,7 @@ class ClassifierJudge(TransformersJudge):
     """A model with `id2label` that transformers loads as an image classifier."""
 
     def __init__(self, model: str = "", *, device: str = "auto") -> None:
-        """Load a model.
-
-        Args:
-            model: a folder, or the name of a repository on the Hub, e.g. "google/vit-base-patch16-224".
-            device: where it runs.
+        """Load a folder, or a repository on the Hub, e.g. "google/vit-base-patch16-224".
 
         Raises:
             ConfigError: no model is named.

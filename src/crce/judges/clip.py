@@ -16,7 +16,7 @@ from PIL.Image import Image
 from torch.nn.functional import normalize
 
 from crce.concepts import ConceptSet
-from crce.errors import ConfigError, ModelError
+from crce.errors import ModelError
 from crce.judges.concept_classes import ConceptSetJudge, concept_classes
 from crce.judges.judge import without_article
 from crce.judges.weights import TransformersJudge, load_part
@@ -45,11 +45,7 @@ class ClipJudge(TransformersJudge, ConceptSetJudge):
     """
 
     def __init__(self, model: str = "", *, device: str = "auto") -> None:
-        """Load a model.
-
-        Args:
-            model: a folder, or the name of a repository on the Hub, e.g. "openai/clip-vit-base-patch32".
-            device: where it runs.
+        """Load a folder, or a repository on the Hub, e.g. "openai/clip-vit-base-patch32".
 
         Raises:
             ConfigError: no model is named.
@@ -78,8 +74,7 @@ class ClipJudge(TransformersJudge, ConceptSetJudge):
     @torch.inference_mode()
     def probs(self, images: list[Image]) -> torch.Tensor:
         """Class probabilities, shape (B, K)."""
-        if not self.classes:
-            raise ConfigError(f"The judge {self.name} has no classes yet. Give it concept sets: judge.about(sets).")
+        self._check_classes()
         cosines = self.features(images) @ self._texts.T  # (B, P)
         sizes = [len(self._known.phrases[name]) for name in self.classes]
         nearest = torch.stack([part.amax(1) for part in cosines.split(sizes, 1)], 1)  # (B, K)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from crce.concepts import ConceptSet
 from crce.concepts.concept_set import fold
+from crce.errors import ConfigError
 
 
 if TYPE_CHECKING:
@@ -33,19 +34,10 @@ EVERYDAY = (
 
 @dataclass(frozen=True)
 class ConceptClasses:
-    """Classes and the phrases that name them.
-
-    Attributes:
-        phrases: by class the phrases that name it, the class itself first.
-        kinds: by class the kind of its concept set.
-    """
+    """By class the phrases that name it, the class itself first, and the kind of its concept set."""
 
     phrases: Mapping[str, tuple[str, ...]]
     kinds: Mapping[str, str]
-
-    @property
-    def names(self) -> list[str]:
-        return list(self.phrases)
 
     def class_of(self, text: str) -> str | None:
         """The class that a phrase names, or None."""
@@ -60,6 +52,7 @@ class ConceptSetJudge:
         classes: those of the concept sets given to `about`; none before.
     """
 
+    name: str
     classes: list[str]
     _known = ConceptClasses({}, {})
 
@@ -67,11 +60,16 @@ class ConceptSetJudge:
         """The class that a phrase of the concept sets names; None for other phrases."""
         return self._known.class_of(text)
 
+    def _check_classes(self) -> None:
+        """Raise a `ConfigError` where it has none yet."""
+        if not self.classes:
+            raise ConfigError(f"The judge {self.name} has no classes yet. Give it concept sets: judge.about(sets).")
+
     def _with(self, known: ConceptClasses) -> Self:
         """A copy with these classes."""
         judge = copy.copy(self)
         judge._known = known
-        judge.classes = known.names
+        judge.classes = list(known.phrases)
         return judge
 
 
@@ -80,26 +78,18 @@ def concept_classes(sets: Sequence[ConceptSet], unrelated: Sequence[str] = ()) -
 
     A retain is a class of its own, unless another set erases it.
     """
-    phrases: dict[str, list[str]] = {}
+    named = [([c.target, *(r.text for r in c.corefs)], c.kind) for c in sets]
+    named += [([related.text], c.kind) for c in sets for related in c.retains]
+    used = [text for texts, _ in named for text in texts]
+    named += [([text], "object") for text in (*unrelated, *everyday([*used, *unrelated]))]
+    phrases: dict[str, tuple[str, ...]] = {}
     kinds: dict[str, str] = {}
     seen: set[str] = set()
-
-    def add(name: str, texts: Sequence[str], kind: str) -> None:
-        new = [text for text in texts if fold(text) not in seen]
-        seen.update(map(fold, new))
-        if new:
-            phrases[name] = new
-            kinds[name] = kind
-
-    for concepts in sets:
-        add(concepts.target, [concepts.target, *(r.text for r in concepts.corefs)], concepts.kind)
-    for concepts in sets:
-        for related in concepts.retains:
-            add(related.text, [related.text], concepts.kind)
-    used = [text for texts in phrases.values() for text in texts]
-    for text in (*unrelated, *everyday([*used, *unrelated])):
-        add(text, [text], "object")
-    return ConceptClasses({name: tuple(texts) for name, texts in phrases.items()}, kinds)
+    for texts, kind in named:
+        if new := [text for text in texts if fold(text) not in seen]:
+            seen.update(map(fold, new))
+            phrases[texts[0]], kinds[texts[0]] = tuple(new), kind
+    return ConceptClasses(phrases, kinds)
 
 
 def everyday(phrases: Sequence[str]) -> list[str]:

@@ -62,11 +62,8 @@ class EmojiJudge:
         self.hash = sha256(path)[:16]
         world = demo.world()
         self.classes = [c["name"] for c in world["concepts"]]
-        self._class_by_phrase = {
-            phrase.casefold(): c["name"]
-            for c in world["concepts"]
-            for phrase in [c["name"], *c["names"], *c["held_out"]]
-        }
+        named = [(c["name"], [c["name"], *c["names"], *c["held_out"]]) for c in world["concepts"]]
+        self._class_by_phrase = {phrase.casefold(): name for name, phrases in named for phrase in phrases}
         self._network = _load_network(path, len(self.classes))
 
     @torch.inference_mode()
@@ -84,27 +81,22 @@ class EmojiJudge:
         return self._class_by_phrase.get(" ".join(text.split()).casefold())
 
 
-class StyleJudge:
+class StyleJudge(EmojiJudge):
     """Classifies the styles and the concepts of the bundled model; its `probs` sum to one over each of the two."""
 
     name = "emoji-style"
-    version = "1"
-    threshold = 0.0
 
     def __init__(self) -> None:
+        super().__init__()
         path = demo.weights_path() / "style_judge.safetensors"
-        self._things = EmojiJudge()
-        self.hash = sha256(path)[:8] + self._things.hash[:8]
+        self.hash = sha256(path)[:8] + self.hash[:8]
         names = [style["phrase"] for style in demo.world()["styles"].values()]
         self.styles = [f"{name} style" for name in names]
-        self.classes = [*self.styles, *self._things.classes]
+        self.classes = [*self.styles, *self.classes]
         self._style_by_words = dict(zip(names, self.styles, strict=True))
-        self._style_by_phrase = {
-            fold(text): style
-            for style in self.styles
-            for text in (style, *(related.text for related in atlas()[style].corefs))
-        }
-        self._network = _load_network(path, len(self.styles), STYLE_WIDTHS)
+        named = {style: (style, *(related.text for related in atlas()[style].corefs)) for style in self.styles}
+        self._style_by_phrase = {fold(text): style for style, texts in named.items() for text in texts}
+        self._style_network = _load_network(path, len(self.styles), STYLE_WIDTHS)
 
     def question(self, label: str | None) -> slice:
         """The styles or the things, whichever `label` belongs to; the styles for None."""
@@ -114,19 +106,19 @@ class StyleJudge:
     @torch.inference_mode()
     def probs(self, images: list[Image]) -> torch.Tensor:
         """Class probabilities, shape (B, K), those of the styles first; images are scaled to 64 pixels."""
-        return torch.cat([self._network(pixels(images)).softmax(1), self._things.probs(images)], 1)
+        return torch.cat([self._style_network(pixels(images)).softmax(1), super().probs(images)], 1)
 
     @torch.inference_mode()
     def features(self, images: list[Image]) -> torch.Tensor:
         """Features of both networks before their last layers, shape (B, 128 + 256)."""
-        return torch.cat([self._network.features(pixels(images)), self._things.features(images)], 1)
+        return torch.cat([self._style_network.features(pixels(images)), super().features(images)], 1)
 
     def class_of(self, text: str) -> str | None:
         """The class that a phrase names: the style of "a cat, noto style" or "a cat in noto style", else the thing."""
         for part in (text, re.split(r",| in ", text)[-1]):
             if style := self._style_of(part):
                 return style
-        return self._things.class_of(text)
+        return super().class_of(text)
 
     def _style_of(self, text: str) -> str | None:
         """The style that a phrase of the atlas names, or a style's name once the fillers are removed."""

@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import logging
 import sys
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -19,13 +18,16 @@ from PIL import Image, ImageOps
 
 from crce.concepts import ConceptSet
 from crce.concepts.concept_set import fold
+from crce.concepts.faults import listed
 from crce.errors import ConfigError
 from crce.judges.concept_classes import ConceptClasses, ConceptSetJudge, concept_classes
-from crce.judges.faces import NOBODY, SAME_PERSON, DlibFaces, Faces, References, agreeing, image_key
+from crce.judges.faces import SAME_PERSON, DlibFaces, Faces, agreeing, distance, image_key
+from crce.judges.judge import Known
 
 
 log = logging.getLogger(__name__)
 
+NAMED = 5  # photos in a message
 ANSWERS = ("yes", "no", "no face")
 
 
@@ -65,8 +67,8 @@ class FaceJudge(ConceptSetJudge):
         self.version = self._faces.version
         self.hash = self._faces.hash
         self.classes: list[str] = []
-        self._references: dict[str, References] = {}
-        self._generated: dict[str, dict[str, torch.Tensor]] = {}  # by person and image the clearest face, shape (D,)
+        self._references: dict[str, dict[str, torch.Tensor]] = {}  # by person and image the clearest face, shape (D,)
+        self._generated: dict[str, dict[str, torch.Tensor]] = {}  # likewise all that may become references
         self._has_learned = False
         self._seen: dict[str, torch.Tensor] = {}  # by image its faces, shared by all copies of this judge
 
@@ -87,22 +89,20 @@ class FaceJudge(ConceptSetJudge):
             )
         known = concept_classes(persons)
         own = {name: texts for name, texts in known.phrases.items() if known.kinds[name] == "person"}
-        references: dict[str, References] = {}
+        references: dict[str, dict[str, torch.Tensor]] = {}
         version = self.version
         if self._folder:
             photos = _photos(self._folder, own, [concepts.target for concepts in persons])
             references = {name: self._read(files, name) for name, files in photos.items()}
             own = {name: own[name] for name in own if name in photos}
-            keys = "".join(key for faces in references.values() for key in faces.keys)
+            keys = "".join(key for faces in references.values() for key in faces)
             version = f"{version}, photos {hashlib.sha256(keys.encode()).hexdigest()[:8]}"
         judge = self._with(ConceptClasses(own, dict.fromkeys(own, "person")))
         judge._references, judge._generated, judge._has_learned = references, {}, False
         judge.version = version
         return judge
 
-    def calibrate(
-        self, shown: Sequence[tuple[Image.Image, str]], absent: Sequence[tuple[Image.Image, str]]
-    ) -> dict[str, Any] | None:
+    def calibrate(self, shown: Known, absent: Known) -> dict[str, Any] | None:
         """Learn the persons' faces from the base model's images, unless there are photos.
 
         Of the faces generated for a person, the references are those within 0.6 of the face that has the most others
@@ -115,16 +115,12 @@ class FaceJudge(ConceptSetJudge):
                 generated.update({image_key(image): clearest for clearest in self._find(image)[:1]})
             for label in dict.fromkeys(label for _, label in shown):
                 self._references[label] = agreeing(self._generated[label])
-                if not self._references[label].keys:
+                if not self._references[label]:
                     log.warning("No two of the base model's images of %s show the same face; not measured.", label)
         if not shown:
             return None
-        sides = {"shown": shown, "absent": absent}
-        counts = {side: Counter(self._answer(image, label) for image, label in sides[side]) for side in sides}
-        return {
-            **{side: {answer: counts[side][answer] for answer in ANSWERS} for side in sides},
-            "references": {label: len(own.keys) for label, own in self._references.items()},
-        }
+        references = {label: len(own) for label, own in self._references.items()}
+        return {"shown": self._count(shown), "absent": self._count(absent), "references": references}
 
     def scores(self, images: list[Image.Image], label: str) -> torch.Tensor:
         """The similarity of each image's nearest face to `label`, in [0, 1], shape (B,); 0 without a face.
@@ -137,22 +133,24 @@ class FaceJudge(ConceptSetJudge):
                 f"The judge {self.name} has no face of {label!r} to compare with. Give it photos: "
                 "--judge face:FOLDER, with a folder NAME/ for each person."
             )
-        own = self._references.get(label, NOBODY)
+        own = self._references.get(label, {})
         # An image of the base model is compared with the others: with itself it would always agree.
         without = ["" if self._folder else image_key(image) for image in images]
-        distances = [own.distance(self._find(i), without=key) for i, key in zip(images, without, strict=True)]
-        return torch.tensor([max(0.0, 1 - distance) for distance in distances])
+        away = [distance(own, self._find(i), without=key) for i, key in zip(images, without, strict=True)]
+        return torch.tensor([max(0.0, 1 - each) for each in away])
 
     def probs(self, images: list[Image.Image]) -> torch.Tensor:
         """The score of each person on its own, shape (B, K)."""
-        if not self.classes:
-            raise ConfigError(f"The judge {self.name} has no classes yet. Give it concept sets: judge.about(sets).")
+        self._check_classes()
         return torch.stack([self.scores(images, label) for label in self.classes], 1)
 
-    def _answer(self, image: Image.Image, label: str) -> str:
-        if not len(self._find(image)):
-            return "no face"
-        return "yes" if self.scores([image], label)[0] >= self.threshold else "no"
+    def _count(self, asked: Known) -> dict[str, int]:
+        """How often each answer is given about images and their persons."""
+        counts = dict.fromkeys(ANSWERS, 0)
+        for image, label in asked:
+            known = "yes" if self.scores([image], label)[0] >= self.threshold else "no"
+            counts[known if len(self._find(image)) else "no face"] += 1
+        return counts
 
     def _find(self, image: Image.Image) -> torch.Tensor:
         """The faces in an image, the clearest first, shape (F, D); each image is searched once."""
@@ -161,30 +159,23 @@ class FaceJudge(ConceptSetJudge):
             self._seen[key] = self._faces.find(image)
         return self._seen[key]
 
-    def _read(self, files: Sequence[Path], name: str) -> References:
-        """The clearest face in each photo of a person."""
-        found: dict[str, tuple[Path, torch.Tensor]] = {}
-        faceless = []
-        for file in files:
-            image = _open(file)
-            faces = self._find(image)
-            if len(faces):
-                found[image_key(image)] = (file, faces[0])
-            else:
-                faceless.append(file)
-        if not found:
+    def _read(self, files: Sequence[Path], name: str) -> dict[str, torch.Tensor]:
+        """The clearest face in each photo of a person, by the key of the photo."""
+        found = {file: (image_key(image), self._find(image)[:1]) for file in files for image in [_open(file)]}
+        faces = {key: clearest[0] for key, clearest in found.values() if len(clearest)}
+        if not faces:
             raise ConfigError(
-                f"The judge {self.name} finds no face of {name!r} in {_listed(files)}. "
+                f"The judge {self.name} finds no face of {name!r} in {listed(files, NAMED)}. "
                 "Give photos with the face in full view and at least a tenth as wide as the photo."
             )
-        if faceless:
-            log.warning("No face of %s was found in %s: left out.", name, _listed(faceless))
-        references = References(tuple(found), torch.stack([face for _, face in found.values()]))
-        others = found if len(found) > 1 else {}
-        distances = {file: references.distance(face[None], without=key) for key, (file, face) in others.items()}
-        if apart := [file for file, distance in distances.items() if distance > SAME_PERSON]:
-            log.warning("The face on %s differs from the other photos of %s. Same person?", _listed(apart), name)
-        return references
+        if faceless := [file for file, (_, clearest) in found.items() if not len(clearest)]:
+            log.warning("No face of %s was found in %s: left out.", name, listed(faceless, NAMED))
+        away = {
+            file: distance(faces, clearest, without=key) for file, (key, clearest) in found.items() if len(clearest)
+        }
+        if apart := [file for file, each in away.items() if len(faces) > 1 and each > SAME_PERSON]:
+            log.warning("The face on %s differs from the other photos of %s. Same person?", listed(apart, NAMED), name)
+        return faces
 
 
 def _photos(folder: Path, persons: Mapping[str, Sequence[str]], erased: Sequence[str]) -> dict[str, list[Path]]:
@@ -218,8 +209,3 @@ def _open(file: Path) -> Image.Image:
             return ImageOps.exif_transpose(image).convert("RGB")  # phones store photos rotated
     except (OSError, SyntaxError, ValueError) as error:
         raise ConfigError(f"Cannot read the photo {file}: {error}. Replace or remove it.") from error
-
-
-def _listed(files: Sequence[Path], most: int = 5) -> str:
-    more = len(files) - most
-    return ", ".join(map(str, files[:most])) + (f" and {more} more" if more > 0 else "")

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Protocol
@@ -22,6 +21,7 @@ from PIL.Image import Image, Resampling
 
 from crce.errors import ModelError
 from crce.files import sha256
+from crce.judges.judge import missing_package
 
 
 SAME_PERSON = 0.6  # largest distance between two faces of one person
@@ -34,19 +34,13 @@ SIDES = (1024, 512)  # pixels of the longer side, for the fast detector and the 
 
 
 class Faces(Protocol):
-    """Finds and embeds the faces in an image.
-
-    Attributes:
-        version: of the library.
-        hash: first 16 hex digits of the SHA-256 of its weights.
-    """
+    """Finds and embeds the faces in an image; version and hash are those of a `Judge`."""
 
     version: str
     hash: str
 
     def find(self, image: Image) -> torch.Tensor:
         """An embedding of each face, the most confident detection first, shape (F, D)."""
-        ...
 
 
 class DlibFaces:
@@ -60,11 +54,11 @@ class DlibFaces:
         try:
             import dlib
         except ImportError as error:
-            raise ModelError(_missing("dlib", error)) from error
+            raise missing_package("face", "dlib", error) from error
         # The package is not imported: it needs pkg_resources, which setuptools has dropped.
-        spec = find_spec("face_recognition_models")
+        spec, package = find_spec("face_recognition_models"), "face_recognition_models"
         if spec is None or not spec.submodule_search_locations:
-            raise ModelError(_missing("face_recognition_models", "No module named 'face_recognition_models'"))
+            raise missing_package("face", package, f"No module named {package!r}")
         recogniser, detector, landmarks = (Path(spec.submodule_search_locations[0], "models", n) for n in WEIGHTS)
         try:
             hashes = "".join(map(sha256, (recogniser, detector, landmarks)))
@@ -81,67 +75,46 @@ class DlibFaces:
         self.version = f"dlib {dlib.__version__}"
 
     def find(self, image: Image) -> torch.Tensor:
-        """An embedding of each face, the most confident detection first, shape (F, 128)."""
+        """See `Faces.find`; D is 128."""
         pixels = _scaled(image, SIDES[0])
         boxes, scores, _ = self._fast.run(pixels, 0, 0.0)
-        found = sorted(zip(scores, boxes, strict=True), key=lambda pair: -pair[0])
+        found = list(zip(scores, boxes, strict=True))
         if not found:
             pixels = _scaled(image, SIDES[1])
             found = [(face.confidence, face.rect) for face in self._accurate(pixels, 0)]
-            found.sort(key=lambda pair: -pair[0])
+        found.sort(key=lambda pair: -pair[0])
         embedded = [self._network.compute_face_descriptor(pixels, self._landmarks(pixels, box)) for _, box in found]
         return torch.tensor([list(face) for face in embedded], dtype=torch.float32).reshape(-1, 128)
 
 
-@dataclass(frozen=True)
-class References:
-    """Faces of one person.
+def distance(references: Mapping[str, torch.Tensor], faces: torch.Tensor, *, without: str = "") -> float:
+    """The distance from the nearest of some faces to the mean reference; infinite where either are missing.
 
-    Attributes:
-        keys: of the images that the faces come from, see `image_key`, N of them.
-        faces: shape (N, D).
+    Args:
+        references: faces of one person by the `image_key` of their images, each of shape (D,).
+        faces: shape (F, D).
+        without: the key of an image to leave out of the references.
     """
-
-    keys: tuple[str, ...]
-    faces: torch.Tensor
-
-    def distance(self, faces: torch.Tensor, *, without: str = "") -> float:
-        """The distance from the nearest of some faces to the mean reference; infinite where either are missing.
-
-        Args:
-            faces: shape (F, D).
-            without: the key of an image to leave out of the references.
-        """
-        others = self.faces[torch.tensor([key != without for key in self.keys], dtype=torch.bool)]
-        if not len(others) or not len(faces):
-            return float("inf")
-        return float((faces - others.mean(0)).norm(dim=1).min())
+    others = [face for key, face in references.items() if key != without]
+    if not others or not len(faces):
+        return float("inf")
+    return float((faces - torch.stack(others).mean(0)).norm(dim=1).min())
 
 
-NOBODY = References((), torch.empty(0, 0))
-
-
-def agreeing(generated: Mapping[str, torch.Tensor]) -> References:
+def agreeing(generated: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     """The largest group of faces near one of them; none where no two are near each other."""
-    if len(generated) < 2:
-        return NOBODY
+    if not generated:
+        return {}
     faces = torch.stack(list(generated.values()))
     near = (faces[:, None] - faces).norm(dim=2) <= SAME_PERSON  # (N, N)
-    chosen = near[near.sum(1).argmax()]
-    if chosen.sum() < 2:
-        return NOBODY
-    keys = tuple(key for key, is_near in zip(generated, chosen.tolist(), strict=True) if is_near)
-    return References(keys, faces[chosen])
+    chosen = near[near.sum(1).argmax()].tolist()
+    return {key: face for (key, face), own in zip(generated.items(), chosen, strict=True) if own and sum(chosen) > 1}
 
 
 def image_key(image: Image) -> str:
     """The SHA-256 of an image's size and pixels."""
     rgb = image.convert("RGB")
     return hashlib.sha256(f"{rgb.size}".encode() + rgb.tobytes()).hexdigest()
-
-
-def _missing(package: str, why: object) -> str:
-    return f"The judge face needs the package {package} ({why}). Install it: pip install 'crce[face]'."
 
 
 def _scaled(image: Image, side: int) -> np.ndarray:

@@ -9,7 +9,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeAlias, runtime_checkable
+
+from crce.errors import ModelError
 
 
 if TYPE_CHECKING:
@@ -18,6 +20,7 @@ if TYPE_CHECKING:
 
     from crce.concepts import ConceptSet
 
+Known: TypeAlias = "Sequence[tuple[Image, str]]"  # images, each with a class
 ARTICLES = ("a ", "an ", "the ")
 UNSURE = "unsure"  # the answer where the best class lies below the threshold
 BATCH = 64
@@ -42,11 +45,9 @@ class Judge(Protocol):
 
     def probs(self, images: list[Image]) -> torch.Tensor:
         """Class probabilities, shape (B, K)."""
-        ...
 
     def class_of(self, text: str) -> str | None:
         """The class that a phrase names, or None if it names none of them."""
-        ...
 
 
 @runtime_checkable
@@ -55,7 +56,6 @@ class Detector(Protocol):
 
     def scores(self, images: list[Image], label: str) -> torch.Tensor:
         """The probability that each image shows the class `label`, shape (B,)."""
-        ...
 
 
 @runtime_checkable
@@ -64,7 +64,6 @@ class JointJudge(Protocol):
 
     def question(self, label: str | None) -> slice:
         """The classes of the question that the class `label` answers; of the first question for None."""
-        ...
 
 
 @runtime_checkable
@@ -79,7 +78,6 @@ class OpenJudge(Protocol):
             folder: where it may store its answers, so that it need not ask again; None stores nothing.
             unrelated: phrases generated beside those of the sets.
         """
-        ...
 
 
 @runtime_checkable
@@ -88,7 +86,6 @@ class FeatureJudge(Protocol):
 
     def features(self, images: list[Image]) -> torch.Tensor:
         """The features that its classes are predicted from, shape (B, D)."""
-        ...
 
 
 @runtime_checkable
@@ -97,7 +94,6 @@ class TextJudge(Protocol):
 
     def alignment(self, images: list[Image], texts: Sequence[str]) -> torch.Tensor:
         """The cosine similarity of each image and its text, shape (B,)."""
-        ...
 
 
 @runtime_checkable
@@ -107,9 +103,7 @@ class CalibratedJudge(Protocol):
     It gets at most 24 images of each side, or as many as its attribute `known_pictures` says.
     """
 
-    def calibrate(
-        self, shown: Sequence[tuple[Image, str]], absent: Sequence[tuple[Image, str]]
-    ) -> dict[str, Any] | None:
+    def calibrate(self, shown: Known, absent: Known) -> dict[str, Any] | None:
         """Learn the probability of each answer.
 
         Args:
@@ -119,15 +113,12 @@ class CalibratedJudge(Protocol):
         Returns:
             The calibration, for the report; None where one side has no images.
         """
-        ...
 
 
 class JudgedImage(NamedTuple):
-    """The judge's answer for one image.
+    """The judge's answer for one image: a class, "unsure" or "no CLASS"; None where generating the image failed.
 
-    Attributes:
-        word: a class of the judge, "unsure" or "no CLASS"; None where generating the image failed.
-        probability: of the expected class, rounded to six digits; 0 where there is no image or no expected class.
+    The probability is that of the expected class, rounded to six digits; 0 where there is no image or no such class.
     """
 
     word: str | None
@@ -137,11 +128,11 @@ class JudgedImage(NamedTuple):
 def judge_images(
     judge: Judge, images: Sequence[Image | None], expected: str | None, threshold: float
 ) -> list[JudgedImage]:
-    """The judge's answer for each image.
+    """The judge's answer for each of B images; None marks one that could not be generated.
 
     Args:
         judge: classifies the images.
-        images: B images; None where generating one failed.
+        images: the images.
         expected: the class that the images should (or should no longer) show. A detector is asked about this class
             only, and about nothing where it is None; a joint judge answers the question that the class belongs to;
             other judges choose among all their classes.
@@ -158,8 +149,9 @@ def judge_images(
         classes, probs = judge.classes[among], judge.probs(part)
         best, place = probs[:, among].max(1)
         words = [classes[k] if p >= threshold else UNSURE for k, p in zip(place.tolist(), best.tolist(), strict=True)]
-        known = expected is not None and expected in judge.classes
-        wanted = probs[:, judge.classes.index(str(expected))].tolist() if known else [0.0] * len(part)
+        wanted = [0.0] * len(part)
+        if expected in judge.classes:
+            wanted = probs[:, judge.classes.index(expected)].tolist()
         answers += [JudgedImage(word, round(p, 6)) for word, p in zip(words, wanted, strict=True)]
     following = iter(answers)
     return [JudgedImage(None, 0.0) if image is None else next(following) for image in images]
@@ -184,15 +176,15 @@ def without_article(phrase: str) -> str:
     return next((phrase[len(a) :] for a in ARTICLES if phrase.lower().startswith(a)), phrase)
 
 
+def missing_package(judge: str, package: str, why: object) -> ModelError:
+    """The error of a judge whose package is not installed."""
+    extra = f"pip install 'crce[{judge}]'"
+    return ModelError(f"The judge {judge} needs the package {package} ({why}). Install it: {extra}.")
+
+
 def describe_judge(judge: Judge | None, threshold: float, *, class_list: bool = True) -> dict[str, Any] | None:
     """A judge as reports and attack results describe it, with or without its class list; None for no judge."""
     if judge is None:
         return None
-    return {
-        "name": judge.name,
-        "version": judge.version,
-        "hash": judge.hash,
-        "threshold": threshold,
-        "classes": len(judge.classes),
-        **({"class_list": list(judge.classes)} if class_list else {}),
-    }
+    own = {"name": judge.name, "version": judge.version, "hash": judge.hash, "threshold": threshold}
+    return {**own, "classes": len(judge.classes), **({"class_list": list(judge.classes)} if class_list else {})}

@@ -38,10 +38,7 @@ JUDGES: Table[str | Callable[..., Judge]] = Table(
         "face": "crce.judges.face:FaceJudge",
     },
 )
-"""By name a class or function that returns a judge.
-
-It is called with the text after the colon where there is one, and with `device` where it has such a parameter.
-"""
+"""By name what returns a judge, called with the text after the colon, if any, and with `device` if it takes that."""
 
 
 @dataclass(frozen=True)
@@ -49,9 +46,8 @@ class DefaultJudge:
     """The judge that "auto" stands for.
 
     Attributes:
-        spec: its name, as `load_judge` takes it; None where there is none.
+        spec: its name, as `load_judge` takes it; None where there is none, for the reason `why_none`.
         download: bytes that it takes to load it for the first time.
-        why_none: why there is none.
     """
 
     spec: str | None
@@ -105,10 +101,7 @@ def choose_judge(
             them from the sets and these phrases; with None it is returned as it was loaded.
         folder: where such a judge may store its answers.
         device: where the judge's model runs.
-        required: whether it is an error that there is none.
-
-    Returns:
-        The judge; None for "auto" where there is no default, see `default_judge`.
+        required: whether it is an error that "auto" has no default; else the result is None, see `default_judge`.
 
     Raises:
         ConfigError: there is no such judge, or no default where one is required.
@@ -116,12 +109,11 @@ def choose_judge(
     """
     if judge == AUTO:
         default = default_judge(model, sets)
-        if default.spec is None and required:
-            raise ConfigError(
-                f"No judge knows the images of {model!r}: {default.why_none}. Name one with --judge, e.g. clip:FOLDER."
-            )
         if default.spec is None:
-            log.info("No judge knows the images of %s: %s.", model, default.why_none)
+            none = f"No judge knows the images of {model!r}: {default.why_none}."
+            if required:
+                raise ConfigError(f"{none} Name one with --judge, e.g. clip:FOLDER.")
+            log.info("%s", none)
             return None
         judge = default.spec
     loaded = load_judge(judge, device) if isinstance(judge, str) else judge

@@ -24,8 +24,10 @@ import torch
 from PIL import Image
 
 from crce.concepts import ConceptSet
-from crce.errors import ConfigError, ModelError, RunError, SuggestError
+from crce.errors import ConfigError, ModelError, SuggestError
+from crce.files import append_line
 from crce.judges.concept_classes import ConceptSetJudge, concept_classes
+from crce.judges.judge import Known
 from crce.llm import Chat, Message, load_chat
 
 
@@ -59,11 +61,7 @@ class VisionJudge(ConceptSetJudge):
     threshold = 0.5
 
     def __init__(self, chat: Chat) -> None:
-        """Set up the judge; nothing is sent yet.
-
-        Args:
-            chat: the client of a model that accepts images.
-        """
+        """Set up the judge with the client of a model that accepts images; nothing is sent yet."""
         self.name = f"vision:{chat.provider}:{chat.model}"
         self.classes: list[str] = []
         self._chat = chat
@@ -76,28 +74,20 @@ class VisionJudge(ConceptSetJudge):
         self, sets: Sequence[ConceptSet], folder: Path | None = None, *, unrelated: Sequence[str] = ()
     ) -> VisionJudge:
         """A copy with the classes of concept sets, not yet calibrated, whose answers are stored in the folder."""
-        judge = self._with(concept_classes(sets, unrelated))
-        judge._probability = dict(UNCALIBRATED)
-        judge._counts = {"shown": Counter(), "absent": Counter()}
-        judge._file = None if folder is None else folder / FILE
-        judge._answers = {} if judge._file is None else _read_answers(judge._file)
+        judge = VisionJudge(self._chat)._with(concept_classes(sets, unrelated))
+        if folder is not None:
+            judge._file, judge._answers = folder / FILE, _read_answers(folder / FILE)
         return judge
 
     def scores(self, images: list[Image.Image], label: str) -> torch.Tensor:
-        """The probability that each image shows the class `label`, shape (B,).
-
-        Raises:
-            ModelError: the request fails.
-        """
+        """The probability that each image shows the class `label`, shape (B,); see `answer`."""
         return torch.tensor([self._probability[self.answer(image, label)] for image in images])
 
     def probs(self, images: list[Image.Image]) -> torch.Tensor:
         """The probability of each class on its own, shape (B, K): K questions for each image."""
         return torch.stack([self.scores(images, label) for label in self.classes], 1)
 
-    def calibrate(
-        self, shown: Sequence[tuple[Image.Image, str]], absent: Sequence[tuple[Image.Image, str]]
-    ) -> dict[str, Any] | None:
+    def calibrate(self, shown: Known, absent: Known) -> dict[str, Any] | None:
         """Learn the probability of each answer from these images and those of earlier calls."""
         for side, pairs in (("shown", shown), ("absent", absent)):
             self._counts[side].update(self.answer(image, label) for image, label in pairs)
@@ -106,10 +96,8 @@ class VisionJudge(ConceptSetJudge):
         for answer in ANSWERS:
             share = {s: (counts[answer] + 1 / 3) / (counts.total() + 1) for s, counts in self._counts.items()}
             self._probability[answer] = round(share["shown"] / (share["shown"] + share["absent"]), 4)
-        return {
-            **{side: {answer: counts[answer] for answer in ANSWERS} for side, counts in self._counts.items()},
-            "probability": dict(self._probability),
-        }
+        counted = {side: {answer: counts[answer] for answer in ANSWERS} for side, counts in self._counts.items()}
+        return {**counted, "probability": dict(self._probability)}
 
     def answer(self, image: Image.Image, label: str) -> str:
         """Whether an image shows a class: "yes", "no" or "unsure". Each question is asked once.
@@ -122,7 +110,9 @@ class VisionJudge(ConceptSetJudge):
         if key not in self._answers:
             url = f"data:image/png;base64,{base64.b64encode(png).decode('ascii')}"
             self._answers[key] = self._ask(asked, url)
-            self._store(key, asked)
+            row = {"key": key, "judge": self.name, "question": asked, "answer": self._answers[key]}
+            if self._file is not None:
+                append_line(self._file, json.dumps(row, ensure_ascii=False))
         return self._answers[key]
 
     def question(self, label: str) -> str:
@@ -149,17 +139,6 @@ class VisionJudge(ConceptSetJudge):
             logger.warning("%s answered %r to %r, which counts as unsure.", self.name, reply.text[:80], question)
         return read or "unsure"
 
-    def _store(self, key: str, question: str) -> None:
-        if self._file is None:
-            return
-        row = {"key": key, "judge": self.name, "question": question, "answer": self._answers[key]}
-        try:
-            self._file.parent.mkdir(parents=True, exist_ok=True)
-            with open(self._file, "a", encoding="utf-8") as stream:
-                stream.write(json.dumps(row, ensure_ascii=False) + "\n")
-        except OSError as error:
-            raise RunError(f"Cannot write {self._file}: {error.strerror or error}. Free some space.") from error
-
 
 def load_vision(model: str = "") -> VisionJudge:
     """The judge "vision:PROVIDER:MODEL".
@@ -184,10 +163,9 @@ def _read(text: str) -> str | None:
     """The answer in a model's reply, or None."""
     try:
         said = json.loads(text)
-        said = said.get("answer") if isinstance(said, dict) else said
     except ValueError:
         said = text
-    word = str(said).strip().strip(".!\"'").lower()
+    word = str(said.get("answer") if isinstance(said, dict) else said).strip().strip(".!\"'").lower()
     return word if word in ANSWERS else None
 
 

@@ -22,9 +22,8 @@ class TransformersJudge:
     Args:
         kind: the judge's name on the command line.
         load: `from_pretrained` of the model's class.
-        model: a folder, or the name of a repository on the Hub.
+        model: a folder, or the name of a repository on the Hub; where none is named, messages suggest the `example`.
         device: where the model runs.
-        example: a model to suggest where none is named.
 
     Raises:
         ConfigError: no model is named.
@@ -54,12 +53,7 @@ class TransformersJudge:
 
 
 def load_part(load: Callable[[str], Part], model: str, what: str) -> Part:
-    """Load one part of a judge's model.
-
-    Args:
-        load: a `from_pretrained` of transformers.
-        model: a folder, or the name of a repository on the Hub.
-        what: the name of the part, for messages.
+    """Load one part of a judge's model with a `from_pretrained` of transformers; `what` names it in messages.
 
     Raises:
         ModelError: it can't be found, or transformers can't load it with this class.

@@ -134,7 +134,7 @@ class RoundPlanner:
         # A retain that the suggester considers a name of the target can't be kept; cleaning sees both proposals.
         of_target = self._ask(self.request, notes)
         proposed = {failure: self._related(failure, of_target, notes) for failure in failures}
-        kept, _ = clean([*of_target, *(c for own in proposed.values() for c in own)], self.request, self.embedder)
+        kept, _ = clean([*of_target, *(c for own in proposed.values() for c in own)], self.request)
         known = [*(r.text for r in concepts.corefs + concepts.retains), concepts.erase_from, concepts.anchor]
         known_keys = {key(text) for text in known if text}
         unknown = (c for c in kept if key(c.text) not in known_keys and not self.split.overlap(c.text))

@@ -216,7 +216,7 @@ class _Loop:
         try:
             concepts, changes, notes = planner.plan(best.concepts, failures)
         finally:  # answers before an error may have been paid for
-            append_exchanges(folder, [exchange.to_dict() for exchange in exchanges[asked:]])
+            append_exchanges(folder, exchanges[asked:])
         write_concepts(folder / "concepts.yaml", concepts)
         return Round(number, folder, concepts, changes, notes)
 

@@ -37,9 +37,7 @@ class ModelState:
 
     Attributes:
         side: whether the erasure is on.
-        model: name of the base model.
-        revision: its revision.
-        dtype: number format of its weights.
+        model, revision, dtype: those of the base model as it was loaded.
         adapter: SHA-256 of the erasure's file; None for the base model, and where there is no file.
         resolution: side of its images in pixels; None is the model's native one.
     """
@@ -63,15 +61,7 @@ class ModelState:
 
 @dataclass(frozen=True)
 class ImageKey:
-    """Everything that an image depends on.
-
-    Attributes:
-        prompt: as the model gets it; a phrase that is shown in a scene together with its scene.
-        seed: of the starting noise.
-        steps: denoising steps.
-        guidance: classifier-free guidance scale.
-        state: the weights.
-    """
+    """Everything that an image depends on: the prompt as the model gets it, with its scene, sampling, and weights."""
 
     prompt: str
     seed: int
@@ -102,7 +92,7 @@ class ImageCache:
         return key in self._memory or (self._root is not None and self.path(key).is_file())
 
     def get(self, key: ImageKey) -> Picture:
-        """The image, which from now on is in memory and on disk; None if it is in neither place, or has failed."""
+        """The image, from now on in memory and on disk; None if it is in neither place, or has failed."""
         image = self._memory.get(key)
         if self._root is None:
             return image
@@ -132,19 +122,14 @@ class ImageCache:
         return [key for key in keys if self.get(key) is None and key not in self._memory]
 
     def fill(
-        self,
-        pipe: Any,
-        keys: Sequence[ImageKey],
-        *,
-        batch: int = 0,
-        on_images: Callable[[int], None] | None = None,
+        self, pipe: Any, keys: Sequence[ImageKey], *, batch: int = 0, on_images: Callable[[int], None] | None = None
     ) -> None:
         """Generate images and keep each batch before the next is begun. Blank ones count as failed.
 
         Args:
             pipe: the pipeline, its weights in the state that the keys say.
             keys: of the images, all with the same steps and guidance.
-            batch: images per call; 0 picks by the size of the latents.
+            batch: as `draw` takes it.
             on_images: called after each batch with its size.
 
         Raises:
@@ -153,24 +138,14 @@ class ImageCache:
         size = batch or batch_size(pipe)
         for start in range(0, len(keys), size):
             part = keys[start : start + size]
-            images = draw(
-                pipe,
-                [key.prompt for key in part],
-                [key.seed for key in part],
-                steps=part[0].steps,
-                guidance=part[0].guidance,
-                batch=batch,
-                on_drawn=on_images,
-            )
+            prompts, seeds = [key.prompt for key in part], [key.seed for key in part]
+            sampling: dict[str, Any] = {"steps": part[0].steps, "guidance": part[0].guidance, "batch": batch}
+            images = draw(pipe, prompts, seeds, **sampling, on_drawn=on_images)
             for key, image in zip(part, images, strict=True):
                 self.put(key, None if image is None or is_blank(image) else image)
 
     def path(self, key: ImageKey) -> Path:
-        """The file of an image.
-
-        Raises:
-            ValueError: the cache has no folder.
-        """
+        """The file of an image in a cache that has a folder."""
         name = f"{slug(key.prompt)[:NAME].strip('-')}-{_digest(key.prompt)[:8]}"
         return self._folder(key) / name / f"{key.seed}.png"
 

@@ -35,8 +35,8 @@ def write_strips(
     Args:
         folder: the folder of strips.
         prompts: group and text of each prompt.
-        base: for each prompt its base images.
-        erased: for each prompt its erased images, of the same seeds.
+        base: its images by the base model.
+        erased: by the erased model, of the same seeds.
 
     Returns:
         The file names, in the order of the prompts.
@@ -52,31 +52,24 @@ def write_strips(
 
 
 def contact_sheet(rows: Sequence[tuple[str, Sequence[Picture]]]) -> Image.Image:
-    """Lay out rows of images.
-
-    Args:
-        rows: a caption and its images; None leaves a crossed-out place.
-
-    Returns:
-        The sheet.
-    """
+    """Lay out rows of images, each with its caption; None leaves a crossed-out place."""
     widest = max((p.width for _, pictures in rows for p in pictures if p is not None), default=SMALLEST)
     side = min(max(widest, SMALLEST), LARGEST)
+    width, height = side + SHEET_GAP, CAPTION + side + SHEET_GAP
     columns = max(len(pictures) for _, pictures in rows)
-    height = CAPTION + side + SHEET_GAP
-    sheet = Image.new("RGB", (SHEET_GAP + columns * (side + SHEET_GAP), SHEET_GAP + len(rows) * height), "white")
+    sheet = Image.new("RGB", (SHEET_GAP + columns * width, SHEET_GAP + len(rows) * height), "white")
     ink = ImageDraw.Draw(sheet)
     for row, (caption, pictures) in enumerate(rows):
         top = SHEET_GAP + row * height
         ink.text((SHEET_GAP, top + 2), caption, fill="black", font_size=14)
         for column, picture in enumerate(pictures):
-            corner = (SHEET_GAP + column * (side + SHEET_GAP), top + CAPTION)
+            corner = (SHEET_GAP + column * width, top + CAPTION)
             if picture is not None:
                 sheet.paste(picture.convert("RGB").resize((side, side), Image.Resampling.BICUBIC), corner)
-            else:
-                end = (corner[0] + side - 1, corner[1] + side - 1)
-                ink.rectangle((corner, end), outline="gray")
-                ink.line((corner, end), fill="gray")
+                continue
+            place = (corner, (corner[0] + side - 1, corner[1] + side - 1))
+            ink.rectangle(place, outline="gray")
+            ink.line(place, fill="gray")
     return sheet
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Literal, Protocol
 
-from crce.concepts.concept_set import Kind
+from crce.concepts.concept_set import ConceptSet, Kind, Related, fold
 
 
 Side = Literal["coref", "retain"]
@@ -43,6 +43,10 @@ class Candidate:
         """The candidate with a note after its reason."""
         return replace(self, reason="; ".join(part for part in (self.reason, note) if part))
 
+    def dropped(self, reason: str) -> Candidate:
+        """The candidate as dropped for a reason, in words that follow "because"."""
+        return replace(self, outcome="dropped", reason=reason)
+
 
 @dataclass(frozen=True)
 class Example:
@@ -60,10 +64,8 @@ class Request:
 
     Attributes:
         target: the phrase to erase, as it appears in a prompt.
-        kind: what sort of thing the target is.
         sense: which meaning of the phrase, as in "bat (animal)"; None if it has only one.
-        corefs: how many corefs are wanted; a suggester proposes more if it can.
-        retains: how many retains are wanted.
+        corefs, retains: how many of them are wanted; a suggester proposes more if it can.
         avoid: pairs (side, phrase) that a person has rejected; they are not proposed again.
         examples: decisions of a person about other phrases.
     """
@@ -81,15 +83,26 @@ class Request:
         """The concept as a person types it: "bat (animal)"."""
         return f"{self.target} ({self.sense})" if self.sense else self.target
 
+    @property
+    def wanted(self) -> dict[Side, int]:
+        """How many phrases are wanted on each side."""
+        return {"coref": self.corefs, "retain": self.retains}
+
+    def takes(self, text: str, side: Side) -> bool:
+        """Whether a phrase is neither the target nor rejected for this side."""
+        rejected = {fold(phrase) for avoided, phrase in self.avoid if avoided == side}
+        return fold(text) not in {fold(self.target), *rejected}
+
+
+def sides_of(concepts: ConceptSet) -> list[tuple[Side, Related]]:
+    """The phrases of a concept set with their sides, corefs first."""
+    return [*(("coref", r) for r in concepts.corefs), *(("retain", r) for r in concepts.retains)]
+
 
 class Suggester(Protocol):
-    """Proposes corefs and retains for a target.
+    """Proposes corefs and retains for a target."""
 
-    Attributes:
-        name: the name it is chosen by, e.g. "lexicon" or "openai:gpt-4o-mini".
-    """
-
-    name: str
+    name: str  # by which it is chosen, e.g. "lexicon" or "openai:gpt-4o-mini"
 
     def propose(self, request: Request) -> list[Candidate]:
         """Raw candidates, the most certain first; they may repeat or contradict each other.

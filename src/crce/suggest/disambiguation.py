@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING
 
 from crce.concepts.concept_set import ConceptSet, Kind, fold
 from crce.concepts.library import atlas_entry
@@ -11,11 +10,8 @@ from crce.demo.embedding import load_embedder
 from crce.suggest.candidates import Request
 from crce.suggest.names import is_style_phrase, style_core
 from crce.suggest.relations import TOO_WIDE
-from crce.suggest.wordnet import load_wordnet
+from crce.suggest.wordnet import Sense, load_wordnet
 
-
-if TYPE_CHECKING:
-    from crce.suggest.wordnet import Sense
 
 NAMED: tuple[Kind, ...] = ("person", "character", "style")  # kinds whose names have variants
 _MIN_SENSE_SIMILARITY = 0.3  # of a given sense with a definition, below it they have nothing in common
@@ -25,11 +21,7 @@ _MIN_AGREEMENT = 1 / 3  # of a sense with an atlas entry, below it they are abou
 
 
 def infer_kind(target: str, sense: str | None = None) -> Kind | None:
-    """The kind of a target, from the atlas, from its words ("... style") or from WordNet.
-
-    Returns:
-        None if nothing is known about it.
-    """
+    """The kind of a target, from the atlas, from its words ("... style") or from WordNet; None if it is unknown."""
     entry = _entry_named(target)
     if entry is not None and sense is None:
         return entry.kind
@@ -38,21 +30,21 @@ def infer_kind(target: str, sense: str | None = None) -> Kind | None:
     net = load_wordnet()
     if sense is None and target[:1].isupper() and (named := net.choose(target, "person")) and target in named.words:
         return "style" if _is_painter(named) else "person"
-    meant = net.choose(target, "object", sense) or net.choose(target, "other", sense)
+    as_object = net.choose(target, "object", sense)
+    meant = as_object or net.choose(target, "other", sense)
     if meant is None:
         return entry.kind if entry else None
-    above = {word for each in net.ancestors(meant) for word in each.words}
     if net.is_imagined(meant):
         return "character"
-    if "artistic movement" in above or _is_painter(meant):
+    if "artistic movement" in net.words_above(meant) or _is_painter(meant):
         return "style"
     if meant.is_instance and meant.file == "person":
         return "person"
-    return "object" if net.choose(target, "object", sense) is not None else "other"
+    return "object" if as_object else "other"
 
 
 def _is_painter(sense: Sense) -> bool:
-    return sense.is_instance and any("painter" in above.words for above in load_wordnet().ancestors(sense))
+    return sense.is_instance and "painter" in load_wordnet().words_above(sense)
 
 
 def bare_name(request: Request) -> str:
@@ -62,10 +54,8 @@ def bare_name(request: Request) -> str:
 
 def _entry_named(target: str) -> ConceptSet | None:
     """The atlas entry of a target, also if it has the frame of a style ("Van Gogh style")."""
-    entry = atlas_entry(target)
-    if entry is None and (framed := atlas_entry(style_core(target))) is not None and framed.kind == "style":
-        return framed
-    return entry
+    framed = atlas_entry(style_core(target))
+    return atlas_entry(target) or (framed if framed and framed.kind == "style" else None)
 
 
 def entry_of(request: Request, meant: Sense | None) -> ConceptSet | None:
@@ -80,11 +70,8 @@ def entry_of(request: Request, meant: Sense | None) -> ConceptSet | None:
     if meant is None:
         named = {word for r in (*entry.corefs, *entry.retains) for word in fold(r.text).split()}
         return entry if set(fold(request.sense).split()) & named else None
-    kept = [sense for r in entry.retains if (sense := net.choose(r.text)) is not None]
-    shared = {
-        sense: sum(len(net.ancestors(sense).keys() & net.ancestors(other).keys()) for other in kept)
-        for sense in net.senses(entry.target)
-    }
+    kept = [net.ancestors(sense).keys() for r in entry.retains if (sense := net.choose(r.text)) is not None]
+    shared = {s: sum(len(net.ancestors(s).keys() & above) for above in kept) for s in net.senses(entry.target)}
     return entry if kept and shared.get(meant) == max(shared.values(), default=0) else None
 
 
@@ -95,7 +82,7 @@ def meant_sense(request: Request) -> Sense | None:
     chosen = net.choose(target, request.kind, request.sense)
     if chosen is None and request.kind == "style" and request.sense is None:
         # "oil painting" is no movement, but a sort of art
-        return next((s for s in net.senses(target) if _ARTS & {w for a in net.ancestors(s) for w in a.words}), None)
+        return next((s for s in net.senses(target) if _ARTS & net.words_above(s)), None)
     if chosen is not None or (request.sense is None and request.kind in NAMED):
         return chosen
     senses = net.senses(target)
@@ -122,9 +109,9 @@ def sense_of_entry(entry: ConceptSet, request: Request, chosen: Sense | None) ->
     if request.kind in NAMED:
         best = int(near.argmax())
         return senses[best] if near[best] >= _MIN_SENSE_SIMILARITY else None
-    agreed = {each: _agreement(each, entry) for each in senses}
-    best_sense, _ = max(zip(senses, near.tolist(), strict=True), key=lambda pair: agreed[pair[0]] + pair[1])
-    return best_sense if agreed[best_sense] >= _MIN_AGREEMENT else None
+    agreed = [_agreement(each, entry) for each in senses]
+    best = int((agreed + near).argmax())
+    return senses[best] if agreed[best] >= _MIN_AGREEMENT else None
 
 
 def _agreement(sense: Sense, entry: ConceptSet) -> float:
@@ -161,10 +148,10 @@ def works_in(text: str, style: str) -> bool:
 def is_other_style(text: str, style: str) -> bool:
     """Whether a relative is a style too, and one apart: "Sinn Fein" is no movement in art."""
     net = load_wordnet()
-    above = {word for sense in net.senses(text) for each in net.ancestors(sense) for word in each.words}
+    above = set().union(*map(net.words_above, net.senses(text)))
     return bool(above & {*_ARTS, "artistic movement", "artist"}) and not works_in(text, style)
 
 
 def _described(sense: Sense) -> str:
-    above = load_wordnet().hypernyms(sense)
-    return f"{', '.join(sense.words)}: {sense.gloss} ({', '.join(each.words[0] for each in above)})"
+    above = (each.words[0] for each in load_wordnet().hypernyms(sense))
+    return f"{', '.join(sense.words)}: {sense.gloss} ({', '.join(above)})"

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING
 
 from crce.concepts.concept_set import fold
 from crce.errors import SuggestError
-from crce.suggest.phrases import drop
+from crce.suggest.candidates import Candidate
 
 
 if TYPE_CHECKING:
@@ -29,7 +29,6 @@ if TYPE_CHECKING:
 
     from crce.backbones import Backbone, Conditioning
     from crce.judges import Judge
-    from crce.suggest.candidates import Candidate
 
 logger = logging.getLogger(__name__)
 
@@ -54,42 +53,28 @@ FLOOR = 0.1  # an unknown coref keeps this share of its certainty: the person wh
 
 @dataclass(frozen=True)
 class Grounded:
-    """What the model generates for a phrase.
+    """What the model generates for a phrase."""
 
-    Attributes:
-        distance: how far its predictions are from the target's; 1 is the distance of an unrelated phrase.
-        closeness: 1 - distance, in [0, 1].
-        judged: share of images in which the judge recognises the target; None without a judge that knows it.
-        images: number of images judged.
-        samples: latents x_t at which predictions were compared.
-    """
-
-    distance: float
-    closeness: float
-    judged: float | None
-    images: int
-    samples: int
+    distance: float  # of its predictions and the target's; 1 is the distance of an unrelated phrase
+    closeness: float  # 1 - distance, in [0, 1]
+    judged: float | None  # share of images in which the judge recognises the target; None if it does not know it
+    images: int  # number of images judged
+    samples: int  # latents x_t at which predictions were compared
 
     @property
     def shown(self) -> float:
         """The estimated share of its images that show the target, in [0, 1], from closeness and judge together."""
         curve = 1 / (1 + math.exp((HALF_SHOWN - self.closeness) / WIDTH))
-        seen = 0.0 if self.judged is None else self.judged * self.images
-        return (curve * CURVE_IMAGES + seen) / (CURVE_IMAGES + (0 if self.judged is None else self.images))
+        images = 0 if self.judged is None else self.images
+        return (curve * CURVE_IMAGES + (self.judged or 0) * images) / (CURVE_IMAGES + images)
 
 
 def apply_grounding(candidates: Sequence[Candidate], grounded: dict[str, Grounded]) -> list[Candidate]:
-    """Candidates with the measurements of `ground` applied.
+    """Apply the measurements of `ground` to candidates; what was not measured is not changed.
 
     A coref's certainty is multiplied by the share of its images that show the target, and a retain whose images show
-    the target is dropped: training on it would keep the target.
-
-    Args:
-        candidates: corefs and retains.
-        grounded: what `ground` returned; candidates without a measurement are not changed.
-
-    Returns:
-        Corefs, then retains, each side by falling `priority`; dropped retains come last.
+    the target is dropped: training on it would keep the target. Corefs come first, each side by falling `priority`;
+    dropped retains come last.
     """
     applied = [_grounded(candidate, grounded.get(candidate.text)) for candidate in candidates]
     return sorted(applied, key=lambda c: (c.side == "retain", c.outcome == "dropped", -priority(c)))
@@ -116,10 +101,9 @@ def _grounded(candidate: Candidate, measured: Grounded | None) -> Candidate:
         return replace(candidate.noted(f"the model {often} generates the target for it {note}"), certainty=certainty)
     if shown > ENTANGLED:
         why = "entangled: the model generates the target for it, so keeping it would keep the target"
-        return drop(candidate, f"{why} {note}")
-    where = (
-        "is close to the target and most at risk" if measured.closeness >= 0.4 else "is generated as something else"
-    )
+        return candidate.dropped(f"{why} {note}")
+    at_risk = measured.closeness >= 0.4
+    where = "is close to the target and most at risk" if at_risk else "is generated as something else"
     return candidate.noted(f"{where} {note}")
 
 
@@ -145,8 +129,7 @@ def ground(
         backbone: the model, with no adapter on.
         judge: judges images of each phrase if it knows the target.
         seed: of the starting noise.
-        latents: trajectories whose latents are compared, for each phrase.
-        timesteps: noise levels compared on each trajectory, spread evenly.
+        latents, timesteps: trajectories of each phrase that are compared, and noise levels, spread evenly.
         images: images of each phrase for the judge.
         unrelated: phrases that have nothing to do with the target; None takes everyday nouns.
 
@@ -167,21 +150,18 @@ def ground(
         raise SuggestError("There is no unrelated phrase to compare with. Name some, e.g. unrelated=['umbrella'].")
     target_class = judge.class_of(target) if judge else None
     count = images if target_class else 0
+    shares: list[float | None] = [None] * len(texts)
     with torch.inference_mode():
-        probe = _Probe(backbone, [*texts, *others], seed, latents, timesteps)
-        ends = probe.run(max(latents, count), complete=len(texts) if count else 0)
-        distances = probe.distances()
+        distances, finals = _sample(backbone, [*texts, *others], seed, latents, timesteps, count)
         far = distances[len(texts) :].quantile(0.5, dim=0)
         if not distances.isfinite().all():
             raise SuggestError("The model predicts values that are not numbers. Load it with dtype float32.")
         if (far <= 0).any():
             raise SuggestError("The model predicts the same for every prompt, so it can't tell phrases apart.")
         ratio = (distances[: len(texts)] / far).mean(1).tolist()
-        shares: list[float | None] = [None] * len(texts)
         if judge and target_class:
             wanted = judge.classes.index(target_class)
-            finals = ends.unflatten(0, (len(texts), -1))[:, :count]  # shape (P, count, C, h, w)
-            tops = [judge.probs(backbone.decode(final)).argmax(1) for final in finals]
+            tops = [judge.probs(backbone.decode(final)).argmax(1) for final in finals[: len(texts), :count]]
             shares = [(top == wanted).float().mean().item() for top in tops]
     if shares[0] is not None and shares[0] < 0.5:
         # a target that the judge does not recognise in its own images can't be missing in another phrase's
@@ -197,85 +177,53 @@ def ground(
     }
 
 
-class _Probe:
-    """Trajectories of several phrases (the first is the target) and predictions on them.
+def _sample(
+    backbone: Backbone, texts: list[str], seed: int, latents: int, timesteps: int, images: int
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Sample trajectories of P phrases, of which the first is the target, and compare predictions on them.
 
-    P phrases, K trajectories each, T noise levels; latents (C, h, w).
+    K = `latents` trajectories are compared, at T = `timesteps` noise levels; all stop at the last without `images`.
+
+    Returns:
+        d_t of every phrase over its own latents and the target's, shape (P, T), and the last latents, shape
+        (P, max(latents, images), C, h, w).
     """
+    import torch
 
-    def __init__(self, backbone: Backbone, texts: list[str], seed: int, latents: int, timesteps: int) -> None:
-        import torch
+    from crce.backbones import Conditioning
+    from crce.backbones.backbone import latents_at_once
 
-        from crce.backbones import Conditioning
-        from crce.backbones.backbone import latents_at_once
+    shape = backbone.latent_shape
+    batch = latents_at_once(*shape[1:])  # as in sampling
+    grid = backbone.grid(max(STEPS, timesteps))
+    levels = [len(grid.timesteps) * i // timesteps for i in range(timesteps)]
+    prompts = Conditioning.cat([backbone.encode(texts[i : i + 32]) for i in range(0, len(texts), 32)])
+    empty = backbone.encode([""])
 
-        self._backbone = backbone
-        self._texts = len(texts)
-        self._latents = latents
-        self._grid = backbone.grid(max(STEPS, timesteps))
-        self._levels = [len(self._grid.timesteps) * i // timesteps for i in range(timesteps)]
-        self._generator = torch.Generator().manual_seed(seed)
-        self._batch = latents_at_once(*backbone.latent_shape[1:])  # as in sampling
-        chunks = [texts[i : i + 32] for i in range(0, len(texts), 32)]
-        self._prompts = Conditioning.cat([backbone.encode(chunk) for chunk in chunks])
-        self._null = backbone.encode([""])
-        self._x: list[torch.Tensor] = []  # T times (P, K, C, h, w)
-        self._own: list[torch.Tensor] = []  # each phrase's prediction on its own latents, in the same shape
-
-    def run(self, count: int, complete: int) -> torch.Tensor:
-        """Sample the trajectories, and keep what `distances` needs.
-
-        Args:
-            count: trajectories of each phrase that is sampled completely; at least K.
-            complete: how many of the first phrases are sampled completely; the others stop at the last compared level.
-
-        Returns:
-            The final latents, shape (complete * count, C, h, w).
-        """
-        import torch
-
-        shape = self._backbone.latent_shape
-        noise = torch.randn(count, *shape, generator=self._generator) * self._grid.noise_scale
-        noise = noise.to(self._backbone.device)
-        counts = [count if i < complete else self._latents for i in range(self._texts)]
-        phrase = torch.tensor([i for i, n in enumerate(counts) for _ in range(n)], device=noise.device)
-        compared = torch.tensor([k < self._latents for n in counts for k in range(n)], device=noise.device)
-        x_t = torch.cat([noise[:n] for n in counts])
-        for position, t in enumerate(self._grid.timesteps):
-            own = self._predict(x_t, t, self._prompts, phrase)
-            if position in self._levels:
-                self._x.append(x_t[compared].view(self._texts, -1, *shape))
-                self._own.append(own[compared].view(self._texts, -1, *shape))
-            if position == self._levels[-1]:
-                kept = complete * count
-                x_t, own, phrase = x_t[:kept], own[:kept], phrase[:kept]
-            if not len(x_t):
-                break
-            null = self._predict(x_t, t, self._null, torch.zeros_like(phrase))
-            x_t = self._grid.step(null + GUIDANCE * (own - null), position, x_t)
-        return x_t
-
-    def distances(self) -> torch.Tensor:
-        """d_t of every phrase, shape (P, T), over its own latents and the target's."""
-        import torch
-
-        rows = []
-        for position, x, own in zip(self._levels, self._x, self._own, strict=True):
-            t = self._grid.timesteps[position]
-            phrase = torch.arange(self._texts, device=x.device).repeat_interleave(x.shape[1])
-            on_target = self._predict(x[0].repeat(self._texts, 1, 1, 1), t, self._prompts, phrase)
-            target = self._predict(x.flatten(0, 1), t, self._prompts, torch.zeros_like(phrase))
-            there = (on_target.view_as(own) - own[:1]).square().flatten(1).mean(1)
-            here = (own - target.view_as(own)).square().flatten(1).mean(1)
-            rows.append((there + here) / 2)
-        return torch.stack(rows, 1)
-
-    def _predict(self, x_t: torch.Tensor, t: float, prompts: Conditioning, which: torch.Tensor) -> torch.Tensor:
+    def predict(x_t: torch.Tensor, t: float, prompts: Conditioning, which: torch.Tensor) -> torch.Tensor:
         """Predictions for latents (R, C, h, w), each under prompt `which` (R,), batch by batch."""
-        import torch
+        parts = zip(x_t.split(batch), which.split(batch), strict=True)
+        return torch.cat([backbone.predict(x, t, prompts[rows]) for x, rows in parts])
 
-        parts = zip(x_t.split(self._batch), which.split(self._batch), strict=True)
-        return torch.cat([self._backbone.predict(x, t, prompts[rows]) for x, rows in parts])
+    count = max(latents, images)
+    noise = torch.randn(count, *shape, generator=torch.Generator().manual_seed(seed)) * grid.noise_scale
+    x_t = noise.to(backbone.device).repeat(len(texts), 1, 1, 1)  # (P * count, C, h, w)
+    phrase = torch.arange(len(texts), device=x_t.device).repeat_interleave(count)
+    compared = torch.arange(len(texts), device=x_t.device).repeat_interleave(latents)
+    distances = []
+    for position, t in enumerate(grid.timesteps):
+        own = predict(x_t, t, prompts, phrase)
+        if position in levels:
+            x, here = (each.view(len(texts), count, *shape)[:, :latents] for each in (x_t, own))  # (P, K, C, h, w)
+            on_target = predict(x[0].repeat(len(texts), 1, 1, 1), t, prompts, compared)
+            target = predict(x.flatten(0, 1), t, prompts, torch.zeros_like(compared))
+            there = (on_target.view_as(here) - here[:1]).square().flatten(1).mean(1)
+            distances.append((there + (here - target.view_as(here)).square().flatten(1).mean(1)) / 2)
+        if position == levels[-1] and not images:
+            break
+        null = predict(x_t, t, empty, torch.zeros_like(phrase))
+        x_t = grid.step(null + GUIDANCE * (own - null), position, x_t)
+    return torch.stack(distances, 1), x_t.view(len(texts), count, *shape)
 
 
 def _unrelated(texts: list[str], judge: Judge | None) -> list[str]:

@@ -2,32 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
-from typing import TYPE_CHECKING
-
-from crce.concepts.concept_set import ConceptSet, Related, fold
+from crce.concepts.concept_set import ConceptSet, fold
 from crce.concepts.faults import did_you_mean
 from crce.concepts.library import atlas
 from crce.demo.embedding import load_embedder
 from crce.errors import SuggestError
-from crce.suggest.candidates import Candidate, Request, Side
-from crce.suggest.disambiguation import (
-    NAMED,
-    bare_name,
-    entry_of,
-    is_other_style,
-    meant_sense,
-    sense_of_entry,
-    twins,
-    works_in,
-)
+from crce.suggest import disambiguation
+from crce.suggest.candidates import Candidate, Request, Side, sides_of
 from crce.suggest.names import name_variants, style_core
 from crce.suggest.relations import SAID, Relative, other_words, things_around
-from crce.suggest.wordnet import load_wordnet
+from crce.suggest.wordnet import Sense, load_wordnet
 
-
-if TYPE_CHECKING:
-    from crce.suggest.wordnet import Sense
 
 _PEERS = {
     "person": ("performer", "politician", "athlete", "musician", "scientist", "head of state"),
@@ -50,57 +35,61 @@ class LexiconSuggester:
         Raises:
             SuggestError: neither knows the target, and it is no name of a person, a character or a style.
         """
-        sense = meant_sense(request)
-        entry = entry_of(request, sense) if self.use_atlas else None
-        known = sense if entry is None else sense_of_entry(entry, request, sense)
-        if entry is None and sense is None and request.kind not in NAMED:
+        sense = disambiguation.meant_sense(request)
+        entry = disambiguation.entry_of(request, sense) if self.use_atlas else None
+        known = sense if entry is None else disambiguation.sense_of_entry(entry, request, sense)
+        if entry is None and sense is None and request.kind not in disambiguation.NAMED:
             raise SuggestError(_unknown(request))
-        proposed = [
-            *(_from_atlas(entry) if entry else ()),
-            *(_from_wordnet(request, known, trust=0.7 if entry else 1.0) if known else ()),
-        ]
+        proposed: list[Candidate] = []
+        if entry:
+            proposed += [
+                Candidate(r.text, side, r.certainty, "atlas", f"{side} of '{entry.target}' in the atlas", r.held_out)
+                for side, r in sides_of(entry)
+            ]
+        if known:
+            proposed += _from_wordnet(request, known, trust=0.7 if entry else 1.0)
         if sense is None or sense.is_instance or request.kind == "style":  # "dragon" is a character and no name
             variants = name_variants(request.target, request.kind)
-            proposed += [
-                Candidate(text, "coref", certainty, "lexicon", reason) for text, certainty, reason in variants
-            ]
-        if request.kind in NAMED and sum(c.side == "retain" for c in proposed) < request.retains:
+            proposed += [Candidate(text, "coref", certainty, "lexicon", why) for text, certainty, why in variants]
+        if request.kind in disambiguation.NAMED and sum(c.side == "retain" for c in proposed) < request.retains:
             proposed += self._peers(request, entry)
+        # each phrase once: the atlas before WordNet, corefs before retains
         first: dict[str, Candidate] = {}
-        for candidate in proposed:  # the atlas before WordNet, corefs before retains
+        for candidate in proposed:
             first.setdefault(fold(candidate.text), candidate)
-        avoid = {(side, fold(text)) for side, text in request.avoid}
-        kept = (
-            c for c in first.values() if (c.side, fold(c.text)) not in avoid and fold(c.text) != fold(request.target)
-        )
-        return _without_tail(sorted(kept, key=lambda c: -c.certainty), request)
+        ranked = sorted((c for c in first.values() if request.takes(c.text, c.side)), key=lambda c: -c.certainty)
+        # without the tail of WordNet's lists, which could be selected for its diversity only
+        tail: set[str] = set()
+        for side, wanted in request.wanted.items():
+            own = [c.text for c in ranked if c.source == "wordnet" and c.side == side]
+            tail.update(own[_MARGIN * wanted :])
+        return [c for c in ranked if c.text not in tail]
 
     def _peers(self, request: Request, own: ConceptSet | None) -> list[Candidate]:
         """Other persons, characters or styles, the nearest first: retains for a name that no list places."""
-        texts: dict[str, tuple[str, str]] = {}
+        texts: dict[str, tuple[str, float, str]] = {}
         for concepts in atlas().values() if self.use_atlas else ():
             if concepts.kind == request.kind and concepts is not own:
                 for text in (concepts.target, *(r.text for r in concepts.retains if r.text[0].isupper())):
-                    texts.setdefault(text, ("atlas", f"another {request.kind} of the atlas"))
+                    texts.setdefault(text, ("atlas", 0.55, f"another {request.kind} of the atlas"))
         net = load_wordnet()
         for word in _PEERS[request.kind]:
             for root in net.senses(word)[:1]:
                 for other in list(net.descendants(root, 3))[:_MOST_PEERS]:
                     if len(texts) < 2 * _MOST_PEERS and (other.is_instance or request.kind == "style"):
                         name = next((w for w in other.words if " " in w), other.words[0])
-                        texts.setdefault(name, ("wordnet", f"another {word}"))
+                        texts.setdefault(name, ("wordnet", 0.45, f"another {word}"))
         style = style_core(request.target)
         core = {*fold(request.target).split(), *fold(style).split()}
         names = [text for text in texts if not core & set(fold(text).split())]
         if request.kind == "style":
-            names = [text for text in names if not works_in(text, style)]
-        near = _similarities(request.target, names)
+            names = [text for text in names if not disambiguation.works_in(text, style)]
         found = []
+        near = load_embedder().similarity([request.target], names)[0].tolist()
         for name, similarity in zip(names, near, strict=True):
-            source, reason = texts[name]
-            certainty = (0.55 if source == "atlas" else 0.45) + 0.3 * (similarity - 0.3)
-            reason = f"{reason}, similarity {similarity:.2f}"
-            found.append(Candidate(name, "retain", _certainty(certainty), source, reason))
+            source, base, reason = texts[name]
+            certainty = _certainty(base + 0.3 * (similarity - 0.3))
+            found.append(Candidate(name, "retain", certainty, source, f"{reason}, similarity {similarity:.2f}"))
         return sorted(found, key=lambda c: -c.certainty)[: 3 * request.retains]
 
 
@@ -111,62 +100,31 @@ class WordNetSuggester(LexiconSuggester):
     use_atlas = False
 
 
-def _without_tail(ranked: list[Candidate], request: Request) -> list[Candidate]:
-    """`ranked` without the tail of WordNet's list of a side, which could be selected for its diversity only."""
-    places = {"coref": _MARGIN * request.corefs, "retain": _MARGIN * request.retains}
-    kept = []
-    for candidate in ranked:
-        if candidate.source == "wordnet":
-            places[candidate.side] -= 1
-        if candidate.source != "wordnet" or places[candidate.side] >= 0:
-            kept.append(candidate)
-    return kept
-
-
-def _from_atlas(entry: ConceptSet) -> Iterator[Candidate]:
-    sides: tuple[tuple[Side, Sequence[Related]], ...] = (("coref", entry.corefs), ("retain", entry.retains))
-    for side, related in sides:
-        for r in related:
-            reason = f"{side} of '{entry.target}' in the atlas"
-            yield Candidate(r.text, side, r.certainty, "atlas", reason, held_out=r.held_out)
-
-
 def _from_wordnet(request: Request, sense: Sense, trust: float) -> list[Candidate]:
     """Relatives of the target; `trust` scales their certainty, below 1 where a set written by hand leads."""
-    net = load_wordnet()
-    target = bare_name(request)
+    net, embedder = load_wordnet(), load_embedder()
+    target = disambiguation.bare_name(request)
     base = net.base_form(target) or target
-    corefs = [relative for each in (sense, *twins(sense, target)) for relative in other_words(net, each, base)]
-    retains = things_around(net, sense, base)
+    senses = [sense, *disambiguation.twins(sense, target)]
+    relatives: list[tuple[Side, Relative]] = [("coref", r) for each in senses for r in other_words(net, each, base)]
+    relatives += [("retain", r) for r in things_around(net, sense, base)]
     said = (each.words[0] for each in net.ancestors(sense) if net.common(each, each.words[0]) >= 0.5)
     hint = request.sense or next(said, "")  # "reptile" and not "diapsid"
     query = f"{base} ({hint})" if hint else base
-    near = _similarities(query, [r.text for r in (*corefs, *retains)])
-    sides: tuple[tuple[Side, list[Relative], list[float]], ...] = (
-        ("coref", corefs, near[: len(corefs)]),
-        ("retain", retains, near[len(corefs) :]),
-    )
     found = []
-    for side, relatives, similarities in sides:
-        for relative, similarity in zip(relatives, similarities, strict=True):
-            if side == "retain" and request.kind == "style" and not is_other_style(relative.text, target):
-                continue
-            found.append(_candidate(side, relative, similarity, trust))
+    similarities = embedder.similarity([query], [r.text for _, r in relatives])[0].tolist()
+    for (side, relative), similarity in zip(relatives, similarities, strict=True):
+        if side == "retain" and request.kind == "style" and not disambiguation.is_other_style(relative.text, target):
+            continue
+        near = relative.weight * (similarity - 0.5)
+        # Common words are known to the people who write prompts, and to the model; rare words to neither.
+        # A common word that is far from the target is common for something else.
+        common = 0.5 * (relative.common - SAID) * min(max(2.5 * (similarity - 0.05), 0), 1)
+        rare = min(0.06 * embedder.rarity(relative.text), 0.2) * (1 - relative.common)
+        certainty = _certainty(trust * (relative.certainty + near + common - rare))
+        reason = f"{relative.reason}, similarity {similarity:.2f}"
+        found.append(Candidate(relative.text, side, certainty, "wordnet", reason))
     return found
-
-
-def _candidate(side: Side, relative: Relative, similarity: float, trust: float) -> Candidate:
-    near = relative.weight * (similarity - 0.5)
-    # Common words are known to the people who write prompts, and to the model; rare words to neither.
-    # A common word that is far from the target is common for something else.
-    common = 0.5 * (relative.common - SAID) * min(max(2.5 * (similarity - 0.05), 0), 1)
-    rare = min(0.06 * load_embedder().rarity(relative.text), 0.2) * (1 - relative.common)
-    certainty = _certainty(trust * (relative.certainty + near + common - rare))
-    return Candidate(relative.text, side, certainty, "wordnet", f"{relative.reason}, similarity {similarity:.2f}")
-
-
-def _similarities(query: str, texts: Iterable[str]) -> list[float]:
-    return load_embedder().similarity([query], list(texts))[0].tolist()
 
 
 def _certainty(value: float) -> float:

@@ -2,24 +2,23 @@
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
-from crce.concepts.concept_set import CERTAINTY_WORDS, fold
+from crce.concepts.concept_set import CERTAINTY_WORDS
 from crce.errors import SuggestError
-from crce.llm import Chat, Message, Reply
+from crce.llm import Chat, Message
 from crce.suggest.candidates import Candidate, Request
 from crce.suggest.prompts import propose_messages
-from crce.suggest.schemas import MAX_CHARS, MAX_ITEMS, AnswerError, Proposals, parse_proposals, proposals_schema
+from crce.suggest.schemas import MAX_CHARS, MAX_ITEMS, AnswerError, parse_proposals, proposals_schema
 
 
 T = TypeVar("T")
-Purpose = Literal["propose", "verify"]
+Exchange = dict[str, Any]  # a question to a language model with its answer, as a record stores it
 
 RETRIES = 2
 _TEMPERATURE = 0.8  # of a repeated question: without chance, a small model repeats its bad answer
@@ -30,143 +29,28 @@ class UnreadableAnswer(SuggestError):
     """A language model answered, but nothing usable, however often it was asked."""
 
 
-@dataclass(frozen=True)
-class Exchange:
-    """A question to a language model with its answer.
-
-    Attributes:
-        kind: what it was asked for.
-        messages: the question.
-        reply: the answer; if it has megabytes, the part that was read.
-        notes: how the answer was corrected, or why it could not be used.
-    """
-
-    kind: Purpose
-    messages: tuple[Message, ...]
-    reply: Reply
-    notes: tuple[str, ...] = ()
-
-    def to_dict(self) -> dict[str, Any]:
-        """The exchange as a record stores it."""
-        return {
-            "kind": self.kind,
-            "prompt_hash": prompt_hash(self.messages),
-            "messages": [{"role": message.role, "content": message.content} for message in self.messages],
-            "reply": self.reply.text,
-            "finish": self.reply.finish,
-            "prompt_tokens": self.reply.prompt_tokens,
-            "completion_tokens": self.reply.completion_tokens,
-            "notes": list(self.notes),
-        }
-
-
 def prompt_hash(messages: Sequence[Message]) -> str:
     """16 hexadecimal digits that identify these messages."""
     content = json.dumps([[message.role, message.content] for message in messages], ensure_ascii=False)
     return hashlib.sha256(content.encode("utf-8", "surrogatepass")).hexdigest()[:16]
 
 
-def ask(
-    chat: Chat,
-    messages: list[Message],
-    schema: dict[str, Any],
-    parse: Callable[[str, bool, list[str]], T],
-    *,
-    kind: Purpose,
-    about: str,
-    exchanges: list[Exchange],
-    retries: int = RETRIES,
-    max_tokens: int = 2000,
-    seed: int = 0,
-) -> T:
-    """Ask until the answer can be read; each repeated question says why the last answer could not.
-
-    Args:
-        chat: the language model.
-        messages: the question, the user's turn last.
-        schema: of the answer.
-        parse: reads the answer, given whether it was cut off and a list for its notes, or raises AnswerError.
-        kind: what the question is for.
-        about: the target, for error messages.
-        exchanges: where every question and answer is appended.
-        retries: how often to ask again.
-        max_tokens: of the answer; twice as many, at most 8000, after one that was cut off.
-        seed: of the answer; each further one has the next.
-
-    Returns:
-        The content of the answer; if every attempt failed, what could be read of the last one with any content.
-
-    Raises:
-        UnreadableAnswer: no answer could be read.
-        SuggestError: the model refuses, or can't be reached.
-    """
-    conversation = list(messages)
-    partial: tuple[T, int, list[str]] | None = None  # with its place in `exchanges` and its notes
-    fault = ""
-    for attempt in range(max(retries, 0) + 1):
-        temperature = _TEMPERATURE if attempt else 0.0
-        reply = chat.complete(
-            conversation, schema, max_tokens=max_tokens, temperature=temperature, seed=seed + attempt
-        )
-        kept = dataclasses.replace(reply, text=reply.text[:MAX_CHARS])
-        notes: list[str] = []
-        try:
-            if reply.finish == "refusal":
-                raise AnswerError("the model refused to answer")
-            value = parse(reply.text, reply.finish == "length", notes)
-        except AnswerError as error:
-            fault = str(error)
-            if error.partial is not None:
-                partial = error.partial, len(exchanges), notes
-            exchanges.append(Exchange(kind, tuple(conversation), kept, (f"not used: {fault}",)))
-        else:
-            exchanges.append(Exchange(kind, tuple(conversation), kept, tuple(notes)))
-            return value
-        if reply.finish == "refusal":
-            words = " ".join(reply.text[:600].split())[:120]
-            raise SuggestError(
-                f"{chat.provider}:{chat.model} refused to answer about {about!r}{f' ({words!r})' if words else ''}. "
-                "Use another model, or --suggester lexicon."
-            )
-        if reply.finish == "length":
-            max_tokens = max(max_tokens, min(2 * max_tokens, _LONGEST))
-        # without the bad answer itself, which a small model would copy
-        note = f"An earlier answer can't be used: {fault}. Answer with the one JSON object alone."
-        conversation = [*messages[:-1], Message(messages[-1].role, f"{messages[-1].content}\n\n{note}")]
-    if partial is not None:
-        value, at, notes = partial
-        used = (*exchanges[at].notes, "used after all, no later answer was better", *notes)
-        exchanges[at] = dataclasses.replace(exchanges[at], notes=used)
-        return value
-    raise UnreadableAnswer(
-        f"{chat.provider}:{chat.model} gave no usable answer about {about!r} in {max(retries, 0) + 1} tries: {fault}. "
-        "Use a larger model, or --suggester lexicon."
-    )
-
-
 class LLMSuggester:
     """Asks a language model for more phrases than are wanted, so that there is something to choose from.
-
-    Args:
-        chat: the language model.
-        prompts: folder of own prompts; None reads CRCE_PROMPTS, else the bundled ones are used.
-        retries: how often to ask again if an answer can't be read.
-        seed: of the model's answers.
 
     Attributes:
         name: "provider:model", also the source of each candidate.
         chat: the language model.
+        prompts: folder of own prompts; None reads CRCE_PROMPTS.
         retries: how often to ask again if an answer can't be read.
+        seed: of the answers.
         exchanges: every question and answer so far.
     """
 
     def __init__(self, chat: Chat, prompts: Path | str | None = None, retries: int = RETRIES, seed: int = 0) -> None:
         self.name = f"{chat.provider}:{chat.model}"
+        self.chat, self.prompts, self.retries, self.seed = chat, prompts, max(retries, 0), seed
         self.exchanges: list[Exchange] = []
-        self.chat = chat
-        self.retries = retries
-        self._prompts = prompts
-        self._seed = seed
 
     def propose(self, request: Request) -> list[Candidate]:
         """Raw candidates, the most certain first; rejected phrases (`request.avoid`) are left out.
@@ -174,45 +58,80 @@ class LLMSuggester:
         Raises:
             SuggestError: the model can't be reached, refuses, or gives no answer that can be read.
         """
-
-        def parse(text: str, cut_off: bool, notes: list[str]) -> Proposals:
-            return _without_target(parse_proposals(text, cut_off, notes), request.target, notes)
-
         # half as many again as are wanted: some are repeated, wrong or too similar to each other
-        corefs, retains = (min(n + max(4, n // 2), MAX_ITEMS) for n in (request.corefs, request.retains))
-        proposals = ask(
-            self.chat,
-            propose_messages(request, corefs, retains, self._prompts),
-            proposals_schema(corefs, retains),
-            parse,
-            kind="propose",
-            about=request.target,
-            exchanges=self.exchanges,
-            retries=self.retries,
-            max_tokens=300 + 70 * (corefs + retains),
-            seed=self._seed,
-        )
-        avoid = {(side, fold(text)) for side, text in request.avoid}
+        corefs, retains = (min(n + max(4, n // 2), MAX_ITEMS) for n in request.wanted.values())
+        messages = propose_messages(request, corefs, retains, self.prompts)
+        parse = partial(parse_proposals, target=request.target)
+        tokens = 300 + 70 * (corefs + retains)
+        sides = self.ask("propose", request.target, messages, proposals_schema(corefs, retains), parse, tokens)
         candidates = [
             Candidate(p.text, side, CERTAINTY_WORDS[p.certainty], self.name, p.reason or "no reason given")
-            for side, proposed in proposals.items()
-            for p in proposed
-            if (side, fold(p.text)) not in avoid
+            for side, proposals in sides.items()
+            for p in proposals
+            if request.takes(p.text, side)
         ]
         return sorted(candidates, key=lambda candidate: -candidate.certainty)
 
+    def ask(
+        self,
+        kind: Literal["propose", "verify"],
+        about: str,
+        messages: list[Message],
+        schema: dict[str, Any],
+        parse: Callable[[str, bool, list[str]], T],
+        max_tokens: int,
+    ) -> T:
+        """Ask about a target until `parse` can read the answer; each repeated question says why it could not.
 
-def _without_target(proposals: Proposals, target: str, notes: list[str]) -> Proposals:
-    """The proposals except the target itself, which small models like to repeat.
+        `parse` is given the answer, whether it was cut off and a list for its notes, and raises AnswerError. An answer
+        that was cut off may have twice as many tokens the next time, at most 8000. If every attempt failed, what could
+        be read of the last answer with any content is returned.
 
-    Raises:
-        AnswerError: nothing is left on a side.
-    """
-    own = fold(target)
-    others = {side: [p for p in proposed if fold(p.text) != own] for side, proposed in proposals.items()}
-    if same := sum(map(len, proposals.values())) - sum(map(len, others.values())):
-        notes.append(f"the target itself is left out: {same}")
-    if empty := [f"{side}s" for side, kept in others.items() if not kept]:
-        why = f"its {' and '.join(empty)} only repeat the target. Write other phrases"
-        raise AnswerError(why, others if any(others.values()) else None)
-    return others
+        Raises:
+            UnreadableAnswer: no answer could be read.
+            SuggestError: the model refuses, or can't be reached.
+        """
+        question, fault = messages, ""
+        usable: tuple[T, list[str]] | None = None  # in part, with the notes of its exchange
+        for attempt in range(self.retries + 1):
+            warmth, seed = _TEMPERATURE if attempt else 0.0, self.seed + attempt
+            reply = self.chat.complete(question, schema, max_tokens=max_tokens, temperature=warmth, seed=seed)
+            notes: list[str] = []  # how the answer was corrected, or why it could not be used
+            self.exchanges.append(
+                {
+                    "kind": kind,
+                    "prompt_hash": prompt_hash(question),
+                    "messages": [{"role": message.role, "content": message.content} for message in question],
+                    "reply": reply.text[:MAX_CHARS],
+                    "finish": reply.finish,
+                    "prompt_tokens": reply.prompt_tokens,
+                    "completion_tokens": reply.completion_tokens,
+                    "notes": notes,
+                }
+            )
+            if reply.finish == "refusal":
+                notes.append("not used: the model refused to answer")
+                words = " ".join(reply.text[:600].split())[:120]
+                said = f" ({words!r})" if words else ""
+                cure = "Use another model, or --suggester lexicon."
+                raise SuggestError(f"{self.name} refused to answer about {about!r}{said}. {cure}")
+            try:
+                return parse(reply.text, reply.finish == "length", notes)
+            except AnswerError as error:
+                fault = str(error)
+                notes.insert(0, f"not used: {fault}")
+                if error.partial is not None:
+                    usable = error.partial, notes
+            if reply.finish == "length":
+                max_tokens = max(max_tokens, min(2 * max_tokens, _LONGEST))
+            # without the bad answer itself, which a small model would copy
+            note = f"An earlier answer can't be used: {fault}. Answer with the one JSON object alone."
+            question = [*messages[:-1], Message(messages[-1].role, f"{messages[-1].content}\n\n{note}")]
+        if usable is not None:
+            value, notes = usable
+            notes.append("used after all, no later answer was better")
+            return value
+        raise UnreadableAnswer(
+            f"{self.name} gave no usable answer about {about!r} in {self.retries + 1} tries: {fault}. "
+            "Use a larger model, or --suggester lexicon."
+        )

@@ -2,8 +2,8 @@
 
 The file is a log in JSON lines, one per user: `$CRCE_DECISIONS`, else `decisions.jsonl` in the user's data folder.
 Nothing in it is ever rewritten. A line either records a decision or takes back the newest one about the same phrase
-(`"accepted": null`), after which the one before it is valid again; that is how an undo reaches the file. A last line
-that a crash left unfinished is skipped, and marked as torn when the next one is written.
+(`"accepted": null`), after which the one before it is valid again; that is how an undo reaches the file. A line that a
+crash left unfinished is skipped.
 """
 
 from __future__ import annotations
@@ -13,12 +13,14 @@ import logging
 import math
 import os
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from datetime import datetime, timezone
-from functools import cache
+from itertools import zip_longest
 from pathlib import Path
 from typing import Annotated, NamedTuple
 
+from platformdirs import user_data_path
 from pydantic import AfterValidator, Field, StrictBool, TypeAdapter, ValidationError
 
 from crce.concepts.concept_set import KINDS, Kind, fold, text_fault, tidy
@@ -31,7 +33,6 @@ from crce.suggest.candidates import SIDES, Example, Side
 logger = logging.getLogger(__name__)
 
 Key = tuple[str, str, Side, str]
-_TORN = b"  # torn"  # marks the rest of an unfinished line
 
 
 def _text(value: str) -> str:
@@ -50,15 +51,11 @@ class Decision:
     """A person's answer to one phrase on one side.
 
     Attributes:
-        target: the target that the phrase was proposed for.
-        kind: what sort of thing the target is.
-        text: the phrase.
-        side: the side in question.
-        accepted: whether the phrase belongs there.
+        target: what the phrase was proposed for.
+        accepted: whether the phrase belongs on that side.
         certainty: the certainty it was proposed with, not the one that the person set.
         source: who proposed it for this side; "user" if the person did.
-        similarity: cosine similarity of its embedding and the target's; None if not measured.
-        closeness: how much the text-to-image model treats it as the target, in [0, 1]; None if not measured.
+        similarity, closeness: as of a `Candidate`; None if not measured.
         sense: which meaning of the target, as in "bat (animal)".
         when: the time of the decision, ISO 8601; ignored in comparisons.
     """
@@ -81,6 +78,9 @@ class Decision:
         return fold(self.target), fold(self.sense or ""), self.side, fold(self.text)
 
 
+_DECISION = TypeAdapter(Decision)
+
+
 class Imported(NamedTuple):
     """How many decisions of a file are new, were known already, and contradict the user's own (which are kept)."""
 
@@ -90,20 +90,10 @@ class Imported(NamedTuple):
 
 
 class Memory:
-    """The decisions of one user.
-
-    Args:
-        path: the file; None means `$CRCE_DECISIONS`, else `decisions.jsonl` in the user's data folder. It need not
-            exist yet.
-    """
+    """The decisions of one user, in the file at `path`, which need not exist yet; None means the user's own."""
 
     def __init__(self, path: Path | str | None = None) -> None:
-        path = path or os.environ.get("CRCE_DECISIONS")
-        if not path:
-            from platformdirs import user_data_path
-
-            path = user_data_path("crce") / "decisions.jsonl"
-        self.path = Path(path)
+        self.path = Path(path or os.environ.get("CRCE_DECISIONS") or user_data_path("crce") / "decisions.jsonl")
 
     def decisions(self) -> list[Decision]:
         """Every valid decision, oldest first.
@@ -111,30 +101,29 @@ class Memory:
         Raises:
             SuggestError: a line can't be read; the message names it. Nothing is changed.
         """
-        return _valid(self.path)
+        stacks: dict[Key, list[tuple[int, Decision]]] = {}
+        for number, decision, taken_back in self._read():
+            stack = stacks.setdefault(decision.key, [])
+            if not taken_back:
+                stack.append((number, decision))
+            elif stack:
+                stack.pop()
+        newest = dict(stack[-1] for stack in stacks.values() if stack)
+        return [newest[number] for number in sorted(newest)]
 
     def rejected(self, target: str, sense: str | None = None) -> frozenset[tuple[Side, str]]:
-        """The pairs (side, phrase) that the person rejected for this target, each phrase as it was written.
-
-        A rejection for one sense of the target says nothing about its other senses.
-        """
+        """The pairs (side, phrase) that the person rejected for this target, in this sense or without one."""
         senses = {"", fold(sense or "")}
-        return frozenset(
-            (d.side, d.text)
-            for d in self.decisions()
-            if not d.accepted and d.key[0] == fold(target) and d.key[1] in senses
-        )
+        about = (d for d in self.decisions() if d.key[0] == fold(target) and d.key[1] in senses)
+        return frozenset((d.side, d.text) for d in about if not d.accepted)
 
     def examples(self, kind: Kind, n: int = 6) -> tuple[Example, ...]:
         """Up to `n` decisions about targets of this kind, the newest, with every sort of answer among them."""
-        groups: dict[tuple[Side, bool], list[Decision]] = {
-            (side, accepted): [] for accepted in (True, False) for side in SIDES
-        }
+        groups: dict[tuple[Side, bool], list[Decision]] = {(s, a): [] for a in (True, False) for s in SIDES}
         for decision in reversed(self.decisions()):
             if decision.kind == kind:
                 groups[decision.side, decision.accepted].append(decision)
-        longest = max(map(len, groups.values()))
-        turns = [group[i] for i in range(longest) for group in groups.values() if i < len(group)]
+        turns = [d for turn in zip_longest(*groups.values()) for d in turn if d is not None]
         return tuple(Example(d.target, d.text, d.side, d.accepted) for d in turns[: max(n, 0)])
 
     def update(self, before: Iterable[Decision], after: Iterable[Decision]) -> None:
@@ -155,13 +144,10 @@ class Memory:
             SuggestError: the file exists, or a line of the memory can't be read.
             RunError: the file can't be written.
         """
-        path = Path(path)
-        if path.exists():
-            raise SuggestError(
-                f"{path} exists, and may contain what is nowhere else. Choose another name, or delete it."
-            )
+        if Path(path).exists():
+            raise SuggestError(f"{path} exists, and may hold what is nowhere else. Choose another name, or delete it.")
         decisions = self.decisions()
-        write_text(path, "".join(_line(d) for d in decisions))
+        write_text(Path(path), "".join(map(_line, decisions)))
         return len(decisions)
 
     def import_(self, path: Path | str) -> Imported:
@@ -171,14 +157,13 @@ class Memory:
             SuggestError: the file is missing, or one of its lines can't be read (then nothing is added), or the
                 memory can't be read or written.
         """
-        path = Path(path)
-        if not path.is_file():
+        if not Path(path).is_file():
             raise SuggestError(f"There is no file {path}. Name a file that `crce feedback --export` wrote.")
         own = {d.key: d for d in self.decisions()}
-        given = _valid(path)
+        given = Memory(path).decisions()
         added = [d for d in given if d.key not in own]
         contradicting = sum(d.key in own and own[d.key].accepted != d.accepted for d in given)
-        self._append([_line(d) for d in added])
+        self._append(map(_line, added))
         return Imported(len(added), len(given) - len(added) - contradicting, contradicting)
 
     def forget(self) -> None:
@@ -187,86 +172,56 @@ class Memory:
         Raises:
             SuggestError: it can't be deleted.
         """
-        try:
+        with self._explaining("delete", "Check its permissions."):
             self.path.unlink(missing_ok=True)
-        except OSError as error:
-            raise SuggestError(
-                f"Cannot delete {self.path}: {error.strerror or error}. Check its permissions."
-            ) from error
 
-    def _append(self, lines: list[str]) -> None:
+    def _append(self, lines: Iterable[str]) -> None:
         """Add whole lines in one write, so that two reviews at a time do not mix theirs."""
-        if not lines:
+        if not (text := "".join(lines)):
             return
-        try:
+        with self._explaining("write", "Free some space, or set CRCE_DECISIONS to a file that can be written."):
             self.path.parent.mkdir(parents=True, exist_ok=True)
             with open(self.path, "ab+") as file:
                 file.seek(0)
-                data, text = file.read(), "".join(lines).encode()
-                if data and not data.endswith(b"\n"):  # a line torn by a crash must not swallow the next one
-                    text = (_TORN if _is_torn(data.splitlines()[-1]) else b"") + b"\n" + text
-                file.write(text)
+                data = file.read()
+                torn = data and not data.endswith(b"\n")  # a line torn by a crash must not swallow the next one
+                file.write((f"\n{text}" if torn else text).encode())
                 file.flush()
                 os.fsync(file.fileno())
+
+    def _read(self) -> Iterator[tuple[int, Decision, bool]]:
+        """The lines of the file: number, decision, and whether it takes the decision back."""
+        with self._explaining("read", "Check its permissions."):
+            data = self.path.read_bytes() if self.path.exists() else b""
+        for number, raw in enumerate(data.splitlines(), start=1):
+            if not raw.strip():
+                continue
+            if raw.startswith(b"{") and b"}" not in raw:  # only the beginning of an object
+                logger.warning("%s:%d: this line was torn while it was written, and is skipped.", self.path, number)
+                continue
+            try:
+                value = json.loads(raw.decode("utf-8-sig"), parse_constant=lambda name: math.nan)
+                taken_back = isinstance(value, dict) and value.get("accepted", 0) is None
+                decision = _DECISION.validate_python({**value, "accepted": False} if taken_back else value)
+                if "when" not in value:  # a new decision is made now, one that is read was not
+                    raise ValueError("has no when")
+            except (ValueError, RecursionError) as error:
+                cure = "Correct or delete this line; the others are kept as they are."
+                raise SuggestError(f"{self.path}:{number}: {_fault(error)}. {cure}") from error
+            yield number, decision, taken_back
+
+    @contextmanager
+    def _explaining(self, verb: str, cure: str) -> Iterator[None]:
+        """Raises SuggestError where the file can't be read, written or deleted."""
+        try:
+            yield
         except OSError as error:
-            raise SuggestError(
-                f"Cannot write {self.path}: {error.strerror or error}. "
-                "Free some space, or set CRCE_DECISIONS to a file that can be written."
-            ) from error
+            raise SuggestError(f"Cannot {verb} {self.path}: {error.strerror or error}. {cure}") from error
 
 
 def _line(decision: Decision, *, taken_back: bool = False) -> str:
     value = {name: v for name, v in asdict(decision).items() if v is not None}
-    if taken_back:
-        value["accepted"] = None
-    return json.dumps(value, ensure_ascii=False) + "\n"
-
-
-def _valid(path: Path) -> list[Decision]:
-    """The newest decision about each phrase of a log that was not taken back, oldest first."""
-    stacks: dict[Key, list[tuple[int, Decision]]] = {}
-    for number, decision, taken_back in _read(path):
-        stack = stacks.setdefault(decision.key, [])
-        if not taken_back:
-            stack.append((number, decision))
-        elif stack:
-            stack.pop()
-    newest = sorted((stack[-1] for stack in stacks.values() if stack), key=lambda item: item[0])
-    return [decision for _, decision in newest]
-
-
-def _read(path: Path) -> Iterator[tuple[int, Decision, bool]]:
-    """The lines of a log: number, decision, and whether it takes the decision back."""
-    try:
-        data = path.read_bytes()
-    except FileNotFoundError:
-        return
-    except OSError as error:
-        raise SuggestError(f"Cannot read {path}: {error.strerror or error}. Check the file's permissions.") from error
-    lines = data.splitlines()
-    for number, raw in enumerate(lines, start=1):
-        if not raw.strip():
-            continue
-        unended = number == len(lines) and not data.endswith((b"\n", b"\r"))
-        if raw.endswith(_TORN) or (unended and _is_torn(raw)):
-            logger.warning("%s:%d: this line was torn while it was written, and is skipped.", path, number)
-            continue
-        try:
-            value = json.loads(raw.decode("utf-8-sig"), parse_constant=lambda name: math.nan)
-            taken_back = isinstance(value, dict) and value.get("accepted", 0) is None
-            decision = _adapter().validate_python({**value, "accepted": False} if taken_back else value)
-            if "when" not in value:  # a new decision is made now, one that is read was not
-                raise ValueError("has no when")
-        except (ValueError, RecursionError) as error:
-            raise SuggestError(
-                f"{path}:{number}: {_fault(error)}. Correct or delete this line; the others are kept as they are."
-            ) from error
-        yield number, decision, taken_back
-
-
-@cache
-def _adapter() -> TypeAdapter[Decision]:
-    return TypeAdapter(Decision)
+    return json.dumps(value | ({"accepted": None} if taken_back else {}), ensure_ascii=False) + "\n"
 
 
 def _fault(error: Exception) -> str:
@@ -278,8 +233,3 @@ def _fault(error: Exception) -> str:
         hint = did_you_mean(str(first["input"]), KINDS) if name == "kind" else ""
         return f"{name} is {first['input']!r:.60}: {first['msg'].rstrip('.')}{hint.rstrip('.')}"
     return f"is not JSON ({error.msg})" if isinstance(error, json.JSONDecodeError) else str(error)
-
-
-def _is_torn(raw: bytes) -> bool:
-    """Whether a line is only the beginning of one: an object that is not closed."""
-    return raw.startswith(b"{") and b"}" not in raw

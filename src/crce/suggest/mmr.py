@@ -12,14 +12,14 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from itertools import islice
+
+import numpy as np
 
 from crce.concepts.concept_set import CERTAINTY_WORDS
+from crce.demo.embedding import Embedder, Vectors
 from crce.suggest.candidates import SIDES, Candidate
 
-
-if TYPE_CHECKING:
-    from crce.demo.embedding import Embedder, Vectors
 
 # a held-out phrase this similar to a training one would measure memorisation, not generalisation
 NEAR_DUPLICATE = 0.95
@@ -49,8 +49,7 @@ def select(
     Args:
         candidates: cleaned, so that no two say the same.
         embedder: measures how similar two phrases are.
-        corefs: M, corefs to train.
-        retains: N, retains to train.
+        corefs, retains: M and N, phrases to train.
         held_out: phrases to hold out on each side.
         diversity: 0 takes the highest scores, 1 the phrases farthest from each other.
         score: how much a candidate is worth, in [0, 1]; None takes its certainty.
@@ -67,7 +66,6 @@ def select(
             "negative, and diversity is a number from 0 to 1."
         )
     chosen: list[Candidate] = []
-    taken: set[int] = set()
     for side, train in zip(SIDES, (corefs, retains), strict=True):
         own = [c for c in candidates if c.side == side]
         scores = [c.certainty if score is None else score(c) for c in own]
@@ -76,16 +74,23 @@ def select(
         trained, measured = _split(own, scores, near, train, held_out, diversity)
         chosen += [replace(own[i], outcome="train") for i in trained]
         chosen += [replace(own[i], outcome="held-out") for i in measured]
-        taken |= {id(own[i]) for i in (*trained, *measured)}
-    return chosen, [c for c in candidates if id(c) not in taken]
+    taken = {(c.side, c.text) for c in chosen}
+    return chosen, [c for c in candidates if (c.side, c.text) not in taken]
 
 
 def _split(
     own: list[Candidate], scores: list[float], near: Vectors, train: int, held_out: int, diversity: float
 ) -> tuple[list[int], list[int]]:
     """Positions of the training and of the held-out phrases of one side; `near` has shape (n, n)."""
+    order: list[int] = []
+    nearest = np.zeros(len(own))  # cosine with the nearest phrase taken so far
+    for _ in own:
+        value = (1 - diversity) * np.array(scores) - diversity * nearest
+        value[order] = -np.inf
+        order.append(int(value.argmax()))  # the first of equals
+        nearest = np.maximum(nearest, near[order[-1]])
     # phrases that are better trained come first, and those that are better held out last
-    order = sorted(_by_relevance(scores, near, diversity), key=lambda i: _TRAINED_AFTER[own[i].held_out])
+    order.sort(key=lambda i: _TRAINED_AFTER[own[i].held_out])
     trained = _train_first(order, own, near, train, held_out)
     rest = [i for i in order if i not in trained]
     measured: list[int] = []
@@ -100,52 +105,28 @@ def _split(
 
 def _train_first(order: list[int], own: list[Candidate], near: Vectors, train: int, held_out: int) -> list[int]:
     """Up to `train` positions of `order`, from its start, that leave enough phrases to be held out."""
-    meaning = _meanings(near)  # phrases that are nearly the same can't be on both sides, so they count once
+    from scipy.sparse.csgraph import connected_components
+
+    # phrases that are nearly the same can't be on both sides, so they count once
+    _, meaning = connected_components(near > NEAR_DUPLICATE, directed=False)
     fit = [i for i in order if own[i].certainty >= HELD_OUT_FLOOR]
     free = {meaning[i] for i in fit}
-    # those that training leaves of all and, up to a third, of those that are fit, since it can take the others too
-    left, left_of_fit = (len(free) - _share(n, train, held_out) for n in (len(order), len(free)))
+
+    def left(n: int) -> int:
+        """What training its share of n phrases leaves of those that are fit; the share is rounded up."""
+        return len(free) - (min(train, math.ceil(n * train / (train + held_out))) if train else 0)
+
+    # what is left of all, and up to a third of what is left of those that are fit, as training takes the others too
     wished = len({meaning[i] for i in fit if own[i].held_out})
     least = 1 if len(order) >= _ENOUGH_FOR_BOTH and len(free) > 1 else 0
-    reserved = min(held_out, max(left, min(left_of_fit, len(free) // 3), min(wished, len(free) - 1), least))
+    third = min(left(len(free)), len(free) // 3)
+    reserved = min(held_out, max(left(len(order)), third, min(wished, len(free) - 1), least))
     trained: list[int] = []
     for i in order:
-        if len(trained) == train:
-            break
-        if meaning[i] in free and len(free) <= reserved:
-            continue
-        free.discard(meaning[i])
-        trained.append(i)
+        if len(trained) < train and (meaning[i] not in free or len(free) > reserved):
+            free.discard(meaning[i])
+            trained.append(i)
     return trained
-
-
-def _share(n: int, train: int, held_out: int) -> int:
-    """How many of n phrases are trained; rounded up, for training comes first where there is too little for both."""
-    return min(train, math.ceil(n * train / (train + held_out))) if train else 0
-
-
-def _meanings(near: Vectors) -> list[int]:
-    """A number for each position, the same for those that are linked by near duplicates; `near` has shape (n, n)."""
-    meaning = list(range(len(near)))
-    for i, j in zip(*(near > NEAR_DUPLICATE).nonzero(), strict=True):
-        if meaning[i] != meaning[j]:
-            old, new = meaning[i], meaning[j]
-            meaning = [new if number == old else number for number in meaning]
-    return meaning
-
-
-def _by_relevance(scores: list[float], near: Vectors, diversity: float) -> list[int]:
-    """All positions in the order in which maximal marginal relevance takes them; `near` has shape (n, n)."""
-    order: list[int] = []
-    waiting = list(range(len(scores)))
-    nearest = [0.0] * len(scores)  # cosine with the nearest phrase taken so far
-    cosines = near.tolist()
-    while waiting:
-        best = max(waiting, key=lambda i: (1 - diversity) * scores[i] - diversity * nearest[i])  # the first of equals
-        waiting.remove(best)
-        order.append(best)
-        nearest = [max(old, new) for old, new in zip(nearest, cosines[best], strict=True)]
-    return order
 
 
 def _spread(
@@ -158,15 +139,11 @@ def _spread(
             word = min(CERTAINTY_WORDS.values(), key=lambda value: abs(value - own[i].certainty))
             bands.setdefault(word, []).append(i)
     taken: list[int] = []
-    while bands and len(taken) < count:
+    for _ in range(count):
         for certainty in sorted(bands, reverse=True):
-            while bands[certainty] and _repeats(bands[certainty][0], taken, near):
-                bands[certainty].pop(0)
-            if bands[certainty] and len(taken) < count:
-                taken.append(bands[certainty].pop(0))
-            if not bands[certainty]:
-                del bands[certainty]
-    return taken
+            free = (i for i in bands[certainty] if not _repeats(i, taken, near))
+            taken += islice(free, 1)
+    return taken[:count]
 
 
 def _repeats(i: int, others: list[int], near: Vectors) -> bool:

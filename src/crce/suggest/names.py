@@ -3,15 +3,11 @@
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING
 
-from crce.concepts.concept_set import CERTAINTY_WORDS, fold, tidy
+from crce.concepts.concept_set import CERTAINTY_WORDS, Kind, fold, tidy
 from crce.concepts.library import atlas_entry
 from crce.suggest.wordnet import load_wordnet
 
-
-if TYPE_CHECKING:
-    from crce.concepts.concept_set import Kind
 
 _HIGH, _NORMAL, _LOW, _VERY_LOW = (CERTAINTY_WORDS[word] for word in ("High", "Normal", "Low", "Very Low"))
 _BEFORE = re.compile(
@@ -41,15 +37,12 @@ def is_artist(name: str) -> bool:
     persons = [sense for sense in senses if sense.is_instance and sense.file == "person"]
     own = entry.target if (entry := atlas_entry(name)) else name
     capital = own[:1] != own[:1].lower()
-    if senses:
-        return bool(persons) and (capital or senses[0] in persons)
-    return capital
+    return bool(persons) and (capital or senses[0] in persons) if senses else capital
 
 
 def is_style_phrase(target: str) -> bool:
     """Whether the words themselves say that a style is meant ("... style", "in the style of ...")."""
-    folded = fold(target)
-    return re.search(r"(?:^| )styled?$|^(?:in )?the (?:style|manner) of ", folded) is not None
+    return re.search(r"(?:^| )styled?$|^(?:in )?the (?:style|manner) of ", fold(target)) is not None
 
 
 def name_variants(target: str, kind: Kind) -> list[tuple[str, float, str]]:
@@ -57,8 +50,8 @@ def name_variants(target: str, kind: Kind) -> list[tuple[str, float, str]]:
     if kind == "style":
         variants = _style_variants(target)
     elif kind in ("person", "character"):
-        variants = [*_name_forms(target, kind), *(_PERSON if kind == "person" else _CHARACTER)]
-        variants = [(text.format(name=target), certainty, reason) for text, certainty, reason in variants]
+        framed = _PERSON if kind == "person" else _CHARACTER
+        variants = [*_name_forms(target, kind), *((text.format(name=target), sure, why) for text, sure, why in framed)]
     else:
         return []
     unique = {fold(text): (text, certainty, reason) for text, certainty, reason in reversed(variants)}
@@ -66,25 +59,25 @@ def name_variants(target: str, kind: Kind) -> list[tuple[str, float, str]]:
     return sorted(unique.values(), key=lambda variant: -variant[1])
 
 
-_PERSON = [
+_PERSON = (
     ("photo of {name}", _NORMAL, "a picture of the person by name"),
     ("portrait of {name}", _NORMAL, "a picture of the person by name"),
     ("{name}'s face", _NORMAL, "the face by name"),
     ("person who looks like {name}", _LOW, "likeness by name"),
     ("{name} lookalike", _LOW, "likeness by name"),
-]
-_CHARACTER = [
+)
+_CHARACTER = (
     ("{name} character", _NORMAL, "the character by name"),
     ("drawing of {name}", _NORMAL, "a picture of the character by name"),
     ("{name} toy", _LOW, "a likeness by name"),
     ("person dressed as {name}", _LOW, "a likeness by name"),
     ("{name} costume", _LOW, "a likeness by name"),
-]
+)
 
 
 def _name_forms(name: str, kind: Kind) -> list[tuple[str, float, str]]:
     """The family name, the first name and the initials, where there are several words."""
-    words = name.replace("{", "").replace("}", "").split()
+    words = re.sub("[{}]", "", name).split()
     if len(words) > 1 and words[0].lower() == "the":
         return [(" ".join(words[1:]), _NORMAL, "the name without its article")]
     if len(words) < 2 or any(word.lower() in ("of", "the", "from", "and") for word in words):
@@ -94,11 +87,9 @@ def _name_forms(name: str, kind: Kind) -> list[tuple[str, float, str]]:
     start = next((i for i, w in enumerate(rest[1:-1], 1) if w.lower() in _PARTICLES), len(rest) - 1)
     family = " ".join(rest[start:])
     forms = []
-    # "Mouse" alone is no Mickey Mouse, and "Swift" is a bird too
-    also_noun = any(family.lower() in sense.words for sense in load_wordnet().senses(family))
-    if not also_noun:
+    if not any(family.lower() in sense.words for sense in load_wordnet().senses(family)):
         forms.append((family, _NORMAL, "family name alone; others bear it too"))
-    elif kind == "person":
+    elif kind == "person":  # "Swift" is a bird too, and "Mouse" alone no Mickey Mouse
         forms.append((family, _LOW, "family name alone; it is a common noun too"))
     if given.lower().strip(".") not in _TITLES:
         if kind == "person":
@@ -110,25 +101,20 @@ def _name_forms(name: str, kind: Kind) -> list[tuple[str, float, str]]:
 
 def _style_variants(target: str) -> list[tuple[str, float, str]]:
     core = style_core(target)
+    frame = _BEFORE.match(tidy(target))  # the words before the name, e.g. "painting by "
+    work = "a work in the style by name"
     variants = [
         (f"in the style of {core}", _HIGH, "the style by name"),
         (f"{core} style", _HIGH, "the style by name"),
         (core, _HIGH, "the name of the style without its frame"),
     ]
     if not re.search(r"\bpaintings?$", fold(core)):
-        variants.append((f"{core} painting", _NORMAL, "a work in the style by name"))
-    frame = _BEFORE.match(tidy(target))  # the words before the name, e.g. "painting by "
+        variants.append((f"{core} painting", _NORMAL, work))
     if is_artist(core) or (frame and _BY.search(frame[0])):
-        variants += [
-            (f"painting by {core}", _NORMAL, "a work in the style by name"),
-            (f"by {core}", _NORMAL, "the usual ending of a prompt for this style"),
-        ]
+        variants.append((f"painting by {core}", _NORMAL, work))
+        variants.append((f"by {core}", _NORMAL, "the usual ending of a prompt for this style"))
     else:
-        variants += [
-            (f"picture in {core} style", _NORMAL, "a work in the style by name"),
-            (f"{core} picture", _NORMAL, "a work in the style by name"),
-        ]
+        variants += [(text, _NORMAL, work) for text in (f"picture in {core} style", f"{core} picture")]
     if not _WORK.search(core):  # "pop art artwork" says it twice
-        variants.append((f"{core} artwork", _NORMAL, "a work in the style by name"))
-    variants.append((f"art inspired by {core}", _LOW, "near the style by name"))
-    return variants
+        variants.append((f"{core} artwork", _NORMAL, work))
+    return [*variants, (f"art inspired by {core}", _LOW, "near the style by name")]

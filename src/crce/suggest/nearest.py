@@ -11,8 +11,8 @@ from functools import cache
 
 from crce.concepts.concept_set import fold
 from crce.concepts.library import atlas
-from crce.demo.embedding import Embedder, Words, load_embedder
-from crce.suggest.candidates import Candidate, Request, Side
+from crce.demo.embedding import Words, load_embedder
+from crce.suggest.candidates import Candidate, Request
 from crce.suggest.wordnet import CONCRETE, load_wordnet
 
 
@@ -27,31 +27,23 @@ class NearestSuggester:
 
     def propose(self, request: Request) -> list[Candidate]:
         """Twice the corefs asked for, nearest first, then twice the retains from the ring around them."""
-        embedder = load_embedder()
-        texts = self._phrases(request.name, embedder)
-        avoid = {(side, fold(text)) for side, text in request.avoid}
-        near = embedder.similarity([request.name], texts)[0]
-        ranked = [(texts[i], float(near[i])) for i in (-near).argsort(kind="stable").tolist()]
-        ranked = [(text, similarity) for text, similarity in ranked if fold(text) != fold(request.target)]
+        embedder, net = load_embedder(), load_wordnet()
+        vocabulary, words = _vocabulary()
+        order = (-embedder.word_similarity(request.name, words)).argsort(kind="stable")
+        shortlist = (vocabulary[i] for i in order[:_SHORTLIST].tolist())
+        frequent = (lemma for (lemma, file), n in net.counts.items() if file in CONCRETE and n >= _FREQUENT)
+        texts = list({fold(text): text for text in (*shortlist, *frequent)}.values())
+        near = embedder.similarity([request.name], texts)[0].tolist()
+        others = (pair for pair in zip(texts, near, strict=True) if fold(pair[0]) != fold(request.target))
+        ranked = sorted(others, key=lambda pair: -pair[1])
         found: list[Candidate] = []
-        sides: tuple[tuple[Side, int], ...] = (("coref", 2 * request.corefs), ("retain", 2 * request.retains))
-        start = 0
-        for side, count in sides:
-            for text, similarity in ranked[start : start + count]:
-                if (side, fold(text)) not in avoid:
+        for side, wanted in request.wanted.items():
+            ring, ranked = ranked[: 2 * wanted], ranked[2 * wanted :]
+            for text, similarity in ring:
+                if request.takes(text, side):
                     certainty = round(min(max(similarity, 0.1), 0.95), 2)
                     found.append(Candidate(text, side, certainty, self.name, f"similarity {similarity:.2f}"))
-            start += count
         return found
-
-    def _phrases(self, query: str, embedder: Embedder) -> list[str]:
-        """The frequent nouns, and of all nouns and the atlas the phrases whose words are near to the query's."""
-        texts, words = _vocabulary()
-        near = embedder.word_similarity(query, words)
-        shortlist = (texts[i] for i in (-near).argsort(kind="stable")[:_SHORTLIST].tolist())
-        counts = load_wordnet().counts.items()
-        frequent = (lemma for (lemma, file), count in counts if file in CONCRETE and count >= _FREQUENT)
-        return list({fold(text): text for text in (*shortlist, *frequent)}.values())
 
 
 @cache

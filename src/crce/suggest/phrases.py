@@ -8,15 +8,14 @@ from collections.abc import Iterable
 from dataclasses import replace
 from difflib import SequenceMatcher
 from functools import cache
-from typing import TYPE_CHECKING
+
+import numpy as np
 
 from crce.concepts.concept_set import certainty_word, fold, text_fault, tidy
+from crce.demo.embedding import load_embedder
 from crce.errors import SuggestError
 from crce.suggest.candidates import SIDES, Candidate, Request
 
-
-if TYPE_CHECKING:
-    from crce.demo.embedding import Embedder
 
 MAX_LENGTH = 200  # characters of a concept: a name is shorter, and a page of text is a mistake or an attack
 WORDS = 8  # longer phrases are descriptions, which a prompt's other words drown
@@ -27,7 +26,7 @@ _PAIRS = ('""', "''", "“”", "„“", "‘’", "«»", "``", "**", "__")
 _ABBREVIATION = re.compile(r"(?:^|\s)(?:\S*\.\S+\.|\w\.|(?:Jr|Sr|St|Mr|Mrs|Ms|Dr|Inc|Co|Ltd|No)\.)$", re.IGNORECASE)
 _ARTICLE = re.compile(r"^(?:an?|the)\s+(?=\S)", re.IGNORECASE)
 _INVISIBLE = re.compile("[\u00ad\u200b\u200e\u200f\u202a-\u202e\u2060-\u2069\ufeff]")
-_BRACKETS = re.compile(r"\s*\([^()]*\)$")
+_BRACKETS = re.compile(r"(?<=\S)\s*\([^()]*\)$")  # a closing remark: "crane (bird)"
 _WITH_SENSE = re.compile(r"^(?P<target>.*\S)\s*\((?P<sense>[^()]*)\)$")
 # words that frame a target and do not name it: "Van Gogh style" is about Van Gogh
 _FRAME = frozenset(
@@ -66,31 +65,25 @@ def normalise(text: str) -> str:
     abbreviation ("Robert Downey Jr.").
     """
     # a text of megabytes is no phrase, and its first page shows that just as well
-    text = tidy(_INVISIBLE.sub("", unicodedata.normalize("NFC", text[:1000])))
-    while True:
+    text, before = tidy(_INVISIBLE.sub("", unicodedata.normalize("NFC", text[:1000]))), ""
+    while text != before:
         before = text
         text = _NUMBERING.sub("", text)
         for pair in _PAIRS:
             if len(text) > 2 and text.startswith(pair[0]) and text.endswith(pair[-1]):
                 text = text[1:-1].strip()
         text = text.rstrip(",;: ")
-        if text.endswith(".") and not _ABBREVIATION.search(text):
+        if not _ABBREVIATION.search(text):
             text = text.rstrip(".")
-        if text == before:
-            break
-    article = _ARTICLE.match(text)
-    if article:
-        rest = text[article.end() :]
-        if text[0].islower() or rest == rest.lower():
-            text = rest
-    return text
+    rest = _ARTICLE.sub("", text)
+    return rest if text[:1].islower() or rest == rest.lower() else text
 
 
 def phrase_fault(text: str, *, any_length: bool = False) -> str | None:
     """Why the normalised `text` can't be proposed, or None."""
     if reason := text_fault(text):
         return "it " + reason.partition(". ")[0].removeprefix(f"{text!r} ")
-    if any(unicodedata.category(c) in ("Co", "Cn") or c == "\N{REPLACEMENT CHARACTER}" for c in text):
+    if "\N{REPLACEMENT CHARACTER}" in text or any(unicodedata.category(c) in ("Co", "Cn") for c in text):
         return "it contains a character without a meaning"
     if not any(c.isalnum() for c in text):
         return "it contains no letter"
@@ -108,28 +101,10 @@ def key(text: str) -> str:
 @cache
 def words(text: str) -> tuple[str, ...]:
     """The words of a phrase in the singular, folded, without punctuation and a leading article."""
-    folded = re.sub(r"['’`]s\b", "", _ARTICLE.sub("", fold(normalise(text))))
-    return tuple(singular(part) for part in re.findall(r"\w+", folded))
-
-
-@cache
-def core_words(target: str) -> frozenset[str]:
-    """The words that make a target what it is, in the singular: those of "Van Gogh style" are "van" and "gogh"."""
-    all_words = words(without_brackets(target))
-    return frozenset(all_words) - _FRAME or frozenset(all_words)
-
-
-def without_brackets(text: str) -> str:
-    """`text` without a closing remark in brackets: "crane (bird)" becomes "crane"."""
-    return _BRACKETS.sub("", text) or text
-
-
-@cache
-def singular(word: str) -> str:
-    """The singular of a noun that WordNet knows, e.g. "mice" becomes "mouse"; any other word as it is."""
     from crce.suggest.wordnet import load_wordnet
 
-    return fold(load_wordnet().base_form(word) or word)
+    folded = re.sub(r"['’`]s\b", "", _ARTICLE.sub("", fold(normalise(text))))
+    return tuple(fold(load_wordnet().base_form(word) or word) for word in re.findall(r"\w+", folded))
 
 
 # both must hold: MiniLM puts some different things closer than 0.97, and "brown bear" is spelt like "brown beer"
@@ -139,36 +114,35 @@ SAME_SPELLING = 0.85
 CURATED = frozenset({"atlas", "user"})
 
 
-def clean(
-    candidates: Iterable[Candidate], request: Request, embedder: Embedder | None = None
-) -> tuple[list[Candidate], list[Candidate]]:
+def clean(candidates: Iterable[Candidate], request: Request) -> tuple[list[Candidate], list[Candidate]]:
     """Normalise the phrases and drop those that repeat or contradict others, or would undo the erasure.
-
-    Args:
-        candidates: as a suggester proposed them.
-        request: what it was asked; its `avoid` and its target are dropped.
-        embedder: finds phrases that are nearly the same; None loads the bundled one.
 
     Returns:
         The candidates to keep, the most certain first and otherwise in the order of `candidates`; and those that are
         dropped, each with the reason, in words that follow "because".
     """
+    usable: list[Candidate] = []
     kept: list[Candidate] = []
     dropped: list[Candidate] = []
     for candidate in candidates:
         candidate = replace(candidate, text=normalise(candidate.text))
         if reason := _fault(candidate, request):
-            dropped.append(drop(candidate, reason))
+            dropped.append(candidate.dropped(reason))
         else:
-            kept.append(candidate)
-    kept.sort(key=lambda c: -c.certainty)
-    kept, contradicting = _one_side_each(_groups(kept, embedder))
-    return kept, dropped + contradicting
-
-
-def drop(candidate: Candidate, reason: str) -> Candidate:
-    """The candidate as dropped for a reason."""
-    return replace(candidate, outcome="dropped", reason=reason)
+            usable.append(candidate)
+    for group in _groups(sorted(usable, key=lambda c: -c.certainty)):
+        best = max(group, key=lambda c: c.certainty)  # the first of equals
+        word = certainty_word(best.certainty)
+        if any(c.side != best.side and c.certainty == best.certainty for c in group):
+            dropped += [c.dropped(f"it was proposed as a coref and as a retain, both {word}") for c in group]
+            continue
+        kept.append(best)
+        for c in group:
+            if c.side != best.side:
+                dropped.append(c.dropped(f"it was also proposed as a {best.side}, more certainly ({word})"))
+            elif c is not best:
+                dropped.append(c.dropped(f"it repeats {best.text!r}"))
+    return kept, dropped
 
 
 def _fault(candidate: Candidate, request: Request) -> str | None:
@@ -181,54 +155,28 @@ def _fault(candidate: Candidate, request: Request) -> str | None:
     curated = candidate.source in CURATED
     if reason := phrase_fault(text, any_length=curated):
         return reason
-    if key(text) == key(request.target) or key(without_brackets(text)) == key(without_brackets(request.target)):
+    if key(text) == key(request.target) or key(_BRACKETS.sub("", text)) == key(_BRACKETS.sub("", request.target)):
         return "it is the target itself"
     if any(side == avoided and key(text) == key(phrase) for avoided, phrase in request.avoid):
         return "it was rejected before"
-    if side == "retain" and not curated and core_words(request.target) <= set(words(text)):
+    own = set(words(_BRACKETS.sub("", request.target)))  # what makes it what it is: "van", "gogh" of "Van Gogh style"
+    if side == "retain" and not curated and (own - _FRAME or own) <= set(words(text)):
         return f"it contains the target's own words ({request.target}), so erasing the target would erase it too"
     return None
 
 
-def _groups(candidates: list[Candidate], embedder: Embedder | None) -> list[list[Candidate]]:
+def _groups(candidates: list[Candidate]) -> list[list[Candidate]]:
     """The candidates in groups that say the same thing, in the order of their first members."""
     by_key: dict[str, list[Candidate]] = {}
     for candidate in candidates:
         by_key.setdefault(key(candidate.text), []).append(candidate)
     groups = list(by_key.values())
-    if len(groups) < 2:
-        return groups
-    if embedder is None:
-        from crce.demo.embedding import load_embedder
-
-        embedder = load_embedder()
     texts = [group[0].text for group in groups]
-    near = embedder.similarity(texts, texts) > SAME_MEANING
+    near = load_embedder().similarity(texts, texts) > SAME_MEANING
     home = list(range(len(groups)))  # the group that each was merged into
-    for later, earlier in zip(*near.nonzero(), strict=True):
-        if later <= earlier:
-            continue
+    for later, earlier in zip(*np.tril(near, -1).nonzero(), strict=True):
         spelling = SequenceMatcher(None, key(texts[later]), key(texts[earlier]), autojunk=False).ratio()
         if home[later] == later and spelling > SAME_SPELLING:
             home[later] = home[earlier]
             groups[home[earlier]].extend(groups[later])
     return [group for i, group in enumerate(groups) if home[i] == i]
-
-
-def _one_side_each(groups: list[list[Candidate]]) -> tuple[list[Candidate], list[Candidate]]:
-    """Of each group the most certain candidate; of a contradiction the more certain side, or neither."""
-    kept: list[Candidate] = []
-    dropped: list[Candidate] = []
-    for group in groups:
-        best = max(group, key=lambda c: c.certainty)  # the first of equals
-        word = certainty_word(best.certainty)
-        if any(c.side != best.side and c.certainty == best.certainty for c in group):
-            dropped += [drop(c, f"it was proposed as a coref and as a retain, both {word}") for c in group]
-            continue
-        kept.append(best)
-        for c in group:
-            if c.side != best.side:
-                dropped.append(drop(c, f"it was also proposed as a {best.side}, more certainly ({word})"))
-            elif c is not best:
-                dropped.append(drop(c, f"it repeats {best.text!r}"))
-    return kept, dropped

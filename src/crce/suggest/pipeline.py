@@ -3,165 +3,109 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
 
 from crce.concepts import ConceptSet, Related
+from crce.demo.embedding import load_embedder
 from crce.errors import SuggestError
-from crce.suggest.candidates import SIDES, Candidate, Outcome, Request, Side
+from crce.suggest.candidates import Candidate, Request
+from crce.suggest.grounding import Grounded, apply_grounding, priority
 from crce.suggest.mmr import select
 from crce.suggest.phrases import clean
-from crce.suggest.record import Score, SuggestionSettings
+from crce.suggest.record import Record, Score, SuggestionSettings, Verified, plain_concepts
 
-
-if TYPE_CHECKING:
-    from crce.demo.embedding import Embedder
-    from crce.suggest.grounding import Grounded
-    from crce.suggest.ranking import Ranker
-    from crce.suggest.verification import SecondOpinion
 
 # Grounding takes time for every phrase: as many as are wanted, and a quarter more for those that it drops.
 GROUNDED_SHARE = 1.25
 
 
-class Pipeline:
-    """Candidates on their way into a concept set; the steps are called in the order in which they are defined.
+def complete(
+    record: Record,
+    *,
+    verify: Callable[[list[Candidate]], Sequence[Verified]] | None = None,
+    measure: Callable[[list[str]], dict[str, Grounded]] | None = None,
+    rank: Callable[[list[Candidate]], Sequence[Score]] | None = None,
+) -> tuple[ConceptSet, Record]:
+    """The concept set that a record's proposals make, and the record with every step's results.
 
-    Attributes:
-        request: what the candidates were proposed for.
-        settings: how many phrases are wanted.
-        candidates: those not dropped so far.
-        decisions: the outcome of those that are dropped, and after `select` of all.
-        verified: answers to the second questions.
-        grounding: what the text-to-image model generates for the phrases.
-        scores: scores of the phrases by earlier decisions of a person.
+    Args:
+        record: the request, the settings and what was proposed.
+        verify: asks a second question about each candidate; see `crce.suggest.verification.verify`.
+        measure: measures what the text-to-image model generates for phrases; see `crce.suggest.grounding.ground`.
+        rank: scores the candidates by earlier decisions of a person, which count as much as the certainty.
+
+    Raises:
+        SuggestError: no candidate is left.
     """
-
-    def __init__(
-        self, request: Request, settings: SuggestionSettings, proposed: Iterable[Candidate], embedder: Embedder
-    ) -> None:
-        self.request = request
-        self.settings = settings
-        self.candidates = list(proposed)
-        self.decisions: list[Candidate] = []
-        self.verified: list[dict[str, Any]] = []
-        self.grounding: dict[str, Grounded] = {}
-        self.scores: list[Score] = []
-        self._embedder = embedder
-
-    def clean(self) -> None:
-        """Normalise, deduplicate, and drop contradictions."""
-        self.candidates, dropped = clean(self.candidates, self.request, self._embedder)
-        for candidate in dropped:
-            self._decide(candidate, "dropped")
-
-    def verify(self, ask: Callable[[list[Candidate]], list[SecondOpinion]]) -> None:
-        """Replace the certainties by those of a second question, and drop the candidates that it contradicts.
-
-        Args:
-            ask: from candidates to opinions, as `crce.suggest.verification.verify` does.
-        """
-        answers = ask(self.candidates)
-        asked, self.candidates = self.candidates, []
-        for stated, (certainty, answer, reason) in zip(asked, answers, strict=True):
-            candidate = replace(stated, certainty=round(certainty, 2))
-            self.verified.append(
-                {
-                    "text": candidate.text,
-                    "side": candidate.side,
-                    "stated": stated.certainty,
-                    "certainty": candidate.certainty,
-                    "answer": answer,
-                    "reason": reason,
-                }
-            )
-            if certainty == 0:
-                self._decide(candidate, "dropped", reason)
-            else:
-                self.candidates.append(candidate.noted(reason))
-        self.candidates.sort(key=lambda c: -c.certainty)
-
-    def ground(self, measure: Callable[[list[str]], dict[str, Grounded]]) -> None:
-        """Measure what the text-to-image model generates for the most certain phrases, and drop the others.
-
-        Args:
-            measure: from phrases to measurements, as `crce.suggest.grounding.ground` does.
-        """
-        from crce.suggest.grounding import apply_grounding
-
-        settings = self.settings
-        wanted = {"coref": settings.corefs + settings.held_out, "retain": settings.retains + settings.held_out}
-        places = {side: math.ceil(GROUNDED_SHARE * count) for side, count in wanted.items()}
-        foremost = []
-        for candidate in self.candidates:
-            if places[candidate.side]:
-                places[candidate.side] -= 1
+    settings = record.settings
+    verified: Sequence[Verified] = ()
+    scores: Sequence[Score] = ()
+    grounding: dict[str, Grounded] = {}
+    candidates, dropped = clean(record.proposed, record.request)
+    if verify and candidates:
+        verified = verify(candidates)
+        pairs = [(replace(c, certainty=v.certainty), v) for c, v in zip(candidates, verified, strict=True)]
+        dropped += [c.dropped(v.reason) for c, v in pairs if not v.certainty]
+        candidates = sorted((c.noted(v.reason) for c, v in pairs if v.certainty), key=lambda c: -c.certainty)
+    if measure:
+        places = {side: math.ceil(GROUNDED_SHARE * count) for side, count in record.request.wanted.items()}
+        foremost: list[Candidate] = []
+        for candidate in candidates:
+            places[candidate.side] -= 1
+            if places[candidate.side] >= 0:
                 foremost.append(candidate)
             else:
-                self._decide(candidate, "dropped", "enough others are more certain, so it was not measured")
-        self.grounding = measure([c.text for c in foremost])
-        self.candidates = []
-        for candidate in apply_grounding(foremost, self.grounding):
-            if candidate.outcome == "dropped":
-                self._decide(candidate, "dropped")
-            else:
-                self.candidates.append(candidate)
+                dropped.append(candidate.dropped("enough others are more certain, so it was not measured"))
+        grounding = measure([c.text for c in foremost])
+        grounded = apply_grounding(foremost, grounding)
+        candidates = [c for c in grounded if c.outcome is None]
+        dropped += [c for c in grounded if c.outcome is not None]
+    if not candidates:
+        raise SuggestError(_nothing_left(record.request, dropped))
+    if rank:
+        scores = rank(candidates)
+    learned = {(s.side, s.text): s.score for s in scores}
 
-    def rank(self, ranker: Ranker) -> None:
-        """Let earlier decisions of a person count as much as the certainty."""
-        similarity = self._embedder.similarity([c.text for c in self.candidates], [self.request.target])
-        for candidate, (cosine,) in zip(self.candidates, similarity.tolist(), strict=True):
-            score = round(ranker.score(replace(candidate, similarity=cosine)), 4)
-            self.scores.append(Score(text=candidate.text, side=candidate.side, score=score))
+    def score(candidate: Candidate) -> float:
+        own = priority(candidate)
+        return (own + learned.get((candidate.side, candidate.text), own)) / 2
 
-    def select(self) -> ConceptSet:
-        """Choose the training and the held-out phrases, and make the concept set of them.
+    wanted = {name: getattr(settings, name) for name in ("corefs", "retains", "held_out", "diversity")}
+    chosen, left_over = select(candidates, load_embedder(), **wanted, score=score)
+    corefs, retains = (
+        tuple(Related(c.text, c.certainty, c.source, c.outcome == "held-out") for c in chosen if c.side == side)
+        for side in ("coref", "retain")
+    )
+    concepts = ConceptSet(record.request.target, record.request.kind, corefs, retains)
+    enough = "there are enough others that are more certain or less similar"
+    decided = [*chosen, *dropped, *(c.dropped(enough) for c in left_over)]
+    results = {
+        "verified": tuple(verified),
+        "grounding": grounding,
+        "scores": tuple(scores),
+        "decisions": tuple(replace(c, held_out=None, similarity=None, closeness=None) for c in decided),
+        "warnings": _warnings(concepts, record.settings),
+        "concepts": plain_concepts(concepts),
+    }
+    return concepts, record.model_copy(update=results)
 
-        Raises:
-            SuggestError: no candidate is left.
-        """
-        from crce.suggest.grounding import priority
 
-        if not self.candidates:
-            raise SuggestError(self._nothing_left())
-        learned = {(s.side, s.text): s.score for s in self.scores}
+def _warnings(concepts: ConceptSet, settings: SuggestionSettings) -> tuple[str, ...]:
+    """What there is less of than was asked for."""
+    counts = []
+    sides = {"corefs": (concepts.corefs, settings.corefs), "retains": (concepts.retains, settings.retains)}
+    for side, (related, wanted) in sides.items():
+        held_out = sum(r.held_out for r in related)
+        counts.append((f"{side} to train", len(related) - held_out, wanted))
+        counts.append((f"{side} to hold out", held_out, settings.held_out if wanted else 0))
+    return tuple(f"{n or 'no'} {what}, where {wanted} were asked for" for what, n, wanted in counts if n < wanted)
 
-        def score(candidate: Candidate) -> float:
-            own = priority(candidate)
-            return (own + learned.get((candidate.side, candidate.text), own)) / 2
 
-        settings = self.settings
-        chosen, left_over = select(
-            self.candidates,
-            self._embedder,
-            corefs=settings.corefs,
-            retains=settings.retains,
-            held_out=settings.held_out,
-            diversity=settings.diversity,
-            score=score,
-        )
-        sides: dict[Side, list[Related]] = {side: [] for side in SIDES}
-        dropped, self.decisions = self.decisions, []
-        for c in chosen:
-            sides[c.side].append(Related(c.text, c.certainty, c.source, held_out=c.outcome == "held-out"))
-            self._decide(c, c.outcome)
-        self.decisions += dropped
-        for candidate in left_over:
-            self._decide(candidate, "dropped", "there are enough others that are more certain or less similar")
-        target, kind = self.request.target, self.request.kind
-        return ConceptSet(target, kind, corefs=tuple(sides["coref"]), retains=tuple(sides["retain"]))
-
-    def _decide(self, candidate: Candidate, outcome: Outcome | None, reason: str | None = None) -> None:
-        reason = candidate.reason if reason is None else reason
-        c = candidate
-        self.decisions.append(Candidate(c.text, c.side, c.certainty, c.source, reason, outcome=outcome))
-
-    def _nothing_left(self) -> str:
-        target, decisions = self.request.target, self.decisions
-        cure = "Name the kind (--kind), choose another suggester (--suggester), or write your own set."
-        if not decisions:
-            return f"Nothing was proposed for '{target}'. {cure}"
-        last = decisions[-1]  # the one that came furthest says most about why nothing is left
-        first = f"{last.text!r}: {last.reason}"
-        return f"Of {len(decisions)} phrases proposed for '{target}' none can be used, e.g. {first}. {cure}"
+def _nothing_left(request: Request, dropped: list[Candidate]) -> str:
+    cure = "Name the kind (--kind), choose another suggester (--suggester), or write your own set."
+    if not dropped:
+        return f"Nothing was proposed for '{request.target}'. {cure}"
+    last = dropped[-1]  # the one that came furthest says most about why nothing is left
+    first = f"{last.text!r}: {last.reason}"
+    return f"Of {len(dropped)} phrases proposed for '{request.target}' none can be used, e.g. {first}. {cure}"

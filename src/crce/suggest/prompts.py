@@ -13,7 +13,7 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from crce.concepts.concept_set import KINDS, fold, tidy
@@ -21,7 +21,7 @@ from crce.concepts.faults import did_you_mean
 from crce.errors import SuggestError
 from crce.llm import Message
 from crce.suggest.candidates import Request
-from crce.suggest.phrases import MAX_LENGTH
+from crce.suggest.phrases import parse_concept
 
 
 VERIFY = "verify"
@@ -30,41 +30,27 @@ MAX_AVOID = 80
 MAX_EXAMPLES = 24
 BUNDLED = Path(__file__).parent / "prompts"
 
-_PLACEHOLDERS: dict[str, tuple[str, ...]] = {
-    **dict.fromkeys(KINDS, ("target", "sense", "kind", "corefs", "retains", "avoid", "examples")),
-    VERIFY: ("target", "sense", "kind", "phrases"),
-}
-_NEEDED = {**dict.fromkeys(KINDS, ("target",)), VERIFY: ("target", "phrases")}
 _PLACEHOLDER = re.compile(r"\{([A-Za-z_]+)\}")
 _HEADING = re.compile(r"^#[ \t]+(system|user)[ \t]*$", re.IGNORECASE | re.MULTILINE)
 _FILE_NAMES = ", ".join(f"{name}.md" for name in TEMPLATES)
 
 
 def template_file(name: str, folder: Path | str | None = None) -> Path:
-    """The file of a template: the one in the given folder or in CRCE_PROMPTS, else the bundled one.
-
-    Args:
-        name: one of TEMPLATES.
-        folder: folder of own templates; None reads CRCE_PROMPTS.
+    """The file of one of TEMPLATES: in the given folder or in that of CRCE_PROMPTS, else the bundled one.
 
     Raises:
         SuggestError: the folder does not exist, or contains a Markdown file that is no template.
     """
-    given = folder if folder is not None else os.environ.get("CRCE_PROMPTS")
-    if not given:
-        return BUNDLED / f"{name}.md"
-    own = Path(given).expanduser()
+    own = Path(folder or os.environ.get("CRCE_PROMPTS") or BUNDLED).expanduser()
     if not own.is_dir():
-        raise SuggestError(
-            f"The prompts folder {own} does not exist. Name a folder with one or more of: {_FILE_NAMES}."
-        )
+        raise SuggestError(f"The prompts folder {own} does not exist. Name one with some of: {_FILE_NAMES}.")
     # a file called `objects.md` would be ignored, and its author would look for the fault in the answers
     for file in sorted(own.glob("*.md")):
         if file.stem not in TEMPLATES and file.stem.casefold() != "readme":
             raise SuggestError(
                 f"{file} is no prompt of crce. Use one of: {_FILE_NAMES}.{did_you_mean(file.stem, TEMPLATES)}"
             )
-    return own / f"{name}.md" if (own / f"{name}.md").is_file() else BUNDLED / f"{name}.md"
+    return next(file for parent in (own, BUNDLED) if (file := parent / f"{name}.md").is_file())
 
 
 def propose_messages(request: Request, corefs: int, retains: int, folder: Path | str | None = None) -> list[Message]:
@@ -73,13 +59,13 @@ def propose_messages(request: Request, corefs: int, retains: int, folder: Path |
     Raises:
         SuggestError: the target is too long, or the template can't be used.
     """
-    avoid = (f"{side} {quoted(text)}" for side, text in sorted(request.avoid)[:MAX_AVOID])
-    examples = (
-        f"for the target {quoted(e.target)}: {e.side} {quoted(e.text)} was {'accepted' if e.accepted else 'rejected'}"
-        for e in request.examples[:MAX_EXAMPLES]
-    )
-    values = {"corefs": str(corefs), "retains": str(retains), "avoid": _lines(avoid), "examples": _lines(examples)}
-    return _render(request.kind, request, values, folder)
+    avoid = [f"- {side} {quoted(text)}" for side, text in sorted(request.avoid)[:MAX_AVOID]]
+    examples = []
+    for e in request.examples[:MAX_EXAMPLES]:
+        decided = "accepted" if e.accepted else "rejected"
+        examples.append(f"- for the target {quoted(e.target)}: {e.side} {quoted(e.text)} was {decided}")
+    lists = {"avoid": "\n".join(avoid) or "- none", "examples": "\n".join(examples) or "- none"}
+    return _render(request.kind, request, {"corefs": str(corefs), "retains": str(retains), **lists}, folder)
 
 
 def verify_messages(request: Request, phrases: Sequence[str], folder: Path | str | None = None) -> list[Message]:
@@ -97,45 +83,38 @@ def quoted(text: str) -> str:
     return json.dumps(tidy(text), ensure_ascii=False)
 
 
-def _lines(items: Iterable[str]) -> str:
-    return "\n".join(f"- {item}" for item in items) or "- none"
-
-
 def _render(name: str, request: Request, values: Mapping[str, str], folder: Path | str | None) -> list[Message]:
-    for what, given in (("target", request.target), ("sense", request.sense or "")):
-        if len(given) > MAX_LENGTH:
-            raise SuggestError(
-                f"The {what} {given[:40]!r}... is {len(given):,} characters long. Use a name of at most {MAX_LENGTH}."
-            )
+    for given in (request.target, request.sense or request.target):
+        parse_concept(given)  # raises where it is too long for a name
     sense = quoted(request.sense) if request.sense and fold(request.sense) else "the usual one"
     filled = {"target": quoted(request.target), "sense": sense, "kind": request.kind, **values}
     file = template_file(name, folder)
-    try:
-        text = file.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise SuggestError(f"The prompt {file} can't be read: {error}. Write it as UTF-8 text.") from error
-    turns = _turns(text, file)
-    allowed = _PLACEHOLDERS[name]
+    turns = _turns(file)
     used = {placeholder for turn in turns for placeholder in _PLACEHOLDER.findall(turn.content)}
-    if unknown := sorted(used - set(allowed)):
+    if unknown := sorted(used - filled.keys()):
         raise SuggestError(
             f"{file} contains the unknown placeholder {{{unknown[0]}}}. Use "
-            f"{', '.join(f'{{{known}}}' for known in allowed)}.{did_you_mean(unknown[0], allowed)}"
+            f"{', '.join(f'{{{known}}}' for known in filled)}.{did_you_mean(unknown[0], list(filled))}"
         )
-    if missing := [placeholder for placeholder in _NEEDED[name] if placeholder not in used]:
+    if missing := sorted({"target", "phrases"} & filled.keys() - used):
         raise SuggestError(f"{file} lacks the placeholder {{{missing[0]}}}, without which nothing is asked. Add it.")
     # one pass: a value that contains braces itself is not filled in again
     return [Message(turn.role, _PLACEHOLDER.sub(lambda found: filled[found[1]], turn.content)) for turn in turns]
 
 
-def _turns(text: str, file: Path) -> list[Message]:
+def _turns(file: Path) -> list[Message]:
     """The turns of a template, not filled in yet, the system's first."""
+    try:
+        text = file.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise SuggestError(f"The prompt {file} can't be read: {error}. Write it as UTF-8 text.") from error
     parts = _HEADING.split(text)
-    turns = [(role.lower(), content.strip()) for role, content in zip(parts[1::2], parts[2::2], strict=True)]
-    roles = [role for role, content in turns if content]
+    pairs = zip(parts[1::2], (part.strip() for part in parts[2::2]), strict=True)
+    turns = [(role.lower(), content) for role, content in pairs if content]
+    roles = [role for role, _ in turns]
     if roles not in (["user"], ["system", "user"]):
         raise SuggestError(
             f"{file} contains the turns: {', '.join(roles) or 'none'}. Write the lines '# System' and '# User', each "
             "once and in this order, and text under each; '# System' may be omitted."
         )
-    return [Message("system" if role == "system" else "user", content) for role, content in turns if content]
+    return [Message("system" if role == "system" else "user", content) for role, content in turns]

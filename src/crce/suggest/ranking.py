@@ -14,17 +14,15 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
 
+import numpy as np
+from numpy.typing import NDArray
+
+from crce.demo.embedding import Embedder, load_embedder
 from crce.suggest.candidates import SIDES, Candidate
 from crce.suggest.memory import Decision
+from crce.suggest.record import Score
 
-
-if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
-
-    from crce.demo.embedding import Embedder
 
 ENOUGH = 20
 ENOUGH_OF_EACH = 5
@@ -36,23 +34,14 @@ _MEASURES = ("certainty", *(f"{name}, {side}" for name in ("similarity", "closen
 
 @dataclass(frozen=True)
 class Ranker:
-    """A fitted model of a person's answers.
+    """A fitted model of a person's answers."""
 
-    Attributes:
-        n: how many decisions it was fitted on.
-        bias: log odds of a candidate at the averages.
-        weights: by name, the change in the log odds as the value goes from 0 to 1.
-        averages: by name, the value that counts as 0; an unmeasured value has it.
-        agreement: share of decisions predicted correctly by 5-fold cross-validation.
-        baseline: share of the more frequent answer.
-    """
-
-    n: int
-    bias: float
-    weights: dict[str, float]
-    averages: dict[str, float]
-    agreement: float
-    baseline: float
+    n: int  # how many decisions it was fitted on
+    bias: float  # log odds of a candidate at the averages
+    weights: dict[str, float]  # by name, the change in the log odds as the value goes from 0 to 1
+    averages: dict[str, float]  # by name, the value that counts as 0; an unmeasured value has it
+    agreement: float = 0.0  # share of decisions predicted correctly by 5-fold cross-validation
+    baseline: float = 0.0  # share of the more frequent answer
 
     @staticmethod
     def fit(decisions: Iterable[Decision]) -> Ranker | str:
@@ -66,38 +55,41 @@ class Ranker:
         fewest = min(accepted, len(used) - accepted)
         if len(used) < ENOUGH or fewest < ENOUGH_OF_EACH:
             needed = max(ENOUGH, len(used) + max(0, ENOUGH_OF_EACH - fewest))
-            given = (
-                f"{len(used)} decisions about suggested phrases ({accepted} accepted, {len(used) - accepted} rejected)"
-            )
-            return f"{given} are too few to learn from: {needed} are needed, {ENOUGH_OF_EACH} of each answer."
-        import numpy as np
-
-        from crce.demo.embedding import load_embedder
-
+            answers = f"({accepted} accepted, {len(used) - accepted} rejected)"
+            few = f"{len(used)} decisions about suggested phrases {answers} are too few to learn from"
+            return f"{few}: {needed} are needed, {ENOUGH_OF_EACH} of each answer."
         used = with_similarity(used, load_embedder())
-        y = np.array([d.accepted for d in used], dtype=float)
         hits = 0
         for k in range(FOLDS):
             # every fifth decision: those of one review are adjacent, and each fold should see them all
-            rest = [i for i in range(len(used)) if i % FOLDS != k]
-            fitted = _fit([used[i] for i in rest], y[rest])
-            hits += sum((_log_odds(d, *fitted) > 0) == d.accepted for d in used[k::FOLDS])
-        return Ranker(len(used), *_fit(used, y), hits / len(used), max(y.mean(), 1 - y.mean()).item())
+            fitted = _fit([d for i, d in enumerate(used) if i % FOLDS != k])
+            hits += sum((fitted.log_odds(d) > 0) == d.accepted for d in used[k::FOLDS])
+        most = max(accepted, len(used) - accepted)
+        return replace(_fit(used), agreement=hits / len(used), baseline=most / len(used))
+
+    def log_odds(self, candidate: Candidate | Decision) -> float:
+        """The logarithm of the odds that the person would accept the candidate."""
+        values = _values(candidate)
+        terms = ((weight, values.get(name), self.averages[name]) for name, weight in self.weights.items())
+        return self.bias + sum(weight * (value - average) for weight, value, average in terms if value is not None)
+
+    def scores(self, target: str, candidates: Sequence[Candidate]) -> list[Score]:
+        """The scores of the candidates of a target, to 4 digits; their similarities are measured."""
+        near = load_embedder().similarity([c.text for c in candidates], [target])[:, 0].tolist()
+        measured = [replace(c, similarity=cosine) for c, cosine in zip(candidates, near, strict=True)]
+        return [Score(text=c.text, side=c.side, score=round(self.score(c), 4)) for c in measured]
 
     def score(self, candidate: Candidate | Decision) -> float:
         """The probability that the person would accept the candidate."""
-        return 1 / (1 + math.exp(-max(-500.0, _log_odds(candidate, self.bias, self.weights, self.averages))))
+        return 1 / (1 + math.exp(-max(-500.0, self.log_odds(candidate))))
 
 
 def with_similarity(decisions: Sequence[Decision], embedder: Embedder) -> list[Decision]:
     """The decisions, with the similarity of phrase and target computed where it is missing."""
     missing = [d for d in decisions if d.similarity is None]
-    embedder.embed([text for d in missing for text in (d.target, d.text)])  # all at once; each is then known
-
-    def similarity(decision: Decision) -> float:
-        return round(embedder.similarity([decision.target], [decision.text]).item(), 6)
-
-    return [replace(d, similarity=similarity(d)) if d.similarity is None else d for d in decisions]
+    targets, texts = embedder.embed([d.target for d in missing]), embedder.embed([d.text for d in missing])
+    cosines = iter((targets * texts).sum(1).tolist())
+    return [replace(d, similarity=round(next(cosines), 6)) if d.similarity is None else d for d in decisions]
 
 
 def _values(given: Candidate | Decision) -> dict[str, float | None]:
@@ -109,35 +101,21 @@ def _values(given: Candidate | Decision) -> dict[str, float | None]:
     return {**values, f"source {given.source}": 1.0}
 
 
-def _log_odds(
-    given: Candidate | Decision, bias: float, weights: dict[str, float], averages: dict[str, float]
-) -> float:
-    values = _values(given)
-    return bias + sum(
-        weight * (value - averages.get(name, 0.0))
-        for name, weight in weights.items()
-        if (value := values.get(name)) is not None
-    )
-
-
-def _fit(given: Sequence[Decision], y: NDArray[np.float64]) -> tuple[float, dict[str, float], dict[str, float]]:
-    """Bias, weights and averages that minimise the penalised loss for answers `y` in {0, 1}, shape (n,)."""
-    import numpy as np
+def _fit(given: Sequence[Decision]) -> Ranker:
+    """The ranker that minimises the penalised loss of the given answers."""
     from scipy.optimize import minimize
     from scipy.special import expit
 
     rows = [_values(each) for each in given]
-    columns: dict[str, NDArray[np.float64]] = {}
-    averages: dict[str, float] = {}
-    spreads: dict[str, float] = {}
-    for name in dict.fromkeys(name for row in rows for name in row):
-        column = np.array([np.nan if (v := row.get(name, 0.0)) is None else v for row in rows])
-        known = column[~np.isnan(column)]
-        if not known.size or known.std() < 1e-6:
-            continue  # constant: it distinguishes no candidates
-        averages[name], spreads[name] = (known.mean(), known.std()) if name in _MEASURES else (0.0, 1.0)
-        columns[name] = np.nan_to_num((column - averages[name]) / spreads[name])
-    x = np.column_stack([np.ones(len(rows)), *columns.values()])  # (n, 1 + k)
+    names = np.array(list(dict.fromkeys(name for row in rows for name in row)))
+    values = np.ma.masked_invalid(np.array([[row.get(name, 0.0) for name in names] for row in rows], dtype=float))
+    average, spread = values.mean(0).filled(0), values.std(0).filled(0)
+    varying = spread >= 1e-6  # a constant value distinguishes no candidates
+    names, average, spread, values = names[varying], average[varying], spread[varying], values[:, varying]
+    measured = np.isin(names, _MEASURES)
+    average, spread = np.where(measured, average, 0.0), np.where(measured, spread, 1.0)
+    x = np.column_stack([np.ones(len(rows)), ((values - average) / spread).filled(0)])  # (n, 1 + k)
+    y = np.array([each.accepted for each in given], dtype=float)
     penalty = np.full(x.shape[1], PENALTY)
     penalty[0] = 0.01  # the bias is almost free, yet finite where a fold has one answer only
 
@@ -147,5 +125,5 @@ def _fit(given: Sequence[Decision], y: NDArray[np.float64]) -> tuple[float, dict
         return loss, x.T @ (expit(z) - y) + penalty * w
 
     w = minimize(loss_and_gradient, np.zeros(x.shape[1]), jac=True, method="BFGS", options={"gtol": 1e-9}).x
-    weights = {name: float(w[i] / spreads[name]) for i, name in enumerate(columns, start=1)}
-    return float(w[0]), weights, {name: float(averages[name]) for name in columns}
+    weights = dict(zip(names.tolist(), (w[1:] / spread).tolist(), strict=True))
+    return Ranker(len(rows), float(w[0]), weights, dict(zip(names.tolist(), average.tolist(), strict=True)))

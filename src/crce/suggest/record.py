@@ -17,6 +17,7 @@ from crce.concepts.documents import dump_json, parse_json_sets
 from crce.errors import ConceptError, SuggestError
 from crce.files import free_file, slug, write_json
 from crce.suggest.candidates import Candidate, Request, Side
+from crce.suggest.grounding import Grounded
 
 
 logger = logging.getLogger(__name__)
@@ -47,6 +48,17 @@ class SuggestionSettings(_Model):
     seed: int = 0
 
 
+class Verified(_Model):
+    """The answer to the second question about a phrase."""
+
+    text: str
+    side: Side
+    stated: float  # its certainty before
+    certainty: float  # after: see `crce.suggest.verification`; 0 where the answer contradicts the proposal
+    answer: str  # "always", "sometimes", "never", "nonsense" or "unanswered"
+    reason: str
+
+
 class Score(_Model):
     """The score of a phrase by the earlier decisions of the person who asked."""
 
@@ -60,17 +72,13 @@ class Record(_Model):
 
     Attributes:
         crce: version that made it.
-        suggester: name of the suggester.
-        provider: provider of the language model; None without one.
-        model: the language model; None without one.
+        provider, model: of the language model; None without one.
         prompt_hash: of the prompt that asked for phrases; None without a language model.
-        request: what was asked.
-        settings: how the set was chosen.
         proposed: every candidate, as it was proposed.
-        exchanges: every question to the language model and its answer, as `Exchange.to_dict` returns them.
-        verified: the answers to the second questions, phrase by phrase.
+        exchanges: every question to the language model and its answer.
+        verified: the answers to the second questions.
         grounding: what the text-to-image model generates for each phrase.
-        scores: scores of the phrases by earlier decisions; empty with too few of them.
+        scores: by earlier decisions; empty with too few of them.
         decisions: the outcome of each phrase, and why.
         warnings: what the person who asked should know.
         concepts: the concept set, with the keys of its YAML form.
@@ -85,12 +93,12 @@ class Record(_Model):
     settings: SuggestionSettings
     proposed: tuple[Candidate, ...]
     exchanges: tuple[dict[str, Any], ...] = ()
-    verified: tuple[dict[str, Any], ...] = ()
-    grounding: dict[str, dict[str, Any]] = {}
+    verified: tuple[Verified, ...] = ()
+    grounding: dict[str, Grounded] = {}
     scores: tuple[Score, ...] = ()
-    decisions: tuple[Candidate, ...]
+    decisions: tuple[Candidate, ...] = ()
     warnings: tuple[str, ...] = ()
-    concepts: dict[str, Any]
+    concepts: dict[str, Any] = {}
 
     @field_serializer("request")
     def _request(self, request: Request) -> dict[str, Any]:
@@ -114,9 +122,8 @@ class Record(_Model):
     @property
     def proposals(self) -> list[Candidate]:
         """The phrases as they were chosen for the set, with their measurements."""
-        closeness = {fold(text): measured.get("closeness") for text, measured in self.grounding.items()}
-        chosen = (c for c in self.decisions if c.outcome != "dropped")
-        return [replace(c, closeness=closeness.get(fold(c.text))) for c in chosen]
+        closeness = {fold(text): measured.closeness for text, measured in self.grounding.items()}
+        return [replace(c, closeness=closeness.get(fold(c.text))) for c in self.decisions if c.outcome != "dropped"]
 
 
 def plain_concepts(concepts: ConceptSet) -> dict[str, Any]:
@@ -139,27 +146,19 @@ def read_record(path: str | Path) -> Record:
     Raises:
         SuggestError: the file is missing or unreadable, or not a record; every fault is named.
     """
-    path = Path(path)
-    make = "Make one: crce suggest CONCEPT"
+    fault = f"{path} is not a record of a suggestion"
     try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        reason = "There is no such file" if isinstance(error, FileNotFoundError) else f"It can't be read ({error})"
-        raise SuggestError(f"{path}: no record of a suggestion. {reason}. {make}") from error
-    try:
-        record = Record.model_validate(json.loads(text))
+        record = Record.model_validate(json.loads(Path(path).read_text(encoding="utf-8")))
         _ = record.concept_set  # read now, so that its faults are those of the file
-    except ValidationError as error:
-        faults = [f"{'.'.join(map(str, fault['loc'])) or 'the file'}: {fault['msg']}" for fault in error.errors()]
-        more = f"; and {len(faults) - 5} more" if len(faults) > 5 else ""
-        raise SuggestError(
-            f"{path} is not a record of a suggestion: {'; '.join(faults[:5])}{more}. Name a suggest.json. {make}"
-        ) from error
-    except (ValueError, RecursionError) as error:
-        raise SuggestError(f"{path} is not a record of a suggestion: it is no JSON ({error}). {make}") from error
+        return record
     except ConceptError as error:
         raise SuggestError(f"{path}: the concept set in it can't be used. {error}") from error
-    return record
+    except ValidationError as error:
+        faults = [f"{'.'.join(map(str, each['loc'])) or 'the file'}: {each['msg']}" for each in error.errors()]
+        more = f"; and {len(faults) - 5} more" if len(faults) > 5 else ""
+        raise SuggestError(f"{fault}: {'; '.join(faults[:5])}{more}. Make one: crce suggest CONCEPT") from error
+    except (OSError, ValueError, RecursionError) as error:
+        raise SuggestError(f"{fault}: it can't be read ({error}). Make one: crce suggest CONCEPT") from error
 
 
 def record_path(path: Path) -> Path:
@@ -189,8 +188,6 @@ def write_records(folder: Path, records: Sequence[Record]) -> None:
     Raises:
         RunError: a file can't be written.
     """
-    if len(records) == 1:
-        write_record(folder / IN_RUN, records[0])
-        return
     for record in records:
-        write_record(free_file(folder / f"suggest-{slug(record.concept_set.target)}", ".json"), record)
+        several = free_file(folder / f"suggest-{slug(record.concept_set.target)}", ".json")
+        write_record(several if len(records) > 1 else folder / IN_RUN, record)

@@ -3,34 +3,24 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Collection
 from dataclasses import dataclass, replace
 from difflib import SequenceMatcher
 from math import log10
-from typing import TYPE_CHECKING
 
 from crce.concepts.concept_set import fold
 from crce.suggest.phrases import SAME_SPELLING
+from crce.suggest.wordnet import Sense, WordNet
 
-
-if TYPE_CHECKING:
-    from collections.abc import Collection
-
-    from crce.suggest.wordnet import Sense, WordNet
 
 MOST = 120  # phrases that are ranked; more takes too long
 # Above these everything is a neighbour of everything.
 TOO_WIDE = frozenset(
-    "entity object whole artifact instrumentality organism matter abstraction person thing cognition group attribute "
-    "state condition act activity event property relation measure communication location shape process".split()
-) | {
-    "physical entity",
-    "living thing",
-    "natural object",
-    "causal agent",
-    "social group",
-    "psychological feature",
-    "commodity",
-}
+    "entity, object, whole, artifact, instrumentality, organism, matter, abstraction, person, thing, cognition, "
+    "group, attribute, state, condition, act, activity, event, property, relation, measure, communication, location, "
+    "shape, process, commodity, physical entity, living thing, natural object, causal agent, social group, "
+    "psychological feature".split(", ")
+)
 # A sense whose nearest common hypernym has more sorts than this besides the target's own is far: violins and antennas
 # are devices. It is considered all the same if fewer than _ENOUGH common ones are nearer.
 _FAR, _ENOUGH, _SPOKEN_OF = 1200, 24, 0.5
@@ -50,34 +40,27 @@ _ROLE = (
 
 @dataclass(frozen=True)
 class Relative:
-    """A phrase with its relation to the target.
+    """A phrase with its relation to the target."""
 
-    Attributes:
-        text: the phrase, chosen among the words of its sense so that it is not misread.
-        certainty: the certainty by the relation alone, in [0, 1].
-        reason: the relation in words.
-        common: how common the phrase is, in [0, 1].
-        weight: how much the similarity to the target adds to it.
-    """
-
-    text: str
-    certainty: float
-    reason: str
-    common: float = SAID
-    weight: float = 0.5
+    text: str  # chosen among the words of its sense so that it is not misread
+    certainty: float  # by the relation alone, in [0, 1]
+    reason: str  # the relation in words
+    common: float = SAID  # how common the phrase is, in [0, 1]
+    weight: float = 0.5  # how much the similarity to the target adds to it
 
 
 def other_words(net: WordNet, sense: Sense, target: str) -> list[Relative]:
     """Synonyms, sorts, instances and life forms of a target, which are erased with it; never its hypernyms."""
     found = []
     for word in sense.words:
-        if fold(word) == fold(target) or not (_holds(word, target) or _is_usual(net, sense, word)):
-            continue
-        stiff = _is_latin(net, sense, word) or (not _holds(word, target) and _defines(net, word))
-        certainty = 0.55 if stiff else 0.7 + 0.3 * min(net.common(sense, word), 0.5)  # not so "bird of Jove"
-        found.append(_relative(net, sense, word, target, certainty, "synonym"))
-    if description := _description(sense):
-        found.append(Relative(description, 0.5, "its definition"))
+        named = _holds(word, target)
+        if fold(word) != fold(target) and (named or _is_usual(net, sense, word)):
+            stiff = _is_latin(net, sense, word) or (not named and _defines(net, word))
+            certainty = 0.55 if stiff else 0.7 + 0.3 * min(net.common(sense, word), 0.5)  # not so "bird of Jove"
+            found.append(_relative(net, sense, word, target, certainty, "synonym"))
+    definition = re.sub(r"^(?:an?|the) ", "", re.sub(r"\s*\([^)]*\)", "", sense.gloss)).strip()
+    if 3 <= len(definition.split()) <= 8 and not sense.is_instance:  # short enough for a prompt: "pot for brewing tea"
+        found.append(Relative(definition, 0.5, "its definition"))
     for other in net.life_forms(target) if sense.file == "animal" else []:
         found += [_relative(net, other, text, target, 0.6, other.gloss) for text in _phrases(net, other, target, {})]
     sorts = net.descendants(sense, 5)
@@ -100,23 +83,21 @@ def other_words(net: WordNet, sense: Sense, target: str) -> list[Relative]:
 
 def things_around(net: WordNet, sense: Sense, target: str) -> list[Relative]:
     """Sisters, nieces and cousins of a target: near, but different things; never its parts, sorts or hypernyms."""
-    above = net.ancestors(sense)
     own = {sense, *net.parts(sense), *net.descendants(sense), *net.life_forms(target)}
-    above_words = {fold(word) for each in above for word in each.words}
+    above_words = set(map(fold, net.words_above(sense)))
     taken = above_words | {fold(word) for each in own for word in each.words}  # "Maltese" is a cat and a dog
     role = re.compile(_ROLE.format(words="|".join(map(re.escape, above_words))))
     relatives = []
     for other, (width, down) in _near(net, sense, own).items():
         text = _full_name(net, other) if other.is_instance else _plain(net, other)
-        if text is None or {fold(text), fold(other.words[0])} & taken:
-            continue
-        if any(_holds(text, word) for word in (target, *sense.words)):  # erasing the target would erase it too
-            continue
-        if " " in text and fold(text).split()[-1] in above_words:  # "aquatic vertebrate" beside "frog"
-            continue
-        if other.file != sense.file and other.file not in _DRAWN:  # "wizardry" beside "dragon"
-            continue
-        if other.file == "animal" and role.match(fold(other.gloss)):
+        if (
+            text is None
+            or {fold(text), fold(other.words[0])} & taken
+            or any(_holds(text, word) for word in (target, *sense.words))  # erasing the target would erase it too
+            or (" " in text and fold(text).split()[-1] in above_words)  # "aquatic vertebrate" beside "frog"
+            or other.file not in {sense.file, *_DRAWN}  # "wizardry" beside "dragon"
+            or (other.file == "animal" and role.match(fold(other.gloss)))
+        ):
             continue
         parent = next(iter(net.hypernyms(other))).words[0]
         reason = f"another {parent}" if down == 1 else f"{parent}, near in WordNet"
@@ -135,8 +116,7 @@ def things_around(net: WordNet, sense: Sense, target: str) -> list[Relative]:
 def _near(net: WordNet, sense: Sense, own: set[Sense]) -> dict[Sense, tuple[int, int]]:
     """The senses that may be kept while a sense is erased, the most promising first.
 
-    Returns:
-        For each how many sorts the nearest common hypernym has besides the sense's own, and the steps down from it.
+    Each has the number of sorts of the nearest common hypernym besides the sense's own, and the steps down from it.
     """
     above = net.ancestors(sense)
     found: dict[Sense, tuple[int, int]] = {}
@@ -146,12 +126,8 @@ def _near(net: WordNet, sense: Sense, own: set[Sense]) -> dict[Sense, tuple[int,
         if TOO_WIDE & set(ancestor.words) or (width > _FAR and spoken_of >= _ENOUGH):
             continue
         for other, down in net.descendants(ancestor).items():
-            if (
-                other.is_instance == sense.is_instance
-                and other not in found
-                and other not in own
-                and other not in above
-            ):
+            new = other not in found and other not in own and other not in above
+            if new and other.is_instance == sense.is_instance:
                 found[other] = width, down
                 spoken_of += net.common(other, other.words[0]) >= _SPOKEN_OF
 
@@ -168,31 +144,18 @@ def _relative(net: WordNet, sense: Sense, text: str, target: str, certainty: flo
     return Relative(text, certainty, reason, common, weight)
 
 
-def _description(sense: Sense) -> str | None:
-    """The definition if it is short enough for a prompt: "pot for brewing tea"."""
-    text = re.sub(r"^(?:an?|the) ", "", re.sub(r"\s*\([^)]*\)", "", sense.gloss)).strip()
-    return text if 3 <= len(text.split()) <= 8 and not sense.is_instance else None
-
-
 def _phrases(net: WordNet, sense: Sense, target: str, sorts: Collection[Sense]) -> list[str]:
     """At most two words of a sort of the target: one that usually means it, and one that contains its name."""
     words = _by_use(net, sense)
-    clear = [
-        word
-        for word in words
-        if not _is_name(word) and (_is_usual(net, sense, word) or net.choose(word) in sorts)  # "tarantula" is two
-    ]
+    own = [word for word in words if not _is_name(word)]
+    clear = [word for word in own if _is_usual(net, sense, word) or net.choose(word) in sorts]  # "tarantula" is two
     named = [word for word in words if _holds(word, target)]
-    if clear or named:
-        return list(dict.fromkeys(clear[:1] + named[:1]))
-    return [f"{word} {target}" for word in words[:1]]  # "Empire apple"
+    found = dict.fromkeys(clear[:1] + named[:1])
+    return list(found) or [f"{word} {target}" for word in words[:1]]  # "Empire apple"
 
 
 def _plain(net: WordNet, sense: Sense) -> str | None:
-    """A word that usually means this sense and that people write in prompts, or None.
-
-    One that says its kind comes first: "tomcat" is clearer than "tom".
-    """
+    """A word that usually means this sense, or None; one that says its kind comes first ("tomcat" before "tom")."""
     words = [word for word in _by_use(net, sense) if _is_usual(net, sense, word)]
     if sense.file in _LIVING:
         words = [word for word in words if not _is_name(word)]
@@ -220,11 +183,8 @@ def _is_name(word: str) -> bool:
 def _is_class(net: WordNet, sense: Sense, word: str) -> bool:
     """Whether `word` sorts things and names none ("feline"): something below it is more often spoken of."""
     common = net.common(sense, word)
-    return sense.sorts > 2 and any(
-        net.common(other, other.words[0]) > common and _is_usual(net, other, other.words[0])
-        for other in net.descendants(sense, 3)
-        if not other.is_instance
-    )
+    below = (other for other in net.descendants(sense, 3) if not other.is_instance) if sense.sorts > 2 else ()
+    return any(net.common(s, s.words[0]) > common and _is_usual(net, s, s.words[0]) for s in below)
 
 
 def _defines(net: WordNet, phrase: str) -> bool:

@@ -8,18 +8,15 @@ import shlex
 from collections.abc import Sequence
 from difflib import SequenceMatcher
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 from crce.concepts import ConceptSet, atlas, find_concepts, read_sets
 from crce.concepts.concept_set import fold
 from crce.concepts.library import SUFFIXES
 from crce.errors import ConceptError, SuggestError
 from crce.suggest.phrases import MAX_LENGTH, brief, parse_concept
-from crce.suggest.record import record_beside
+from crce.suggest.record import Record, record_beside
 
-
-if TYPE_CHECKING:
-    from crce.suggest.record import Record
 
 logger = logging.getLogger(__name__)
 
@@ -30,8 +27,7 @@ class Resolved(NamedTuple):
     """A concept set and where it came from.
 
     Attributes:
-        concepts: the concept set.
-        record: the record of the suggestion that made it; None for a set that nobody suggested.
+        record: of the suggestion that made it; None for a set that nobody suggested.
         suggested: whether it was suggested just now, because the concept is neither in the atlas nor a file.
     """
 
@@ -64,8 +60,7 @@ def resolve_concept(concept: Concept) -> ConceptSet:
 def resolve_concepts(given: Sequence[Concept | Resolved]) -> list[Resolved]:
     """The concept sets behind several names, files or sets, with the records of those that were suggested.
 
-    A YAML file of several sets means all of them. Everything that can be checked is checked before a set
-    is suggested, which may cost money.
+    A YAML file of several sets means all of them. All is checked before a set is suggested, which may cost money.
 
     Args:
         given: each as `resolve_concept` takes it, or resolved already.
@@ -75,11 +70,14 @@ def resolve_concepts(given: Sequence[Concept | Resolved]) -> list[Resolved]:
         SuggestError: no set can be suggested for a concept; its `exchanges` are the language model's answers so far.
     """
     known = [_known(concept) for concept in given]
-    _refuse_repeated(given, known)
-    resolved: list[Resolved] = []
+    seen: set[str] = set()
     for concept, found in zip(given, known, strict=True):
-        resolved += [_suggested(str(concept))] if found is None else found
-    return resolved
+        for target in [parse_concept(str(concept))[0]] if found is None else [each.concepts.target for each in found]:
+            if fold(target) in seen:
+                raise ConceptError(f"'{target}' is given twice. Give one concept set of it.")
+            seen.add(fold(target))
+    pairs = zip(given, known, strict=True)
+    return [each for c, found in pairs for each in ([_suggested(str(c))] if found is None else found)]
 
 
 def erased_earlier(run: Path, resolved: Sequence[Resolved]) -> list[Resolved]:
@@ -97,16 +95,14 @@ def erased_earlier(run: Path, resolved: Sequence[Resolved]) -> list[Resolved]:
 
 def _known(concept: Concept | Resolved) -> list[Resolved] | None:
     """The given set, or those of the atlas or a file; None for a concept whose set has to be suggested."""
-    if isinstance(concept, Resolved):
-        return [concept]
-    if isinstance(concept, ConceptSet):
-        return [Resolved(concept)]
+    if isinstance(concept, (Resolved, ConceptSet)):
+        return [concept if isinstance(concept, Resolved) else Resolved(concept)]
     file = Path(concept if os.path.isfile(concept) else str(concept).partition("#")[0])
-    has_suffix = file.suffix.lower() in SUFFIXES
-    is_file = isinstance(concept, Path) or has_suffix or os.path.exists(file)
+    suffix = file.suffix.lower()
+    is_file = isinstance(concept, Path) or suffix in SUFFIXES or os.path.exists(file)
     if not is_file and len(str(concept)) > MAX_LENGTH:
         parse_concept(str(concept))  # raises, unless it is white space that makes it so long
-    if os.path.isfile(concept) and file.suffix.lower() in (".yaml", ".yml"):
+    if os.path.isfile(concept) and suffix in (".yaml", ".yml"):
         return [Resolved(c, record_beside(file, c)) for c in read_sets(file)]
     try:
         concepts = find_concepts(concept)
@@ -114,17 +110,7 @@ def _known(concept: Concept | Resolved) -> list[Resolved] | None:
         if is_file or not _is_new(str(concept)):
             raise
         return None
-    return [Resolved(concepts, record_beside(file, concepts) if has_suffix else None)]
-
-
-def _refuse_repeated(given: Sequence[Concept | Resolved], known: Sequence[list[Resolved] | None]) -> None:
-    """Raises ConceptError if two of the given concepts have one target."""
-    seen: set[str] = set()
-    for concept, found in zip(given, known, strict=True):
-        for target in [parse_concept(str(concept))[0]] if found is None else [each.concepts.target for each in found]:
-            if fold(target) in seen:
-                raise ConceptError(f"'{target}' is given twice. Give one concept set of it.")
-            seen.add(fold(target))
+    return [Resolved(concepts, record_beside(file, concepts) if suffix in SUFFIXES else None)]
 
 
 def _suggested(concept: str) -> Resolved:
@@ -135,10 +121,8 @@ def _suggested(concept: str) -> Resolved:
     except SuggestError as error:
         if "--" not in str(error):
             raise
-        explained = SuggestError(
-            f"{error} Those are flags of crce suggest: crce suggest {shlex.quote(brief(concept))} --kind KIND "
-            "--out FILE.yaml, then crce erase FILE.yaml."
-        )
+        command = f"crce suggest {shlex.quote(brief(concept))} --kind KIND --out FILE.yaml"
+        explained = SuggestError(f"{error} Those are flags of crce suggest: {command}, then crce erase FILE.yaml.")
         explained.concept, explained.exchanges = error.concept, error.exchanges
         raise explained from error
     concepts, record = suggestion.concepts, suggestion.record
@@ -153,21 +137,19 @@ def _suggested(concept: str) -> Resolved:
 
 def _is_new(concept: str) -> bool:
     """Whether a name that is neither in the atlas nor a file is a new concept, and not a typo."""
-    if not concept.strip():
-        return False
     from crce.suggest.wordnet import load_wordnet
 
-    target, sense = parse_concept(concept)
-    if sense is not None:
-        return True
+    target, sense = parse_concept(concept) if concept.strip() else ("", None)
+    if not target or sense is not None:
+        return bool(target)
     names = {fold(name) for c in atlas().values() for name in (c.target, *(r.text for r in c.corefs))}
-    if fold(target) in names:
+    given = fold(target)
+    if given in names:
         return False  # a coref: its target is what the atlas erases
-    return not any(_is_typo(fold(target), name) for name in names) or bool(load_wordnet().senses(target))
 
+    def is_typo_of(name: str) -> bool:
+        """Whether changing about one letter makes it the name."""
+        ratio = SequenceMatcher(None, given, name, autojunk=False).ratio
+        return abs(len(given) - len(name)) <= 1 and ratio() >= 1 - 1.5 / min(len(given), len(name))
 
-def _is_typo(given: str, meant: str) -> bool:
-    """Whether changing about one letter of `given` makes it `meant`."""
-    if abs(len(given) - len(meant)) > 1:
-        return False
-    return SequenceMatcher(None, given, meant, autojunk=False).ratio() >= 1 - 1.5 / min(len(given), len(meant))
+    return not any(map(is_typo_of, names)) or bool(load_wordnet().senses(target))

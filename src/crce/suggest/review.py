@@ -18,32 +18,43 @@ from typing import Any, Literal
 from crce.concepts import ConceptSet, Related
 from crce.concepts.concept_set import Placed, clashes, fold, parse_certainty
 from crce.errors import ConceptError, SuggestError
-from crce.suggest.candidates import SIDES, Candidate, Side
+from crce.suggest.candidates import SIDES, Candidate, Side, sides_of
 from crce.suggest.memory import Decision, Key
 
 
 @dataclass(frozen=True)
 class Entry:
-    """One phrase under review.
+    """One phrase under review."""
 
-    Attributes:
-        number: the number by which the person refers to it.
-        side: the side it is on now.
-        related: the phrase as it is now.
-        status: "open" until the person has decided; a "rejected" phrase is not in the concept set.
-        proposal: the phrase as it was proposed.
-    """
-
-    number: int
-    side: Side
-    related: Related
-    status: Literal["open", "accepted", "rejected"]
-    proposal: Candidate
+    number: int  # by which the person refers to it
+    side: Side  # where it is now
+    related: Related  # the phrase as it is now
+    status: Literal["open", "accepted", "rejected"]  # a rejected phrase is not in the concept set
+    proposal: Candidate  # the phrase as it was proposed
 
     @property
     def as_proposed(self) -> bool:
         """Whether text and side are still those of the proposal."""
         return self.side == self.proposal.side and fold(self.related.text) == fold(self.proposal.text)
+
+    @property
+    def candidate(self) -> Candidate:
+        """The proposal, or the person's own phrase where text or side were changed."""
+        if self.as_proposed:
+            return self.proposal
+        own = Candidate(self.related.text, self.side, self.related.certainty, "user")
+        if fold(own.text) != fold(self.proposal.text):
+            return own
+        # measured on the words, whatever their side
+        return replace(own, similarity=self.proposal.similarity, closeness=self.proposal.closeness)
+
+    def changed(self, *, side: Side | None = None, **values: Any) -> Entry:
+        """The phrase with another side or other values, and so accepted; whoever proposed it so is its source."""
+        entry = replace(self, side=side or self.side, related=replace(self.related, **values), status="accepted")
+        if "text" in values or side:
+            source = entry.proposal.source if entry.as_proposed else "user"
+            entry = replace(entry, related=replace(entry.related, source=source))
+        return entry
 
 
 @dataclass(frozen=True)
@@ -73,28 +84,20 @@ class Review:
         known: Iterable[Decision] = (),
         sense: str | None = None,
     ) -> Review:
-        """A review of `concepts`, numbered from 1.
+        """A review of `concepts`, numbered from 1; `proposals` say how its phrases were proposed, if that is known.
 
-        Args:
-            concepts: the set.
-            proposals: how its phrases were proposed, if that is known; others are ignored.
-            known: earlier decisions; a phrase that was accepted before starts as accepted.
-            sense: which meaning of the target is meant.
+        A phrase that was accepted by a decision of `known` for this `sense` of the target starts as accepted.
         """
         proposed = {(p.side, fold(p.text)): p for p in proposals}
         accepted = {d.key: d for d in known if d.accepted}
-        placed: list[tuple[Side, Related]] = [("coref", r) for r in concepts.corefs]
-        placed += [("retain", r) for r in concepts.retains]
         entries = []
-        for number, (side, related) in enumerate(placed, start=1):
-            key: Key = (fold(concepts.target), fold(sense or ""), side, fold(related.text))
-            # after an earlier review the file contains the changed phrase, and the decision the proposal
-            d: Decision | Related = accepted.get(key, related)
-            made = Candidate(related.text, side, d.certainty, d.source)
-            if isinstance(d, Decision):
-                made = replace(made, similarity=d.similarity, closeness=d.closeness)
-            proposal = proposed.get((side, fold(related.text)), made)
-            entries.append(Entry(number, side, related, "accepted" if key in accepted else "open", proposal))
+        for number, (side, r) in enumerate(sides_of(concepts), start=1):
+            made = Candidate(r.text, side, r.certainty, r.source)
+            d = accepted.get((fold(concepts.target), fold(sense or ""), side, fold(r.text)))
+            if d is not None:  # after an earlier review the file contains the changed phrase, and it the proposal
+                made = Candidate(r.text, side, d.certainty, d.source, similarity=d.similarity, closeness=d.closeness)
+            proposal = proposed.get((side, fold(r.text)), made)
+            entries.append(Entry(number, side, r, "open" if d is None else "accepted", proposal))
         return cls(concepts, tuple(entries), sense)
 
     @property
@@ -117,14 +120,16 @@ class Review:
         """
         found: dict[Key, Decision] = {}
         for entry in (e for e in self.entries if e.status != "open"):
-            decisions = [self._decision(entry)]
+            p, answers = entry.proposal, [(entry.candidate, entry.status == "accepted")]
             # rewording one's own phrase is no rejection of a proposal
-            if not entry.as_proposed and (entry.proposal.source != "user" or entry.side != entry.proposal.side):
-                decisions.append(self._decision(replace(entry, status="rejected"), as_proposed=True))
-            for decision in decisions:
+            if not entry.as_proposed and (p.source != "user" or entry.side != p.side):
+                answers.append((p, False))
+            for c, accepted in answers:
+                measured = (c.certainty, c.source, c.similarity, c.closeness)
+                d = Decision(self.base.target, self.base.kind, c.text, c.side, accepted, *measured, self.sense)
                 # a phrase of the set wins over a rejected one of the same words
-                if decision.accepted or decision.key not in found:
-                    found[decision.key] = decision
+                if accepted or d.key not in found:
+                    found[d.key] = d
         return list(found.values())
 
     def accept(self, *numbers: int) -> Review:
@@ -137,15 +142,11 @@ class Review:
 
     def move(self, *numbers: int) -> Review:
         """Put these phrases on the other side, with the certainty they have."""
-
-        def moved(entry: Entry) -> Entry:
-            return _signed(replace(entry, side="retain" if entry.side == "coref" else "coref", status="accepted"))
-
-        return self._each(numbers, moved)
+        return self._each(numbers, lambda e: e.changed(side="retain" if e.side == "coref" else "coref"))
 
     def edit(self, number: int, text: str) -> Review:
         """Give a phrase other words."""
-        return self._each([number], lambda e: _signed(_changed(e, text=text)))
+        return self._each([number], lambda e: e.changed(text=text))
 
     def set_certainty(self, number: int, certainty: float | str) -> Review:
         """Give a phrase another certainty, as a word or a number in [0, 1].
@@ -154,15 +155,15 @@ class Review:
             ConceptError: neither.
         """
         value = _certainty(certainty)
-        return self._each([number], lambda e: _changed(e, certainty=value))
+        return self._each([number], lambda e: e.changed(certainty=value))
 
     def hold_out(self, *numbers: int) -> Review:
         """Keep these phrases out of training: they are used to evaluate."""
-        return self._each(numbers, lambda e: _changed(e, held_out=True))
+        return self._each(numbers, lambda e: e.changed(held_out=True))
 
     def train(self, *numbers: int) -> Review:
         """Use these phrases in training."""
-        return self._each(numbers, lambda e: _changed(e, held_out=False))
+        return self._each(numbers, lambda e: e.changed(held_out=False))
 
     def add(self, side: Side, text: str, certainty: float | str = 1.0, *, held_out: bool = False) -> Review:
         """Add a phrase of the person's own; it gets the next number.
@@ -174,14 +175,12 @@ class Review:
         if side not in SIDES:
             raise SuggestError(f"There is no side {side!r}. Use one of: {', '.join(SIDES)}.")
         related = Related(text, _certainty(certainty), "user", held_out)
-        for entry in self.entries:
-            if entry.status == "rejected" and entry.side == side and fold(entry.related.text) == fold(related.text):
-                raise ConceptError(
-                    f"'{related.text}' is number {entry.number}, rejected. Accept {entry.number} instead."
-                )
-        number = max((e.number for e in self.entries), default=0) + 1
         proposal = Candidate(related.text, side, related.certainty, related.source)
-        return self._with((*self.entries, Entry(number, side, related, "accepted", proposal)))
+        entry = Entry(len(self.entries) + 1, side, related, "accepted", proposal)
+        for e in self.entries:
+            if e.status == "rejected" and e.side == side and fold(e.related.text) == fold(related.text):
+                raise ConceptError(f"'{related.text}' is number {e.number}, rejected. Accept {e.number} instead.")
+        return self._with((*self.entries, entry))
 
     def undo(self) -> Review:
         """The review before its last operation.
@@ -209,66 +208,31 @@ class Review:
         Raises:
             SuggestError: there is none.
         """
-        for entry in self.entries:
-            if entry.number == number:
-                return entry
-        allowed = f"Use a number from 1 to {self.entries[-1].number}." if self.entries else "Add a phrase first."
+        if 1 <= number <= len(self.entries):
+            return self.entries[number - 1]
+        allowed = f"Use a number from 1 to {len(self.entries)}." if self.entries else "Add a phrase first."
         raise SuggestError(f"There is no number {number}. {allowed}")
 
     def _each(self, numbers: Iterable[int], change: Callable[[Entry], Entry], *, revive: bool = False) -> Review:
         """Change these entries in one step; a rejected one only with `revive`."""
-        wanted = dict.fromkeys(numbers)
+        wanted = {number: self.entry(number) for number in numbers}
         if not wanted:
             raise SuggestError("No number was given. Name a phrase by the number in front of it.")
-        for number in wanted:
-            if self.entry(number).status == "rejected" and not revive:
+        for number, entry in wanted.items():
+            if entry.status == "rejected" and not revive:
                 raise SuggestError(f"Number {number} is rejected. Accept {number} first.")
         return self._with(tuple(change(e) if e.number in wanted else e for e in self.entries))
 
     def _with(self, entries: tuple[Entry, ...]) -> Review:
-        """These entries as the next step; self where nothing changes.
-
-        Raises:
-            ConceptError: they make no valid concept set.
-        """
+        """These entries as the next step; self where nothing changes. A ConceptError if they make no valid set."""
         if entries == self.entries:
             return self
         placed = [Placed(e.side, e.related, f"number {e.number}") for e in entries if e.status != "rejected"]
-        clash = next(clashes(self.base.target, placed), None)
-        if clash is not None:
+        if (clash := next(clashes(self.base.target, placed), None)) is not None:
             raise ConceptError(f"'{placed[clash.at].related.text}' {clash.text}")
         changed = replace(self, entries=entries, past=(*self.past, self.entries), future=())
         changed.concepts  # noqa: B018  it raises ConceptError for the rest, such as a coref that is the anchor
         return changed
-
-    def _decision(self, entry: Entry, *, as_proposed: bool = False) -> Decision:
-        p = entry.proposal
-        own = not (as_proposed or entry.as_proposed)
-        same_text = not own or fold(p.text) == fold(entry.related.text)
-        return Decision(
-            target=self.base.target,
-            kind=self.base.kind,
-            text=entry.related.text if own else p.text,
-            side=entry.side if own else p.side,
-            accepted=entry.status == "accepted",
-            certainty=entry.related.certainty if own else p.certainty,
-            source="user" if own else p.source,
-            # both were measured on the words, whatever their side
-            similarity=p.similarity if same_text else None,
-            closeness=p.closeness if same_text else None,
-            sense=self.sense,
-        )
-
-
-def _changed(entry: Entry, **values: Any) -> Entry:
-    """`entry` with these values of its phrase changed, and so accepted."""
-    return replace(entry, related=replace(entry.related, **values), status="accepted")
-
-
-def _signed(entry: Entry) -> Entry:
-    """`entry` with the right source: whoever proposed these words for this side, else the person."""
-    source = entry.proposal.source if entry.as_proposed else "user"
-    return replace(entry, related=replace(entry.related, source=source))
 
 
 def _certainty(value: float | str) -> float:

@@ -1,8 +1,8 @@
 """Answers of a language model: the JSON schemas they are held to, and the models that read them.
 
-Servers and small models do not always keep to the schema. The JSON object is looked for in the text, and repaired by
-json-repair if it is broken; the models accept what is clearly meant ("Hihg" for "High"), and entries that they reject
-are left out. An answer without anything usable is an AnswerError, whose text tells the model what to do better.
+Servers and small models do not always keep to the schema. An object that is broken is repaired by json-repair; the
+models accept what is clearly meant ("Hihg" for "High"), and entries that they reject are left out. An answer without
+anything usable is an AnswerError, whose text tells the model what to do better.
 """
 
 from __future__ import annotations
@@ -12,7 +12,9 @@ import json
 import re
 import unicodedata
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal, NamedTuple, TypeVar, get_args
+from itertools import islice
+from textwrap import shorten
+from typing import Annotated, Any, Literal, TypeVar, get_args
 
 from pydantic import BaseModel, BeforeValidator, Field, ValidationError, model_validator
 
@@ -29,12 +31,14 @@ MAX_TEXT = LETTERS  # the schema keeps a small model from writing what cleaning 
 MAX_REASON = 160
 MAX_ITEMS = 60  # of one list
 _MAX_REPAIR = 12_000  # json-repair takes quadratic time on some nonsense
-_MAX_STARTS = 50  # places where a JSON object may begin
+_MAX_STARTS = 50  # places where the object may begin
 
 _WORDS = {w: w for w in CERTAINTY_WORDS} | {"Certain": "Very High", "Highest": "Very High", "Lowest": "Very Low"}
 _THINKING = re.compile(r"<(think|thinking|reasoning)>.*?(</\1>|\Z)", re.DOTALL | re.IGNORECASE)
 _VERDICT = re.compile(rf"\W*({'|'.join(VERDICTS)})\b", re.IGNORECASE)
-_NUMBER = re.compile(r"\s*(\d{1,3}(?:\.\d{1,9})?)\s*(%?)\s*")
+# the keys of the object that was asked for, with its opening brace if it is there
+_LISTS = re.compile(r"(\{\s*)?(?P<rest>[\"'“]?\b(?:corefs?|retains?)[\"'”]?\s*:\s*[\[{])", re.IGNORECASE)
+_NUMBERS = re.compile(r"(\{\s*)?(?P<rest>[\"'“]\d{1,3}[\"'”]\s*:\s*[{\"'“])")
 
 
 class AnswerError(ValueError):
@@ -50,32 +54,22 @@ class AnswerError(ValueError):
 
 
 def _line(given: object) -> str:
-    """A text on one line, without control characters; empty for anything else."""
+    """A text on one line, without control characters; empty for anything else, and for a text without a letter."""
     text = tidy(given) if isinstance(given, str) else ""
-    return tidy("".join(c for c in text if unicodedata.category(c) not in ("Cc", "Cs")))
-
-
-def _phrase(given: object) -> str:
-    text = _line(given)
+    text = tidy("".join(c for c in text if unicodedata.category(c) not in ("Cc", "Cs")))
     return text if any(c.isalnum() for c in text) else ""  # "..." is what a small model copies from a question
-
-
-def _reason(given: object) -> str:
-    text = _line(given)
-    return text if len(text) <= MAX_REASON else text[: MAX_REASON - 3] + "..."
 
 
 def _certainty(given: object) -> str:
     """The certainty word that is nearest to a word, a number in [0, 1] or a percentage; Normal if none is near."""
-    number = given if isinstance(given, (int, float)) and not isinstance(given, bool) else None
-    if isinstance(given, str):
-        if found := _NUMBER.fullmatch(given):
-            number = float(found[1]) / (100 if found[2] else 1)
-        else:
-            near = difflib.get_close_matches(given[:40].title(), _WORDS, n=1, cutoff=0.7)
-            return _WORDS[near[0]] if near else "Normal"
-    share = number / 100 if number is not None and 1 < number <= 100 else number
-    if share is None or not 0 <= share <= 1:
+    text = str(given)[:40]
+    try:
+        number = float(text.rstrip("% "))
+    except ValueError:
+        near = difflib.get_close_matches(text.title(), _WORDS, n=1, cutoff=0.7)
+        return _WORDS[near[0]] if near else "Normal"
+    share = number / 100 if number > 1 or "%" in text else number
+    if not 0 <= share <= 1:
         return "Normal"  # the middle word, as for a CorefConcept phrase without a certainty
     return min(CERTAINTY_WORDS, key=lambda word: abs(CERTAINTY_WORDS[word] - share))
 
@@ -86,34 +80,36 @@ def _verdict(given: object) -> object:
     return found[1].lower() if found else None
 
 
-Reason = Annotated[str, BeforeValidator(_reason), Field(max_length=MAX_REASON)]
+Reason = Annotated[
+    str,
+    BeforeValidator(lambda given: shorten(_line(given), MAX_REASON, placeholder="...")),
+    Field(max_length=MAX_REASON),
+]
 
 
 class Proposal(BaseModel):
     """A phrase that a language model proposes."""
 
-    text: Annotated[str, BeforeValidator(_phrase), Field(min_length=1, max_length=MAX_TEXT)]
-    reason: Reason
-    certainty: Annotated[CertaintyWord, BeforeValidator(_certainty)]  # after the reason, so that it follows from it
+    text: Annotated[str, BeforeValidator(_line), Field(min_length=1, max_length=MAX_TEXT)]
+    reason: Reason = ""
+    certainty: Annotated[CertaintyWord, BeforeValidator(_certainty)] = "Normal"  # last, so that it follows from reason
 
     @model_validator(mode="before")
     @classmethod
     def _fields(cls, item: object) -> dict[str, Any]:
-        fields = _folded(item) if isinstance(item, dict) else {"text": item}
-        text = next((fields[k] for k in ("text", "phrase", "name", "concept", "prompt") if k in fields), None)
-        return {"text": text, "reason": fields.get("reason"), "certainty": fields.get("certainty")}
+        return _folded(item) or {"text": item}
 
 
 class Judgement(BaseModel):
     """Whether images of a phrase show the target."""
 
-    reason: Reason
+    reason: Reason = ""
     answer: Annotated[Verdict, BeforeValidator(_verdict)]
 
     @model_validator(mode="before")
     @classmethod
     def _fields(cls, item: object) -> dict[str, Any]:
-        return {"reason": None, **(_folded(item) if isinstance(item, dict) else {"answer": item})}
+        return _folded(item) or {"answer": item}
 
 
 Proposals = dict[Side, list[Proposal]]
@@ -122,11 +118,9 @@ Entry = TypeVar("Entry", Proposal, Judgement)
 
 def proposals_schema(corefs: int, retains: int) -> dict[str, Any]:
     """The JSON schema of two lists of `Proposal`, with room for that many phrases, without references."""
-    lists = {
-        side: {"type": "array", "items": _schema(Proposal), "minItems": 1, "maxItems": min(count, MAX_ITEMS)}
-        for side, count in (("corefs", corefs), ("retains", retains))
-    }
-    return _object_schema(lists)
+    items = {"type": "array", "items": _schema(Proposal), "minItems": 1}
+    counts = {"corefs": corefs, "retains": retains}
+    return _object_schema({name: {**items, "maxItems": min(count, MAX_ITEMS)} for name, count in counts.items()})
 
 
 def judgements_schema(count: int) -> dict[str, Any]:
@@ -137,27 +131,27 @@ def judgements_schema(count: int) -> dict[str, Any]:
     return _object_schema({str(number): _schema(Judgement) for number in range(1, count + 1)})
 
 
-def parse_proposals(text: str, cut_off: bool, notes: list[str]) -> Proposals:
-    """Read the answer to the question for corefs and retains.
+def parse_proposals(text: str, cut_off: bool, notes: list[str], *, target: str | None = None) -> Proposals:
+    """Read the answer `text` to the question for corefs and retains; corrections are added to `notes`.
 
     Args:
-        text: the answer.
         cut_off: whether it reached its maximum length. If it is whole JSON all the same, it was closed by force, and
             what was made up for that is left out.
-        notes: where corrections are noted.
+        target: left out where it is proposed itself, as small models like to do.
 
     Raises:
         AnswerError: it contains no such lists; or only one of them, and that one is its `partial`.
     """
-    value, whole, cut = _object_in(text, _LISTS, notes)
-    lists = {key.strip().lower().rstrip("s"): v for key, v in value.items() if _LISTS.key.fullmatch(key.strip())}
+    value, whole = _object_in(text, _LISTS, notes)
+    lists = {str(key).strip().lower().rstrip("s"): items for key, items in value.items()}
     sides: Proposals = {"coref": [], "retain": []}
     for side in sides:
         items = lists.get(side)
         if isinstance(items, dict):  # {"kitty": "High", ...}
             items = [{"text": k, **(v if isinstance(v, dict) else {"certainty": v})} for k, v in items.items()]
         items = items if isinstance(items, list) else []
-        if cut and side == next(reversed(lists), None) and items and "certainty" not in _folded(items[-1]):
+        # the last entry of a broken object is perhaps cut off, unless it has its last field
+        if not whole and side == next(reversed(lists), None) and items and "certainty" not in _folded(items[-1]):
             items = items[:-1]
         sides[side] = [p for item in items[:MAX_ITEMS] if (p := _read(Proposal, item)) is not None]
         if len(sides[side]) < len(items):
@@ -165,103 +159,70 @@ def parse_proposals(text: str, cut_off: bool, notes: list[str]) -> Proposals:
     if cut_off and whole:
         kept, corefs = _unforced([*sides["coref"], *sides["retain"]], notes), len(sides["coref"])
         sides = {"coref": kept[:corefs], "retain": kept[corefs:]}
-    if not any(sides.values()):
+    own = fold(target or "")
+    others: Proposals = {side: [p for p in proposed if fold(p.text) != own] for side, proposed in sides.items()}
+    if same := sum(len(sides[side]) - len(others[side]) for side in sides):
+        notes.append(f"the target itself is left out: {same}")
+    partial = others if any(others.values()) else None
+    if repeated := [f"{side}s" for side in sides if sides[side] and not others[side]]:
+        raise AnswerError(f"its {' and '.join(repeated)} only repeat the target. Write other phrases", partial)
+    if partial is None:
         raise AnswerError('it proposes no phrase. Write the object {"corefs": [...], "retains": [...]}')
-    if empty := [side for side, proposals in sides.items() if not proposals]:
+    if empty := [side for side in sides if not sides[side]]:
         why = f"it contains no {empty[0]}s. Write both lists; if your answer was cut off, write fewer phrases"
-        raise AnswerError(why, sides)
-    return sides
+        raise AnswerError(why, partial)
+    return others
 
 
 def parse_judgements(text: str, cut_off: bool, notes: list[str], *, count: int) -> dict[int, Judgement]:
-    """Read the answer about `count` numbered phrases.
-
-    Args:
-        text: the answer.
-        cut_off: as for `parse_proposals`.
-        notes: where corrections are noted.
-        count: how many phrases were asked about.
-
-    Returns:
-        The judgement of each number from 1.
+    """The judgement of each number from 1 in the answer about `count` phrases; the rest is as in `parse_proposals`.
 
     Raises:
         AnswerError: numbers are missing (those there are its `partial`), or there is none.
     """
-    value, whole, _ = _object_in(text, _NUMBERS, notes)
-    numbered = {int(key): v for key, v in value.items() if _NUMBERS.key.fullmatch(key.strip())}
-    judgements = {number: j for number, v in numbered.items() if (j := _read(Judgement, v)) is not None}
+    value, whole = _object_in(text, _NUMBERS, notes)
+    numbers = range(1, count + 1)
+    judgements = {n: judgement for n in numbers if (judgement := _read(Judgement, value.get(str(n)))) is not None}
     if cut_off and whole:
         judgements = dict(zip(judgements, _unforced(list(judgements.values()), notes), strict=False))
-    judgements = {number: judgement for number, judgement in judgements.items() if 1 <= number <= count}
-    if missing := [str(number) for number in range(1, count + 1) if number not in judgements]:
+    if missing := [str(n) for n in numbers if n not in judgements]:
         why = f"there is no answer for {', '.join(missing)}. Answer one of {', '.join(VERDICTS)} for each number"
         raise AnswerError(why, judgements or None)
     return judgements
 
 
-class _Shape(NamedTuple):
-    """The keys of the object that was asked for: as they begin it in broken JSON, and alone."""
-
-    in_text: re.Pattern[str]
-    key: re.Pattern[str]
-
-    def fits(self, value: object) -> bool:
-        return isinstance(value, dict) and any(self.key.fullmatch(str(key).strip()) for key in value)
-
-
-_LISTS = _Shape(
-    re.compile(r"[\"'“]?\b(corefs?|retains?)[\"'”]?\s*:\s*\[", re.IGNORECASE),
-    re.compile("(corefs?|retains?)", re.IGNORECASE),
-)
-# quotes needed: prose says "these 2: {" too
-_NUMBERS = _Shape(re.compile(r"[\"'“]\d{1,3}[\"'”]\s*:\s*[{\"'“]"), re.compile(r"\d{1,3}"))
-
-
-def _object_in(text: str, shape: _Shape, notes: list[str]) -> tuple[dict[str, Any], bool, bool]:
-    """The last JSON object of that shape in `text`, or in another object there; repaired if there is none.
-
-    Returns:
-        The object, whether it was whole JSON, and whether its end is cut off.
-    """
+def _object_in(text: str, keys: re.Pattern[str], notes: list[str]) -> tuple[dict[str, Any], bool]:
+    """The last JSON object with such keys in `text`, else the first one repaired; and whether it was whole."""
     if len(text) > MAX_CHARS:
         notes.append(f"only the first {MAX_CHARS:,} of {len(text):,} characters are read")
     answer = _THINKING.sub(" ", text[:MAX_CHARS]).strip()
     decoder = json.JSONDecoder(strict=False)  # takes line breaks and other control characters within strings
-    found: dict[str, Any] | None = None
-    at = answer.find("{")
-    for _ in range(_MAX_STARTS):
-        if at < 0:
-            break
-        try:
-            value, end = decoder.raw_decode(answer, at)
-        except (ValueError, RecursionError):
-            end = at + 1
-        else:
-            # the last one counts: drafts and examples come first
-            found = next((v for v in (value, *value.values()) if shape.fits(v)), found)
-        at = answer.find("{", end)
+    found, end = None, 0
+    for start in islice(keys.finditer(answer), _MAX_STARTS):
+        if start[1] and start.start() >= end:
+            try:  # the last one counts: drafts and examples come first
+                found, end = decoder.raw_decode(answer, start.start())
+            except (ValueError, RecursionError):
+                continue
     if found is not None:
-        return found, True, False
-    begins = repr(tidy(answer[:400])[:80]) if answer else "with nothing"
-    first = shape.in_text.search(answer)
+        return found, True
+    first = keys.search(answer)
     if first is None:
+        begins = repr(tidy(answer[:400])[:80]) if answer else "with nothing"
         raise AnswerError(f"it is not the JSON object that was asked for; it begins {begins}")
     import json_repair
 
-    broken = answer[first.start() :]
+    broken = "{" + answer[first.start("rest") :][:_MAX_REPAIR]
     try:
-        repaired: Any = json_repair.loads("{" + broken[:_MAX_REPAIR], skip_json_loads=True)
-    except (ValueError, RecursionError) as error:
-        raise AnswerError("its JSON is broken beyond repair. Write valid JSON") from error
-    if isinstance(repaired, list):  # two objects, or an object and a stray bracket
-        repaired = next((item for item in repaired if isinstance(item, dict)), None)
-    if not isinstance(repaired, dict):
-        raise AnswerError(f"its JSON is broken beyond repair; it begins {begins}")
-    # cut off within an entry if something opens after the last brace that closes
-    cut = len(broken) > _MAX_REPAIR or "}" not in broken or any(c in broken[broken.rfind("}") :] for c in "{[\"'")
-    notes.append("the JSON is cut off; its whole entries are read" if cut else "the JSON is broken and was repaired")
-    return repaired, False, cut
+        repaired: Any = json_repair.loads(broken, skip_json_loads=True)
+    except (ValueError, RecursionError):
+        repaired = None
+    # a list is two objects, or an object and a stray bracket
+    objects = [item for item in (repaired if isinstance(repaired, list) else [repaired]) if isinstance(item, dict)]
+    if not objects:
+        raise AnswerError("its JSON is broken beyond repair. Write valid JSON")
+    notes.append("the JSON was broken or cut off and is repaired; its whole entries are read")
+    return objects[0], False
 
 
 def _read(model: type[Entry], item: object) -> Entry | None:
@@ -272,10 +233,7 @@ def _read(model: type[Entry], item: object) -> Entry | None:
 
 
 def _unforced(entries: list[Entry], notes: list[str]) -> list[Entry]:
-    """The entries before the one that was being written when the answer reached its maximum length.
-
-    Those after it were made up to satisfy the schema: they have no reason.
-    """
+    """The entries before the last one with a reason: it was cut off, and those after it made up for the schema."""
     last = max((i for i, entry in enumerate(entries) if entry.reason), default=0)
     notes.append(f"the answer reached its maximum length, its last entries ({len(entries) - last}) are left out")
     return entries[:last]
@@ -286,15 +244,12 @@ def _folded(item: object) -> dict[str, Any]:
 
 
 def _schema(model: type[BaseModel]) -> dict[str, Any]:
-    """The JSON schema of a flat model, without the titles and descriptions that only cost tokens."""
+    """The JSON schema of a flat model, without what only costs tokens."""
     fields = model.model_json_schema()["properties"]
-    return _object_schema({name: {k: v for k, v in f.items() if k != "title"} for name, f in fields.items()})
+    costly = ("title", "default")
+    return _object_schema({name: {k: v for k, v in f.items() if k not in costly} for name, f in fields.items()})
 
 
 def _object_schema(properties: Mapping[str, Any]) -> dict[str, Any]:
-    return {
-        "type": "object",
-        "properties": dict(properties),
-        "required": list(properties),
-        "additionalProperties": False,
-    }
+    closed = {"required": list(properties), "additionalProperties": False}
+    return {"type": "object", "properties": dict(properties), **closed}

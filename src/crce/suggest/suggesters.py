@@ -6,16 +6,12 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 from pkgutil import resolve_name
-from typing import TYPE_CHECKING
 
-from crce.concepts.faults import did_you_mean
 from crce.errors import SuggestError
 from crce.llm.clients import PROVIDERS, load_chat
 from crce.registry import Table
+from crce.suggest.candidates import Suggester
 
-
-if TYPE_CHECKING:
-    from crce.suggest.candidates import Suggester
 
 DEFAULT = "lexicon"
 # "module:name" of a class or function that takes no arguments and returns a Suggester; an entry point is one itself
@@ -56,15 +52,7 @@ def load_suggester(
             of language models is given for one that has none.
     """
     spec = (spec or os.environ.get("CRCE_SUGGESTER", "").strip() or DEFAULT).strip()
-    provider, colon, model = spec.partition(":")
-    if colon or spec in PROVIDERS:
-        if not model.strip():
-            raise SuggestError(f"Suggester {spec!r} names no model. Write {provider}:MODEL.")
-        if provider not in PROVIDERS:
-            raise SuggestError(
-                f"Suggester {spec!r}: {provider!r} is no provider. Use one of: {', '.join(PROVIDERS)}."
-                f"{did_you_mean(provider, PROVIDERS)}"
-            )
+    if ":" in spec or spec in PROVIDERS:
         from crce.suggest.llm import LLMSuggester
 
         chat = load_chat(spec, base_url=base_url, timeout=timeout, token_budget=token_budget)
@@ -79,7 +67,5 @@ def load_suggester(
     try:
         return make()
     except (ImportError, AttributeError, TypeError) as error:
-        raise SuggestError(
-            f"Suggester {spec!r} can't be loaded: {error}. It must be a class or function without arguments, and the "
-            "packages that it needs must be installed."
-        ) from error
+        needs = "It must be a class or function without arguments, and the packages that it needs must be installed"
+        raise SuggestError(f"Suggester {spec!r} can't be loaded: {error}. {needs}.") from error

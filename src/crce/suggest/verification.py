@@ -15,15 +15,13 @@ import logging
 import random
 from collections.abc import Sequence
 from functools import partial
-from pathlib import Path
-from typing import NamedTuple
 
 from crce.concepts.concept_set import fold
 from crce.demo.embedding import load_embedder
-from crce.llm import Chat
 from crce.suggest.candidates import Candidate, Request, Side
-from crce.suggest.llm import Exchange, UnreadableAnswer, ask
+from crce.suggest.llm import LLMSuggester, UnreadableAnswer
 from crce.suggest.prompts import verify_messages
+from crce.suggest.record import Verified
 from crce.suggest.schemas import Judgement, Verdict, judgements_schema, parse_judgements
 
 
@@ -39,42 +37,11 @@ _FAR = ("paper clip", "volcano", "traffic light", "bagpipes", "wedding cake", "o
 _SYLLABLES = ("flu", "rb", "qz", "ont", "vu", "gri", "xel", "mop", "zha", "ket")
 
 
-class SecondOpinion(NamedTuple):
-    """The answer to the second question about one candidate.
-
-    Attributes:
-        certainty: the stated certainty times the agreement and the share of controls answered right, without the
-            agreement if there was no answer; 0 where the answer contradicts the candidate.
-        answer: "always", "sometimes", "never", "nonsense" or "unanswered".
-        reason: one line for the person who reviews it.
-    """
-
-    certainty: float
-    answer: str
-    reason: str
-
-
-def verify(
-    candidates: Sequence[Candidate],
-    request: Request,
-    chat: Chat,
-    *,
-    prompts: Path | str | None = None,
-    exchanges: list[Exchange] | None = None,
-    seed: int = 0,
-) -> list[SecondOpinion]:
-    """Ask a second time about each candidate.
-
-    Args:
-        candidates: the proposals, of whatever suggester.
-        request: what they were proposed for.
-        chat: the language model to ask.
-        prompts: folder of own prompts.
-        exchanges: where every question and answer is appended.
-        seed: of the model's answers.
+def verify(candidates: Sequence[Candidate], request: Request, suggester: LLMSuggester) -> list[Verified]:
+    """Ask the language model of `suggester` a second time about each candidate.
 
     Returns:
-        One opinion for each candidate, in the same order. An answer that can't be read leaves its phrases unanswered;
+        One answer for each candidate, in the same order. An answer that can't be read leaves its phrases unanswered;
         they keep their certainty, and the reason says so.
 
     Raises:
@@ -83,24 +50,16 @@ def verify(
     if not candidates:
         return []
     # without the side and in alphabetical order, neither of which gives the wanted answer away
-    controls = _controls(candidates, request, seed)
+    controls = _controls(candidates, request, suggester.seed)
     named = {fold(text): text for text in controls} | {fold(c.text): c.text for c in candidates}
     phrases = sorted(named.items())
     judgements: dict[str, Judgement] = {}
     for start in range(0, len(phrases), _BATCH):
         batch = phrases[start : start + _BATCH]
+        messages = verify_messages(request, [text for _, text in batch], suggester.prompts)
+        schema, parse = judgements_schema(len(batch)), partial(parse_judgements, count=len(batch))
         try:
-            numbered = ask(
-                chat,
-                verify_messages(request, [text for _, text in batch], prompts),
-                judgements_schema(len(batch)),
-                partial(parse_judgements, count=len(batch)),
-                kind="verify",
-                about=request.target,
-                exchanges=[] if exchanges is None else exchanges,
-                max_tokens=200 + 60 * len(batch),
-                seed=seed,
-            )
+            numbered = suggester.ask("verify", request.target, messages, schema, parse, 200 + 60 * len(batch))
         except UnreadableAnswer as error:  # the proposals are still worth having, each marked as not verified
             logger.warning("%s Its phrases stay as they were proposed.", error)
             continue
@@ -112,10 +71,10 @@ def verify(
     if wrong:
         logger.warning(
             "%s got %d of %d control phrases wrong (is an image of %s one of %r?), so its answers count %.0f %%.%s",
-            *(chat.model, len(wrong), len(answers), ", of ".join(wrong), request.target, 100 * trust),
+            *(suggester.chat.model, len(wrong), len(answers), ", of ".join(wrong), request.target, 100 * trust),
             " Use a larger model, or --no-verify." if not trust else "",
         )
-    return [_opinion(candidate, judgements.get(fold(candidate.text)), request, trust) for candidate in candidates]
+    return [_verified(c, judgements.get(fold(c.text)), request.target, trust) for c in candidates]
 
 
 def _controls(candidates: Sequence[Candidate], request: Request, seed: int) -> dict[str, tuple[Verdict, ...]]:
@@ -131,16 +90,17 @@ def _controls(candidates: Sequence[Candidate], request: Request, seed: int) -> d
     return known | dict.fromkeys(far[:2], ("never",))
 
 
-def _opinion(candidate: Candidate, judgement: Judgement | None, request: Request, trust: float) -> SecondOpinion:
-    if judgement is None:
-        reason = "not verified, the model gave no answer"
-        return SecondOpinion(round(candidate.certainty * trust, 4), UNANSWERED, reason)
-    agreement = _AGREEMENT[candidate.side][judgement.answer]
-    reason = f"an image of it is {judgement.answer} one of {request.target}"
-    if judgement.answer == "nonsense":
-        reason = "it has no meaning that could be depicted"
-    if judgement.reason:
-        reason += f" ({judgement.reason})"
-    if trust < 1:
-        reason += f"; the model fails control phrases and is believed {100 * trust:.0f} %"
-    return SecondOpinion(round(candidate.certainty * agreement * trust, 4), judgement.answer, reason)
+def _verified(candidate: Candidate, judgement: Judgement | None, target: str, trust: float) -> Verified:
+    agreement, answer, reason = 1.0, UNANSWERED, "not verified, the model gave no answer"
+    if judgement is not None:
+        agreement, answer = _AGREEMENT[candidate.side][judgement.answer], judgement.answer
+        nonsense = answer == "nonsense"
+        reason = (
+            "it has no meaning that could be depicted" if nonsense else f"an image of it is {answer} one of {target}"
+        )
+        reason += f" ({judgement.reason})" if judgement.reason else ""
+        if trust < 1:
+            reason += f"; the model fails control phrases and is believed {100 * trust:.0f} %"
+    text, side, stated = candidate.text, candidate.side, candidate.certainty
+    certainty = round(round(stated * agreement * trust, 4), 2)
+    return Verified(text=text, side=side, stated=stated, certainty=certainty, answer=answer, reason=reason)

@@ -7,6 +7,7 @@ only what is queried is read; importing NLTK alone takes longer than a whole sug
 from __future__ import annotations
 
 import math
+import re
 import sqlite3
 import threading
 from collections.abc import Callable, Iterable, Iterator
@@ -21,10 +22,8 @@ from crce.concepts.concept_set import Kind, fold
 
 # The lexicographer files of things that can be depicted, the most often meant first.
 CONCRETE = ("animal", "artifact", "food", "plant", "body", "object", "person", "phenomenon", "substance", "Tops")
-_DETACHMENT = (
-    *(("s", ""), ("ses", "s"), ("ves", "f"), ("xes", "x"), ("zes", "z")),
-    *(("ches", "ch"), ("shes", "sh"), ("men", "man"), ("ies", "y")),
-)  # WordNet's own rules for nouns, morphy(7WN)
+# WordNet's own rules for nouns, morphy(7WN)
+_DETACHMENT = [pair.split(">") for pair in "s> ses>s ves>f xes>x zes>z ches>ch shes>sh men>man ies>y".split()]
 # The columns of Sense, and the tables they are in.
 _SENSE = "sense.number, sense.words, file.name, sense.gloss, sense.is_instance, sense.sorts"
 _FROM = "FROM sense JOIN file ON file.id = sense.file"
@@ -48,23 +47,14 @@ _COUNTS = f"""
 
 @dataclass(frozen=True)
 class Sense:
-    """One meaning, with all the words that have it.
+    """One meaning, with all the words that have it."""
 
-    Attributes:
-        number: its place among the nouns, which identifies it.
-        words: the words with this meaning, the usual one first, as they are written ("Siamese cat").
-        file: its lexicographer file: "animal", "artifact", "person", ...
-        gloss: its definition, shortened.
-        is_instance: whether it is one single thing, such as a person or a city, and not a sort of thing.
-        sorts: how many senses are below it.
-    """
-
-    number: int
-    words: tuple[str, ...] = field(compare=False)
-    file: str = field(compare=False)
-    gloss: str = field(compare=False)
-    is_instance: bool = field(compare=False)
-    sorts: int = field(compare=False)
+    number: int  # its place among the nouns, which identifies it
+    words: tuple[str, ...] = field(compare=False)  # the usual one first, as they are written ("Siamese cat")
+    file: str = field(compare=False)  # its lexicographer file: "animal", "artifact", "person", ...
+    gloss: str = field(compare=False)  # its definition, shortened
+    is_instance: bool = field(compare=False)  # one single thing, such as a person or a city, and not a sort of thing
+    sorts: int = field(compare=False)  # how many senses are below it
 
 
 class WordNet:
@@ -98,22 +88,20 @@ class WordNet:
         """Everything above a sense with the number of steps to it, nearest first; not the sense itself."""
         return _walk(sense, self.hypernyms)
 
+    def words_above(self, sense: Sense) -> set[str]:
+        """The words of everything above a sense."""
+        return {word for above in self.ancestors(sense) for word in above.words}
+
     def descendants(self, sense: Sense, depth: int = 99) -> dict[Sense, int]:
         """Its sorts and instances, theirs, ..., with the number of steps, nearest first."""
         return _walk(sense, lambda s: self._find(_BELOW, s.number), depth)
 
     def life_forms(self, word: str) -> list[Sense]:
-        """The animals that are defined as a young, male, female, ... one of `word` ("puppy", "mare").
-
-        WordNet hangs many of them under "young mammal" and the like, not under their kind.
-        """
+        """The animals that are defined as a young, male, ... one of `word`: a "puppy" is a young mammal to WordNet."""
         return list(self._find(_LIFE_FORMS, _lemma(word)))
 
     def common(self, sense: Sense, word: str) -> float:
-        """How common `word` is in this sense: 0 if it is rare, 1 if everybody says it.
-
-        From 1,000 to 100,000,000 times among the trillion words of the web, on a logarithmic scale.
-        """
+        """How common `word` is in this sense: 0 to 1 for 1,000 to 100,000,000 times in a trillion words of the web."""
         return min(self._met(sense.number, _lemma(word))[1] / 50, 1.0)
 
     def lemmas(self) -> Iterator[str]:
@@ -121,23 +109,15 @@ class WordNet:
         return (lemma for (lemma,) in self._rows("SELECT lemma FROM word WHERE rank = 0 ORDER BY lemma"))
 
     def choose(self, phrase: str, kind: Kind = "object", sense: str | None = None) -> Sense | None:
-        """The sense of `phrase` that is most likely meant.
+        """The sense of `phrase` that is most likely meant; None if there is none.
 
-        Args:
-            phrase: e.g. "bat".
-            kind: what sort of thing it is; only persons and characters are single things.
-            sense: a word or phrase that distinguishes it from the others: a hypernym ("animal"), a synonym, or words
-                of its definition.
-
-        Returns:
-            With `sense`, the one it fits best, and None if it fits none. Without it, the sense of this kind that is
-            written in the same case, is a sort of thing and is most frequent; None if no sense is of this kind.
+        With `sense` (a hypernym such as "animal", a synonym, or words of its definition), the one it fits best.
+        Without it, the sense of this kind that is written in the same case, is a sort of thing and is most frequent.
         """
         known = self.senses(phrase)
         if sense is not None:
-            scores = [(self.fit(each, phrase, sense), each) for each in known]
-            best = max(scores, key=lambda scored: scored[0], default=(0.0, None))
-            return best[1] if best[0] > 0 else None
+            fits = {each: self.fit(each, phrase, sense) for each in known}
+            return max((each for each in known if fits[each] > 0), key=fits.__getitem__, default=None)
         of_kind = [each for each in known if self._is_kind(each, kind)]
         return min(of_kind, key=lambda each: self._rareness(each, phrase), default=None)
 
@@ -160,46 +140,35 @@ class WordNet:
     def fit(self, sense: Sense, phrase: str, meant: str) -> float:
         """How well `meant` names one sense of `phrase`, from 0 (not at all) to 1 (one of its words)."""
         wanted = {fold(meant), fold(self.base_form(meant) or meant)}
-        others = {fold(word) for word in sense.words} - {fold(phrase)}
+        others = set(map(fold, sense.words)) - {fold(phrase)}
         combined = {f"{one} {fold(phrase)}" for one in wanted} | {f"{fold(phrase)} {one}" for one in wanted}
         if wanted & others or combined & others:
             return 1.0
-        steps = [n for above, n in self.ancestors(sense).items() if wanted & {fold(word) for word in above.words}]
-        if steps:
+        if steps := [n for above, n in self.ancestors(sense).items() if wanted & set(map(fold, above.words))]:
             return 0.9 / (1 + 0.05 * min(steps))
-        below = (fold(word) for other in self.descendants(sense, 1) for word in other.words)
-        if wanted & set(below):
+        if any(wanted & set(map(fold, other.words)) for other in self.descendants(sense, 1)):
             return 0.8
         if sense.file in wanted:
             return 0.7
-        about = {
-            self.base_form(word) or word for word in fold(sense.gloss).replace("(", " ").replace(",", " ").split()
-        }
+        about = {self.base_form(word) or word for word in re.split(r"[\s(,]+", fold(sense.gloss))}
         shared = {self.base_form(word) or word for word in fold(meant).split() if len(word) > 3} & about
         return 0.5 if shared else 0.0
 
     def _is_kind(self, sense: Sense, kind: Kind) -> bool:
+        is_person = sense.is_instance and sense.file == "person"
         if kind == "person":
-            return sense.file == "person" and sense.is_instance and not self._is_under(sense, "imaginary being")
+            return is_person and "imaginary being" not in self.words_above(sense)
         if kind == "character":
             return self.is_imagined(sense)
         if kind == "style":
-            return self._is_under(sense, "artistic movement") or self._is_under(sense, "artist")
-        if kind == "object":
-            depictable = sense.file in (*CONCRETE, "group", "location", "event", "shape", "communication")
-            return depictable and not (sense.is_instance and sense.file == "person")
-        return True
+            return not self.words_above(sense).isdisjoint({"artistic movement", "artist"})
+        depictable = sense.file in (*CONCRETE, "group", "location", "event", "shape", "communication")
+        return kind != "object" or (depictable and not is_person)
 
     def is_imagined(self, sense: Sense) -> bool:
         """Whether it is a being of fiction, legend or religion."""
-        return (
-            self._is_under(sense, "imaginary being")
-            or self._is_under(sense, "character")
-            or (sense.is_instance and "fiction" in sense.gloss)
-        )
-
-    def _is_under(self, sense: Sense, name: str) -> bool:
-        return any(name in above.words for above in self.ancestors(sense))
+        is_fiction = sense.is_instance and "fiction" in sense.gloss
+        return is_fiction or not self.words_above(sense).isdisjoint({"imaginary being", "character"})
 
     @cached_property
     def counts(self) -> dict[tuple[str, str], int]:
@@ -209,10 +178,8 @@ class WordNet:
     def _singular(self, lemma: str) -> str | None:
         irregular = (singular for (singular,) in self._rows("SELECT singular FROM plural WHERE lemma = ?", lemma))
         regular = (lemma[: -len(ending)] + new for ending, new in _DETACHMENT if lemma.endswith(ending))
-        return next((form for form in chain([lemma], irregular, regular) if self._knows(form)), None)
-
-    def _knows(self, lemma: str) -> bool:
-        return any(self._rows("SELECT 1 FROM word WHERE lemma = ? AND rank = 0", lemma))
+        known = "SELECT 1 FROM word WHERE lemma = ? AND rank = 0"
+        return next((form for form in chain([lemma], irregular, regular) if any(self._rows(known, form))), None)
 
     def _select(self, query: str, value: str | int | None) -> tuple[Sense, ...]:
         return tuple(
@@ -238,14 +205,14 @@ def load_wordnet() -> WordNet:
 
 def _walk(start: Sense, step: Callable[[Sense], Iterable[Sense]], depth: int = 99) -> dict[Sense, int]:
     """Breadth first from `start`, which is not in the result."""
-    found: dict[Sense, int] = {}
-    level: Iterable[Sense] = [start]
+    found = {start: 0}
+    level = [start]
     for n in range(1, depth + 1):
-        level = [s for each in level for s in step(each)]
-        level = [s for s in dict.fromkeys(level) if s not in found and s != start]
+        level = [s for s in dict.fromkeys(s for each in level for s in step(each)) if s not in found]
+        found |= dict.fromkeys(level, n)
         if not level:
             break
-        found |= dict.fromkeys(level, n)
+    del found[start]
     return found
 
 

@@ -7,7 +7,7 @@ import sys
 import threading
 from collections.abc import AsyncIterator, Collection, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -16,11 +16,12 @@ from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import FileResponse, HTMLResponse, JSONResponse, PlainTextResponse, RedirectResponse
 from fastapi.staticfiles import StaticFiles
-from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
+from jinja2 import Environment, PackageLoader
 from starlette.exceptions import HTTPException
 
 from crce.concepts import KINDS, certainty_word
 from crce.errors import CRCEError
+from crce.evaluate.page import make_environment
 from crce.files import write_json
 from crce.web.drafts import Drafts
 from crce.web.guard import Guard
@@ -49,6 +50,7 @@ class Site:
         sampler: generates images for pages.
         templates: of the pages, and of the report.
         streams: a place for each page that follows a job.
+        begun: the runs that forms have begun, by the number of the form.
     """
 
     root: Path
@@ -59,6 +61,7 @@ class Site:
     sampler: Sampler
     templates: Environment
     streams: threading.BoundedSemaphore
+    begun: dict[str, str] = field(default_factory=dict)
 
     @classmethod
     def open(cls, root: Path) -> Site:
@@ -66,13 +69,7 @@ class Site:
         home = root / HOME
         runs = Runs(root, home)
         queue = Queue(home / "jobs", lambda job: continued(runs, job))
-        templates = Environment(
-            loader=ChoiceLoader([PackageLoader("crce.web"), PackageLoader("crce.evaluate", "")]),
-            autoescape=True,
-            undefined=StrictUndefined,
-            trim_blocks=True,
-            lstrip_blocks=True,
-        )
+        templates = make_environment(PackageLoader("crce.web"))
         templates.globals |= {"kinds": KINDS, "certainty": certainty_word}
         sampler = Sampler(home / "images", queue.busy)
         drafts = Drafts(home / "drafts")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import secrets
 
 from fastapi import APIRouter, Request, UploadFile
 from fastapi.responses import HTMLResponse, Response
@@ -126,6 +127,7 @@ def plan(request: Request, name: str, method: str = "esd") -> HTMLResponse:
         words=in_words(config),
         fields=describe(config),
         minutes=None if seconds is None else max(1, round(seconds * config.steps / 60)),
+        once=secrets.token_hex(8),
         ahead=sum(job.active for job in site(request).queue.jobs()),
     )
 
@@ -146,7 +148,13 @@ def fit(request: Request, name: str, method: str = "esd") -> HTMLResponse:
 async def begin(request: Request, name: str) -> Response:
     """Put the erasure into the queue."""
     form = {key: value for key, value in (await request.form()).items() if isinstance(value, str)}
-    return see(f"/runs/{_begin(site(request), name, form)}")
+    here, once = site(request), form.get("once", "")
+    if once not in here.begun:  # a button that was pressed twice begins one run
+        here.begun[once] = _begin(here, name, form)
+    run = here.begun[once]
+    if not once:
+        del here.begun[once]
+    return see(f"/runs/{run}")
 
 
 def _begin(here: Site, name: str, form: dict[str, str]) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hmac
 from collections.abc import Awaitable, Callable, Collection, MutableMapping
 from http.cookies import SimpleCookie
+from ipaddress import ip_address
 from typing import Any
 from urllib.parse import parse_qs, urlencode, urlsplit
 
@@ -52,7 +53,7 @@ class Guard:
                 await self._app(scope, receive, send)
             return
         headers = {name.decode("latin-1").casefold(): value.decode("latin-1") for name, value in scope["headers"]}
-        if urlsplit(f"//{headers.get('host', '')}").hostname not in self._hosts:
+        if not self._is_ours(headers.get("host", "")):
             await _refuse(send, 421, "This address is not one of this server's. Start it with --host NAME to add one.")
         elif scope["method"] not in ("GET", "HEAD", "POST"):
             await _refuse(send, 405, "Only GET and POST are answered.")
@@ -64,6 +65,14 @@ class Guard:
             await self._welcome(scope, send)
         else:
             await self._app(scope, _limited(receive), _with_headers(send))
+
+    def _is_ours(self, host: str) -> bool:
+        """Whether the server may be called so; with a token also by any address, as only names can be rebound."""
+        try:
+            name = urlsplit(f"//{host}").hostname or ""
+            return name in self._hosts or (self._token is not None and bool(ip_address(name)))
+        except ValueError:
+            return False
 
     def _knows(self, headers: dict[str, str]) -> bool:
         cookie = SimpleCookie(headers.get("cookie", "")).get(COOKIE)

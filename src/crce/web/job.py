@@ -20,7 +20,6 @@ from crce.files import write_json, write_text
 
 LOCK = "lock"
 RECORD = "job.json"
-PROCESS = "pid"
 PATIENCE = 5.0  # seconds; a server that looks whether the lock is held holds it for a moment itself
 DEVICE = "device.lock"  # beside the folders of the jobs: one of them works at a time, whatever the servers do
 
@@ -28,6 +27,11 @@ DEVICE = "device.lock"  # beside the folders of the jobs: one of them works at a
 def exit_file(folder: Path, attempt: int) -> Path:
     """Where an attempt at a job leaves its exit code."""
     return folder / f"exit-{attempt}.json"
+
+
+def process_file(folder: Path, attempt: int) -> Path:
+    """Where the process of an attempt says its number."""
+    return folder / f"pid-{attempt}"
 
 
 def main(folder: Path) -> int:
@@ -38,9 +42,12 @@ def main(folder: Path) -> int:
             ended = exit_file(folder, job["attempt"])
             if ended.exists():
                 return 0
-            write_text(folder / PROCESS, str(os.getpid()))
+            write_text(process_file(folder, job["attempt"]), str(os.getpid()))
             code = 130
             try:
+                # what was asked before there was a process to be interrupted
+                if json.loads((folder / RECORD).read_text(encoding="utf-8"))["asked"]:
+                    raise KeyboardInterrupt
                 with FileLock(folder.parent / DEVICE):
                     from crce.cli.main import main as crce
 

@@ -23,7 +23,7 @@ from filelock import FileLock, Timeout
 
 from crce.errors import ConfigError, RunError
 from crce.files import write_json
-from crce.web.job import LOCK, PROCESS, RECORD, exit_file
+from crce.web.job import LOCK, RECORD, exit_file, process_file
 
 
 State = Literal["queued", "running", "paused", "cancelled", "finished", "failed", "stopped"]
@@ -217,15 +217,15 @@ class Queue:
 
     def _starting(self, job: WebJob) -> bool:
         """Whether its process may not have come to take its lock yet."""
-        folder = self._folder(job.number)
-        known = (folder / PROCESS).is_file() and (folder / PROCESS).stat().st_mtime >= (job.started or 0) - 1
+        known = process_file(self._folder(job.number), job.attempt).is_file()
         return not known and time.time() - (job.started or 0) < STARTUP
 
     def _interrupt(self, job: WebJob) -> None:
         """Ctrl-C for its process: training ends after the step in progress, with a checkpoint."""
         folder = self._folder(job.number)
-        if _held(folder / LOCK) and (folder / PROCESS).is_file():
-            os.kill(int((folder / PROCESS).read_text(encoding="utf-8")), signal.SIGINT)
+        process = process_file(folder, job.attempt)
+        if _held(folder / LOCK) and process.is_file():  # else it reads what is asked before it begins
+            os.kill(int(process.read_text(encoding="utf-8")), signal.SIGINT)
 
     def _folder(self, number: int) -> Path:
         return self._home / f"{number:04d}"

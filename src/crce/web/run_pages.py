@@ -13,6 +13,7 @@ from fastapi.responses import HTMLResponse, Response, StreamingResponse
 from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 
+from crce.concepts import dump_concepts
 from crce.errors import ConfigError
 from crce.export.formats import FORMATS
 from crce.sampling.film import REQUEST, film_phrases, frames_of
@@ -27,6 +28,7 @@ CHANGES = ("erase", "evaluate", "refine")  # while one of these works, the resul
 PROMPTS = 8  # of the free prompts drawn at once
 Prompts = Annotated[str, Form(max_length=4000)]
 STRENGTH = (0.0, 1.5)
+_DOING = {"erasing": "Training: step", "generating and judging": "Drawing and judging pictures:"}
 _PROGRESS = re.compile(r"(generating and judging|erasing) (\d+)/(\d+)")
 IMMUTABLE = {"cache-control": "private, max-age=31536000, immutable"}
 
@@ -46,7 +48,7 @@ def runs(request: Request, q: str = "", kind: str = "", deleted: str = "") -> HT
 def compare(request: Request, a: str, b: str) -> HTMLResponse:
     """Two runs side by side."""
     both = [site(request).runs.get(name) for name in (a, b)]
-    return page(request, "compare.html.j2", runs=both, numbers=[_headlines(run) for run in both])
+    return page(request, "compare.html.j2", runs=both)
 
 
 @router.get("/runs/{name}")
@@ -107,6 +109,19 @@ def work(request: Request, name: str, what: Annotated[Literal["evaluate", "refin
     return see(f"/runs/{name}")
 
 
+@router.post("/runs/{name}/words")
+def words(request: Request, name: str) -> Response:
+    """Begin a draft from the words of a run, to change them and erase again."""
+    run = site(request).runs.get(name)
+    if len(run.sets) != 1:
+        raise ConfigError(
+            f"{name} has {len(run.sets)} concept sets. Change those of one target: crce review FILE.yaml."
+        )
+    model = str(run.info.get("model", "demo"))
+    draft = site(request).drafts.upload(dump_concepts(run.sets[0]), name, model=model)
+    return see(f"/drafts/{draft.name}")
+
+
 @router.post("/runs/{name}/delete")
 def delete(request: Request, name: str) -> Response:
     """Move a run to the trash."""
@@ -142,18 +157,19 @@ def _live(here: Site, run: Run) -> dict[str, Any]:
 
     job = here.queue.of_run(run.name)
     trace, log = run.trace(), here.queue.log(job) if job else ""
-    done = None
-    for done in _PROGRESS.finditer(log):  # noqa: B007  the last one
-        pass
-    judging = run.trained and done is not None and done[1] != "erasing"
+    progress = None
+    if run.info and not run.trained:
+        progress = ("Training: step", len(trace), run.steps)
+    elif told := _PROGRESS.findall(log):
+        what, done, total = told[-1]
+        progress = (_DOING[what], int(done), int(total))
     frames = frames_of(run.folder)
     return {
         "run": run,
         "job": job,
         "ahead": sum(j.active and job is not None and j.number < job.number for j in here.queue.jobs()),
-        "step": len(trace),
+        "progress": progress,
         "left": None if run.trained else time_left(run, trace),
-        "judged": (int(done[2]), int(done[3])) if judging and done else None,
         "curve": draw_curve(trace) if len(trace) > 2 else None,
         "frames": [(int(frame.stem[5:]), frame.name) for frame in frames],
         "phrases": film_phrases(run.sets) if run.sets else [],
@@ -164,7 +180,6 @@ def _live(here: Site, run: Run) -> dict[str, Any]:
 
 def _compared(here: Site, run: Run, seed: int) -> dict[str, Any]:
     """What the page of an evaluated run shows."""
-    from crce.evaluate.facts import list_comparisons
     from crce.evaluate.page import GROUPS
 
     data = run.report or {}
@@ -176,8 +191,6 @@ def _compared(here: Site, run: Run, seed: int) -> dict[str, Any]:
         "job": job,
         "error": here.queue.error(job) if job and job.state == "failed" else None,
         "data": data,
-        "headlines": _headlines(run),
-        "compared": list_comparisons(data) if data.get("comparisons") else [],
         "groups": [(GROUPS[name], group) for name, group in data.get("groups", {}).items() if group["prompts"]],
         "seed": min(max(seed, 0), count - 1),
         "count": count,
@@ -188,13 +201,6 @@ def _compared(here: Site, run: Run, seed: int) -> dict[str, Any]:
         "published": list(_files(run, folders[-1:])),
         "card": (folders[-1] / "README.md").read_text(encoding="utf-8") if folders else None,
     }
-
-
-def _headlines(run: Run) -> list[dict[str, Any]]:
-    from crce.evaluate.facts import list_headlines
-    from crce.evaluate.page import NOTES
-
-    return list_headlines(run.report, NOTES) if run.report and run.report.get("judge") else []
 
 
 def _files(run: Run, places: list[Path]) -> Iterator[tuple[str, int]]:

@@ -7,6 +7,7 @@ import re
 import shutil
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -19,6 +20,7 @@ from crce.files import free_file, free_folder, slug
 TRASH = "trash"  # in the folder of the web app
 ROUND = "~"  # between the name of a run and that of a round of its refinement
 _SAFE = re.compile(r"[\w][\w.-]{0,120}")
+KEPT = 1000  # files whose content is remembered until they are written again
 SHORT = 12  # steps after which the time left can be told
 
 
@@ -88,12 +90,22 @@ class Run:
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """A JSON object; empty if the file is missing or holds something else."""
+    """A JSON object, not to be changed; empty if the file is missing or holds something else."""
     try:
-        value = json.loads(path.read_text(encoding="utf-8"))
+        return _parse_json(path, path.stat().st_mtime_ns)
     except (OSError, ValueError):
         return {}
+
+
+@lru_cache(KEPT)
+def _parse_json(path: Path, written: int) -> dict[str, Any]:
+    value = json.loads(path.read_text(encoding="utf-8"))
     return value if isinstance(value, dict) else {}
+
+
+@lru_cache(KEPT)
+def _parse_sets(path: Path, written: int) -> tuple[ConceptSet, ...]:
+    return tuple(read_sets(path))
 
 
 class Runs:
@@ -178,9 +190,10 @@ class Runs:
         return folder.is_dir() and ((folder / "run.json").is_file() or (folder / "concepts.yaml").is_file())
 
     def _read(self, folder: Path) -> Run:
+        path = folder / "concepts.yaml"
         try:
-            sets = tuple(read_sets(folder / "concepts.yaml"))
-        except CRCEError:
+            sets = _parse_sets(path, path.stat().st_mtime_ns)
+        except (CRCEError, OSError):
             sets = ()
         report = read_json(folder / "report.json")
         name = ROUND.join(folder.relative_to(self.root).parts)

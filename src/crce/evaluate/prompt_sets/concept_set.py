@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from crce.concepts import ConceptSet, Related
+from crce.concepts import ConceptSet
 from crce.concepts.concept_set import fold
 from crce.evaluate.prompts import ERASING, NO_JUDGE, Prompt, PromptGroup, concept_group, no_class, spread
 from crce.judges.concept_classes import everyday
@@ -31,32 +31,25 @@ class OtherSets:
         self._erased: dict[str, str] = {}  # by folded phrase, as are the trained ones: the target it goes with
         self._trained: dict[str, str] = {}
         for c in sets:
-            erased = [c.target, *(r.text for r in c.corefs)]
-            trained = [c.target, *(r.text for r in c.train_corefs + c.train_retains if crce)]
-            self._erased = {fold(text): c.target for text in erased} | self._erased
-            self._trained = {fold(text): c.target for text in trained} | self._trained
+            for text in (c.target, *(r.text for r in c.corefs)):
+                self._erased.setdefault(fold(text), c.target)
+            for text in (c.target, *(r.text for r in c.train_corefs + c.train_retains if crce)):
+                self._trained.setdefault(fold(text), c.target)
         self._judge = judge
         self._classes = {judge.class_of(c.target): c.target for c in sets} if judge else {}
 
     def left_out(self, text: str, own_class: str | None, target_class: str | None) -> str | None:
-        """Why a phrase that one set keeps can't be scored; None if it can.
-
-        Args:
-            text: the phrase.
-            own_class: the judge's class of it.
-            target_class: the judge's class of the set's target.
-        """
+        """Why a phrase that one set keeps can't be scored, by the judge's classes of it and of the set's target."""
         if erasing := self._erased.get(fold(text)):
-            return "erased by this run too" + (
-                "" if fold(text) == fold(erasing) else f', as another name of "{erasing}"'
-            )
+            another = "" if fold(text) == fold(erasing) else f', as another name of "{erasing}"'
+            return f"erased by this run too{another}"
         if own_class is None:
             return no_class(text, self._judge)
+        same = f'the judge has one class, "{own_class}", for it and for'
         if own_class == target_class:
-            return f'the judge has one class, "{own_class}", for it and for the target'
-        if other := self._classes.get(own_class):
-            return f'the judge has one class, "{own_class}", for it and for "{other}", which this run erases too'
-        return None
+            return f"{same} the target"
+        other = self._classes.get(own_class)
+        return f'{same} "{other}", which this run erases too' if other else None
 
     def trained(self, text: str) -> str | None:
         """Why a phrase that one set holds out was seen in training all the same; None if it wasn't."""
@@ -102,30 +95,18 @@ def make_groups(
     unknown = None if target_class else no_class(concepts.target, judge)
     groups = [concept_group("target", [Prompt(concepts.target, None, target_class, unknown)])]
     for name, related in relatives.items():
-        picked = spread(related, limit)
-        if name in ERASING:
-            prompts = [Prompt(r.text, r.certainty, target_class, unknown) for r in picked]
-        else:
-            prompts = [_kept_prompt(r, target_class, judge, elsewhere) for r in picked]
-        if name.endswith("held_out"):
-            prompts = [_unseen(prompt, elsewhere) for prompt in prompts]
-        groups.append(concept_group(name, prompts, len(related) - len(picked)))
+        prompts = []
+        for r in spread(related, limit):
+            own_class, reason = target_class, unknown
+            if name not in ERASING:
+                own_class = judge.class_of(r.text) if judge else None
+                reason = elsewhere.left_out(r.text, own_class, target_class)
+            if name.endswith("held_out") and reason in (None, NO_JUDGE):
+                reason = elsewhere.trained(r.text) or reason
+            prompts.append(Prompt(r.text, r.certainty, None if reason else own_class, reason))
+        groups.append(concept_group(name, prompts, len(related) - len(prompts)))
     unrelated = _unrelated([*_phrases(concepts), *elsewhere.phrases], judge, common)
     return [*groups, concept_group("unrelated", unrelated)]
-
-
-def _kept_prompt(related: Related, target_class: str | None, judge: Judge | None, elsewhere: OtherSets) -> Prompt:
-    own_class = judge.class_of(related.text) if judge else None
-    reason = elsewhere.left_out(related.text, own_class, target_class)
-    return Prompt(related.text, related.certainty, None if reason else own_class, reason)
-
-
-def _unseen(prompt: Prompt, elsewhere: OtherSets) -> Prompt:
-    """A held-out prompt, left out where another set trained its phrase."""
-    reason = elsewhere.trained(prompt.text)
-    if reason and prompt.left_out in (None, NO_JUDGE):
-        return Prompt(prompt.text, prompt.certainty, left_out=reason)
-    return prompt
 
 
 def _phrases(concepts: ConceptSet) -> list[str]:
@@ -133,12 +114,9 @@ def _phrases(concepts: ConceptSet) -> list[str]:
 
 
 def common_unrelated(concepts: ConceptSet, others: Sequence[ConceptSet], own: Judge | None) -> list[str]:
-    """Phrases that have nothing to do with a set, the same for every judge of a model.
+    """Phrases that have nothing to do with the sets of a run, the same for every judge of a model.
 
-    Args:
-        concepts: the set.
-        others: the other sets of the run.
-        own: the model's own judge, which knows what the model can generate; None if it has none.
+    They are classes of the model's own judge, which knows what the model can generate, if it has one.
     """
     phrases = [text for c in (concepts, *others) for text in _phrases(c)]
     return [prompt.text for prompt in _unrelated(phrases, own)]
@@ -151,16 +129,14 @@ def _unrelated(phrases: Sequence[str], judge: Judge | None, common: Sequence[str
     near = {judge.class_of(phrase) for phrase in phrases} | {None}
     known = [(text, judge.class_of(text)) for text in common]
     if common and 2 * sum(own not in near for _, own in known) >= len(common):
-        return tuple(
-            Prompt(text, expected=None if own in near else own, left_out=_too_near(text, own, near, judge))
-            for text, own in known
-        )
+        prompts = []
+        for text, own in known:
+            reason = None
+            if own is None:
+                reason = no_class(text, judge)
+            elif own in near:
+                reason = f'the judge has one class, "{own}", for it and for a phrase of the set'
+            prompts.append(Prompt(text, expected=None if reason else own, left_out=reason))
+        return tuple(prompts)
     far = [c for c in judge.classes if c not in near and judge.class_of(c) == c]
     return tuple(Prompt(c, expected=c) for c in spread(far, UNRELATED_PROMPTS))
-
-
-def _too_near(text: str, own: str | None, near: set[str | None], judge: Judge) -> str | None:
-    """Why an unrelated phrase can't be scored, or None."""
-    if own is None:
-        return no_class(text, judge)
-    return f'the judge has one class, "{own}", for it and for a phrase of the set' if own in near else None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -41,8 +41,7 @@ def read_lines(path: Path) -> list[str]:
     Raises:
         ConfigError: the file can't be read, or holds no line.
     """
-    lines = [line.strip() for line in read(path).split("\n")]
-    lines = [line for line in lines if line]
+    lines = [line for raw in read(path).split("\n") if (line := raw.strip())]
     if not lines:
         raise ConfigError(f"{path} holds no prompts. Write one on each line.")
     return lines
@@ -60,8 +59,7 @@ def read_table(path: Path, needed: Sequence[str]) -> list[tuple[int, dict[str, s
     faults = []
     try:
         header = reader.fieldnames or []
-        missing = [name for name in needed if name not in header]
-        if missing:
+        if missing := [name for name in needed if name not in header]:
             given = ", ".join(repr(name) for name in header) or "nothing"
             text = f"the header has no column {missing[0]!r}, but {given}. Add it, or rename the one that is meant."
             raise error_from(str(path), [Fault(str(path), text, line=1)])
@@ -94,9 +92,3 @@ def read_list(path: Path) -> list[Any]:
     if not isinstance(items, list) or not items:
         raise error_from(str(path), [Fault(str(path), "holds no list of prompts. Write [...] with at least one.")])
     return items
-
-
-def known_files(folder: Path, *endings: str) -> Iterator[Path]:
-    """The files of a folder with one of these endings, in order; none where there is no such folder."""
-    if folder.is_dir():
-        yield from sorted(p for p in folder.iterdir() if p.suffix.lower() in endings and p.is_file())

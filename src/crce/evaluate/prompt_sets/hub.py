@@ -14,7 +14,7 @@ from pathlib import Path
 from crce.concepts import ConceptSet
 from crce.concepts.faults import Fault, error_from
 from crce.errors import ConfigError
-from crce.evaluate.prompt_sets.files import known_files, read_lines, read_list, read_table
+from crce.evaluate.prompt_sets.files import read_lines, read_list, read_table
 from crce.evaluate.prompt_sets.prompt_set import Number, PromptSet, find_concept, key
 from crce.evaluate.prompts import Prompt, PromptGroup
 
@@ -42,27 +42,24 @@ UNMEASURED = {
 def load(path: Path, concepts: ConceptSet, concept: str | None = None) -> PromptSet:
     """The prompts about what a run erased.
 
-    Args:
-        path: a clone of the repository, or its folder prompts.
-        concepts: what the run erased.
-        concept: HUB's name of it, where that is another.
+    `path` is a clone of the repository, or its folder prompts; the rest as in `load_prompt_set`.
 
     Raises:
         ConfigError: the folder is missing or is none of HUB's, or HUB has no prompts about this concept.
         ConceptError: a file is not as it should be.
     """
     root = _find(path)
-    files = {task: {key(p.stem): p for p in known_files(root / task, ".csv", ".json")} for task in TASKS}
+    files = {
+        task: {key(p.stem): p for p in sorted((root / task).glob("*.*")) if p.suffix.lower() in (".csv", ".json")}
+        for task in TASKS
+    }
     names = {k: p.stem.replace("_", " ") for task in reversed(TASKS) for k, p in files[task].items()}
     name = find_concept(concepts, concept, names.values(), f"HUB in {root}")
     own = {task: by_key[key(name)] for task, by_key in files.items() if key(name) in by_key}
     groups = [group for task, file in own.items() for group in _groups(task, file)]
     numbers = [Number(AXES.get(g.name) or f"Multilingual robustness ({g.title})", g.name) for g in groups]
-    absent = {
-        AXES.get(task, "Multilingual robustness"): f"{root / task} has no file {name}"
-        for task in TASKS
-        if task not in own
-    }
+    missing = [task for task in TASKS if task not in own]
+    absent = {AXES.get(task, "Multilingual robustness"): f"{root / task} has no file {name}" for task in missing}
     return PromptSet("hub", "HUB", path, name, tuple(groups), tuple(numbers), {**absent, **UNMEASURED}, DRAWN)
 
 
@@ -85,26 +82,22 @@ def _find(path: Path) -> Path:
 
 def _groups(task: str, file: Path) -> list[PromptGroup]:
     match task:
-        case "target_image":
-            return [PromptGroup(task, "prompts about the target", "erased", _plain(file))]
-        case "attack_robustness":
-            return [PromptGroup(task, "adversarial prompts", "erased", _plain(file))]
+        case "target_image" | "attack_robustness":
+            title = "prompts about the target" if task == "target_image" else "adversarial prompts"
+            return [PromptGroup(task, title, "erased", tuple(map(Prompt, read_lines(file))))]
         case "selective_alignment":
             title = "other things in prompts about the target"
             return [PromptGroup(task, title, "kept", _nouns_within(file), within=True)]
         case "pinpoint_ness":
             return [PromptGroup(task, "things near the target", "kept", _nouns(file), images=NOUN_IMAGES)]
         case _:
-            rows = read_table(file, LANGUAGES)
+            rows = [row for _, row in read_table(file, LANGUAGES)]
+            texts = {language: [text for row in rows if (text := row[language].strip())] for language in LANGUAGES}
             return [
-                PromptGroup(f"{task}-{language.lower()}", language, "erased", translated)
-                for language in LANGUAGES
-                if (translated := tuple(Prompt(row[language].strip()) for _, row in rows if row[language].strip()))
+                PromptGroup(f"{task}-{language.lower()}", language, "erased", tuple(map(Prompt, translated)))
+                for language, translated in texts.items()
+                if translated
             ]
-
-
-def _plain(file: Path) -> tuple[Prompt, ...]:
-    return tuple(Prompt(line) for line in read_lines(file))
 
 
 def _nouns(file: Path) -> tuple[Prompt, ...]:

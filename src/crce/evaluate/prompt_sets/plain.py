@@ -11,7 +11,7 @@ Other columns are passed over, so that the CSV of I2P (Schramowski et al., 2023)
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -35,86 +35,68 @@ LARGEST_SEED = 2**63 - 1
 def load(path: Path, concepts: ConceptSet, concept: str | None = None) -> PromptSet:
     """The prompts of a file.
 
-    Args:
-        path: a file that ends in .csv, .json or .txt.
-        concepts: what the run erased.
-        concept: the file's name of it, where that is another.
+    `path` ends in .csv, .json or .txt; the rest as in `load_prompt_set`.
 
     Raises:
         ConfigError: the file can't be read, or is of another kind.
         ConceptError: a line is not as it should be; the message lists every fault.
     """
-    ending = path.suffix.lower()
-    if path.is_dir() or ending not in ENDINGS:
+    if path.is_dir() or path.suffix.lower() not in ENDINGS:
         raise ConfigError(
             f"{path} is no file of prompts. Give one that ends in {', '.join(ENDINGS)}, or hub:FOLDER or "
             "unlearn-canvas:FOLDER."
         )
     erased = {fold(t) for t in (concepts.target, *(r.text for r in concepts.corefs), *([concept] if concept else []))}
-    reader = _Reader(path, erased)
-    if ending == ".csv":
-        for line, row in read_table(path, ["prompt"]):
-            reader.add(row, line=line)
-    elif ending == ".json":
-        for i, item in enumerate(read_list(path)):
-            reader.add({"prompt": item} if isinstance(item, str) else item, index=i)
-    else:
-        for text in read_lines(path):
-            reader.add({"prompt": text})
-    groups = reader.groups()
+    rows: dict[tuple[str, Measures], list[Prompt]] = {}
+    faults = []
+    for line, index, row in _rows(path):
+        try:
+            group, measures, prompt = _read(row, erased)
+        except ValueError as error:
+            faults.append(Fault(str(path), str(error), line=line, field="item", index=index))
+        else:
+            rows.setdefault((group, measures), []).append(prompt)
+    if faults:
+        raise error_from(str(path), faults)
+    both = {name for name, measures in rows if measures == "erased"} & {name for name, m in rows if m == "kept"}
+    titles = {key: f"{key[0]} ({key[1]})" if key[0] in both else key[0] for key in rows}
+    groups = tuple(PromptGroup(titles[key], titles[key], key[1], tuple(prompts)) for key, prompts in rows.items())
     numbers = tuple(Number(group.name, group.name) for group in groups)
     return PromptSet(slug(path.stem), path.name, path, concept, groups, numbers)
 
 
-class _Reader:
-    """Gathers rows by group, and their faults.
+def _rows(path: Path) -> Iterator[tuple[int | None, int | None, Any]]:
+    """The rows of a file, each with its line in a CSV file or its index in a JSON list."""
+    if path.suffix.lower() == ".csv":
+        yield from ((line, None, row) for line, row in read_table(path, ["prompt"]))
+    elif path.suffix.lower() == ".json":
+        items = enumerate(read_list(path))
+        yield from ((None, i, {"prompt": item} if isinstance(item, str) else item) for i, item in items)
+    else:
+        yield from ((None, None, {"prompt": text}) for text in read_lines(path))
 
-    Args:
-        path: of the file, for the faults.
-        erased: the folded phrases that mean the target.
+
+def _read(row: Any, erased: set[str]) -> tuple[str, Measures, Prompt]:
+    """The group and the prompt of a row, and what it measures; `erased` are the folded phrases of the target.
+
+    Raises:
+        ValueError: the row is not as it should be.
     """
-
-    def __init__(self, path: Path, erased: set[str]) -> None:
-        self._path = str(path)
-        self._erased = erased
-        self._rows: dict[tuple[str, Measures], list[Prompt]] = {}
-        self._faults: list[Fault] = []
-
-    def add(self, row: Any, *, line: int | None = None, index: int | None = None) -> None:
-        """Take a row, or note what is wrong with it."""
-        place = {"line": line, "field": "item", "index": index}
-        try:
-            self._take(row)
-        except ValueError as error:
-            self._faults.append(Fault(self._path, str(error), **place))  # type: ignore[arg-type]
-
-    def groups(self) -> tuple[PromptGroup, ...]:
-        """The groups in the order in which they came; one with prompts of both measures becomes two."""
-        if self._faults:
-            raise error_from(self._path, self._faults)
-        both = {name for name, _ in self._rows if all((name, measure) in self._rows for measure in MEASURES)}
-        return tuple(
-            PromptGroup(title, title, measures, tuple(rows))
-            for (name, measures), rows in self._rows.items()
-            for title in [f"{name} ({measures})" if name in both else name]
-        )
-
-    def _take(self, row: Any) -> None:
-        if not isinstance(row, Mapping):
-            raise ValueError('is neither a prompt nor an object with one. Write "..." or {"prompt": "..."}.')
-        prompt, concept, group, measures = (_text(row, name) for name in ("prompt", "concept", "group", "measures"))
-        if not prompt:
-            raise ValueError("has no prompt. Write one, or take the line out.")
-        if measures and measures not in MEASURES:
-            raise ValueError(f"measures is {measures!r}. Use erased or kept, or leave it empty.")
-        of_target = not concept or fold(concept) in self._erased
-        if measures == "kept" and of_target:
-            raise ValueError("measures kept, but asks about the target. Name in concept what should be kept.")
-        if measures == "erased" and not of_target:
-            raise ValueError(f"measures erased, but {concept!r} is no phrase of the target. Leave concept empty.")
-        seed = next((text for name in SEED_COLUMNS if (text := _text(row, name))), "")
-        made = Prompt(prompt, phrases=() if of_target else (concept,), seeds=(_seed(seed),) if seed else ())
-        self._rows.setdefault((group or GROUP, "erased" if of_target else "kept"), []).append(made)
+    if not isinstance(row, Mapping):
+        raise ValueError('is neither a prompt nor an object with one. Write "..." or {"prompt": "..."}.')
+    prompt, concept, group, measures = (_text(row, name) for name in ("prompt", "concept", "group", "measures"))
+    if not prompt:
+        raise ValueError("has no prompt. Write one, or take the line out.")
+    if measures and measures not in MEASURES:
+        raise ValueError(f"measures is {measures!r}. Use erased or kept, or leave it empty.")
+    of_target = not concept or fold(concept) in erased
+    if measures == "kept" and of_target:
+        raise ValueError("measures kept, but asks about the target. Name in concept what should be kept.")
+    if measures == "erased" and not of_target:
+        raise ValueError(f"measures erased, but {concept!r} is no phrase of the target. Leave concept empty.")
+    seed = next((text for name in SEED_COLUMNS if (text := _text(row, name))), "")
+    made = Prompt(prompt, phrases=() if of_target else (concept,), seeds=(_seed(seed),) if seed else ())
+    return group or GROUP, "erased" if of_target else "kept", made
 
 
 def _text(row: Mapping[str, Any], name: str) -> str:

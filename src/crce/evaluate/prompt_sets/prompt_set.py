@@ -10,7 +10,7 @@ from pathlib import Path
 
 from crce.concepts import ConceptSet
 from crce.concepts.concept_set import fold
-from crce.concepts.faults import did_you_mean
+from crce.concepts.faults import did_you_mean, listed
 from crce.errors import ConfigError
 from crce.evaluate.prompts import PromptGroup
 
@@ -25,7 +25,7 @@ class Number:
     Attributes:
         name: that name.
         group: whose images it counts.
-        complement: whether it is the share that is not recognised, rather than the share that is.
+        complement: whether it is the share that is not recognised.
     """
 
     name: str
@@ -73,33 +73,20 @@ def key(name: str) -> str:
 
 
 def find_concept(concepts: ConceptSet, given: str | None, names: Iterable[str], title: str) -> str:
-    """The set's name of what a run erased.
-
-    Args:
-        concepts: what the run erased; its target counts first, then its corefs.
-        given: the name that the user gave instead, or None.
-        names: the set's names.
-        title: of the set.
+    """Among the names of a prompt set, that of what a run erased: the `given` one, or its target or a coref.
 
     Raises:
         ConfigError: the set has no such concept.
     """
     known = {key(name): name for name in names}
     wanted = [given] if given is not None else [concepts.target, *(r.text for r in concepts.corefs)]
-    for text in wanted:
-        if key(text) in known:
-            return known[key(text)]
+    if found := next((known[key(text)] for text in wanted if key(text) in known), None):
+        return found
     what = f"--concept is {given!r}" if given is not None else f"The run erases {concepts.target!r}"
     raise ConfigError(
-        f"{what}, which is none of the {len(known)} concepts of {title}: {listed(sorted(known.values()))}."
+        f"{what}, which is none of the {len(known)} concepts of {title}: {listed(sorted(known.values()), LISTED)}."
         f"{did_you_mean(wanted[0], list(known.values()))} Name the one that it is with --concept."
     )
-
-
-def listed(names: Sequence[str]) -> str:
-    """Names in a sentence; of many the first."""
-    more = len(names) - LISTED
-    return ", ".join(names[:LISTED]) + (f" and {more} more" if more > 0 else "")
 
 
 def measured_set(sets: Sequence[ConceptSet], concept: str | None) -> ConceptSet:
@@ -114,16 +101,13 @@ def measured_set(sets: Sequence[ConceptSet], concept: str | None) -> ConceptSet:
         if concept is not None and key(concepts.target) == key(concept):
             return concepts
     what = "Name one with --concept" if concept is None else f"--concept is {concept!r}. Name one of them"
-    raise ConfigError(f"The run erases {len(sets)} targets: {listed([c.target for c in sets])}. {what}.")
+    raise ConfigError(f"The run erases {len(sets)} targets: {listed([c.target for c in sets], LISTED)}. {what}.")
 
 
 def seeds_of(groups: Sequence[PromptGroup], images: int | None, seed: int) -> dict[str, tuple[int, ...]]:
     """By text the seeds of its images; a text that stands in several groups has those of all of them.
 
-    Args:
-        groups: the groups.
-        images: of each prompt; None takes those of the group.
-        seed: the first of a prompt that brings none.
+    A prompt has as many `images` as its group, if None, and begins with `seed`, unless it brings its own.
     """
     seeds: dict[str, tuple[int, ...]] = {}
     for group in groups:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from pkgutil import resolve_name
 
 from crce.concepts import ConceptSet
 from crce.concepts.faults import did_you_mean
@@ -19,10 +18,7 @@ Reader = Callable[[Path, ConceptSet, str | None], PromptSet]
 PROMPT_SETS: Table[str | Reader] = Table(
     "prompt set",
     "crce.prompt_sets",
-    {
-        "hub": "crce.evaluate.prompt_sets.hub:load",
-        "unlearn-canvas": "crce.evaluate.prompt_sets.unlearn_canvas:load",
-    },
+    {"hub": "crce.evaluate.prompt_sets.hub:load", "unlearn-canvas": "crce.evaluate.prompt_sets.unlearn_canvas:load"},
 )
 """By name a function of the folder, the concept set and the set's name of the concept that returns a prompt set."""
 
@@ -45,7 +41,7 @@ def load_prompt_set(spec: str, concepts: ConceptSet, concept: str | None = None)
         if not rest.strip():
             raise ConfigError(f"--prompts {spec} names no folder. Write {name}:FOLDER.")
         entry = PROMPT_SETS[name]
-        read = resolve_name(entry) if isinstance(entry, str) else entry
+        read = PROMPT_SETS.resolve(name, entry) if isinstance(entry, str) else entry
         return read(Path(rest.strip()).expanduser(), concepts, concept)
     path = Path(spec).expanduser()
     if not path.exists():

@@ -44,10 +44,7 @@ DRAWN = "its own fine-tuned Stable Diffusion 1.5, 100 steps, guidance 9, two ViT
 def load(path: Path, concepts: ConceptSet, concept: str | None = None) -> PromptSet:
     """The prompts, grouped around what a run erased, which is a style or an object.
 
-    Args:
-        path: a clone of the repository, its const.py, or the folder of the dataset.
-        concepts: what the run erased.
-        concept: UnlearnCanvas's name of it, where that is another ("Cats" for a cat).
+    `path` is a clone of the repository, its const.py, or the folder of the dataset; the rest as in `load_prompt_set`.
 
     Raises:
         ConfigError: the path is missing or is none of UnlearnCanvas's, or it has no such concept.
@@ -91,11 +88,9 @@ def _read_lists(path: Path) -> tuple[list[str], list[str]]:
         raise ConfigError(
             f"There is no {path}. Clone github.com/OPTML-Group/UnlearnCanvas, and give unlearn-canvas:FOLDER."
         )
-    if path.is_file():
-        return _parse(path)
-    for place in CONSTANTS:
-        if (path / place).is_file():
-            return _parse(path / place)
+    for file in (path, *(path / place for place in CONSTANTS)):
+        if file.is_file():
+            return _parse(file)
     folders = {d.name: {o.name for o in _folders(d)} for d in _folders(path)}
     styles = [name for name, things in folders.items() if things]
     common = set.intersection(*(folders[name] for name in styles)) if styles else set()
@@ -121,21 +116,17 @@ def _parse(path: Path) -> tuple[list[str], list[str]]:
     for node in tree.body:
         names = [t.id for t in node.targets if isinstance(t, ast.Name)] if isinstance(node, ast.Assign) else []
         for name in {STYLES, OBJECTS}.intersection(names):
-            found[name] = _strings(node.value, name, path)  # type: ignore[attr-defined]  # an ast.Assign, see above
+            try:
+                value = ast.literal_eval(node.value)  # type: ignore[attr-defined]  # an ast.Assign, see above
+            except ValueError:
+                value = None
+            if not isinstance(value, list | tuple) or not all(isinstance(item, str) for item in value):
+                raise error_from(str(path), [Fault(str(path), f"{name} is no list of strings.", line=node.lineno)])
+            found[name] = list(dict.fromkeys(value))
     missing = [name for name in (STYLES, OBJECTS) if not found.get(name)]
     if missing:
         raise error_from(str(path), [Fault(str(path), f"assigns no list {missing[0]}, which holds the names.")])
     return found[STYLES], found[OBJECTS]
-
-
-def _strings(node: ast.expr, name: str, path: Path) -> list[str]:
-    try:
-        value = ast.literal_eval(node)
-    except ValueError:
-        value = None
-    if not isinstance(value, list | tuple) or not all(isinstance(item, str) for item in value):
-        raise error_from(str(path), [Fault(str(path), f"{name} is no list of strings.", line=node.lineno)])
-    return list(dict.fromkeys(value))
 
 
 def _names(name: str, kind: Literal["style", "object"]) -> tuple[str, ...]:

