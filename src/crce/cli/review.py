@@ -147,9 +147,8 @@ def _own_set(path: Path) -> tuple[str, ConceptSet]:
     text = read_text(path)
     concepts = read_concepts(path)
     if (path.parent / "run.json").is_file():
-        raise ConceptError(
-            f"{path} records what a run was trained on, and is not changed. Copy it somewhere else first."
-        )
+        recorded = f"{path} records what a run was trained on"
+        raise ConceptError(f"{recorded}, and is not changed. Copy it somewhere else first.")
     if path.suffix.lower() == ".json" and is_corefconcept(json_value(text, path.name)[0]):
         name = f"{path}#{concepts.target}"
         raise ConceptError(f"{path} is a CorefConcept file. Copy the set: {copy.format(name, concepts.target)}")
