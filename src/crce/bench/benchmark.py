@@ -7,12 +7,12 @@ heatmap*.svg   H over M and N, where both vary
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from crce.bench.cells import GridPlan, Job
+from crce.bench.cells import GridPlan
 from crce.bench.heatmap import heat_maps
 from crce.bench.results import markdown, summarise
 from crce.errors import ConfigError, RunError
@@ -102,7 +102,17 @@ def run_bench(
     missing = [job for job in plan.distinct if job.key not in records]
     labels = {job.key: job.cell.label for job in missing}
     failed: dict[str, str] = {}
-    for outcome in _measure(missing, jobs, ray, begin, emit) if missing else ():
+    outcomes: Iterable[CellOutcome] = ()
+    if missing:
+        from crce.bench.process_pool import on_ray, run_here, run_parallel
+
+        if ray:
+            outcomes = on_ray(missing, begin)
+        elif jobs > 1:
+            outcomes = run_parallel(missing, jobs, begin)
+        else:
+            outcomes = run_here(missing, lambda job, step, n: emit(CellProgress(job.cell.label, step, n)))
+    for outcome in outcomes:
         if outcome.record is not None:
             records[outcome.key] = outcome.record
         else:
@@ -117,19 +127,3 @@ def run_bench(
     for name, text in texts.items():
         write_text(folder / name, text)
     return BenchmarkResult(folder, data, tuple(folder / name for name in ("results.json", *texts)))
-
-
-def _measure(
-    missing: list[Job],
-    jobs: int,
-    ray: bool,
-    begin: Callable[[], object] | None,
-    emit: Callable[[CellProgress | CellFinished], object],
-) -> Iterator[CellOutcome]:
-    from crce.bench.process_pool import on_ray, run_here, run_parallel
-
-    if ray:
-        return on_ray(missing, begin)
-    if jobs > 1:
-        return run_parallel(missing, jobs, begin)
-    return run_here(missing, lambda job, step, steps: emit(CellProgress(job.cell.label, step, steps)))

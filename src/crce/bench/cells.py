@@ -51,23 +51,14 @@ FIRST_SETTINGS = {
 
 @dataclass(frozen=True)
 class Cell:
-    """One erasure of the grid.
+    """One erasure of the grid."""
 
-    Attributes:
-        row: its row of the table, e.g. "esd+crce corefs=3".
-        name: name of the method's entry in the file.
-        source: the model.
-        task: the targets, with training lists as the axes prescribe.
-        config: settings of the erasure.
-        axes: the value of every axis; None where it does not apply, as M and N without corefs and retains.
-    """
-
-    row: str
-    name: str
+    row: str  # of the table, e.g. "esd+crce corefs=3"
+    name: str  # of the method's entry in the file
     source: ModelSource
-    task: Task
+    task: Task  # with training lists as the axes prescribe
     config: ErasureConfig
-    axes: Mapping[str, Any]
+    axes: Mapping[str, Any]  # the value of each; None where it does not apply, as M and N without corefs and retains
 
     @property
     def label(self) -> str:
@@ -132,19 +123,27 @@ def expand(grid: BenchmarkGrid, on_fault: Callable[[MethodEntry, str], object] |
     for source, task, entry in itertools.product(grid.models, grid.tasks, grid.methods):
         foreign = [name for name, info in known.items() if info.methods and entry.method not in info.methods]
         for crce, axes in _variants(grid, entry, foreign):
+            varied = {name: value for name, value in axes.items() if name not in PHRASES and value is not None}
+            settings = {"method": entry.method, "crce": crce, **entry.settings, **varied}
             try:
-                config = _config(entry, crce, axes, source, task)
+                config = load_config(entry.recipe, settings, model=source.model, kind=task.kind)
             except ConfigError as error:
                 if on_fault is None:
                     raise
                 on_fault(entry, str(error).partition(": ")[2])
                 continue
-            row = _row(entry.name, crce, axes, source if len(grid.models) > 1 else None)
+            row = [f"{entry.name}+crce" if crce else entry.name]
+            row += [f"{axis}={value}" for axis, value in axes.items() if value is not None]
+            if len(grid.models) > 1:
+                row.append(f"on {source.model}" + (f"@{source.revision}" if source.revision else ""))
             random = METHODS.find(entry.method).random or axes.get(CERTAINTY) == "random"
             for seed in grid.seeds if random else grid.seeds[:1]:
-                varied = vary(task, axes, grid.lists, seed)
-                settings = {**_per_step(varied, entry, axes), "seed": seed}
-                yield Cell(row, entry.name, source, varied, config.model_copy(update=settings), axes)
+                cut = vary(task, axes, grid.lists, seed)
+                own: dict[str, Any] = {"seed": seed}
+                for name, per_step in SIZES.items():  # all M and N in every step, unless the file says otherwise
+                    if axes.get(name) is not None and per_step not in entry.settings and per_step not in axes:
+                        own[per_step] = max(len(getattr(concepts, f"train_{name}")) for concepts in cut.sets)
+                yield Cell(" ".join(row), entry.name, source, cut, config.model_copy(update=own), axes)
 
 
 def cell_content(
@@ -225,44 +224,18 @@ def plan_grid(grid: BenchmarkGrid, *, cache: str | Path = CACHE, device: str = "
             attacks=grid.attacks,
         )
         key = key_of(content)
-        method = cell.config.method + ("-crce" if cell.config.crce else "")
-        folder = root / f"{slug(cell.task.name)}-{method}-{key}"
-        jobs.append(Job(cell, key, content, folder, device))
+        method = f"{cell.config.method}-crce" if cell.config.crce else cell.config.method
+        jobs.append(Job(cell, key, content, root / f"{slug(cell.task.name)}-{method}-{key}", device))
     return GridPlan(grid, tuple(jobs))
 
 
-def _variants(
-    grid: BenchmarkGrid, entry: MethodEntry, foreign: Sequence[str]
-) -> Iterator[tuple[bool, dict[str, Any]]]:
+def _variants(grid: BenchmarkGrid, entry: MethodEntry, foreign: Sequence[str]) -> list[tuple[bool, dict[str, Any]]]:
     """Values of `crce` and the axes, without repetition; an axis is None if it does not apply, is a setting of other
     methods (`foreign`), or is set by the entry itself."""
-    seen: list[tuple[bool, dict[str, Any]]] = []
+    variants: list[tuple[bool, dict[str, Any]]] = []
     for crce, values in itertools.product(entry.crce, itertools.product(*grid.axes.values())):
         unused = {*entry.settings, *foreign, *(() if crce else PHRASES)}
         axes = {n: None if n in unused else value for n, value in zip(grid.axes, values, strict=True)}
-        if (crce, axes) not in seen:
-            seen.append((crce, axes))
-            yield crce, axes
-
-
-def _config(entry: MethodEntry, crce: bool, axes: Mapping[str, Any], source: ModelSource, task: Task) -> ErasureConfig:
-    varied = {name: value for name, value in axes.items() if name not in PHRASES and value is not None}
-    settings = {"method": entry.method, "crce": crce, **entry.settings, **varied}
-    return load_config(entry.recipe, settings, model=source.model, kind=task.kind)
-
-
-def _per_step(task: Task, entry: MethodEntry, axes: Mapping[str, Any]) -> dict[str, int]:
-    """Use all M corefs and N retains in every step, unless the file says otherwise."""
-    return {
-        per_step: max(len(getattr(concepts, f"train_{name}")) for concepts in task.sets)
-        for name, per_step in SIZES.items()
-        if axes.get(name) is not None and per_step not in entry.settings and per_step not in axes
-    }
-
-
-def _row(name: str, crce: bool, axes: Mapping[str, Any], source: ModelSource | None) -> str:
-    parts = [f"{name}+crce" if crce else name]
-    parts += [f"{axis}={value}" for axis, value in axes.items() if value is not None]
-    if source is not None:
-        parts.append(f"on {source.model}" + (f"@{source.revision}" if source.revision else ""))
-    return " ".join(parts)
+        if (crce, axes) not in variants:
+            variants.append((crce, axes))
+    return variants

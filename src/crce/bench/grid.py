@@ -11,14 +11,12 @@ from typing import Annotated, Any
 from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass as checked_dataclass
 
-from crce.concepts import ConceptSet, Related
+from crce.concepts import ConceptSet
 from crce.concepts.concept_set import common_kind, fold
-from crce.config import all_settings
 from crce.errors import ConceptError
 
 
-# axes that cut the lists, and the settings they imply
-SIZES = {"corefs": "corefs_per_step", "retains": "retains_per_step"}
+SIZES = {"corefs": "corefs_per_step", "retains": "retains_per_step"}  # axes that cut the lists, the settings implied
 LISTS = "lists"  # axis: the source of the training phrases
 CERTAINTY = "certainty"  # axis: their weights
 OWN = "own"  # a set's own lists, or certainties
@@ -30,24 +28,13 @@ _Count = Annotated[int, Field(ge=1)]
 _Seed = Annotated[int, Field(ge=0)]
 
 
-def setting_names() -> list[str]:
-    """The settings that an entry or an axis may have: all but those with a place of their own in the file."""
-    return [name for name in all_settings() if name not in ("method", "crce", "seed")]
-
-
 @dataclass(frozen=True)
 class Task:
-    """The targets of a cell.
+    """The targets of a cell, with a concept set each."""
 
-    Attributes:
-        name: the target, or the name of several.
-        sets: one concept set for each target.
-        in_turn: erase one target after the other, each from the model that the last erasure left; else all at once.
-    """
-
-    name: str
+    name: str  # the target, or the name of several
     sets: tuple[ConceptSet, ...]
-    in_turn: bool = False
+    in_turn: bool = False  # one target after the other, each from the model that the last erasure left
 
     @property
     def kind(self) -> str | None:
@@ -106,30 +93,20 @@ class AttackSettings:
 class BenchmarkGrid:
     """A benchmark file.
 
-    Attributes:
-        name: name of the file, without its suffix.
-        tasks: one target or several each.
-        methods: in the order of the table.
-        models: base models.
-        seeds: seeds of the erasures; a method without random choices uses the first alone.
-        axes: further settings that vary, each with its values. `corefs` and `retains` are M and N: how many training
-            phrases of a set a method is given; for `lists` and `certainty` see `vary`.
-        lists: the concept sets that the axis `lists` names.
-        evaluation: how the runs are measured.
-        attacks: attacks on every finished cell.
-        compare: pairs of rows of the table; the second is measured against the first.
+    `axes` are further settings that vary, each with its values. `corefs` and `retains` are M and N: how many training
+    phrases of a set a method is given; for `lists` and `certainty` see `vary`.
     """
 
-    name: str
+    name: str  # of the file, without its suffix
     tasks: tuple[Task, ...]
-    methods: tuple[MethodEntry, ...]
+    methods: tuple[MethodEntry, ...]  # in the order of the table
     models: tuple[ModelSource, ...] = (ModelSource("demo"),)
-    seeds: tuple[int, ...] = (0,)
+    seeds: tuple[int, ...] = (0,)  # of the erasures; a method without random choices uses the first alone
     axes: Mapping[str, tuple[Any, ...]] = field(default_factory=dict)
-    lists: Mapping[str, tuple[ConceptSet, ...]] = field(default_factory=dict)
+    lists: Mapping[str, tuple[ConceptSet, ...]] = field(default_factory=dict)  # that the axis `lists` names
     evaluation: GridEvaluation = field(default_factory=GridEvaluation)
-    attacks: tuple[AttackSettings, ...] = ()
-    compare: tuple[tuple[str, str], ...] = ()
+    attacks: tuple[AttackSettings, ...] = ()  # on every finished cell
+    compare: tuple[tuple[str, str], ...] = ()  # rows of the table; the second is measured against the first
 
 
 def vary(task: Task, axes: Mapping[str, Any], lists: Mapping[str, Sequence[ConceptSet]], seed: int) -> Task:
@@ -147,7 +124,7 @@ def vary(task: Task, axes: Mapping[str, Any], lists: Mapping[str, Sequence[Conce
     Raises:
         ConceptError: the named lists have none for a target.
     """
-    name, sets = axes.get(LISTS, OWN) or OWN, []
+    name, how, sets = axes.get(LISTS) or OWN, axes.get(CERTAINTY), []
     for concepts in task.sets:
         named = [concepts] if name == OWN else [c for c in lists[name] if fold(c.target) == fold(concepts.target)]
         if not named:
@@ -155,17 +132,13 @@ def vary(task: Task, axes: Mapping[str, Any], lists: Mapping[str, Sequence[Conce
         held_out = {fold(r.text) for r in (*concepts.held_out_corefs, *concepts.held_out_retains)}
         varied: dict[str, Any] = {}
         for side in SIZES:
-            phrases = [r for r in getattr(named[0], f"train_{side}") if fold(r.text) not in held_out]
-            weighed = _weigh(phrases[: axes.get(side)], axes.get(CERTAINTY), seed)
+            kept = [r for r in getattr(named[0], f"train_{side}") if fold(r.text) not in held_out][: axes.get(side)]
+            certainties = [r.certainty for r in kept]
+            if how == "uniform" and kept:
+                certainties = [fmean(certainties)] * len(kept)
+            elif how == "random":
+                random.Random(seed).shuffle(certainties)
+            weighed = (replace(r, certainty=c) for r, c in zip(kept, certainties, strict=True))
             varied[side] = (*weighed, *getattr(concepts, f"held_out_{side}"))
         sets.append(replace(concepts, **varied))
     return replace(task, sets=tuple(sets))
-
-
-def _weigh(phrases: Sequence[Related], how: str | None, seed: int) -> list[Related]:
-    certainties = [phrase.certainty for phrase in phrases]
-    if how == "uniform" and certainties:
-        certainties = [fmean(certainties)] * len(certainties)
-    elif how == "random":
-        random.Random(seed).shuffle(certainties)
-    return [replace(phrase, certainty=c) for phrase, c in zip(phrases, certainties, strict=True)]

@@ -45,23 +45,19 @@ def _heat_map(title: str, values: Mapping[tuple[int, int], float | None]) -> str
         y = TOP + SIDE * row
         parts.append(_text(LEFT - 14, y + SIDE / 2 + 5, str(n)))
         for column, m in enumerate(ms):
-            parts.append(_square(LEFT + SIDE * column, y, values.get((m, n)), low, high))
+            x, value = LEFT + SIDE * column, values.get((m, n))
+            share = 0.0 if value is None else (value - low) / (high - low) if high > low else 0.5
+            red, green, blue = (round(a + (b - a) * share) for a, b in zip(LOW, HIGH, strict=True))
+            fill = "#eee" if value is None else f"#{red:02x}{green:02x}{blue:02x}"
+            parts.append(f'<rect x="{x}" y="{y}" width="{SIDE}" height="{SIDE}" fill="{fill}" stroke="#fff"/>')
+            shown = "–" if value is None else f"{value:.2f}"
+            parts[-1] += _text(x + SIDE / 2, y + SIDE / 2 + 5, shown, "#fff" if share > 0.5 else "#222")
     bottom = TOP + SIDE * len(ns)
     parts += [_text(LEFT + SIDE * (column + 0.5), bottom + 20, str(m)) for column, m in enumerate(ms)]
     parts.append(_text(LEFT + SIDE * len(ms) / 2, bottom + 44, "M, training corefs"))
     middle = TOP + SIDE * len(ns) / 2
     parts.append(f'<g transform="rotate(-90 24 {middle:g})">{_text(24, middle + 5, "N, training retains")}</g>')
     return "\n".join([*parts, "</svg>", ""])
-
-
-def _square(x: float, y: float, value: float | None, low: float, high: float) -> str:
-    share = 0.0 if value is None else (value - low) / (high - low) if high > low else 0.5
-    red, green, blue = (round(a + (b - a) * share) for a, b in zip(LOW, HIGH, strict=True))
-    fill = "#eee" if value is None else f"#{red:02x}{green:02x}{blue:02x}"
-    ink = "#fff" if share > 0.5 else "#222"
-    shown = "–" if value is None else f"{value:.2f}"
-    square = f'<rect x="{x:g}" y="{y:g}" width="{SIDE}" height="{SIDE}" fill="{fill}" stroke="#fff"/>'
-    return square + _text(x + SIDE / 2, y + SIDE / 2 + 5, shown, ink)
 
 
 def _text(x: float, y: float, text: str, ink: str = "#222", size: int = 14) -> str:

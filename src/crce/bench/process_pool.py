@@ -70,7 +70,9 @@ def on_ray(jobs: Sequence[Job], begin: Begin | None = None) -> Iterator[CellOutc
     if mine:
         ray.init(logging_level=logging.ERROR, log_to_driver=False, include_dashboard=False)
     try:
-        task = ray.remote(max_retries=RETRIES, num_cpus=1, num_gpus=_gpus(jobs[0].device, ray))(_measure)
+        device = jobs[0].device  # a cell takes one GPU, where there is one and the device allows it
+        gpus = ray.cluster_resources().get("GPU", 0) if device == "auto" else float(device.startswith("cuda"))
+        task = ray.remote(max_retries=RETRIES, num_cpus=1, num_gpus=min(1.0, gpus))(_measure)
         pending = {task.remote(job, begin): job for job in jobs}
         while pending:
             (done,), _ = ray.wait(list(pending), num_returns=1)
@@ -105,13 +107,6 @@ def _single_threaded(begin: Begin | None) -> Worker:
     return Worker()
 
 
-def _gpus(device: str, ray: Any) -> float:
-    """GPUs for each cell: one, where there is one and the device allows it."""
-    if device == "auto":
-        return min(1.0, ray.cluster_resources().get("GPU", 0))
-    return 1.0 if device.startswith("cuda") else 0.0
-
-
 class _Queue:
     """Waiting jobs; those that share base images go to one process as long as there is other work."""
 
@@ -123,12 +118,12 @@ class _Queue:
 
     def next(self, owner: object) -> Job | None:
         """The next job for a process."""
-        waiting = {group: len(jobs) for group, jobs in self._groups.items() if jobs}
+        waiting = [group for group, jobs in self._groups.items() if jobs]
         if not waiting:
             return None
         own = [group for group in waiting if self._owners.get(group) is owner]
         free = [group for group in waiting if group not in self._owners]
-        group = [*own, *free, max(waiting, key=waiting.__getitem__)][0]
+        group = [*own, *free, max(waiting, key=lambda group: len(self._groups[group]))][0]
         self._owners.setdefault(group, owner)
         return self._groups[group].popleft()
 
@@ -197,7 +192,6 @@ def _serve(connection: Connection, begin: Begin | None) -> None:
 
 def _end_with_parent() -> None:
     """End this process when its parent is gone: a parent that is killed can't do it."""
-    parent = multiprocessing.parent_process()
-    if parent is not None:
+    if parent := multiprocessing.parent_process():
         parent.join()
         os._exit(1)

@@ -1,19 +1,7 @@
-"""Reads the YAML file of a benchmark; all of its faults are reported together, each with its line.
-
-concepts: [cat, my-sets.yaml, my-sets.yaml#dog, {kind: style}, {together: [cat, dog]}, {in_turn: [cat, dog]}]
-methods:
-  - uce
-  - {method: esd, steps: 60, name: esd-short}
-crce: [false, true]
-seeds: [0, 1, 2]
-axes: {corefs: [0, 3, 5], retains: [0, 3, 5]}
-evaluate: {images_per_prompt: 4}
-attacks: [paraphrase, {attack: ring-a-bell, budget: 50}]
-"""
+"""Reads the YAML file of a benchmark, see docs/bench.md; its faults are reported together, each with its line."""
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import MISSING, fields
 from functools import partial
@@ -27,24 +15,21 @@ from crce.attacks import ATTACKS
 from crce.bench.cells import expand
 from crce.bench.grid import (
     CERTAINTIES,
-    CERTAINTY,
     LISTS,
     OWN,
     PHRASES,
-    SIZES,
     AttackSettings,
     BenchmarkGrid,
     GridEvaluation,
     MethodEntry,
     ModelSource,
     Task,
-    setting_names,
 )
 from crce.concepts import KINDS, ConceptSet, atlas, find_concepts, read_sets
 from crce.concepts.concept_set import fold
 from crce.concepts.faults import Fault, did_you_mean, error_from
 from crce.concepts.nodes import NodeReader, items_of, line_of, read_text, value_of, yaml_node
-from crce.config import recipe_names
+from crce.config import all_settings, recipe_names
 from crce.errors import ConceptError, ConfigError
 from crce.methods.table import METHODS
 
@@ -76,6 +61,7 @@ class _GridReader(NodeReader):
     def __init__(self, path: Path) -> None:
         super().__init__(path.name)
         self._path = path
+        self._settings = [name for name in all_settings() if name not in ("method", "crce", "seed")]
 
     def grid(self, root: yaml.Node | None) -> BenchmarkGrid:
         """The grid; a ConceptError lists every fault with its line."""
@@ -85,7 +71,7 @@ class _GridReader(NodeReader):
                 self.fault(root, f"{key} is missing. Write for example: {key}: [{example}]")
             elif not items_of(parts[key]):
                 self.fault(parts[key], f"{key} is empty. Name at least one, e.g. {example}.")
-        crce = self.each(parts.get("crce"), _crce, (True,), "crce")
+        crce = self.each(parts.get("crce"), partial(_checked, name="crce"), (True,), "crce")
         model = partial(self.object, kind=ModelSource, what="a model")
         evaluation = self.object(parts["evaluate"], GridEvaluation, "evaluate") if "evaluate" in parts else None
         grid = BenchmarkGrid(
@@ -93,7 +79,7 @@ class _GridReader(NodeReader):
             tasks=(tasks := self._tasks(parts.get("concepts"))),
             methods=self._methods(parts.get("methods"), crce),
             models=self.each(parts.get("models"), model, (ModelSource("demo"),), "models"),
-            seeds=self.each(parts.get("seeds"), partial(_count, name="seed"), (0,), "seeds"),
+            seeds=self.each(parts.get("seeds"), partial(_checked, name="seed"), (0,), "seeds"),
             axes=(axes := self._axes(parts.get("axes"))),
             lists=self._lists(axes, parts.get("axes"), tasks),
             evaluation=evaluation or GridEvaluation(),
@@ -112,10 +98,9 @@ class _GridReader(NodeReader):
         rows = list(dict.fromkeys(c.row for c in expand(grid, lambda e, text: faults.setdefault(text, e.line))))
         self.faults += [Fault(self.file, text, line=line) for text, line in faults.items()]
         for pair, node in zip(grid.compare, items_of(compare), strict=True):
-            for name in pair if not faults else ():
-                if name not in rows:
-                    hint = did_you_mean(name, rows) or f" Rows are: {', '.join(rows)}."
-                    self.fault(node, f"the table has no row {name!r}.{hint}")
+            for name in () if faults else (name for name in pair if name not in rows):
+                hint = did_you_mean(name, rows) or f" Rows are: {', '.join(rows)}."
+                self.fault(node, f"the table has no row {name!r}.{hint}")
 
     def _tasks(self, node: yaml.Node | None) -> tuple[Task, ...]:
         found: dict[str, Task] = {}
@@ -148,7 +133,7 @@ class _GridReader(NodeReader):
             parts = self.mapping(node, ("kind",), "an entry of concepts")
             name = value_of(parts["kind"]) if "kind" in parts else None
             if name not in KINDS:
-                self.fault(node, _unknown("kind", name, KINDS))
+                self.fault(node, f"kind is {name!r}. {_one_of(name, KINDS)}")
             return [c for c in atlas().values() if c.kind == name]
         name = str(value_of(node))
         if not name.partition("#")[0].lower().endswith(_FILES):
@@ -158,22 +143,21 @@ class _GridReader(NodeReader):
 
     def _methods(self, node: yaml.Node | None, crce: tuple[bool, ...]) -> tuple[MethodEntry, ...]:
         entries: dict[str, MethodEntry] = {}
-        keys = ("method", "name", "recipe", "crce", *setting_names())
+        keys = ("method", "name", "recipe", "crce", *self._settings)
         for item in items_of(node):
             parts = self.mapping(item, keys, "a method") if isinstance(item, yaml.MappingNode) else {"method": item}
-            variants = self.each(parts.pop("crce", None), _crce, crce, "crce")
+            variants = self.each(parts.pop("crce", None), partial(_checked, name="crce"), crce, "crce")
             settings = {key: value_of(part) for key, part in parts.items()}
             method, recipe = settings.pop("method", None), settings.pop("recipe", None)
             name = str(settings.pop("name", method))
             if method not in tuple(METHODS):
-                self.fault(item, _unknown("method", method, tuple(METHODS)))
+                self.fault(item, f"method is {method!r}. {_one_of(method, tuple(METHODS))}")
                 continue
             if isinstance(recipe, str) and recipe not in (recipes := recipe_names()):
                 file = self._path.parent / recipe
                 if not file.is_file():
-                    near = did_you_mean(recipe, recipes)
-                    listed = ", ".join(recipes)
-                    self.fault(item, f"there is no recipe {recipe!r}. Name a YAML file or one of: {listed}.{near}")
+                    cure = _one_of(recipe, recipes, "Name a YAML file or")
+                    self.fault(item, f"there is no recipe {recipe!r}. {cure}")
                     continue
                 recipe = str(file)
             entry = MethodEntry(name, method, recipe, settings, variants, line_of(item))
@@ -182,11 +166,11 @@ class _GridReader(NodeReader):
         return tuple(entries.values())
 
     def _axes(self, node: yaml.Node | None) -> dict[str, tuple[Any, ...]]:
-        parts = self.mapping(node, (*PHRASES, *setting_names()), "axes") if node is not None else {}
+        parts = self.mapping(node, (*PHRASES, *self._settings), "axes") if node is not None else {}
         for name, part in parts.items():
             if not items_of(part):
                 self.fault(part, f"axis {name} is empty. Give its values in a list.")
-        return {name: self.each(part, partial(_axis_value, name=name), (), name) for name, part in parts.items()}
+        return {name: self.each(part, partial(_checked, name=name), (), name) for name, part in parts.items()}
 
     def _lists(
         self, axes: dict[str, tuple[Any, ...]], node: yaml.Node | None, tasks: Sequence[Task]
@@ -205,16 +189,16 @@ class _GridReader(NodeReader):
         return found
 
     def _attacks(self, node: yaml.Node | None) -> tuple[AttackSettings, ...]:
-        entries = self.each(node, self._attack, (), "attacks")
-        for name, count in Counter(entry.attack for entry in entries).items():
-            if count > 1:
-                self.fault(node, f"attack {name!r} is listed twice. Keep one of them.")
-        return entries
+        entries: dict[str, AttackSettings] = {}
+        for entry in self.each(node, self._attack, (), "attacks"):
+            if entries.setdefault(entry.attack, entry) is not entry:
+                self.fault(node, f"attack {entry.attack!r} is listed twice. Keep one of them.")
+        return tuple(entries.values())
 
     def _attack(self, node: yaml.Node) -> AttackSettings | None:
         entry = self.object(node, AttackSettings, "an attack")
         if entry is not None and entry.attack not in ATTACKS:
-            raise ValueError(_unknown("attack", entry.attack, tuple(ATTACKS)))
+            raise ValueError(f"attack is {entry.attack!r}. {_one_of(entry.attack, tuple(ATTACKS))}")
         return entry
 
     def each(
@@ -261,27 +245,20 @@ class _GridReader(NodeReader):
             return None
 
 
-def _count(node: yaml.Node, name: str) -> int:
-    value = value_of(node)
-    if type(value) is not int or value < 0:
-        raise ValueError(f"{name} is {value!r}. Use a whole number, 0 or more.")
-    return value
-
-
-def _crce(node: yaml.Node) -> bool:
-    if type(value := value_of(node)) is not bool:
-        raise ValueError(f"crce is {value!r}. Use true, false, or [false, true] for both.")
-    return value
-
-
-def _axis_value(node: yaml.Node, name: str) -> Any:
-    if name in SIZES:
-        return _count(node, name)
-    value = value_of(node)
-    if name == CERTAINTY and value not in CERTAINTIES:
-        raise ValueError(_unknown(name, value, CERTAINTIES))
-    if name == LISTS and not (isinstance(value, str) and (value == OWN or value.lower().endswith(_FILES))):
-        raise ValueError(f"lists is {value!r}. Use {OWN}, or a file with a concept set for every target.")
+def _checked(node: yaml.Node, name: str) -> Any:
+    """A value of `crce`, of `seeds` or of an axis; those of settings are checked with the cells."""
+    value, cure = value_of(node), ""
+    match name:
+        case "seed" | "corefs" | "retains" if type(value) is not int or value < 0:
+            cure = "Use a whole number, 0 or more."
+        case "crce" if type(value) is not bool:
+            cure = "Use true, false, or [false, true] for both."
+        case "certainty" if value not in CERTAINTIES:
+            cure = _one_of(value, CERTAINTIES)
+        case "lists" if value != OWN and not str(value).lower().endswith(_FILES):
+            cure = f"Use {OWN}, or a file with a concept set for every target."
+    if cure:
+        raise ValueError(f"{name} is {value!r}. {cure}")
     return value
 
 
@@ -292,6 +269,5 @@ def _pair(node: yaml.Node) -> tuple[str, str]:
     return (names[0], names[1])
 
 
-def _unknown(what: str, given: object, allowed: Sequence[str]) -> str:
-    """A fault that lists the allowed values."""
-    return f"{what} is {given!r}. Use one of: {', '.join(allowed)}.{did_you_mean(str(given), allowed)}"
+def _one_of(given: object, allowed: Sequence[str], use: str = "Use") -> str:
+    return f"{use} one of: {', '.join(allowed)}.{did_you_mean(str(given), allowed)}"

@@ -10,6 +10,7 @@ from typing import Any
 from crce.bench.cells import GridPlan, Job
 from crce.bench.grid import SIZES
 from crce.bench.statistics import SIGNIFICANT, PairedDifference, difference, holm, mean_of
+from crce.evaluate.stats import Measure
 
 
 NUMBERS = ("erased", "coref_erased", "kept", "H")
@@ -30,9 +31,9 @@ def summarise(plan: GridPlan, records: Mapping[str, Mapping[str, Any]], failed: 
         "means": means(rows),
         "comparisons": compare(rows, plan.grid.compare or _plain_pairs(plan.jobs)),
         "failed": [
-            {"row": cell.row, "concept": cell.task.name, "seed": cell.config.seed, "error": failed[key]}
-            for cell, key in ((job.cell, job.key) for job in plan.jobs)
-            if key in failed
+            {"row": j.cell.row, "concept": j.cell.task.name, "seed": j.cell.config.seed, "error": failed[j.key]}
+            for j in plan.jobs
+            if j.key in failed
         ],
         "models": {job.cell.source.model: job.content["revision"] for job in plan.jobs},
         "evaluation": asdict(plan.grid.evaluation),
@@ -47,26 +48,16 @@ def means(rows: Sequence[ResultRow]) -> dict[str, dict[str, Any]]:
         part = [row for row in rows if row["row"] == name]
         table[name] = {"rows": len(part)}
         for number in (*NUMBERS, "seconds", "forwards"):
-            values = _values(part, number)
-            mean = mean_of({concept: list(seeds.values()) for concept, seeds in values.items()})
+            mean = _mean(part, number)
             table[name][number] = {**mean.as_json(), "unmeasured": len(part) - mean.n}
-        if attacks := _attacked(part):
-            table[name]["attacks"] = attacks
+        # of each attack the shares of images that show the concept
+        if attacks := dict.fromkeys(attack for row in part for attack in row.get("attacks", {})):
+            sides = ("before", "after")
+            table[name]["attacks"] = {
+                attack: {side: _mean(part, "attacks", attack, side, "value").as_json() for side in sides}
+                for attack in attacks
+            }
     return table
-
-
-def _attacked(rows: Sequence[ResultRow]) -> dict[str, dict[str, Any]]:
-    """Means of "before" and "after" for each attack: shares of images that show the concept."""
-    names = dict.fromkeys(name for row in rows for name in row.get("attacks", {}))
-    means: dict[str, dict[str, Any]] = {name: {} for name in names}
-    for name, side in itertools.product(names, ("before", "after")):
-        values: dict[str, list[float]] = {}
-        for row in rows:
-            share = row["attacks"][name][side]["value"] if name in row.get("attacks", {}) else None
-            if share is not None:
-                values.setdefault(row["concept"], []).append(share)
-        means[name][side] = mean_of(values).as_json()
-    return means
 
 
 def compare(rows: Sequence[ResultRow], pairs: Sequence[tuple[str, str]]) -> list[dict[str, Any]]:
@@ -107,27 +98,24 @@ def markdown(data: Mapping[str, Any], *, timed: bool = True) -> str:
 
 def _unmeasured(means: Mapping[str, Any]) -> list[str]:
     """Numbers that could not be measured, one line for all rows that lack the same ones."""
-    rows: dict[tuple[str, int, int], list[str]] = {}
+    rows: dict[str, list[str]] = {}
     for name, numbers in means.items():
         for number, title in zip(NUMBERS, TITLES, strict=True):
             if missing := numbers[number]["unmeasured"]:
-                rows.setdefault((title, missing, numbers["rows"]), []).append(name)
-    lines = []
-    for (column, missing, cells), names in rows.items():
-        who = "every row" if len(names) == len(means) > 1 else ", ".join(names)
-        lines.append(f"- {who}: {column} could not be measured in {missing} of {cells} cells.")
-    return lines
+                text = f"{title} could not be measured in {missing} of {numbers['rows']} cells."
+                rows.setdefault(text, []).append(name)
+    every = len(means) if len(means) > 1 else None
+    return [f"- {'every row' if len(names) == every else ', '.join(names)}: {text}" for text, names in rows.items()]
 
 
 def _attack_table(means: Mapping[str, Any]) -> list[str]:
     """How often the concept appears under each attack; no lines without attacks."""
-    names = list(dict.fromkeys(name for numbers in means.values() for name in numbers.get("attacks", {})))
+    attacks = {row: numbers.get("attacks", {}) for row, numbers in means.items()}
+    names = list(dict.fromkeys(itertools.chain.from_iterable(attacks.values())))
     rows = []
-    for row, numbers in means.items():
-        attacks = numbers.get("attacks", {})
-        after = [_shown(attacks[name]["after"]) if name in attacks else "–" for name in names]
-        before = next((_shown(attacks[name]["before"]) for name in names if name in attacks), "–")
-        rows.append([row, before, *after])
+    for row, own in attacks.items():
+        before = next((_shown(own[name]["before"]) for name in names if name in own), "–")
+        rows.append([row, before, *(_shown(own[name]["after"]) if name in own else "–" for name in names)])
     return ["", *_table(["shows the concept", "unattacked", *names], rows)] if names else []
 
 
@@ -138,15 +126,8 @@ def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
 
 def _row(job: Job, record: Mapping[str, Any]) -> ResultRow:
     cell = job.cell
-    row: ResultRow = {
-        "row": cell.row,
-        "model": cell.source.model,
-        "method": cell.config.method,
-        "crce": cell.config.crce,
-        "concept": cell.task.name,
-        "seed": cell.config.seed,
-        **cell.axes,
-    }
+    row: ResultRow = {"row": cell.row, "model": cell.source.model, "method": cell.config.method}
+    row |= {"crce": cell.config.crce, "concept": cell.task.name, "seed": cell.config.seed, **cell.axes}
     if len(cell.task.sets) > 1:
         row |= {"targets": len(cell.task.sets), "in_turn": cell.task.in_turn}
     for name in SIZES:
@@ -159,13 +140,20 @@ def _row(job: Job, record: Mapping[str, Any]) -> ResultRow:
     return row | {"run": job.folder.name}
 
 
-def _values(rows: Sequence[ResultRow], number: str) -> dict[str, dict[int, float]]:
-    """A number by concept and seed, without missing ones."""
+def _values(rows: Sequence[ResultRow], *keys: str) -> dict[str, dict[int, float]]:
+    """The number under nested keys of a row, by concept and seed, without missing ones."""
     values: dict[str, dict[int, float]] = {}
     for row in rows:
-        if row[number] is not None:
-            values.setdefault(row["concept"], {})[row["seed"]] = row[number]
+        value: Any = row
+        for key in keys:
+            value = None if value is None else value.get(key)
+        if value is not None:
+            values.setdefault(row["concept"], {})[row["seed"]] = value
     return values
+
+
+def _mean(rows: Sequence[ResultRow], *keys: str) -> Measure:
+    return mean_of({concept: list(seeds.values()) for concept, seeds in _values(rows, *keys).items()})
 
 
 def _plain_pairs(jobs: Sequence[Job]) -> tuple[tuple[str, str], ...]:

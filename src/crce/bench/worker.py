@@ -8,9 +8,9 @@ import os
 import platform
 import shutil
 import traceback
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,6 @@ from crce import __version__
 from crce.backbones import Backbone, load_backbone
 from crce.bench.cells import RECORD, Job
 from crce.bench.results import NUMBERS
-from crce.concepts import ConceptSet
 from crce.errors import CRCEError, RunError
 from crce.evaluate import Report, evaluate
 from crce.files import write_json, write_text
@@ -52,7 +51,7 @@ class Worker:
 
     def __init__(self, on_step: Callable[[Job, int, int], object] | None = None) -> None:
         self._on_step = on_step or (lambda *_: None)
-        self._source: tuple[Any, ...] | None = None
+        self._source: dict[str, Any] | None = None  # of the model that is loaded
         self._backbone: Backbone
         self._group: tuple[Any, ...] | None = None
         self._base = ImageCache()
@@ -70,9 +69,9 @@ class Worker:
         except Interrupted:
             raise
         except Exception as error:  # does not stop the other cells
-            known = isinstance(error, CRCEError)
-            text = str(error) if known else f"{type(error).__name__}: {error}"
-            if not known:
+            text = str(error)
+            if not isinstance(error, CRCEError):
+                text = f"{type(error).__name__}: {error}"
                 logger.debug("%s failed", job.cell.label, exc_info=True)
                 with suppress(RunError):  # the disk may be full
                     write_text(job.folder / ERROR, traceback.format_exc())
@@ -99,84 +98,58 @@ class Worker:
         from crce.attacks import attack
 
         how = job.content["evaluation"]
-        shared = {"picture_seed": how["seed"], **{name: how[name] for name in ("steps", "guidance", "judge")}}
-        plain: dict[Any, Any] = {}
-        summaries = {}
-        for entry in job.content["attacks"]:
-            own = dict(entry)
-            name = own.pop("attack")
-            summaries[name] = attack(erasure, name, **own, **shared, backbone=backbone, plain=plain).summary
-        return {"attacks": summaries}
+        shared: dict[str, Any] = {name: how[name] for name in ("steps", "guidance", "judge")}
+        shared |= {"picture_seed": how["seed"], "backbone": backbone, "plain": {}}
+        own = {entry["attack"]: {k: v for k, v in entry.items() if k != "attack"} for entry in job.content["attacks"]}
+        return {"attacks": {name: attack(erasure, name, **own[name], **shared).summary for name in own}}
 
     def _load(self, job: Job) -> Backbone:
-        source, offload = job.cell.source, job.cell.config.offload
-        wanted = (source, job.device, offload)
+        source = job.cell.source
+        wanted = asdict(source) | {"device": job.device, "offload": job.cell.config.offload}
         if self._source != wanted:
             self._source, self._base = None, ImageCache()
-            self._backbone = load_backbone(
-                source.model, device=job.device, dtype=source.dtype, revision=source.revision, offload=offload
-            )
+            self._backbone = load_backbone(**wanted)
             self._source = wanted
         planned = job.content["revision"]
         if self._backbone.revision != planned:
-            raise RunError(
-                f"The model {source.model!r} has changed since the benchmark began ({planned} then, "
-                f"{self._backbone.revision} now). Run it again."
-            )
+            revisions = f"{planned} then, {self._backbone.revision} now"
+            changed = f"The model {source.model!r} has changed since the benchmark began"
+            raise RunError(f"{changed} ({revisions}). Run it again.")
         return self._backbone
 
     def _erase(self, job: Job, backbone: Backbone) -> tuple[Erasure, float, int | None]:
         """The finished run of a cell, the seconds of training, and the latents that the denoiser processed."""
         task = job.cell.task
         turns = [(concepts,) for concepts in task.sets] if task.in_turn else [task.sets]
+        config = job.cell.config
         start: Path | None = None
         seconds: list[float] = []
         forwards: list[int | None] = []
         for turn, sets in enumerate(turns, 1):
             folder = job.folder if turn == len(turns) else job.folder / TURNS / str(turn)
-            counter = _ForwardCounter(folder / COUNTS)
-            erasure = self._train(job, sets, folder, start, backbone, counter)
+            counter = _ForwardCounter(folder / COUNTS, lambda step: self._on_step(job, step, config.steps))
+            how: dict[str, Any] = {"backbone": backbone, "on_event": counter}
+            with counter.counting(backbone):
+                if _has_run(job, folder):
+                    erasure = resume(folder, **how)
+                else:
+                    erasure = erase(sets, config=config, out=folder, start_from=start, **how)
             start = erasure.folder
             seconds.append(counter.seconds(erasure))
             forwards.append(counter.forwards)
         return erasure, round(sum(seconds), 3), None if None in forwards else sum(count or 0 for count in forwards)
 
-    def _train(
-        self,
-        job: Job,
-        sets: Sequence[ConceptSet],
-        folder: Path,
-        start: Path | None,
-        backbone: Backbone,
-        counter: _ForwardCounter,
-    ) -> Erasure:
-        def on_event(event: Event) -> None:
-            counter(event)
-            if isinstance(event, Step):
-                self._on_step(job, event.step, job.cell.config.steps)
-
-        how: dict[str, Any] = {"backbone": backbone, "on_event": on_event}
-        with counter.counting(backbone):
-            try:
-                if _has_run(job, folder):
-                    return resume(folder, **how)
-                return erase(sets, config=job.cell.config, out=folder, start_from=start, **how)
-            except Interrupted as interrupted:
-                counter.write(interrupted.step)
-                raise
-
 
 class _ForwardCounter:
     """Counts forwards of the denoiser over all attempts at a run, and returns to its last checkpoint with it."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, on_step: Callable[[int], object]) -> None:
         noted = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
-        self._path = path
+        self._path, self._on_step = path, on_step
         self._at: int = noted.get("step", 0)
         self._before: int | None = noted.get("forwards")
         self._continued: bool = noted.get("continued", False)
-        self._here = 0
-        self._step = 0
+        self._here = self._step = 0
 
     @contextmanager
     def counting(self, backbone: Backbone) -> Iterator[None]:
@@ -184,6 +157,9 @@ class _ForwardCounter:
         handle = backbone.network.register_forward_pre_hook(self._count, with_kwargs=True)
         try:
             yield
+        except Interrupted as interrupted:
+            self.write(interrupted.step)
+            raise
         finally:
             handle.remove()
 
@@ -196,6 +172,7 @@ class _ForwardCounter:
                 self._before = None  # the previous attempt was killed before it wrote its count
         elif isinstance(event, Step):
             self._step = event.step
+            self._on_step(event.step)
         elif isinstance(event, Saved | Finished):
             self.write(self._step)
 
@@ -236,8 +213,7 @@ def _has_run(job: Job, folder: Path) -> bool:
 
 def _record(job: Job, report: Report, erasure: Erasure, seconds: float, forwards: int | None) -> dict[str, Any]:
     data = report.data
-    several = {"targets": [{k: t[k] for k in ("target", "summary")} for t in report.targets]} if report.targets else {}
-    return {
+    record = {
         "crce": __version__,
         "content": job.content,
         "numbers": {name: report.summary[name]["value"] for name in NUMBERS},
@@ -248,6 +224,7 @@ def _record(job: Job, report: Report, erasure: Erasure, seconds: float, forwards
         "judge": data["judge"],
         "device": str(erasure.info["device"]).partition(":")[0],
         "threads": erasure.info["threads"],
-        **several,
-        **({"quality": data["quality"]} if data.get("quality") else {}),
     }
+    if report.targets:
+        record["targets"] = [{key: each[key] for key in ("target", "summary")} for each in report.targets]
+    return record | ({"quality": data["quality"]} if data.get("quality") else {})

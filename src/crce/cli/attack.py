@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json as json_format
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -10,7 +9,7 @@ import typer
 
 from crce.attacks import ATTACKS, BASELINE_ATTACKS, load_attack
 from crce.cli.flags import DeviceFlag, GuidanceFlag, JSONFlag, JudgeFlag, StepsFlag
-from crce.cli.terminal import Bar, quiet_libraries
+from crce.cli.terminal import Bar, print_json, quiet_libraries
 from crce.errors import ConfigError
 
 
@@ -61,6 +60,8 @@ def attack(
     ] = False,
 ) -> int:
     """Try to bring the erased concept back, and measure how often it works."""
+    shared = ("seed", "phrases", "images_per_prompt", "images_per_try", "steps", "guidance", "judge")
+    settings = {name: value for name, value in locals().items() if name in shared}
     names = list(dict.fromkeys(attacks or BASELINE_ATTACKS))
     for name in names:
         if name != ALL:
@@ -82,23 +83,16 @@ def attack(
                 erasure,
                 name,
                 budget=Budget(budget or load_attack(name).default_steps, max_forwards),
-                seed=seed,
                 targets=target or (),
                 prompts=prompt or (),
-                phrases=phrases,
-                images_per_prompt=images_per_prompt,
-                images_per_try=images_per_try,
-                steps=steps,
-                guidance=guidance,
-                judge=judge,
                 backbone=backbone,
                 plain=plain,
                 on_event=bar.follow,
+                **settings,
             )
         results.append(result)
     if json:
-        typer.echo(json_format.dumps([result.data for result in results], indent=2))
-        return 0
+        return print_json([result.data for result in results])
     _print([result.data for result in results])
     for result in results:
         typer.echo(f"{result.data['attack']:<{WIDTHS[0]}} {result.path}")
@@ -111,12 +105,11 @@ def _fitting(names: list[str], backbone: Any) -> list[str]:
     for name in ATTACKS if ALL in names else names:
         try:
             load_attack(name).check_model(backbone)
+            kept.append(name)
         except ConfigError as error:
             if ALL not in names:
                 raise
             typer.echo(f"left out: {error}", err=True)
-        else:
-            kept.append(name)
     return kept
 
 
@@ -126,7 +119,7 @@ def _replay(run: Path, file: Path, judge: str, device: str, json: bool) -> int:
     with Bar("replay") as bar:
         data, same = replay(file, run, judge=judge, device=device, on_event=bar.follow)
     if json:
-        typer.echo(json_format.dumps({"same": same, **data}, indent=2))
+        print_json({"same": same, **data})
     else:
         _print([data])
         typer.echo("Every image was judged as before." if same else "Not every image was judged as before.")
@@ -138,12 +131,12 @@ def _print(results: list[dict[str, Any]]) -> None:
     _row(COLUMNS)
     for data in results:
         summary, forwards = data["summary"], data["spent"]["text"] + data["spent"]["denoiser"]
-        before, after = summary["before"], summary["after"]
+        before, after = (summary[side]["value"] for side in ("before", "after"))
         cells = ["-", "-", "-", "-", "none"]
-        if after["value"] is not None:
-            interval = f"{after['low']:.2f} to {after['high']:.2f}"
+        if after is not None:
+            interval = "{low:.2f} to {high:.2f}".format_map(summary["after"])
             brought = f"{summary['brought_back']} of {summary['prompts']}"
-            cells = [f"{before['value']:.2f}", f"{after['value']:.2f}", interval, f"{summary['p']:.3f}", brought]
+            cells = [f"{before:.2f}", f"{after:.2f}", interval, f"{summary['p']:.3f}", brought]
         _row((data["attack"], *cells, str(forwards)))
     typer.echo("\nbefore, after: share of images that show the concept; p: McNemar's test; prompts: brought back")
     for data in results:
@@ -164,11 +157,8 @@ def _result(outcome: dict[str, Any]) -> str:
     if "back_after" in details:
         after = details["back_after"]
         return f"{count}; " + ("not back within the budget" if after is None else f"back after {after} steps")
-    if found["word"]:
-        return f"{count}, {found['word']}"
-    if found["text"] == outcome["prompt"]:
-        return f"{count}, nothing better than the prompt itself"
-    return f"{count}, {found['text']!r}"
+    same = found["text"] == outcome["prompt"]
+    return f"{count}, {found['word'] or ('nothing better than the prompt itself' if same else repr(found['text']))}"
 
 
 def _row(cells: tuple[str, ...]) -> None:

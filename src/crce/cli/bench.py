@@ -5,12 +5,12 @@ from __future__ import annotations
 import warnings
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from crce.cli.flags import DeviceFlag
-from crce.cli.terminal import Bar, quiet_libraries
+from crce.cli.terminal import Bar, print_some, quiet_libraries
 
 
 if TYPE_CHECKING:
@@ -56,27 +56,36 @@ def bench(
 
     plan = plan_grid(found, cache=cache or CACHE, device=device)
     if dry_run:
-        _print_cells(plan)
+        states = {job.key: job.state for job in plan.distinct}
+        print_some([f"{states[job.key]:<7}  {job.cell.label}" for job in plan.jobs], SHOWN)
+        counts = [f"{list(states.values()).count(state)} {state}" for state in ("cached", "begun", "new")]
+        typer.echo(f"{_count(plan)} cells: {', '.join(counts)}")
         return 0
-    return _run(plan, out, jobs, ray)
-
-
-def _run(plan: GridPlan, out: Path | None, jobs: int, ray: bool) -> int:
-    from crce.bench import run_bench
+    from crce.bench import CellFinished, CellProgress, run_bench
     from crce.training import Interrupted
 
     total = len(plan.distinct)
-    cached = sum(job.state == "cached" for job in plan.distinct)
-    typer.echo(f"cells    {_count(plan)}, {cached} measured before", err=True)
-    progress = _BenchProgress(cached, total)
-    with progress:
+    done = sum(job.state == "cached" for job in plan.distinct)
+    typer.echo(f"cells    {_count(plan)}, {done} measured before", err=True)
+    with Bar("cells") as bar:
+
+        def show(event: CellProgress | CellFinished) -> None:
+            nonlocal done
+            if isinstance(event, CellFinished):
+                done = event.done
+                if event.error is not None:
+                    bar.console.print(f"failed   {event.label}: {event.error}", markup=False, soft_wrap=True)
+                bar.show(done, total, event.label)
+            elif bar.console.is_terminal:
+                bar.show(done, total, f"{event.label}, step {event.step}/{event.steps}")
+
+        if done < total:
+            bar.show(done, total)
         try:
-            result = run_bench(plan, out=out, jobs=jobs, ray=ray, begin=_begin, on_event=progress)
+            result = run_bench(plan, out=out, jobs=jobs, ray=ray, begin=_begin, on_event=show)
         except (Interrupted, KeyboardInterrupt):
-            progress.close()
-            typer.echo(
-                f"Interrupted; {progress.done} of {total} cells are done. The same command continues.", err=True
-            )
+            bar.close()
+            typer.echo(f"Interrupted; {done} of {total} cells are done. The same command continues.", err=True)
             return 130
     typer.echo(result.table)
     for path in result.files:
@@ -93,38 +102,6 @@ def _begin() -> None:
     quiet_libraries()
 
 
-class _BenchProgress(Bar):
-    """Shows a benchmark: a bar of the cells, and a line for each that failed."""
-
-    def __init__(self, done: int, total: int) -> None:
-        super().__init__("cells")
-        self.done = done
-        self._total = total
-        if done < total:
-            self.show(done, total)
-
-    def __call__(self, event: Any) -> None:
-        from crce.bench import CellFinished
-
-        if isinstance(event, CellFinished):
-            self.done = event.done
-            if event.error is not None:
-                self.console.print(f"failed   {event.label}: {event.error}", markup=False, soft_wrap=True)
-            self.show(event.done, event.total, event.label)
-        elif self.console.is_terminal:
-            self.show(self.done, self._total, f"{event.label}, step {event.step}/{event.steps}")
-
-
 def _count(plan: GridPlan) -> str:
     same = len(plan.jobs) - len(plan.distinct)
     return f"{len(plan.distinct)}" + (f" ({same} more are identical to others)" if same else "")
-
-
-def _print_cells(plan: GridPlan) -> None:
-    states = {job.key: job.state for job in plan.distinct}
-    for job in plan.jobs[:SHOWN]:
-        typer.echo(f"{states[job.key]:<7}  {job.cell.label}")
-    if len(plan.jobs) > SHOWN:
-        typer.echo(f"and {len(plan.jobs) - SHOWN} more")
-    counts = [f"{list(states.values()).count(state)} {state}" for state in ("cached", "begun", "new")]
-    typer.echo(f"{_count(plan)} cells: {', '.join(counts)}")

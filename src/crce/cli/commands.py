@@ -32,11 +32,7 @@ _NAMES = {form: name for name, short, _, _ in COMMANDS for form in (name, short)
 
 
 def parse(line: str) -> tuple[str, str]:
-    """The full name of a command (empty for an empty line) and its arguments.
-
-    Raises:
-        SuggestError: there is no such command.
-    """
+    """The full name of a command (empty for an empty line) and its arguments; a SuggestError if there is none such."""
     first, _, rest = line.strip().partition(" ")
     if not first:
         return "", ""
@@ -65,19 +61,19 @@ def apply(review: Review, name: str, words: str) -> Review:
             return review.add(first, rest)  # type: ignore[arg-type]  # mypy does not narrow by `in`
         case "edit" | "certainty" if first.isdecimal() and rest.strip():
             number = int(first)
-            return review.edit(number, rest) if name == "edit" else review.set_certainty(number, _number_or_word(rest))
+            if name == "edit":
+                return review.edit(number, rest)
+            with suppress(ValueError):
+                return review.set_certainty(number, float(rest))
+            return review.set_certainty(number, rest)
         case "add" | "edit" | "certainty":
             raise SuggestError(f"{name} can't take {words!r}. Write: {_usage(name)}.")
-    if words.lower() == "all":
-        if name not in ("accept", "reject"):
-            raise SuggestError(f"{name} can't take 'all'. Write: {_usage(name)}.")
-        if not review.open:
-            raise SuggestError("Every phrase is already decided.")
-        numbers = [e.number for e in review.open]
-    else:
-        numbers = _numbers(words, name, review)
+        case "accept" | "reject" if words.lower() == "all":
+            if not review.open:
+                raise SuggestError("Every phrase is already decided.")
+            return getattr(review, name)(*(e.number for e in review.open))
     operation = review.hold_out if name == "hold" else getattr(review, name)
-    return operation(*numbers)
+    return operation(*_numbers(words, name, review))
 
 
 def _numbers(words: str, name: str, review: Review) -> list[int]:
@@ -87,10 +83,10 @@ def _numbers(words: str, name: str, review: Review) -> list[int]:
         low, dash, high = word.partition("-")
         if not low.isdecimal() or (dash and not high.isdecimal()):
             raise SuggestError(f"{name} can't take {word!r}. Write: {_usage(name)}.")
-        ends = (review.entry(int(low)).number, review.entry(int(high or low)).number)
-        if ends[0] > ends[1]:
-            raise SuggestError(f"{word!r} is reversed. Write {ends[1]}-{ends[0]}.")
-        found += range(ends[0], ends[1] + 1)
+        first, last = (review.entry(int(end)).number for end in (low, high or low))
+        if first > last:
+            raise SuggestError(f"{word!r} is reversed. Write {last}-{first}.")
+        found += range(first, last + 1)
     if not found:
         raise SuggestError(f"{name} needs the number of a phrase. Write: {_usage(name)}.")
     return found
@@ -99,9 +95,3 @@ def _numbers(words: str, name: str, review: Review) -> list[int]:
 def _usage(name: str) -> str:
     after = next(after for known, _, after, _ in COMMANDS if known == name)
     return " or ".join(f"'{name} {one.strip()}'" for one in after.split(" | "))
-
-
-def _number_or_word(text: str) -> float | str:
-    with suppress(ValueError):
-        return float(text)
-    return text

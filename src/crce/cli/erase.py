@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import shlex
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -11,12 +12,12 @@ import typer
 
 from crce.cli.evaluate import judge_lines, measure, print_next, print_report
 from crce.cli.flags import DeviceFlag, ImagesFlag, JudgeFlag, RecipeFlag, RevisionFlag, with_erasure_flags
-from crce.cli.suggest import keep_answers
+from crce.cli.suggest import answers_kept
 from crce.cli.terminal import Bar, quiet_libraries
 from crce.concepts.concept_set import common_kind
 from crce.concepts.library import atlas_entry
 from crce.config import load_config
-from crce.errors import ConceptError, ConfigError, SuggestError
+from crce.errors import ConceptError, ConfigError
 from crce.suggest.phrases import brief
 from crce.suggest.resolve import Resolved, erased_earlier, resolve_concepts
 
@@ -101,20 +102,12 @@ def erase(
     with Bar("erasing") as bar:
         on_event = _progress(bar, remarks, film)
         try:
+            how: dict[str, Any] = {"device": device, "on_event": on_event}
             if resume is not None:
-                erasure = training.resume(resume, device=device, on_event=on_event)
+                erasure = training.resume(resume, **how)
             else:
-                erasure = api.erase(
-                    found,
-                    config=settings,
-                    model=model or "demo",
-                    out=out,
-                    start_from=start_from,
-                    device=device,
-                    dtype=dtype or "auto",
-                    revision=revision,
-                    on_event=on_event,
-                )
+                how |= {"out": out, "start_from": start_from, "dtype": dtype or "auto", "revision": revision}
+                erasure = api.erase(found, config=settings, model=model or "demo", **how)
         except training.Interrupted as interrupted:
             bar.close()
             typer.echo(interrupted, err=True)
@@ -124,10 +117,8 @@ def erase(
         try:
             report = measure(erasure, images_per_prompt=images_per_prompt, judge=judge, device=device)
         except KeyboardInterrupt:
-            typer.echo(
-                f"Stopped during the evaluation; the weights are saved. Measure: crce evaluate {erasure.folder}",
-                err=True,
-            )
+            saved = "Stopped during the evaluation; the weights are saved. Measure: crce evaluate"
+            typer.echo(f"{saved} {erasure.folder}", err=True)
             return 130
         print_report(report)
     print_next(erasure.folder, [c.target for c in erasure.sets])
@@ -157,37 +148,27 @@ def _progress(bar: Bar, remarks: Sequence[str], with_film: bool) -> Callable[[Ev
 
 
 def _find_sets(given: Sequence[str]) -> list[Resolved]:
-    """The concept sets behind the arguments, with a note for each that was suggested."""
-    _refuse_split_name(given)
-    try:
+    """The concept sets behind the arguments, with a note for each that was suggested.
+
+    Raises:
+        ConceptError: several arguments in a row are one target of the atlas, as in `crce erase Mickey Mouse`.
+    """
+    for start, end in itertools.combinations(range(len(given) + 1), 2):
+        parts = given[start:end]
+        entry = atlas_entry(" ".join(parts))
+        if entry is not None and not all(map(atlas_entry, parts)):
+            raise ConceptError(
+                f"{' and '.join(map(repr, parts))} are given as separate concepts, but together they are "
+                f"'{entry.target}' of the atlas. Put it in quotes: crce erase {shlex.quote(entry.target)}."
+            )
+    with answers_kept():
         resolved = resolve_concepts(given)
-    except SuggestError as error:
-        keep_answers(error)
-        raise
     for concepts, record, suggested in resolved:
         if suggested and record is not None:
             name = record.request.name
+            counts = f"{len(concepts.corefs)} corefs and {len(concepts.retains)} retains"
+            look = f"To look at them first: crce suggest {shlex.quote(name)}"
             typer.echo(
-                f"'{brief(name)}' is not in the atlas: {len(concepts.corefs)} corefs and {len(concepts.retains)} "
-                f"retains were suggested by {record.suggester}. To look at them first: "
-                f"crce suggest {shlex.quote(name)}",
-                err=True,
+                f"'{brief(name)}' is not in the atlas: {counts} were suggested by {record.suggester}. {look}", err=True
             )
     return resolved
-
-
-def _refuse_split_name(given: Sequence[str]) -> None:
-    """`crce erase Mickey Mouse` means one target, and the shell makes two of it.
-
-    Raises:
-        ConceptError: several arguments in a row are the name of one target of the atlas.
-    """
-    for start in range(len(given)):
-        for end in range(start + 2, len(given) + 1):
-            name = " ".join(given[start:end])
-            entry = atlas_entry(name)
-            if entry is not None and not all(atlas_entry(part) for part in given[start:end]):
-                raise ConceptError(
-                    f"{' and '.join(map(repr, given[start:end]))} are given as separate concepts, but together they "
-                    f"are '{entry.target}' of the atlas. Put it in quotes: crce erase {shlex.quote(entry.target)}."
-                )

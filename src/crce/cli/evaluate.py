@@ -71,22 +71,15 @@ def evaluate(
 
     Images are kept in the run's folder: those that it holds already, with the same settings, are not generated again.
     """
+    shared = ("images_per_prompt", "seed", "steps", "guidance", "judge", "threshold", "device")
+    settings = {name: value for name, value in locals().items() if name in shared}
     quiet_libraries()
     from crce.training import Erasure
 
-    settings: dict[str, Any] = {
-        "seed": seed,
-        "steps": steps,
-        "guidance": guidance,
-        "judge": judge,
-        "threshold": threshold,
-        "device": device,
-        "images_per_prompt": images_per_prompt,
-    }
     if prompts is None:
-        needless = [name for name, value in {"--limit": limit, "--concept": concept}.items() if value is not None]
-        if needless:
-            raise ConfigError(f"{needless[0]} is for --prompts. Give both, or neither.")
+        for name, value in {"--limit": limit, "--concept": concept}.items():
+            if value is not None:
+                raise ConfigError(f"{name} is for --prompts. Give both, or neither.")
         erasure = Erasure.load(run)
         for line in judge_lines(judge, erasure.info["model"], erasure.sets):
             typer.echo(line, err=True)
@@ -131,25 +124,21 @@ def print_report(report: Report) -> None:
     if any(report.summary[name]["value"] is not None for name in HEADLINES):  # else the verdict says all there is
         for name, title in HEADLINES.items():
             title = title.replace("(target)", "(all targets)") if report.targets else title
-            typer.echo(f"{title:<{WIDTH}} {_number(report.summary[name])}")
+            number = report.summary[name]
+            shown = f"not measured: {number.get('reason')}"
+            if number["value"] is not None:
+                shown = "{value:.2f}  (95% {low:.2f} to {high:.2f}, n={n})".format_map(number)
+            typer.echo(f"{title:<{WIDTH}} {shown}")
         if report.targets:
-            _print_targets(report)
-    typer.echo(f"\n{report.verdict}")
-    for sentence in report.data["significance"]:
-        typer.echo(sentence)
-    typer.echo()
-    typer.echo(f"report   {report.path_html}")
+            typer.echo(f"\n{'target':<{WIDTH}}{''.join(f'{title:>8}' for title in COLUMNS.values())}")
+        for entry in report.targets:
+            name = entry["target"] if len(entry["target"]) < WIDTH else entry["target"][: WIDTH - 4] + "..."
+            values = [entry["summary"][column]["value"] for column in COLUMNS]
+            typer.echo(f"{name:<{WIDTH}}{''.join('       -' if v is None else f'{v:>8.2f}' for v in values)}")
+    typer.echo("\n".join(["", report.verdict, *report.data["significance"], "", f"report   {report.path_html}"]))
     if report.data["judge"] is None:
         typer.echo(f"sheet    {report.folder / SHEET}")
         typer.echo(f"score    crce evaluate {shlex.quote(str(report.folder))} --judge clip:{DEFAULT_CLIP}")
-
-
-def _print_targets(report: Report) -> None:
-    typer.echo(f"\n{'target':<{WIDTH}}" + "".join(f"{title:>8}" for title in COLUMNS.values()))
-    for entry in report.targets:
-        values = [entry["summary"][name]["value"] for name in COLUMNS]
-        name = entry["target"] if len(entry["target"]) < WIDTH else entry["target"][: WIDTH - 4] + "..."
-        typer.echo(f"{name:<{WIDTH}}" + "".join(f"{'-' if v is None else f'{v:.2f}':>8}" for v in values))
 
 
 def _print_numbers(report: PromptReport) -> None:
@@ -158,25 +147,17 @@ def _print_numbers(report: PromptReport) -> None:
 
     width = max(WIDTH, *(len(name) + 1 for name in (*report.numbers, *report.data["unmeasured"])))
     typer.echo(f"{'':<{width}} {'base':>6} {'erased':>7}   difference in points")
-    for name, number in report.numbers.items():
+    unmeasured = {name: {"reason": reason} for name, reason in report.data["unmeasured"].items()}
+    for name, number in (*report.numbers.items(), *unmeasured.items()):
         if "reason" in number:
             typer.echo(f"{name:<{width}} not measured: {number['reason']}")
             continue
-        shares = f"{number['base']['value']:>6.2f} {number['erased']['value']:>7.2f}"
-        change = number["difference"]
+        base, change = number["base"], number["difference"]
         low, high = points(change["low"]), points(change["high"])
         sure = "" if change["significant"] else ", not significant"
-        n = number["base"]["n"]
-        typer.echo(f"{name:<{width}} {shares}   {points(change['value'])} (95% {low} to {high}, n={n}{sure})")
-    for name, reason in report.data["unmeasured"].items():
-        typer.echo(f"{name:<{width}} not measured: {reason}")
+        shares = f"{base['value']:>6.2f} {number['erased']['value']:>7.2f}"
+        typer.echo(f"{name:<{width}} {shares}   {points(change['value'])} (95% {low} to {high}, n={base['n']}{sure})")
     typer.echo(f"\nreport   {report.path_html}")
-
-
-def _number(number: dict[str, Any]) -> str:
-    if number["value"] is None:
-        return f"not measured: {number['reason']}"
-    return f"{number['value']:.2f}  (95% {number['low']:.2f} to {number['high']:.2f}, n={number['n']})"
 
 
 def print_next(folder: Path, targets: Sequence[str]) -> None:

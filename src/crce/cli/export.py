@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
-import json as json_format
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from crce.cli.flags import JSONFlag
-from crce.cli.terminal import error_line, print_facts, quiet_libraries
+from crce.cli.terminal import error_line, print_facts, print_json, quiet_libraries
 from crce.export.formats import BUNDLED
 
 
@@ -46,8 +46,7 @@ def export(
     from crce.export import export as export_run
 
     done = export_run(run, to, out=out, rank=rank, dtype=dtype, force=force)
-    for note in done.notes:
-        typer.echo(f"note: {note}", err=True)
+    _print_notes("note", done.notes)
     typer.echo(done.path)
     return 0
 
@@ -66,7 +65,12 @@ def check(
 
     found = check_file(file, against=against, tolerance=tolerance)
     if json:
-        typer.echo(json_format.dumps(_as_json(found), indent=2, ensure_ascii=False))
+        value = dataclasses.asdict(found) | {"path": str(found.path)}
+        for name in ("ranks", "alphas", "scales"):
+            value[name] = {f"{key:g}": count for key, count in value[name].items()}
+        if found.comparison is not None:
+            value["comparison"] |= {"passed": found.comparison.passed}
+        print_json(value, ascii_only=False)
     else:
         _print_inspection(found)
     return 2 if found.faults else 0
@@ -81,11 +85,7 @@ def info(
     from crce.export import read_metadata
 
     metadata = read_metadata(path)
-    if json:
-        typer.echo(json_format.dumps(metadata, indent=2, ensure_ascii=False))
-    else:
-        _print_metadata(metadata)
-    return 0
+    return print_json(metadata, ascii_only=False) if json else _print_metadata(metadata)
 
 
 def push(
@@ -101,13 +101,17 @@ def push(
     from crce.export import push as push_run
 
     done = push_run(run, repo, out=out, private=private, dry_run=dry_run, rank=rank)
-    for note in done.notes:
-        typer.echo(f"note: {note}", err=True)
+    _print_notes("note", done.notes)
     for name in done.files:
         typer.echo(done.folder / name)
     if done.url is not None:
         typer.echo(done.url)
     return 0
+
+
+def _print_notes(kind: str, notes: Iterable[str]) -> None:
+    for note in notes:
+        typer.echo(f"{kind}: {note}", err=True)
 
 
 def _print_inspection(found: Inspection) -> None:
@@ -116,18 +120,15 @@ def _print_inspection(found: Inspection) -> None:
         "loads in": ", ".join(found.readers) or "no program known to crce",
         "parts": ", ".join(found.components),
         "modules": found.modules or "",
-        "rank": _counts(found.ranks),
-        "alpha": _counts(found.alphas),
-        "scale": _counts(found.scales),
-        "dtype": _counts(found.dtypes),
     }
+    for name in ("rank", "alpha", "scale", "dtype"):
+        facts[name] = _counts(getattr(found, f"{name}s"))
     if found.comparison is not None and found.comparison.errors:
         name, error = found.comparison.worst
         state = "the same as" if found.comparison.passed else "NOT the same as"
         facts["change"] = f"{state} the run's; largest relative error {error:.2g}, in {name}"
     print_facts(facts, 10)
-    for warning in found.warnings:
-        typer.echo(f"warning: {warning}", err=True)
+    _print_notes("warning", found.warnings)
     for fault in found.faults:
         error_line(f"{found.path}: {fault}")
 
@@ -135,31 +136,15 @@ def _print_inspection(found: Inspection) -> None:
 def _counts(counts: dict[Any, int]) -> str:
     """ "16", or "16 (30), 8 (2)" where not all are the same."""
     shown = {f"{value:g}" if isinstance(value, float) else str(value): count for value, count in counts.items()}
-    if len(shown) < 2:
-        return "".join(shown)
-    return ", ".join(f"{value} ({count})" for value, count in shown.items())
+    return ", ".join(f"{value} ({count})" if len(shown) > 1 else value for value, count in shown.items())
 
 
-def _as_json(found: Inspection) -> dict[str, Any]:
-    value = dataclasses.asdict(found) | {"path": str(found.path)}
-    for name in ("ranks", "alphas", "scales"):
-        value[name] = {f"{key:g}": count for key, count in value[name].items()}
-    if found.comparison is not None:
-        value["comparison"] |= {"passed": found.comparison.passed}
-    return value
-
-
-def _print_metadata(facts: dict[str, Any]) -> None:
+def _print_metadata(facts: dict[str, Any]) -> int:
     from crce.export.metadata import changed_settings
 
-    lines = {
-        "kind": facts["kind"],
-        "base model": facts["base_model"],
-        "revision": facts["base_revision"],
-        "method": facts["method"],
-        "crce": facts["crce"],
-        "concepts": facts["concepts_sha256"],
-    }
+    keys = ("kind", "base_model", "base_revision", "method", "crce", "concepts_sha256")
+    names = ("kind", "base model", "revision", "method", "crce", "concepts")
+    lines = {name: facts[key] for name, key in zip(names, keys, strict=True)}
     sets = facts["concepts"] or []
     for number, concepts in enumerate(sets, 1):
         which = f" {number}" if len(sets) > 1 else ""
@@ -170,6 +155,5 @@ def _print_metadata(facts: dict[str, Any]) -> None:
     if facts["settings"]:
         lines["settings"] = ", ".join(f"{k} {v}" for k, v in changed_settings(facts["settings"]).items())
     for name, value in facts["metadata"].items():
-        text = str(value)
-        lines[name] = text if len(text) <= 200 else f"{text[:200]}..."
-    print_facts(lines, 12)
+        lines[name] = text if len(text := str(value)) <= 200 else f"{text[:200]}..."
+    return print_facts(lines, 12)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -45,18 +46,16 @@ def feedback(
     elif forget:
         memory.forget()
         typer.echo(f"Forgotten: {memory.path} is deleted.")
+    elif decisions := memory.decisions():
+        _print_decisions(memory, decisions)
     else:
-        _show(memory)
+        typer.echo(f"No decisions yet. They are made with crce review, and stored in {memory.path}.")
     return 0
 
 
-def _show(memory: Memory) -> None:
+def _print_decisions(memory: Memory, decisions: Sequence[Decision]) -> None:
     from crce.suggest.ranking import Ranker
 
-    decisions = memory.decisions()
-    if not decisions:
-        typer.echo(f"No decisions yet. They are made with crce review, and stored in {memory.path}.")
-        return
     typer.echo(f"{len(decisions)} decisions in {memory.path}")
     by_target: dict[tuple[str, str], list[Decision]] = {}
     for decision in decisions:
@@ -72,12 +71,9 @@ def _show(memory: Memory) -> None:
         typer.echo(f"The ranking of candidates is not learned yet: {ranker}")
         return
     weights = sorted(ranker.weights.items(), key=lambda item: -abs(item[1]))
-    print_table(
-        ("of a candidate", "weight"),
-        [(name, f"{weight:+.2f}") for name, weight in weights],
-        right=("weight",),
-        title="Learned: change in the log odds of acceptance",
-    )
+    cells = [(name, f"{weight:+.2f}") for name, weight in weights]
+    title = "Learned: change in the log odds of acceptance"
+    print_table(("of a candidate", "weight"), cells, right=("weight",), title=title)
     typer.echo(
         f"It predicts {ranker.agreement:.0%} of {ranker.n} decisions about suggested phrases in cross-validation; "
         f"the more frequent answer alone predicts {ranker.baseline:.0%}."

@@ -14,7 +14,7 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 from rich.markup import escape
 
-from crce.config import ErasureConfig, all_settings, load_config, recipe_names
+from crce.config import all_settings, load_config, recipe_names
 from crce.methods.table import METHODS
 
 
@@ -61,32 +61,20 @@ PromptsFlag = Annotated[
 ]
 TokenBudgetFlag = Annotated[int, typer.Option(min=1, help="Tokens that a language model may use in all.")]
 
-
 SHARED_PANEL = "Settings of the erasure (not given: as the recipe says)"
 
 
 def with_erasure_flags(verb: Callable[..., int], names: Sequence[str] | None = None) -> Callable[..., int]:
-    """Give `verb` flags for settings of an erasure, see `with_config_flags`; each method's own are in a panel.
-
-    Args:
-        verb: takes a keyword `overrides`.
-        names: of the settings, in order; None is all of them.
-    """
+    """Give `verb` a flag for each of these settings of an erasure (None: for all); each method's own have a panel."""
     known = all_settings()
     chosen = {name: known[name] for name in names or known}
     return with_config_flags(
         verb,
         {name: info.field for name, info in chosen.items()},
-        _esd_recipes(),
+        {name: recipe for name in recipe_names() if (recipe := load_config(name)).method == "esd"},
         panels={name: f"Settings of {', '.join(info.methods)}" for name, info in chosen.items() if info.methods},
         choices={"method": list(METHODS)},
     )
-
-
-@functools.cache
-def _esd_recipes() -> dict[str, ErasureConfig]:
-    recipes = {name: load_config(name) for name in recipe_names()}
-    return {name: settings for name, settings in recipes.items() if settings.method == "esd"}
 
 
 def with_config_flags(
@@ -97,50 +85,40 @@ def with_config_flags(
     panels: Mapping[str, str] | None = None,
     choices: Mapping[str, Sequence[str]] | None = None,
 ) -> Callable[..., int]:
-    """Give `verb` one flag for every field.
+    """A function for typer with the parameters of `verb` and one flag for every field.
 
     Args:
-        verb: takes a keyword `overrides`: the fields that were given, by name. A flag that is not given is not in it.
+        verb: takes a keyword `overrides`, the fields whose flags were given, by name.
         fields: the fields, in order. Their values are checked where the settings are built, not here.
         recipes: named settings; the help of a flag says what each of them sets.
         panels: the panel of a flag in the help, where it is not that of the settings that all methods share.
         choices: values of fields whose type does not list them.
-
-    Returns:
-        A function for typer, with the parameters of `verb` (less `overrides`) and then the flags.
     """
 
     @functools.wraps(verb)
     def with_overrides(**arguments: Any) -> int:
-        overrides = {name: arguments.pop(name) for name in fields}
-        given = {name: v for name, v in overrides.items() if v is not None and v != []}
-        return verb(**arguments, overrides=given)
+        flags = {name: arguments.pop(name) for name in fields}
+        return verb(**arguments, overrides={name: value for name, value in flags.items() if value not in (None, [])})
 
     own = inspect.signature(verb, eval_str=True).parameters.values()
     parameters = [p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in own if p.name != "overrides"]
     for name, field in fields.items():
+        kind, listed = _kind(field.annotation)
+        flag = name.replace("_", "-")
         defaults = {recipe: getattr(values, name, field.default) for recipe, values in recipes.items()}
-        panel = (panels or {}).get(name, SHARED_PANEL)
-        parameters.append(_parameter(name, field, defaults, panel, (choices or {}).get(name, ())))
+        option = typer.Option(
+            None,
+            f"--{flag}/--no-{flag}" if kind is bool else f"--{flag}",
+            help=escape(f"{field.description or ''} {_defaults_text(defaults)}".strip()),
+            metavar="|".join((choices or {}).get(name, listed)) or None,
+            show_default=False,
+            rich_help_panel=(panels or {}).get(name, SHARED_PANEL),
+        )
+        keyword = inspect.Parameter.KEYWORD_ONLY
+        parameters.append(inspect.Parameter(name, keyword, default=option, annotation=kind | None))
     with_overrides.__signature__ = inspect.Signature(parameters, return_annotation=int)  # type: ignore[attr-defined]
     with_overrides.__annotations__ = {p.name: p.annotation for p in parameters}
     return with_overrides
-
-
-def _parameter(
-    name: str, field: FieldInfo, defaults: Mapping[str, Any], panel: str, choices: Sequence[str]
-) -> inspect.Parameter:
-    kind, listed = _kind(field.annotation)
-    flag = "--" + name.replace("_", "-")
-    option = typer.Option(
-        None,
-        f"{flag}/--no-{name.replace('_', '-')}" if kind is bool else flag,
-        help=escape(f"{field.description or ''} {_defaults_text(defaults)}".strip()),
-        metavar="|".join(choices or listed) or None,
-        show_default=False,
-        rich_help_panel=panel,
-    )
-    return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=option, annotation=kind | None)
 
 
 def _kind(annotation: Any) -> tuple[Any, list[str]]:

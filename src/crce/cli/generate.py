@@ -39,24 +39,12 @@ def generate(
     dtype: Annotated[str, typer.Option(help="auto, float32, float16, bfloat16.")] = "auto",
 ) -> int:
     """Generate images of prompts, and a contact sheet of them all."""
+    settings = {name: value for name, value in locals().items() if name != "out"}
     quiet_libraries()
     from crce.sampling.samples import generate as generate_samples
 
     with Bar("generating") as bar:
-        samples = generate_samples(
-            prompts,
-            model=model,
-            run=run,
-            n=n,
-            seed=seed,
-            steps=steps,
-            guidance=guidance,
-            negative=negative,
-            device=device,
-            dtype=dtype,
-            revision=revision,
-            on_image=bar.show,
-        )
+        samples = generate_samples(**settings, on_image=bar.show)
     folder = out or free_folder(Path("pictures"), slug(prompts[0]))
     missing = _save(folder, prompts, samples, before=run is not None)
     for line in missing:

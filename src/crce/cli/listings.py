@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import json as json_format
 import os
 import platform
+from contextlib import suppress
 from importlib import metadata
 from typing import Annotated, Any, get_args
 
@@ -12,8 +12,8 @@ import typer
 
 from crce import __version__
 from crce.cli.flags import JSONFlag
-from crce.cli.terminal import print_facts, print_table, quiet_libraries
-from crce.concepts import KINDS, atlas, certainty_word, dump_concepts, find_concepts
+from crce.cli.terminal import print_facts, print_json, print_table, quiet_libraries
+from crce.concepts import KINDS, Related, atlas, certainty_word, dump_concepts, find_concepts
 from crce.errors import ConceptError
 
 
@@ -33,9 +33,8 @@ def ls(
     sets = sorted(atlas().values(), key=lambda c: c.target.lower())
     counts = ("corefs", "held out", "retains", "held out")
     for group in KINDS if kind is None else (kind,):
-        members = [c for c in sets if c.kind == group]
-        lists = [(c.train_corefs, c.held_out_corefs, c.train_retains, c.held_out_retains) for c in members]
-        rows = [(c.target, *(str(len(phrases)) for phrases in own)) for c, own in zip(members, lists, strict=True)]
+        lists = ("train_corefs", "held_out_corefs", "train_retains", "held_out_retains")
+        rows = [(c.target, *(str(len(getattr(c, name))) for name in lists)) for c in sets if c.kind == group]
         if rows:
             print_table(("target", *counts), rows, right=counts, title=f"{group} ({len(rows)})")
     if kind is None:
@@ -61,11 +60,16 @@ def show(
     sides = {"corefs: erased with the target": concepts.corefs, "retains: kept": concepts.retains}
     for title, related in sides.items():
         rows = [
-            (r.text, str(certainty_word(r.certainty)), "evaluation" if r.held_out else "training", r.source)
+            (r.text, str(certainty_word(r.certainty)), used_for(r), r.source)
             for r in sorted(related, key=lambda r: (r.held_out, -r.certainty))
         ]
         print_table(("text", "certainty", "used for", "source"), rows, title=title)
     return 0
+
+
+def used_for(related: Related) -> str:
+    """What a phrase of a set is used for."""
+    return "evaluation" if related.held_out else "training"
 
 
 def methods(json: JSONFlag = False) -> int:
@@ -76,8 +80,7 @@ def methods(json: JSONFlag = False) -> int:
 
     levels = {name: {family: support(name, family).level for family in FAMILIES} for name in METHODS}
     if json:
-        typer.echo(json_format.dumps(levels, indent=2))
-        return 0
+        return print_json(levels)
     rows = []
     for name, row in levels.items():
         cells = ([backbone_class(f).models for f in FAMILIES if row[f] == level] for level in get_args(Level))
@@ -89,40 +92,22 @@ def methods(json: JSONFlag = False) -> int:
 
 def env(json: JSONFlag = False) -> int:
     """Print versions, device, memory and folders for bug reports."""
-    facts = environment()
-    if json:
-        typer.echo(json_format.dumps(facts, indent=2))
-    else:
-        print_facts(facts, 18)
-    return 0
-
-
-def environment() -> dict[str, Any]:
-    """Versions, hardware and folders; memory in GiB."""
     import psutil
     import torch
     from huggingface_hub.constants import HF_HUB_CACHE
     from platformdirs import user_cache_dir
 
-    gib = 2**30
     facts: dict[str, Any] = {"crce": __version__, "python": platform.python_version(), "system": platform.platform()}
-    facts |= {name: _version(name) for name in PACKAGES}
-    facts |= {"cpu_cores": psutil.cpu_count(), "memory_gib": round(psutil.virtual_memory().total / gib, 1)}
+    for package in PACKAGES:
+        facts[package] = "not installed"
+        with suppress(metadata.PackageNotFoundError):
+            facts[package] = metadata.version(package)
+    facts |= {"cpu_cores": psutil.cpu_count(), "memory_gib": round(psutil.virtual_memory().total / 2**30, 1)}
     if torch.cuda.is_available():
         gpu = torch.cuda.get_device_properties(0)
-        facts |= {
-            "device": gpu.name,
-            "device_memory_gib": round(gpu.total_memory / gib, 1),
-            "cuda": torch.version.cuda,
-        }
+        gib = round(gpu.total_memory / 2**30, 1)
+        facts |= {"device": gpu.name, "device_memory_gib": gib, "cuda": torch.version.cuda}
     else:
         facts["device"] = "mps" if torch.backends.mps.is_available() else "cpu"
     facts |= {"crce_cache": os.environ.get("CRCE_CACHE") or user_cache_dir("crce"), "model_cache": HF_HUB_CACHE}
-    return facts
-
-
-def _version(package: str) -> str:
-    try:
-        return metadata.version(package)
-    except metadata.PackageNotFoundError:
-        return "not installed"
+    return print_json(facts) if json else print_facts(facts, 18)

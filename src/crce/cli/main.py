@@ -14,7 +14,7 @@ import typer
 
 from crce import __version__
 from crce.cli.terminal import error_line, messages
-from crce.errors import CRCEError
+from crce.errors import CRCEError, first_line
 
 
 # each verb with an example, in the order of the help; its function is `crce.cli.<module>:<function>`
@@ -39,7 +39,7 @@ VERBS = {
     "methods": ("listings:methods", "crce methods"),
     "env": ("listings:env", "crce env --json"),
 }
-BUILDERS = ("erase", "plan")  # their functions build the verb, with flags for settings of an erasure
+BUILDERS = ("erase", "plan")  # their functions return the verb, with flags for settings of an erasure
 
 # Depending on its version, typer has its own click or uses the installed one: get the class from typer.
 UsageError: type[Exception] = typer.BadParameter.__mro__[1]
@@ -78,14 +78,7 @@ def command_line(verb: str = "") -> typer.Typer:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run one `crce` command.
-
-    Args:
-        argv: the arguments after `crce`; None takes them from the command line.
-
-    Returns:
-        The exit code.
-    """
+    """Run one `crce` command, with the arguments after `crce` (None: those of the process); returns the exit code."""
     arguments = sys.argv[1:] if argv is None else argv
     debug = "--debug" in arguments
     arguments = [argument for argument in arguments if argument != "--debug"] or ["--help"]
@@ -98,15 +91,11 @@ def main(argv: list[str] | None = None) -> int:
         except Exception as error:
             if debug:
                 traceback.print_exc()
-            if isinstance(error, UsageError):
-                error_line(_usage_text(error))
+            if isinstance(error, UsageError | CRCEError):
+                error_line(str(error) if isinstance(error, CRCEError) else _usage_text(error))
                 return 2
-            if isinstance(error, CRCEError):
-                error_line(str(error))
-                return 2
-            first_line = (str(error).splitlines() or [""])[0].rstrip(".")
             cure = "" if debug else " Run the same command with --debug to see where it happened."
-            error_line(f"unexpected {type(error).__name__}: {first_line}.{cure}")
+            error_line(f"unexpected {type(error).__name__}: {first_line(error)}.{cure}")
             return 1
 
 

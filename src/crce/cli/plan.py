@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json as json_format
 import shlex
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Annotated, Any
@@ -10,13 +9,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from crce.cli.flags import RecipeFlag, RevisionFlag, with_erasure_flags
-from crce.cli.terminal import print_table, quiet_libraries
+from crce.cli.terminal import print_json, print_table, quiet_libraries
 from crce.config import ErasureConfig, load_config
 from crce.errors import ConfigError
 
 
 if TYPE_CHECKING:
-    from crce.backbones.memory_plan import MemoryOptions, MemoryPlan, Workload
+    from crce.backbones.memory_plan import MemoryPlan, Workload
 
 CARDS = (8.0, 12.0, 16.0, 24.0, 48.0, 80.0)
 SETTINGS = ("layers", "adapter", "rank", "corefs_per_step", "retains_per_step", "resolution")
@@ -64,17 +63,15 @@ def plan(
     meta.backbone.use_resolution(settings.resolution)
     made = plan_memory(meta, work, numbers)
     given = {"model": model, "revision": revision, "config": config, "dtype": None if dtype == "auto" else dtype}
-    start = [
-        part for name, value in (given | overrides).items() if value is not None for part in (_flag(name), str(value))
-    ]
-    defaults = defaults_of(meta.backbone)
-    _, *size = meta.backbone.latent_shape
+    given = {name: value for name, value in (given | overrides).items() if value is not None}
+    start = [part for name, value in given.items() for part in (_flag(name), str(value))]
+    pipe = meta.backbone.pipe
     facts = {
         "model": model,
         "sampling": {
-            **defaults.as_json(),
-            "sampler": type(meta.backbone.pipe.scheduler).__name__,
-            "resolution": [side * meta.backbone.pipe.vae_scale_factor for side in size],
+            **defaults_of(meta.backbone).as_json(),
+            "sampler": type(pipe.scheduler).__name__,
+            "resolution": [side * pipe.vae_scale_factor for side in meta.backbone.latent_shape[1:]],
             "trajectory_steps": settings.ddim_steps,
             "trajectory_guidance": settings.guidance,
         },
@@ -95,19 +92,11 @@ def plan(
         "trained_layers": made.layers,
         "cards": [_card(size, made, settings, start) for size in ([vram] if vram else CARDS)],
     }
-    if json:
-        typer.echo(json_format.dumps(facts, indent=2))
-    else:
-        _print(facts)
-    return 0
+    return print_json(facts) if json else _print(facts)
 
 
 def _work(settings: ErasureConfig) -> Workload:
-    """The settings that decide memory.
-
-    Raises:
-        ConfigError: the text encoder is trained instead of the denoiser.
-    """
+    """The settings that decide memory; a ConfigError if the text encoder is trained instead of the denoiser."""
     from crce.backbones.memory_plan import Workload
     from crce.methods import METHODS, load_method
 
@@ -127,32 +116,24 @@ def _work(settings: ErasureConfig) -> Workload:
 def _card(gigabytes: float, made: MemoryPlan, settings: ErasureConfig, start: list[str]) -> dict[str, Any]:
     """The fastest options that fit on one card; where none do, the peak of those that need least."""
     options = made.choose(gigabytes)
-    flags = None if options is None else _flags(options, settings)
-    return {
-        "gigabytes": gigabytes,
-        "fits": options is not None,
-        "peak": made.need(options or made.least()),
-        "flags": flags,
-        "command": None if flags is None else shlex.join(["crce", "erase", "CONCEPT", *start, *flags]),
-    }
-
-
-def _flags(options: MemoryOptions, settings: ErasureConfig) -> list[str]:
-    """Flags of `crce erase` that turn the recipe's settings into these options."""
-    flags = []
+    card: dict[str, Any] = {"gigabytes": gigabytes, "fits": options is not None}
+    card["peak"] = made.need(options or made.least())
+    if options is None:
+        return card | {"flags": None, "command": None}
+    flags = []  # of `crce erase`, that turn the recipe's settings into these options
     if options.micro_batch != settings.micro_batch:
         flags += ["--micro-batch", str(options.micro_batch)]
     for name, wanted in (("gradient_checkpointing", options.checkpointing), ("offload", options.offload)):
         if wanted != getattr(settings, name):
             flags.append(_flag(name) if wanted else f"--no-{_flag(name)[2:]}")
-    return flags
+    return card | {"flags": flags, "command": shlex.join(["crce", "erase", "CONCEPT", *start, *flags])}
 
 
 def _flag(setting: str) -> str:
     return f"--{setting.replace('_', '-')}"
 
 
-def _print(facts: dict[str, Any]) -> None:
+def _print(facts: dict[str, Any]) -> int:
     rank = f" of rank {facts['rank']}" if facts["rank"] else ""
     typer.echo(
         f"{facts['pipeline']} in {facts['dtype']}; {facts['adapter']}{rank} on {facts['trained_layers']} layers "
@@ -166,14 +147,14 @@ def _print(facts: dict[str, Any]) -> None:
         f"{own['guidance']:g} ({own['source']}{kin}); x_t: {own['trajectory_steps']} levels at guidance "
         f"{own['trajectory_guidance']:g}"
     )
-    sizes = facts["bytes"]
-    parts = sizes["weights"] | {
-        "adapter, its gradients and Adam": sizes["adapter"],
-        "activations": sizes["activations"],
-        "activations with --gradient-checkpointing": sizes["activations_checkpointed"],
-        "peak, with no flags": sizes["peak"],
+    names = {
+        "adapter": "adapter, its gradients and Adam",
+        "activations_checkpointed": "activations with --gradient-checkpointing",
+        "peak": "peak, with no flags",
     }
-    print_table(("", "GiB"), [(name, _gib(size)) for name, size in parts.items()], right=("GiB",), soft_wrap=True)
+    parts = facts["bytes"]["weights"] | facts["bytes"]
+    sizes = [(names.get(name, name), _gib(size)) for name, size in parts.items() if name != "weights"]
+    print_table(("", "GiB"), sizes, right=("GiB",), soft_wrap=True)
     cards = []
     for card in facts["cards"]:
         flags = (shlex.join(card["flags"]) or "none") if card["fits"] else "does not fit with any flags"
@@ -182,6 +163,7 @@ def _print(facts: dict[str, Any]) -> None:
     print_table(titles, cards, right=titles[:2], soft_wrap=True)
     if len(facts["cards"]) == 1 and facts["cards"][0]["fits"]:
         typer.echo(facts["cards"][0]["command"])
+    return 0
 
 
 def _gib(size: int) -> str:

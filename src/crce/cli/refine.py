@@ -10,11 +10,11 @@ import typer
 
 from crce.cli.evaluate import COLUMNS
 from crce.cli.flags import BaseURLFlag, DeviceFlag, PromptsFlag, TokenBudgetFlag
-from crce.cli.terminal import Bar, quiet_libraries
+from crce.cli.terminal import Bar, print_some, quiet_libraries
 
 
 if TYPE_CHECKING:
-    from crce.refine import Refinement, Round
+    from crce.refine import Round
 
 SHOWN = 8  # changed phrases printed per round; all of them are in refine.json
 REASONS = {
@@ -53,6 +53,7 @@ def refine(
     The held-out phrases are split in two: one half may be learned from, the other is never trained, and all printed
     numbers are measured on it. After an interruption the same command continues.
     """
+    settings = dict(locals())  # the flags are the arguments of crce.refine.refine
     quiet_libraries()
     from crce.refine import refine as refine_run
     from crce.refine.record import FILE
@@ -61,25 +62,20 @@ def refine(
     progress = _RefineProgress()
     with progress:
         try:
-            refinement = refine_run(
-                run,
-                rounds=rounds,
-                suggester=suggester,
-                base_url=base_url,
-                prompts=prompts,
-                token_budget=token_budget,
-                images_per_prompt=images_per_prompt,
-                min_gain=min_gain,
-                judge=judge,
-                device=device,
-                on_event=progress,
-            )
+            refinement = refine_run(**settings, on_event=progress)
         except (Interrupted, KeyboardInterrupt):
             progress.close()
             command = f"crce refine {shlex.quote(str(run))}"
             typer.echo(f"Interrupted. Nothing is lost. Continue with the same flags: {command}", err=True)
             return 130
-    _print_end(refinement, refinement.root / FILE)
+    best = refinement.best_round
+    name = f"round {best.number}" if best.number else "the original run"
+    reason = "" if refinement.stopped is None else REASONS[refinement.stopped].format(min_gain=min_gain)
+    typer.echo(f"\n{reason}" if reason else "")
+    typer.echo(f"best     {name}, H {best.H:.2f} on the test half")
+    typer.echo(f"weights  {best.folder / 'adapter.safetensors'}")
+    typer.echo(f"report   {best.folder / 'report.html'}")
+    typer.echo(f"record   {refinement.root / FILE}")
     return 0
 
 
@@ -88,8 +84,7 @@ class _RefineProgress(Bar):
 
     def __init__(self) -> None:
         super().__init__("")
-        self._total = 0
-        self._round = ""
+        self._total, self._round = 0, ""
 
     def __call__(self, event: Any) -> None:
         from crce.evaluate import Drawn
@@ -98,8 +93,16 @@ class _RefineProgress(Bar):
 
         if isinstance(event, RoundPlanned):
             self.close()
-            self._round = f"round {event.round.number}: "
-            _print_changes(event.round)
+            planned = event.round
+            self._round = f"round {planned.number}: "
+            typer.echo(f"round {planned.number}: {planned.folder}", err=True)  # stdout has only the rows
+            changes = [
+                f"{change.outcome} {change.side} {change.text!r}: {change.reason}" for change in planned.changes
+            ]
+            changes = changes or ["no changes: it trains on with the same concept set"]
+            print_some(changes, SHOWN, indent="  ", err=True)
+            for note in planned.notes:
+                typer.echo(f"  note: {note}", err=True)
         elif isinstance(event, RoundScored):
             self.close()
             _print_round(event.round)
@@ -124,33 +127,7 @@ def _print_round(scored: Round) -> None:
         header = "".join(f"{title:>8}" for title in (*COLUMNS.values(), "gain"))
         typer.echo(f"{'round':<8}{header}  new corefs  new retains")
     values = "".join(f"{scored.summary[name]['value']:>8.2f}" for name in COLUMNS)
-    gain = "" if scored.gain is None else f"{scored.gain:+.2f}"
-    row = f"{scored.number or 'start':<8}{values}{gain:>8}"
-    if scored.number:
-        row += f"{len(scored.added('coref')):>12}{len(scored.added('retain')):>13}"
-    typer.echo(row.rstrip())
-
-
-def _print_changes(planned: Round) -> None:
-    """The changes of the round to come with their reasons, on stderr: stdout has only the rows."""
-    typer.echo(f"round {planned.number}: {planned.folder}", err=True)
-    for change in planned.changes[:SHOWN]:
-        typer.echo(f"  {change.outcome} {change.side} {change.text!r}: {change.reason}", err=True)
-    if len(planned.changes) > SHOWN:
-        typer.echo(f"  and {len(planned.changes) - SHOWN} more", err=True)
-    if not planned.changes:
-        typer.echo("  no changes: it trains on with the same concept set", err=True)
-    for note in planned.notes:
-        typer.echo(f"  note: {note}", err=True)
-
-
-def _print_end(refinement: Refinement, record: Path) -> None:
-    best = refinement.best_round
-    typer.echo("")
-    if refinement.stopped is not None:
-        typer.echo(REASONS[refinement.stopped].format(min_gain=refinement.settings.min_gain))
-    name = f"round {best.number}" if best.number else "the original run"
-    typer.echo(f"best     {name}, H {best.H:.2f} on the test half")
-    typer.echo(f"weights  {best.folder / 'adapter.safetensors'}")
-    typer.echo(f"report   {best.folder / 'report.html'}")
-    typer.echo(f"record   {record}")
+    row = f"{scored.number or 'start':<8}{values}"
+    if scored.gain is not None:
+        row += f"{scored.gain:>+8.2f}{len(scored.added('coref')):>12}{len(scored.added('retain')):>13}"
+    typer.echo(row)

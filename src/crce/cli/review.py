@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from crce.cli.commands import COMMANDS, apply, parse
+from crce.cli.listings import used_for
 from crce.cli.terminal import print_table
 from crce.concepts import ConceptSet, atlas_names, certainty_word, read_concepts
 from crce.concepts.corefconcept import is_corefconcept
@@ -59,8 +60,6 @@ class _Session:
     def run(self) -> int:
         _print_set(self.review)
         interactive = sys.stdin.isatty()
-        if interactive:
-            typer.echo("Type a command, such as: reject 3. ? shows all of them.")
         try:
             for number, line in enumerate(_lines(interactive), start=1):
                 try:
@@ -68,10 +67,8 @@ class _Session:
                         break
                 except (ConceptError, SuggestError) as error:
                     if not interactive:
-                        raise SuggestError(
-                            f"line {number} ({line.strip()!r}): {error} The lines before it are done and written; "
-                            "nothing after it was done."
-                        ) from error
+                        done = "The lines before it are done and written; nothing after it was done."
+                        raise SuggestError(f"line {number} ({line.strip()!r}): {error} {done}") from error
                     typer.echo(str(error))
                     continue
                 self._write()
@@ -95,16 +92,12 @@ class _Session:
             rows = [(f"{command} {after}".strip(), short, what) for command, short, after, what in COMMANDS]
             print_table(("", "", ""), rows, box=None, show_header=False)
         elif name:
-            before = self.review
-            self.review = apply(before, name, words)
-            earlier = {e.number: e for e in before.entries}
+            earlier = {e.number: e for e in self.review.entries}
+            self.review = apply(self.review, name, words)
             now = {e.number: e for e in self.review.entries}
-            changed = [n for n in earlier.keys() | now.keys() if earlier.get(n) != now.get(n)]
-            for number in sorted(changed):
-                text = _summary(now[number]) if number in now else f"{number}  is removed again"
-                typer.echo(text)
-            if not changed:
-                typer.echo("Nothing changes.")
+            changed = sorted(n for n in earlier.keys() | now.keys() if earlier.get(n) != now.get(n))
+            lines = [_summary(now[n]) if n in now else f"{n}  is removed again" for n in changed]
+            typer.echo("\n".join(lines or ["Nothing changes."]))
         return True
 
     def _write(self) -> None:
@@ -123,9 +116,8 @@ class _Session:
                 typer.echo(f"The file as you wrote it is kept in {copy}.")
             write_text(self.path, new)
             self.text, self.written = new, concepts
-        decisions = self.review.decisions()
-        self.memory.update(self.remembered, decisions)
-        self.remembered = decisions
+        earlier, self.remembered = self.remembered, self.review.decisions()
+        self.memory.update(earlier, self.remembered)
 
 
 def _lines(interactive: bool) -> Iterator[str]:
@@ -133,6 +125,7 @@ def _lines(interactive: bool) -> Iterator[str]:
     if not interactive:
         yield from sys.stdin
         return
+    typer.echo("Type a command, such as: reject 3. ? shows all of them.")
     with suppress(ImportError):
         import readline  # noqa: F401  input() then edits lines and remembers them; Windows has its own way
     while True:
@@ -144,11 +137,7 @@ def _lines(interactive: bool) -> Iterator[str]:
 
 
 def _own_set(path: Path) -> tuple[str, ConceptSet]:
-    """The text and the concept set of a file that may be written to.
-
-    Raises:
-        ConceptError: it can't be read, contains more than one set, or belongs to a run.
-    """
+    """The text and the concept set of a file; a ConceptError if it can't be read, or must not be written to."""
     copy = "crce show '{}' --yaml > {}.yaml, then review that file."
     if not path.exists() and str(path).casefold() in map(str.casefold, atlas_names()):
         raise ConceptError(f"'{path}' is in the atlas, which is not changed. Copy it: {copy.format(path, path)}")
@@ -158,22 +147,16 @@ def _own_set(path: Path) -> tuple[str, ConceptSet]:
     text = read_text(path)
     concepts = read_concepts(path)
     if (path.parent / "run.json").is_file():
-        raise ConceptError(
-            f"{path} records what a run was trained on, and is not changed. Copy it somewhere else first."
-        )
+        recorded = f"{path} records what a run was trained on"
+        raise ConceptError(f"{recorded}, and is not changed. Copy it somewhere else first.")
     if path.suffix.lower() == ".json" and is_corefconcept(json_value(text, path.name)[0]):
         name = f"{path}#{concepts.target}"
         raise ConceptError(f"{path} is a CorefConcept file. Copy the set: {copy.format(name, concepts.target)}")
     return text, concepts
 
 
-def _used_for(entry: Entry) -> str:
-    return "evaluation" if entry.related.held_out else "training"
-
-
 def _summary(entry: Entry) -> str:
-    """One line about a phrase."""
-    facts = (entry.side, _used_for(entry), str(certainty_word(entry.related.certainty)), entry.status)
+    facts = (entry.side, used_for(entry.related), str(certainty_word(entry.related.certainty)), entry.status)
     return f"{entry.number}  {entry.related.text}: {', '.join(facts)}"
 
 
@@ -183,17 +166,18 @@ def _print_set(review: Review) -> None:
     titles = {"coref": "corefs: erased with the target", "retain": "retains: kept"}
     for side, title in titles.items():
         entries = [e for e in review.entries if e.side == side]
+        related = [e.related for e in entries]
         cells = {
             "#": [str(e.number) for e in entries],
-            "text": [e.related.text for e in entries],
-            "certainty": [str(certainty_word(e.related.certainty)) for e in entries],
-            "used for": [_used_for(e) for e in entries],
+            "text": [r.text for r in related],
+            "certainty": [str(certainty_word(r.certainty)) for r in related],
+            "used for": [used_for(r) for r in related],
             "decided": ["" if e.status == "open" else e.status for e in entries],
-            "source": [e.related.source for e in entries],
+            "source": [r.source for r in related],
         }
-        if any(e.proposal.closeness is not None for e in entries):
-            measured = [e.proposal.closeness for e in entries]
-            cells["closeness"] = ["" if closeness is None else f"{closeness:.2f}" for closeness in measured]
+        closeness = [e.proposal.closeness for e in entries]
+        if any(value is not None for value in closeness):
+            cells["closeness"] = ["" if value is None else f"{value:.2f}" for value in closeness]
         if any(e.proposal.reason for e in entries):
             cells["reason"] = [e.proposal.reason if e.as_proposed else "" for e in entries]
         rejected = [i for i, e in enumerate(entries) if e.status == "rejected"]

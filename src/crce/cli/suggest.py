@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import shlex
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
@@ -17,10 +19,7 @@ from crce.files import free_file, slug, write_json
 from crce.suggest.record import SUFFIX, record_path, write_record
 
 
-if TYPE_CHECKING:
-    from crce.suggest import Record, Suggestion
-
-_OF_REPLAY = ("replay", "out", "force", "json")
+_OF_REPLAY = ("replay", "out", "force", "json")  # the flags that --replay may have beside it
 _USES = {"train": "training", "held-out": "evaluation"}
 
 
@@ -76,14 +75,21 @@ def suggest(
     seed: Annotated[int, typer.Option(help="Seed of every random choice.")] = 0,
 ) -> int:
     """Suggest other names of a concept (corefs, erased with it) and similar things (retains, kept)."""
-    if out is not None:
-        _refuse_taken(out, force)
+    settings = {name: value for name, value in locals().items() if name not in ("context", *_OF_REPLAY)}
+    if out is not None and out.is_dir():
+        raise SuggestError(f"--out {out} is a folder. Name a file, e.g. --out {out / 'cat.yaml'}.")
+    for path in () if out is None or force else (out, record_path(out)):
+        if path.exists():
+            raise SuggestError(f"{path} exists. Choose another --out, or overwrite it with --force.")
     from crce.judges import choose_judge
     from crce.suggest import replay as suggest_from_record
     from crce.suggest import suggest as suggest_set
 
     if replay is not None:
-        if beside := _given_with_replay(context):
+        # the sources by name: typer brings its own click or uses the installed one
+        flags = {str(p.name): "CONCEPT" if p.name == "concept" else p.opts[0] for p in context.command.params}
+        sources = {name: getattr(context.get_parameter_source(name), "name", "") for name in settings}
+        if beside := [flag for name, flag in flags.items() if sources.get(name) == "COMMANDLINE"]:
             raise SuggestError(
                 f"--replay takes everything from its record, and can't be used with {', '.join(beside)}. Give nothing "
                 "else but --out, --force and --json."
@@ -94,81 +100,42 @@ def suggest(
     else:
         if ground:
             quiet_libraries()
-        try:
-            suggestion = suggest_set(
-                concept,
-                kind=kind,
-                suggester=suggester,
-                corefs=corefs,
-                retains=retains,
-                held_out=held_out,
-                verify=verify,
-                ground=ground,
-                model=model,
-                judge=choose_judge("auto", model) if ground else None,
-                base_url=base_url,
-                prompts=prompts,
-                seed=seed,
-                timeout=timeout,
-                token_budget=token_budget,
-            )
-        except SuggestError as error:
-            keep_answers(error)
-            raise
+        with answers_kept():
+            suggestion = suggest_set(**settings, judge=choose_judge("auto", model) if ground else None)
     for warning in suggestion.record.warnings:
         typer.echo(f"warning: {warning}", err=True)
-    if json:
-        if out is not None:
-            _write(out, suggestion)
-        typer.echo(dump_json(suggestion.concepts), nl=False)
-        return 0
     name = slug(suggestion.concepts.target)
     path = out or (Path(f"{name}.yaml") if force else free_file(Path(name), ".yaml", SUFFIX))
-    _write(path, suggestion)
-    _print_record(suggestion.record)
-    name = shlex.quote(str(path))
-    typer.echo(
-        f"set      {path}\nrecord   {record_path(path)}\nreview   crce review {name}\nerase    crce erase {name}"
-    )
+    if out is not None or not json:
+        write_concepts(path, suggestion.concepts)
+        write_record(record_path(path), suggestion.record)
+    if json:
+        typer.echo(dump_json(suggestion.concepts), nl=False)
+        return 0
+    record = suggestion.record
+    typer.echo(f"{record.request.name}, {record.request.kind}, suggested by {record.suggester}")
+    rows = [
+        (d.text, d.side, _USES[d.outcome or ""], str(certainty_word(d.certainty)), d.source, d.reason)
+        for d in record.decisions
+        if d.outcome != "dropped"
+    ]
+    print_table(("phrase", "side", "used for", "certainty", "source", "reason"), rows)
+    if dropped := len(record.decisions) - len(rows):
+        typer.echo(f"{dropped} more were proposed and dropped; the record says why.")
+    typer.echo(f"set      {path}\nrecord   {record_path(path)}")
+    for verb in ("review", "erase"):
+        typer.echo(f"{verb:<8} crce {verb} {shlex.quote(str(path))}")
     return 0
 
 
-def _write(path: Path, suggestion: Suggestion) -> None:
-    write_concepts(path, suggestion.concepts)
-    write_record(record_path(path), suggestion.record)
-
-
-def keep_answers(error: SuggestError) -> None:
-    """Write the answers of a language model before it failed, which may have been paid for."""
-    if error.exchanges:
-        kept = free_file(Path(slug(error.concept)), ".failed.json")
-        write_json(kept, list(error.exchanges))
-        typer.echo(f"answers  {kept}", err=True)
-
-
-def _print_record(record: Record) -> None:
-    """Print the chosen phrases as a table, and the number of dropped ones."""
-    typer.echo(f"{record.request.name}, {record.request.kind}, suggested by {record.suggester}")
-    chosen = [d for d in record.decisions if d.outcome != "dropped"]
-    rows = [
-        (d.text, d.side, _USES[d.outcome or ""], str(certainty_word(d.certainty)), d.source, d.reason) for d in chosen
-    ]
-    print_table(("phrase", "side", "used for", "certainty", "source", "reason"), rows)
-    if dropped := len(record.decisions) - len(chosen):
-        typer.echo(f"{dropped} more were proposed and dropped; the record says why.")
-
-
-def _given_with_replay(context: typer.Context) -> list[str]:
-    """The arguments that can't be used with --replay."""
-    flags = {str(p.name): "CONCEPT" if p.name == "concept" else p.opts[0] for p in context.command.params}
-    sources = {name: context.get_parameter_source(name) for name in flags.keys() - set(_OF_REPLAY)}
-    # by name: typer brings its own click or uses the installed one
-    return [flag for name, flag in flags.items() if getattr(sources.get(name), "name", "") == "COMMANDLINE"]
-
-
-def _refuse_taken(out: Path, force: bool) -> None:
-    if out.is_dir():
-        raise SuggestError(f"--out {out} is a folder. Name a file, e.g. --out {out / 'cat.yaml'}.")
-    for path in () if force else (out, record_path(out)):
-        if path.exists():
-            raise SuggestError(f"{path} exists. Choose another --out, or overwrite it with --force.")
+@contextmanager
+def answers_kept() -> Iterator[None]:
+    """Where a language model fails inside, write its answers until then, which may have been paid for."""
+    try:
+        yield
+    except SuggestError as error:
+        if error.exchanges:
+            kept = free_file(Path(slug(error.concept)), ".failed.json")
+            write_json(kept, list(error.exchanges))
+            typer.echo(f"answers  {kept}", err=True)
+        raise

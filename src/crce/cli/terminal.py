@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import warnings
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -28,11 +29,16 @@ def error_line(text: str) -> None:
     typer.echo(f"error: {text}", err=True)
 
 
+def print_json(value: Any, *, ascii_only: bool = True) -> int:
+    """Print a value as indented JSON; returns exit code 0."""
+    typer.echo(json.dumps(value, indent=2, ensure_ascii=ascii_only))
+    return 0
+
+
 @contextmanager
 def messages(debug: bool) -> Iterator[None]:
     """Print warnings of crce to stderr, one line each, and those of other libraries only with `debug`."""
-    logger = logging.getLogger("crce")
-    handler = _Lines()
+    logger, handler = logging.getLogger("crce"), _Lines()
     level = logger.level
     logger.addHandler(handler)
     logger.setLevel(logging.DEBUG if debug else logging.WARNING)
@@ -72,15 +78,10 @@ def print_table(
     soft_wrap: bool = False,
     **options: Any,
 ) -> None:
-    """Print a table to stdout.
+    """Print a table to stdout, without interpreting markup.
 
-    Args:
-        titles: of the columns.
-        rows: the cells, in which no markup is interpreted.
-        right: titles of the columns that are aligned to the right.
-        dim: numbers of the rows that are printed dim, from 0.
-        soft_wrap: let lines be longer than the terminal is wide.
-        options: of `rich.table.Table`.
+    `right` are titles of columns aligned to the right, `dim` numbers of rows from 0, `options` those of rich's Table;
+    with `soft_wrap` lines may be longer than the terminal is wide.
     """
     from rich.console import Console
     from rich.table import Table
@@ -94,14 +95,22 @@ def print_table(
     Console(highlight=False, soft_wrap=soft_wrap).print(table)
 
 
-def print_facts(facts: Mapping[str, Any], width: int) -> None:
-    """Print a line for each fact that is not empty, with its name in a column of this width."""
+def print_facts(facts: Mapping[str, Any], width: int) -> int:
+    """Print a line for each fact that is not empty, with its name in a column of this width; returns exit code 0."""
     for name, value in facts.items():
         if value not in ("", None):
             typer.echo(f"{name:<{width}} {value}")
+    return 0
 
 
-class Bar:
+def print_some(lines: Sequence[str], most: int, *, indent: str = "", err: bool = False) -> None:
+    """Print the first lines, and how many more there are."""
+    more = [f"and {len(lines) - most} more"] if len(lines) > most else []
+    for line in (*lines[:most], *more):
+        typer.echo(indent + line, err=err)
+
+
+class Bar(AbstractContextManager["Bar"]):
     """A progress bar with a note, on stderr, so that stdout has only results."""
 
     def __init__(self, title: str) -> None:
@@ -121,9 +130,6 @@ class Bar:
         )
         self.task: TaskID | None = None
         self._printed = 0
-
-    def __enter__(self) -> Bar:
-        return self
 
     def __exit__(self, *_: object) -> None:
         self.close()

@@ -63,20 +63,13 @@ class CRCETechnique:
         from crce.api import erase
         from crce.training import Erasure, apply_adapter, load_base
 
+        how: dict[str, Any] = {"device": device, "dtype": dtype}
         if run is not None:
             self.erasure = Erasure.load(run)
         else:
-            self.erasure = erase(
-                erase_concept or (),
-                config=recipe,
-                model=model_id,
-                out=out,
-                device=device,
-                dtype=dtype,
-                **settings,
-            )
+            self.erasure = erase(erase_concept or (), config=recipe, model=model_id, out=out, **how, **settings)
         self._steps, self._guidance = num_inference_steps, guidance_scale
-        self._backbone = load_base(self.erasure, device=device, dtype=dtype, offload=self.erasure.config.offload)
+        self._backbone = load_base(self.erasure, offload=self.erasure.config.offload, **how)
         apply_adapter(self._backbone, self.erasure.adapter)
 
     def generate(self, prompts: list[str], seed: int | None = None, **settings: Any) -> list[Image]:
@@ -93,15 +86,12 @@ class CRCETechnique:
         from crce.sampling import draw
 
         first = secrets.randbelow(2**31) if seed is None else seed
-        images = draw(
-            self._backbone.pipe,
-            prompts,
-            [first + i for i in range(len(prompts))],
-            steps=settings.pop("num_inference_steps", self._steps),
-            guidance=settings.pop("guidance_scale", self._guidance),
-        )
+        steps = settings.pop("num_inference_steps", self._steps)
+        guidance = settings.pop("guidance_scale", self._guidance)
         if settings:
             raise ConfigError(f"generate takes num_inference_steps and guidance_scale, but got {', '.join(settings)}.")
+        seeds = list(range(first, first + len(prompts)))
+        images = draw(self._backbone.pipe, prompts, seeds, steps=steps, guidance=guidance)
         generated = [image for image in images if image is not None]
         if len(generated) < len(prompts):
             raise RunError(f"{len(prompts) - len(generated)} of {len(prompts)} images could not be generated.")

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import zip_longest
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from crce.concepts import ConceptSet, Related
 from crce.concepts.concept_set import fold
@@ -26,12 +26,12 @@ from crce.suggest.phrases import clean, key
 
 if TYPE_CHECKING:
     from crce.demo.embedding import Embedder
+    from crce.judges import Judge
     from crce.training import Erasure
 
 PER_FAILURE = 3  # most new phrases for one failure
 PER_SIDE = 6  # most new phrases on a side in one round: with more, a step would see too few of the others
 UNRELATED = "evaluation"  # source of a phrase that was in no concept set
-
 
 Group = Literal["target", "coref", "coref_held_out", "retain", "retain_held_out", "unrelated"]
 
@@ -87,11 +87,12 @@ def read_report(folder: Path) -> dict[str, Any]:
     return report
 
 
-def covers(report: dict[str, Any], erasure: Erasure, images: int | None) -> bool:
-    """Whether a report of this run is scored and covers all held-out phrases, with the wanted number of images."""
+def covers(report: dict[str, Any], erasure: Erasure, images: int | None, judge: str | Judge) -> bool:
+    """Whether a report of this run covers all held-out phrases, with the wanted judge and number of images."""
     if report["revision"] != erasure.info["revision"] or report["judge"] is None:
         return False
-    if not is_known(report["judge"]["name"]) or images not in (None, report["settings"]["images_per_prompt"]):
+    name, count = report["judge"]["name"], report["settings"]["images_per_prompt"]
+    if not is_known(name) or judge not in ("auto", name) or images not in (None, count):
         return False
     return all(
         [p["text"] for p in report["groups"][name]["prompts"]] == [r.text for r in related]
@@ -103,8 +104,7 @@ def _shown(counts: Mapping[str, Any]) -> str:
     return f"recognised in {counts['erased']} of {counts['n']} images, {counts['base']} before"
 
 
-@dataclass(frozen=True)
-class RoundPlan:
+class RoundPlan(NamedTuple):
     """The concept set of a round, the differences from the previous one, and what could not be done, and why."""
 
     concepts: ConceptSet
@@ -146,10 +146,8 @@ class RoundPlanner:
             taken: dict[Failure, int] = dict.fromkeys(own, 0)
             used = {key(c.text) for c in changes}
             # the first candidate of every failure, then the second of every failure, ...
-            turns = (pair for row in zip_longest(*queues) for pair in zip(own, row, strict=True))
+            turns = (pair for row in zip_longest(*queues) for pair in zip(own, row, strict=True) if pair[1])
             for failure, candidate in turns:
-                if candidate is None:
-                    continue
                 if added == PER_SIDE or taken[failure] == PER_FAILURE or key(candidate.text) in used:
                     continue
                 used.add(key(candidate.text))
@@ -158,15 +156,16 @@ class RoundPlanner:
                 taken[failure] += 1
                 added += not held_out
                 new = usable[side, key(candidate.text)]
-                why = "; ".join(filter(None, (f"related to {failure.text!r}, which {failure.verb}", new.reason)))
+                why = f"related to {failure.text!r}, which {failure.verb}" + (f"; {new.reason}" if new.reason else "")
                 outcome: Outcome = "held-out" if held_out else "added"
                 changes.append(PhraseChange(new.text, side, outcome, new.certainty, new.source, why))
-            notes += [
-                f"No new phrase to hold out in place of {f.text!r}: the probe half shrinks by one."
-                for f in own
-                if fold(f.text) in promoted and not taken[f]
-            ]
-        return RoundPlan(_changed(concepts, changes), tuple(changes), tuple(dict.fromkeys(notes)))
+            for text in (f.text for f in own if fold(f.text) in promoted and not taken[f]):
+                notes.append(f"No new phrase to hold out in place of {text!r}: the probe half shrinks by one.")
+        sides = {side: {fold(r.text): r for r in getattr(concepts, f"{side}s")} for side in SIDES}
+        for c in changes:
+            sides[c.side][fold(c.text)] = Related(c.text, c.certainty, c.source, c.outcome == "held-out")
+        extended: dict[str, Any] = {f"{side}s": tuple(related.values()) for side, related in sides.items()}
+        return RoundPlan(replace(concepts, **extended), tuple(changes), tuple(dict.fromkeys(notes)))
 
     def _changes_of_known(
         self, concepts: ConceptSet, failures: Iterable[Failure], notes: list[str]
@@ -179,9 +178,8 @@ class RoundPlanner:
             reason = f"{failure.verb}: {failure.found}"
             if failure.group in ("coref_held_out", "retain_held_out", "unrelated"):
                 if overlap := self.split.overlap(failure.text):
-                    notes.append(
-                        f"{failure.text!r} {reason}, but is too close to {overlap!r} in the test half to train."
-                    )
+                    close = f"too close to {overlap!r} in the test half to train"
+                    notes.append(f"{failure.text!r} {reason}, but is {close}.")
                     continue
                 source = own.source if own else UNRELATED
                 outcome: Outcome = "promoted" if own else "added"
@@ -205,8 +203,8 @@ class RoundPlanner:
         near = [replace(c, side=failure.side, certainty=round(c.certainty * failure.certainty, 2)) for c in own]
         if own_side:
             similarity = self.embedder.similarity([failure.text], [c.text for c in own_side])[0].tolist()
-            order = sorted(range(len(own_side)), key=lambda i: -similarity[i])
-            near += [own_side[i] for i in order]
+            ranked = sorted(zip(similarity, own_side, strict=True), key=lambda pair: -pair[0])
+            near += [candidate for _, candidate in ranked]
         return near
 
     def _ask(self, request: Request, notes: list[str]) -> list[Candidate]:
@@ -226,11 +224,3 @@ class RoundPlanner:
             notes.append(f"The {self.suggester.name} suggester has nothing for {phrase!r}: {answer}")
             return []
         return list(answer)
-
-
-def _changed(concepts: ConceptSet, changes: Iterable[PhraseChange]) -> ConceptSet:
-    corefs, retains = ({fold(r.text): r for r in side} for side in (concepts.corefs, concepts.retains))
-    for c in changes:
-        related = Related(c.text, c.certainty, c.source, c.outcome == "held-out")
-        (corefs if c.side == "coref" else retains)[fold(c.text)] = related
-    return replace(concepts, corefs=tuple(corefs.values()), retains=tuple(retains.values()))

@@ -44,20 +44,16 @@ class PhraseChange:
 class Round:
     """One erasure of a refinement; number 0 is the run itself.
 
-    Attributes:
-        changes: differences from the concept set of the round that it started from.
-        notes: remarks, e.g. on phrases that the suggester does not know.
-        summary: `erased`, `coref_erased`, `kept` and `H` on the test half, as in report.json; empty until measured.
-        gain: gain in H over the best round before; None for number 0 and until measured.
+    The summary has `erased`, `coref_erased`, `kept` and `H` on the test half, as in report.json; empty until measured.
     """
 
     number: int
     folder: Path
     concepts: ConceptSet
-    changes: tuple[PhraseChange, ...] = ()
-    notes: tuple[str, ...] = ()
+    changes: tuple[PhraseChange, ...] = ()  # from the concept set of the round that it started from
+    notes: tuple[str, ...] = ()  # e.g. on phrases that the suggester does not know
     summary: dict[str, dict[str, Any]] = field(default_factory=dict)
-    gain: float | None = None
+    gain: float | None = None  # in H over the best round before; None for number 0 and until measured
 
     def added(self, side: Side) -> tuple[PhraseChange, ...]:
         """The phrases of a side that are new in training."""
@@ -84,22 +80,15 @@ class RefineSettings:
 
 @dataclass(frozen=True)
 class Refinement:
-    """All rounds so far.
+    """All rounds so far."""
 
-    Attributes:
-        root: folder of the run that is refined.
-        adapter: hash of that run's weights.
-        best: number of the round with the highest H on the test half.
-        stopped: why there are no more rounds; None while there may be.
-    """
-
-    root: Path
-    adapter: str
+    root: Path  # of the run that is refined
+    adapter: str  # hash of that run's weights
     settings: RefineSettings
     split: Split
     rounds: tuple[Round, ...]
-    best: int = 0
-    stopped: Stopped | None = None
+    best: int = 0  # number of the round with the highest H on the test half
+    stopped: Stopped | None = None  # why there are no more rounds
 
     @property
     def best_round(self) -> Round:
@@ -111,25 +100,12 @@ class Refinement:
 
     def write(self) -> None:
         """Write refine.json into the root, atomically."""
-        rounds = [
-            {
-                "number": r.number,
-                "folder": r.folder.name if r.number else ".",
-                "changes": [asdict(change) for change in r.changes],
-                **{name: getattr(r, name) for name in ("notes", "summary", "gain")},
-            }
-            for r in self.rounds
-        ]
-        value = {
-            "crce": __version__,
-            "adapter": self.adapter,
-            "settings": asdict(self.settings),
-            "test_half": {"corefs": self.split.corefs, "retains": self.split.retains},
-            "rounds": rounds,
-            "best": self.best,
-            "stopped": self.stopped,
-        }
-        write_json(self.root / FILE, value)
+        rounds = [asdict(r) | {"folder": r.folder.name if r.number else "."} for r in self.rounds]
+        for entry in rounds:
+            del entry["concepts"]  # they are in the folder of the round
+        value = {"crce": __version__, "adapter": self.adapter, "settings": asdict(self.settings)}
+        value["test_half"] = {"corefs": self.split.corefs, "retains": self.split.retains}
+        write_json(self.root / FILE, value | {"rounds": rounds, "best": self.best, "stopped": self.stopped})
 
 
 def read_refinement(root: Path | str) -> Refinement:
@@ -155,10 +131,8 @@ def read_refinement(root: Path | str) -> Refinement:
         settings = RefineSettings(**value["settings"])
         return Refinement(root, value["adapter"], settings, split, tuple(rounds), value["best"], value["stopped"])
     except (OSError, ValueError, KeyError, TypeError, IndexError) as error:
-        raise RunError(
-            f"Cannot read {path}: {type(error).__name__} {error}. Move it and {root}/round-* away to refine "
-            "this run from the start."
-        ) from error
+        cure = f"Move it and {root}/round-* away to refine this run from the start."
+        raise RunError(f"Cannot read {path}: {type(error).__name__} {error}. {cure}") from error
 
 
 def erased_sense(root: Path, target: str) -> str | None:
@@ -167,18 +141,15 @@ def erased_sense(root: Path, target: str) -> str | None:
     Raises:
         RunError: the record can't be read.
     """
-    path = root / IN_RUN
-    if not path.is_file() and (root.parent / FILE).exists():
-        path = root.parent / IN_RUN
-    if not path.is_file():
+    places = [root / IN_RUN, *([root.parent / IN_RUN] if (root.parent / FILE).exists() else [])]
+    path = next(filter(Path.is_file, places), None)
+    if path is None:
         return None
     try:
         request = read_record(path).request
     except SuggestError as error:
-        raise RunError(
-            f"{path} says which sense of '{target}' was erased, and can't be read. Move it away to refine without it. "
-            f"{error}"
-        ) from error
+        unread = f"{path} says which sense of '{target}' was erased, and can't be read."
+        raise RunError(f"{unread} Move it away to refine without it. {error}") from error
     return request.sense if fold(request.target) == fold(target) else None
 
 

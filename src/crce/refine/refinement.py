@@ -108,12 +108,11 @@ def refine(
         SuggestError: there is no such suggester, or its language model fails; call again to continue.
         Interrupted: the user stopped it; call again to continue.
     """
-    if rounds < 1:
-        raise ConfigError(f"rounds is {rounds}. Use 1 or more.")
+    for name, count in {"rounds": rounds, "images_per_prompt": images_per_prompt}.items():
+        if count is not None and count < 1:
+            raise ConfigError(f"{name} is {count}. Use 1 or more.")
     if not 0 <= min_gain < 1:
         raise ConfigError(f"min_gain is {min_gain}. Use a share of H from 0 to below 1, e.g. 0.01.")
-    if images_per_prompt is not None and images_per_prompt < 1:
-        raise ConfigError(f"images_per_prompt is {images_per_prompt}. Use 1 or more.")
     erasure = Erasure.load(run)
     if len(erasure.sets) > 1:
         targets = ", ".join(concepts.target for concepts in erasure.sets)
@@ -158,32 +157,26 @@ class _Loop:
         avoid, examples = self.memory.rejected(concepts.target, sense), self.memory.examples(concepts.kind)
         request = Request(concepts.target, concepts.kind, sense, avoid=avoid, examples=examples)
         planner = RoundPlanner(self.suggester, state.split, load_embedder(), request)
-        while state.stopped in (None, "all rounds done"):
+        if state.stopped == "all rounds done":  # there may be more now
+            state = replace(state, stopped=None)
+        while state.stopped is None:
             last = state.rounds[-1]
-            if last.summary and last.number >= rounds:
+            if not last.summary:
+                state = self._train_and_score(state)
+            elif last.number >= rounds:
                 state = replace(state, stopped="all rounds done")
-                break
-            if last.summary:
-                planned = self._plan(state, planner)
-                if planned is None:
-                    state = replace(state, stopped="nothing to learn")
-                    break
-                state = replace(state, stopped=None).with_round(planned)
-                state.write()
-            state = self._train_and_score(state)
+            elif planned := self._plan(state, planner):
+                state = state.with_round(planned)
+            else:
+                state = replace(state, stopped="nothing to learn")
             state.write()
-        state.write()
         return state
 
     def _start(self, images: int | None, min_gain: float) -> Refinement:
         """The state before the first round, with the run's own report if it is sufficient, else a new one."""
         root, concepts = self.erasure.folder, self.erasure.concepts
         report = read_report(root) if (root / "report.json").exists() else None
-        if (
-            report is None
-            or not covers(report, self.erasure, images)
-            or self.judge not in ("auto", report["judge"]["name"])
-        ):
+        if report is None or not covers(report, self.erasure, images, self.judge):
             report = self._evaluate(self.erasure, {"images_per_prompt": images or IMAGES_PER_PROMPT})
         judge = self.judge if self.judge != "auto" else (report["judge"] or {}).get("name", "auto")
         settings = RefineSettings(
@@ -221,11 +214,11 @@ class _Loop:
         exchanges = self.suggester.exchanges if isinstance(self.suggester, LLMSuggester) else []
         asked = len(exchanges)
         try:
-            plan = planner.plan(best.concepts, failures)
+            concepts, changes, notes = planner.plan(best.concepts, failures)
         finally:  # answers before an error may have been paid for
             append_exchanges(folder, exchanges[asked:])
-        write_concepts(folder / "concepts.yaml", plan.concepts)
-        return Round(number, folder, plan.concepts, plan.changes, plan.notes)
+        write_concepts(folder / "concepts.yaml", concepts)
+        return Round(number, folder, concepts, changes, notes)
 
     def _train_and_score(self, state: Refinement) -> Refinement:
         """Train the planned round, or continue its training, and measure it."""

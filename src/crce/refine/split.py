@@ -10,12 +10,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any
 
 from crce.concepts import ConceptSet, Related
 from crce.concepts.concept_set import fold
 from crce.errors import RunError
+from crce.evaluate.prompts import ERASING
 from crce.evaluate.stats import Recognition, recognise, summarise
 from crce.suggest.phrases import words
 
@@ -44,14 +44,12 @@ class Split:
         """
         if self.holds(text):
             return text
-        own = set(words(text))
-        return next((phrase for phrase, distinctive in self._distinctive.items() if distinctive <= own), None)
-
-    @cached_property
-    def _distinctive(self) -> dict[str, frozenset[str]]:
-        target = frozenset(words(self.target))
-        by_phrase = {text: frozenset(words(text)) for text in self.corefs + self.retains}
-        return {text: (own - target) or own for text, own in by_phrase.items()}
+        given, target = set(words(text)), set(words(self.target))
+        for phrase in self.corefs + self.retains:
+            own = set(words(phrase))
+            if ((own - target) or own) <= given:
+                return phrase
+        return None
 
 
 def split_held_out(concepts: ConceptSet, report: Mapping[str, Any]) -> Split:
@@ -62,12 +60,12 @@ def split_held_out(concepts: ConceptSet, report: Mapping[str, Any]) -> Split:
     Raises:
         RunError: no phrase of one of the lists could be scored.
     """
-    sides: dict[str, tuple[str, ...]] = {}
+    sides: list[tuple[str, ...]] = []
     for group, related in held_out(concepts).items():
         scored = [p["text"] for p in report["groups"][group]["prompts"] if p["left_out"] is None]
         probe = {fold(text) for text in scored[1::2]}
-        sides[group] = tuple(r.text for r in related if fold(r.text) not in probe)
-    split = Split(concepts.target, sides["coref_held_out"], sides["retain_held_out"])
+        sides.append(tuple(r.text for r in related if fold(r.text) not in probe))
+    split = Split(concepts.target, *sides)
     score(report, split)
     return split
 
@@ -78,32 +76,24 @@ def score(report: Mapping[str, Any], split: Split) -> dict[str, dict[str, Any]]:
     Raises:
         RunError: one of them can't be measured.
     """
-    groups = report["groups"]
-    prompts = {
-        "erased": groups["target"]["prompts"],
-        "coref_erased": [p for p in groups["coref_held_out"]["prompts"] if split.holds(p["text"])],
-        "kept": [p for p in groups["retain_held_out"]["prompts"] if split.holds(p["text"])],
-    }
-    recognised: dict[str, list[Recognition]] = {}
-    for name, asked in prompts.items():
-        recognised[name] = [
-            recognise(p["words"]["base"], p["words"]["erased"], p["class"], erasing=name != "kept")
-            for p in asked
-            if p["left_out"] is None
-        ]
-        if not recognised[name]:
-            raise RunError(_unmeasured(report, name, asked))
-    measures = summarise(*recognised.values(), seed=report["settings"]["seed"])
+    recognised: list[list[Recognition]] = []
+    groups = {"target": "the target", "coref_held_out": "a held-out coref", "retain_held_out": "a held-out retain"}
+    for group, what in groups.items():
+        prompts = [p for p in report["groups"][group]["prompts"] if group == "target" or split.holds(p["text"])]
+        recognised.append(
+            [
+                recognise(p["words"]["base"], p["words"]["erased"], p["class"], erasing=group in ERASING)
+                for p in prompts
+                if p["left_out"] is None
+            ]
+        )
+        if not recognised[-1]:
+            nothing = "" if group == "target" else ": the concept set holds none"
+            why = next((f": {p['left_out']}" for p in prompts if p["left_out"]), nothing)
+            cure = "Use a judge that knows it, or hold out other phrases"
+            if report["judge"] is None:
+                cure = f"No judge knows the images of the model {report['model']}"
+            measured = "Refining measures the target, held-out corefs and held-out retains"
+            raise RunError(f"{measured}, but can't measure {what}{why}. {cure}.")
+    measures = summarise(*recognised, seed=report["settings"]["seed"])
     return {name: measure.as_json() for name, measure in measures.items()}
-
-
-def _unmeasured(report: Mapping[str, Any], name: str, prompts: list[dict[str, Any]]) -> str:
-    what = {"erased": "the target", "coref_erased": "a held-out coref", "kept": "a held-out retain"}[name]
-    cure = "Use a judge that knows it, or hold out other phrases"
-    if report["judge"] is None:
-        cure = f"No judge knows the images of the model {report['model']}"
-    reasons = [p["left_out"] for p in prompts if p["left_out"]]
-    why = f": {reasons[0]}" if reasons else ": the concept set holds none" if name != "erased" else ""
-    return (
-        f"Refining measures the target, held-out corefs and held-out retains, but can't measure {what}{why}. {cure}."
-    )
