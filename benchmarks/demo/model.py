@@ -14,10 +14,10 @@ from typing import Any
 
 from crce import demo
 from crce.backbones import load_backbone
-from crce.cli.generate import contact_sheet
 from crce.files import write_json
 from crce.judges import load_judge
 from crce.sampling import draw
+from crce.sampling.pictures import contact_sheet
 
 
 ROOT = Path(__file__).resolve().parents[2]
