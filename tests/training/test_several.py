@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import json
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
 from safetensors.torch import load_file
 
 from crce.concepts import ConceptSet
-from crce.errors import ConceptError
+from crce.errors import ConceptError, RunError
 from crce.training import Erasure, Interrupted, Step, erase, load_config, resume
-from crce.training.run_folder import next_folder
+from crce.training.run_folder import claim_folder, next_folder
 
 
 SETTINGS = {"steps": 6, "ddim_steps": 4, "pool": 2, "learning_rate": 1e-3, "checkpoint_every": 2}
@@ -63,3 +64,23 @@ def test_a_folder_is_named_after_the_first_targets(cats, ships, tmp_path):
     assert next_folder([cats], tmp_path).name == "cat-1"
     many = [cats, ships, ConceptSet("dog"), ConceptSet("fox"), ConceptSet("owl")]
     assert next_folder(many, tmp_path).name == "cat-ship-dog-2-more-1"
+
+
+def test_runs_that_begin_together_get_a_folder_each(cats, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with ThreadPoolExecutor(8) as pool:
+        folders = list(pool.map(lambda _: claim_folder(None, [cats]), range(8)))
+    assert sorted(folder.name for folder in folders) == [f"cat-{number}" for number in range(1, 9)]
+
+
+def test_of_runs_that_begin_together_in_one_folder_one_does(cats, tmp_path):
+    def claim(_):
+        try:
+            return claim_folder(tmp_path / "same", [cats])
+        except RunError as error:
+            return str(error)
+
+    with ThreadPoolExecutor(8) as pool:
+        results = list(pool.map(claim, range(8)))
+    assert results.count(tmp_path / "same") == 1
+    assert sum("holds a run already" in str(result) for result in results) == 7

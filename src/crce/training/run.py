@@ -28,13 +28,14 @@ from crce.training.events import Event, Finished, Interrupted, Saved, Started, S
 from crce.training.run_folder import (
     CHECKPOINT,
     Erasure,
+    claim_folder,
     load_checkpoint,
     new_info,
-    next_folder,
     now,
     open_metrics,
     peak_memory,
     read_run,
+    refuse_taken,
     save_checkpoint,
     start_record,
     start_state,
@@ -94,11 +95,9 @@ def erase(
     targets = [fold(c.target) for c in sets]
     if twice := next((c.target for i, c in enumerate(sets) if targets[i] in targets[:i]), None):
         raise ConceptError(f"'{twice}' is given twice. Give one concept set of it.")
-    folder = Path(out) if out is not None else next_folder(sets)
-    if (folder / "run.json").exists():
-        raise RunError(
-            f"{folder} holds a run already. Choose another --out, or continue that run: crce erase --resume {folder}"
-        )
+    if out is not None:
+        refuse_taken(Path(out))
+    names = sets
     clock = time.perf_counter()
     refuse = partial(refuse_unsupported, config.method)  # before gigabytes are read, and before a folder is made
     loaded = backbone or load_backbone(
@@ -111,6 +110,7 @@ def erase(
         start = start_record(start_from, config, loaded)
         sets += tuple(c for c in Erasure.load(start_from).sets if fold(c.target) not in targets)
     info = new_info(sets, config, loaded, start, seconds)
+    folder = claim_folder(out, names)
     write_sets(folder / "concepts.yaml", sets)
     write_json(folder / "run.json", info)
     return _train(folder, info, sets, config, loaded, on_event)

@@ -93,6 +93,35 @@ def next_folder(sets: Sequence[ConceptSet], root: Path = Path("runs")) -> Path:
     return free_folder(root, slug(target_names(sets)))
 
 
+def claim_folder(out: str | Path | None, sets: Sequence[ConceptSet]) -> Path:
+    """A folder for one run alone, with an empty run.json: `out`, or the next free one.
+
+    Raises:
+        RunError: `out` is taken, also by a process that began at the same time, or the folder can't be made.
+    """
+    while True:
+        folder = Path(out) if out is not None else next_folder(sets)
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            (folder / "run.json").touch(exist_ok=False)
+            return folder
+        except FileExistsError as error:
+            if out is not None and folder.is_dir():
+                refuse_taken(folder)
+            elif not folder.is_dir():
+                raise RunError(f"{folder} is a file. Choose another --out.") from error
+        except OSError as error:
+            raise RunError(f"Cannot make {folder}: {error.strerror}. Choose another --out.") from error
+
+
+def refuse_taken(folder: Path) -> None:
+    """Raises RunError if a folder holds a run."""
+    if (folder / "run.json").exists():
+        raise RunError(
+            f"{folder} holds a run already. Choose another --out, or continue that run: crce erase --resume {folder}"
+        )
+
+
 def read_run(folder: Path) -> tuple[dict[str, Any], tuple[ConceptSet, ...], ErasureConfig]:
     """The record, the concept sets and the settings of a run, finished or not.
 
