@@ -9,10 +9,7 @@ from dataclasses import replace
 from difflib import SequenceMatcher
 from functools import cache
 
-import numpy as np
-
 from crce.concepts.concept_set import certainty_word, fold, text_fault, tidy
-from crce.demo.embedding import load_embedder
 from crce.errors import SuggestError
 from crce.suggest.candidates import SIDES, Candidate, Request
 
@@ -172,9 +169,11 @@ def _groups(candidates: list[Candidate]) -> list[list[Candidate]]:
         by_key.setdefault(key(candidate.text), []).append(candidate)
     groups = list(by_key.values())
     texts = [group[0].text for group in groups]
+    from crce.demo.embedding import load_embedder
+
     near = load_embedder().similarity(texts, texts) > SAME_MEANING
     home = list(range(len(groups)))  # the group that each was merged into
-    for later, earlier in zip(*np.tril(near, -1).nonzero(), strict=True):
+    for later, earlier in ((i, j) for i in range(len(groups)) for j in range(i) if near[i, j]):
         spelling = SequenceMatcher(None, key(texts[later]), key(texts[earlier]), autojunk=False).ratio()
         if home[later] == later and spelling > SAME_SPELLING:
             home[later] = home[earlier]
