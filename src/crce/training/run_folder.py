@@ -111,7 +111,7 @@ def claim_folder(out: str | Path | None, sets: Sequence[ConceptSet]) -> Path:
             elif not folder.is_dir():
                 raise RunError(f"{folder} is a file. Choose another --out.") from error
         except OSError as error:
-            raise RunError(f"Cannot make {folder}: {error.strerror}. Choose another --out.") from error
+            raise RunError(f"Cannot write {folder}: {error.strerror}. Choose another --out.") from error
 
 
 def refuse_taken(folder: Path) -> None:
