@@ -24,13 +24,13 @@ from statistics import median
 from crce.files import write_json
 
 
-RATE, SECONDS, TURNS, CONNECTIONS = 200, 20, 3, 8
+RATE, SECONDS, TURNS, CONNECTIONS = 200, 20, 2, 8
 PAGES = ("/health", "/", "/queue", "/runs", "/runs/cat-1", "/static/app.js")
 
 
 def main() -> None:
     """Measure, print, write."""
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
         command = [sys.executable, "-m", "crce", "web", "--no-browser", "--folder", f"{folder}/runs"]
         server = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
         try:
