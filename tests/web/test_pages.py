@@ -8,10 +8,10 @@ import pytest
 
 from crce.concepts import read_concepts
 from crce.suggest.memory import Memory
-from crce.web.app import HOME, continued
 from crce.web.plan import describe, flags, read_form, recipe
 from crce.web.queue import WebJob
 from crce.web.runs import Runs
+from crce.web.site import HOME, continued
 
 
 @pytest.fixture

@@ -15,11 +15,11 @@ import short_run
 from crce.concepts import write_concepts
 from crce.errors import ConfigError
 from crce.training import Erasure
-from crce.web.app import continued
 from crce.web.job import process_file
 from crce.web.plan import flags
 from crce.web.queue import LONGEST, Queue
 from crce.web.runs import Runs
+from crce.web.site import continued
 
 
 @pytest.fixture

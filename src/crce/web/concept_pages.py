@@ -14,11 +14,11 @@ from crce.files import slug
 from crce.methods import METHODS
 from crce.suggest.review import Review
 from crce.suggest.suggesters import SUGGESTERS
-from crce.web.app import Site, is_fragment, page, see, site
 from crce.web.drafts import CONCEPTS, Draft
 from crce.web.plan import describe, estimate, flags, in_words, read_form, recipe
 from crce.web.sampler import Wanted
-from crce.web.site_pages import Word, models
+from crce.web.site import Site, Word, is_fragment, page, see, site
+from crce.web.site_pages import models
 
 
 router = APIRouter()

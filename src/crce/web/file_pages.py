@@ -13,9 +13,8 @@ from starlette.exceptions import HTTPException
 from crce.errors import ConfigError
 from crce.export.formats import FORMATS
 from crce.sampling.film import FOLDER
-from crce.web.app import see, site
 from crce.web.runs import Run
-from crce.web.site_pages import Word
+from crce.web.site import Word, see, site
 
 
 router = APIRouter()

@@ -17,10 +17,9 @@ from crce.concepts import dump_concepts
 from crce.errors import ConfigError
 from crce.export.formats import FORMATS
 from crce.sampling.film import REQUEST, film_phrases, frames_of
-from crce.web.app import Site, page, see, site
 from crce.web.runs import Run, time_left
 from crce.web.sampler import Wanted
-from crce.web.site_pages import Word
+from crce.web.site import Site, Word, page, see, site
 
 
 router = APIRouter()

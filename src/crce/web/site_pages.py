@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Literal
 
-from fastapi import APIRouter, Form, Request
+from fastapi import APIRouter, Request
 from fastapi.responses import HTMLResponse, Response
 
 from crce.suggest.suggesters import SUGGESTERS
-from crce.web.app import THEMES, is_fragment, keys_present, page, see, site
+from crce.web.site import THEMES, Word, is_fragment, page, see, site
 
 
 router = APIRouter()
-Word = Annotated[str, Form(max_length=300)]
+KEYS = ("OPENAI_API_KEY", "ANTHROPIC_API_KEY", "HF_TOKEN")
 
 
 @router.get("/queue")
@@ -41,7 +41,7 @@ def settings(request: Request, saved: bool = False) -> HTMLResponse:
         "settings.html.j2",
         models=models(request),
         suggesters=list(SUGGESTERS),
-        keys=keys_present(),
+        keys={name: bool(os.environ.get(name)) for name in KEYS},
         themes=THEMES,
         folder=site(request).root,
         saved=saved,
@@ -63,7 +63,7 @@ def save(
     """Keep the settings. Keys stay in the memory of this process and of the jobs that it starts."""
     chosen = {"model": model.strip() or "demo", "suggester": suggester.strip(), "judge": judge, "device": device}
     site(request).save_settings(chosen)
-    given = {"OPENAI_API_KEY": openai_key, "ANTHROPIC_API_KEY": anthropic_key, "HF_TOKEN": hf_token}
+    given = dict(zip(KEYS, (openai_key, anthropic_key, hf_token), strict=True))
     os.environ |= {name: key.strip() for name, key in given.items() if key.strip()}
     answer = see("/settings?saved=true")
     answer.set_cookie("theme", theme if theme in THEMES else "auto", max_age=31_536_000, samesite="strict")
