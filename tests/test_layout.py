@@ -76,6 +76,15 @@ def test_no_modules_import_each_other_in_a_circle():
         raise AssertionError(" -> ".join(error.args[1])) from None
 
 
+def test_no_modules_need_each_other_even_inside_functions():
+    known = {name: path for name, path in modules().items() if path.name != "__init__.py"}  # faces hand names on
+    graph = {name: set(imports(path, known)) & known.keys() - {name} for name, path in known.items()}
+    try:
+        TopologicalSorter(graph).prepare()
+    except CycleError as error:
+        raise AssertionError(" -> ".join(error.args[1])) from None
+
+
 def test_no_module_is_longer_than_a_reader_holds_in_the_head():
     long = {name: n for name, path in modules().items() if (n := len(path.read_text().splitlines())) > LONGEST}
     assert not long

@@ -130,20 +130,19 @@ def estimate(model: str, config: ErasureConfig) -> dict[str, Any]:
     Raises:
         ConfigError: the estimate failed; the message is that of the command.
     """
-    needed = _json("plan", "--model", model, "--layers", config.layers, "--adapter", config.adapter)
     machine = _json("env")
-    there = machine.get("device_memory_gib") or machine["memory_gib"]
     gpu = "device_memory_gib" in machine
-    if gpu:
-        needed = _json("plan", "--model", model, "--vram", str(there), "--layers", config.layers)
-    fitting = next((card for card in needed["cards"] if card["gigabytes"] >= there), needed["cards"][-1])
-    peak = fitting["peak"] if gpu else needed["bytes"]["peak"]
+    there = machine["device_memory_gib" if gpu else "memory_gib"]
+    given = flags({"layers": config.layers, "adapter": config.adapter, "rank": config.rank})
+    needed = _json("plan", "--model", model, *(["--vram", str(there)] if gpu else []), *given)
+    card = needed["cards"][0]  # with --vram the only one
+    peak = card["peak"] if gpu else needed["bytes"]["peak"]
     return {
         "peak": peak / 2**30,
         "memory": there,
         "device": machine["device"],
-        "fits": fitting["fits"] if gpu else peak < 0.9 * there * 2**30,
-        "flags": (fitting["flags"] or []) if gpu else [],
+        "fits": card["fits"] if gpu else peak < 0.9 * there * 2**30,
+        "flags": (card["flags"] or []) if gpu else [],
     }
 
 

@@ -154,7 +154,8 @@ def _live(here: Site, run: Run) -> dict[str, Any]:
     """What the page of a working run shows."""
     from crce.evaluate.curve import draw_curve
 
-    job = here.queue.of_run(run.name)
+    jobs = here.queue.jobs()
+    job = next((job for job in jobs if job.run == run.name), None)
     trace, log = run.trace(), here.queue.log(job) if job else ""
     progress = None
     if run.info and not run.trained:
@@ -166,7 +167,7 @@ def _live(here: Site, run: Run) -> dict[str, Any]:
     return {
         "run": run,
         "job": job,
-        "ahead": sum(j.active and job is not None and j.number < job.number for j in here.queue.jobs()),
+        "ahead": sum(j.active and job is not None and j.number < job.number for j in jobs),
         "progress": progress,
         "left": None if run.trained else time_left(run, trace),
         "curve": draw_curve(trace) if len(trace) > 2 else None,

@@ -79,8 +79,8 @@ class Sampler:
         self._closed = False
         self._loaded: tuple[Wanted, Backbone, Any] | None = None
 
-    def want(self, image: Wanted) -> str:
-        """Ask for an image, and return its key.
+    def want(self, image: Wanted) -> None:
+        """Ask for an image, unless it is there.
 
         Raises:
             ConfigError: too many images are asked for.
@@ -92,7 +92,6 @@ class Sampler:
                 self._errors.pop(image.key, None)
                 self._wanted[image.key] = image
         self._awake.set()
-        return image.key
 
     def find(self, key: str) -> Path | None:
         """The file of an image, once it is there."""
