@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,6 +15,13 @@ from numpy.typing import NDArray
 TERMS = ("loss", "target", "coref", "retain")
 POINTS = 160  # per line; more can't be seen
 WINDOWS = 25  # the moving average is this fraction of the run wide
+
+
+def read_trace(run: Path) -> list[dict[str, Any]]:
+    """The rows of a run's metrics.jsonl, oldest first, without a last one that is being written; none without it."""
+    path = run / "metrics.jsonl"
+    lines = path.read_text(encoding="utf-8").splitlines(keepends=True) if path.exists() else []
+    return [json.loads(line) for line in lines if line.endswith("\n") and line.strip()]
 
 
 def draw_curve(trace: Sequence[Mapping[str, Any]]) -> dict[str, Any] | None:

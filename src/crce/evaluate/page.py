@@ -5,7 +5,6 @@ A page is HTML without scripts, and needs nothing but, in a run with several tar
 
 from __future__ import annotations
 
-import json
 import re
 import shlex
 from collections.abc import Mapping, Sequence
@@ -17,7 +16,7 @@ from jinja2 import ChoiceLoader, Environment, FileSystemLoader, StrictUndefined
 
 from crce.concepts import certainty_word
 from crce.concepts.faults import listed
-from crce.evaluate.curve import draw_curve
+from crce.evaluate.curve import draw_curve, read_trace
 from crce.evaluate.locality import draw_locality
 from crce.evaluate.prompts import NO_JUDGE, SHOWN, TITLES, spread
 from crce.evaluate.verdict import percent, points
@@ -123,7 +122,7 @@ def _render(
         "title": sections["heading"],
         "concepts": None,
         "locality": None,
-        "curve": draw_curve(_read_trace(erasure)) if whole_run else None,
+        "curve": draw_curve(read_trace(erasure.folder)) if whole_run else None,
         "commands": list_commands(data, info) if whole_run else None,
         **sections,
     }
@@ -153,13 +152,6 @@ def make_environment(*others: BaseLoader) -> Environment:
     environment.filters |= {f.__name__: f for f in (certainty_word, data_uri, percent, points, show_value)}
     environment.globals |= {"GROUPS": GROUPS, "NO_JUDGE": NO_JUDGE, "TITLES": TITLES, "WORST": WORST}
     return environment
-
-
-def _read_trace(erasure: Erasure) -> list[dict[str, Any]]:
-    """The rows of metrics.jsonl, oldest first; none if the run has no such file."""
-    path = erasure.folder / "metrics.jsonl"
-    lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
-    return [json.loads(line) for line in lines if line.strip()]
 
 
 def _target_group(name: str, data: Mapping[str, Any]) -> dict[str, Any]:

@@ -9,7 +9,6 @@ from pathlib import Path
 from crce.backbones.defaults import defaults_of
 from crce.concepts import ConceptSet, read_sets
 from crce.files import write_atomic
-from crce.sampling.generate import draw
 from crce.sampling.pictures import tile
 from crce.training.events import Event, Started, Step
 
@@ -62,6 +61,8 @@ class Film:
     def _frame(self, step: int) -> None:
         if self._run is None:
             return
+        from crce.sampling.generate import draw  # here, as the web app names frames and needs no torch for it
+
         folder, backbone = self._run.folder, self._run.backbone
         path = folder / FOLDER / f"step-{step:06d}.webp"
         if not path.exists():

@@ -14,7 +14,7 @@ from crce.files import slug
 from crce.methods import METHODS
 from crce.suggest.review import Review
 from crce.suggest.suggesters import SUGGESTERS
-from crce.web.drafts import CONCEPTS, Draft
+from crce.web.drafts import Draft
 from crce.web.plan import describe, estimate, flags, in_words, read_form, recipe
 from crce.web.sampler import Wanted
 from crce.web.site import Site, Word, is_fragment, page, see, site
@@ -169,10 +169,11 @@ def _begin(here: Site, name: str, form: dict[str, str]) -> str:
     changed = read_form(recipe(method, draft.model, concepts.kind), form)
     recipe(method, draft.model, concepts.kind, changed)
     folder = here.runs.claim(concepts.target)
-    here.drafts.save(draft, folder / CONCEPTS)
+    file = folder / "concepts.yaml"
+    here.drafts.save(draft, file)
     settings = here.settings
     images = form.get("images", "").strip()
-    command = ["erase", str(folder / CONCEPTS), "--out", str(folder), "--model", draft.model, "--method", method]
+    command = ["erase", str(file), "--out", str(folder), "--model", draft.model, "--method", method]
     command += [*flags(changed), "--device", settings["device"], "--judge", settings["judge"], "--film"]
     command += [word for word in form.get("fit", "").split() if _FIT.fullmatch(word)]
     command += ["--images-per-prompt", images] if images.isdecimal() and int(images) > 0 else []

@@ -1,7 +1,7 @@
 """Drafts: concept sets that a person is looking over, before they are erased.
 
 A draft is a folder: draft.json with what was asked and every command of the review so far, start.yaml with the set as
-it was suggested, its record beside it, and concepts.yaml with the set as it is now.
+it was suggested, and its record beside it.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from crce.suggest.review import Review
 
 logger = logging.getLogger(__name__)
 
-RECORD, START, CONCEPTS = "draft.json", "start.yaml", "concepts.yaml"
+RECORD, START = "draft.json", "start.yaml"
 MOST = 200  # drafts that are kept
 MOST_COMMANDS = 5000
 
@@ -143,7 +143,6 @@ class Drafts:
             before = self.review(draft)
             after = apply(before, *parse(command))
             self._write(replace(draft, commands=(*draft.commands, command)))
-            write_concepts(self.folder(draft) / CONCEPTS, after.concepts)
             Memory().update(before.decisions(), after.decisions())
             return after
 

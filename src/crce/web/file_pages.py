@@ -11,6 +11,7 @@ from fastapi.responses import FileResponse, Response
 from starlette.exceptions import HTTPException
 
 from crce.errors import ConfigError
+from crce.export.base import REPOSITORY
 from crce.export.formats import FORMATS
 from crce.sampling.film import FOLDER
 from crce.web.runs import Run
@@ -35,7 +36,7 @@ def export(request: Request, name: str, to: Word) -> Response:
 def push(request: Request, name: str, repo: Word, upload: Word = "") -> Response:
     """Write the folder for the Hub, and upload it if that is wanted."""
     run = site(request).runs.get(name)
-    if not re.fullmatch(r"[\w-][\w.-]*/[\w-][\w.-]*", repo):
+    if not re.fullmatch(REPOSITORY, repo):
         raise ConfigError(f"{repo!r} is not a repository. Write user/name.")
     command = ["push", str(run.folder), repo, *([] if upload else ["--dry-run"])]
     site(request).queue.add(f"{'Push' if upload else 'Preview'} {run.title}", command, name)

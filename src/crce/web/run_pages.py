@@ -152,11 +152,11 @@ def drawn(request: Request, name: str, prompt: str, seed: str, strength: str) ->
 
 def _live(here: Site, run: Run) -> dict[str, Any]:
     """What the page of a working run shows."""
-    from crce.evaluate.curve import draw_curve
+    from crce.evaluate.curve import draw_curve, read_trace
 
     jobs = here.queue.jobs()
     job = next((job for job in jobs if job.run == run.name), None)
-    trace, log = run.trace(), here.queue.log(job) if job else ""
+    trace, log = read_trace(run.folder), here.queue.log(job) if job else ""
     progress = None
     if run.info and not run.trained:
         progress = ("Training: step", len(trace), run.steps)

@@ -62,17 +62,6 @@ class Run:
         """Those of the whole training; 0 before it has begun."""
         return int(self.info["config"]["steps"]) if self.info else 0
 
-    def trace(self) -> list[dict[str, Any]]:
-        """The rows of metrics.jsonl; a last one that is being written is left out."""
-        path = self.folder / "metrics.jsonl"
-        rows = []
-        for line in path.read_text(encoding="utf-8").splitlines() if path.is_file() else ():
-            try:
-                rows.append(json.loads(line))
-            except ValueError:
-                break
-        return rows
-
     def rounds(self) -> list[str]:
         """The names of the rounds of its refinement."""
         folders = sorted(self.folder.glob("round-*"))
