@@ -158,7 +158,7 @@ def test_a_setting_that_cannot_be_used_makes_no_run(client, draft, queued, root)
     answer = client.post(f"{draft}/start", data={"method": "esd", "steps": "0"})
     assert answer.status_code == 400
     assert "steps is 0" in answer.text
-    assert [path.name for path in root.iterdir()] == ["cat-1", HOME] or len(list(root.glob("cat-*"))) == 1
+    assert sorted(path.name for path in root.iterdir()) == [HOME, "cat-1"]
     assert queued.jobs() == []
 
 
@@ -301,8 +301,8 @@ def test_a_hostile_name_stays_in_the_folder(client, root, queued, name):
 @pytest.mark.parametrize("name", ["x" * 10_000, "", "  ", "\x00"])
 def test_a_name_that_cannot_be_one_is_refused(client, name):
     answer = client.post("/drafts", data={"concept": name})
-    text = answer.text if answer.status_code == 400 else client.get(answer.url.path).text
-    assert "That did not work" in text or "No words were found" in text or "Looking for" in text
+    assert answer.status_code == 400
+    assert "That did not work" in answer.text
 
 
 def test_pictures_of_explicit_targets_are_hidden_until_they_are_asked_for(client):

@@ -17,6 +17,7 @@ from typing import Any
 
 from crce.cli.commands import apply, parse
 from crce.concepts import ConceptSet, find_concepts, parse_concepts, read_concepts, write_concepts
+from crce.concepts.concept_set import text_fault
 from crce.concepts.library import atlas_entry
 from crce.errors import ConceptError, ConfigError, CRCEError
 from crce.files import write_json
@@ -159,8 +160,8 @@ class Drafts:
         return self._home / draft.name
 
     def _new(self, concept: str, **given: Any) -> Draft:
-        if not concept.strip():
-            raise ConceptError("Name a concept, for example: cat.")
+        if reason := text_fault(concept):
+            raise ConceptError(f"The concept {reason}")
         if sum(1 for _ in self._home.iterdir()) >= MOST:
             raise ConfigError(f"There are {MOST} drafts. Delete some of them on the first page.")
         draft = Draft(secrets.token_hex(6), concept.strip(), **given)
