@@ -20,6 +20,7 @@ from starlette.exceptions import HTTPException
 from crce.errors import CRCEError
 from crce.web import concept_pages, file_pages, run_pages, site_pages
 from crce.web.guard import Guard
+from crce.web.recent import Recent
 from crce.web.site import Site, is_fragment, page
 
 
@@ -51,6 +52,7 @@ def create_app(root: str | Path, *, hosts: Collection[str], token: str | None = 
 
     app = FastAPI(lifespan=lifespan, docs_url=None, redoc_url=None, openapi_url=None)
     app.state.site = opened
+    app.add_middleware(Recent)
     app.add_middleware(Guard, hosts=hosts, token=token)
     app.add_api_route("/static/report.css", lambda: FileResponse(str(files("crce.evaluate") / "report.css")))
     app.mount("/static", StaticFiles(packages=[("crce.web", "static")]))

@@ -31,6 +31,7 @@ LONGEST = 20  # jobs that wait
 STARTUP = 30.0  # seconds until a process that was started must hold its lock
 TAIL = 8000  # characters of a log that are shown
 SHOWN = 50
+READ = 100  # of all that there have been; those that wait are among the latest
 
 
 @dataclass(frozen=True)
@@ -231,7 +232,8 @@ class Queue:
         return self._home / f"{number:04d}"
 
     def _read(self) -> list[WebJob]:
-        folders = sorted(path for path in self._home.iterdir() if re.fullmatch(r"\d+", path.name))
+        numbers = sorted(int(path.name) for path in self._home.iterdir() if re.fullmatch(r"\d+", path.name))
+        folders = [self._folder(number) for number in numbers[-READ:]]
         records = [path for folder in folders if (path := folder / RECORD).is_file()]
         return [WebJob(**json.loads(path.read_text(encoding="utf-8"))) for path in records]
 
