@@ -184,7 +184,9 @@ def main() -> None:
         average.load_state_dict(split(saved, "average"))
         restore_optimizer(optimizer, split(saved, "optimizer"))
         step = meta["step"]
-    print(f"{sum(p.numel() for p in model.parameters()) / 1e6:.2f} M parameters, from step {step} of {total}", flush=True)
+    print(
+        f"{sum(p.numel() for p in model.parameters()) / 1e6:.2f} M parameters, from step {step} of {total}", flush=True
+    )
     clock, mean_loss = time.time(), 0.0
     while step < total:
         guiding = step >= args.steps

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -14,6 +15,8 @@ from crce.errors import ConceptError
 Kind = Literal["object", "character", "person", "style", "explicit", "other"]
 KINDS: tuple[str, ...] = get_args(Kind)
 CERTAINTY_WORDS: dict[str, float] = {"Very High": 1.0, "High": 0.8, "Normal": 0.6, "Low": 0.4, "Very Low": 0.2}
+
+_PLURAL = re.compile(r"(?<=\w\w)(?:(?<=ss|sh|ch|ns)es|(?<=x)es|(?<=[^o]us)es|(?<![su])s)$")
 
 
 @dataclass(frozen=True)
@@ -118,6 +121,13 @@ def fold(text: str) -> str:
     return unicodedata.normalize("NFC", tidy(text)).casefold()
 
 
+def name_key(text: str) -> str:
+    """The form in which two texts are one name: as `fold`, and accents, articles, hyphens, spaces, plurals ignored."""
+    plain = re.sub("[\u0300-\u036f]", "", unicodedata.normalize("NFKD", fold(text)))
+    words = re.findall(r"[^\W_]+", re.sub(r"^(?:an?|the) (?=\S)|['’`]", "", plain))
+    return "".join(_PLURAL.sub("", re.sub(r"(?<=\w\w)ies?$", "y", word)) for word in words) or fold(text)
+
+
 def tidy(text: str) -> str:
     """`text` with every run of white space as one space, and none at the ends."""
     return " ".join(text.split())
@@ -185,7 +195,8 @@ def clashes(target: str | None, placed: Sequence[Placed]) -> Iterator[Clash]:
     first: dict[str, Placed] = {}
     for i, (side, related, _) in enumerate(placed):
         key = fold(related.text)
-        if target is not None and key == fold(target):
+        same = target is not None and (key == fold(target) or (side == "retain" and name_key(key) == name_key(target)))
+        if same:
             why = "which is erased anyway" if side == "coref" else "and can't be erased and kept"
             yield Clash(i, "target", f"is the target itself, {why}. Delete it.")
             continue

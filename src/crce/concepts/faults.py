@@ -47,6 +47,16 @@ def listed(names: Sequence[object], most: int) -> str:
     return ", ".join(map(str, names[:most])) + (f" and {more} more" if more > 0 else "")
 
 
+def likely_slip(given: str, names: Iterable[str]) -> str | None:
+    """The name of which `given` is a slip: one letter off, or of a name under five letters two that changed places."""
+    wanted = given.casefold()
+    near = {name.casefold(): name for name in names if abs(len(name) - len(given)) <= 1}
+    if len(given) < 5:
+        return next((name for folded, name in near.items() if sorted(folded) == sorted(wanted)), None)
+    found = difflib.get_close_matches(wanted, near, n=1, cutoff=1 - 1.2 / len(given))
+    return near[found[0]] if found else None
+
+
 def did_you_mean(given: str, allowed: Sequence[str]) -> str:
     """A sentence to append to a message, e.g. " Did you mean 'corefs'?", or nothing when no word is near."""
     by_folded = {word.casefold(): word for word in allowed}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import functools
 import logging
 import os
@@ -10,10 +9,10 @@ from collections.abc import Sequence
 from importlib import resources
 from pathlib import Path
 
-from crce.concepts.concept_set import ConceptSet, fold
+from crce.concepts.concept_set import ConceptSet, Kind, fold, name_key
 from crce.concepts.corefconcept import is_corefconcept, parse_corefconcept
 from crce.concepts.documents import dump_concepts, dump_json, parse_json_sets, parse_sets
-from crce.concepts.faults import Fault, did_you_mean, error_from
+from crce.concepts.faults import Fault, did_you_mean, error_from, likely_slip
 from crce.concepts.nodes import json_value, read_text
 from crce.errors import ConceptError
 from crce.files import write_text
@@ -21,6 +20,7 @@ from crce.files import write_text
 
 logger = logging.getLogger(__name__)
 
+NAMED: tuple[Kind, ...] = ("person", "character", "style")  # kinds whose names have variants
 SUFFIXES = (".yaml", ".yml", ".json")
 
 
@@ -141,8 +141,34 @@ def atlas_names() -> list[str]:
 
 
 def atlas_entry(name: str) -> ConceptSet | None:
-    """The bundled concept set of a target, in any case, or None."""
-    return _atlas().get(fold(name))
+    """The bundled concept set of a target, or None; `name_key` says what is one name.
+
+    A person, a character or a style has its other full, short and framed names too: "Vincent van Gogh", "Dali".
+    """
+    return _names().get(name_key(name))
+
+
+def atlas_kind(name: str) -> Kind | None:
+    """The kind of a person, a character or a style that only the retains of the atlas name, or None."""
+    for concepts in atlas().values():
+        for related in concepts.retains if concepts.kind in NAMED else ():
+            if related.text[0].isupper() and name_key(related.text) == name_key(name):
+                return concepts.kind
+    return None
+
+
+@functools.cache
+def _names() -> dict[str, ConceptSet]:
+    """The bundled sets by the keys of their names, targets before corefs."""
+    names = {name_key(concepts.target): concepts for concepts in atlas().values()}
+    for concepts in atlas().values():
+        own = set(fold(concepts.target).split())
+        for related in concepts.corefs if concepts.kind in NAMED and concepts.target[0].isupper() else ():
+            words, framed = set(fold(related.text).split()), fold(related.text).endswith(" style")
+            full = len(own) > 1 and own <= words and related.text[0].isupper() and related.certainty >= 0.8
+            if words <= own or full or (framed and words & own):
+                names.setdefault(name_key(related.text), concepts)
+    return names
 
 
 @functools.cache
@@ -168,7 +194,7 @@ def read_atlas(folder: Path) -> dict[str, ConceptSet]:
 
 
 def _suggestion(name: str) -> str:
-    """The atlas entry whose coref `name` is, else the nearest target or coref; empty when nothing is near."""
+    """The atlas entry whose coref `name` is, else the target or coref that it is a slip of; empty without one."""
     targets_of: dict[str, list[str]] = {}
     for concepts in atlas().values():
         for related in concepts.corefs:
@@ -176,7 +202,7 @@ def _suggestion(name: str) -> str:
     if targets := targets_of.get(fold(name)):
         known = " and ".join(f"'{target}'" for target in targets)
         return f" '{name}' is a coref of {known}: use {'one of them' if len(targets) > 1 else known}."
-    if near_target := did_you_mean(name, atlas_names()):
-        return near_target
-    near = difflib.get_close_matches(fold(name), targets_of, n=1, cutoff=0.75)
-    return f" Did you mean '{targets_of[near[0]][0]}', of which '{near[0]}' is a coref?" if near else ""
+    near = likely_slip(name, [*atlas_names(), *targets_of])
+    if near is None or near in atlas():
+        return f" Did you mean '{near}'?" if near else ""
+    return f" Did you mean '{targets_of[near][0]}', of which '{near}' is a coref?"

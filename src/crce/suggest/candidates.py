@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Literal, Protocol
 
-from crce.concepts.concept_set import ConceptSet, Kind, Related, fold
+from crce.concepts.concept_set import ConceptSet, Kind, Related, fold, name_key
 
 
 Side = Literal["coref", "retain"]
@@ -91,7 +91,10 @@ class Request:
     def takes(self, text: str, side: Side) -> bool:
         """Whether a phrase is neither the target nor rejected for this side."""
         rejected = {fold(phrase) for avoided, phrase in self.avoid if avoided == side}
-        return fold(text) not in {fold(self.target), *rejected}
+        same = (
+            name_key if side == "retain" else fold
+        )  # a target in another spelling can be a coref, and never a retain
+        return fold(text) not in rejected and same(text) != same(self.target)
 
 
 def sides_of(concepts: ConceptSet) -> list[tuple[Side, Related]]:

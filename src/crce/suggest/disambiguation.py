@@ -5,18 +5,18 @@ from __future__ import annotations
 import re
 
 from crce.concepts.concept_set import ConceptSet, Kind, fold
-from crce.concepts.library import atlas_entry
+from crce.concepts.library import NAMED, atlas_entry, atlas_kind
 from crce.demo.embedding import load_embedder
 from crce.suggest.candidates import Request
 from crce.suggest.names import is_style_phrase, style_core
 from crce.suggest.relations import TOO_WIDE
-from crce.suggest.wordnet import Sense, load_wordnet
+from crce.suggest.wordnet import CONCRETE, Sense, load_wordnet
 
 
-NAMED: tuple[Kind, ...] = ("person", "character", "style")  # kinds whose names have variants
 _MIN_SENSE_SIMILARITY = 0.3  # of a given sense with a definition, below it they have nothing in common
 _SAME_SENSE = 0.8  # similarity of two definitions that mean one thing; different things of one word stay below 0.75
 _ARTS = frozenset({"genre", "graphic art", "artistic style"})
+_SELDOM, _AS_OFTEN = 0.26, 0.021  # on the scale of WordNet.common: 20 times less often, and at least 4 times in 5
 _MIN_AGREEMENT = 1 / 3  # of a sense with an atlas entry, below it they are about different things
 
 
@@ -28,12 +28,17 @@ def infer_kind(target: str, sense: str | None = None) -> Kind | None:
     if is_style_phrase(target):
         return "style"
     net = load_wordnet()
-    if sense is None and target[:1].isupper() and (named := net.choose(target, "person")) and target in named.words:
-        return "style" if _is_painter(named) else "person"
+    senses = net.senses(target) if sense is None else []
+    if target[:1].isupper() and (named := next((s for s in senses if s.is_instance and target in s.words), None)):
+        senses = [named, *senses]  # "Hulk" is no ship
+    if senses and "artistic movement" in net.words_above(senses[0]):
+        return "style"
+    if senses and senses[0].is_instance and senses[0].file == "person" and not _is_painter(senses[0]):
+        return "character" if net.is_imagined(senses[0]) else "person"
     as_object = net.choose(target, "object", sense)
     meant = as_object or net.choose(target, "other", sense)
     if meant is None:
-        return entry.kind if entry else None
+        return entry.kind if entry else atlas_kind(target)
     if net.is_imagined(meant):
         return "character"
     if "artistic movement" in net.words_above(meant) or _is_painter(meant):
@@ -124,6 +129,27 @@ def _agreement(sense: Sense, entry: ConceptSet) -> float:
     related = sum(not above.isdisjoint(net.ancestors(other)) for other in kept)
     sorts = sum(fold(r.text) in own for r in entry.corefs)
     return sorts / max(len(entry.corefs), 1) + related / max(len(kept), 1)
+
+
+def other_meanings(target: str, meant: Sense) -> tuple[list[tuple[str, Sense]], bool]:
+    """What else a word may mean that can be drawn, each with the sense in brackets that says so; and whether nothing
+    tells which is meant: another is met about as often."""
+    net = load_wordnet()
+    said = {each: net.common(each, target) for each in net.senses(target)}
+    drawn = (*CONCRETE, meant.file)
+    others = [s for s, common in said.items() if s.file in drawn and common > said.get(meant, 1) - _SELDOM]
+    apart = [s for s in others if s not in (meant, *twins(meant, target)) and s not in net.ancestors(meant)]
+    named = [(said_so, s) for s in apart if (said_so := label(target, s)) and meant not in net.ancestors(s)]
+    return named, any(said[s] > said[meant] - _AS_OFTEN and not s.is_instance for _, s in named)
+
+
+def label(target: str, sense: Sense) -> str | None:
+    """The shortest way to say which sense is meant: a word above it or another word of it."""
+    net = load_wordnet()
+    words = [word for each in (*net.hypernyms(sense), sense) for word in each.words]
+    return next(
+        (w for w in [sense.file, *words] if net.choose(target, sense=w) == sense and fold(w) != fold(target)), None
+    )
 
 
 def twins(sense: Sense, target: str) -> list[Sense]:

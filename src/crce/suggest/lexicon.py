@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from crce.concepts.concept_set import ConceptSet, fold
-from crce.concepts.faults import did_you_mean
+from crce.concepts.faults import likely_slip
 from crce.concepts.library import atlas
 from crce.demo.embedding import load_embedder
 from crce.errors import SuggestError
 from crce.suggest import disambiguation
 from crce.suggest.candidates import Candidate, Request, Side, sides_of
 from crce.suggest.names import name_variants, style_core
+from crce.suggest.phrases import words
 from crce.suggest.relations import SAID, Relative, other_words, things_around
 from crce.suggest.wordnet import Sense, load_wordnet
 
@@ -20,6 +23,7 @@ _PEERS = {
     "style": ("painter", "artistic movement"),
 }
 _MOST_PEERS = 300
+_FILLED = 0.75  # of the certainty of a phrase that only adds words to the name
 _MARGIN = 2  # times as many phrases of WordNet as are asked for leave a choice
 
 
@@ -40,6 +44,10 @@ class LexiconSuggester:
         known = sense if entry is None else disambiguation.sense_of_entry(entry, request, sense)
         if entry is None and sense is None and request.kind not in disambiguation.NAMED:
             raise SuggestError(_unknown(request))
+        if entry is None and sense is not None and request.sense is None and request.kind not in disambiguation.NAMED:
+            others, unclear = disambiguation.other_meanings(request.target, sense)
+            if unclear:
+                raise SuggestError(meanings(request.target, sense, others))
         proposed: list[Candidate] = []
         if entry:
             proposed += [
@@ -53,6 +61,9 @@ class LexiconSuggester:
             proposed += [Candidate(text, "coref", certainty, "lexicon", why) for text, certainty, why in variants]
         if request.kind in disambiguation.NAMED and sum(c.side == "retain" for c in proposed) < request.retains:
             proposed += self._peers(request, entry)
+        proposed = [
+            replace(c, certainty=_certainty(_FILLED * c.certainty)) if _is_filler(c, request) else c for c in proposed
+        ]
         # each phrase once: the atlas before WordNet, corefs before retains
         first: dict[str, Candidate] = {}
         for candidate in proposed:
@@ -131,6 +142,20 @@ def _certainty(value: float) -> float:
     return round(min(max(value, 0.1), 0.95), 2)
 
 
+def _is_filler(candidate: Candidate, request: Request) -> bool:
+    """Whether a coref is the target's name with words added that make no other name: "juicy apple", no "oak tree"."""
+    said, own = words(candidate.text), words(request.target)
+    named = request.kind not in disambiguation.NAMED and candidate.side == "coref" and len(said) > len(own)
+    return named and set(own) <= set(said) and not load_wordnet().base_form(candidate.text)
+
+
+def meanings(target: str, meant: Sense, others: list[tuple[str, Sense]]) -> str:
+    """The question whether the sense that is meant is the right one."""
+    label = disambiguation.label(target, meant)
+    listed = "; ".join(f"'{target} ({label})': {sense.gloss}" for label, sense in others[:4])
+    return f"'{target}' has several meanings. Is it '{target} ({label})': {meant.gloss}? Otherwise write {listed}."
+
+
 def _unknown(request: Request) -> str:
     """The message that the target is unknown, with near names and the alternatives."""
     net = load_wordnet()
@@ -139,8 +164,8 @@ def _unknown(request: Request) -> str:
         known = "; ".join(f"{', '.join(sense.words[:3])} ({sense.file})" for sense in senses[:5])
         what = f"The lexicon knows no '{request.target}' in the sense '{request.sense}'. Its senses: {known}."
     else:
-        near = did_you_mean(request.target, [*atlas(), *net.lemmas()])
-        what = f"The lexicon does not know '{request.name}'.{near}"
+        near = likely_slip(request.target, [*atlas(), *net.lemmas()])
+        what = f"The lexicon does not know '{request.name}'." + (f" Did you mean '{near}'?" if near else "")
     return (
         f"{what} Say what it is with --kind person, character or style, ask a language model with "
         "--suggester openai:MODEL, or write the set yourself as YAML."

@@ -61,7 +61,7 @@ class LLMSuggester:
         # half as many again as are wanted: some are repeated, wrong or too similar to each other
         corefs, retains = (min(n + max(4, n // 2), MAX_ITEMS) for n in request.wanted.values())
         messages = propose_messages(request, corefs, retains, self.prompts)
-        parse = partial(parse_proposals, target=request.target)
+        parse = partial(parse_proposals, target=request.target, most={"coref": corefs, "retain": retains})
         tokens = 300 + 70 * (corefs + retains)
         sides = self.ask("propose", request.target, messages, proposals_schema(corefs, retains), parse, tokens)
         candidates = [

@@ -27,7 +27,8 @@ from crce.concepts.concept_set import KINDS, Kind, fold, text_fault, tidy
 from crce.concepts.faults import did_you_mean
 from crce.errors import SuggestError
 from crce.files import write_text
-from crce.suggest.candidates import SIDES, Example, Side
+from crce.suggest.candidates import SIDES, Candidate, Example, Side
+from crce.suggest.phrases import name_of
 
 
 logger = logging.getLogger(__name__)
@@ -75,7 +76,7 @@ class Decision:
     @property
     def key(self) -> Key:
         """What the decision is about; of two decisions about the same, the newer is valid."""
-        return fold(self.target), fold(self.sense or ""), self.side, fold(self.text)
+        return name_of(self.target), fold(self.sense or ""), self.side, fold(self.text)
 
 
 _DECISION = TypeAdapter(Decision)
@@ -113,9 +114,18 @@ class Memory:
 
     def rejected(self, target: str, sense: str | None = None) -> frozenset[tuple[Side, str]]:
         """The pairs (side, phrase) that the person rejected for this target, in this sense or without one."""
+        return frozenset((d.side, d.text) for d in self._about(target, sense) if not d.accepted)
+
+    def accepted(self, target: str, sense: str | None = None) -> tuple[Candidate, ...]:
+        """The phrases that the person accepted or wrote for this target, in this sense or without one."""
+        why = "accepted in an earlier review"
+        known = (d for d in self._about(target, sense) if d.accepted)
+        return tuple(Candidate(d.text, d.side, d.certainty, d.source, why, held_out=False) for d in known)
+
+    def _about(self, target: str, sense: str | None) -> Iterator[Decision]:
+        """The valid decisions about a target, also as a plural."""
         senses = {"", fold(sense or "")}
-        about = (d for d in self.decisions() if d.key[0] == fold(target) and d.key[1] in senses)
-        return frozenset((d.side, d.text) for d in about if not d.accepted)
+        return (d for d in self.decisions() if d.key[0] == name_of(target) and d.key[1] in senses)
 
     def examples(self, kind: Kind, n: int = 6) -> tuple[Example, ...]:
         """Up to `n` decisions about targets of this kind, the newest, with every sort of answer among them."""

@@ -9,7 +9,7 @@ from dataclasses import replace
 from difflib import SequenceMatcher
 from functools import cache
 
-from crce.concepts.concept_set import certainty_word, fold, text_fault, tidy
+from crce.concepts.concept_set import certainty_word, fold, name_key, text_fault, tidy
 from crce.errors import SuggestError
 from crce.suggest.candidates import SIDES, Candidate, Request
 
@@ -95,6 +95,11 @@ def key(text: str) -> str:
     return " ".join(words(text))
 
 
+def name_of(target: str) -> str:
+    """The form in which two targets are one: that of `name_key`, with irregular plurals."""
+    return name_key(key(target))
+
+
 @cache
 def words(text: str) -> tuple[str, ...]:
     """The words of a phrase in the singular, folded, without punctuation and a leading article."""
@@ -111,8 +116,12 @@ SAME_SPELLING = 0.85
 CURATED = frozenset({"atlas", "user"})
 
 
-def clean(candidates: Iterable[Candidate], request: Request) -> tuple[list[Candidate], list[Candidate]]:
+def clean(
+    candidates: Iterable[Candidate], request: Request, *, settle: bool = True
+) -> tuple[list[Candidate], list[Candidate]]:
     """Normalise the phrases and drop those that repeat or contradict others, or would undo the erasure.
+
+    Without `settle`, a phrase that is proposed on both sides stays on both until a second question is answered.
 
     Returns:
         The candidates to keep, the most certain first and otherwise in the order of `candidates`; and those that are
@@ -127,7 +136,10 @@ def clean(candidates: Iterable[Candidate], request: Request) -> tuple[list[Candi
             dropped.append(candidate.dropped(reason))
         else:
             usable.append(candidate)
-    for group in _groups(sorted(usable, key=lambda c: -c.certainty)):
+    groups = _groups(sorted(usable, key=lambda c: -c.certainty))
+    if not settle:
+        groups = [[c for c in group if c.side == side] for group in groups for side in SIDES]
+    for group in filter(None, groups):
         best = max(group, key=lambda c: c.certainty)  # the first of equals
         word = certainty_word(best.certainty)
         if any(c.side != best.side and c.certainty == best.certainty for c in group):
@@ -152,12 +164,18 @@ def _fault(candidate: Candidate, request: Request) -> str | None:
     curated = candidate.source in CURATED
     if reason := phrase_fault(text, any_length=curated):
         return reason
-    if key(text) == key(request.target) or key(_BRACKETS.sub("", text)) == key(_BRACKETS.sub("", request.target)):
+    bare, target = (_BRACKETS.sub("", each) for each in (text, request.target))
+    if key(text) == key(request.target) or key(bare) == key(target):
         return "it is the target itself"
+    if side == "retain" and name_key(bare) == name_key(target):
+        return "it is the target in another spelling"
     if any(side == avoided and key(text) == key(phrase) for avoided, phrase in request.avoid):
         return "it was rejected before"
-    own = set(words(_BRACKETS.sub("", request.target)))  # what makes it what it is: "van", "gogh" of "Van Gogh style"
-    if side == "retain" and not curated and (own - _FRAME or own) <= set(words(text)):
+    own, said = set(words(target)), set(words(text))
+    own = own - _FRAME or own  # what makes it what it is: "van", "gogh" of "Van Gogh style"
+    if side == "retain" and said and said <= own:
+        return f"it is made of the target's own words ({request.target}), so it can't be kept while that is erased"
+    if side == "retain" and not curated and own <= said:
         return f"it contains the target's own words ({request.target}), so erasing the target would erase it too"
     return None
 

@@ -42,12 +42,13 @@ def complete(
     verified: Sequence[Verified] = ()
     scores: Sequence[Score] = ()
     grounding: dict[str, Grounded] = {}
-    candidates, dropped = clean(record.proposed, record.request)
+    candidates, dropped = clean(record.proposed, record.request, settle=verify is None)
     if verify and candidates:
         verified = verify(candidates)
         pairs = [(replace(c, certainty=v.certainty), v) for c, v in zip(candidates, verified, strict=True)]
         dropped += [c.dropped(v.reason) for c, v in pairs if not v.certainty]
-        candidates = sorted((c.noted(v.reason) for c, v in pairs if v.certainty), key=lambda c: -c.certainty)
+        candidates, contrary = clean([c.noted(v.reason) for c, v in pairs if v.certainty], record.request)
+        dropped += contrary
     if measure:
         places = {side: math.ceil(GROUNDED_SHARE * count) for side, count in record.request.wanted.items()}
         foremost: list[Candidate] = []

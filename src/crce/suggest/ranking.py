@@ -45,7 +45,7 @@ class Ranker:
 
     @staticmethod
     def fit(decisions: Iterable[Decision]) -> Ranker | str:
-        """Learn from decisions, or say in a sentence that there are too few.
+        """Learn from decisions, or say in a sentence that there are too few, or that nothing can be learned from them.
 
         Phrases that the person added are left out: they say nothing about what a suggester proposes. Similarities that
         were not measured are measured if there is enough to learn from.
@@ -65,6 +65,9 @@ class Ranker:
             fitted = _fit([d for i, d in enumerate(used) if i % FOLDS != k])
             hits += sum((fitted.log_odds(d) > 0) == d.accepted for d in used[k::FOLDS])
         most = max(accepted, len(used) - accepted)
+        if hits <= most:
+            tested = f"Learned from {len(used)} decisions, the rank predicts {hits} of them in cross-validation"
+            return f"{tested}, and the more frequent answer alone {most}. So it is not used."
         return replace(_fit(used), agreement=hits / len(used), baseline=most / len(used))
 
     def log_odds(self, candidate: Candidate | Decision) -> float:

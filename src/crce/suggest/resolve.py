@@ -6,13 +6,13 @@ import logging
 import os
 import shlex
 from collections.abc import Sequence
-from difflib import SequenceMatcher
 from pathlib import Path
 from typing import NamedTuple
 
 from crce.concepts import ConceptSet, atlas, find_concepts, read_sets
 from crce.concepts.concept_set import fold
-from crce.concepts.library import SUFFIXES
+from crce.concepts.faults import likely_slip
+from crce.concepts.library import SUFFIXES, atlas_kind
 from crce.errors import ConceptError, SuggestError
 from crce.suggest.phrases import MAX_LENGTH, brief, parse_concept
 from crce.suggest.record import Record, record_beside
@@ -128,8 +128,6 @@ def _suggested(concept: str) -> Resolved:
     concepts, record = suggestion.concepts, suggestion.record
     for warning in record.warnings:
         logger.warning("%s", warning)
-    if not concepts.train_corefs:
-        logger.warning("without corefs, other names of '%s' are likely to generate it still", concepts.target)
     if not concepts.train_retains:
         logger.warning("without retains, neighbours of '%s' are likely to change too", concepts.target)
     return Resolved(concepts, record, suggested=True)
@@ -143,13 +141,6 @@ def _is_new(concept: str) -> bool:
     if not target or sense is not None:
         return bool(target)
     names = {fold(name) for c in atlas().values() for name in (c.target, *(r.text for r in c.corefs))}
-    given = fold(target)
-    if given in names:
+    if fold(target) in names:
         return False  # a coref: its target is what the atlas erases
-
-    def is_typo_of(name: str) -> bool:
-        """Whether changing about one letter makes it the name."""
-        ratio = SequenceMatcher(None, given, name, autojunk=False).ratio
-        return abs(len(given) - len(name)) <= 1 and ratio() >= 1 - 1.5 / min(len(given), len(name))
-
-    return not any(map(is_typo_of, names)) or bool(load_wordnet().senses(target))
+    return likely_slip(target, names) is None or bool(load_wordnet().senses(target) or atlas_kind(target))

@@ -20,6 +20,7 @@ from crce.concepts.concept_set import Placed, clashes, fold, parse_certainty
 from crce.errors import ConceptError, SuggestError
 from crce.suggest.candidates import SIDES, Candidate, Side, sides_of
 from crce.suggest.memory import Decision, Key
+from crce.suggest.phrases import name_of
 
 
 @dataclass(frozen=True)
@@ -93,7 +94,7 @@ class Review:
         entries = []
         for number, (side, r) in enumerate(sides_of(concepts), start=1):
             made = Candidate(r.text, side, r.certainty, r.source)
-            d = accepted.get((fold(concepts.target), fold(sense or ""), side, fold(r.text)))
+            d = accepted.get((name_of(concepts.target), fold(sense or ""), side, fold(r.text)))
             if d is not None:  # after an earlier review the file contains the changed phrase, and it the proposal
                 made = Candidate(r.text, side, d.certainty, d.source, similarity=d.similarity, closeness=d.closeness)
             proposal = proposed.get((side, fold(r.text)), made)

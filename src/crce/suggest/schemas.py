@@ -7,7 +7,6 @@ anything usable is an AnswerError, whose text tells the model what to do better.
 
 from __future__ import annotations
 
-import difflib
 import json
 import re
 import unicodedata
@@ -19,8 +18,10 @@ from typing import Annotated, Any, Literal, TypeVar, get_args
 from pydantic import BaseModel, BeforeValidator, Field, ValidationError, model_validator
 
 from crce.concepts.concept_set import CERTAINTY_WORDS, fold, tidy
+from crce.concepts.faults import likely_slip
 from crce.suggest.candidates import Side
 from crce.suggest.phrases import LETTERS
+from crce.suggest.wordnet import load_wordnet
 
 
 Verdict = Literal["always", "sometimes", "never", "nonsense"]
@@ -33,7 +34,14 @@ MAX_ITEMS = 60  # of one list
 _MAX_REPAIR = 12_000  # json-repair takes quadratic time on some nonsense
 _MAX_STARTS = 50  # places where the object may begin
 
-_WORDS = {w: w for w in CERTAINTY_WORDS} | {"Certain": "Very High", "Highest": "Very High", "Lowest": "Very Low"}
+# every word for a certainty that is understood; any other is refused, with its phrase
+_WORDS = {fold(word): word for word in CERTAINTY_WORDS} | {
+    **dict.fromkeys(("certain", "highest", "absolute", "extremely high", "very certain", "definite"), "Very High"),
+    **dict.fromkeys(("likely", "confident", "strong"), "High"),
+    **dict.fromkeys(("medium", "moderate", "average", "middle"), "Normal"),
+    **dict.fromkeys(("unlikely", "uncertain", "unsure", "weak", "doubtful"), "Low"),
+    **dict.fromkeys(("lowest", "very unlikely", "very uncertain", "extremely low"), "Very Low"),
+}
 _THINKING = re.compile(r"<(think|thinking|reasoning)>.*?(</\1>|\Z)", re.DOTALL | re.IGNORECASE)
 _VERDICT = re.compile(rf"\W*({'|'.join(VERDICTS)})\b", re.IGNORECASE)
 # the keys of the object that was asked for, with its opening brace if it is there
@@ -60,18 +68,33 @@ def _line(given: object) -> str:
     return text if any(c.isalnum() for c in text) else ""  # "..." is what a small model copies from a question
 
 
-def _certainty(given: object) -> str:
-    """The certainty word that is nearest to a word, a number in [0, 1] or a percentage; Normal if none is near."""
-    text = str(given)[:40]
+def _certainty(given: object) -> str | None:
+    """The certainty word for a known word or a slip of one, a number in [0, 1] or a percentage; None for all else."""
+    text = fold(str(given)[:40])
+    known = text if text in _WORDS else likely_slip(text, _WORDS)
+    if known is not None:
+        return _WORDS[known]
     try:
-        number = float(text.rstrip("% "))
+        share = float(text.rstrip("% ")) / (100 if "%" in text else 1)
     except ValueError:
-        near = difflib.get_close_matches(text.title(), _WORDS, n=1, cutoff=0.7)
-        return _WORDS[near[0]] if near else "Normal"
-    share = number / 100 if number > 1 or "%" in text else number
-    if not 0 <= share <= 1:
-        return "Normal"  # the middle word, as for a CorefConcept phrase without a certainty
-    return min(CERTAINTY_WORDS, key=lambda word: abs(CERTAINTY_WORDS[word] - share))
+        return None
+    fits = 0 <= share <= 1
+    return min(CERTAINTY_WORDS, key=lambda word: abs(CERTAINTY_WORDS[word] - share)) if fits else None
+
+
+def _phrases(item: object) -> list[object]:
+    """An item, or one for each phrase where its text is a list: "kitty, moggy", "tabby / tomcat"."""
+    text = _folded(item).get("text", item)
+    if not isinstance(text, str):
+        return [item]
+    parts = re.split(r"\s*[;|\n]\s*|\s+/\s+", text.strip())
+    if len(parts) == 1:  # a comma is also in "big, fluffy cat" and "Elizabeth, Queen of England"
+        listed = re.split(r",\s*(?:(?:and|or)\s+)?|\s+or\s+", text)
+        names = len(listed) > 2 and all(part[:1].isupper() for part in listed)
+        parts = listed if names or all(map(load_wordnet().base_form, listed)) else parts
+    if len(parts) == 1:
+        return [item]
+    return [{**_folded(item), "text": part} if isinstance(item, dict) else part for part in parts if part]
 
 
 def _verdict(given: object) -> object:
@@ -131,13 +154,16 @@ def judgements_schema(count: int) -> dict[str, Any]:
     return _object_schema({str(number): _schema(Judgement) for number in range(1, count + 1)})
 
 
-def parse_proposals(text: str, cut_off: bool, notes: list[str], *, target: str | None = None) -> Proposals:
+def parse_proposals(
+    text: str, cut_off: bool, notes: list[str], *, target: str | None = None, most: Mapping[Side, int] | None = None
+) -> Proposals:
     """Read the answer `text` to the question for corefs and retains; corrections are added to `notes`.
 
     Args:
         cut_off: whether it reached its maximum length. If it is whole JSON all the same, it was closed by force, and
             what was made up for that is left out.
         target: left out where it is proposed itself, as small models like to do.
+        most: how many phrases were asked for on each side; more are not taken.
 
     Raises:
         AnswerError: it contains no such lists; or only one of them, and that one is its `partial`.
@@ -153,7 +179,8 @@ def parse_proposals(text: str, cut_off: bool, notes: list[str], *, target: str |
         # the last entry of a broken object is perhaps cut off, unless it has its last field
         if not whole and side == next(reversed(lists), None) and items and "certainty" not in _folded(items[-1]):
             items = items[:-1]
-        sides[side] = [p for item in items[:MAX_ITEMS] if (p := _read(Proposal, item)) is not None]
+        items = [phrase for item in items[:MAX_ITEMS] for phrase in _phrases(item)]
+        sides[side] = [p for item in items if (p := _read(Proposal, item)) is not None]
         if len(sides[side]) < len(items):
             notes.append(f"{side}s that can't be used are left out: {len(items) - len(sides[side])}")
     if cut_off and whole:
@@ -163,6 +190,7 @@ def parse_proposals(text: str, cut_off: bool, notes: list[str], *, target: str |
     others: Proposals = {side: [p for p in proposed if fold(p.text) != own] for side, proposed in sides.items()}
     if same := sum(len(sides[side]) - len(others[side]) for side in sides):
         notes.append(f"the target itself is left out: {same}")
+    others = {side: proposed[: (most or {}).get(side, MAX_ITEMS)] for side, proposed in others.items()}
     partial = others if any(others.values()) else None
     if repeated := [f"{side}s" for side in sides if sides[side] and not others[side]]:
         raise AnswerError(f"its {' and '.join(repeated)} only repeat the target. Write other phrases", partial)

@@ -33,6 +33,10 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 DIVERSITY = 0.3
+NO_COREFS = (
+    "No coref of '{0}' is known, so its other names would generate it still. Say what it is with --kind or another "
+    "sense, ask a language model with --suggester, or confirm with --corefs 0 --held-out 0 that it has none."
+)
 
 
 @dataclass(frozen=True)
@@ -149,9 +153,11 @@ def suggest(
             model=llm.chat.model if llm else None,
             request=request,
             settings=settings,
-            proposed=tuple(suggester.propose(request)),
+            proposed=(*memory.accepted(target, sense), *suggester.propose(request)),
         )
         concepts, record = complete(record, verify=ask, measure=measure if ground else None, rank=rank)
+        if corefs and not concepts.train_corefs:
+            raise SuggestError(NO_COREFS.format(target))
     except SuggestError as error:
         error.concept, error.exchanges = request.name, tuple(exchanges[asked:])
         raise

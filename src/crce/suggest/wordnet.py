@@ -17,7 +17,7 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from crce.concepts.concept_set import Kind, fold
+from crce.concepts.concept_set import Kind, fold, name_key
 
 
 # The lexicographer files of things that can be depicted, the most often meant first.
@@ -176,10 +176,13 @@ class WordNet:
         return {(lemma, file): count for lemma, file, count in self._rows(_COUNTS)}
 
     def _singular(self, lemma: str) -> str | None:
-        irregular = (singular for (singular,) in self._rows("SELECT singular FROM plural WHERE lemma = ?", lemma))
+        spelt, joined = "SELECT singular FROM plural WHERE lemma IN (?, ?)", name_key(lemma)
+        irregular = (singular for (singular,) in self._rows(spelt, lemma, joined))
         regular = (lemma[: -len(ending)] + new for ending, new in _DETACHMENT if lemma.endswith(ending))
         known = "SELECT 1 FROM word WHERE lemma = ? AND rank = 0"
-        return next((form for form in chain([lemma], irregular, regular) if any(self._rows(known, form))), None)
+        return next(
+            (form for form in chain([lemma], irregular, regular, [joined]) if any(self._rows(known, form))), None
+        )
 
     def _select(self, query: str, value: str | int | None) -> tuple[Sense, ...]:
         return tuple(
