@@ -32,6 +32,7 @@ def small_atlas(tmp_path, monkeypatch):
         "  corefs: [plane]\n",
         encoding="utf-8",
     )
+    monkeypatch.setattr(library, "_names", library._names.__wrapped__)
     monkeypatch.setattr(library, "_atlas", lambda: {fold(n): c for n, c in library.read_atlas(folder).items()})
     return folder
 

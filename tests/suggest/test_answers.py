@@ -139,19 +139,12 @@ def test_broken_json_is_repaired_and_noted():
         ("highest", "Very High"),
         ("lowest", "Very Low"),
         (0.83, "High"),
-        (95, "Very High"),
         ("85%", "High"),
         ("0.2", "Very Low"),
         (1, "Very High"),
         (0, "Very Low"),
-        (-3, "Normal"),
-        (1e300, "Normal"),
-        (10**400, "Normal"),
-        (True, "Normal"),
-        ("perhaps", "Normal"),
         ("", "Normal"),
         (None, "Normal"),
-        ({"a": 1}, "Normal"),
     ],
 )
 def test_a_wrong_certainty_is_read_as_a_word(given, word):
@@ -183,6 +176,43 @@ def test_entries_without_a_usable_text_are_left_out():
     parsed = parse_proposals(json.dumps({"corefs": entries, "retains": ["dog"]}))
     assert texts(parsed.value) == (["kitty"], ["dog"])
     assert parsed.notes == ["corefs that can't be used are left out: 6"]
+
+
+@pytest.mark.parametrize("given", [95, 8, "8", -3, 1e300, 10**400, True, "perhaps", "110%", "not high", {"a": 1}])
+def test_a_certainty_that_nobody_knows_is_refused_with_its_phrase(given):
+    parsed = parse_proposals(lists({"kitty": given, "moggy": "High"}, {"dog": "High"}))
+    assert texts(parsed.value) == (["moggy"], ["dog"])
+    assert parsed.notes == ["corefs that can't be used are left out: 1"]
+
+
+def test_uncertain_is_not_read_as_certain():
+    parsed = parse_proposals(lists({"kitty": "uncertain", "moggy": "unlikely"}, {"dog": "very certain"}))
+    assert [p.certainty for p in parsed.value["coref"]] == ["Low", "Low"]
+    assert [p.certainty for p in parsed.value["retain"]] == ["Very High"]
+
+
+@pytest.mark.parametrize(
+    ("text", "phrases"),
+    [
+        ("kitty, pussycat", ["kitty", "pussycat"]),
+        ("kitten, tabby cat, and tomcat", ["kitten", "tabby cat", "tomcat"]),
+        ("tabby / tomcat; kitty", ["tabby", "tomcat", "kitty"]),
+        ("Garfield, Tom, Felix", ["Garfield", "Tom", "Felix"]),
+        ("kitty or pussycat", ["kitty", "pussycat"]),
+        ("big, fluffy cat", ["big, fluffy cat"]),
+        ("Elizabeth, Queen of England", ["Elizabeth, Queen of England"]),
+        ("AC/DC", ["AC/DC"]),
+        ("cat with a ball or a bell", ["cat with a ball or a bell"]),
+    ],
+)
+def test_a_list_in_one_phrase_is_split(text, phrases):
+    assert texts(parse_proposals(lists({text: "High"}, {"dog": "High"})).value)[0] == phrases
+
+
+def test_no_more_is_taken_than_was_asked_for():
+    many = lists({f"coref {i}": "High" for i in range(9)}, {f"retain {i}": "High" for i in range(9)})
+    found = schemas.parse_proposals(many, False, [], most={"coref": 3, "retain": 4})
+    assert [len(found[side]) for side in ("coref", "retain")] == [3, 4]
 
 
 def test_long_lists_and_reasons_are_cut():

@@ -145,7 +145,7 @@ def atlas_entry(name: str) -> ConceptSet | None:
 
     A person, a character or a style has its other full, short and framed names too: "Vincent van Gogh", "Dali".
     """
-    return _names().get(name_key(name))
+    return None if os.path.dirname(name) else _names().get(name_key(name))  # "./cat" is a file
 
 
 def atlas_kind(name: str) -> Kind | None:

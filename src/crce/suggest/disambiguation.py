@@ -132,15 +132,22 @@ def _agreement(sense: Sense, entry: ConceptSet) -> float:
 
 
 def other_meanings(target: str, meant: Sense) -> tuple[list[tuple[str, Sense]], bool]:
-    """What else a word may mean that can be drawn, each with the sense in brackets that says so; and whether nothing
-    tells which is meant: another is met about as often."""
+    """What else a word may mean that can be drawn, with the sense to write in brackets, and whether it may well be.
+
+    It may well be where the other sense is met about as often, and the word is its usual one or not that of `meant`.
+    """
     net = load_wordnet()
     said = {each: net.common(each, target) for each in net.senses(target)}
-    drawn = (*CONCRETE, meant.file)
-    others = [s for s, common in said.items() if s.file in drawn and common > said.get(meant, 1) - _SELDOM]
-    apart = [s for s in others if s not in (meant, *twins(meant, target)) and s not in net.ancestors(meant)]
-    named = [(said_so, s) for s in apart if (said_so := label(target, s)) and meant not in net.ancestors(s)]
-    return named, any(said[s] > said[meant] - _AS_OFTEN and not s.is_instance for _, s in named)
+    same = (meant, *twins(meant, target), *net.ancestors(meant), *net.descendants(meant))
+    others = [each for each in said if each not in same and each.file in (*CONCRETE, meant.file)]
+    named = [(word, each) for each in others if said[each] > said[meant] - _SELDOM and (word := label(target, each))]
+    usual = fold(net.base_form(target) or target)
+
+    def is_rival(other: Sense) -> bool:
+        known = fold(other.words[0]) == usual and other.file != meant.file and not other.is_instance
+        return said[other] > said[meant] - _AS_OFTEN and (known or fold(meant.words[0]) != usual)
+
+    return named, any(is_rival(other) for _, other in named)
 
 
 def label(target: str, sense: Sense) -> str | None:

@@ -68,7 +68,8 @@ class LexiconSuggester:
         first: dict[str, Candidate] = {}
         for candidate in proposed:
             first.setdefault(fold(candidate.text), candidate)
-        ranked = sorted((c for c in first.values() if request.takes(c.text, c.side)), key=lambda c: -c.certainty)
+        usable = (c for c in first.values() if request.takes(c.text, c.side) and not _is_namesake(c, request))
+        ranked = sorted(usable, key=lambda c: -c.certainty)
         # without the tail of WordNet's lists, which could be selected for its diversity only
         tail: set[str] = set()
         for side, wanted in request.wanted.items():
@@ -140,6 +141,12 @@ def _from_wordnet(request: Request, sense: Sense, trust: float) -> list[Candidat
 
 def _certainty(value: float) -> float:
     return round(min(max(value, 0.1), 0.95), 2)
+
+
+def _is_namesake(candidate: Candidate, request: Request) -> bool:
+    """Whether a retain shares a word with a name, and no person wrote it: "Tom Cruise" for "Tom Hanks"."""
+    named = candidate.side == "retain" and request.kind in disambiguation.NAMED and candidate.source != "atlas"
+    return named and not set(words(candidate.text)).isdisjoint(words(request.target))
 
 
 def _is_filler(candidate: Candidate, request: Request) -> bool:

@@ -25,7 +25,8 @@ def style_core(target: str) -> str:
     """The name in a style: "Van Gogh" for "Van Gogh painting" and "in the style of Van Gogh", "pop art" for itself."""
     named = tidy(_STYLE.sub("", _BEFORE.sub("", tidy(target)))) or tidy(target)
     core = tidy(_WORK.sub("", named))
-    if not core or core == named or load_wordnet().base_form(named) or atlas_entry(named):
+    entry = atlas_entry(named)
+    if not core or core == named or load_wordnet().base_form(named) or (entry and fold(entry.target) == fold(named)):
         return named
     # "Van Gogh painting" is called after a person; "pixel art" is no style of pixels
     return core if is_artist(core) else named

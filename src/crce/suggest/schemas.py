@@ -36,6 +36,7 @@ _MAX_STARTS = 50  # places where the object may begin
 
 # every word for a certainty that is understood; any other is refused, with its phrase
 _WORDS = {fold(word): word for word in CERTAINTY_WORDS} | {
+    "": "Normal",  # none is given
     **dict.fromkeys(("certain", "highest", "absolute", "extremely high", "very certain", "definite"), "Very High"),
     **dict.fromkeys(("likely", "confident", "strong"), "High"),
     **dict.fromkeys(("medium", "moderate", "average", "middle"), "Normal"),
@@ -70,7 +71,7 @@ def _line(given: object) -> str:
 
 def _certainty(given: object) -> str | None:
     """The certainty word for a known word or a slip of one, a number in [0, 1] or a percentage; None for all else."""
-    text = fold(str(given)[:40])
+    text = fold(str(given)[:40].replace("_", " ")) if given is not None else ""
     known = text if text in _WORDS else likely_slip(text, _WORDS)
     if known is not None:
         return _WORDS[known]
@@ -91,7 +92,8 @@ def _phrases(item: object) -> list[object]:
     if len(parts) == 1:  # a comma is also in "big, fluffy cat" and "Elizabeth, Queen of England"
         listed = re.split(r",\s*(?:(?:and|or)\s+)?|\s+or\s+", text)
         names = len(listed) > 2 and all(part[:1].isupper() for part in listed)
-        parts = listed if names or all(map(load_wordnet().base_form, listed)) else parts
+        nouns = text == text.lower() and all(map(load_wordnet().base_form, listed))
+        parts = listed if names or nouns else parts
     if len(parts) == 1:
         return [item]
     return [{**_folded(item), "text": part} if isinstance(item, dict) else part for part in parts if part]
@@ -179,8 +181,8 @@ def parse_proposals(
         # the last entry of a broken object is perhaps cut off, unless it has its last field
         if not whole and side == next(reversed(lists), None) and items and "certainty" not in _folded(items[-1]):
             items = items[:-1]
-        items = [phrase for item in items[:MAX_ITEMS] for phrase in _phrases(item)]
-        sides[side] = [p for item in items if (p := _read(Proposal, item)) is not None]
+        items = [phrase for item in items for phrase in _phrases(item)]
+        sides[side] = [p for item in items[:MAX_ITEMS] if (p := _read(Proposal, item)) is not None]
         if len(sides[side]) < len(items):
             notes.append(f"{side}s that can't be used are left out: {len(items) - len(sides[side])}")
     if cut_off and whole:

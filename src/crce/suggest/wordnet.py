@@ -176,7 +176,8 @@ class WordNet:
         return {(lemma, file): count for lemma, file, count in self._rows(_COUNTS)}
 
     def _singular(self, lemma: str) -> str | None:
-        spelt, joined = "SELECT singular FROM plural WHERE lemma IN (?, ?)", name_key(lemma)
+        spelt = "SELECT singular FROM plural WHERE lemma IN (?, ?)"
+        joined = name_key(lemma) if re.fullmatch(r"[\w '’.-]+", lemma) else lemma
         irregular = (singular for (singular,) in self._rows(spelt, lemma, joined))
         regular = (lemma[: -len(ending)] + new for ending, new in _DETACHMENT if lemma.endswith(ending))
         known = "SELECT 1 FROM word WHERE lemma = ? AND rank = 0"
