@@ -12,7 +12,8 @@ Each suggester is asked for 15 corefs and 15 retains; its 15 most certain ones o
 - coref_precision: the share of suggested corefs that match the list's corefs (training and held-out) or the target.
 - own_name: the share of suggested corefs that hold the target's own words, such as "photo of NAME". They match the
   target as a matter of course, so precision says little where this is high.
-- coref_recall: the share of the list's corefs that match a suggested one.
+- coref_recall: the share of the list's corefs that match a suggested one; recall_of_all counts every proposed coref.
+- free_precision, free_recall: the same without the suggested and the listed phrases that hold the target's own words.
 - retain_confusion: the share of suggested retains that match the list's corefs or the target, and no retain of the
   list at least as well.
 - sense_errors: the number of suggested corefs that hold one of the words listed in `WRONG_SENSE` for the concept; each
@@ -45,7 +46,10 @@ HERE = Path(__file__).parent
 OFFLINE = ("lexicon", "wordnet", "nearest")
 THRESHOLD = 0.7
 TOP = 15
-NUMBERS = ("coref_precision", "own_name", "coref_recall", "retain_confusion", "sense_errors")
+NUMBERS = (
+    *("coref_precision", "own_name", "coref_recall", "recall_of_all", "free_precision", "free_recall"),
+    *("retain_confusion", "sense_errors"),
+)
 
 _ANIMAL_BAT = "animal fruit vampire brown mammal nocturnal flying winged cave fox chiropteran leafnose horseshoe"
 _BIRD = "bird wading whooping sandhill demoiselle crowned grus marsh heron feathered"
@@ -89,12 +93,18 @@ def score(concepts: ConceptSet | str, name: str, request: Request, suggester: An
     try:
         kept, _ = clean(suggester.propose(request), request)
     except SuggestError as error:
-        return row | {"coref_recall": None if isinstance(concepts, str) else 0.0, "error": str(error)}
+        none = dict.fromkeys(("coref_recall", "recall_of_all", "free_recall"), 0.0)
+        return row | ({} if isinstance(concepts, str) else none) | {"error": str(error)}
     kept.sort(key=lambda c: -c.certainty)
-    corefs = [c.text for c in kept if c.side == "coref"][:TOP]
+    proposed = [c.text for c in kept if c.side == "coref"]
+    corefs = proposed[:TOP]
     retains = [c.text for c in kept if c.side == "retain"][:TOP]
     row |= {"corefs": len(corefs), "retains": len(retains)}
     own_words = set(re.findall(r"\w+", fold(request.target)))
+
+    def is_free(text: str) -> bool:
+        return own_words.isdisjoint(re.findall(r"\w+", fold(text)))
+
     row["own_name"] = share(own_words <= set(re.findall(r"\w+", fold(text))) for text in corefs)
     words = (WRONG_SENSE | ONLY_SENSES).get(name)
     if words:
@@ -104,6 +114,10 @@ def score(concepts: ConceptSet | str, name: str, request: Request, suggester: An
         hits = matches(corefs, own)
         row["coref_precision"] = share(hit >= THRESHOLD for hit in hits)
         row["coref_recall"] = share(hit >= THRESHOLD for hit in matches(own[1:], corefs))
+        row["recall_of_all"] = share(hit >= THRESHOLD for hit in matches(own[1:], proposed))
+        free, listed = list(filter(is_free, corefs)), list(filter(is_free, own[1:]))
+        row["free_precision"] = share(hit >= THRESHOLD for hit in matches(free, listed))
+        row["free_recall"] = share(hit >= THRESHOLD for hit in matches(listed, free))
         as_coref, as_retain = matches(retains, own), matches(retains, [r.text for r in concepts.retains])
         row["retain_confusion"] = share(c >= THRESHOLD and c > r for c, r in zip(as_coref, as_retain, strict=True))
     return row
@@ -140,8 +154,9 @@ def means(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
 def table(result: dict[str, Any]) -> str:
     """The means as the markdown table of docs/suggest.md."""
     lines = [
-        "| kind | suggester | coref precision | own name | coref recall | retain confusion | wrong-sense corefs |",
-        "|---|---|---|---|---|---|---|",
+        "| kind | suggester | coref precision | own name | coref recall | of all proposed | precision without own name | "
+        "recall without own name | retain confusion | wrong-sense corefs |",
+        "|---|---|---|---|---|---|---|---|---|---|",
     ]
     for mean in result["means"]:
         cells = ["-" if mean[number] is None else f"{mean[number]:.2f}" for number in NUMBERS[:-1]]

@@ -59,7 +59,7 @@ def coverage(names: list[str]) -> dict[str, Any]:
                 continue
             if not suggestion.concepts.train_corefs:
                 sorts["no_corefs"].append(name)
-            elif not suggestion.record.warnings:
+            elif not any("were asked for" in warning for warning in suggestion.record.warnings):
                 sorts["full"].append(name)
     incomplete = [name for name in names if not any(name in sort for sort in sorts.values())]
     named = {"names": {"unknown": sorts["unknown"], "no_corefs": sorts["no_corefs"], "incomplete": incomplete}}

@@ -123,7 +123,7 @@ def fold(text: str) -> str:
 
 def name_key(text: str) -> str:
     """The form in which two texts are one name: as `fold`, and accents, articles, hyphens, spaces, plurals ignored."""
-    plain = re.sub("[\u0300-\u036f]", "", unicodedata.normalize("NFKD", fold(text)))
+    plain = unicodedata.normalize("NFC", re.sub("[\u0300-\u036f]", "", unicodedata.normalize("NFKD", fold(text))))
     words = re.findall(r"[^\W_]+", re.sub(r"^(?:an?|the) (?=\S)|['’`]", "", plain))
     return "".join(_PLURAL.sub("", re.sub(r"(?<=\w\w)ies?$", "y", word)) for word in words) or fold(text)
 

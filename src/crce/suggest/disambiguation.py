@@ -131,32 +131,33 @@ def _agreement(sense: Sense, entry: ConceptSet) -> float:
     return sorts / max(len(entry.corefs), 1) + related / max(len(kept), 1)
 
 
-def other_meanings(target: str, meant: Sense) -> tuple[list[tuple[str, Sense]], bool]:
-    """What else a word may mean that can be drawn, with the sense to write in brackets, and whether it may well be.
+def question(request: Request, meant: Sense | None) -> tuple[str, bool]:
+    """What else the target may mean that can be drawn, as a question, and whether it must be answered; or nothing.
 
-    It may well be where the other sense is met about as often, and the word is its usual one or not that of `meant`.
+    It must where another sense is met as often, and the word is its usual one, or not the usual one of `meant`.
     """
-    net = load_wordnet()
+    net, target = load_wordnet(), request.target
+    if meant is None or request.sense is not None or request.kind in NAMED:
+        return "", False
     said = {each: net.common(each, target) for each in net.senses(target)}
     same = (meant, *twins(meant, target), *net.ancestors(meant), *net.descendants(meant))
-    others = [each for each in said if each not in same and each.file in (*CONCRETE, meant.file)]
-    named = [(word, each) for each in others if said[each] > said[meant] - _SELDOM and (word := label(target, each))]
-    usual = fold(net.base_form(target) or target)
-
-    def is_rival(other: Sense) -> bool:
-        known = fold(other.words[0]) == usual and other.file != meant.file and not other.is_instance
-        return said[other] > said[meant] - _AS_OFTEN and (known or fold(meant.words[0]) != usual)
-
-    return named, any(is_rival(other) for _, other in named)
-
-
-def label(target: str, sense: Sense) -> str | None:
-    """The shortest way to say which sense is meant: a word above it or another word of it."""
-    net = load_wordnet()
-    words = [word for each in (*net.hypernyms(sense), sense) for word in each.words]
-    return next(
-        (w for w in [sense.file, *words] if net.choose(target, sense=w) == sense and fold(w) != fold(target)), None
+    drawn = {*CONCRETE, meant.file} - ({"plant", "food"} - {meant.file} if meant.file in ("plant", "food") else set())
+    near = [s for s in said if s not in same and s.file in drawn and said[s] > said[meant] - _SELDOM]
+    usual = [fold(s.words[0]) == fold(net.base_form(target) or target) for s in (meant, *near)]
+    rivals = (
+        said[s] > said[meant] - _AS_OFTEN and (not usual[0] or (known and s.file != meant.file and not s.is_instance))
+        for s, known in zip(near, usual[1:], strict=True)
     )
+    named = [f"'{target} ({label})': {s.gloss}" for s in (meant, *near) if (label := _label(target, s))]
+    text = f"'{target}' has several meanings. Is it {named[0]}? Otherwise write {'; '.join(named[1:5])}."
+    return (text, any(rivals)) if len(named) > 1 else ("", False)
+
+
+def _label(target: str, sense: Sense) -> str | None:
+    """What to write in brackets for this sense: its file, a word above it or another word of it."""
+    net = load_wordnet()
+    words = [sense.file, *(word for each in (*net.hypernyms(sense), sense) for word in each.words)]
+    return next((w for w in words if fold(w) != fold(target) and net.choose(target, sense=w) == sense), None)
 
 
 def twins(sense: Sense, target: str) -> list[Sense]:

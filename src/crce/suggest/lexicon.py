@@ -44,10 +44,9 @@ class LexiconSuggester:
         known = sense if entry is None else disambiguation.sense_of_entry(entry, request, sense)
         if entry is None and sense is None and request.kind not in disambiguation.NAMED:
             raise SuggestError(_unknown(request))
-        if entry is None and sense is not None and request.sense is None and request.kind not in disambiguation.NAMED:
-            others, unclear = disambiguation.other_meanings(request.target, sense)
-            if unclear:
-                raise SuggestError(meanings(request.target, sense, others))
+        asked, unclear = disambiguation.question(request, sense)
+        if unclear and entry is None:
+            raise SuggestError(asked)
         proposed: list[Candidate] = []
         if entry:
             proposed += [
@@ -154,13 +153,6 @@ def _is_filler(candidate: Candidate, request: Request) -> bool:
     said, own = words(candidate.text), words(request.target)
     named = request.kind not in disambiguation.NAMED and candidate.side == "coref" and len(said) > len(own)
     return named and set(own) <= set(said) and not load_wordnet().base_form(candidate.text)
-
-
-def meanings(target: str, meant: Sense, others: list[tuple[str, Sense]]) -> str:
-    """The question whether the sense that is meant is the right one."""
-    label = disambiguation.label(target, meant)
-    listed = "; ".join(f"'{target} ({label})': {sense.gloss}" for label, sense in others[:4])
-    return f"'{target}' has several meanings. Is it '{target} ({label})': {meant.gloss}? Otherwise write {listed}."
 
 
 def _unknown(request: Request) -> str:

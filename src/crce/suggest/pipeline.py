@@ -10,10 +10,11 @@ from crce.concepts import ConceptSet, Related
 from crce.demo.embedding import load_embedder
 from crce.errors import SuggestError
 from crce.suggest.candidates import Candidate, Request
+from crce.suggest.disambiguation import meant_sense, question
 from crce.suggest.grounding import Grounded, apply_grounding, priority
 from crce.suggest.mmr import select
 from crce.suggest.phrases import clean
-from crce.suggest.record import Record, Score, SuggestionSettings, Verified, plain_concepts
+from crce.suggest.record import Record, Score, Verified, plain_concepts
 
 
 # Grounding takes time for every phrase: as many as are wanted, and a quarter more for those that it drops.
@@ -86,21 +87,26 @@ def complete(
         "grounding": grounding,
         "scores": tuple(scores),
         "decisions": tuple(replace(c, held_out=None, similarity=None, closeness=None) for c in decided),
-        "warnings": _warnings(concepts, record.settings),
+        "warnings": _warnings(concepts, record),
         "concepts": plain_concepts(concepts),
     }
     return concepts, record.model_copy(update=results)
 
 
-def _warnings(concepts: ConceptSet, settings: SuggestionSettings) -> tuple[str, ...]:
-    """What there is less of than was asked for."""
-    counts = []
+def _warnings(concepts: ConceptSet, record: Record) -> tuple[str, ...]:
+    """What the target may mean besides, of a suggester that chose; and what there is less of than was asked for."""
+    counts, settings = [], record.settings
+    chose = record.suggester in ("lexicon", "wordnet")
+    asked = question(record.request, meant_sense(record.request))[0] if chose else ""
     sides = {"corefs": (concepts.corefs, settings.corefs), "retains": (concepts.retains, settings.retains)}
     for side, (related, wanted) in sides.items():
         held_out = sum(r.held_out for r in related)
         counts.append((f"{side} to train", len(related) - held_out, wanted))
         counts.append((f"{side} to hold out", held_out, settings.held_out if wanted else 0))
-    return tuple(f"{n or 'no'} {what}, where {wanted} were asked for" for what, n, wanted in counts if n < wanted)
+    return (
+        *filter(None, [asked]),
+        *(f"{n or 'no'} {what}, where {wanted} were asked for" for what, n, wanted in counts if n < wanted),
+    )
 
 
 def _nothing_left(request: Request, dropped: list[Candidate]) -> str:
