@@ -154,8 +154,8 @@ def means(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
 def table(result: dict[str, Any]) -> str:
     """The means as the markdown table of docs/suggest.md."""
     lines = [
-        "| kind | suggester | coref precision | own name | coref recall | of all proposed | precision without own name | "
-        "recall without own name | retain confusion | wrong-sense corefs |",
+        "| kind | suggester | coref precision | own name | coref recall | of all proposed "
+        "| precision without own name | recall without own name | retain confusion | wrong-sense corefs |",
         "|---|---|---|---|---|---|---|---|---|---|",
     ]
     for mean in result["means"]:

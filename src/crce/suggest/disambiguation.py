@@ -15,6 +15,7 @@ from crce.suggest.wordnet import CONCRETE, Sense, load_wordnet
 
 _MIN_SENSE_SIMILARITY = 0.3  # of a given sense with a definition, below it they have nothing in common
 _SAME_SENSE = 0.8  # similarity of two definitions that mean one thing; different things of one word stay below 0.75
+_THINGS = frozenset({"animal", "artifact", "food", "plant", "body", "object"})
 _ARTS = frozenset({"genre", "graphic art", "artistic style"})
 _SELDOM, _AS_OFTEN = 0.26, 0.021  # on the scale of WordNet.common: 20 times less often, and at least 4 times in 5
 _MIN_AGREEMENT = 1 / 3  # of a sense with an atlas entry, below it they are about different things
@@ -134,7 +135,7 @@ def _agreement(sense: Sense, entry: ConceptSet) -> float:
 def question(request: Request, meant: Sense | None) -> tuple[str, bool]:
     """What else the target may mean that can be drawn, as a question, and whether it must be answered; or nothing.
 
-    It must where another sense is met as often, and the word is its usual one, or not the usual one of `meant`.
+    It must where another thing is met as often by this word, its usual one, or where no thing is meant.
     """
     net, target = load_wordnet(), request.target
     if meant is None or request.sense is not None or request.kind in NAMED:
@@ -143,10 +144,11 @@ def question(request: Request, meant: Sense | None) -> tuple[str, bool]:
     same = (meant, *twins(meant, target), *net.ancestors(meant), *net.descendants(meant))
     drawn = {*CONCRETE, meant.file} - ({"plant", "food"} - {meant.file} if meant.file in ("plant", "food") else set())
     near = [s for s in said if s not in same and s.file in drawn and said[s] > said[meant] - _SELDOM]
-    usual = [fold(s.words[0]) == fold(net.base_form(target) or target) for s in (meant, *near)]
+    usual = fold(net.base_form(target) or target)
     rivals = (
-        said[s] > said[meant] - _AS_OFTEN and (not usual[0] or (known and s.file != meant.file and not s.is_instance))
-        for s, known in zip(near, usual[1:], strict=True)
+        (request.kind == "other" or (fold(s.words[0]) == usual and s.file in _THINGS - {meant.file}))
+        for s in near
+        if said[s] > said[meant] - _AS_OFTEN and not s.is_instance
     )
     named = [f"'{target} ({label})': {s.gloss}" for s in (meant, *near) if (label := _label(target, s))]
     text = f"'{target}' has several meanings. Is it {named[0]}? Otherwise write {'; '.join(named[1:5])}."

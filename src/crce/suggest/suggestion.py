@@ -157,7 +157,7 @@ def suggest(
         )
         concepts, record = complete(record, verify=ask, measure=measure if ground else None, rank=rank)
         if corefs and not concepts.train_corefs:
-            raise SuggestError(NO_COREFS.format(target))
+            raise SuggestError(" ".join([NO_COREFS.format(target), *(w for w in record.warnings if w.endswith("."))]))
     except SuggestError as error:
         error.concept, error.exchanges = request.name, tuple(exchanges[asked:])
         raise
