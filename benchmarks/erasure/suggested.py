@@ -158,7 +158,7 @@ def main() -> None:
         model, what_model = language_model(args.llm, Path(folder))
         embedding = f"all-MiniLM-L6-v2 of {EMBEDDING} {version(EMBEDDING)}"
         makers: dict[str, tuple[str, str, dict[str, Any]]] = {
-            "lexicon": ("wordnet", f"WordNet 3.1, ranked by {embedding}", {}),
+            "lexicon": ("wordnet", f"WordNet, ranked by {embedding}", {}),
             "nearest": ("nearest", embedding, {}),
             "llm": (model, what_model, {"prompts": BUNDLED, "seed": SEED}),
         }

@@ -86,6 +86,16 @@ def test_nothing_is_learned_from_answers_at_random():
     assert ranker.agreement < ranker.baseline + 0.1
 
 
+def test_a_rank_that_is_no_better_than_the_commoner_answer_is_not_used():
+    same = [decision(i, i % 3 != 0, similarity=0.5) for i in range(60)]  # nothing tells them apart
+    refused = Ranker.fit(same)
+    assert isinstance(refused, str)
+    assert "60 decisions" in refused
+    assert "the more frequent answer alone 40. So it is not used" in refused
+    used = Ranker.fit(person(200))
+    assert used.agreement > used.baseline
+
+
 def test_the_fit_is_the_minimum_of_its_loss():
     decisions = [d for d in person(80, seed=5) if d.side == "coref"]
     decisions = [replace(d, closeness=None, source="wordnet") for d in decisions]

@@ -39,15 +39,18 @@ def test_any_other_concept_is_suggested_with_its_record():
     assert resolve_concept("mouse (animal)").target == "mouse"
 
 
-def test_what_a_suggestion_lacks_is_a_warning(caplog, monkeypatch):
+def test_what_a_suggestion_lacks_is_a_warning_and_without_corefs_an_error(caplog, monkeypatch):
     from crce.suggest.lexicon import LexiconSuggester
 
     propose = LexiconSuggester.propose
-    monkeypatch.setattr(LexiconSuggester, "propose", lambda *a: [c for c in propose(*a) if c.side == "retain"])
+    monkeypatch.setattr(LexiconSuggester, "propose", lambda *a: [c for c in propose(*a) if c.side == "coref"])
     with caplog.at_level(logging.WARNING, logger="crce"):
-        assert resolve_concept("walrus").corefs == ()
-    assert "without corefs, other names of 'walrus'" in caplog.text
-    assert "no corefs to train, where 8 were asked for" in caplog.text
+        assert resolve_concept("walrus").retains == ()
+    assert "without retains, neighbours of 'walrus'" in caplog.text
+    assert "no retains to train, where 8 were asked for" in caplog.text
+    monkeypatch.setattr(LexiconSuggester, "propose", lambda *a: [c for c in propose(*a) if c.side == "retain"])
+    with pytest.raises(SuggestError, match=r"No coref of 'walrus' is known.*crce suggest walrus"):
+        resolve_concept("walrus")
 
 
 def test_the_record_beside_a_file_is_found():

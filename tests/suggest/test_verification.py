@@ -4,11 +4,11 @@ import re
 
 import pytest
 from llm.server import ScriptedServer, answer
-from suggest.scripted_chat import MADE_UP, JudgingChat, ScriptedChat, judged
+from suggest.scripted_chat import MADE_UP, JudgingChat, ScriptedChat, judged, lists
 
 from crce.errors import SuggestError
 from crce.llm import Reply, load_chat
-from crce.suggest import verification
+from crce.suggest import Memory, replay, suggest, verification, write_record
 from crce.suggest.candidates import Candidate, Request
 from crce.suggest.llm import LLMSuggester
 from crce.suggest.schemas import judgements_schema
@@ -216,3 +216,34 @@ def test_the_second_look_goes_through_the_real_client():
         (dog,) = verify([candidate("dog", "retain")], CAT, chat)
     assert (dog.answer, dog.certainty) == ("never", 0.8)
     assert len(server.requests) == 2
+
+
+class ProposingChat(JudgingChat):
+    """Proposes lists, and judges phrases."""
+
+    def __init__(self, proposed, answers):
+        super().__init__(answers)
+        self._proposed = proposed
+
+    def complete(self, messages, schema, **options):
+        if "corefs" in schema["properties"]:
+            return Reply(self._proposed)
+        return super().complete(messages, schema, **options)
+
+
+def test_a_coref_proposed_on_both_sides_is_judged_before_it_is_lost(tmp_path):
+    proposed = lists(
+        {"kitty": "High", "moggy": "High", "pet": "Low"}, {"dog": "High", "Kitty": "High", "pet": "Low", "lion": "High"}
+    )
+    chat = ProposingChat(proposed, {"cat": "always", "kitty": "always", "moggy": "always", "pet": "sometimes"})
+    settings = {"suggester": LLMSuggester(chat), "memory": Memory(tmp_path / "none.jsonl"), "held_out": 0}
+    found = suggest("cat", verify=True, **settings)
+    assert {r.text for r in found.concepts.corefs} == {"kitty", "moggy"}
+    assert {r.text for r in found.concepts.retains} == {"dog", "lion"}
+    dropped = {(c.side, c.text): c.reason for c in found.record.decisions if c.outcome == "dropped"}
+    assert "always one of cat" in dropped["retain", "Kitty"]
+    assert dropped["coref", "pet"].startswith("it was proposed as a coref and as a retain")
+    write_record(tmp_path / "cat.suggest.json", found.record)
+    assert replay(tmp_path / "cat.suggest.json").concepts == found.concepts
+    unverified = suggest("cat", verify=False, **settings).concepts
+    assert {r.text for r in unverified.corefs} == {"moggy"}

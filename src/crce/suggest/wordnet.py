@@ -1,4 +1,4 @@
-"""The nouns of WordNet 3.1 (Princeton University): the senses of a phrase, and the relations between senses.
+"""The nouns of Open English WordNet, with WordNet's names and others: the senses of a phrase and their relations.
 
 They are stored in one SQLite database, `wordnet_data/wordnet.db`, made by tools/lexicon/build.py. It opens at once and
 only what is queried is read; importing NLTK alone takes longer than a whole suggestion may.
