@@ -17,12 +17,6 @@ from crce.suggest.relations import SAID, Relative, other_words, things_around
 from crce.suggest.wordnet import Sense, load_wordnet
 
 
-_PEERS = {
-    "person": ("performer", "politician", "athlete", "musician", "scientist", "head of state"),
-    "character": ("fictional character", "fictional animal", "imaginary being"),
-    "style": ("painter", "artistic movement"),
-}
-_MOST_PEERS = 300
 _FILLED = 0.75  # of the certainty of a phrase that only adds words to the name
 _MARGIN = 2  # times as many phrases of WordNet as are asked for leave a choice
 
@@ -58,7 +52,8 @@ class LexiconSuggester:
         if sense is None or sense.is_instance or request.kind == "style":  # "dragon" is a character and no name
             variants = name_variants(request.target, request.kind)
             proposed += [Candidate(text, "coref", certainty, "lexicon", why) for text, certainty, why in variants]
-        if request.kind in disambiguation.NAMED and sum(c.side == "retain" for c in proposed) < request.retains:
+        few = sum(c.side == "retain" for c in proposed) < request.retains
+        if self.use_atlas and request.kind in disambiguation.NAMED and few:
             proposed += self._peers(request, entry)
         proposed = [
             replace(c, certainty=_certainty(_FILLED * c.certainty)) if _is_filler(c, request) else c for c in proposed
@@ -77,31 +72,15 @@ class LexiconSuggester:
         return [c for c in ranked if c.text not in tail]
 
     def _peers(self, request: Request, own: ConceptSet | None) -> list[Candidate]:
-        """Other persons, characters or styles, the nearest first: retains for a name that no list places."""
-        texts: dict[str, tuple[str, float, str]] = {}
-        for concepts in atlas().values() if self.use_atlas else ():
-            if concepts.kind == request.kind and concepts is not own:
-                for text in (concepts.target, *(r.text for r in concepts.retains if r.text[0].isupper())):
-                    texts.setdefault(text, ("atlas", 0.55, f"another {request.kind} of the atlas"))
-        net = load_wordnet()
-        for word in _PEERS[request.kind]:
-            for root in net.senses(word)[:1]:
-                for other in list(net.descendants(root, 3))[:_MOST_PEERS]:
-                    if len(texts) < 2 * _MOST_PEERS and (other.is_instance or request.kind == "style"):
-                        name = next((w for w in other.words if " " in w), other.words[0])
-                        texts.setdefault(name, ("wordnet", 0.45, f"another {word}"))
-        style = style_core(request.target)
-        core = {*fold(request.target).split(), *fold(style).split()}
-        names = [text for text in texts if not core & set(fold(text).split())]
+        """Other persons, characters or styles of the atlas, nearest first: retains for a name that no list places."""
+        others = [each for each in atlas().values() if each.kind == request.kind and each is not own]
+        names = [n for each in others for n in (each.target, *(r.text for r in each.retains)) if n[0].isupper()]
         if request.kind == "style":
-            names = [text for text in names if not disambiguation.works_in(text, style)]
-        found = []
+            names = [name for name in names if not disambiguation.works_in(name, style_core(request.target))]
         near = load_embedder().similarity([request.target], names)[0].tolist()
-        for name, similarity in zip(names, near, strict=True):
-            source, base, reason = texts[name]
-            certainty = _certainty(base + 0.3 * (similarity - 0.3))
-            found.append(Candidate(name, "retain", certainty, source, f"{reason}, similarity {similarity:.2f}"))
-        return sorted(found, key=lambda c: -c.certainty)[: 3 * request.retains]
+        pairs = sorted(zip(names, near, strict=True), key=lambda pair: -pair[1])[: 3 * request.retains]
+        why = f"another {request.kind} of the atlas, similarity"
+        return [Candidate(n, "retain", _certainty(0.46 + 0.3 * s), self.name, f"{why} {s:.2f}") for n, s in pairs]
 
 
 class WordNetSuggester(LexiconSuggester):
@@ -145,7 +124,7 @@ def _certainty(value: float) -> float:
 def _is_namesake(candidate: Candidate, request: Request) -> bool:
     """Whether a retain shares a word with a name, and no person wrote it: "Tom Cruise" for "Tom Hanks"."""
     named = candidate.side == "retain" and request.kind in disambiguation.NAMED and candidate.source != "atlas"
-    return named and not set(words(candidate.text)).isdisjoint(words(request.target))
+    return named and not set(words(candidate.text)).isdisjoint(words(style_core(request.target)))
 
 
 def _is_filler(candidate: Candidate, request: Request) -> bool:

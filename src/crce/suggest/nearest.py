@@ -13,11 +13,10 @@ from crce.concepts.concept_set import fold
 from crce.concepts.library import atlas
 from crce.demo.embedding import Words, load_embedder
 from crce.suggest.candidates import Candidate, Request
-from crce.suggest.wordnet import CONCRETE, load_wordnet
+from crce.suggest.wordnet import load_wordnet
 
 
 _SHORTLIST = 800  # phrases whose words alone are near; all 100,000 nouns would take minutes
-_FREQUENT = 20  # occurrences in tagged texts from which a noun is ranked in any case
 
 
 class NearestSuggester:
@@ -27,12 +26,11 @@ class NearestSuggester:
 
     def propose(self, request: Request) -> list[Candidate]:
         """Twice the corefs asked for, nearest first, then twice the retains from the ring around them."""
-        embedder, net = load_embedder(), load_wordnet()
+        embedder = load_embedder()
         vocabulary, words = _vocabulary()
         order = (-embedder.word_similarity(request.name, words)).argsort(kind="stable")
         shortlist = (vocabulary[i] for i in order[:_SHORTLIST].tolist())
-        frequent = (lemma for (lemma, file), n in net.counts.items() if file in CONCRETE and n >= _FREQUENT)
-        texts = list({fold(text): text for text in (*shortlist, *frequent)}.values())
+        texts = list({fold(text): text for text in shortlist}.values())
         near = embedder.similarity([request.name], texts)[0].tolist()
         others = (pair for pair in zip(texts, near, strict=True) if fold(pair[0]) != fold(request.target))
         ranked = sorted(others, key=lambda pair: -pair[1])

@@ -35,14 +35,14 @@ _MAX_REPAIR = 12_000  # json-repair takes quadratic time on some nonsense
 _MAX_STARTS = 50  # places where the object may begin
 
 # every word for a certainty that is understood; any other is refused, with its phrase
-_WORDS = {fold(word): word for word in CERTAINTY_WORDS} | {
-    "": "Normal",  # none is given
-    **dict.fromkeys(("certain", "highest", "absolute", "extremely high", "very certain", "definite"), "Very High"),
-    **dict.fromkeys(("likely", "confident", "strong"), "High"),
-    **dict.fromkeys(("medium", "moderate", "average", "middle"), "Normal"),
-    **dict.fromkeys(("unlikely", "uncertain", "unsure", "weak", "doubtful"), "Low"),
-    **dict.fromkeys(("lowest", "very unlikely", "very uncertain", "extremely low"), "Very Low"),
+_SYNONYMS = {
+    "Very High": "very high,certain,highest,absolute,extremely high,very certain,definite",
+    "High": "high,likely,confident,strong",
+    "Normal": ",normal,medium,moderate,average,middle",  # also where none is given
+    "Low": "low,unlikely,uncertain,unsure,weak,doubtful",
+    "Very Low": "very low,lowest,very unlikely,very uncertain,extremely low",
 }
+_WORDS = {word: name for name, words in _SYNONYMS.items() for word in words.split(",")}
 _THINKING = re.compile(r"<(think|thinking|reasoning)>.*?(</\1>|\Z)", re.DOTALL | re.IGNORECASE)
 _VERDICT = re.compile(rf"\W*({'|'.join(VERDICTS)})\b", re.IGNORECASE)
 # the keys of the object that was asked for, with its opening brace if it is there

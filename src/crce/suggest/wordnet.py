@@ -12,7 +12,7 @@ import sqlite3
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
-from functools import cache, cached_property, lru_cache
+from functools import cache, lru_cache
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -40,9 +40,6 @@ _BELOW = f"""
 _PARTS = f"SELECT {_SENSE} {_FROM} JOIN part ON part.part = sense.number WHERE part.whole = ? ORDER BY sense.number"
 _LIFE_FORMS = f"SELECT {_SENSE} {_FROM} JOIN life_form ON life_form.sense = sense.number WHERE life_form.word = ?"
 _MET = "SELECT count, common FROM word WHERE lemma = ? AND sense = ?"
-_COUNTS = f"""
-    SELECT word.lemma, file.name, sum(word.count) {_FROM} JOIN word ON word.sense = sense.number
-    WHERE word.count > 0 GROUP BY word.lemma, file.id"""
 
 
 @dataclass(frozen=True)
@@ -169,11 +166,6 @@ class WordNet:
         """Whether it is a being of fiction, legend or religion."""
         is_fiction = sense.is_instance and "fiction" in sense.gloss
         return is_fiction or not self.words_above(sense).isdisjoint({"imaginary being", "character"})
-
-    @cached_property
-    def counts(self) -> dict[tuple[str, str], int]:
-        """(lemma, file) -> count, for all words that occur in texts tagged by hand."""
-        return {(lemma, file): count for lemma, file, count in self._rows(_COUNTS)}
 
     def _singular(self, lemma: str) -> str | None:
         spelt = "SELECT singular FROM plural WHERE lemma IN (?, ?)"
