@@ -57,27 +57,28 @@ LISTS = {
         "Pig"
     ),
     "unseen modern nouns": (
-        "charging cable, router, modem, projector, microphone, podcast, karaoke machine, soundbar, turntable, "
-        "mechanical pencil, whiteboard, sticky note, lunch box, thermos, tote bag, fanny pack, duffel bag, "
-        "raincoat, bathrobe, sports bra, swim trunks, bikini, wetsuit, snorkel, paddleboard, kayak, camper van, "
-        "motorhome, forklift, crosswalk, roundabout, food court, escalator, jacuzzi, hot tub, gazebo, treehouse, "
-        "hammock, air conditioner, ceiling fan, dishwasher, pressure cooker, waffle maker, cappuccino, margarita, "
-        "guacamole, hummus, kimchi, croissant, gym"
+        "computer monitor, ink cartridge, label maker, paper shredder, noise-cancelling headphones, phone booth, "
+        "parking ticket, boarding pass, travel pillow, sleeping mask, water gun, nerf gun, pool noodle, beach "
+        "towel, sunscreen, lipstick, eyeliner, nose ring, contact lenses, hearing aid, blood pressure monitor, "
+        "wheelchair ramp, stair lift, smoke detector, fire pit, patio heater, lawn chair, robot lawnmower, "
+        "sprinkler, compost bin, rain barrel, hedge trimmer, chainsaw, bike rack, bike helmet, knee pads, foam "
+        "roller, resistance band, jump rope, exercise ball, rowing machine, stationary bike, ski lift, snow "
+        "tubing, zip line, corn maze, photo booth, piñata, party hat, cotton candy"
     ),
     "unseen celebrities": (
-        "Kevin Hart, Paul Rudd, Emily Blunt, Amy Adams, Jake Gyllenhaal, Bradley Cooper, Mark Wahlberg, Kate "
-        "Hudson, Elliot Page, Pink, Usher, Pharrell Williams, Sam Smith, Camila Cabello, Doja Cat, Luka Modrić, "
-        "Andy Murray, Lindsey Vonn, Gavin Newsom, Bill Gates"
+        "Vanessa Hudgens, Hailee Steinfeld, Jeremy Renner, Don Cheadle, Mindy Kaling, Trevor Noah, Tim Allen, "
+        "Rebel Wilson, Katie Holmes, Nick Jonas, Ellie Goulding, Kesha, Becky G, Neil Patrick Harris, Jon Hamm, "
+        "Sergio Garcia, Paul Pogba, Bubba Watson, Nancy Reagan, Angela Bassett"
     ),
     "unseen styles": (
-        "Memphis design, brutalism, maximalism, lo-fi, glitch art, Y2K aesthetic, art brut, Arte Povera, "
-        "Mannerism, Byzantine art, trompe-l'œil, batik, Gustave Caillebotte, Tamara de Lempicka, Robert "
-        "Rauschenberg, Lisa Frank, Thomas Gainsborough, Anselm Kiefer, Kara Walker, Cy Twombly"
+        "Rayonism, Luminism, Gongbi, Nihonga, Fluxus, Tachisme, Sots Art, dreamcore, liminal space, clip art, "
+        "decoupage, Lucas Cranach, Paolo Veronese, Yves Klein, Marcel Duchamp, Jenny Saville, Victo Ngai, Kim Jung "
+        "Gi, Rebecca Guay, Chuck Close"
     ),
     "unseen characters": (
-        "Ron Swanson, Chandler Bing, Nick Fury, Gamora, Cyclops, Storm, Black Adam, Padmé Amidala, Jack Torrance, "
-        "Ellen Ripley, Ferris Bueller, Kim Possible, Johnny Bravo, Courage the Cowardly Dog, Sasha Braus, Gon "
-        "Freecss, Kirito, Tifa Lockhart, Zagreus, Rapunzel"
+        "Sirius Black, Bob Cratchit, Alex DeLarge, Beatrix Kiddo, Napoleon Dynamite, Shang-Chi, Lois Lane, Alfred "
+        "Pennyworth, Doctor Doom, Skeletor, He-Man, Voltron, Gundam, Sly Cooper, Bomberman, Earthworm Jim, Jimmy "
+        "Olsen, Tweedledee, Fozzie Bear, Scarlett O'Hara"
     ),
 }
 

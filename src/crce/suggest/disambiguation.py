@@ -39,7 +39,9 @@ def infer_kind(target: str, sense: str | None = None) -> Kind | None:
     as_object = net.choose(target, "object", sense)
     meant = as_object or net.choose(target, "other", sense)
     if meant is None:
-        return entry.kind if entry else atlas_kind(target)
+        if entry is not None or not target[:1].isupper() or not net.is_given_name(target):
+            return entry.kind if entry else atlas_kind(target)
+        return "person"
     if net.is_imagined(meant):
         return "character"
     if "artistic movement" in net.words_above(meant) or _is_painter(meant):

@@ -31,13 +31,14 @@ class LexiconSuggester:
         """Every phrase of the target's atlas entry, then its relatives in WordNet, then variants of its name.
 
         Raises:
-            SuggestError: neither knows the target, and it is no name of a person, a character or a style.
+            SuggestError: neither knows the target, and it is no name of a person, a character or a style, and no sort
+                of a thing that is known; or nothing tells which of several things is meant.
         """
         sense = disambiguation.meant_sense(request)
         entry = disambiguation.entry_of(request, sense) if self.use_atlas else None
         known = sense if entry is None else disambiguation.sense_of_entry(entry, request, sense)
         if entry is None and sense is None and request.kind not in disambiguation.NAMED:
-            raise SuggestError(_unknown(request))
+            return _compound(request)
         asked, unclear = disambiguation.question(request, sense)
         if unclear and entry is None:
             raise SuggestError(asked)
@@ -119,6 +120,19 @@ def _from_wordnet(request: Request, sense: Sense, trust: float) -> list[Candidat
 
 def _certainty(value: float) -> float:
     return round(min(max(value, 0.1), 0.95), 2)
+
+
+def _compound(request: Request) -> list[Candidate]:
+    """What is known of an unlisted sort of a thing, a "charging cable": its spellings, and other cables to keep."""
+    *modifiers, head = request.target.split()
+    kind = load_wordnet().choose(head) if modifiers and request.sense is None else None
+    if kind is None:
+        raise SuggestError(_unknown(request))
+    why, spelt = "the name in another spelling", ("".join, "-".join)
+    names = [Candidate(join([*modifiers, head]), "coref", 0.6, "lexicon", why) for join in spelt]
+    others = _from_wordnet(replace(request, target=head), kind, trust=0.9)
+    sorts = [replace(c, side="retain") for c in others if c.side == "coref" and c.text != kind.gloss]
+    return [*names, *sorted((*sorts, *(c for c in others if c.side == "retain")), key=lambda c: -c.certainty)]
 
 
 def _is_namesake(candidate: Candidate, request: Request) -> bool:

@@ -39,6 +39,9 @@ _BELOW = f"""
     ) ORDER BY sense.number"""
 _PARTS = f"SELECT {_SENSE} {_FROM} JOIN part ON part.part = sense.number WHERE part.whole = ? ORDER BY sense.number"
 _LIFE_FORMS = f"SELECT {_SENSE} {_FROM} JOIN life_form ON life_form.sense = sense.number WHERE life_form.word = ?"
+_NAMESAKE = f"""
+    SELECT 1 {_FROM} JOIN word ON word.sense = sense.number
+    WHERE word.lemma > ? AND word.lemma < ? AND sense.is_instance AND file.name = 'person' LIMIT 1"""
 _MET = "SELECT count, common FROM word WHERE lemma = ? AND sense = ?"
 
 
@@ -166,6 +169,11 @@ class WordNet:
         """Whether it is a being of fiction, legend or religion."""
         is_fiction = sense.is_instance and "fiction" in sense.gloss
         return is_fiction or not self.words_above(sense).isdisjoint({"imaginary being", "character"})
+
+    def is_given_name(self, name: str) -> bool:
+        """Whether a person whom it knows has the first of several words as a first name too."""
+        first, _, rest = _lemma(name).partition(" ")
+        return bool(rest) and any(self._rows(_NAMESAKE, f"{first} ", f"{first}!"))
 
     def _singular(self, lemma: str) -> str | None:
         spelt = "SELECT singular FROM plural WHERE lemma IN (?, ?)"
