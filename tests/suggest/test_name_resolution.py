@@ -1,4 +1,4 @@
-"""Names as people type them: which entry, which kind and which meaning they get, and what can't be kept beside them."""
+"""Names as people type them: which entry, kind and meaning they get, and what can't be kept beside them."""
 
 from __future__ import annotations
 
@@ -64,7 +64,22 @@ def test_one_name_has_one_key(one, other):
 
 
 def test_different_names_have_different_keys():
-    names = ["cat", "cap", "cape", "car", "care", "ハハ", "パパ", "❤", "☀", "bus", "bush", "the", "rapist", "therapist"]
+    names = [
+        "cat",
+        "cap",
+        "cape",
+        "car",
+        "care",
+        "ハハ",
+        "パパ",
+        "❤",
+        "☀",
+        "bus",
+        "bush",
+        "the",
+        "rapist",
+        "therapist",
+    ]
     assert len({name_key(name) for name in names}) == len(names)
 
 
@@ -119,6 +134,20 @@ def test_only_a_likely_slip_is_asked_about(unknown, far):
     assert ("Did you mean" in str(caught.value)) == (unknown != "qwzxv")
 
 
+def test_an_unlisted_name_with_a_first_name_is_a_person():
+    assert infer_kind("Emma Zyxwvut") == "person"
+    assert infer_kind("emma zyxwvut") is None
+    assert infer_kind("Qwzxv Zyxwvut") is None
+    assert infer_kind("Emma") != "person", "a first name alone is nobody"
+
+
+def test_an_unlisted_sort_of_a_thing_keeps_the_other_sorts():
+    found = suggest("cake spoon").concepts
+    assert {r.text for r in found.corefs} <= {"cakespoon", "cake-spoon"}
+    assert {"teaspoon", "soup spoon"} & {r.text for r in found.retains}
+    assert "spoon" not in {r.text for r in found.corefs}, "a wider word"
+
+
 @pytest.mark.parametrize(("word", "meanings"), [("running", ["act", "track and field"]), ("crane", ["animal"])])
 def test_a_meaning_that_nothing_tells_is_asked_for(word, meanings):
     with pytest.raises(SuggestError, match="has several meanings. Is it") as caught:
@@ -129,7 +158,9 @@ def test_a_meaning_that_nothing_tells_is_asked_for(word, meanings):
     assert suggest("crane (animal)", suggester="wordnet").concepts.corefs
 
 
-@pytest.mark.parametrize(("word", "other"), [("mercury", "planet nearest"), ("crane", "wading bird"), ("bat", "cricket")])
+@pytest.mark.parametrize(
+    ("word", "other"), [("mercury", "planet nearest"), ("crane", "wading bird"), ("bat", "cricket")]
+)
 def test_another_meaning_is_a_question_beside_the_set(word, other):
     asked = suggest(word).record.warnings[0]
     assert asked.startswith(f"'{word}' has several meanings. Is it '{word} (")

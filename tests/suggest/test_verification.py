@@ -233,7 +233,8 @@ class ProposingChat(JudgingChat):
 
 def test_a_coref_proposed_on_both_sides_is_judged_before_it_is_lost(tmp_path):
     proposed = lists(
-        {"kitty": "High", "moggy": "High", "pet": "Low"}, {"dog": "High", "Kitty": "High", "pet": "Low", "lion": "High"}
+        {"kitty": "High", "moggy": "High", "pet": "Low"},
+        {"dog": "High", "Kitty": "High", "pet": "Low", "lion": "High"},
     )
     chat = ProposingChat(proposed, {"cat": "always", "kitty": "always", "moggy": "always", "pet": "sometimes"})
     settings = {"suggester": LLMSuggester(chat), "memory": Memory(tmp_path / "none.jsonl"), "held_out": 0}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 
 from crce.concepts.concept_set import ConceptSet, Kind, fold
+from crce.concepts.faults import likely_slip
 from crce.concepts.library import NAMED, atlas_entry, atlas_kind
 from crce.demo.embedding import load_embedder
 from crce.suggest.candidates import Request
@@ -39,9 +40,9 @@ def infer_kind(target: str, sense: str | None = None) -> Kind | None:
     as_object = net.choose(target, "object", sense)
     meant = as_object or net.choose(target, "other", sense)
     if meant is None:
-        if entry is not None or not target[:1].isupper() or not net.is_given_name(target):
-            return entry.kind if entry else atlas_kind(target)
-        return "person"
+        known = entry.kind if entry else atlas_kind(target)
+        unlisted = known is None and target[:1].isupper() and net.is_given_name(target)
+        return "person" if unlisted and likely_slip(target, net.lemmas()) is None else known
     if net.is_imagined(meant):
         return "character"
     if "artistic movement" in net.words_above(meant) or _is_painter(meant):

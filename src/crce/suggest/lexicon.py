@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 
 from crce.concepts.concept_set import ConceptSet, fold
@@ -124,12 +125,13 @@ def _certainty(value: float) -> float:
 
 def _compound(request: Request) -> list[Candidate]:
     """What is known of an unlisted sort of a thing, a "charging cable": its spellings, and other cables to keep."""
-    *modifiers, head = request.target.split()
-    kind = load_wordnet().choose(head) if modifiers and request.sense is None else None
+    modifiers, _, head = request.target.rpartition(" ")
+    plain = re.fullmatch(r"\w[\w -]*", modifiers) and request.sense is None
+    kind = load_wordnet().choose(head) if plain else None
     if kind is None:
         raise SuggestError(_unknown(request))
     why, spelt = "the name in another spelling", ("".join, "-".join)
-    names = [Candidate(join([*modifiers, head]), "coref", 0.6, "lexicon", why) for join in spelt]
+    names = [Candidate(join([*modifiers.split(), head]), "coref", 0.6, "lexicon", why) for join in spelt]
     others = _from_wordnet(replace(request, target=head), kind, trust=0.9)
     sorts = [replace(c, side="retain") for c in others if c.side == "coref" and c.text != kind.gloss]
     return [*names, *sorted((*sorts, *(c for c in others if c.side == "retain")), key=lambda c: -c.certainty)]
