@@ -155,9 +155,9 @@ def _body(targets: Sequence[MeasuredTarget], erasure: Erasure, settings: Concept
     """The numbers of all targets together, and what they say."""
     info, several = erasure.info, len(targets) > 1
     groups = pool([target.groups for target in targets])
-    compared = compare_groups(groups, seed=settings.seed)
+    compared = compare_groups(groups)
     verdict = make_verdict([target.groups for target in targets], info["config"])
-    summary = {name: measure.as_json() for name, measure in summarise_groups(groups, seed=settings.seed).items()}
+    summary = {name: measure.as_json() for name, measure in summarise_groups(groups).items()}
     for measure in summary.values():
         if several and "reason" in measure:
             measure["reason"] = measure["reason"].replace("the concept set has no", "no concept set has")
@@ -199,7 +199,7 @@ def report_prompt_set(
         for prompt in own["prompts"]:
             prompt["seeds"] = list(seeds[prompt["text"]])
         recognitions = [p.recognition for p in scored[group.name].prompts if p.recognition is not None]
-        found = compared[group.name] = compare(recognitions, seed=settings.seed)
+        found = compared[group.name] = compare(recognitions)
         head = {"title": group.title, "of": len({p.text for p in group.prompts})}
         groups[group.name] = {**head, **own, "comparison": found and found.as_json()}
     data = {

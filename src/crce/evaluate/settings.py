@@ -24,7 +24,7 @@ class EvaluationSettings:
     Attributes:
         images_per_prompt: images of each prompt by each model; None takes 8, or one where nobody judges them; of a
             prompt set as many as its authors take.
-        seed: of each prompt's first image, of the bootstrap and of a sample of prompts.
+        seed: of each prompt's first image, and of a sample of prompts.
         steps: sampling steps; None takes those of the model, see `crce.backbones.defaults`.
         guidance: classifier-free guidance scale; likewise.
         judge: a judge or its name (see `crce.judges.load_judge`); "auto" takes the default of the model, see
