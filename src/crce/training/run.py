@@ -172,6 +172,11 @@ def _train(
                 if trainer.step_count < config.steps:
                     save_checkpoint(folder, trainer)
                     raise Interrupted(folder, trainer.step_count)
+            if not trainer.adapter.moved():
+                raise RunError(
+                    f"The training of {folder} has changed no weight: what is erased is already answered as it should "
+                    "be. Check erase_from and anchor of the concept set, and the settings."
+                )
             write_adapter(folder, trainer.adapter, sets, info)
             status = "finished"
         finally:
