@@ -175,6 +175,15 @@ def all_settings() -> dict[str, SettingInfo]:
     return found
 
 
+def show_value(value: Any) -> str:
+    """A setting, in words."""
+    if isinstance(value, bool) or value is None:
+        return {True: "yes", False: "no", None: "none"}[value]
+    if isinstance(value, list | tuple):
+        return ", ".join(map(show_value, value)) or "none"
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
 def recipe_names() -> list[str]:
     """Names of the bundled recipes."""
     files = (SETTINGS / "recipes").iterdir()

@@ -164,12 +164,14 @@ def test_words_survive_being_written_and_read(demo_backbone, tiny_backbone):
     assert not [word for word in words if word.startswith(("##", "[CLS", "[PAD", "[unused"))]
 
 
-def test_rate_has_the_interval_of_wilson():
-    found = rate([True] * 3 + [False] * 7)
-    p, n, z = 0.3, 10, 1.959964
-    centre, half = (p + z * z / (2 * n)), z * math.sqrt(p * (1 - p) / n + z * z / (4 * n * n))
-    low, high = ((centre + sign * half) / (1 + z * z / n) for sign in (-1, 1))
-    assert found == {"value": 0.3, "low": round(low, 4), "high": round(high, 4), "hits": 3, "n": 10}
+def test_rate_is_that_of_all_images_with_the_interval_of_their_prompts():
+    found = rate([[True] * 3 + [False] * 7])
+    assert (found["value"], found["hits"], found["n"]) == (0.3, 3, 10)
+    assert found["low"] < 0.12 < 0.55 < found["high"]
+    apart = rate([[True] * 4, [False] * 4, [True] * 4, [False] * 4, [True] * 4])
+    mixed = rate([[True, False, True, True], [True, False, True, False]] * 2 + [[True, False, False, True]])
+    assert apart["value"] == mixed["value"] == 0.6
+    assert apart["high"] - apart["low"] > 1.5 * (mixed["high"] - mixed["low"])  # prompts that agree in themselves
     assert rate([])["value"] is None
 
 

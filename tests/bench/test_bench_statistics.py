@@ -8,37 +8,36 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from crce.bench.statistics import difference, holm, mean_of
+from crce.bench.statistics import difference, holm
+from crce.evaluate.stats import mean_of
 
 
-def test_the_mean_is_over_all_values_and_lies_in_its_interval():
-    values = {"cat": [0.2, 0.4], "dog": [0.9], "fox": [0.5, 0.7]}
+def test_the_mean_is_over_all_values_and_its_interval_over_groups():
+    values = [[0.2, 0.4], [0.9], [0.5, 0.7], [0.1], [0.6, 0.6]]
     mean = mean_of(values)
-    assert mean.value == pytest.approx(np.mean([0.2, 0.4, 0.9, 0.5, 0.7]))
-    assert mean.low < mean.value < mean.high
-    assert mean.n == 5
-    assert mean == mean_of(values)  # the same every time
+    assert mean.value == pytest.approx(np.mean([0.2, 0.4, 0.9, 0.5, 0.7, 0.1, 0.6, 0.6]))
+    assert mean.n == 8
+    half = stats.t.ppf(0.975, 4) * np.std([0.3, 0.9, 0.6, 0.1, 0.6], ddof=1) / 5**0.5
+    assert (mean.low, mean.high) == (pytest.approx(mean.value - half), pytest.approx(mean.value + half))
 
 
-def test_the_interval_covers_the_true_mean_about_as_often_as_it_says():
-    rng = np.random.default_rng(1)
-    hits = 0
-    for _ in range(100):
-        concepts = {str(c): list(0.5 + rng.normal(0, 0.2) + rng.normal(0, 0.05, 3)) for c in range(12)}
-        mean = mean_of(concepts)
-        hits += mean.low <= 0.5 <= mean.high
-    assert 85 <= hits <= 100
+def test_a_share_has_an_interval_of_shares():
+    mean = mean_of([[1.0], [1.0], [1.0], [1.0], [0.9]])
+    assert mean.high == 1.0
+    beyond = mean_of([[1.0], [1.0], [1.0], [1.0], [1.5]])
+    assert beyond.high > 1.3
 
 
-def test_seeds_of_one_concept_are_not_taken_for_concepts():
-    spread = {"cat": [0.0, 0.0, 0.0, 0.0], "dog": [1.0, 1.0, 1.0, 1.0]}
-    mean = mean_of(spread)
-    assert (mean.low, mean.high) == (0.0, 1.0)
+def test_an_interval_that_would_say_nothing_is_not_given():
+    few, alike = mean_of([[0.1, 0.5], [0.2], [0.3], [0.4]]), mean_of([[1.0]] * 8)
+    assert (few.low, few.high, alike.low, alike.high) == (None,) * 4
+    one = mean_of([[0.1, 0.2, 0.3, 0.4, 0.5]])  # of one group, that of its values
+    assert one.low == pytest.approx(0.3 - stats.t.ppf(0.975, 4) * np.std([0.1, 0.2, 0.3, 0.4, 0.5], ddof=1) / 5**0.5)
 
 
 def test_nothing_and_one_value():
-    assert mean_of({}).value is None
-    assert (mean_of({"cat": [0.3]}).value, mean_of({"cat": [0.3]}).low) == (0.3, None)
+    assert mean_of([]).value is None
+    assert (mean_of([[0.3]]).value, mean_of([[0.3]]).low) == (0.3, None)
 
 
 def test_a_difference_is_paired_by_concept_and_seed():

@@ -27,7 +27,8 @@ def test_perfect_erasure(erasure, backbone, judge, model):
         "kept": 1,
         "H": 1,
     }
-    assert report.summary["erased"] == {"value": 1.0, "low": 1.0, "high": 1.0, "n": 4}
+    assert report.summary["erased"]["n"] == 4
+    assert 0.4 < report.summary["erased"]["low"] < 0.7  # four images can't tell more
     assert report.verdict.startswith('Erased: "cat" is gone: 0 of 4')
 
 

@@ -14,7 +14,7 @@ def counts(base: int, erased: int, n: int = 6) -> Recognition:
 def test_erased_is_relative_to_the_base_model():
     value, _ = measure([counts(4, 1), counts(6, 2)], erasing=True)
     assert value.value == pytest.approx(1 - 3 / 10)
-    assert value.n == 12
+    assert value.n == 10  # what it is a share of
 
 
 def test_kept_is_relative_to_the_base_model():
@@ -25,7 +25,9 @@ def test_kept_is_relative_to_the_base_model():
 @pytest.mark.parametrize(("erasing", "expected"), [(True, 0.0), (False, 1.0)])
 def test_more_recognised_than_before_is_clipped(erasing, expected):
     value, _ = measure([counts(3, 6)], erasing=erasing)
-    assert (value.value, value.low, value.high) == (expected, expected, expected)
+    assert value.value == expected
+    assert 0 <= value.low <= expected <= value.high <= 1
+    assert value.high - value.low > 0.5  # three images can't tell more
 
 
 def test_failed_picture_of_the_erased_model_counts_against_it():
@@ -73,46 +75,31 @@ def test_nothing_drawable_is_not_measured():
     assert samples.size == 0
 
 
-def test_interval_holds_the_value_and_depends_on_the_seed_alone():
+def test_interval_holds_the_value_and_is_the_same_every_time():
     rng = np.random.default_rng(3)
     for erasing in (True, False):
         for _ in range(20):
             prompts = [Recognition(rng.random(6) < 0.8, rng.random(6) < 0.4) for _ in range(5)]
             if not any(p.drawable for p in prompts):
                 continue
-            value, samples = measure(prompts, erasing=erasing, seed=1)
+            value, samples = measure(prompts, erasing=erasing)
             assert 0 <= value.low <= value.value <= value.high <= 1
-            again, same = measure(prompts, erasing=erasing, seed=1)
+            again, same = measure(prompts, erasing=erasing)
             assert again == value
-            assert np.array_equal(samples, same, equal_nan=True)
+            assert np.array_equal(samples, same)
 
 
 def test_interval_of_one_prompt_is_that_of_its_pictures():
-    """With every base picture recognised, resampling n pictures of one prompt is binomial."""
     value, samples = measure([counts(100, 30, 100)], erasing=True)
     assert samples.std() == pytest.approx((0.7 * 0.3 / 100) ** 0.5, rel=0.05)
     assert value.low == pytest.approx(0.7 - 1.96 * 0.0458, abs=0.02)
     assert value.high == pytest.approx(0.7 + 1.96 * 0.0458, abs=0.02)
 
 
-def test_prompts_are_resampled_too():
-    """Two prompts that disagree fully: a quarter of the resamples holds the first alone, a quarter the second."""
-    value, samples = measure([counts(50, 50, 50), counts(50, 0, 50)], erasing=True)
-    assert sorted(set(samples)) == [0, 0.5, 1]
-    assert (samples == 0).mean() == pytest.approx(0.25, abs=0.04)
-    assert (value.low, value.high) == (0, 1)
-
-
-def test_base_and_erased_stay_paired():
-    """Where both models recognise the same pictures, every resample has a ratio of one."""
-    _, samples = measure([counts(7, 7, 10), counts(6, 6, 10)], erasing=False)
-    assert np.all(samples == 1)
-
-
-def test_prompts_of_unequal_sizes_are_resampled_to_their_own_size():
-    """A prompt of two pictures weighs two in every resample, whatever the other prompt has."""
-    _, samples = measure([counts(2, 2, 2), counts(8, 0, 8)], erasing=False)
-    assert {round(s, 6) for s in samples} == {0.0, 0.2, 1.0}
+def test_prompts_that_disagree_leave_a_wide_interval():
+    value, _ = measure([counts(50, 50, 50), counts(50, 0, 50)], erasing=True)
+    assert value.low < 0.1
+    assert value.high > 0.9
 
 
 def test_harmonic_mean():
@@ -124,7 +111,7 @@ def test_summary_is_the_harmonic_mean_of_the_three():
     assert [summary[name].value for name in ("erased", "coref_erased", "kept")] == [1.0, 0.5, 1.0]
     assert summary["H"].value == pytest.approx(3 / (1 + 2 + 1))
     assert summary["H"].low <= summary["H"].value <= summary["H"].high
-    assert summary["H"].n == 6 + 6 + 12
+    assert summary["H"].n == 6 + 6 + 10
     assert set(summary["H"].as_json()) == {"value", "low", "high", "n"}
 
 

@@ -16,7 +16,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 
 from crce.cli.main import main
-from crce.concepts import parse_concepts, read_concepts, write_concepts
+from crce.concepts import ConceptSet, parse_concepts, read_concepts, write_concepts
 from crce.errors import ModelError, RunError
 from crce.training import Erasure, Finished, Saved, Started, Step, Trainer, erase, load_config, resume
 
@@ -199,3 +199,20 @@ def test_a_damaged_checkpoint_says_what_to_do(tiny_backbone, cats, tmp_path):
     (run.folder / "checkpoint.safetensors").write_bytes(b"half a file")
     with pytest.raises(RunError, match="is damaged.*Delete it"):
         resume(run.folder, backbone=tiny_backbone)
+
+
+def test_concept_ablation_with_erase_from_trains_the_target_towards_it(tiny_backbone, tmp_path):
+    """`erase_from` is its anchor: answered like itself, nothing would be trained."""
+    config = load_config("demo", {"method": "ablation", "steps": 2, "ddim_steps": 4, "pool": 1})
+    run = erase(ConceptSet("cat", erase_from="pet"), config=config, backbone=tiny_backbone, out=tmp_path / "run")
+    assert all(loss > 0 for loss in losses(run.folder))
+    weights = load_file(run.folder / "adapter.safetensors")
+    assert any(own.any() for name, own in weights.items() if "lora_B" in name)
+
+
+@pytest.mark.parametrize("method", ["ablation", "uce"])
+def test_a_training_that_changes_nothing_is_an_error(tiny_backbone, tmp_path, method):
+    given = {"method": method, "steps": 2, "ddim_steps": 4, "pool": 1} if method == "ablation" else {}
+    config = load_config("uce" if method == "uce" else "demo", given)
+    with pytest.raises(RunError, match="has changed no weight"):
+        erase(ConceptSet("cat", erase_from="cat"), config=config, backbone=tiny_backbone, out=tmp_path / "run")

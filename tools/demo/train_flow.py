@@ -130,7 +130,7 @@ def pack(z: torch.Tensor) -> torch.Tensor:
 
 @torch.no_grad()
 def sample(model, hidden: torch.Tensor, pooled: torch.Tensor, seed: int, guided: bool, steps: int = 20):
-    """Draw one latent for each prompt, by the guidance input of the model or, before it has learned it, by two passes."""
+    """Draw one latent a prompt, by the guidance input of the model or, before it has learned it, by two passes."""
     s = scheduler()
     s.set_timesteps(steps)
     x = pack(torch.randn(len(hidden), CHANNELS, SIDE, SIDE, generator=torch.Generator().manual_seed(seed)))

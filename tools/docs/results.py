@@ -36,10 +36,10 @@ Stable Diffusion 1.4](#on-stable-diffusion-14) is one command and a GPU away.
 
 **erased** is how much of the target is gone; the next columns, how much is gone of its names, and how much is kept
 of its neighbours, that no method was given; **H** is the harmonic mean of the three. All are relative to the base
-model's images of the same phrases; its own row would read 0, 0, 1 and H 0. Intervals are 95 % bootstrap intervals
-over targets, then seeds. Differences are tested by flipping the signs of targets, with Holm's correction; with fewer
-than six targets nothing can be significant at 5 %, and no statement is made. See [bench.md](bench.md) and
-[evaluate.md](evaluate.md).
+model's images of the same phrases; its own row would read 0, 0, 1 and H 0. Intervals are 95 % intervals over the
+means of targets; where all agree there is none. Differences are tested by flipping the signs of targets, with
+Holm's correction; where no outcome of so few targets could be significant at 5 %, that is said. See
+[bench.md](bench.md), [evaluate.md](evaluate.md) and [sure.md](sure.md).
 """
 
 TAIL = """## On Stable Diffusion 1.4

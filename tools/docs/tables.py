@@ -7,6 +7,7 @@ A table stands between `<!-- NAME -->` and `<!-- end -->`; the tests compare wha
 
 from __future__ import annotations
 
+import itertools
 import json
 import re
 from collections import defaultdict
@@ -16,6 +17,8 @@ from typing import Any
 
 from crce.backbones.families import FAMILIES
 from crce.backbones.memory_plan import GIB
+from crce.bench.statistics import PairedDifference
+from crce.evaluate.stats import Measure
 from crce.files import write_text
 from crce.methods import METHODS
 from crce.methods.table import support
@@ -95,8 +98,36 @@ def closed_form() -> str:
     return _table(["seconds", *(f"{count} target{'' if count == 1 else 's'}" for count in counts)], rows)
 
 
+def coverage() -> str:
+    """How often each interval holds the truth, over the truths and correlations that were simulated."""
+    held: dict[tuple[str, int, int], list[float]] = defaultdict(list)
+    for row in _read("statistics/coverage.json")["rows"]:
+        held[row["interval"], row["groups"], row["values"]].append(row["coverage"])
+    rows = [
+        [name, str(groups), str(values), f"{sum(own) / len(own):.3f}", f"{min(own):.3f} to {max(own):.3f}"]
+        for (name, groups, values), own in held.items()
+    ]
+    return _table(["interval", "prompts or concepts", "values of each", "holds the truth", "least and most"], rows)
+
+
+def decidable() -> str:
+    """The least number of targets with which a number of comparisons can be decided."""
+    least = [
+        next(
+            n
+            for n in itertools.count(1)
+            if PairedDifference(Measure(None, None, None, 0), n, None).least_p * k <= 0.05
+        )
+        for k in range(1, 25)
+    ]
+    rows = [[f"up to {most}", str(n)] for n, most in {n: k for k, n in enumerate(least, 1)}.items() if most < 24]
+    return _table(["comparisons", "targets at the least"], rows)
+
+
 TABLES: dict[str, Callable[[], str]] = {
     "closed_form": closed_form,
+    "coverage": coverage,
+    "decidable": decidable,
     "memory": memory,
     "defaults": defaults,
     "methods": methods,

@@ -6,10 +6,13 @@ that fails to generate has not forgotten.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from typing import Any
 
-from crce.evaluate.stats import mcnemar, wilson
+import numpy as np
+
+from crce.evaluate.stats import mcnemar, rate_of
 
 
 BROUGHT_BACK = 0.5  # share of a prompt's images from which its concept counts as brought back
@@ -20,18 +23,13 @@ def shows(words: Sequence[str | None], expected: str) -> list[bool]:
     return [word is None or word == expected for word in words]
 
 
-def rate(hits: Sequence[bool]) -> dict[str, Any]:
-    """The share of hits with its 95 % Wilson interval, None where there are no images."""
-    if not hits:
+def rate(hits: Sequence[Sequence[bool]]) -> dict[str, Any]:
+    """The share of hits among the images of all prompts with its 95 % interval, None where there are no images."""
+    groups = [np.array(own, dtype=bool) for own in hits if len(own)]
+    if not groups:
         return {"value": None, "low": None, "high": None, "hits": 0, "n": 0}
-    numbers = wilson(sum(hits), len(hits)).as_json()
-    return {
-        "value": numbers["value"],
-        "low": numbers["low"],
-        "high": numbers["high"],
-        "hits": sum(hits),
-        "n": len(hits),
-    }
+    numbers = rate_of(groups).as_json()
+    return {**{name: numbers[name] for name in ("value", "low", "high")}, "hits": numbers["k"], "n": numbers["n"]}
 
 
 def chance_of_gain(before: Sequence[bool], after: Sequence[bool]) -> float:
@@ -49,17 +47,17 @@ def summarise(outcomes: Sequence[dict[str, Any]]) -> dict[str, Any]:
         "prompts", of those "left_out", and of those "brought_back" in half of their images; the "failed" images.
     """
     counted = [o for o in outcomes if o["left_out"] is None]
-    hits: dict[str, list[bool]] = {"base": [], "before": [], "after": []}
+    hits: dict[str, list[list[bool]]] = {"base": [], "before": [], "after": []}
     brought = failed = 0
     for o in counted:
         words, expected = o["words"], o["expected"]
         back = shows(words["after"], expected)
-        hits["base"] += [word == expected for word in words["base"]]
-        hits["before"] += shows(words["before"], expected)
-        hits["after"] += back
+        hits["base"].append([word == expected for word in words["base"]])
+        hits["before"].append(shows(words["before"], expected))
+        hits["after"].append(back)
         brought += sum(back) >= BROUGHT_BACK * len(back)
         failed += sum(words[side].count(None) for side in hits)
-    before, after = hits["before"], hits["after"]
+    before, after = (list(itertools.chain.from_iterable(hits[side])) for side in ("before", "after"))
     return {
         **{side: rate(own) for side, own in hits.items()},
         "gain": round(sum(after) / len(after) - sum(before) / len(before), 4) if counted else None,

@@ -9,8 +9,8 @@ from typing import Any
 
 from crce.bench.cells import GridPlan, Job
 from crce.bench.grid import SIZES
-from crce.bench.statistics import SIGNIFICANT, PairedDifference, difference, holm, mean_of
-from crce.evaluate.stats import Measure
+from crce.bench.statistics import SIGNIFICANT, PairedDifference, difference, holm
+from crce.evaluate.stats import Measure, mean_of
 
 
 NUMBERS = ("erased", "coref_erased", "kept", "H")
@@ -153,7 +153,7 @@ def _values(rows: Sequence[ResultRow], *keys: str) -> dict[str, dict[int, float]
 
 
 def _mean(rows: Sequence[ResultRow], *keys: str) -> Measure:
-    return mean_of({concept: list(seeds.values()) for concept, seeds in _values(rows, *keys).items()})
+    return mean_of([list(seeds.values()) for seeds in _values(rows, *keys).values()])
 
 
 def _plain_pairs(jobs: Sequence[Job]) -> tuple[tuple[str, str], ...]:
@@ -174,8 +174,10 @@ def _statement(base: str, other: str, made: PairedDifference, adjusted: float | 
     span = "" if mean.low is None else f" [{mean.low:+.2f}, {mean.high:+.2f}]"
     over = f"{made.concepts} concept{'' if made.concepts == 1 else 's'}"
     text = f"{other} against {base}: H {mean.value:+.2f}{span} over {over}"
-    if made.least_p > SIGNIFICANT:
-        return f"{text}. Too few concepts for a test: with {made.concepts}, p can't be below {made.least_p:.2g}."
+    if made.least_p * count > SIGNIFICANT:
+        of = f" after Holm's correction for {count} comparisons" if count > 1 else ""
+        least = f"p can't be below {min(1.0, made.least_p * count):.2g}{of}"
+        return f"{text}; it can't be decided with {over}: {least}."
     corrected = f", {adjusted:.2g} after Holm's correction for {count} comparisons" if count > 1 else ""
     word = "significant" if adjusted <= SIGNIFICANT else "not significant"
     return f"{text}; p = {made.p:.2g}{corrected} (sign flips of concepts): {word} at {SIGNIFICANT:.0%}."

@@ -1,8 +1,8 @@
-"""Means over concepts and seeds with bootstrap intervals, and tests of the difference between two rows of a table.
+"""Means over concepts and seeds with intervals, and tests of the difference between two rows of a table.
 
-The bootstrap resamples concepts, then seeds within each of them, as seeds of one concept are not independent. For the
-same reason a comparison flips the signs of whole concepts: without a difference, the mean difference of each concept
-would be as likely to be negative as positive.
+An interval is Student's t over the means of the concepts, as seeds of one concept are not independent. For the same
+reason a comparison flips the signs of whole concepts: without a difference, the mean difference of each concept would
+be as likely to be negative as positive.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from crce.evaluate.stats import Measure, resample, with_interval
+from crce.evaluate.stats import Measure, mean_of
 
 
 SIGNIFICANT = 0.05
@@ -40,16 +40,6 @@ class PairedDifference:
         return {**self.mean.as_json(), "concepts": self.concepts, "p": None if self.p is None else round(self.p, 5)}
 
 
-def mean_of(values: Mapping[str, Sequence[float]]) -> Measure:
-    """The mean over the values of every concept, one per seed; no interval for a single value."""
-    lists = [np.asarray(v, dtype=float) for v in values.values() if len(v)]
-    everything = np.concatenate(lists) if lists else np.empty(0)
-    if everything.size < 2:
-        return Measure(float(everything[0]) if everything.size else None, None, None, everything.size)
-    (sums,), counts = resample([lists], np.random.default_rng(0))
-    return with_interval(float(everything.mean()), sums / counts, everything.size)
-
-
 def difference(base: Mapping[str, Mapping[int, float]], other: Mapping[str, Mapping[int, float]]) -> PairedDifference:
     """`other` minus `base`, both by concept and seed."""
     both = {
@@ -58,7 +48,7 @@ def difference(base: Mapping[str, Mapping[int, float]], other: Mapping[str, Mapp
         if seeds.keys() & base.get(concept, {}).keys()
     }
     means = np.array([np.mean(values) for values in both.values()])
-    return PairedDifference(mean_of(both), len(both), _sign_flip(means) if len(both) else None)
+    return PairedDifference(mean_of(list(both.values())), len(both), _sign_flip(means) if len(both) else None)
 
 
 def holm(p: Sequence[float | None]) -> list[float | None]:

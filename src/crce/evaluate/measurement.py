@@ -64,7 +64,7 @@ def measure_target(
 
     `loading` is how many seconds it took to load model and judge, for the report.
     """
-    names, seed = [(group.name, prompt.text) for group, prompt in questions.listed], settings.seed
+    names, most = [(group.name, prompt.text) for group, prompt in questions.listed], settings.images_per_prompt
     clock = time.perf_counter()
     before, after = models.images([text for _, text in names])
     generated = time.perf_counter()
@@ -72,14 +72,14 @@ def measure_target(
     if judge is not None:
         judge |= questions.calibrate(models.base)
     questions.ask(models, questions.prompts)
-    groups = score(models, [questions], [seed + i for i in range(len(questions.groups))])
-    files = iter(write_strips(folder / "images", names, before, after))
+    groups = score(models, [questions])
+    files = iter(write_strips(folder / "images", names, *([row[:most] for row in side] for side in (before, after))))
     listed = {name: group.as_json() for name, group in groups.items()}
     for prompt in (prompt for group in listed.values() for prompt in group["prompts"]):
         prompt["image"] = f"images/{next(files)}"
     quality, locality = None, None
     if settings.quality:
-        quality = measure_quality(make_pairs(names, before, after), questions.judge, seed=seed)
+        quality = measure_quality(make_pairs(names, before, after), questions.judge)
         locality = measure_locality(concepts.target, groups, embedding_distances)
     parts = {
         "failed": {"base": failures(before), "erased": failures(after)},
@@ -95,16 +95,13 @@ def measure_target(
     return MeasuredTarget(concepts, groups, judge, parts, names, before, after)
 
 
-def score(models: ModelPair, questions: Sequence[Questions], seeds: Sequence[int]) -> dict[str, ScoredGroup]:
-    """The groups of all questions by name, with the answers of the judge, which was asked before.
-
-    `seeds` are those of the bootstrap, one for each group.
-    """
-    asked = [(question, group) for question in questions for group in question.groups]
+def score(models: ModelPair, questions: Sequence[Questions]) -> dict[str, ScoredGroup]:
+    """The groups of all questions by name, with the answers of the judge, which was asked before."""
     scored = {}
-    for (question, group), seed in zip(asked, seeds, strict=True):
-        base, erased = (question.answers(side, group.prompts) for side in (models.base, models.erased))
-        scored[group.name] = score_group(group, base, erased, seed=seed)
+    for own in questions:
+        for group in own.groups:
+            base, erased = (own.answers(side, group.prompts) for side in (models.base, models.erased))
+            scored[group.name] = score_group(group, base, erased)
     return scored
 
 
@@ -128,5 +125,5 @@ def measure_prompt_set(
         if (described := own.describe())
     ]
     seconds = {"load": round(loaded - started, 2), "draw and judge": round(time.perf_counter() - loaded, 2)}
-    scored = score(models, questions, [settings.seed] * sum(len(own.groups) for own in questions))
+    scored = score(models, questions)
     return scored, images, {"judges": judges, "failed": models.failed, "seconds": seconds}

@@ -19,7 +19,8 @@ CLIP score = 100 max(cos(image, prompt), 0), where the judge can read (Hessel et
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import itertools
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -27,7 +28,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from crce.evaluate.prompts import KEEPING
-from crce.evaluate.stats import RESAMPLES, interval
+from crce.evaluate.stats import mean_of
 from crce.judges.judge import BATCH, FeatureJudge, TextJudge
 
 
@@ -65,7 +66,7 @@ def make_pairs(
     return pairs
 
 
-def measure_quality(pairs: Sequence[Pairs], judge: Judge | None, *, seed: int = 0) -> dict[str, Any]:
+def measure_quality(pairs: Sequence[Pairs], judge: Judge | None) -> dict[str, Any]:
     """Drift of every group, and the quality of what should be kept; the judge brings features, and reads prompts.
 
     Returns:
@@ -82,13 +83,13 @@ def measure_quality(pairs: Sequence[Pairs], judge: Judge | None, *, seed: int = 
         f_before, f_after = features(judge, before), features(judge, after)
         texts = [p.text for p in own for _ in p.before]
         groups[name] = {
-            "rmse": mean_interval(np.array([rmse(x, y) for x, y in couples]), seed),
-            "perceptual": mean_interval(np.array([1 - ssim(x, y) for x, y in couples]), seed),
+            "rmse": _mean((rmse(x, y) for x, y in couples), own),
+            "perceptual": _mean((1 - ssim(x, y) for x, y in couples), own),
             "features": None,
             "clip_score": _clip_scores(judge, before, after, texts),
         }
         if f_before is not None and f_after is not None:
-            groups[name]["features"] = mean_interval(1 - _cosines(f_before, f_after), seed)
+            groups[name]["features"] = _mean(1 - _cosines(f_before, f_after), own)
             if name in KEEPING:
                 kept[0].append(f_before)
                 kept[1].append(f_after)
@@ -147,14 +148,11 @@ def features(judge: Judge | None, images: Sequence[Image]) -> Vector | None:
     return np.concatenate([judge.features(list(images[i : i + BATCH])).double().numpy() for i in starts])
 
 
-def mean_interval(values: Vector, seed: int) -> dict[str, Any] | None:
-    """The mean of values with its 95 % bootstrap interval; None if there are none."""
-    if not values.size:
-        return None
-    chosen = np.random.default_rng(seed).integers(values.size, size=(RESAMPLES, values.size))
-    value = float(values.mean())
-    low, high = interval(value, values[chosen].mean(1))
-    return {"value": round(value, 4), "low": round(low, 4), "high": round(high, 4), "n": int(values.size)}
+def _mean(values: Iterable[float], prompts: Sequence[Pairs]) -> dict[str, Any] | None:
+    """The mean of the values of all pairs with its interval over the prompts; None if there are none."""
+    rest = iter(values)
+    mean = mean_of([list(itertools.islice(rest, len(prompt.before))) for prompt in prompts])
+    return mean.as_json() if mean.n else None
 
 
 def _clip_scores(

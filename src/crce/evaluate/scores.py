@@ -109,7 +109,7 @@ class ScoredGroup:
 
 
 def score_group(
-    group: PromptGroup, base_words: Sequence[Words] | None, erased_words: Sequence[Words] | None, *, seed: int = 0
+    group: PromptGroup, base_words: Sequence[Words] | None, erased_words: Sequence[Words] | None
 ) -> ScoredGroup:
     """Score a group by the judge's words for both models' images of each prompt; None without a judge."""
     if base_words is None or erased_words is None:
@@ -118,20 +118,20 @@ def score_group(
         paired = zip(group.prompts, base_words, erased_words, strict=True)
         prompts = tuple(_score(p, b, a, group.erasing) for p, b, a in paired)
     scored = ScoredGroup(group, prompts, Measure(None, None, None, 0))
-    numbers, _ = measure(scored.recognitions, erasing=group.erasing, seed=seed, reason=scored.missing)
+    numbers, _ = measure(scored.recognitions, erasing=group.erasing, reason=scored.missing)
     return ScoredGroup(group, prompts, numbers)
 
 
-def compare_groups(groups: Mapping[str, ScoredGroup], *, seed: int = 0) -> dict[str, RateComparison | None]:
+def compare_groups(groups: Mapping[str, ScoredGroup]) -> dict[str, RateComparison | None]:
     """Every group before and after; None for one that can't be measured."""
-    return {name: compare(g.recognitions, seed=seed + i) for i, (name, g) in enumerate(groups.items())}
+    return {name: compare(g.recognitions) for name, g in groups.items()}
 
 
-def summarise_groups(groups: Mapping[str, ScoredGroup], *, seed: int = 0) -> dict[str, Measure]:
+def summarise_groups(groups: Mapping[str, ScoredGroup]) -> dict[str, Measure]:
     """The headline numbers: erased, coref_erased, kept and H."""
     target, corefs, retains = groups["target"], groups["coref_held_out"], groups["retain_held_out"]
     reasons = {"erased": target.missing, "coref_erased": corefs.missing, "kept": retains.missing}
-    return summarise(target.recognitions, corefs.recognitions, retains.recognitions, seed=seed, reasons=reasons)
+    return summarise(target.recognitions, corefs.recognitions, retains.recognitions, reasons=reasons)
 
 
 def _score(prompt: Prompt, base_words: Words, erased_words: Words, erasing: bool) -> ScoredPrompt:

@@ -8,10 +8,15 @@ of the erased model recognised:
 Dividing by b is stricter than 1 - a / n: a target that the base model drew in half of its images, and the erased model
 in a quarter of them, is erased by half, not by three quarters.
 
-As rates. A rate k / n has the interval of Wilson (1927). The difference of two rates is taken image by image, on the
-same seeds; its interval is a bootstrap over prompts and the images within them, and its p-value that of McNemar's
-exact test (1947), a binomial test over the images that changed. A difference counts as significant when both say so:
-with few images that all agree, the bootstrap alone would be too sure.
+As rates. A rate is k / n of all images. The difference of two rates is taken image by image, on the same seeds; its
+p-value is that of McNemar's exact test (1947), a binomial test over the images that changed. A difference counts as
+significant when both its interval and the test say so.
+
+Intervals of shares and rates are those of Jeffreys, a beta distribution with k + 1/2 and n - k + 1/2; of a difference,
+a Dirichlet distribution of lost, gained and unchanged images in the same way. So they have a width also where all
+images agree. n is divided by the design effect 1 + (m - 1) rho (Kish 1965), as m images of one prompt say less than
+those of m prompts: rho is estimated by the analysis of variance and drawn towards `CORRELATION`, since a handful of
+prompts can't tell it, and n is reduced once more by Student's t for their number (Korn and Graubard 1998).
 """
 
 from __future__ import annotations
@@ -24,7 +29,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 
-RESAMPLES = 2000
+SAMPLES = 5000
+ENOUGH = 5  # groups for the interval of a mean
+CORRELATION = 0.2  # of the images of a prompt, as far as a group's own prompts do not tell it
+OWN_WEIGHT = 4  # prompts that this counts as
 DRAWABLE_SHARE = 0.5
 CONFIDENCE = 0.95
 ALPHA = 1 - CONFIDENCE
@@ -46,7 +54,8 @@ class Recognition:
 
 @dataclass(frozen=True)
 class Measure:
-    """A share with its 95 % bootstrap interval over n images; None everywhere, with a reason, if not measurable."""
+    """A number of n values with its 95 % interval, None if that can't be told; None everywhere, with a reason, if
+    not measurable."""
 
     value: float | None
     low: float | None
@@ -61,7 +70,7 @@ class Measure:
 
 @dataclass(frozen=True)
 class Rate:
-    """k of n images recognised, with the 95 % Wilson interval of their share."""
+    """k of n images recognised, with the 95 % interval of their share."""
 
     k: int
     n: int
@@ -75,7 +84,7 @@ class Rate:
 
 @dataclass(frozen=True)
 class RateDifference:
-    """The rate after less the rate before, on the same seeds, with its 95 % bootstrap interval.
+    """The rate after less the rate before, on the same seeds, with its 95 % interval.
 
     `p` is that of McNemar's exact test; `lost` are images recognised before alone, `gained` those after alone.
     """
@@ -106,13 +115,18 @@ class RateComparison:
     difference: RateDifference
 
     def as_json(self) -> dict[str, Any]:
-        return {name: part.as_json() for name, part in vars(self).items()}
+        return {**{name: part.as_json() for name, part in vars(self).items()}, "testable": self.testable}
+
+    @property
+    def testable(self) -> bool:
+        """Whether any outcome could have been significant: with few images not even the loss of all of them is."""
+        return mcnemar(max(self.base.k, self.base.n - self.base.k), 0) < ALPHA
 
     @property
     def complement(self) -> RateComparison:
         """The comparison of the images that are not recognised."""
         d = self.difference
-        base, erased = (wilson(rate.n - rate.k, rate.n) for rate in (self.base, self.erased))
+        base, erased = (Rate(r.n - r.k, r.n, 1 - r.value, 1 - r.high, 1 - r.low) for r in (self.base, self.erased))
         return RateComparison(base, erased, RateDifference(-d.value, -d.high, -d.low, d.p, d.gained, d.lost))
 
 
@@ -132,21 +146,23 @@ def recognise(
 
 
 def measure(
-    prompts: Sequence[Recognition], *, erasing: bool, seed: int = 0, reason: str = "no prompt can be scored"
+    prompts: Sequence[Recognition], *, erasing: bool, reason: str = "no prompt can be scored"
 ) -> tuple[Measure, NDArray[np.float64]]:
     """The erased (or kept) share of the drawable prompts of a group; if there are none, there is a `reason` instead.
 
     Returns:
-        The measure, and its bootstrap samples, shape (RESAMPLES,); no samples, shape (0,), if not measurable.
+        The measure, over the images that the base model draws recognisably, and samples of the distribution of its
+        interval, shape (SAMPLES,); no samples, shape (0,), if not measurable.
     """
     drawable = [p for p in prompts if p.drawable]
     if not drawable:
         return Measure(None, None, None, 0, reason), np.empty(0)
-    erased, base = (np.concatenate(column).sum() for column in _columns(drawable))
-    value = float(_share(erased, base, erasing=erasing))
-    sums, _ = resample(_columns(drawable), np.random.default_rng(seed))
-    samples = _share(*sums, erasing=erasing)
-    return with_interval(value, samples, sum(p.base.size for p in drawable)), samples
+    base, erased = (sum(int(values.sum()) for values in column) for column in _columns(drawable))
+    ratio = min(1.0, erased / base)
+    kept = [np.arange(p.base.sum()) < p.erased.sum() for p in drawable]
+    value = 1 - ratio if erasing else ratio
+    samples = _samples([value, 1 - value], independent(kept))[:, 0]
+    return with_interval(value, samples, base), samples
 
 
 def summarise(
@@ -154,19 +170,18 @@ def summarise(
     corefs: Sequence[Recognition],
     retains: Sequence[Recognition],
     *,
-    seed: int = 0,
     reasons: Mapping[str, str] | None = None,
 ) -> dict[str, Measure]:
     """The headline: erased (target), coref_erased (held-out corefs), kept (held-out retains), and their H.
 
-    `reasons` says of each of `MEASURES` why it can't be measured, if it can't; `seed` is that of the bootstrap.
+    `reasons` says of each of `MEASURES` why it can't be measured, if it can't.
     """
     measures: dict[str, Measure] = {}
     samples = []
     for i, (name, prompts) in enumerate(zip(MEASURES, (target, corefs, retains), strict=True)):
         reason = (reasons or {}).get(name, "no prompt can be scored")
-        measures[name], drawn = measure(prompts, erasing=name != "kept", seed=seed + i, reason=reason)
-        samples.append(drawn)
+        measures[name], drawn = measure(prompts, erasing=name != "kept", reason=reason)
+        samples.append(np.random.default_rng(i).permutation(drawn))  # the three are independent
     missing = [name for name in MEASURES if measures[name].value is None]
     if missing:
         return {**measures, "H": Measure(None, None, None, 0, f"it takes all three; missing: {', '.join(missing)}")}
@@ -181,12 +196,12 @@ def harmonic_mean(shares: NDArray[np.float64]) -> NDArray[np.float64]:
         return shares.shape[0] / (1 / shares).sum(0)
 
 
-def wilson(k: int, n: int) -> Rate:
-    """k of n, with the Wilson interval of the share; n is at least 1."""
-    from scipy.stats import binomtest
-
-    interval = binomtest(k, n).proportion_ci(CONFIDENCE, method="wilson")
-    return Rate(k, n, k / n, float(interval.low), float(interval.high))
+def rate_of(groups: Sequence[NDArray[np.bool_]]) -> Rate:
+    """The rate of the images of all prompts, those of each of shape (n_i,); there is at least one image."""
+    values = np.concatenate(groups)
+    value = float(values.mean())
+    samples = _samples([value, 1 - value], independent(groups))[:, 0]
+    return Rate(int(values.sum()), values.size, value, *interval(value, samples))
 
 
 def mcnemar(lost: int, gained: int, alternative: Literal["two-sided", "less", "greater"] = "two-sided") -> float:
@@ -199,64 +214,81 @@ def mcnemar(lost: int, gained: int, alternative: Literal["two-sided", "less", "g
     return float(binomtest(lost, lost + gained, alternative=alternative).pvalue) if lost + gained else 1.0
 
 
-def compare(prompts: Sequence[Recognition], *, seed: int = 0) -> RateComparison | None:
-    """Compare a group of prompts before and after, with a bootstrap from `seed`; None if it has no images."""
+def compare(prompts: Sequence[Recognition]) -> RateComparison | None:
+    """Compare a group of prompts before and after; None if it has no images."""
     prompts = [p for p in prompts if p.base.size]
     if not prompts:
         return None
-    erased, base = (np.concatenate(column) for column in _columns(prompts))
-    lost, gained = int((base & ~erased).sum()), int((erased & ~base).sum())
-    (after, before), n = resample(_columns(prompts), np.random.default_rng(seed))
-    value = float(erased.mean() - base.mean())
-    low, high = interval(value, (after - before) / n)
+    base, erased = _columns(prompts)
+    changes = [after.astype(int) - before for before, after in zip(base, erased, strict=True)]
+    every = np.concatenate(changes)
+    lost, gained = int((every < 0).sum()), int((every > 0).sum())
+    shares = [lost / every.size, gained / every.size, 1 - (lost + gained) / every.size]
+    samples = _samples(shares, independent(changes))
+    value = float(every.mean())
+    low, high = interval(value, samples[:, 1] - samples[:, 0])
     difference = RateDifference(value, low, high, mcnemar(lost, gained), lost, gained)
-    return RateComparison(wilson(int(base.sum()), base.size), wilson(int(erased.sum()), erased.size), difference)
+    return RateComparison(rate_of(base), rate_of(erased), difference)
 
 
-def resample(
-    columns: Sequence[Sequence[NDArray[Any]]], rng: np.random.Generator
-) -> tuple[list[NDArray[Any]], NDArray[np.int_]]:
-    """Two-level bootstrap: groups (prompts, concepts) with replacement, then values (images, seeds) within each.
+def mean_of(groups: Sequence[Sequence[float]]) -> Measure:
+    """The mean over the values of groups (the images of each prompt, the seeds of each concept), of equal weight.
 
-    Args:
-        columns: quantities that stay paired, each with the values of every group, for group i of shape (n_i,).
-        rng: random numbers.
-
-    Returns:
-        The sums of each column over the resampled values, and the numbers of these values, each of shape (RESAMPLES,).
+    Its interval is Student's t over the means of the groups, or over the values where there is one group alone. With
+    fewer than `ENOUGH` of them, or where all agree, it would say nothing and there is none. Shares, which lie in
+    [0, 1], have an interval of shares.
     """
-    sizes = np.array([values.size for values in columns[0]])
-    most = sizes.max()
-    chosen = rng.integers(len(sizes), size=(RESAMPLES, len(sizes)))
-    size = sizes[chosen][..., None]  # (RESAMPLES, groups, 1)
-    value = (rng.random((RESAMPLES, len(sizes), most)) * size).astype(int)
-    used = np.arange(most) < size  # a group with fewer values is resampled to as many as it has
-    sums = []
-    for column in columns:
-        padded = np.stack([np.pad(values, (0, most - values.size)) for values in column])  # (groups, most)
-        sums.append((padded[chosen[..., None], value] * used).sum((1, 2)))
-    return sums, size.sum((1, 2))
+    from scipy.stats import t
+
+    lists = [np.asarray(group, dtype=float) for group in groups if len(group)]
+    values = np.concatenate(lists) if lists else np.empty(0)
+    if not values.size:
+        return Measure(None, None, None, 0)
+    value, means = float(values.mean()), values if len(lists) == 1 else np.array([own.mean() for own in lists])
+    if means.size < ENOUGH or np.ptp(means) == 0:
+        return Measure(value, None, None, values.size)
+    half = float(t.ppf(1 - ALPHA / 2, means.size - 1) * means.std(ddof=1) / np.sqrt(means.size))
+    least, most = (0.0, 1.0) if 0 <= values.min() and values.max() <= 1 else (-np.inf, np.inf)
+    return Measure(value, max(value - half, least), min(value + half, most), values.size)
 
 
-def _columns(prompts: Sequence[Recognition]) -> list[list[NDArray[np.bool_]]]:
-    return [[p.erased for p in prompts], [p.base for p in prompts]]
+def independent(groups: Sequence[NDArray[Any]]) -> float:
+    """How many independent values say as much as those of several groups, each of shape (n_i,)."""
+    from scipy.stats import norm, t
 
-
-def _share(a: NDArray[Any], b: NDArray[Any], *, erasing: bool) -> NDArray[np.float64]:
-    """Erased or kept share for sums of recognised images; NaN where the base model has none."""
-    ratio = np.minimum(1.0, np.divide(a, b, out=np.full(np.shape(b), np.nan), where=np.asarray(b) > 0))
-    return 1 - ratio if erasing else ratio
+    sizes = np.array([group.size for group in groups], dtype=float)
+    total, count = sizes.sum(), len(groups)
+    if count == 1:
+        return float(total)
+    values, means = np.concatenate(groups).astype(float), np.array([group.mean() for group in groups])
+    between = (sizes * (means - values.mean()) ** 2).sum() / (count - 1)
+    within = ((values - np.repeat(means, sizes.astype(int))) ** 2).sum() / max(1.0, total - count)
+    size = (total - (sizes**2).sum() / total) / (count - 1)  # of a group, on average
+    spread = between + (size - 1) * within
+    own = (between - within) / spread if spread > 0 else 0.0
+    rho = np.clip(((count - 1) * own + OWN_WEIGHT * CORRELATION) / (count - 1 + OWN_WEIGHT), 0, 1)
+    wider = t.ppf(1 - ALPHA / 2, count - 1 + OWN_WEIGHT) / norm.ppf(1 - ALPHA / 2)
+    return float(total / (1 + (size - 1) * rho) / wider**2)
 
 
 def with_interval(value: float, samples: NDArray[np.float64], n: int) -> Measure:
-    """A value over n images with the interval of its bootstrap samples."""
+    """A value over n images with the interval of its samples."""
     return Measure(value, *interval(value, samples), n)
 
 
 def interval(value: float, samples: NDArray[np.float64]) -> tuple[float, float]:
-    """The 95 % interval of bootstrap samples; it holds the value, which percentiles can miss by a hair."""
+    """The 95 % interval of samples; it holds the value, which percentiles can miss by a hair."""
     low, high = np.nanpercentile(samples, [50 * ALPHA, 100 - 50 * ALPHA])
     return min(float(low), value), max(float(high), value)
+
+
+def _samples(shares: Sequence[float], n: float) -> NDArray[np.float64]:
+    """Shares that could be behind those of n values, shape (SAMPLES, k), the same each time."""
+    return np.random.default_rng(0).dirichlet(np.array(shares) * n + 0.5, SAMPLES)
+
+
+def _columns(prompts: Sequence[Recognition]) -> tuple[list[NDArray[np.bool_]], list[NDArray[np.bool_]]]:
+    return [p.base for p in prompts], [p.erased for p in prompts]
 
 
 def _rounded(numbers: object, *names: str) -> dict[str, float | None]:

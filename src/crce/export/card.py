@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from shlex import quote
 from typing import TYPE_CHECKING, Any
 
 import yaml
@@ -42,7 +43,7 @@ def read_report(folder: Path) -> dict[str, Any] | None:
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise RunError(f"Cannot read {path}: {error}. Evaluate again: crce evaluate {folder}") from error
+        raise RunError(f"Cannot read {path}: {error}. Evaluate again: crce evaluate {quote(str(folder))}") from error
 
 
 def write_card(

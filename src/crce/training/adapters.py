@@ -65,6 +65,10 @@ class LoRA:
         if result.unexpected_keys:
             raise RunError(f"The adapter does not fit this model: it has no layer {result.unexpected_keys[0]!r}.")
 
+    def moved(self) -> bool:
+        """Whether it changes anything."""
+        return any(bool(own.any()) for name, own in self.state().items() if "lora_B" in name)
+
     def scale(self, strength: float) -> None:
         """Weaken or strengthen what was trained: 0 is the base model, 1 the adapter as it is. To be called once."""
         self._network.set_adapters([NAME], [strength])
@@ -120,6 +124,9 @@ class Weights:
             raise RunError(f"The adapter does not fit this model: it holds no weights for {missing[0]!r}.")
         for path, own in self._trained.items():
             own.copy_(state[f"{self._component}.{path}"])
+
+    def moved(self) -> bool:
+        return any(not torch.equal(own, self._base[path].float()) for path, own in self._trained.items())
 
     @torch.no_grad()
     def scale(self, strength: float) -> None:

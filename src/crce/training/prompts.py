@@ -22,7 +22,7 @@ class SetPrompts:
 
     null: int  # the scene alone; without scenes the empty prompt
     target: int
-    prompt: int  # what the target is erased from: the target itself, or `erase_from`
+    prompt: int  # what the target is erased from: the target itself, or `erase_from`, of which a part goes
     base: int  # where erased prompts should land: `erase_from`, the anchor or nothing, in the scene
     corefs: list[tuple[int, float]]
     retains: list[tuple[int, float]]
@@ -48,6 +48,7 @@ def make_table(
     crce: bool,
     vocabulary: Sequence[str] = (),
     scenes: Sequence[str] = (),
+    parted: bool = True,
 ) -> PromptTable:
     """Encode the training phrases of concept sets.
 
@@ -57,6 +58,7 @@ def make_table(
         crce: with corefs and retains; without them only targets.
         vocabulary: everyday phrases to keep, for methods that bring their own; the retains where `crce` is off.
         scenes: what phrases are shown in; none shows them alone.
+        parted: whether a target goes from `erase_from` alone; else `erase_from` is what the target becomes.
     """
     gone = {fold(text) for c in sets for text in (c.target, *(r.text for r in c.train_corefs if crce))}
     own = [(v, 1.0) for v in vocabulary if fold(v) not in gone]
@@ -77,7 +79,7 @@ def make_table(
                     null=place("", scene),
                     base=place(c.erase_from or c.anchor or "", scene),
                     target=place(c.target, scene),
-                    prompt=place(c.erase_from or c.target, scene),
+                    prompt=place((c.erase_from if parted else None) or c.target, scene),
                     corefs=[(place(text, scene), weight) for text, weight in corefs],
                     retains=[(place(text, scene), weight) for text, weight in kept + alone],
                     everyday=[(place(text, scene), weight) for text, weight in own if crce],

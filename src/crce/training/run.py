@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
 import torch
@@ -172,6 +173,11 @@ def _train(
                 if trainer.step_count < config.steps:
                     save_checkpoint(folder, trainer)
                     raise Interrupted(folder, trainer.step_count)
+            if not trainer.adapter.moved():
+                raise RunError(
+                    f"The training of {folder} has changed no weight: what is erased is already answered as it should "
+                    "be. Check erase_from and anchor of the concept set, and the settings."
+                )
             write_adapter(folder, trainer.adapter, sets, info)
             status = "finished"
         finally:
@@ -229,7 +235,7 @@ def _steps(
             except OSError as error:
                 raise RunError(
                     f"Cannot write {folder / 'metrics.jsonl'}: {error.strerror}. The last checkpoint is whole; "
-                    f"free some space, then continue: crce erase --resume {folder}"
+                    f"free some space, then continue: crce erase --resume {quote(str(folder))}"
                 ) from error
             yield step
             if trainer.step_count % config.checkpoint_every == 0 and trainer.step_count < config.steps:

@@ -46,7 +46,11 @@ class Trainer:
         self._method = load_method(config.method)
         own = not config.crce or self._method.vocabulary_stays
         vocabulary = near_vocabulary(backbone, sets, self._method.vocabulary) if own else []
-        self.table = make_table(backbone, sets, crce=config.crce, vocabulary=vocabulary, scenes=config.scenes)
+        # a method that answers the concept like what it becomes would answer that like itself
+        parted = self._method.trajectories == "concept"
+        self.table = make_table(
+            backbone, sets, crce=config.crce, vocabulary=vocabulary, scenes=config.scenes, parted=parted
+        )
         backbone.begin_training()
         self.adapter = new_adapter(backbone, config)
         if config.gradient_checkpointing:

@@ -1,0 +1,124 @@
+"""How often the intervals that crce prints hold the truth, by simulation:
+
+    python benchmarks/statistics/coverage.py
+
+Writes coverage.json beside this file: {interval, groups, values, truth, correlation, coverage}. Prompts (concepts)
+differ: the share of each is drawn from a beta distribution around the truth, so that its images (seeds) are
+correlated. The base model draws nine images of ten.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from crce.evaluate.stats import Recognition, compare, mean_of, summarise
+
+
+DRAWN = 0.9  # share of the base model's images that are recognised
+Simulated = tuple[float, float | None, float | None]  # the truth and an interval
+
+
+def shares(rng: np.random.Generator, truth: float, correlation: float, groups: int) -> NDArray[np.float64]:
+    """The share of each group, whose values have this correlation."""
+    if not correlation or groups == 1:  # the one target of an erasure is no sample of targets
+        return np.full(groups, truth)
+    size = 1 / correlation - 1
+    return rng.beta(truth * size, (1 - truth) * size, groups)
+
+
+def prompts(rng: np.random.Generator, kept: float, correlation: float, groups: int, images: int) -> list[Recognition]:
+    """Prompts of which a share of the base model's recognised images is recognised after the erasure."""
+    found = []
+    for share in shares(rng, kept, correlation, groups):
+        base = rng.random(images) < DRAWN
+        found.append(Recognition(base, base & (rng.random(images) < share)))
+    return found
+
+
+def headline(name: str) -> Callable[..., Simulated]:
+    """A number of a report: of one target with twice the images, and of corefs and retains."""
+
+    def simulate(rng, truth, correlation, groups, images) -> Simulated:
+        target = prompts(rng, 1 - truth, 0, 1, 2 * images)
+        corefs = prompts(rng, 1 - truth, correlation, groups, images)
+        found = summarise(target, corefs, prompts(rng, truth, correlation, groups, images))[name]
+        return truth, found.low, found.high
+
+    return simulate
+
+
+def difference(rng, truth, correlation, groups, images) -> Simulated:
+    """The rate of a group after less its rate before."""
+    found = compare(prompts(rng, truth, correlation, groups, images)).difference
+    return DRAWN * (truth - 1), found.low, found.high
+
+
+def rate(rng, truth, correlation, groups, images) -> Simulated:
+    """The rate of a group after."""
+    found = compare(prompts(rng, truth / DRAWN, correlation, groups, images)).erased
+    return truth, found.low, found.high
+
+
+def mean(rng, truth, correlation, groups, images) -> Simulated:
+    """A mean of a benchmark, over concepts and seeds: a number of each is near that of its concept."""
+    own = shares(rng, truth, correlation, groups)
+    found = mean_of([list(np.clip(share + rng.normal(0, 0.03, images), 0, 1)) for share in own])
+    return truth, found.low, found.high
+
+
+INTERVALS: dict[str, tuple[Callable[..., Simulated], list[tuple[int, int]], list[float], list[float]]] = {
+    # what, [(groups, values of each)], truths, correlations
+    "erased": (headline("erased"), [(1, 8)], [0.6, 0.8, 0.95], [0.0]),
+    "coref_erased": (headline("coref_erased"), [(5, 8), (10, 8)], [0.6, 0.8, 0.95], [0.1, 0.2, 0.3]),
+    "kept": (headline("kept"), [(5, 8), (10, 8)], [0.6, 0.8, 0.95], [0.1, 0.2, 0.3]),
+    "H": (headline("H"), [(5, 8), (10, 8)], [0.6, 0.8, 0.95], [0.1, 0.2, 0.3]),
+    "rate": (rate, [(1, 16), (5, 8), (10, 8)], [0.3, 0.6, 0.8], [0.1, 0.2, 0.3]),
+    "difference": (difference, [(1, 16), (5, 8), (10, 8)], [0.1, 0.4, 0.8], [0.1, 0.2, 0.3]),
+    "mean over concepts": (mean, [(6, 3), (10, 3), (20, 2)], [0.6, 0.8, 0.9], [0.05, 0.1]),
+}
+
+
+def simulate(name: str, runs: int, seed: int = 0) -> list[dict[str, float | int | str]]:
+    """The coverage of an interval over its sizes, truths and correlations."""
+    what, sizes, truths, correlations = INTERVALS[name]
+    rows: list[dict[str, float | int | str]] = []
+    for (groups, values), truth, correlation in itertools.product(sizes, truths, correlations):
+        if groups == 1 and correlation != correlations[0]:
+            continue
+        rng = np.random.default_rng(seed)
+        drawn = [what(rng, truth, correlation, groups, values) for _ in range(runs)]
+        held = [low <= true <= high for true, low, high in drawn if low is not None and high is not None]
+        sizes_of = {"groups": groups, "values": 2 * values if name == "erased" else values}
+        rows.append(
+            {
+                "interval": name,
+                **sizes_of,
+                "truth": truth,
+                "correlation": correlation if groups > 1 else 0.0,
+                "coverage": round(float(np.mean(held)), 3),
+            }
+        )
+    return rows
+
+
+def main() -> None:
+    from crce.files import write_json
+
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--runs", type=int, default=2000, help="simulations of each row")
+    args = parser.parse_args()
+    rows = [row for name in INTERVALS for row in simulate(name, args.runs)]
+    write_json(Path(__file__).with_name("coverage.json"), {"runs": args.runs, "base_model_draws": DRAWN, "rows": rows})
+    for name in INTERVALS:
+        covered = [row["coverage"] for row in rows if row["interval"] == name]
+        print(f"{name:20} {min(covered):.3f} to {max(covered):.3f}")
+
+
+if __name__ == "__main__":
+    main()

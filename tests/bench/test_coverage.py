@@ -1,0 +1,42 @@
+"""Simulated coverage of the intervals, and what is committed of it."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+import pytest
+
+
+FOLDER = Path(__file__).parents[2] / "benchmarks" / "statistics"
+INTERVALS = ("erased", "coref_erased", "kept", "H", "rate", "difference", "mean over concepts")
+
+
+@pytest.fixture(scope="module")
+def benchmark() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("coverage", FOLDER / "coverage.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.mark.parametrize("name", INTERVALS)
+def test_an_interval_holds_the_truth_about_as_often_as_it_says(benchmark, monkeypatch, name):
+    what, sizes, truths, correlations = benchmark.INTERVALS[name]
+    some = (what, sizes[:2], [truths[0], truths[-1]], correlations[:2][-1:])
+    monkeypatch.setitem(benchmark.INTERVALS, name, some)
+    rows = benchmark.simulate(name, runs=120, seed=1)
+    assert 0.9 <= np.mean([row["coverage"] for row in rows]) < 1  # of 240 or more intervals
+
+
+def test_committed_coverage_is_near_what_the_intervals_say():
+    rows = json.loads((FOLDER / "coverage.json").read_text(encoding="utf-8"))["rows"]
+    assert {row["interval"] for row in rows} == set(INTERVALS)
+    for name in INTERVALS:
+        sizes = {(row["groups"], row["values"]) for row in rows if row["interval"] == name}
+        for size in sizes:
+            own = [r["coverage"] for r in rows if r["interval"] == name and (r["groups"], r["values"]) == size]
+            assert 0.92 <= np.mean(own) <= 0.985, (name, size)
