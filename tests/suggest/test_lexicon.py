@@ -175,6 +175,14 @@ def test_the_atlas_leads_with_its_held_out_phrases():
     assert all(candidate.certainty < 0.75 for candidate in found if candidate.source == "wordnet")
 
 
+@pytest.mark.parametrize(
+    ("target", "name", "filler"), [("apple", "Granny Smith apple", "juicy apple"), ("cat", "kitty", "pet cat")]
+)
+def test_synonyms_and_sorts_come_before_the_name_with_an_adjective(target, name, filler):
+    corefs = ranked(target, "coref", atlas=True)
+    assert corefs.index(name) < corefs.index(filler)
+
+
 @pytest.mark.parametrize("name", sorted(atlas())[::8])
 def test_an_atlas_entry_is_proposed_whole(name):
     entry = atlas()[name]

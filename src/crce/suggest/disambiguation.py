@@ -31,14 +31,11 @@ def infer_kind(target: str, sense: str | None = None) -> Kind | None:
         return "style"
     net = load_wordnet()
     senses = net.senses(target) if sense is None else []
-    if target[:1].isupper() and (named := next((s for s in senses if s.is_instance and target in s.words), None)):
-        senses = [named, *senses]  # "Hulk" is no ship
-    if senses and "artistic movement" in net.words_above(senses[0]):
-        return "style"
-    if senses and senses[0].is_instance and senses[0].file == "person" and not _is_painter(senses[0]):
-        return "character" if net.is_imagined(senses[0]) else "person"
+    named = [s for s in senses if target[:1].isupper() and s.is_instance and target in s.words]  # "Hulk" is no ship
+    named += [s for s in senses[:1] if not _is_painter(s)]
+    called = (s for s in named if (s.is_instance and s.file == "person") or "artistic movement" in net.words_above(s))
     as_object = net.choose(target, "object", sense)
-    meant = as_object or net.choose(target, "other", sense)
+    meant = next(called, None) or as_object or net.choose(target, "other", sense)
     if meant is None:
         known = entry.kind if entry else atlas_kind(target)
         unlisted = known is None and target[:1].isupper() and net.is_given_name(target)
