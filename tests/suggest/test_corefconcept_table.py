@@ -74,7 +74,32 @@ def test_a_perfect_answer_scores_one(benchmark):
         candidate("tennis racket", "retain"),
     )
     row = benchmark.score(BAT, name, request, fixed)
-    assert [row[number] for number in benchmark.NUMBERS] == [1, 0.667, 1, 0, 0]
+    assert [row[number] for number in benchmark.NUMBERS] == [1, 0.667, 1, 1, 1, 1, 0, 0]
+
+
+def test_the_free_columns_leave_out_what_holds_the_own_name(benchmark):
+    name, request = benchmark.asked(BAT)
+    row = benchmark.score(
+        BAT, name, request, Fixed(*(candidate(f"{word} bat", "coref") for word in ("cricket", "big")))
+    )
+    assert row["coref_precision"] == 1, "matched for free"
+    assert row["free_precision"] is None, "nothing is proposed without it"
+    assert row["free_recall"] == 0, "of the hitting stick"
+    row = benchmark.score(
+        BAT, name, request, Fixed(candidate("hitting stick", "coref"), candidate("helicopter", "coref"))
+    )
+    assert (row["free_precision"], row["free_recall"]) == (0.5, 1)
+
+
+def test_the_coverage_is_counted_by_list():
+    found = json.loads((ROOT / "benchmarks/suggest/coverage.json").read_text(encoding="utf-8"))
+    most = {"coco": 2, "modern nouns": 2, "celebrities": 4, "styles": 2, "characters": 4}
+    for name, unknown in most.items():
+        assert found[name]["unknown"] <= unknown
+    assert [found[name]["n"] for name in most] == [80, 50, 20, 20, 20]
+    for row in found.values():
+        assert {"n", "unknown", "no_corefs", "full"} <= row.keys()
+        assert row["n"] == row["unknown"] + row["no_corefs"] + row["full"] + len(row["names"]["incomplete"])
 
 
 def test_mistakes_are_counted(benchmark):
