@@ -15,7 +15,7 @@ PACKAGE = Path(crce.__file__).parent
 FLOORS = (
     ("errors", "lazy"),
     ("files", "concepts", "llm"),
-    ("registry", "demo"),
+    ("registry", "demo", "bounds"),
     ("backbones",),
     ("config", "methods"),  # the settings of an erasure and those of its methods
     ("training",),

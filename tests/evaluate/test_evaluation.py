@@ -192,7 +192,7 @@ def test_model_that_has_changed_is_refused(erasure, backbone, judge, model):
 
 @pytest.mark.parametrize("name", ["images_per_prompt", "steps", "phrases_per_group"])
 def test_number_out_of_range_is_refused(erasure, backbone, judge, name):
-    with pytest.raises(ConfigError, match=f"{name} is 0. Use 1 or more"):
+    with pytest.raises(ConfigError, match=f"{name} is 0: .* greater than or equal to 1"):
         evaluate(erasure, judge=judge, backbone=backbone, **{name: 0})
 
 

@@ -6,11 +6,12 @@ import json
 
 import pytest
 import torch
+from safetensors.torch import load_file
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
 from crce.concepts import ConceptSet, atlas, find_concepts
-from crce.errors import ConfigError
+from crce.errors import ConfigError, CRCEError
 from crce.methods import METHODS, load_method
 from crce.training import apply_adapter, erase, load_config, resume
 from crce.training.closed_form_trainer import ClosedFormTrainer, closed_form_rows
@@ -39,6 +40,27 @@ def test_a_run_edits_what_reads_the_text_and_nothing_else(tiny_backbone, cats, t
             assert torch.equal(p, before[name]) != edited, name
     finally:
         adapter.close()
+
+
+@pytest.mark.parametrize("method", SOLVED)
+def test_weights_that_are_not_finite_are_not_written(tiny_backbone, cats, tmp_path, method):
+    for weights in tiny_backbone.pipe.text_encoder.parameters():
+        weights.data.fill_(float("nan"))
+    with pytest.raises(CRCEError, match="can't solve for the weights|stopped at step 1, at which the loss is nan"):
+        run(tiny_backbone, cats, tmp_path / "run", method=method)
+    assert not (tmp_path / "run" / "adapter.safetensors").exists()
+
+
+@pytest.mark.parametrize("extreme", [{"alpha": 0.0, "beta": 1e6}, {"alpha": 1e6, "beta": 0.0}])
+@pytest.mark.parametrize("method", SOLVED)
+def test_every_allowed_number_gives_finite_weights_or_one_error(tiny_backbone, cats, tmp_path, method, extreme):
+    own = {"uce": "ridge", "mace": "ridge", "rece": "ridge", "speed": "speed_retain_scale"}[method]
+    for value in (1e-9, 1e6):
+        try:
+            done = run(tiny_backbone, cats, tmp_path / f"{value}", method=method, **extreme, **{own: value})
+        except CRCEError:
+            continue
+        assert all(bool(weights.isfinite().all()) for weights in load_file(done.adapter).values())
 
 
 def test_rows_carry_certainty_and_roles(tiny_backbone, cats):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import signal
 import subprocess
@@ -33,6 +34,24 @@ def losses(folder: Path) -> list[float]:
 def same_weights(a: Path, b: Path) -> bool:
     one, two = load_file(a / "adapter.safetensors"), load_file(b / "adapter.safetensors")
     return one.keys() == two.keys() and all(torch.equal(one[k], two[k]) for k in one)
+
+
+@pytest.mark.parametrize("every", [5, 1])
+def test_training_stops_at_what_is_not_finite_and_keeps_the_last_good_checkpoint(tiny_backbone, cats, tmp_path, every):
+    config = load_config("demo", {**SETTINGS, "checkpoint_every": every})
+
+    def overflow(event):
+        if isinstance(event, Step) and event.step == STOP:
+            for weights in tiny_backbone.network.parameters():
+                if weights.requires_grad:
+                    weights.data.fill_(float("inf"))
+
+    with pytest.raises(RunError, match=r"stopped at step \d+, at which .*checkpoint.safetensors is from before it"):
+        erase(cats, config=config, backbone=tiny_backbone, out=tmp_path / "run", on_event=overflow)
+    assert not (tmp_path / "run" / "adapter.safetensors").exists()
+    kept = load_file(tmp_path / "run" / "checkpoint.safetensors")
+    assert all(bool(tensor.isfinite().all()) for name, tensor in kept.items() if name.startswith("adapter."))
+    assert all(math.isfinite(loss) for loss in losses(tmp_path / "run"))
 
 
 def test_a_run_folder_tells_everything(tiny_backbone, tiny_folder, cats, tmp_path):

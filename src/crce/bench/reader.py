@@ -25,6 +25,7 @@ from crce.bench.grid import (
     ModelSource,
     Task,
 )
+from crce.bounds import LARGEST_SEED, brief_repr, fault_text
 from crce.concepts import KINDS, ConceptSet, atlas, find_concepts, read_sets
 from crce.concepts.concept_set import fold
 from crce.concepts.faults import Fault, did_you_mean, error_from
@@ -239,9 +240,9 @@ class _GridReader(NodeReader):
             return kind(**{name: value_of(part) for name, part in parts.items()})
         except ValidationError as error:
             for fault in error.errors():
-                name, text = str(fault["loc"][0]), fault["msg"]
-                given = "missing" if fault["type"] == "missing" else repr(fault["input"])
-                self.fault(parts.get(name, node), f"{name} is {given}: {text[0].lower()}{text[1:]}.")
+                name, text = str(fault["loc"][0]), fault_text(fault)
+                text = "is missing: field required" if fault["type"] == "missing" else text
+                self.fault(parts.get(name, node), f"{name} {text}.")
             return None
 
 
@@ -249,8 +250,8 @@ def _checked(node: yaml.Node, name: str) -> Any:
     """A value of `crce`, of `seeds` or of an axis; those of settings are checked with the cells."""
     value, cure = value_of(node), ""
     match name:
-        case "seed" | "corefs" | "retains" if type(value) is not int or value < 0:
-            cure = "Use a whole number, 0 or more."
+        case "seed" | "corefs" | "retains" if type(value) is not int or not 0 <= value <= LARGEST_SEED:
+            cure = f"Use a whole number from 0 to {LARGEST_SEED}."
         case "crce" if type(value) is not bool:
             cure = "Use true, false, or [false, true] for both."
         case "certainty" if value not in CERTAINTIES:
@@ -258,7 +259,7 @@ def _checked(node: yaml.Node, name: str) -> Any:
         case "lists" if value != OWN and not str(value).lower().endswith(_FILES):
             cure = f"Use {OWN}, or a file with a concept set for every target."
     if cure:
-        raise ValueError(f"{name} is {value!r}. {cure}")
+        raise ValueError(f"{name} is {brief_repr(value)}. {cure}")
     return value
 
 

@@ -6,15 +6,13 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, TypedDict
 
 from crce.backbones.defaults import fill_sampling
-from crce.errors import ConfigError
+from crce.bounds import check_numbers
 
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from crce.judges import Judge
-
-COUNTS = ("images_per_prompt", "steps", "phrases_per_group", "limit")
 
 
 @dataclass(frozen=True)
@@ -49,11 +47,7 @@ class EvaluationSettings:
     dtype: str | None = None
 
     def __post_init__(self) -> None:
-        for name, value in vars(self).items():
-            if name in COUNTS and value is not None and value < 1:
-                raise ConfigError(f"{name} is {value}. Use 1 or more.")
-        if self.threshold is not None and not 0 <= self.threshold <= 1:
-            raise ConfigError(f"threshold is {self.threshold:g}. Use a probability from 0 to 1.")
+        check_numbers(**vars(self))
 
     def sampling(self, model: Mapping[str, Any]) -> tuple[int, float]:
         """Steps and guidance; those of the run's model (`Erasure.sampling`) where they are None."""

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from crce.bounds import check_numbers
 from crce.concepts import write_concepts
 from crce.demo.embedding import load_embedder
 from crce.errors import ConfigError, RunError
@@ -108,9 +109,7 @@ def refine(
         SuggestError: there is no such suggester, or its language model fails; call again to continue.
         Interrupted: the user stopped it; call again to continue.
     """
-    for name, count in {"rounds": rounds, "images_per_prompt": images_per_prompt}.items():
-        if count is not None and count < 1:
-            raise ConfigError(f"{name} is {count}. Use 1 or more.")
+    check_numbers(rounds=rounds, images_per_prompt=images_per_prompt)
     if not 0 <= min_gain < 1:
         raise ConfigError(f"min_gain is {min_gain}. Use a share of H from 0 to below 1, e.g. 0.01.")
     erasure = Erasure.load(run)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from crce.backbones import load_backbone, load_pipeline
 from crce.backbones.defaults import fill_sampling, find_defaults
+from crce.bounds import check_numbers
 from crce.errors import ConfigError
 from crce.sampling.generate import draw
 from crce.sampling.pictures import Picture
@@ -70,7 +71,7 @@ def generate(
         The images of the first prompt by seed, then those of the second, and so on.
 
     Raises:
-        ConfigError: there is no prompt, or a number is below 1.
+        ConfigError: there is no prompt, or a number is out of range.
         ModelError: the model can't be loaded.
         RunError: `run` is no finished run, or its model has changed since.
 
@@ -84,9 +85,7 @@ def generate(
     prompts = [prompts] if isinstance(prompts, str) else list(prompts)
     if not prompts:
         raise ConfigError("There is no prompt. Give at least one.")
-    for name, value in {"n": n, "steps": steps}.items():
-        if value is not None and value < 1:
-            raise ConfigError(f"{name} is {value}. Use 1 or more.")
+    check_numbers(n=n, seed=seed, steps=steps, guidance=guidance)
     texts = [prompt for prompt in prompts for _ in range(n)]
     seeds = [seed + k for _ in prompts for k in range(n)]
     done, total = 0, len(texts) * (1 if run is None else 2)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import signal
 import threading
 import time
@@ -169,6 +170,7 @@ def _train(
                 for event in _steps(folder, trainer, config, backbone, stopped):
                     if on_event:
                         on_event(event)
+                _refuse_not_finite(folder, trainer)
                 if trainer.step_count < config.steps:
                     save_checkpoint(folder, trainer)
                     raise Interrupted(folder, trainer.step_count)
@@ -214,6 +216,21 @@ def _stop_between_steps() -> Iterator[threading.Event]:
         signal.signal(signal.SIGINT, before)
 
 
+def _refuse_not_finite(folder: Path, trainer: Trainer | ClosedFormTrainer, loss: float | None = None) -> None:
+    """Raise a RunError where a loss or, without one, a trained weight is not finite."""
+    if loss is None:
+        if all(bool(weights.isfinite().all()) for weights in trainer.adapter.state().values()):
+            return
+    elif math.isfinite(loss):
+        return
+    what = "a weight is not finite" if loss is None else f"the loss is {loss}"
+    kept = f"{folder / CHECKPOINT} is from before it" if (folder / CHECKPOINT).exists() else "nothing is saved"
+    raise RunError(
+        f"The erasure stopped at step {trainer.step_count}, at which {what}; {kept}. Start a new run with a lower "
+        "learning_rate, alpha, beta or eta, in a closed form with a larger ridge; or with --dtype float32."
+    )
+
+
 def _steps(
     folder: Path,
     trainer: Trainer | ClosedFormTrainer,
@@ -226,6 +243,7 @@ def _steps(
         while trainer.step_count < config.steps and not stopped.is_set():
             clock = time.perf_counter()
             result = trainer.step()
+            _refuse_not_finite(folder, trainer, result.loss)
             step = Step(trainer.step_count, result.loss, result.terms, result.timestep, time.perf_counter() - clock)
             line = {"step": step.step, "loss": step.loss} | step.terms
             line |= {"timestep": step.timestep, "seconds": round(step.seconds, 4)}
@@ -238,4 +256,5 @@ def _steps(
                 ) from error
             yield step
             if trainer.step_count % config.checkpoint_every == 0 and trainer.step_count < config.steps:
+                _refuse_not_finite(folder, trainer)
                 yield Saved(save_checkpoint(folder, trainer))

@@ -1,0 +1,71 @@
+"""Bounds of the numbers that settings take, each with its reason, which errors give."""
+
+from __future__ import annotations
+
+import reprlib
+from typing import Annotated, Any
+
+from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
+
+from crce.errors import ConfigError
+
+
+LARGEST_SEED = 2**63 - 1
+FINITE = ConfigDict(allow_inf_nan=False)
+
+Seed = Annotated[int, Field(ge=0, le=LARGEST_SEED), "torch takes seeds of 63 bits"]
+TrainingSteps = Annotated[int, Field(ge=1, le=1_000_000), "more steps take weeks"]
+Weight = Annotated[float, Field(ge=0, le=1e6), "next to a larger weight, the other terms are lost in rounding"]
+Scale = Annotated[float, Field(ge=1e-9, le=1e6), "next to a larger one, all else is lost in rounding"]
+Rate = Annotated[float, Field(ge=1e-9, le=1), "each step moves each number about that far"]
+GuidanceStrength = Annotated[float, Field(ge=0, le=1000), "no image is left at stronger guidance"]
+NoiseLevels = Annotated[int, Field(ge=1, le=1000), "models are trained on 1000 levels of noise"]
+Phrases = Annotated[int, Field(ge=0, le=10_000), "a concept set has at most as many phrases"]
+Rank = Annotated[int, Field(ge=1, le=4096), "layers are no wider"]
+Side = Annotated[int, Field(ge=16, le=4096), "no model generates larger images"]
+Trajectories = Annotated[int, Field(ge=1, le=1000), "all of them are in memory"]
+Count = Annotated[int, Field(ge=1, le=10_000), "more take days"]
+_BY_NAME: dict[str, Any] = {
+    "seed": Seed,
+    "picture_seed": Seed,
+    "steps": NoiseLevels,
+    "guidance": GuidanceStrength,
+    "batch": Phrases,
+    **dict.fromkeys(("corefs", "retains", "held_out"), Phrases),
+    **dict.fromkeys(("n", "images_per_prompt", "images_per_try", "images", "latents", "timesteps", "rounds"), Count),
+    **dict.fromkeys(("phrases", "phrases_per_group", "limit"), Count),
+    "budget": TrainingSteps,
+    "threshold": Annotated[float, Field(ge=0, le=1), "it is a probability"],
+}
+
+
+def check_numbers(**given: Any) -> None:
+    """Refuse numbers of sampling, evaluations and attacks that are out of range; None and other names are passed over.
+
+    Raises:
+        ConfigError: lists every fault.
+    """
+    faults = []
+    for name, value in given.items():
+        if value is None or name not in _BY_NAME:
+            continue
+        try:
+            TypeAdapter(_BY_NAME[name], config=FINITE).validate_python(value)
+        except ValidationError as error:
+            faults.append(f"{name} {fault_text(error.errors()[0], _BY_NAME[name].__metadata__)}")
+    if faults:
+        raise ConfigError("; ".join(faults) + ".")
+
+
+def fault_text(error: Any, metadata: Any = ()) -> str:
+    """One of pydantic's errors in words, with the reason in the metadata of a bounded number."""
+    text = f"is {brief_repr(error['input'])}: {error['msg'][0].lower()}{error['msg'][1:]}"
+    reason = next((each for each in metadata if isinstance(each, str)), None)
+    return f"{text}, as {reason}" if reason and error["type"] == "less_than_equal" else text
+
+
+def brief_repr(value: Any) -> str:
+    """The `repr` of a value of any size and depth, cut off where it is long."""
+    short = reprlib.Repr()
+    short.maxstring = short.maxother = short.maxlong = 80
+    return short.repr(value)
