@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import reprlib
 from typing import Annotated, Any
 
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 
-from crce.errors import ConfigError
+from crce.concepts.concept_set import MOST_PHRASES
+from crce.errors import ConfigError, brief_repr
 
 
 LARGEST_SEED = 2**63 - 1
@@ -20,7 +20,7 @@ Scale = Annotated[float, Field(ge=1e-9, le=1e6), "next to a larger one, all else
 Rate = Annotated[float, Field(ge=1e-9, le=1), "each step moves each number about that far"]
 GuidanceStrength = Annotated[float, Field(ge=0, le=1000), "no image is left at stronger guidance"]
 NoiseLevels = Annotated[int, Field(ge=1, le=1000), "models are trained on 1000 levels of noise"]
-Phrases = Annotated[int, Field(ge=0, le=10_000), "a concept set has at most as many phrases"]
+Phrases = Annotated[int, Field(ge=0, le=MOST_PHRASES), "a concept set has at most as many phrases"]
 Rank = Annotated[int, Field(ge=1, le=4096), "layers are no wider"]
 Side = Annotated[int, Field(ge=16, le=4096), "no model generates larger images"]
 Trajectories = Annotated[int, Field(ge=1, le=1000), "all of them are in memory"]
@@ -62,10 +62,3 @@ def fault_text(error: Any, metadata: Any = ()) -> str:
     text = f"is {brief_repr(error['input'])}: {error['msg'][0].lower()}{error['msg'][1:]}"
     reason = next((each for each in metadata if isinstance(each, str)), None)
     return f"{text}, as {reason}" if reason and error["type"] == "less_than_equal" else text
-
-
-def brief_repr(value: Any) -> str:
-    """The `repr` of a value of any size and depth, cut off where it is long."""
-    short = reprlib.Repr()
-    short.maxstring = short.maxother = short.maxlong = 80
-    return short.repr(value)

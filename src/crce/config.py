@@ -30,8 +30,8 @@ from crce.bounds import (
     fault_text,
 )
 from crce.concepts import KINDS
-from crce.concepts.nodes import LOADER
-from crce.errors import ConfigError
+from crce.concepts.nodes import LOADER, read_text, value_of, yaml_node
+from crce.errors import ConceptError, ConfigError
 from crce.methods.table import METHODS
 
 
@@ -255,17 +255,16 @@ def _of_model(recipe: str, model: str, *, implied: bool) -> dict[str, Any]:
 
 
 def _read_recipe(name: str) -> dict[str, Any]:
-    file = SETTINGS / "recipes" / f"{name}.yaml" if name in recipe_names() else Path(name)
+    file = Path(str(SETTINGS / "recipes" / f"{name}.yaml")) if name in recipe_names() else Path(name)
     if not file.is_file():
         raise ConfigError(
             f"There is no recipe {name!r}. Give a YAML file or a bundled recipe: {', '.join(recipe_names())}."
         )
     try:
-        settings = yaml.load(file.read_text(encoding="utf-8"), Loader=LOADER) or {}
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"Cannot read the recipe {name}: {error}") from error
-    except yaml.YAMLError as error:
-        raise ConfigError(f"The recipe {name} is not valid YAML: {' '.join(str(error).split())}") from error
+        root = yaml_node(read_text(file, "recipe"), name)
+        settings = {} if root is None else value_of(root) or {}
+    except (ConceptError, yaml.YAMLError) as error:
+        raise ConfigError(f"The recipe {name} can't be used: {' '.join(str(error).split())}") from error
     if not isinstance(settings, dict) or not all(isinstance(k, str) for k in settings):
         raise ConfigError(f"The recipe {name} must be a list of `setting: value` lines.")
     return settings

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import reprlib
 from typing import Any
 
 
@@ -39,6 +40,13 @@ class SuggestError(CRCEError):
 
     concept: str = ""
     exchanges: tuple[dict[str, Any], ...] = ()
+
+
+def brief_repr(value: object) -> str:
+    """The `repr` of a value of any size and depth, cut off where it is long."""
+    short = reprlib.Repr()
+    short.maxstring = short.maxother = short.maxlong = 80
+    return short.repr(value)
 
 
 def first_line(error: Exception) -> str:

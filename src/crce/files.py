@@ -20,6 +20,9 @@ if TYPE_CHECKING:
     import torch
 
 
+LARGEST_TEXT = 64 * 2**20  # bytes
+
+
 def write_atomic(path: Path, write: Callable[[Path], object]) -> None:
     """Call `write` on a partial file beside `path`, then move it into place.
 
@@ -111,6 +114,21 @@ def _open_tensors(path: Path) -> Iterator[Any]:
             yield f
     except SafetensorError as error:
         raise OSError(str(error)) from error
+
+
+def read_bytes(path: Path, most: int = LARGEST_TEXT) -> bytes:
+    """The content of a file that is read whole, of at most `most` bytes.
+
+    Raises:
+        OSError: it can't be read, is larger, or is a pipe, a socket or a device, whose content may never end.
+    """
+    if not stat.S_ISREG(path.stat().st_mode) and not path.is_dir():
+        raise OSError("it is a pipe, a socket or a device. Give a file")
+    with open(path, "rb") as file:
+        content = file.read(most + 1)
+    if len(content) > most:
+        raise OSError(f"it has more than {most // 2**20} MB")
+    return content
 
 
 def sha256(*files: Path) -> str:

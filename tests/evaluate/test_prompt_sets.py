@@ -537,7 +537,7 @@ def test_unknown_concept_gets_the_nearest(hub, canvas):
         ("p.csv", "prompt,measures\na cat,kept\n", "p.csv:2: measures kept, but asks about the target"),
         ("p.csv", "prompt,measures,concept\na dog,erased,dog\n", "'dog' is no phrase of the target"),
         ("p.json", '["a cat", 7]', r"item\[1\]: is neither a prompt nor an object"),
-        ("p.json", '[\n"a cat",\n', "p.json:3: is no JSON"),
+        ("p.json", '[\n"a cat",\n', "p.json:3: not valid JSON"),
         ("p.json", "{}", "holds no list of prompts"),
     ],
 )

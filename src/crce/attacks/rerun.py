@@ -18,7 +18,7 @@ from crce.attacks.table import load_attack
 from crce.attacks.victim import Victim
 from crce.backbones import Backbone
 from crce.errors import ConfigError, RunError
-from crce.files import read_tensors
+from crce.files import read_bytes, read_tensors
 from crce.judges import Judge
 from crce.training import Erasure, load_base
 
@@ -50,11 +50,11 @@ def replay(
     """
     path = Path(path)
     try:
-        old = json.loads(path.read_text(encoding="utf-8"))
+        old = json.loads(read_bytes(path))
         one = load_attack(old["attack"])
         for setting, value in old["settings"].items():
             setattr(one, setting, value)
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise RunError(f"Cannot read {path} as the result of an attack: {error}. Attack again.") from error
     erasure = run if isinstance(run, Erasure) else Erasure.load(Path(run) if run is not None else path.parents[1])
     scorer = judge_of_run(judge, erasure, device)

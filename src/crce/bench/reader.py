@@ -29,7 +29,7 @@ from crce.bounds import LARGEST_SEED, brief_repr, fault_text
 from crce.concepts import KINDS, ConceptSet, atlas, find_concepts, read_sets
 from crce.concepts.concept_set import fold
 from crce.concepts.faults import Fault, did_you_mean, error_from
-from crce.concepts.nodes import NodeReader, items_of, line_of, read_text, value_of, yaml_node
+from crce.concepts.nodes import NodeReader, describe, items_of, line_of, read_text, value_of, yaml_node
 from crce.config import all_settings, recipe_names
 from crce.errors import ConceptError, ConfigError
 from crce.methods.table import METHODS
@@ -52,7 +52,7 @@ def read_grid(path: str | Path) -> BenchmarkGrid:
         return _GridReader(path).grid(yaml_node(read_text(path, "benchmark file"), path.name))
     except ConceptError as error:
         raise ConfigError(str(error)) from error
-    except (yaml.YAMLError, RecursionError) as error:
+    except yaml.YAMLError as error:
         raise ConfigError(f"{path.name} is not valid YAML: {' '.join(str(error).split())}") from error
 
 
@@ -134,7 +134,7 @@ class _GridReader(NodeReader):
             parts = self.mapping(node, ("kind",), "an entry of concepts")
             name = value_of(parts["kind"]) if "kind" in parts else None
             if name not in KINDS:
-                self.fault(node, f"kind is {name!r}. {_one_of(name, KINDS)}")
+                self.fault(node, f"kind is {brief_repr(name)}. {_one_of(name, KINDS)}")
             return [c for c in atlas().values() if c.kind == name]
         name = str(value_of(node))
         if not name.partition("#")[0].lower().endswith(_FILES):
@@ -152,7 +152,7 @@ class _GridReader(NodeReader):
             method, recipe = settings.pop("method", None), settings.pop("recipe", None)
             name = str(settings.pop("name", method))
             if method not in tuple(METHODS):
-                self.fault(item, f"method is {method!r}. {_one_of(method, tuple(METHODS))}")
+                self.fault(item, f"method is {brief_repr(method)}. {_one_of(method, tuple(METHODS))}")
                 continue
             if isinstance(recipe, str) and recipe not in (recipes := recipe_names()):
                 file = self._path.parent / recipe
@@ -222,7 +222,7 @@ class _GridReader(NodeReader):
                 self.fault(item, str(error))
                 continue
             if value in values:
-                self.fault(item, f"{value_of(item)!r} is listed twice. Keep one of them.")
+                self.fault(item, f"{brief_repr(value)} is listed twice. Keep one of them.")
             elif value is not None:
                 values.append(value)
         return tuple(values) or default
@@ -266,7 +266,7 @@ def _checked(node: yaml.Node, name: str) -> Any:
 def _pair(node: yaml.Node) -> tuple[str, str]:
     names = [str(value_of(item)) for item in items_of(node)]
     if len(names) != 2:
-        raise ValueError(f"compare takes pairs of rows, such as [esd, esd+crce], and this is {value_of(node)!r}.")
+        raise ValueError(f"compare takes pairs of rows, such as [esd, esd+crce], and this is {describe(node)}.")
     return (names[0], names[1])
 
 

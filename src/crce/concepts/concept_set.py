@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import re
 import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple, get_args
 
 from crce.concepts.faults import did_you_mean
-from crce.errors import ConceptError
+from crce.errors import ConceptError, brief_repr
 
 
 Kind = Literal["object", "character", "person", "style", "explicit", "other"]
 KINDS: tuple[str, ...] = get_args(Kind)
+MOST_PHRASES = 5000  # of a set; those that people write have a hundred
+LONGEST_PHRASE = 1000  # characters; text encoders read the first few hundred
+# Letters and signs without a shape. Joiners have none either, but are parts of emoji and of words in other scripts.
+_INVISIBLE = "\u115f\u1160\u2800\u3164\uffa0"
+_JOINER = re.compile(r"(?<![^\x00-\x7f])[\u200c\u200d]|[\u200c\u200d](?![^\x00-\x7f])")
 CERTAINTY_WORDS: dict[str, float] = {"Very High": 1.0, "High": 0.8, "Normal": 0.6, "Low": 0.4, "Very Low": 0.2}
 
 
@@ -128,10 +134,29 @@ def text_fault(text: str) -> str | None:
     tidied = tidy(text)
     if not tidied:
         return "is empty. Write the phrase as it would appear in a prompt, or delete the entry."
-    # `isprintable` is a fast check; other characters that it refuses, such as joiners in emoji, are fine
-    if not tidied.isprintable() and any(unicodedata.category(c) in ("Cc", "Cs") for c in tidied):
-        return f"{text!r} contains a control character. Type the phrase again."
+    if len(tidied) > LONGEST_PHRASE:
+        return f"{brief_repr(text)} has {len(tidied)} characters. Use {LONGEST_PHRASE} at most."
+    if tidied.isascii() and tidied.isprintable():
+        return None
+    if wrong := next((c for c in tidied if _is_hidden(c)), None) or next(iter(_JOINER.findall(tidied)), None):
+        what = "a control" if unicodedata.category(wrong) in ("Cc", "Cs") else "an invisible"
+        return f"{ascii(tidied)} contains {what} character ({ascii(wrong)[1:-1]}). Type the phrase again."
+    if not any(unicodedata.category(c)[0] in "LNPS" for c in tidied):
+        return f"{ascii(tidied)} has no letter, number or sign. Type the phrase again."
     return None
+
+
+def escaped(text: str) -> str:
+    """`text` for a terminal: characters that would steer it, or can't be seen, as escapes."""
+    if text.isascii() and text.replace("\n", "").replace("\t", "").isprintable():
+        return text
+    return "".join(ascii(c)[1:-1] if _is_hidden(c) and c not in "\n\t" else c for c in text)
+
+
+def _is_hidden(character: str) -> bool:
+    """Whether a character steers a terminal, changes the direction of writing, or has no shape; joiners have a use."""
+    hidden = unicodedata.category(character) in ("Cc", "Cf", "Cs", "Co")
+    return (hidden and character not in "\u200c\u200d") or character in _INVISIBLE
 
 
 def parse_certainty(value: object) -> float:
@@ -176,13 +201,16 @@ class Clash(NamedTuple):
     """The phrase at position `at` can't stay where it is."""
 
     at: int
-    sort: Literal["duplicate", "both sides", "target"]
+    sort: Literal["duplicate", "both sides", "target", "too many"]
     text: str
 
 
 def clashes(target: str | None, placed: Sequence[Placed]) -> Iterator[Clash]:
     """Every phrase that repeats an earlier one, on its own side or the other, or the target (None: not known)."""
     first: dict[str, Placed] = {}
+    if len(placed) > MOST_PHRASES:
+        yield Clash(MOST_PHRASES, "too many", f"is one of {len(placed)} phrases. Keep {MOST_PHRASES} at most.")
+        return
     for i, (side, related, _) in enumerate(placed):
         key = fold(related.text)
         if target is not None and key == fold(target):

@@ -10,6 +10,9 @@ from typing import Literal
 from crce.errors import ConceptError
 
 
+LONGEST = 2000  # characters of a fault
+MOST_SHOWN = 50  # faults of a file in one error
+
 # the concept can't be used; it was read in a way that loses nothing; it was kept unchanged, and is worth a look
 Outcome = Literal["error", "repaired", "note"]
 
@@ -27,10 +30,11 @@ class Fault:
     index: int | None = None  # in that field's list, from 0
 
     def __str__(self) -> str:
+        text = self.text if len(self.text) <= LONGEST else f"{self.text[:LONGEST]}..."
         if self.line is not None:
-            return f"{self.file}:{self.line}: {self.text}"
+            return f"{self.file}:{self.line}: {text}"
         field = self.field if self.index is None else f"{self.field}[{self.index}]"
-        return ": ".join(part for part in (self.file, self.concept, field, self.text) if part)
+        return ": ".join(part for part in (self.file, self.concept, field, text) if part)
 
 
 def error_from(file: str, faults: Iterable[Fault]) -> ConceptError:
@@ -38,7 +42,9 @@ def error_from(file: str, faults: Iterable[Fault]) -> ConceptError:
     ordered = sorted(faults, key=lambda fault: fault.line or 0)
     if len(ordered) == 1:
         return ConceptError(str(ordered[0]))
-    return ConceptError("\n  ".join([f"{file} has {len(ordered)} faults:", *map(str, ordered)]))
+    more = [f"and {len(ordered) - MOST_SHOWN} more"] if len(ordered) > MOST_SHOWN else []
+    shown = [*map(str, ordered[:MOST_SHOWN]), *more]
+    return ConceptError("\n  ".join([f"{file} has {len(ordered)} faults:", *shown]))
 
 
 def listed(names: Sequence[object], most: int) -> str:

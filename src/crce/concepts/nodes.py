@@ -14,10 +14,16 @@ from typing import Any
 import yaml
 
 from crce.concepts.faults import Fault, did_you_mean, error_from
-from crce.errors import ConceptError
+from crce.errors import ConceptError, brief_repr
+from crce.files import read_bytes
 
 
 LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # the C one parses the atlas ten times faster
+
+LARGEST_FILE = 16 * 2**20  # bytes
+MOST_DIGITS = 100  # of a number
+MOST_NODES = 500_000  # of a file; what it refers to several times counts each time
+DEEPEST = 40  # lists within lists; no file of crce needs half of it
 
 MOST_LISTED = 10  # known keys that a fault lists although one of them is near
 
@@ -29,7 +35,7 @@ def read_text(path: Path, what: str = "concept file") -> str:
         ConceptError: the file is missing, a folder, not readable or not UTF-8.
     """
     try:
-        data = path.read_bytes()
+        data = read_bytes(path, LARGEST_FILE)
     except FileNotFoundError as error:
         siblings = [file.name for file in path.parent.glob("*") if file.suffix.lower() in (".yaml", ".yml", ".json")]
         cure = " Check the path, or name an entry of the atlas." if what == "concept file" else " Check the path."
@@ -55,7 +61,7 @@ def yaml_node(text: str, file: str) -> yaml.Node | None:
         ConceptError: not YAML, with the line at which the parser gave up.
     """
     try:
-        return yaml.compose(text, Loader=LOADER)
+        return _bounded(yaml.compose(text, Loader=LOADER), file)
     except (yaml.YAMLError, RecursionError) as error:
         mark = getattr(error, "problem_mark", None)
         what = getattr(error, "problem", None) or getattr(error, "reason", None) or "nested too deeply"
@@ -80,10 +86,26 @@ def json_value(text: str, file: str) -> tuple[Any, list[Fault]]:
         return dict(pairs)
 
     try:
-        return json.loads(text, object_pairs_hook=pairs_to_dict), faults
+        return _bounded(json.loads(text, object_pairs_hook=pairs_to_dict), file), faults
     except (ValueError, RecursionError) as error:
         reason = f"not valid JSON: {getattr(error, 'msg', error)}. Check the quotes, commas and brackets there."
         raise error_from(file, [Fault(file, reason, line=getattr(error, "lineno", None))]) from error
+
+
+def _bounded(root: Any, file: str) -> Any:
+    """A tree of nodes or of JSON values, unless it is so deep or so large that what reads it would not end."""
+    left, seen = [(root, 0)], 0
+    while left:
+        value, depth = left.pop()
+        seen += 1
+        if depth > DEEPEST or seen > MOST_NODES:
+            what = f"is nested deeper than {DEEPEST} levels" if depth > DEEPEST else f"holds over {MOST_NODES} values"
+            raise ConceptError(f"{file} {what}, with all that it refers to. Make it smaller.")
+        if isinstance(value, yaml.CollectionNode):
+            value = [n for item in value.value for n in (item if isinstance(item, tuple) else (item,))]
+        if isinstance(value, list | dict):
+            left.extend((each, depth + 1) for each in (value.values() if isinstance(value, dict) else value))
+    return root
 
 
 def line_of(node: yaml.Node) -> int | None:
@@ -100,9 +122,37 @@ def value_of(node: yaml.Node) -> Any:
     """The plain Python value of a node.
 
     Raises:
-        yaml.YAMLError: an unknown tag, or a value that does not fit its tag.
+        yaml.YAMLError: an unknown tag, a value that does not fit its tag, or a key that is given twice.
     """
-    return yaml.constructor.SafeConstructor().construct_document(node)
+    try:
+        return _Constructor().construct_document(node)
+    except (ValueError, LookupError, AttributeError, TypeError) as error:
+        problem = f"{describe(node)} can't be read: {error}"
+        raise yaml.constructor.ConstructorError(None, None, problem, node.start_mark) from error
+
+
+class _Constructor(yaml.constructor.SafeConstructor):
+    """As PyYAML's, but a repeated key is an error, long numbers are not read, and `<<` is a key like any other."""
+
+    yaml_constructors = {
+        **yaml.constructor.SafeConstructor.yaml_constructors,
+        "tag:yaml.org,2002:merge": yaml.constructor.SafeConstructor.construct_yaml_str,
+    }
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        counts = Counter(key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode))
+        if twice := [key for key, count in counts.items() if count > 1]:
+            raise ValueError(f"key {brief_repr(twice[0])} is given twice. Keep one")
+        return super().construct_mapping(node, deep)
+
+    def construct_scalar(self, node: Any) -> Any:
+        value = super().construct_scalar(node)
+        if tag_of(node) != "str" and len(value) > MOST_DIGITS:
+            raise ValueError(f"{brief_repr(value)} is too long for a number or a date")
+        return value
+
+    def flatten_mapping(self, node: yaml.MappingNode) -> None:
+        pass
 
 
 def items_of(node: yaml.Node | None) -> list[yaml.Node]:
@@ -118,7 +168,7 @@ def describe(node: yaml.Node) -> str:
         return "a mapping of keys to values"
     if isinstance(node, yaml.SequenceNode):
         return "a list"
-    return "nothing" if tag_of(node) == "null" else repr(node.value)
+    return "nothing" if tag_of(node) == "null" else brief_repr(node.value)
 
 
 class NodeReader:

@@ -102,12 +102,12 @@ class ServiceChat(CountingChat):
             )
         self._errors = ServiceErrors(sdk, f"{self.provider}:{model}", place_of(url), self.key_variable, key, timeout)
         resource = self._connect(sdk, base_url=url, api_key=key or NO_KEY, timeout=timeout, max_retries=0)
-        self._create = resource.with_raw_response.create
+        self._create = resource.with_streaming_response.create
 
     @staticmethod
     @abstractmethod
     def _connect(sdk: ModuleType, **settings: Any) -> Any:
-        """A new client's resource whose `with_raw_response.create` sends a request."""
+        """A new client's resource whose `with_streaming_response.create` sends a request."""
 
     @abstractmethod
     def _params(self, form: RequestForm, messages: list[Message], schema: dict[str, Any]) -> dict[str, Any]:
@@ -150,7 +150,7 @@ class ServiceChat(CountingChat):
             reraise=True,
         )
         try:
-            content = retrying(lambda: self._create(**params).http_response.content)
+            content = retrying(lambda: self._errors.within_time(lambda: self._content(params)))
         except self._errors.sdk.APIError as error:
             # Not chained: the client's error holds the service's own words, which may repeat the key.
             raise self._errors.explain(error, retrying.statistics["attempt_number"]) from None
@@ -163,6 +163,21 @@ class ServiceChat(CountingChat):
         if not isinstance(body, dict):
             raise self._errors.unreadable("it is not a JSON object")
         return body
+
+    def _content(self, params: dict[str, Any]) -> bytes:
+        """The body of a response, of which no more is read than is needed to see that it is too long."""
+        content, sdk = b"", self._errors.sdk
+        try:
+            with self._create(**params) as response:
+                for chunk in response.iter_bytes():
+                    content += chunk
+                    if len(content) > MAX_REPLY:
+                        break
+        except (sdk.APIError, TypeError):
+            raise
+        except Exception as error:  # of the client's HTTP library: the connection broke while the answer came
+            raise sdk.APIConnectionError(request=None) from error
+        return content
 
     def _pause(self, state: RetryCallState) -> float:
         from tenacity import wait_exponential_jitter

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import csv
 import io
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from crce.concepts.faults import Fault, error_from
+from crce.concepts.nodes import json_value
 from crce.errors import ConfigError
+from crce.files import read_bytes
 
 
 POINTER = "version https://git-lfs"  # how a file begins that Git LFS has not fetched
@@ -23,7 +24,7 @@ def read(path: Path) -> str:
         ConfigError: it is missing, can't be read, is not UTF-8, or stands for a file that Git LFS keeps elsewhere.
     """
     try:
-        text = path.read_text(encoding="utf-8-sig")
+        text = read_bytes(path).decode("utf-8-sig")
     except FileNotFoundError:
         raise ConfigError(f"There is no {path}. Give the path of a file or folder that exists.") from None
     except UnicodeDecodeError as error:
@@ -85,10 +86,9 @@ def read_list(path: Path) -> list[Any]:
         ConfigError: the file can't be read.
         ConceptError: it is no JSON, no list, or an empty one.
     """
-    try:
-        items = json.loads(read(path))
-    except json.JSONDecodeError as error:
-        raise error_from(str(path), [Fault(str(path), f"is no JSON: {error.msg}.", line=error.lineno)]) from None
+    items, repeated = json_value(read(path), str(path))
+    if repeated:
+        raise error_from(str(path), repeated)
     if not isinstance(items, list) or not items:
         raise error_from(str(path), [Fault(str(path), "holds no list of prompts. Write [...] with at least one.")])
     return items
