@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import ConfigDict, Field, ValidationError, create_model
 
 from crce.concepts.concept_set import MOST_PHRASES
 from crce.errors import ConfigError, brief_repr
@@ -37,6 +37,8 @@ _BY_NAME: dict[str, Any] = {
     "budget": TrainingSteps,
     "threshold": Annotated[float, Field(ge=0, le=1), "it is a probability"],
 }
+_FIELDS: dict[str, Any] = {name: (kind | None, None) for name, kind in _BY_NAME.items()}
+_Numbers = create_model("_Numbers", __config__=FINITE, **_FIELDS)
 
 
 def check_numbers(**given: Any) -> None:
@@ -45,16 +47,12 @@ def check_numbers(**given: Any) -> None:
     Raises:
         ConfigError: lists every fault.
     """
-    faults = []
-    for name, value in given.items():
-        if value is None or name not in _BY_NAME:
-            continue
-        try:
-            TypeAdapter(_BY_NAME[name], config=FINITE).validate_python(value)
-        except ValidationError as error:
-            faults.append(f"{name} {fault_text(error.errors()[0], _BY_NAME[name].__metadata__)}")
-    if faults:
-        raise ConfigError("; ".join(faults) + ".")
+    try:
+        _Numbers(**given)
+    except ValidationError as error:
+        faults = [(str(fault["loc"][0]), fault) for fault in error.errors()]
+        texts = [f"{name} {fault_text(fault, _BY_NAME[name].__metadata__)}" for name, fault in faults]
+        raise ConfigError("; ".join(texts) + ".") from error
 
 
 def fault_text(error: Any, metadata: Any = ()) -> str:

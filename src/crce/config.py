@@ -14,21 +14,7 @@ import yaml
 from pydantic import BaseModel, Field, ValidationError, ValidationInfo, field_validator, model_validator
 from pydantic.fields import FieldInfo
 
-from crce.bounds import (
-    FINITE,
-    GuidanceStrength,
-    NoiseLevels,
-    Phrases,
-    Rank,
-    Rate,
-    Scale,
-    Seed,
-    Side,
-    TrainingSteps,
-    Trajectories,
-    Weight,
-    fault_text,
-)
+from crce import bounds
 from crce.concepts import KINDS
 from crce.concepts.nodes import LOADER, read_text, value_of, yaml_node
 from crce.errors import ConceptError, ConfigError
@@ -54,17 +40,17 @@ class ErasureConfig(BaseModel):
             one message.
     """
 
-    model_config = {"extra": "forbid", "frozen": True, **FINITE}
+    model_config = {"extra": "forbid", "frozen": True, **bounds.FINITE}
 
     method: str = Field("esd", description="erasure method; crce methods describes them")
     crce: bool = Field(True, description="use corefs and retains; without them the method is its published self")
-    alpha: Weight = Field(1.0, description="weight of the corefs")
-    beta: Weight = Field(1.0, description="weight of the retains")
-    eta: GuidanceStrength = Field(1.0, description="strength of negative guidance")
-    corefs_per_step: Phrases = Field(5, description="M, corefs of a step, chosen without replacement")
-    retains_per_step: Phrases = Field(3, description="N, retains of a step, chosen without replacement")
-    steps: TrainingSteps = Field(500, description="optimizer steps")
-    learning_rate: Rate = Field(2e-5, description="learning rate of Adam")
+    alpha: bounds.Weight = Field(1.0, description="weight of the corefs")
+    beta: bounds.Weight = Field(1.0, description="weight of the retains")
+    eta: bounds.GuidanceStrength = Field(1.0, description="strength of negative guidance")
+    corefs_per_step: bounds.Phrases = Field(5, description="M, corefs of a step, chosen without replacement")
+    retains_per_step: bounds.Phrases = Field(3, description="N, retains of a step, chosen without replacement")
+    steps: bounds.TrainingSteps = Field(500, description="optimizer steps")
+    learning_rate: bounds.Rate = Field(2e-5, description="learning rate of Adam")
     schedule: Literal["constant", "cosine"] = Field(
         "constant", description="learning rate over the run: constant as published, or falling to zero along a cosine"
     )
@@ -72,8 +58,8 @@ class ErasureConfig(BaseModel):
         "qk", description="which layers are trained; text: the text encoder instead of the denoiser"
     )
     adapter: Literal["lora", "weights"] = Field("lora", description="train a LoRA, or the weights themselves")
-    rank: Rank = Field(16, description="rank of the LoRA")
-    lora_alpha: Scale | None = Field(None, description="scale of the LoRA is lora_alpha / rank; default: rank")
+    rank: bounds.Rank = Field(16, description="rank of the LoRA")
+    lora_alpha: bounds.Scale | None = Field(None, description="scale of the LoRA is lora_alpha / rank; default: rank")
     x_t_source: Literal["student", "rolling", "noised"] = Field(
         "rolling",
         description="a fresh partial trajectory per step, a pool of trajectories advanced one step at a time, or "
@@ -87,22 +73,24 @@ class ErasureConfig(BaseModel):
         description="prompts that phrases are appended to, one in each step: 'a house' gives 'a house, Van Gogh', "
         "which becomes 'a house'; none: phrases alone",
     )
-    pool: Trajectories = Field(8, description="trajectories in a rolling pool, or images to be noised")
-    ddim_steps: NoiseLevels = Field(50, ge=3, description="steps of the DDIM grid that x_t lies on")
-    guidance: GuidanceStrength = Field(3.0, ge=1, description="classifier-free guidance of the trajectories")
-    resolution: Side | None = Field(
+    pool: bounds.Trajectories = Field(8, description="trajectories in a rolling pool, or images to be noised")
+    ddim_steps: bounds.NoiseLevels = Field(50, ge=3, description="steps of the DDIM grid that x_t lies on")
+    guidance: bounds.GuidanceStrength = Field(3.0, ge=1, description="classifier-free guidance of the trajectories")
+    resolution: bounds.Side | None = Field(
         None,
         description="side of the images in pixels, of the training and of the report; default: the model's",
     )
-    micro_batch: Phrases = Field(0, description="prompts per forward; 0: all at once, halved when memory runs out")
+    micro_batch: bounds.Phrases = Field(
+        0, description="prompts per forward; 0: all at once, halved when memory runs out"
+    )
     gradient_checkpointing: bool = Field(
         False, description="recompute activations in the backward pass: much less memory, a third more time"
     )
     offload: bool = Field(
         False, description="keep only the network in use on the GPU, the others in main memory; a LoRA only"
     )
-    checkpoint_every: TrainingSteps = Field(100, description="steps between checkpoints")
-    seed: Seed = Field(0, description="seed of every random choice")
+    checkpoint_every: bounds.TrainingSteps = Field(100, description="steps between checkpoints")
+    seed: bounds.Seed = Field(0, description="seed of every random choice")
     compat_timesteps: bool = Field(
         False, description="give the network the timestep of the official code, which is 19 off; for comparisons only"
     )
@@ -276,7 +264,7 @@ def _fault(error: Any, method: str) -> str:
     name = ".".join(str(part) for part in error["loc"])
     if error["type"] != "extra_forbidden":
         field = settings_model(method).model_fields.get(str(error["loc"][0]))
-        return f"{name} {fault_text(error, field.metadata if field else ())}"
+        return f"{name} {bounds.fault_text(error, field.metadata if field else ())}"
     known = all_settings()
     if name in known:
         owners = known[name].methods

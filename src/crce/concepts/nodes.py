@@ -101,6 +101,8 @@ def _bounded(root: Any, file: str) -> Any:
         if depth > DEEPEST or seen > MOST_NODES:
             what = f"is nested deeper than {DEEPEST} levels" if depth > DEEPEST else f"holds over {MOST_NODES} values"
             raise ConceptError(f"{file} {what}, with all that it refers to. Make it smaller.")
+        if isinstance(value, yaml.ScalarNode) and tag_of(value) != "str" and len(value.value) > MOST_DIGITS:
+            raise ConceptError(f"{file}:{line_of(value)}: {describe(value)} is too long for a number or a date.")
         if isinstance(value, yaml.CollectionNode):
             value = [n for item in value.value for n in (item if isinstance(item, tuple) else (item,))]
         if isinstance(value, list | dict):
@@ -132,27 +134,12 @@ def value_of(node: yaml.Node) -> Any:
 
 
 class _Constructor(yaml.constructor.SafeConstructor):
-    """As PyYAML's, but a repeated key is an error, long numbers are not read, and `<<` is a key like any other."""
-
-    yaml_constructors = {
-        **yaml.constructor.SafeConstructor.yaml_constructors,
-        "tag:yaml.org,2002:merge": yaml.constructor.SafeConstructor.construct_yaml_str,
-    }
-
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        counts = Counter(key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode))
-        if twice := [key for key, count in counts.items() if count > 1]:
-            raise ValueError(f"key {brief_repr(twice[0])} is given twice. Keep one")
-        return super().construct_mapping(node, deep)
-
-    def construct_scalar(self, node: Any) -> Any:
-        value = super().construct_scalar(node)
-        if tag_of(node) != "str" and len(value) > MOST_DIGITS:
-            raise ValueError(f"{brief_repr(value)} is too long for a number or a date")
-        return value
-
-    def flatten_mapping(self, node: yaml.MappingNode) -> None:
-        pass
+        mapping = super().construct_mapping(node, deep)
+        if len(mapping) < len(node.value):  # PyYAML takes the last
+            key, _ = Counter(str(key.value) for key, _ in node.value).most_common(1)[0]
+            raise ValueError(f"key {brief_repr(key)} is given twice. Keep one")
+        return mapping
 
 
 def items_of(node: yaml.Node | None) -> list[yaml.Node]:
