@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import logging
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from importlib import resources
 from pathlib import Path
@@ -182,6 +182,25 @@ def all_settings() -> dict[str, SettingInfo]:
                 known = found.get(name, SettingInfo(field))
                 found[name] = replace(known, methods=(*known.methods, method))
     return found
+
+
+def refuse_unread(config: ErasureConfig, given: Collection[str]) -> None:
+    """Refuse settings that somebody has given although the others leave nothing for them to do.
+
+    Raises:
+        ConfigError: lists them.
+    """
+    method, trained = METHODS.find(config.method), set(ErasureConfig.model_fields)
+    trained -= {"method", "crce", "alpha", "beta", "scenes", "resolution", "seed", *ONE_STEP}
+    rules = (
+        (method.solved, trained, f"{config.method} solves for the weights"),
+        (config.adapter == "weights", {"rank", "lora_alpha"}, "adapter is weights"),
+        (config.x_t_source == "student", {"pool"}, "x_t_source is student"),
+        (not config.crce, {"alpha", "corefs_per_step"}, "crce is off"),
+    )
+    if found := {name: why for holds, names, why in rules for name in names & set(given) if holds}:
+        texts = (f"{name} would have no effect, as {why}" for name, why in sorted(found.items()))
+        raise ConfigError(f"{'; '.join(texts)}. Leave it out, or change the other setting.")
 
 
 def recipe_names() -> list[str]:

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import reprlib
+import unicodedata
 from typing import Any
+
+
+_INVISIBLE = "\u115f\u1160\u2800\u3164\uffa0"  # letters and signs without a shape
 
 
 class CRCEError(Exception):
@@ -47,6 +51,19 @@ def brief_repr(value: object) -> str:
     short = reprlib.Repr()
     short.maxstring = short.maxother = short.maxlong = 80
     return short.repr(value)
+
+
+def escaped(text: str) -> str:
+    """`text` for a terminal: characters that would steer it, or can't be seen, as escapes."""
+    if text.isascii() and text.replace("\n", "").replace("\t", "").isprintable():
+        return text
+    return "".join(ascii(c)[1:-1] if is_hidden(c) and c not in "\n\t" else c for c in text)
+
+
+def is_hidden(character: str) -> bool:
+    """Whether a character steers a terminal, changes the direction of writing, or has no shape; joiners have a use."""
+    hidden = unicodedata.category(character) in ("Cc", "Cf", "Cs", "Co")
+    return (hidden and character not in "\u200c\u200d") or character in _INVISIBLE
 
 
 def first_line(error: Exception) -> str:

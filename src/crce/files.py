@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     import torch
 
 
-LARGEST_TEXT = 64 * 2**20  # bytes
+LARGEST_TEXT = 2**24  # bytes
 
 
 def write_atomic(path: Path, write: Callable[[Path], object]) -> None:
@@ -116,18 +116,18 @@ def _open_tensors(path: Path) -> Iterator[Any]:
         raise OSError(str(error)) from error
 
 
-def read_bytes(path: Path, most: int = LARGEST_TEXT) -> bytes:
-    """The content of a file that is read whole, of at most `most` bytes.
+def read_bytes(path: Path) -> bytes:
+    """The content of a text file.
 
     Raises:
-        OSError: it can't be read, is larger, or is a pipe, a socket or a device, whose content may never end.
+        OSError: it can't be read, is large, or is a pipe, a socket or a device, whose content may never end.
     """
     if not stat.S_ISREG(path.stat().st_mode) and not path.is_dir():
         raise OSError("it is a pipe, a socket or a device. Give a file")
     with open(path, "rb") as file:
-        content = file.read(most + 1)
-    if len(content) > most:
-        raise OSError(f"it has more than {most // 2**20} MB")
+        content = file.read(LARGEST_TEXT + 1)
+    if len(content) > LARGEST_TEXT:
+        raise OSError(f"it has more than {LARGEST_TEXT // 2**20} MB")
     return content
 
 

@@ -612,8 +612,8 @@ def test_bundled_model_is_measured_from_the_command_line(run, hub, demo_backbone
 
 def test_flags_that_do_not_go_together(run, hub, capsys):
     for flags, message in {
-        ("--limit", "2"): "--limit is for --prompts",
-        ("--prompts", f"hub:{hub}", "--quality"): "--quality is not measured with --prompts",
+        ("--limit", "2"): "--limit would have no effect, as it is for --prompts",
+        ("--prompts", f"hub:{hub}", "--quality"): "--quality would have no effect",
         ("--prompts", f"hub:{hub}", "--concept", "Cart"): "Did you mean 'Cat'?",
     }.items():
         assert main(["evaluate", str(run.folder), *flags]) == 2

@@ -60,7 +60,7 @@ def test_only_regular_files_are_read(tmp_path, monkeypatch, reader, kind):
 def test_no_more_is_read_than_the_largest_text(tmp_path):
     with open(tmp_path / "file", "wb") as file:
         file.truncate(LARGEST_TEXT + 1)  # takes no space
-    with pytest.raises(OSError, match="more than 64 MB"):
+    with pytest.raises(OSError, match="more than 16 MB"):
         read_bytes(tmp_path / "file")
 
 

@@ -142,16 +142,18 @@ def find_model(model: str = "demo", *, revision: str | None = None) -> tuple[str
         return source.pipeline, source.revision(source.family())
 
 
-def model_path(model: str) -> Path:
+def model_path(model: str, revision: str | None = None) -> Path:
     """The path of a model; none exists there for a Hub id.
 
     Raises:
-        ModelError: the model is a path, and nothing is there.
+        ModelError: the model is a path, and nothing is there, or a revision is given for what has none.
     """
     path = demo.model_path() if model == "demo" else Path(model).expanduser()
     like_a_path = model.startswith((".", "/", "~")) or model.count("/") > 1 or "\\" in model
     if not path.exists() and (like_a_path or model.endswith(".safetensors")):
         raise ModelError(f"There is no model at {path}. Give a Hub id, a folder, a .safetensors file, or demo.")
+    if revision is not None and path.exists():
+        raise ModelError(f"revision is {revision!r}, but {model!r} is not on the Hub, so it has none. Leave it out.")
     return path
 
 
@@ -231,7 +233,7 @@ def _readable(model: str) -> Iterator[None]:
 
 def _find(model: str, revision: str | None) -> Source:
     """Find a model and read its index; a Hub model in the cache needs no network."""
-    path = model_path(model)
+    path = model_path(model, revision)
     if path.is_file():
         if path.suffix != ".safetensors":
             raise ModelError(f"{path} is not a .safetensors file. Other formats can run code; convert it first.")

@@ -58,7 +58,7 @@ def read_meta_model(model: str = "demo", *, revision: str | None = None) -> Meta
     Raises:
         ModelError: the model can't be found or read, its kind isn't supported, or it is a single file.
     """
-    path = model_path(model)
+    path = model_path(model, revision)
     if path.is_file():
         raise ModelError(f"{model!r} is a single file, which has no configs. Give a Hub id or a folder of that model.")
     source = path if path.exists() else model

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from crce.attacks import ATTACKS, BASELINE_ATTACKS, load_attack
-from crce.cli.flags import DeviceFlag, GuidanceFlag, JSONFlag, JudgeFlag, StepsFlag
+from crce.cli.flags import DeviceFlag, GuidanceFlag, JSONFlag, JudgeFlag, StepsFlag, refuse_unused
 from crce.cli.terminal import Bar, print_json, quiet_libraries
 from crce.errors import ConfigError
 
@@ -66,8 +66,12 @@ def attack(
     for name in names:
         if name != ALL:
             ATTACKS.find(name, also=[ALL])
+    if prompt:
+        refuse_unused(attack, locals(), ("phrases",), "--prompt names the prompts")
     quiet_libraries()
     if replay is not None:
+        own = ("attacks", "budget", "max_forwards", "target", "prompt", *(name for name in shared if name != "judge"))
+        refuse_unused(attack, locals(), own, "--replay repeats what its file says")
         return _replay(run, replay, judge, device, json)
     from crce.attacks import Budget
     from crce.attacks import attack as attack_run

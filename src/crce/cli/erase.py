@@ -11,12 +11,20 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from crce.cli.evaluate import judge_lines, measure, print_next, print_report
-from crce.cli.flags import DeviceFlag, ImagesFlag, JudgeFlag, RecipeFlag, RevisionFlag, with_erasure_flags
+from crce.cli.flags import (
+    DeviceFlag,
+    ImagesFlag,
+    JudgeFlag,
+    RecipeFlag,
+    RevisionFlag,
+    refuse_unused,
+    with_erasure_flags,
+)
 from crce.cli.suggest import answers_kept
 from crce.cli.terminal import Bar, quiet_libraries
 from crce.concepts.concept_set import common_kind
 from crce.concepts.library import atlas_entry
-from crce.config import load_config
+from crce.config import load_config, refuse_unread
 from crce.errors import ConceptError, ConfigError
 from crce.suggest.phrases import brief
 from crce.suggest.resolve import Resolved, erased_earlier, resolve_concepts
@@ -72,6 +80,8 @@ def erase(
 ) -> int:
     """Erase concepts with their corefs, keep their retains, and report the result."""
     remarks: list[str] = []
+    if not evaluate:
+        refuse_unused(erase, locals(), ("images_per_prompt", "judge"), "--no-eval measures nothing")
     if resume is not None:
         given = (config, model, revision, dtype, out, start_from)
         if overrides or concepts or any(value is not None for value in given):
@@ -90,6 +100,7 @@ def erase(
         found = _find_sets(concepts)
         # Settings are of a run, so targets of several kinds share those of none.
         settings = load_config(config, overrides, model=model, kind=common_kind(f.concepts for f in found))
+        refuse_unread(settings, overrides)
         remarks += [f"scenes   {'; '.join(settings.scenes)}"] if settings.scenes else []
         if start_from is not None and (along := erased_earlier(start_from, found)):
             names = ", ".join(f.concepts.target for f in along)

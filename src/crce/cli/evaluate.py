@@ -9,9 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from crce.cli.flags import DeviceFlag, GuidanceFlag, ImagesFlag, JudgeFlag, StepsFlag
+from crce.cli.flags import DeviceFlag, GuidanceFlag, ImagesFlag, JudgeFlag, StepsFlag, refuse_unused
 from crce.cli.terminal import Bar, quiet_libraries
-from crce.errors import ConfigError
 
 
 if TYPE_CHECKING:
@@ -77,16 +76,13 @@ def evaluate(
     from crce.training import Erasure
 
     if prompts is None:
-        for name, value in {"--limit": limit, "--concept": concept}.items():
-            if value is not None:
-                raise ConfigError(f"{name} is for --prompts. Give both, or neither.")
+        refuse_unused(evaluate, locals(), ("limit", "concept"), "it is for --prompts")
         erasure = Erasure.load(run)
         for line in judge_lines(judge, erasure.info["model"], erasure.sets):
             typer.echo(line, err=True)
         print_report(measure(erasure, quality=quality, **settings))
         return 0
-    if quality:
-        raise ConfigError("--quality is not measured with --prompts. Give one of them.")
+    refuse_unused(evaluate, locals(), ("quality",), "--prompts measures the numbers of its authors")
     from crce.evaluate import evaluate_prompts
 
     with Bar("generating and judging") as bar:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from crce.cli.flags import JSONFlag
+from crce.cli.flags import JSONFlag, refuse_unused
 from crce.cli.terminal import error_line, print_facts, print_json, quiet_libraries
 from crce.export.formats import BUNDLED
 
@@ -60,6 +60,8 @@ def check(
     json: JSONFlag = False,
 ) -> int:
     """Inspect a file: its kind, the programs that load it, and its faults. Exit code 2 if it has any."""
+    if against is None:
+        refuse_unused(check, locals(), ("tolerance",), "nothing is compared without --against")
     quiet_libraries()
     from crce.export import check as check_file
 

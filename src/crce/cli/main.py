@@ -14,7 +14,7 @@ import typer
 
 from crce import __version__
 from crce.cli.terminal import error_line, messages
-from crce.errors import CRCEError, first_line
+from crce.errors import ConfigError, CRCEError, brief_repr, escaped, first_line
 
 
 # each verb with an example, in the order of the help; its function is `crce.cli.<module>:<function>`
@@ -84,6 +84,7 @@ def main(argv: list[str] | None = None) -> int:
     arguments = [argument for argument in arguments if argument != "--debug"] or ["--help"]
     with messages(debug):
         try:
+            _check_arguments(arguments)
             command = typer.main.get_command(command_line(arguments[0]))
             return command.main(arguments, prog_name="crce", standalone_mode=False) or 0
         except (KeyboardInterrupt, typer.Abort):
@@ -97,6 +98,15 @@ def main(argv: list[str] | None = None) -> int:
             cure = "" if debug else " Run the same command with --debug to see where it happened."
             error_line(f"unexpected {type(error).__name__}: {first_line(error)}.{cure}")
             return 1
+
+
+def _check_arguments(arguments: list[str]) -> None:
+    """Refuse what no argument can mean, and what the terminal would not show."""
+    for before, argument in zip(["crce", *arguments], arguments, strict=False):
+        if not argument.strip() or (argument.startswith("--") and argument.endswith("=")):
+            raise ConfigError(f"The argument after {brief_repr(before)} is empty. Give a value, or leave it out.")
+        if escaped(argument) != argument:
+            raise ConfigError(f"An argument has characters that can't be seen: {brief_repr(argument)}. Type it again.")
 
 
 def _usage_text(error: Exception) -> str:

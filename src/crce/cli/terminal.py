@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
+from crce.errors import escaped
+
 
 if TYPE_CHECKING:
     from rich.progress import TaskID
@@ -21,12 +23,12 @@ class _Lines(logging.Handler):
     """Prints one line per record, above a live progress bar if there is one."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        typer.echo(f"{record.levelname.lower()}: {record.getMessage()}", err=True)
+        typer.echo(f"{record.levelname.lower()}: {escaped(record.getMessage())}", err=True)
 
 
 def error_line(text: str) -> None:
     """Print an error to stderr."""
-    typer.echo(f"error: {text}", err=True)
+    typer.echo(f"error: {escaped(text)}", err=True)
 
 
 def print_json(value: Any, *, ascii_only: bool = True) -> int:
@@ -91,7 +93,7 @@ def print_table(
     for title in titles:
         table.add_column(title, justify="right" if title in right else "left", no_wrap=soft_wrap)
     for i, row in enumerate(rows):
-        table.add_row(*map(Text, row), style="dim" if i in dim else "")
+        table.add_row(*(Text(escaped(cell)) for cell in row), style="dim" if i in dim else "")
     Console(highlight=False, soft_wrap=soft_wrap).print(table)
 
 
@@ -99,7 +101,7 @@ def print_facts(facts: Mapping[str, Any], width: int) -> int:
     """Print a line for each fact that is not empty, with its name in a column of this width; returns exit code 0."""
     for name, value in facts.items():
         if value not in ("", None):
-            typer.echo(f"{name:<{width}} {value}")
+            typer.echo(escaped(f"{name:<{width}} {value}"))
     return 0
 
 
@@ -107,7 +109,7 @@ def print_some(lines: Sequence[str], most: int, *, indent: str = "", err: bool =
     """Print the first lines, and how many more there are."""
     more = [f"and {len(lines) - most} more"] if len(lines) > most else []
     for line in (*lines[:most], *more):
-        typer.echo(indent + line, err=err)
+        typer.echo(escaped(indent + line), err=err)
 
 
 class Bar(AbstractContextManager["Bar"]):

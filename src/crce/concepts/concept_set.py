@@ -9,15 +9,13 @@ from dataclasses import dataclass
 from typing import Literal, NamedTuple, get_args
 
 from crce.concepts.faults import did_you_mean
-from crce.errors import ConceptError, brief_repr
+from crce.errors import ConceptError, brief_repr, is_hidden
 
 
 Kind = Literal["object", "character", "person", "style", "explicit", "other"]
 KINDS: tuple[str, ...] = get_args(Kind)
 MOST_PHRASES = 5000  # of a set; those that people write have a hundred
 LONGEST_PHRASE = 1000  # characters; text encoders read the first few hundred
-# Letters and signs without a shape. Joiners have none either, but are parts of emoji and of words in other scripts.
-_INVISIBLE = "\u115f\u1160\u2800\u3164\uffa0"
 _JOINER = re.compile(r"(?<![^\x00-\x7f])[\u200c\u200d]|[\u200c\u200d](?![^\x00-\x7f])")
 CERTAINTY_WORDS: dict[str, float] = {"Very High": 1.0, "High": 0.8, "Normal": 0.6, "Low": 0.4, "Very Low": 0.2}
 
@@ -138,25 +136,12 @@ def text_fault(text: str) -> str | None:
         return f"{brief_repr(text)} has {len(tidied)} characters. Use {LONGEST_PHRASE} at most."
     if tidied.isascii() and tidied.isprintable():
         return None
-    if wrong := next((c for c in tidied if _is_hidden(c)), None) or next(iter(_JOINER.findall(tidied)), None):
+    if wrong := next((c for c in tidied if is_hidden(c)), None) or next(iter(_JOINER.findall(tidied)), None):
         what = "a control" if unicodedata.category(wrong) in ("Cc", "Cs") else "an invisible"
         return f"{ascii(tidied)} contains {what} character ({ascii(wrong)[1:-1]}). Type the phrase again."
     if not any(unicodedata.category(c)[0] in "LNPS" for c in tidied):
         return f"{ascii(tidied)} has no letter, number or sign. Type the phrase again."
     return None
-
-
-def escaped(text: str) -> str:
-    """`text` for a terminal: characters that would steer it, or can't be seen, as escapes."""
-    if text.isascii() and text.replace("\n", "").replace("\t", "").isprintable():
-        return text
-    return "".join(ascii(c)[1:-1] if _is_hidden(c) and c not in "\n\t" else c for c in text)
-
-
-def _is_hidden(character: str) -> bool:
-    """Whether a character steers a terminal, changes the direction of writing, or has no shape; joiners have a use."""
-    hidden = unicodedata.category(character) in ("Cc", "Cf", "Cs", "Co")
-    return (hidden and character not in "\u200c\u200d") or character in _INVISIBLE
 
 
 def parse_certainty(value: object) -> float:

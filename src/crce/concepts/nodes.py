@@ -20,7 +20,6 @@ from crce.files import read_bytes
 
 LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # the C one parses the atlas ten times faster
 
-LARGEST_FILE = 16 * 2**20  # bytes
 MOST_DIGITS = 100  # of a number
 MOST_NODES = 500_000  # of a file; what it refers to several times counts each time
 DEEPEST = 40  # lists within lists; no file of crce needs half of it
@@ -35,7 +34,7 @@ def read_text(path: Path, what: str = "concept file") -> str:
         ConceptError: the file is missing, a folder, not readable or not UTF-8.
     """
     try:
-        data = read_bytes(path, LARGEST_FILE)
+        data = read_bytes(path)
     except FileNotFoundError as error:
         siblings = [file.name for file in path.parent.glob("*") if file.suffix.lower() in (".yaml", ".yml", ".json")]
         cure = " Check the path, or name an entry of the atlas." if what == "concept file" else " Check the path."

@@ -86,6 +86,8 @@ def generate(
     if not prompts:
         raise ConfigError("There is no prompt. Give at least one.")
     check_numbers(n=n, seed=seed, steps=steps, guidance=guidance)
+    if run is not None and model is None and revision is not None:
+        raise ConfigError(f"revision is {revision!r}, but a run records that of its model. Leave it out.")
     texts = [prompt for prompt in prompts for _ in range(n)]
     seeds = [seed + k for _ in prompts for k in range(n)]
     done, total = 0, len(texts) * (1 if run is None else 2)

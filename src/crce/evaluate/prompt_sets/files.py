@@ -9,9 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from crce.concepts.faults import Fault, error_from
-from crce.concepts.nodes import json_value
+from crce.concepts.nodes import json_value, read_text
 from crce.errors import ConfigError
-from crce.files import read_bytes
 
 
 POINTER = "version https://git-lfs"  # how a file begins that Git LFS has not fetched
@@ -21,16 +20,10 @@ def read(path: Path) -> str:
     """The text of a file.
 
     Raises:
-        ConfigError: it is missing, can't be read, is not UTF-8, or stands for a file that Git LFS keeps elsewhere.
+        ConceptError: it is missing, can't be read, or is not UTF-8.
+        ConfigError: it stands for a file that Git LFS keeps elsewhere.
     """
-    try:
-        text = read_bytes(path).decode("utf-8-sig")
-    except FileNotFoundError:
-        raise ConfigError(f"There is no {path}. Give the path of a file or folder that exists.") from None
-    except UnicodeDecodeError as error:
-        raise ConfigError(f"{path} is not UTF-8 (byte {error.start}). Save it as UTF-8.") from None
-    except OSError as error:
-        raise ConfigError(f"{path} can't be read: {error.strerror or error}.") from error
+    text = read_text(path, "file of prompts")
     if text.startswith(POINTER):
         raise ConfigError(f"{path} is a pointer of Git LFS, not the prompts. Fetch them: git lfs pull.")
     return text
