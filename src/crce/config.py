@@ -16,6 +16,7 @@ from pydantic.fields import FieldInfo
 
 from crce import bounds
 from crce.concepts import KINDS
+from crce.concepts.concept_set import text_fault
 from crce.concepts.nodes import LOADER, read_text, value_of, yaml_node
 from crce.errors import ConceptError, ConfigError
 from crce.methods.table import METHODS
@@ -118,9 +119,11 @@ class ErasureConfig(BaseModel):
 
     @field_validator("*", mode="before")
     @classmethod
-    def _numbers_are_no_truth_values(cls, value: Any, info: ValidationInfo) -> Any:
+    def _values_have_a_meaning(cls, value: Any, info: ValidationInfo) -> Any:
         if isinstance(value, bool) and cls.model_fields[str(info.field_name)].annotation is not bool:
             raise ValueError("this setting is not switched on or off")
+        if info.field_name == "scenes" and (fault := next(filter(None, map(text_fault, map(str, value))), None)):
+            raise ValueError(f"a scene {fault}")
         return value
 
     @model_validator(mode="after")

@@ -19,6 +19,7 @@ from safetensors import SafetensorError, safe_open
 from crce import demo
 from crce.backbones.backbone import Backbone
 from crce.backbones.families import FAMILIES, backbone_class, supported
+from crce.concepts.concept_set import text_fault
 from crce.errors import ConfigError, ModelError, first_line
 from crce.files import sha256
 
@@ -148,6 +149,8 @@ def model_path(model: str, revision: str | None = None) -> Path:
     Raises:
         ModelError: the model is a path, and nothing is there, or a revision is given for what has none.
     """
+    if fault := text_fault(model):
+        raise ModelError(f"The name of the model {fault}")
     path = demo.model_path() if model == "demo" else Path(model).expanduser()
     like_a_path = model.startswith((".", "/", "~")) or model.count("/") > 1 or "\\" in model
     if not path.exists() and (like_a_path or model.endswith(".safetensors")):

@@ -27,7 +27,7 @@ from crce.bench.grid import (
 )
 from crce.bounds import LARGEST_SEED, brief_repr, fault_text
 from crce.concepts import KINDS, ConceptSet, atlas, find_concepts, read_sets
-from crce.concepts.concept_set import fold
+from crce.concepts.concept_set import fold, text_fault
 from crce.concepts.faults import Fault, did_you_mean, error_from
 from crce.concepts.nodes import NodeReader, describe, items_of, line_of, read_text, value_of, yaml_node
 from crce.config import all_settings, recipe_names
@@ -126,8 +126,14 @@ class _GridReader(NodeReader):
         sets = [concepts for item in items_of(parts[how]) for concepts in self._sets(item)]
         if len({fold(concepts.target) for concepts in sets}) < max(2, len(sets)):
             self.fault(node, f"{how} takes two targets or more, each of them once.")
-        name = str(value_of(parts["name"])) if "name" in parts else f"{len(sets)} {how.replace('_', ' ')}"
+        name = self._name(parts["name"]) if "name" in parts else f"{len(sets)} {how.replace('_', ' ')}"
         return Task(name, tuple(sets), how == "in_turn")
+
+    def _name(self, node: yaml.Node) -> str:
+        value = value_of(node)
+        if fault := text_fault(value) if isinstance(value, str) else f"is {describe(node)}. Write a text.":
+            self.fault(node, f"name {fault}")
+        return str(value)
 
     def _sets(self, node: yaml.Node) -> Sequence[ConceptSet]:
         if isinstance(node, yaml.MappingNode):
@@ -150,7 +156,8 @@ class _GridReader(NodeReader):
             variants = self.each(parts.pop("crce", None), partial(_checked, name="crce"), crce, "crce")
             settings = {key: value_of(part) for key, part in parts.items()}
             method, recipe = settings.pop("method", None), settings.pop("recipe", None)
-            name = str(settings.pop("name", method))
+            settings.pop("name", None)
+            name = self._name(parts["name"]) if "name" in parts else str(method)
             if method not in tuple(METHODS):
                 self.fault(item, f"method is {brief_repr(method)}. {_one_of(method, tuple(METHODS))}")
                 continue

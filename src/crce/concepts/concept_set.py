@@ -15,7 +15,7 @@ from crce.errors import ConceptError, brief_repr, is_hidden
 Kind = Literal["object", "character", "person", "style", "explicit", "other"]
 KINDS: tuple[str, ...] = get_args(Kind)
 MOST_PHRASES = 5000  # of a set; those that people write have a hundred
-LONGEST_PHRASE = 1000  # characters; text encoders read the first few hundred
+LONGEST_PHRASE = 4000  # characters; text encoders read the first few hundred
 _JOINER = re.compile(r"(?<![^\x00-\x7f])[\u200c\u200d]|[\u200c\u200d](?![^\x00-\x7f])")
 CERTAINTY_WORDS: dict[str, float] = {"Very High": 1.0, "High": 0.8, "Normal": 0.6, "Low": 0.4, "Very Low": 0.2}
 

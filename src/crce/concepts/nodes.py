@@ -6,6 +6,7 @@ The nodes of the tree are PyYAML's, which keep line numbers and repeated keys.
 from __future__ import annotations
 
 import json
+import re
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -24,6 +25,7 @@ MOST_DIGITS = 100  # of a number
 MOST_NODES = 500_000  # of a file; what it refers to several times counts each time
 DEEPEST = 40  # lists within lists; no file of crce needs half of it
 
+_CONTROL = re.compile(r"[\x00-\x08\x0e-\x1f\x7f]")
 MOST_LISTED = 10  # known keys that a fault lists although one of them is near
 
 
@@ -31,7 +33,7 @@ def read_text(path: Path, what: str = "concept file") -> str:
     """The text of a UTF-8 file, with or without a byte order mark; errors say that it should be a `what`.
 
     Raises:
-        ConceptError: the file is missing, a folder, not readable or not UTF-8.
+        ConceptError: the file is missing, a folder, not readable, not UTF-8, or holds control characters.
     """
     try:
         data = read_bytes(path)
@@ -46,11 +48,15 @@ def read_text(path: Path, what: str = "concept file") -> str:
     except (OSError, ValueError) as error:
         raise ConceptError(f"Cannot read {path}: {error}. Check the path and the file's permissions.") from error
     try:
-        return data.decode("utf-8-sig")
+        text = data.decode("utf-8-sig")
+        found, why = _CONTROL.search(text), "is a control character. Delete it."
+        start = found and len(text[: found.start()].encode())
     except UnicodeDecodeError as error:
-        line = data.count(b"\n", 0, error.start) + 1
-        text = f"byte 0x{data[error.start]:02x} is not UTF-8 text. Save the file as UTF-8 in your editor."
-        raise error_from(path.name, [Fault(path.name, text, line=line)]) from error
+        start, why = error.start, "is not UTF-8 text. Save the file as UTF-8 in your editor."
+    if start is None:
+        return text
+    line = data.count(b"\n", 0, start) + 1
+    raise error_from(path.name, [Fault(path.name, f"byte 0x{data[start]:02x} {why}", line=line)])
 
 
 def yaml_node(text: str, file: str) -> yaml.Node | None:

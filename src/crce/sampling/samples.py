@@ -104,7 +104,7 @@ def generate(
 
     before: list[Picture] = [None] * len(texts)
     if run is None:
-        model = model or "demo"
+        model = "demo" if model is None else model
         found = find_defaults(model, revision)
         pipe = load_pipeline(model, device=device, dtype=dtype, revision=revision)
         after = images(pipe, found.as_json() if found else OLD_SAMPLING)
