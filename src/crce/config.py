@@ -196,10 +196,10 @@ def refuse_unread(config: ErasureConfig, given: Collection[str]) -> None:
     method, trained = METHODS.find(config.method), set(ErasureConfig.model_fields)
     trained -= {"method", "crce", "alpha", "beta", "scenes", "resolution", "seed", *ONE_STEP}
     rules = (
-        (method.solved, trained, f"{config.method} solves for the weights"),
         (config.adapter == "weights", {"rank", "lora_alpha"}, "adapter is weights"),
         (config.x_t_source == "student", {"pool"}, "x_t_source is student"),
         (not config.crce, {"alpha", "corefs_per_step"}, "crce is off"),
+        (method.solved, trained, f"{config.method} solves for the weights"),
     )
     if found := {name: why for holds, names, why in rules for name in names & set(given) if holds}:
         texts = (f"{name} would have no effect, as {why}" for name, why in sorted(found.items()))

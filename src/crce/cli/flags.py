@@ -73,8 +73,9 @@ def refuse_unused(verb: Callable[..., int], arguments: Mapping[str, Any], names:
     """
     known = inspect.signature(verb, eval_str=True).parameters
     if given := [name for name in names if arguments[name] != known[name].default]:
-        flags = [(known[name].annotation.__metadata__[0].param_decls or ("--" + name,))[0] for name in given]
-        raise ConfigError(f"{', '.join(flags).replace('_', '-')} would have no effect, as {why}. Leave it out.")
+        named = {name: str(known[name].annotation.__metadata__[0].default) for name in given}  # typer.Option("--name")
+        flags = ", ".join(flag if flag.startswith("--") else f"--{name}" for name, flag in named.items())
+        raise ConfigError(f"{flags.replace('_', '-')} would have no effect, as {why}. Leave it out.")
 
 
 def with_erasure_flags(verb: Callable[..., int], names: Sequence[str] | None = None) -> Callable[..., int]:
