@@ -94,6 +94,6 @@ def test_a_set_has_no_more_phrases_than_anybody_reads(tmp_path):
 def test_of_many_faults_the_first_are_listed(tmp_path):
     path = tmp_path / "cat.json"
     path.write_text(json.dumps({"target": "cat", "corefs": ["dog"] * 1000}))
-    with pytest.raises(CRCEError, match=r"(?s)has 999 faults:.*and 949 more") as caught:
+    with pytest.raises(CRCEError, match="has 999 faults, of which the first 50 are:") as caught:
         read_concepts(path)
-    assert len(str(caught.value).splitlines()) == 52
+    assert len(str(caught.value).splitlines()) == 51

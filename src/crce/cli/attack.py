@@ -8,8 +8,8 @@ from typing import Annotated, Any
 import typer
 
 from crce.attacks import ATTACKS, BASELINE_ATTACKS, load_attack
-from crce.cli.flags import DeviceFlag, GuidanceFlag, JSONFlag, JudgeFlag, StepsFlag, refuse_unused
-from crce.cli.terminal import Bar, print_json, quiet_libraries
+from crce.cli.flags import DeviceFlag, GuidanceFlag, JSONFlag, JudgeFlag, StepsFlag
+from crce.cli.terminal import Bar, print_json, quiet_libraries, refuse_unused
 from crce.errors import ConfigError
 
 

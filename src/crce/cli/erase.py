@@ -11,17 +11,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from crce.cli.evaluate import judge_lines, measure, print_next, print_report
-from crce.cli.flags import (
-    DeviceFlag,
-    ImagesFlag,
-    JudgeFlag,
-    RecipeFlag,
-    RevisionFlag,
-    refuse_unused,
-    with_erasure_flags,
-)
+from crce.cli.flags import DeviceFlag, ImagesFlag, JudgeFlag, RecipeFlag, RevisionFlag, with_erasure_flags
 from crce.cli.suggest import answers_kept
-from crce.cli.terminal import Bar, quiet_libraries
+from crce.cli.terminal import Bar, quiet_libraries, refuse_unused
 from crce.concepts.concept_set import common_kind
 from crce.concepts.library import atlas_entry
 from crce.config import load_config, refuse_unread

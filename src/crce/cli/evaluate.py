@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from crce.cli.flags import DeviceFlag, GuidanceFlag, ImagesFlag, JudgeFlag, StepsFlag, refuse_unused
-from crce.cli.terminal import Bar, quiet_libraries
+from crce.cli.flags import DeviceFlag, GuidanceFlag, ImagesFlag, JudgeFlag, StepsFlag
+from crce.cli.terminal import Bar, quiet_libraries, refuse_unused
 
 
 if TYPE_CHECKING:

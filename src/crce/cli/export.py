@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from crce.cli.flags import JSONFlag, refuse_unused
-from crce.cli.terminal import error_line, print_facts, print_json, quiet_libraries
+from crce.cli.flags import JSONFlag
+from crce.cli.terminal import error_line, print_facts, print_json, quiet_libraries, refuse_unused
 from crce.export.formats import BUNDLED
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import inspect
 import types
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
@@ -15,7 +15,6 @@ from pydantic.fields import FieldInfo
 from rich.markup import escape
 
 from crce.config import all_settings, load_config, recipe_names
-from crce.errors import ConfigError
 from crce.methods.table import METHODS
 
 
@@ -63,19 +62,6 @@ PromptsFlag = Annotated[
 TokenBudgetFlag = Annotated[int, typer.Option(min=1, help="Tokens that a language model may use in all.")]
 
 SHARED_PANEL = "Settings of the erasure (not given: as the recipe says)"
-
-
-def refuse_unused(verb: Callable[..., int], arguments: Mapping[str, Any], names: Collection[str], why: str) -> None:
-    """Refuse flags of `verb` that were given and would have no effect.
-
-    Raises:
-        ConfigError: some of the arguments called `names` are not their defaults.
-    """
-    known = inspect.signature(verb, eval_str=True).parameters
-    if given := [name for name in names if arguments[name] != known[name].default]:
-        named = {name: str(known[name].annotation.__metadata__[0].default) for name in given}  # typer.Option("--name")
-        flags = ", ".join(flag if flag.startswith("--") else f"--{name}" for name, flag in named.items())
-        raise ConfigError(f"{flags.replace('_', '-')} would have no effect, as {why}. Leave it out.")
 
 
 def with_erasure_flags(verb: Callable[..., int], names: Sequence[str] | None = None) -> Callable[..., int]:

@@ -10,8 +10,8 @@ from typing import Annotated
 
 import typer
 
-from crce.cli.flags import BaseURLFlag, PromptsFlag, TokenBudgetFlag, refuse_unused
-from crce.cli.terminal import print_table, quiet_libraries
+from crce.cli.flags import BaseURLFlag, PromptsFlag, TokenBudgetFlag
+from crce.cli.terminal import print_table, quiet_libraries, refuse_unused
 from crce.concepts import KINDS, certainty_word, write_concepts
 from crce.concepts.documents import dump_json
 from crce.errors import SuggestError

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import logging
 import warnings
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 import typer
 
-from crce.errors import escaped
+from crce.errors import ConfigError, escaped
 
 
 if TYPE_CHECKING:
@@ -66,6 +67,19 @@ def quiet_libraries() -> None:
         messages_of.set_verbosity_error()
         if library != "huggingface_hub":
             messages_of.disable_progress_bar()
+
+
+def refuse_unused(verb: Callable[..., int], arguments: Mapping[str, Any], names: Collection[str], why: str) -> None:
+    """Refuse flags of `verb` that were given and would have no effect.
+
+    Raises:
+        ConfigError: some of the arguments called `names` are not their defaults.
+    """
+    known = inspect.signature(verb, eval_str=True).parameters
+    if given := [name for name in names if arguments[name] != known[name].default]:
+        named = {name: str(known[name].annotation.__metadata__[0].default) for name in given}  # typer.Option("--name")
+        flags = ", ".join(flag if flag.startswith("--") else f"--{name}" for name, flag in named.items())
+        raise ConfigError(f"{flags.replace('_', '-')} would have no effect, as {why}. Leave it out.")
 
 
 LINES = 10  # lines in place of a whole bar

@@ -42,9 +42,8 @@ def error_from(file: str, faults: Iterable[Fault]) -> ConceptError:
     ordered = sorted(faults, key=lambda fault: fault.line or 0)
     if len(ordered) == 1:
         return ConceptError(str(ordered[0]))
-    more = [f"and {len(ordered) - MOST_SHOWN} more"] if len(ordered) > MOST_SHOWN else []
-    shown = [*map(str, ordered[:MOST_SHOWN]), *more]
-    return ConceptError("\n  ".join([f"{file} has {len(ordered)} faults:", *shown]))
+    which = "" if len(ordered) <= MOST_SHOWN else f", of which the first {MOST_SHOWN} are"
+    return ConceptError("\n  ".join([f"{file} has {len(ordered)} faults{which}:", *map(str, ordered[:MOST_SHOWN])]))
 
 
 def listed(names: Sequence[object], most: int) -> str:

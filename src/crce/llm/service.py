@@ -12,8 +12,10 @@ import os
 import re
 from abc import abstractmethod
 from collections.abc import Callable
+from concurrent.futures import Future, wait
 from dataclasses import dataclass, replace
 from importlib import import_module
+from threading import Thread
 from typing import TYPE_CHECKING, Any, ClassVar
 from urllib.parse import urlsplit
 
@@ -150,7 +152,7 @@ class ServiceChat(CountingChat):
             reraise=True,
         )
         try:
-            content = retrying(lambda: self._errors.within_time(lambda: self._content(params)))
+            content = retrying(lambda: self._content(params))
         except self._errors.sdk.APIError as error:
             # Not chained: the client's error holds the service's own words, which may repeat the key.
             raise self._errors.explain(error, retrying.statistics["attempt_number"]) from None
@@ -165,19 +167,26 @@ class ServiceChat(CountingChat):
         return body
 
     def _content(self, params: dict[str, Any]) -> bytes:
-        """The body of a response, of which no more is read than is needed to see that it is too long."""
-        content, sdk = b"", self._errors.sdk
+        """The body of a response. A service may send a byte at a time without end: the timeout is for all of it."""
+        content: Future[bytes] = Future()
+        Thread(target=self._receive, args=(params, content), daemon=True).start()
+        if not wait([content], self._errors.timeout).done:
+            raise self._errors.sdk.APITimeoutError(request=None)
+        return content.result()
+
+    def _receive(self, params: dict[str, Any], content: Future[bytes]) -> None:
+        sdk, received = self._errors.sdk, b""
         try:
             with self._create(**params) as response:
                 for chunk in response.iter_bytes():
-                    content += chunk
-                    if len(content) > MAX_REPLY:
+                    received += chunk
+                    if len(received) > MAX_REPLY:
                         break
-        except (sdk.APIError, TypeError):
-            raise
-        except Exception as error:  # of the client's HTTP library: the connection broke while the answer came
-            raise sdk.APIConnectionError(request=None) from error
-        return content
+            content.set_result(received)
+        except Exception as error:
+            broken = sdk.APIConnectionError(request=None)  # where the client's HTTP library raises an error of its own
+            broken.__cause__ = error
+            content.set_exception(error if isinstance(error, sdk.APIError | TypeError) else broken)
 
     def _pause(self, state: RetryCallState) -> float:
         from tenacity import wait_exponential_jitter

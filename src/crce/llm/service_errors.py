@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import json
 import math
-import threading
 import time
 from collections.abc import Callable, Mapping
-from concurrent.futures import Future, wait
 from contextlib import suppress
 from dataclasses import dataclass, field
 from email.utils import parsedate_to_datetime
@@ -73,24 +71,6 @@ class ServiceErrors:
             return False
         wait = self.wait(error)
         return (error.status_code in (408, 409, 429) or error.status_code >= 500) and (wait or 0) <= MAX_WAIT
-
-    def within_time(self, request: Callable[[], bytes]) -> bytes:
-        """What `request` returns, or the client's error for an answer that takes longer in all than the time allowed.
-
-        The client's own limit is for each part of an answer, and a service can send one byte at a time without end.
-        """
-        answer: Future[bytes] = Future()
-
-        def ask() -> None:
-            try:
-                answer.set_result(request())
-            except BaseException as error:
-                answer.set_exception(error)
-
-        threading.Thread(target=ask, daemon=True).start()
-        if not wait([answer], self.timeout).done:
-            raise self.sdk.APITimeoutError(request=None)
-        return answer.result()
 
     def wait(self, error: BaseException | None) -> float | None:
         """Seconds that the service asks to wait; None if it does not say."""
