@@ -5,11 +5,12 @@ from __future__ import annotations
 import ast
 import re
 import sys
-from importlib.metadata import packages_distributions
+from importlib.metadata import distribution, packages_distributions
 from pathlib import Path
 
 import pytest
 import yaml
+from packaging.requirements import Requirement
 
 import crce
 
@@ -48,6 +49,30 @@ def test_every_import_is_declared():
         if not {plain(each) for each in installed.get(name, [ELSEWHERE.get(name, name)])} & declared
     }
     assert not undeclared
+
+
+# Licences under which everybody may use, change and pass on what crce needs; MPL holds for changes of its own files.
+ALLOWED = re.compile(r"\b(0BSD|Apache|BSD|BSL-1.0|CC0|CNRI-Python|ISC|MIT|MPL|Mozilla Public|PSF|Zlib)\b")
+BY_TORCH = ("nvidia-", "cuda-", "triton")  # its builds for NVIDIA's cards bring libraries under NVIDIA's own terms
+
+
+def test_every_dependency_has_a_free_licence():
+    found: dict[str, list[str]] = {}
+    left = [("crce", ("llm", "web"))]
+    while left:
+        name, extras = left.pop()
+        if name in found or name.startswith(BY_TORCH):
+            continue
+        package = distribution(name)
+        said = package.metadata
+        listed = [text for text in said.get_all("Classifier") or () if "License ::" in text]
+        terms = said["License-Expression"] or "; ".join(listed)
+        found[name] = re.split(r" AND |; ", terms or said["License"] or "unknown")
+        for needed in map(Requirement, package.requires or ()):
+            if any(not needed.marker or needed.marker.evaluate({"extra": extra}) for extra in ("", *extras)):
+                left.append((plain(needed.name), tuple(needed.extras)))
+    assert {"torch", "openai", "fastapi"} < found.keys()
+    assert not {name: terms for name, terms in found.items() if not all(map(ALLOWED.search, terms))}
 
 
 def test_the_workflow_calls_the_script_and_the_forms_are_valid():
