@@ -174,7 +174,7 @@ def test_recipes(place: Path, text: str) -> None:
     assert config is None or ErasureConfig(**json.loads(json.dumps(config.model_dump(mode="json")))) == config
 
 
-@fuzz(100)
+@fuzz(80)
 @given(text=mutated("grid.yaml"))
 def test_grids(place: Path, text: str) -> None:
     grid = outcome(lambda: read_grid(written(place, "grid.yaml", text)))
@@ -198,7 +198,7 @@ def test_templates_of_questions(place: Path, text: str) -> None:
     assert turns is None or all(turn.content for turn in turns)
 
 
-@fuzz(100)
+@fuzz(150)
 @given(phrases=st.lists(tokens, min_size=2, max_size=4), certainty=st.floats() | st.integers() | tokens)
 def test_phrases(phrases: list[str], certainty: Any) -> None:
     def make() -> ConceptSet:
@@ -213,7 +213,7 @@ def test_phrases(phrases: list[str], certainty: Any) -> None:
             assert escaped(text) == text
 
 
-@fuzz(100)
+@fuzz(120)
 @given(text=mutated("answer.txt", "judgements.txt"), cut_off=st.booleans())
 def test_answers_of_language_models(text: str, cut_off: bool) -> None:
     for parse in (
@@ -273,7 +273,7 @@ def command_lines(draw: Callable[[Any], Any]) -> list[str]:
     return [*line, *WRONG.get(verb, [])]
 
 
-@fuzz(150)
+@fuzz(100)
 @given(line=command_lines())
 def test_command_lines(place: Path, line: list[str]) -> None:
     shutil.rmtree(place)
