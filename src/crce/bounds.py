@@ -35,6 +35,10 @@ _BY_NAME: dict[str, Any] = {
     **dict.fromkeys(("n", "images_per_prompt", "images_per_try", "images", "latents", "timesteps", "rounds"), Count),
     **dict.fromkeys(("phrases", "phrases_per_group", "limit"), Count),
     "budget": TrainingSteps,
+    "forwards": Annotated[int, Field(ge=0, le=2**40), "more take years"],
+    "token_budget": Annotated[int, Field(ge=1, le=10**9), "no answers are as long"],
+    "timeout": Annotated[float, Field(gt=0, le=86_400), "nobody waits longer than a day"],
+    "retries": Annotated[int, Field(ge=0, le=100), "a service that fails as often stays broken"],
     "threshold": Annotated[float, Field(ge=0, le=1), "it is a probability"],
 }
 _FIELDS: dict[str, Any] = {name: (kind | None, None) for name, kind in _BY_NAME.items()}

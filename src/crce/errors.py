@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import re
 import reprlib
-import unicodedata
 from typing import Any
 
 
-_INVISIBLE = "\u115f\u1160\u2800\u3164\uffa0"  # letters and signs without a shape
+# Controls but tabs and line breaks, marks of direction, characters without a shape, halves of characters. Joiners are
+# fine where they join: in emoji, and in words of other scripts.
+HIDDEN = re.compile(
+    "[\x00-\x08\x0b-\x1f\x7f-\x9f\xad\u061c\u115f\u1160\u180e\u200b\u200e\u200f\u202a-\u202e\u2060-\u206f"
+    "\u2800\u3164\ud800-\uf8ff\ufeff\uffa0\ufff9-\ufffb\U000e0000-\U000e007f]"
+    "|(?<![^\x00-\x7f])[\u200c\u200d]|[\u200c\u200d](?![^\x00-\x7f])"
+)
 
 
 class CRCEError(Exception):
@@ -54,16 +60,8 @@ def brief_repr(value: object) -> str:
 
 
 def escaped(text: str) -> str:
-    """`text` for a terminal: characters that would steer it, or can't be seen, as escapes."""
-    if text.isascii() and text.replace("\n", "").replace("\t", "").isprintable():
-        return text
-    return "".join(ascii(c)[1:-1] if is_hidden(c) and c not in "\n\t" else c for c in text)
-
-
-def is_hidden(character: str) -> bool:
-    """Whether a character steers a terminal, changes the direction of writing, or has no shape; joiners have a use."""
-    hidden = unicodedata.category(character) in ("Cc", "Cf", "Cs", "Co")
-    return (hidden and character not in "\u200c\u200d") or character in _INVISIBLE
+    """`text` for a terminal, with escapes for what would steer it or can't be seen."""
+    return HIDDEN.sub(lambda found: ascii(found[0])[1:-1], text)
 
 
 def first_line(error: Exception) -> str:

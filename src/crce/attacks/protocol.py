@@ -37,9 +37,7 @@ class Budget:
     forwards: int = 0
 
     def __post_init__(self) -> None:
-        check_numbers(budget=self.steps)
-        if self.forwards < 0:
-            raise ConfigError(f"The budget is {self.forwards} forwards. Use 0 (no limit) or more.")
+        check_numbers(budget=self.steps, forwards=self.forwards)
 
 
 @dataclass(frozen=True)

@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import re
 import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple, get_args
 
 from crce.concepts.faults import did_you_mean
-from crce.errors import ConceptError, brief_repr, is_hidden
+from crce.errors import HIDDEN, ConceptError, brief_repr, escaped
 
 
 Kind = Literal["object", "character", "person", "style", "explicit", "other"]
 KINDS: tuple[str, ...] = get_args(Kind)
 MOST_PHRASES = 5000  # of a set; those that people write have a hundred
 LONGEST_PHRASE = 4000  # characters; text encoders read the first few hundred
-_JOINER = re.compile(r"(?<![^\x00-\x7f])[\u200c\u200d]|[\u200c\u200d](?![^\x00-\x7f])")
 CERTAINTY_WORDS: dict[str, float] = {"Very High": 1.0, "High": 0.8, "Normal": 0.6, "Low": 0.4, "Very Low": 0.2}
 
 
@@ -134,11 +132,9 @@ def text_fault(text: str) -> str | None:
         return "is empty. Write the phrase as it would appear in a prompt, or delete the entry."
     if len(tidied) > LONGEST_PHRASE:
         return f"{brief_repr(text)} has {len(tidied)} characters. Use {LONGEST_PHRASE} at most."
-    if tidied.isascii() and tidied.isprintable():
-        return None
-    if wrong := next((c for c in tidied if is_hidden(c)), None) or next(iter(_JOINER.findall(tidied)), None):
-        what = "a control" if unicodedata.category(wrong) in ("Cc", "Cs") else "an invisible"
-        return f"{ascii(tidied)} contains {what} character ({ascii(wrong)[1:-1]}). Type the phrase again."
+    if found := HIDDEN.search(tidied):
+        what = "a control" if unicodedata.category(found[0]) in ("Cc", "Cs") else "an invisible"
+        return f"{ascii(tidied)} contains {what} character ({escaped(found[0])}). Type the phrase again."
     if not any(unicodedata.category(c)[0] in "LNPS" for c in tidied):
         return f"{ascii(tidied)} has no letter, number or sign. Type the phrase again."
     return None
@@ -156,11 +152,11 @@ def parse_certainty(value: object) -> float:
         if fold(value) in words:
             return words[fold(value)]
         hint = did_you_mean(value, list(CERTAINTY_WORDS))
-        raise ValueError(f"certainty {value!r} is not known. {allowed}{hint}")
+        raise ValueError(f"certainty {brief_repr(value)} is not known. {allowed}{hint}")
     if isinstance(value, bool) or not isinstance(value, (int, float)):
-        raise ValueError(f"certainty {value!r} is neither a word nor a number. {allowed}")
+        raise ValueError(f"certainty {brief_repr(value)} is neither a word nor a number. {allowed}")
     if not 0 <= value <= 1:
-        raise ValueError(f"certainty {value!r} is outside [0, 1]. {allowed}")
+        raise ValueError(f"certainty {brief_repr(value)} is outside [0, 1]. {allowed}")
     return float(value)
 
 
@@ -171,7 +167,7 @@ def certainty_word(certainty: float) -> str | float:
 
 def unknown_kind(given: str) -> str:
     """The message that `given` is no kind, with the allowed ones and the nearest."""
-    return f"{given!r} is not known. Use one of: {', '.join(KINDS)}.{did_you_mean(str(given), KINDS)}"
+    return f"{brief_repr(given)} is not known. Use one of: {', '.join(KINDS)}.{did_you_mean(str(given), KINDS)}"
 
 
 class Placed(NamedTuple):

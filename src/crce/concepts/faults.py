@@ -10,7 +10,6 @@ from typing import Literal
 from crce.errors import ConceptError
 
 
-LONGEST = 2000  # characters of a fault
 MOST_SHOWN = 50  # faults of a file in one error
 
 # the concept can't be used; it was read in a way that loses nothing; it was kept unchanged, and is worth a look
@@ -30,11 +29,10 @@ class Fault:
     index: int | None = None  # in that field's list, from 0
 
     def __str__(self) -> str:
-        text = self.text if len(self.text) <= LONGEST else f"{self.text[:LONGEST]}..."
         if self.line is not None:
-            return f"{self.file}:{self.line}: {text}"
+            return f"{self.file}:{self.line}: {self.text}"
         field = self.field if self.index is None else f"{self.field}[{self.index}]"
-        return ": ".join(part for part in (self.file, self.concept, field, text) if part)
+        return ": ".join(part for part in (self.file, self.concept, field, self.text) if part)
 
 
 def error_from(file: str, faults: Iterable[Fault]) -> ConceptError:

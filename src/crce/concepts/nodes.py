@@ -185,14 +185,16 @@ class NodeReader:
         for key_node, value in node.value:
             key = key_node.value if isinstance(key_node, yaml.ScalarNode) else describe(key_node)
             if first.setdefault(key, key_node) is not key_node:
-                self.fault(key_node, f"key {key!r} is given twice (first on line {line_of(first[key])}). Keep one.")
+                self.fault(
+                    key_node, f"key {brief_repr(key)} is given twice (first on line {line_of(first[key])}). Keep one."
+                )
             elif key in known:
                 values[key] = value
             else:
                 near = did_you_mean(key, known)
                 listed = "" if near and len(known) > MOST_LISTED else f" Known keys: {', '.join(known)}."
                 hint = near or self.key_hint(node, known, key, value)
-                self.fault(key_node, f"unknown key {key!r} in {what}.{listed}{hint}")
+                self.fault(key_node, f"unknown key {brief_repr(key)} in {what}.{listed}{hint}")
         return values
 
     def key_hint(self, node: yaml.MappingNode, known: Sequence[str], key: str, value: yaml.Node) -> str:

@@ -19,6 +19,7 @@ from threading import Thread
 from typing import TYPE_CHECKING, Any, ClassVar
 from urllib.parse import urlsplit
 
+from crce.bounds import check_numbers
 from crce.errors import SuggestError
 from crce.llm.protocol import CountingChat, Message, Reply
 from crce.llm.service_errors import FILTERED, Declined, ServiceErrors
@@ -84,10 +85,7 @@ class ServiceChat(CountingChat):
                 f"The package {self.package} is missing. Install it: pip install 'crce[llm]', or use --suggester "
                 "lexicon."
             ) from error
-        if timeout <= 0:
-            raise SuggestError(f"The timeout is {timeout:g} s. Use a positive number of seconds.")
-        if retries < 0:
-            raise SuggestError(f"The number of retries is {retries}. Use 0 or more.")
+        check_numbers(timeout=timeout, retries=retries)
         super().__init__(model, token_budget)
         self._retries = retries
         given = base_url or os.environ.get(self.url_variable)

@@ -218,10 +218,8 @@ def _stop_between_steps() -> Iterator[threading.Event]:
 
 def _refuse_not_finite(folder: Path, trainer: Trainer | ClosedFormTrainer, loss: float | None = None) -> None:
     """Raise a RunError where a loss or, without one, a trained weight is not finite."""
-    if loss is None:
-        if all(bool(weights.isfinite().all()) for weights in trainer.adapter.state().values()):
-            return
-    elif math.isfinite(loss):
+    weights = trainer.adapter.state().values() if loss is None else ()
+    if all(bool(each.isfinite().all()) for each in weights) and math.isfinite(loss or 0):
         return
     what = "a weight is not finite" if loss is None else f"the loss is {loss}"
     kept = f"{folder / CHECKPOINT} is from before it" if (folder / CHECKPOINT).exists() else "nothing is saved"
