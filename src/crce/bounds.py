@@ -7,7 +7,7 @@ from typing import Annotated, Any
 from pydantic import ConfigDict, Field, ValidationError, create_model
 
 from crce.concepts.concept_set import MOST_PHRASES
-from crce.errors import ConfigError, brief_repr
+from crce.errors import ConfigError, shown
 
 
 LARGEST_SEED = 2**63 - 1
@@ -61,6 +61,6 @@ def check_numbers(**given: Any) -> None:
 
 def fault_text(error: Any, metadata: Any = ()) -> str:
     """One of pydantic's errors in words, with the reason in the metadata of a bounded number."""
-    text = f"is {brief_repr(error['input'])}: {error['msg'][0].lower()}{error['msg'][1:]}"
+    text = f"is {shown(error['input'])}: {error['msg'][0].lower()}{error['msg'][1:]}"
     reason = next((each for each in metadata if isinstance(each, str)), None)
     return f"{text}, as {reason}" if reason and error["type"] == "less_than_equal" else text

@@ -52,7 +52,7 @@ class SuggestError(CRCEError):
     exchanges: tuple[dict[str, Any], ...] = ()
 
 
-def brief_repr(value: object) -> str:
+def shown(value: object) -> str:
     """The `repr` of a value of any size and depth, cut off where it is long."""
     short = reprlib.Repr()
     short.maxstring = short.maxother = short.maxlong = 80

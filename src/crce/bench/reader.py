@@ -25,7 +25,7 @@ from crce.bench.grid import (
     ModelSource,
     Task,
 )
-from crce.bounds import LARGEST_SEED, brief_repr, fault_text
+from crce.bounds import LARGEST_SEED, fault_text, shown
 from crce.concepts import KINDS, ConceptSet, atlas, find_concepts, read_sets
 from crce.concepts.concept_set import fold, text_fault
 from crce.concepts.faults import Fault, did_you_mean, error_from
@@ -140,7 +140,7 @@ class _GridReader(NodeReader):
             parts = self.mapping(node, ("kind",), "an entry of concepts")
             name = value_of(parts["kind"]) if "kind" in parts else None
             if name not in KINDS:
-                self.fault(node, f"kind is {brief_repr(name)}. {_one_of(name, KINDS)}")
+                self.fault(node, f"kind is {shown(name)}. {_one_of(name, KINDS)}")
             return [c for c in atlas().values() if c.kind == name]
         name = str(value_of(node))
         if not name.partition("#")[0].lower().endswith(_FILES):
@@ -159,7 +159,7 @@ class _GridReader(NodeReader):
             settings.pop("name", None)
             name = self._name(parts["name"]) if "name" in parts else str(method)
             if method not in tuple(METHODS):
-                self.fault(item, f"method is {brief_repr(method)}. {_one_of(method, tuple(METHODS))}")
+                self.fault(item, f"method is {shown(method)}. {_one_of(method, tuple(METHODS))}")
                 continue
             if isinstance(recipe, str) and recipe not in (recipes := recipe_names()):
                 file = self._path.parent / recipe
@@ -229,7 +229,7 @@ class _GridReader(NodeReader):
                 self.fault(item, str(error))
                 continue
             if value in values:
-                self.fault(item, f"{brief_repr(value)} is listed twice. Keep one of them.")
+                self.fault(item, f"{shown(value)} is listed twice. Keep one of them.")
             elif value is not None:
                 values.append(value)
         return tuple(values) or default
@@ -266,7 +266,7 @@ def _checked(node: yaml.Node, name: str) -> Any:
         case "lists" if value != OWN and not str(value).lower().endswith(_FILES):
             cure = f"Use {OWN}, or a file with a concept set for every target."
     if cure:
-        raise ValueError(f"{name} is {brief_repr(value)}. {cure}")
+        raise ValueError(f"{name} is {shown(value)}. {cure}")
     return value
 
 

@@ -14,7 +14,7 @@ import typer
 
 from crce import __version__
 from crce.cli.terminal import error_line, messages
-from crce.errors import ConfigError, CRCEError, brief_repr, escaped, first_line
+from crce.errors import ConfigError, CRCEError, escaped, first_line, shown
 
 
 # each verb with an example, in the order of the help; its function is `crce.cli.<module>:<function>`
@@ -104,9 +104,9 @@ def _check_arguments(arguments: list[str]) -> None:
     """Refuse what no argument can mean, and what the terminal would not show."""
     for before, argument in zip(["crce", *arguments], arguments, strict=False):
         if not argument.strip() or (argument.startswith("--") and argument.endswith("=")):
-            raise ConfigError(f"The argument after {brief_repr(before)} is empty. Give a value, or leave it out.")
+            raise ConfigError(f"The argument after {shown(before)} is empty. Give a value, or leave it out.")
         if escaped(argument) != argument:
-            raise ConfigError(f"An argument has characters that can't be seen: {brief_repr(argument)}. Type it again.")
+            raise ConfigError(f"An argument has characters that can't be seen: {shown(argument)}. Type it again.")
 
 
 def _usage_text(error: Exception) -> str:

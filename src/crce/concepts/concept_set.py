@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Literal, NamedTuple, get_args
 
 from crce.concepts.faults import did_you_mean
-from crce.errors import HIDDEN, ConceptError, brief_repr, escaped
+from crce.errors import HIDDEN, ConceptError, escaped, shown
 
 
 Kind = Literal["object", "character", "person", "style", "explicit", "other"]
@@ -131,7 +131,7 @@ def text_fault(text: str) -> str | None:
     if not tidied:
         return "is empty. Write the phrase as it would appear in a prompt, or delete the entry."
     if len(tidied) > LONGEST_PHRASE:
-        return f"{brief_repr(text)} has {len(tidied)} characters. Use {LONGEST_PHRASE} at most."
+        return f"{shown(text)} has {len(tidied)} characters. Use {LONGEST_PHRASE} at most."
     if found := HIDDEN.search(tidied):
         what = "a control" if unicodedata.category(found[0]) in ("Cc", "Cs") else "an invisible"
         return f"{ascii(tidied)} contains {what} character ({escaped(found[0])}). Type the phrase again."
@@ -152,11 +152,11 @@ def parse_certainty(value: object) -> float:
         if fold(value) in words:
             return words[fold(value)]
         hint = did_you_mean(value, list(CERTAINTY_WORDS))
-        raise ValueError(f"certainty {brief_repr(value)} is not known. {allowed}{hint}")
+        raise ValueError(f"certainty {shown(value)} is not known. {allowed}{hint}")
     if isinstance(value, bool) or not isinstance(value, (int, float)):
-        raise ValueError(f"certainty {brief_repr(value)} is neither a word nor a number. {allowed}")
+        raise ValueError(f"certainty {shown(value)} is neither a word nor a number. {allowed}")
     if not 0 <= value <= 1:
-        raise ValueError(f"certainty {brief_repr(value)} is outside [0, 1]. {allowed}")
+        raise ValueError(f"certainty {shown(value)} is outside [0, 1]. {allowed}")
     return float(value)
 
 
@@ -167,7 +167,7 @@ def certainty_word(certainty: float) -> str | float:
 
 def unknown_kind(given: str) -> str:
     """The message that `given` is no kind, with the allowed ones and the nearest."""
-    return f"{brief_repr(given)} is not known. Use one of: {', '.join(KINDS)}.{did_you_mean(str(given), KINDS)}"
+    return f"{shown(given)} is not known. Use one of: {', '.join(KINDS)}.{did_you_mean(str(given), KINDS)}"
 
 
 class Placed(NamedTuple):

@@ -15,7 +15,7 @@ from typing import Any
 import yaml
 
 from crce.concepts.faults import Fault, did_you_mean, error_from
-from crce.errors import ConceptError, brief_repr
+from crce.errors import ConceptError, shown
 from crce.files import read_bytes
 
 
@@ -143,7 +143,7 @@ class _Constructor(yaml.constructor.SafeConstructor):
         mapping = super().construct_mapping(node, deep)
         if len(mapping) < len(node.value):  # PyYAML takes the last
             key, _ = Counter(str(key.value) for key, _ in node.value).most_common(1)[0]
-            raise ValueError(f"key {brief_repr(key)} is given twice. Keep one")
+            raise ValueError(f"key {shown(key)} is given twice. Keep one")
         return mapping
 
 
@@ -160,7 +160,7 @@ def describe(node: yaml.Node) -> str:
         return "a mapping of keys to values"
     if isinstance(node, yaml.SequenceNode):
         return "a list"
-    return "nothing" if tag_of(node) == "null" else brief_repr(node.value)
+    return "nothing" if tag_of(node) == "null" else shown(node.value)
 
 
 class NodeReader:
@@ -186,7 +186,7 @@ class NodeReader:
             key = key_node.value if isinstance(key_node, yaml.ScalarNode) else describe(key_node)
             if first.setdefault(key, key_node) is not key_node:
                 self.fault(
-                    key_node, f"key {brief_repr(key)} is given twice (first on line {line_of(first[key])}). Keep one."
+                    key_node, f"key {shown(key)} is given twice (first on line {line_of(first[key])}). Keep one."
                 )
             elif key in known:
                 values[key] = value
@@ -194,7 +194,7 @@ class NodeReader:
                 near = did_you_mean(key, known)
                 listed = "" if near and len(known) > MOST_LISTED else f" Known keys: {', '.join(known)}."
                 hint = near or self.key_hint(node, known, key, value)
-                self.fault(key_node, f"unknown key {brief_repr(key)} in {what}.{listed}{hint}")
+                self.fault(key_node, f"unknown key {shown(key)} in {what}.{listed}{hint}")
         return values
 
     def key_hint(self, node: yaml.MappingNode, known: Sequence[str], key: str, value: yaml.Node) -> str:
