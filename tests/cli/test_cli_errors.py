@@ -48,6 +48,8 @@ REFUSED: list[tuple[list[str], list[str]]] = [
     (["generate", "a cat", "--revision", "main"], ["revision is 'main'", "'demo' is not on the Hub"]),
     (["erase", "cat", "--revision", "main", "--no-eval"], ["revision is 'main'"]),
     (["plan", "--revision", "main"], ["revision is 'main'"]),
+    (["plan", "--vram", "inf"], ["--vram"]),
+    (["check", "x.safetensors", "--against", "runs/cat-1", "--tolerance", "inf"], ["--tolerance"]),
     (["erase", "cat", "--alpha", "inf"], ["alpha is inf", "finite"]),
     (["erase", "cat", "--no-eval", "--judge", "emoji"], ["--judge would have no effect", "--no-eval"]),
     (["erase", "cat", "--no-eval", "--images-per-prompt", "3"], ["--images-per-prompt would have no effect"]),

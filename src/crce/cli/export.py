@@ -56,7 +56,7 @@ def check(
     against: Annotated[
         Path | None, typer.Option(metavar="RUN", help="Compare what the file changes with what this run trained.")
     ] = None,
-    tolerance: Annotated[float, typer.Option(min=0, help="Relative error of a layer that passes.")] = 2e-3,
+    tolerance: Annotated[float, typer.Option(min=0, max=1, help="Relative error of a layer that passes.")] = 2e-3,
     json: JSONFlag = False,
 ) -> int:
     """Inspect a file: its kind, the programs that load it, and its faults. Exit code 2 if it has any."""

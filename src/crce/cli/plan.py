@@ -31,7 +31,7 @@ def plan(
     vram: Annotated[
         float | None,
         typer.Option(
-            metavar="8|12|16|24|48|80|GB", min=1, help="Memory of the card in GB.", show_default="the usual cards"
+            metavar="8|12|16|24|48|80|GB", min=1, max=1e4, help="Memory of the card.", show_default="the usual cards"
         ),
     ] = None,
     config: RecipeFlag = None,

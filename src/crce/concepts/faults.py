@@ -53,5 +53,5 @@ def listed(names: Sequence[object], most: int) -> str:
 def did_you_mean(given: str, allowed: Sequence[str]) -> str:
     """A sentence to append to a message, e.g. " Did you mean 'corefs'?", or nothing when no word is near."""
     by_folded = {word.casefold(): word for word in allowed}
-    near = difflib.get_close_matches(given.casefold(), by_folded, n=1, cutoff=0.6)
+    near = difflib.get_close_matches(given[:100].casefold(), by_folded, n=1, cutoff=0.6)
     return f" Did you mean '{by_folded[near[0]]}'?" if near else ""
