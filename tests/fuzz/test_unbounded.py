@@ -9,10 +9,11 @@ from pathlib import Path
 
 import pytest
 
+from crce.backbones.loading import model_path
 from crce.bench.reader import read_grid
 from crce.concepts import read_concepts
 from crce.config import load_config
-from crce.errors import CRCEError
+from crce.errors import CRCEError, ModelError
 from crce.evaluate.prompt_sets.files import read, read_list
 from crce.files import LARGEST_TEXT, read_bytes
 from crce.judges.vision import _read as read_judgement
@@ -97,3 +98,16 @@ def test_of_many_faults_the_first_are_listed(tmp_path):
     with pytest.raises(CRCEError, match="has 999 faults, of which the first 50 are:") as caught:
         read_concepts(path)
     assert len(str(caught.value).splitlines()) == 51
+
+
+@pytest.mark.parametrize("reader", ["prompts", "template", "concepts", "recipe"])
+def test_control_characters_of_a_file_are_named_with_their_line(tmp_path, reader):
+    (tmp_path / "file.yaml").write_bytes(b"# User\na cat\x00\n")
+    with pytest.raises(CRCEError, match="file.yaml:2: byte 0x00 is a control character"):
+        READERS[reader](tmp_path / "file.yaml")
+
+
+@pytest.mark.parametrize("name", ["", "\x1b[31mred", "a\u202eb"])
+def test_names_of_models_are_names(name):
+    with pytest.raises(ModelError, match="The name of the model .*(empty|character)"):
+        model_path(name)

@@ -38,7 +38,8 @@ def load_chat(
         token_budget: tokens for all questions and answers together.
 
     Raises:
-        SuggestError: an unknown provider, a missing package, key or file, or a number out of range.
+        SuggestError: an unknown provider, or a missing package, key or file.
+        ConfigError: a number is out of range.
     """
     provider, _, model = spec.partition(":")
     if provider not in PROVIDERS or not model.strip():

@@ -84,6 +84,7 @@ def suggest(
         seed: of every random choice.
 
     Raises:
+        ConfigError: a number is out of range.
         SuggestError: the concept or a setting can't be used, the suggester does not know the concept or can't be
             reached, or none of its proposals can be used.
         ModelError: the text-to-image model can't be loaded.
