@@ -122,8 +122,9 @@ class ErasureConfig(BaseModel):
     def _values_have_a_meaning(cls, value: Any, info: ValidationInfo) -> Any:
         if isinstance(value, bool) and cls.model_fields[str(info.field_name)].annotation is not bool:
             raise ValueError("this setting is not switched on or off")
-        if info.field_name == "scenes" and (fault := next(filter(None, map(text_fault, map(str, value))), None)):
-            raise ValueError(f"a scene {fault}")
+        for text in value if info.field_name == "scenes" and isinstance(value, list | tuple) else ():
+            if fault := text_fault(str(text)):
+                raise ValueError(f"a scene {fault}")
         return value
 
     @model_validator(mode="after")

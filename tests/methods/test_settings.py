@@ -68,6 +68,16 @@ def test_numbers_are_finite_and_bounded(tmp_path, name, method, value):
         load_config(recipe, {"method": method})
 
 
+@pytest.mark.parametrize(
+    ("scenes", "fault"), [("", "valid tuple"), ("[a house, ' ']", "a scene is empty"), ("['\\u202e']", "")]
+)
+def test_scenes_are_phrases(tmp_path, scenes, fault):
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text(f"scenes: {scenes}\n")
+    with pytest.raises(ConfigError, match=f"scenes is .*{fault}"):
+        load_config(recipe)
+
+
 def test_a_number_beyond_its_bound_is_refused_with_the_reason():
     with pytest.raises(ConfigError, match="rank is 100000000: .* 4096, as layers are no wider"):
         ErasureConfig(rank=10**8)
