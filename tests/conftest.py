@@ -6,6 +6,7 @@ import copy
 import gc
 import os
 import shutil
+from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -72,6 +73,14 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def no_decisions(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> None:
     """Suggestions of the tests know nothing of what the user has decided, and leave nothing behind."""
     monkeypatch.setenv("CRCE_DECISIONS", str(tmp_path_factory.getbasetemp() / "decisions-of-nobody.jsonl"))
+
+
+@pytest.fixture(scope="session", autouse=True)
+def no_status_lines() -> Iterator[None]:
+    """What is printed does not depend on how long anything takes."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("crce.cli.terminal.PATIENCE", 3600)
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -11,6 +11,7 @@ from crce.concepts import ConceptSet
 from crce.concepts.concept_set import common_kind
 from crce.config import ErasureConfig, load_config
 from crce.errors import ConfigError
+from crce.files import check_writable
 from crce.suggest.record import write_records
 from crce.suggest.resolve import Concept, Resolved, erased_earlier, resolve_concepts
 from crce.training import Erasure, Event, Started
@@ -74,6 +75,7 @@ def erase(
     given = [concepts] if isinstance(concepts, (str, Path, ConceptSet)) else list(concepts)
     if not isinstance(config, ErasureConfig):
         load_config(config, settings, model=model)  # faults are found before a language model is asked for anything
+    check_writable(Path(out or "runs"), folder=True)
     resolved = resolve_concepts(given)
     if not isinstance(config, ErasureConfig):
         config = load_config(config, settings, model=model, kind=common_kind(each.concepts for each in resolved))

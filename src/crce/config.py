@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import logging
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from importlib import resources
 from pathlib import Path
@@ -188,23 +188,13 @@ def all_settings() -> dict[str, SettingInfo]:
     return found
 
 
-def refuse_unread(config: ErasureConfig, given: Collection[str]) -> None:
-    """Refuse settings that somebody has given although the others leave nothing for them to do.
-
-    Raises:
-        ConfigError: lists them.
-    """
-    method, trained = METHODS.find(config.method), set(ErasureConfig.model_fields)
-    trained -= {"method", "crce", "alpha", "beta", "scenes", "resolution", "seed", *ONE_STEP}
-    rules = (
-        (config.adapter == "weights", {"rank", "lora_alpha"}, "adapter is weights"),
-        (config.x_t_source == "student", {"pool"}, "x_t_source is student"),
-        (not config.crce, {"alpha", "corefs_per_step"}, "crce is off"),
-        (method.solved, trained, f"{config.method} solves for the weights"),
-    )
-    if found := {name: why for holds, names, why in rules for name in names & set(given) if holds}:
-        texts = (f"{name} would have no effect, as {why}" for name, why in sorted(found.items()))
-        raise ConfigError(f"{'; '.join(texts)}. Leave it out, or change the other setting.")
+def show_value(value: Any) -> str:
+    """A setting, in words."""
+    if isinstance(value, bool) or value is None:
+        return {True: "yes", False: "no", None: "none"}[value]
+    if isinstance(value, list | tuple):
+        return ", ".join(map(show_value, value)) or "none"
+    return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def recipe_names() -> list[str]:

@@ -7,6 +7,7 @@ import json
 import os
 import re
 import stat
+import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from itertools import count
@@ -161,3 +162,15 @@ def free_file(base: Path, *suffixes: str) -> Path:
     names = (base.name if number == 1 else f"{base.name}-{number}" for number in count(1))
     free = next(name for name in names if not any(base.with_name(name + suffix).exists() for suffix in suffixes))
     return base.with_name(free + suffixes[0])
+
+
+def check_writable(path: Path, *, folder: bool = False) -> None:
+    """Raises RunError if no file can be written at `path`, or in the folder `path`; for before anything that costs."""
+    try:
+        there = next(each for each in (path, *path.absolute().parents) if each.exists())
+        if there == path and path.is_dir() != folder:
+            raise OSError(f"it is a {'file' if folder else 'folder'}")
+        tempfile.TemporaryFile(dir=there.parent if there == path and not folder else there).close()
+    except OSError as error:
+        cure = "Choose another place; nothing was done yet."
+        raise RunError(f"Cannot write {path}: {error.strerror or error}. {cure}") from error

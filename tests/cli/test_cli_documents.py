@@ -28,7 +28,7 @@ def test_ci_finds_the_test_command_of_the_readme():
 def test_every_flag_in_the_readme_exists(crce, line, monkeypatch):
     monkeypatch.setenv("COLUMNS", "300")
     _, verb, *arguments = shlex.split(line, comments=True)
-    shown = crce(verb, "--help")
+    shown = crce(verb, "--help-all")
     assert shown.code == 0
     for argument in arguments:
         if argument.startswith("--"):
@@ -38,7 +38,7 @@ def test_every_flag_in_the_readme_exists(crce, line, monkeypatch):
 def test_concept_set_of_the_readme_is_valid():
     from crce.concepts import parse_concepts
 
-    concepts = parse_concepts(re.search(r"```yaml\n(.*?)```", README, re.DOTALL).group(1), "README.md")
+    concepts = parse_concepts(re.search(r"```yaml\n(target: .*?)```", README, re.DOTALL).group(1), "README.md")
     assert concepts.held_out_corefs
     assert concepts.held_out_retains
 

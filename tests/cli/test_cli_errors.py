@@ -51,7 +51,7 @@ REFUSED: list[tuple[list[str], list[str]]] = [
     (["plan", "--vram", "inf"], ["--vram"]),
     (["check", "x.safetensors", "--against", "runs/cat-1", "--tolerance", "inf"], ["--tolerance"]),
     (["erase", "cat", "--alpha", "inf"], ["alpha is inf", "finite"]),
-    (["erase", "cat", "--no-eval", "--judge", "emoji"], ["--judge would have no effect", "--no-eval"]),
+    (["erase", "cat", "--no-eval", "--judge", "emoji"], ["--judge would have no effect", "--eval"]),
     (["erase", "cat", "--no-eval", "--images-per-prompt", "3"], ["--images-per-prompt would have no effect"]),
     (["erase", "cat", "--method", "uce", "--rank", "4"], ["rank would have no effect", "uce solves"]),
     (["erase", "cat", "--adapter", "weights", "--rank", "4"], ["rank would have no effect", "adapter is weights"]),

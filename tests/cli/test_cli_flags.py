@@ -1,48 +1,31 @@
-"""Flags made from a pydantic model."""
+"""Flags made from the settings of an erasure."""
 
 from __future__ import annotations
 
 import inspect
-from typing import Literal
-
-from pydantic import BaseModel, Field
 
 from crce.cli.erase import erase_command
-from crce.cli.flags import with_config_flags
+from crce.cli.flags import with_erasure_flags
 from crce.cli.plan import SETTINGS, plan_command
 from crce.config import all_settings
 
 
-class Settings(BaseModel):
-    size: int = Field(3, description="how large, in [0, 9]")
-    shape: Literal["round", "square"] = "round"
-    hollow: bool = True
-    scale: float | None = None
-
-
-FIELDS = Settings.model_fields
-
-
-def parameters(verb=lambda *, overrides: 0):
-    recipes = {"small": Settings(size=1), "large": Settings(size=9)}
-    return inspect.signature(with_config_flags(verb, FIELDS, recipes)).parameters
-
-
-def test_each_field_becomes_a_flag_with_its_type_and_choices():
-    found = parameters()
-    assert list(found) == ["size", "shape", "hollow", "scale"]
-    assert found["size"].annotation == int | None
-    assert found["shape"].annotation == str | None
-    assert found["shape"].default.metavar == "round|square"
-    assert found["hollow"].default.param_decls == ("--hollow/--no-hollow",)
-    assert found["scale"].annotation == float | None
+def test_each_setting_becomes_a_flag_with_its_type_and_choices():
+    found = inspect.signature(with_erasure_flags(lambda *, overrides: 0)).parameters
+    assert list(found) == list(all_settings())
+    assert found["steps"].annotation == int | None
+    assert found["lora_alpha"].annotation == float | None
+    assert found["scenes"].annotation == list[str] | None
+    assert found["adapter"].annotation == str | None
+    assert found["adapter"].default.metavar == "lora|weights"
+    assert found["crce"].default.param_decls == ("--crce/--no-crce",)
 
 
 def test_help_says_what_each_recipe_sets():
-    found = parameters()
-    assert found["size"].default.help == "how large, in [0, 9] (small: 1, large: 9)"
-    assert found["shape"].default.help == "(default: round)"
-    assert found["scale"].default.help == ""
+    found = inspect.signature(with_erasure_flags(lambda *, overrides: 0)).parameters
+    assert found["steps"].default.help == "optimizer steps (demo: 250, paper: 500, sd15: 500)"
+    assert found["rank"].default.help == "rank of the LoRA (default: 16)"
+    assert found["lora_alpha"].default.help == "scale of the LoRA is lora_alpha / rank; default: rank"
 
 
 def test_only_given_flags_are_passed_on():
@@ -52,21 +35,11 @@ def test_only_given_flags_are_passed_on():
         seen.update(overrides, name=name)
         return 0
 
-    with_config_flags(verb, FIELDS, {})(name="y", size=0, shape=None, hollow=False, scale=None)
-    assert seen == {"name": "y", "size": 0, "hollow": False}
-
-
-def test_only_named_fields_become_flags_in_their_order():
-    seen = {}
-
-    def verb(*, overrides: dict) -> int:
-        seen.update(overrides)
-        return 0
-
-    made = with_config_flags(verb, {name: FIELDS[name] for name in ("hollow", "size")}, {})
-    assert list(inspect.signature(made).parameters) == ["hollow", "size"]
-    made(hollow=True, size=2)
-    assert list(seen.items()) == [("hollow", True), ("size", 2)]
+    names = ("steps", "adapter", "crce", "rank", "scenes")
+    made = with_erasure_flags(verb, names)
+    assert list(inspect.signature(made).parameters) == ["name", *names]
+    made(name="y", steps=0, adapter=None, crce=False, rank=None, scenes=[])
+    assert seen == {"name": "y", "steps": 0, "crce": False}
 
 
 def test_a_setting_has_the_same_flag_in_plan_as_in_erase():
@@ -81,7 +54,7 @@ def _option(parameter):
 
 def test_erase_has_a_flag_for_every_setting(crce, monkeypatch):
     monkeypatch.setenv("COLUMNS", "200")
-    shown = crce("erase", "--help").out
+    shown = " ".join(crce("erase", "--help-all").out.split())
     flags = inspect.signature(erase_command()).parameters
     for name, info in all_settings().items():
         assert name in flags
@@ -94,18 +67,19 @@ def test_erase_has_a_flag_for_every_setting(crce, monkeypatch):
     assert "demo: 250, paper: 500, sd15: 500" in shown
 
 
-def test_the_settings_of_a_method_have_a_panel_of_their_own(crce, monkeypatch):
+def test_the_settings_of_a_method_have_a_group_of_their_own(crce, monkeypatch):
     monkeypatch.setenv("COLUMNS", "200")
-    panels = {}
-    for line in crce("erase", "--help").out.splitlines():
-        if "Settings of " in line:
-            panel = panels.setdefault(line.strip("╭╮─ "), [])
-        elif line.startswith("│ --") and panels:
-            panel.append(line.split()[1])
-    assert panels["Settings of rece"] == ["--rece-rounds", "--rece-rho"]
-    assert panels["Settings of uce, rece, mace"] == ["--ridge"]
-    assert panels["Settings of spm"] == ["--spm-states", "--spm-weight"]
-    assert "--steps" in panels["Settings of the erasure (not given: as the recipe says)"]
+    groups = {}
+    for line in crce("erase", "--help-all").out.splitlines():
+        if line.endswith(":") and not line.startswith(" "):
+            group = groups.setdefault(line[:-1], [])
+        elif line.startswith("  --"):
+            group.append(line.split()[0])
+    assert groups["Settings of rece"] == ["--rece-rounds", "--rece-rho"]
+    assert groups["Settings of uce, rece, mace"] == ["--ridge"]
+    assert groups["Settings of spm"] == ["--spm-states", "--spm-weight"]
+    assert "--eta" in groups["Settings of the erasure (not given: as the recipe says)"]
+    assert "--steps" in groups["Training"]
 
 
 def test_a_setting_of_another_method_is_refused_in_one_line(crce, tmp_path):

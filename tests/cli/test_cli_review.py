@@ -181,7 +181,7 @@ def test_what_cannot_be_reviewed(crce, path, tmp_path, monkeypatch):
     (run / "run.json").write_text("{}")
     write_concepts(run / "concepts.yaml", find_concepts("cat"))
     refused = {
-        "cat": ["atlas", "crce show 'cat' --yaml > cat.yaml"],
+        "cat": ["atlas", "crce show cat --yaml > cat.yaml"],
         several: ["2 concept sets"],
         f"{several}#dog": ["crce show", "> dog.yaml"],
         published: ["CorefConcept", "--yaml > cat.yaml"],

@@ -11,6 +11,7 @@ import contextlib
 import functools
 import inspect
 import io
+import re
 import shlex
 import shutil
 import sys
@@ -100,7 +101,11 @@ def test_every_command_in_the_text_has_a_verb_and_flags_that_exist(document):
         if verb == "--help":
             continue
         command: Any = typer.main.get_command(command_line(verb)).commands[verb]
-        known = {flag for p in command.params for flag in (*p.opts, *p.secondary_opts)} | {"--help", "--debug"}
+        known = {flag for p in command.params for flag in (*p.opts, *p.secondary_opts)} | {
+            "--help",
+            "--help-all",
+            "--debug",
+        }
         for word in rest:
             if word.startswith("--"):
                 assert word.split("=")[0] in known, text
@@ -131,6 +136,9 @@ def place(runs, tmp_path, monkeypatch) -> Path:
 
 @pytest.mark.parametrize("document", [d for d in DOCUMENTS if blocks(d, "sh")], ids=ids)
 def test_commands_run_in_the_order_of_the_document(document, place):
+    for block in blocks(document, "yaml"):  # a file where its first line names one
+        if name := re.match(r"# (\S+\.yaml)\n", block.text):
+            (place / name[1]).write_text(block.text, encoding="utf-8")
     for command in (c for block in blocks(document, "sh") for c in commands(block) if c.runs):
         words = crce_words(command)
         assert words is not None

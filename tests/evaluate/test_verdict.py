@@ -1,15 +1,17 @@
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from crce.evaluate.verdict import make_verdict, percent
 
 
-RECIPE = {"crce": True, "steps": 250, "alpha": 1.0, "beta": 0.5}
+RECIPE = {"method": "esd", "crce": True, "steps": 250, "alpha": 1.0, "beta": 0.5}
 
 
 def verdict(groups, config=RECIPE):
-    return make_verdict([groups], config)
+    return make_verdict([groups], config, Path("runs/cat 1"))
 
 
 def points(groups, config=RECIPE):
@@ -32,7 +34,7 @@ def test_how_far_the_target_is_gone(scored, left, label):
     groups = scored(target=[("cat", 6, left)])
     assert verdict(groups).points[0].label == label
     assert f"{left} of 6 pictures still show it" in verdict(groups).points[0].text
-    assert ("Train longer (--steps, now 250)." in verdict(groups).text) is (left > 0)
+    assert ("Train longer (--steps 500, now 250)." in verdict(groups).text) is (left > 0)
 
 
 def test_leaks_are_named_worst_first_with_before_and_after(scored):
@@ -44,8 +46,11 @@ def test_leaks_are_named_worst_first_with_before_and_after(scored):
         f'of 3 other names, 2 still draw "cat": "feline" ({percent(0.5)} → {percent(0.5)}), '
         f'"kitty" ({percent(1)} → {percent(1 / 3)}).'
     )
-    assert 'Add "feline" to the corefs.' in said["Try next"]
-    assert "Raise --alpha (now 1)" in said["Try next"]
+    assert said["Try next"] == (
+        "Raise the weight of the corefs (--alpha 2, now 1): corefs it was trained on leak. "
+        'Train "feline" too, as coref.'
+    )
+    assert verdict(groups).points[-1].command == "crce erase --like 'runs/cat 1' --alpha 2 --coref feline"
     assert [(c.text, c.group, c.base, c.erased, c.n) for c in verdict(groups).leaks] == [
         ("feline", "coref_held_out", 3, 3, 6),
         ("kitty", "coref", 6, 2, 6),
@@ -64,8 +69,8 @@ def test_broken_phrases_are_named_worst_first_with_before_and_after(scored):
         f'of 4 things to keep, 2 dropped: "wolf" ({percent(2 / 3)} → {percent(0)}), '
         f'"dog" ({percent(1)} → {percent(2 / 3)}).'
     )
-    assert "Raise --beta (now 0.5)" in said["Try next"]
-    assert 'Add "wolf" to the retains.' in said["Try next"]
+    assert "(--beta 1, now 0.5)" in said["Try next"]
+    assert 'Train "wolf" too, as retain.' in said["Try next"]
     assert [c.text for c in verdict(groups).broken] == ["wolf", "dog"]
 
 

@@ -68,9 +68,7 @@ def test_numbers_are_finite_and_bounded(tmp_path, name, method, value):
         load_config(recipe, {"method": method})
 
 
-@pytest.mark.parametrize(
-    ("scenes", "fault"), [("", "valid tuple"), ("[a house, ' ']", "a scene is empty"), ("['\\u202e']", "")]
-)
+@pytest.mark.parametrize(("scenes", "fault"), [("", "valid tuple"), ("[a house, ' ']", "a scene is empty")])
 def test_scenes_are_phrases(tmp_path, scenes, fault):
     recipe = tmp_path / "recipe.yaml"
     recipe.write_text(f"scenes: {scenes}\n")

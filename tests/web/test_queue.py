@@ -120,7 +120,9 @@ def test_a_job_outlives_its_server_and_is_paused_resumed_and_killed(tmp_path, ru
     assert (tmp_path / "cat" / "checkpoint.safetensors").is_file()
 
     again.ask(1, "resume")
-    assert again.of_run("cat").arguments[:2] == ["erase", "--resume"]
+    arguments = again.of_run("cat").arguments
+    assert arguments[:2] == ["erase", "--resume"]
+    assert ("--eval" in arguments) != ("--no-eval" in arguments)
     wait(again, lambda: lines(tmp_path) > stopped)  # goes on after the step where it was paused
     process = int(process_file(tmp_path / "jobs" / "0001", 2).read_text())
     os.kill(process, signal.SIGKILL)

@@ -26,6 +26,7 @@ from crce.bench.grid import (
 from crce.concepts import dump_concepts
 from crce.config import ErasureConfig, all_settings, load_config
 from crce.errors import ConfigError
+from crce.evaluate.settings import STANDARD_IMAGES, TARGET_IMAGES
 from crce.files import slug
 from crce.methods.table import METHODS
 
@@ -160,6 +161,9 @@ def cell_content(
     config = cell.config.model_dump(mode="json")
     if config["resolution"] is None:  # a setting that came later, and that cells measured before do not have
         del config["resolution"]
+    more = (
+        {"target_images": TARGET_IMAGES} if evaluation.images_per_prompt >= STANDARD_IMAGES else {}
+    )  # came later too
     return {
         "results": METHODS.find(cell.config.method).results,
         "model": cell.source.model,
@@ -170,7 +174,7 @@ def cell_content(
         "in_turn": cell.task.in_turn,
         "config": FIRST_SETTINGS | config,
         "judge": judge,
-        "evaluation": asdict(evaluation),
+        "evaluation": asdict(evaluation) | more,
         "attacks": [asdict(attack) for attack in attacks],
     }
 

@@ -9,13 +9,14 @@ import typer
 
 from crce.attacks import ATTACKS, BASELINE_ATTACKS, load_attack
 from crce.cli.flags import DeviceFlag, GuidanceFlag, JSONFlag, JudgeFlag, StepsFlag
-from crce.cli.terminal import Bar, print_json, quiet_libraries, refuse_unused
+from crce.cli.terminal import Bar, print_json, print_table, refuse_unused
 from crce.errors import ConfigError
+from crce.files import check_writable
 
 
 ALL = "all"
 COLUMNS = ("attack", "before", "after", "95 %", "p", "prompts", "forwards")
-WIDTHS = (15, 8, 7, 14, 8, 9, 10)
+WIDTH = 15  # of the name of an attack
 
 
 def attack(
@@ -68,17 +69,18 @@ def attack(
             ATTACKS.find(name, also=[ALL])
     if prompt:
         refuse_unused(attack, locals(), ("phrases",), "--prompt names the prompts")
-    quiet_libraries()
     if replay is not None:
         own = ("attacks", "budget", "max_forwards", "target", "prompt", *(name for name in shared if name != "judge"))
         refuse_unused(attack, locals(), own, "--replay repeats what its file says")
         return _replay(run, replay, judge, device, json)
-    from crce.attacks import Budget
-    from crce.attacks import attack as attack_run
-    from crce.training import Erasure, load_base
+    check_writable(run / "attacks", folder=True)
+    with Bar("loading the model"):
+        from crce.attacks import Budget
+        from crce.attacks import attack as attack_run
+        from crce.training import Erasure, load_base
 
-    erasure = Erasure.load(run)
-    backbone = load_base(erasure, device=device)
+        erasure = Erasure.load(run)
+        backbone = load_base(erasure, device=device)
     plain: dict[Any, Any] = {}
     results = []
     for name in _fitting(names, backbone):
@@ -99,7 +101,7 @@ def attack(
         return print_json([result.data for result in results])
     _print([result.data for result in results])
     for result in results:
-        typer.echo(f"{result.data['attack']:<{WIDTHS[0]}} {result.path}")
+        typer.echo(f"{result.data['attack']:<{WIDTH}} {result.path}")
     return 0
 
 
@@ -118,9 +120,9 @@ def _fitting(names: list[str], backbone: Any) -> list[str]:
 
 
 def _replay(run: Path, file: Path, judge: str, device: str, json: bool) -> int:
-    from crce.attacks import replay
+    with Bar("replay", "loading the model") as bar:
+        from crce.attacks import replay
 
-    with Bar("replay") as bar:
         data, same = replay(file, run, judge=judge, device=device, on_event=bar.follow)
     if json:
         print_json({"same": same, **data})
@@ -132,7 +134,7 @@ def _replay(run: Path, file: Path, judge: str, device: str, json: bool) -> int:
 
 
 def _print(results: list[dict[str, Any]]) -> None:
-    _row(COLUMNS)
+    rows = []
     for data in results:
         summary, forwards = data["summary"], data["spent"]["text"] + data["spent"]["denoiser"]
         before, after = (summary[side]["value"] for side in ("before", "after"))
@@ -141,11 +143,12 @@ def _print(results: list[dict[str, Any]]) -> None:
             interval = "{low:.2f} to {high:.2f}".format_map(summary["after"])
             brought = f"{summary['brought_back']} of {summary['prompts']}"
             cells = [f"{before:.2f}", f"{after:.2f}", interval, f"{summary['p']:.3f}", brought]
-        _row((data["attack"], *cells, str(forwards)))
+        rows.append((data["attack"], *cells, str(forwards)))
+    print_table(COLUMNS, rows, soft_wrap=True, box=None)
     typer.echo("\nbefore, after: share of images that show the concept; p: McNemar's test; prompts: brought back")
     for data in results:
         for outcome in data["outcomes"]:
-            typer.echo(f"{data['attack']:<{WIDTHS[0]}} {outcome['prompt']!r}: {_result(outcome)}")
+            typer.echo(f"{data['attack']:<{WIDTH}} {outcome['prompt']!r}: {_result(outcome)}")
 
 
 def _result(outcome: dict[str, Any]) -> str:
@@ -165,12 +168,8 @@ def _result(outcome: dict[str, Any]) -> str:
     return f"{count}, {found['word'] or ('nothing better than the prompt itself' if same else repr(found['text']))}"
 
 
-def _row(cells: tuple[str, ...]) -> None:
-    typer.echo(" ".join(f"{cell:<{width}}" for cell, width in zip(cells, WIDTHS, strict=True)).rstrip())
-
-
 def _list(wanted: bool) -> None:
     if wanted:
         for name, entry in ATTACKS.items():
-            typer.echo(f"{name:<{WIDTHS[0]}} {entry.description}; a step is {entry.step}")
+            typer.echo(f"{name:<{WIDTH}} {entry.description}; a step is {entry.step}")
         raise typer.Exit

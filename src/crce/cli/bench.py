@@ -11,6 +11,7 @@ import typer
 
 from crce.cli.flags import DeviceFlag
 from crce.cli.terminal import Bar, print_some, quiet_libraries
+from crce.files import check_writable
 
 
 if TYPE_CHECKING:
@@ -51,16 +52,19 @@ def bench(
     found = read_grid(grid)
     if judge is not None:
         found = replace(found, evaluation=replace(found.evaluation, judge=judge))
-    quiet_libraries()
-    from crce.bench.cells import CACHE, plan_grid
+    with Bar("planning the grid"):
+        from crce.bench.benchmark import ROOT
+        from crce.bench.cells import CACHE, plan_grid
 
-    plan = plan_grid(found, cache=cache or CACHE, device=device)
+        plan = plan_grid(found, cache=cache or CACHE, device=device)
     if dry_run:
         states = {job.key: job.state for job in plan.distinct}
         print_some([f"{states[job.key]:<7}  {job.cell.label}" for job in plan.jobs], SHOWN)
         counts = [f"{list(states.values()).count(state)} {state}" for state in ("cached", "begun", "new")]
         typer.echo(f"{_count(plan)} cells: {', '.join(counts)}")
         return 0
+    for folder in (out or ROOT / found.name, cache or CACHE):
+        check_writable(folder, folder=True)
     from crce.bench import CellFinished, CellProgress, run_bench
     from crce.training import Interrupted
 

@@ -4,20 +4,22 @@ from __future__ import annotations
 
 import itertools
 import shlex
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
 from crce.cli.evaluate import judge_lines, measure, print_next, print_report
 from crce.cli.flags import DeviceFlag, ImagesFlag, JudgeFlag, RecipeFlag, RevisionFlag, with_erasure_flags
 from crce.cli.suggest import answers_kept
-from crce.cli.terminal import Bar, quiet_libraries, refuse_unused
-from crce.concepts.concept_set import common_kind
+from crce.cli.terminal import Bar, refuse_unused
+from crce.concepts.concept_set import common_kind, fold
 from crce.concepts.library import atlas_entry
-from crce.config import load_config, refuse_unread
+from crce.config import ONE_STEP, ErasureConfig, load_config
 from crce.errors import ConceptError, ConfigError
+from crce.files import check_writable
+from crce.methods.table import METHODS
 from crce.suggest.phrases import brief
 from crce.suggest.resolve import Resolved, erased_earlier, resolve_concepts
 
@@ -36,32 +38,34 @@ def erase(
         list[str] | None,
         typer.Argument(
             metavar="CONCEPT|FILE.yaml...",
-            help="A target of the atlas (see: crce ls), a YAML file, or any other concept, for which corefs and "
-            "retains are suggested. Several of them are erased at once.",
+            help="A target of the atlas (see: crce ls), a YAML file, or any other concept; several at once.",
         ),
     ] = None,
     config: RecipeFlag = None,
     model: Annotated[
-        str | None,
-        typer.Option(help="demo (bundled), a Hub id, a folder, or a single .safetensors file.", show_default="demo"),
+        str | None, typer.Option(help="Hub id, folder, .safetensors file, or demo.", show_default="demo")
     ] = None,
     revision: RevisionFlag = None,
     device: DeviceFlag = "auto",
     dtype: Annotated[str | None, typer.Option(help="auto, float32, float16, bfloat16.", show_default="auto")] = None,
-    out: Annotated[
-        Path | None, typer.Option(help="Folder of the run.", show_default="runs/CONCEPT-N, the next free N")
-    ] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder of the run.", show_default="runs/CONCEPT-N")] = None,
     resume: Annotated[
-        Path | None, typer.Option(metavar="RUN", help="Continue an interrupted run, with its own settings.")
+        Path | None, typer.Option(metavar="RUN", help="Continue an interrupted run as it was begun.")
     ] = None,
     start_from: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="RUN",
-            help="Train on from the weights of a finished run of this model; its targets are erased too.",
-        ),
+        Path | None, typer.Option(metavar="RUN", help="Train on from a finished run; its targets stay erased.")
     ] = None,
-    evaluate: Annotated[bool, typer.Option("--eval/--no-eval", help="Measure and report at the end.")] = True,
+    like: Annotated[Path | None, typer.Option(metavar="RUN", help="As this run, but for what is given here.")] = None,
+    coref: Annotated[
+        list[str] | None, typer.Option(metavar="PHRASE", help="Train this coref too (repeatable).")
+    ] = None,
+    retain: Annotated[
+        list[str] | None, typer.Option(metavar="PHRASE", help="Train this retain too (repeatable).")
+    ] = None,
+    evaluate: Annotated[
+        bool | None,
+        typer.Option("--eval/--no-eval", help="Measure and report at the end.", show_default="yes; with --resume no"),
+    ] = None,
     images_per_prompt: ImagesFlag = None,
     judge: JudgeFlag = "auto",
     film: Annotated[
@@ -71,38 +75,53 @@ def erase(
     overrides: dict[str, Any],
 ) -> int:
     """Erase concepts with their corefs, keep their retains, and report the result."""
+    evaluate = resume is None if evaluate is None else evaluate  # a run does not record whether it was to be measured
     remarks: list[str] = []
     if not evaluate:
-        refuse_unused(erase, locals(), ("images_per_prompt", "judge"), "--no-eval measures nothing")
+        refuse_unused(erase, locals(), ("images_per_prompt", "judge"), "nothing is measured without --eval")
     if resume is not None:
-        given = (config, model, revision, dtype, out, start_from)
+        given = (config, model, revision, dtype, out, start_from, like, coref, retain)
         if overrides or concepts or any(value is not None for value in given):
             raise ConfigError(
                 "--resume continues a run with its own concept, model and settings. Give nothing beside it but "
                 "--device, --eval, --images-per-prompt, --judge and --film."
             )
-    elif not concepts:
+    elif not concepts and like is None:
         raise ConfigError(
             "Name what to erase: a target of the atlas (see: crce ls), a YAML file or any other concept; or --resume "
             "RUN."
         )
     else:
+        flags = tuple(overrides)
+        if like is not None:
+            with Bar("reading the run"):
+                from crce.training.base_model import recorded_commit
+                from crce.training.run_folder import read_run
+
+                info, _, was = read_run(like)
+            if not concepts:
+                concepts = [str(like / "concepts.yaml")]
+                start_from = start_from or (Path(info["start_from"]["run"]) if info.get("start_from") else None)
+            if model is None:
+                model, revision, dtype = info["model"], revision or recorded_commit(info), dtype or info["dtype"]
+            if config is None and overrides.get("method", was.method) == was.method:
+                overrides = was.model_dump() | overrides
         model = model or "demo"
         load_config(config, overrides, model=model)  # faults first: suggestions may take a language model
-        found = _find_sets(concepts)
+        check_writable(out or Path("runs"), folder=True)
+        found = _train_too(_find_sets(concepts or []), {"coref": coref or [], "retain": retain or []})
         # Settings are of a run, so targets of several kinds share those of none.
         settings = load_config(config, overrides, model=model, kind=common_kind(f.concepts for f in found))
-        refuse_unread(settings, overrides)
+        _refuse_unread(settings, flags)
         remarks += [f"scenes   {'; '.join(settings.scenes)}"] if settings.scenes else []
         if start_from is not None and (along := erased_earlier(start_from, found)):
             names = ", ".join(f.concepts.target for f in along)
             remarks.append(f"along    {names}: erased by {start_from}, and here again, to stay erased")
         if evaluate:
             remarks += judge_lines(judge, model or "demo", [each.concepts for each in found])
-    quiet_libraries()
-    from crce import api, training
+    with Bar("erasing", "loading the model") as bar:
+        from crce import api, training
 
-    with Bar("erasing") as bar:
         on_event = _progress(bar, remarks, film)
         try:
             how: dict[str, Any] = {"device": device, "on_event": on_event}
@@ -113,7 +132,7 @@ def erase(
                 erasure = api.erase(found, config=settings, model=model or "demo", **how)
         except training.Interrupted as interrupted:
             bar.close()
-            typer.echo(interrupted, err=True)
+            typer.echo(f"{interrupted}{' --eval' if evaluate else ''}", err=True)
             return 130
     typer.echo(f"weights  {erasure.adapter}")
     if evaluate:
@@ -121,7 +140,7 @@ def erase(
             report = measure(erasure, images_per_prompt=images_per_prompt, judge=judge, device=device)
         except KeyboardInterrupt:
             saved = "Stopped during the evaluation; the weights are saved. Measure: crce evaluate"
-            typer.echo(f"{saved} {erasure.folder}", err=True)
+            typer.echo(f"{saved} {shlex.quote(str(erasure.folder))}", err=True)
             return 130
         print_report(report)
     print_next(erasure.folder, [c.target for c in erasure.sets])
@@ -150,6 +169,29 @@ def _progress(bar: Bar, remarks: Sequence[str], with_film: bool) -> Callable[[Ev
     return show
 
 
+def _train_too(found: list[Resolved], more: Mapping[Literal["coref", "retain"], Sequence[str]]) -> list[Resolved]:
+    """The sets with these phrases trained: in those that have them, else in all."""
+    for side, text in ((side, text) for side, texts in more.items() for text in texts):
+        having = [f for f in found if fold(text) in {fold(r.text) for r in f.concepts.corefs + f.concepts.retains}]
+        found = [f._replace(concepts=f.concepts.train(side, text)) if f in (having or found) else f for f in found]
+    return found
+
+
+def _refuse_unread(config: ErasureConfig, given: Collection[str]) -> None:
+    """Refuse settings that somebody has given although the others leave nothing for them to do."""
+    method, trained = METHODS.find(config.method), set(ErasureConfig.model_fields)
+    trained -= {"method", "crce", "alpha", "beta", "scenes", "resolution", "seed", *ONE_STEP}
+    rules = (
+        (config.adapter == "weights", {"rank", "lora_alpha"}, "adapter is weights"),
+        (config.x_t_source == "student", {"pool"}, "x_t_source is student"),
+        (not config.crce, {"alpha", "corefs_per_step"}, "crce is off"),
+        (method.solved, trained, f"{config.method} solves for the weights"),
+    )
+    if found := {name: why for holds, names, why in rules for name in names & set(given) if holds}:
+        texts = (f"{name} would have no effect, as {why}" for name, why in sorted(found.items()))
+        raise ConfigError(f"{'; '.join(texts)}. Leave it out, or change the other setting.")
+
+
 def _find_sets(given: Sequence[str]) -> list[Resolved]:
     """The concept sets behind the arguments, with a note for each that was suggested.
 
@@ -164,7 +206,7 @@ def _find_sets(given: Sequence[str]) -> list[Resolved]:
                 f"{' and '.join(map(repr, parts))} are given as separate concepts, but together they are "
                 f"'{entry.target}' of the atlas. Put it in quotes: crce erase {shlex.quote(entry.target)}."
             )
-    with answers_kept():
+    with Bar("finding corefs and retains", light=True), answers_kept():
         resolved = resolve_concepts(given)
     for concepts, record, suggested in resolved:
         if suggested and record is not None:

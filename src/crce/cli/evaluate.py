@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from crce.cli.flags import DeviceFlag, GuidanceFlag, ImagesFlag, JudgeFlag, StepsFlag
-from crce.cli.terminal import Bar, quiet_libraries, refuse_unused
+from crce.cli.terminal import Bar, print_table, refuse_unused
+from crce.files import check_writable
 
 
 if TYPE_CHECKING:
@@ -72,8 +73,9 @@ def evaluate(
     """
     shared = ("images_per_prompt", "seed", "steps", "guidance", "judge", "threshold", "device")
     settings = {name: value for name, value in locals().items() if name in shared}
-    quiet_libraries()
-    from crce.training import Erasure
+    check_writable(run, folder=True)
+    with Bar("loading the libraries"):
+        from crce.training import Erasure
 
     if prompts is None:
         refuse_unused(evaluate, locals(), ("limit", "concept"), "it is for --prompts")
@@ -85,7 +87,7 @@ def evaluate(
     refuse_unused(evaluate, locals(), ("quality",), "--prompts measures the numbers of its authors")
     from crce.evaluate import evaluate_prompts
 
-    with Bar("generating and judging") as bar:
+    with Bar("generating and judging", "loading model and judge") as bar:
         report = evaluate_prompts(run, prompts, concept=concept, limit=limit, on_event=bar.follow, **settings)
     _print_numbers(report)
     return 0
@@ -95,7 +97,7 @@ def measure(erasure: Erasure, **settings: Any) -> Report:
     """Evaluate a run under a progress bar; `settings` are those of `crce.evaluate.evaluate`."""
     from crce.evaluate import evaluate as evaluate_run
 
-    with Bar("generating and judging") as bar:
+    with Bar("generating and judging", "loading model and judge") as bar:
         return evaluate_run(erasure, on_event=bar.follow, **settings)
 
 
@@ -126,12 +128,14 @@ def print_report(report: Report) -> None:
                 shown = "{value:.2f}  (95% {low:.2f} to {high:.2f}, n={n})".format_map(number)
             typer.echo(f"{title:<{WIDTH}} {shown}")
         if report.targets:
-            typer.echo(f"\n{'target':<{WIDTH}}{''.join(f'{title:>8}' for title in COLUMNS.values())}")
-        for entry in report.targets:
-            name = entry["target"] if len(entry["target"]) < WIDTH else entry["target"][: WIDTH - 4] + "..."
-            values = [entry["summary"][column]["value"] for column in COLUMNS]
-            typer.echo(f"{name:<{WIDTH}}{''.join('       -' if v is None else f'{v:>8.2f}' for v in values)}")
-    typer.echo("\n".join(["", report.verdict, *report.data["significance"], "", f"report   {report.path_html}"]))
+            rows = [
+                (e["target"], *("-" if (v := e["summary"][name]["value"]) is None else f"{v:.2f}" for name in COLUMNS))
+                for e in report.targets
+            ]
+            print_table(("target", *COLUMNS.values()), rows, right=tuple(COLUMNS.values()), box=None)
+    typer.echo("\n".join(["", report.verdict, "", f"report   {report.path_html}"]))
+    for command in filter(None, (point["command"] for point in report.data["points"])):
+        typer.echo(f"try      {command}")
     if report.data["judge"] is None:
         typer.echo(f"sheet    {report.folder / SHEET}")
         typer.echo(f"score    crce evaluate {shlex.quote(str(report.folder))} --judge clip:{DEFAULT_CLIP}")
@@ -150,7 +154,7 @@ def _print_numbers(report: PromptReport) -> None:
             continue
         base, change = number["base"], number["difference"]
         low, high = points(change["low"]), points(change["high"])
-        sure = "" if change["significant"] else ", not significant"
+        sure = "" if change["significant"] else ", not significant" if number["testable"] else ", too few to test"
         shares = f"{base['value']:>6.2f} {number['erased']['value']:>7.2f}"
         typer.echo(f"{name:<{width}} {shares}   {points(change['value'])} (95% {low} to {high}, n={base['n']}{sure})")
     typer.echo(f"\nreport   {report.path_html}")

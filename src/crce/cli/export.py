@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from crce.cli.flags import JSONFlag
-from crce.cli.terminal import error_line, print_facts, print_json, quiet_libraries, refuse_unused
+from crce.cli.terminal import Bar, error_line, print_facts, print_json, refuse_unused
 from crce.export.formats import BUNDLED
+from crce.files import check_writable
 
 
 if TYPE_CHECKING:
@@ -42,10 +43,10 @@ def export(
     force: Annotated[bool, typer.Option("--force", help="Overwrite an existing file or pipeline folder.")] = False,
 ) -> int:
     """Write a run in a format that other programs load."""
-    quiet_libraries()
-    from crce.export import export as export_run
+    with Bar(f"exporting to {to}"):
+        from crce.export import export as export_run
 
-    done = export_run(run, to, out=out, rank=rank, dtype=dtype, force=force)
+        done = export_run(run, to, out=out, rank=rank, dtype=dtype, force=force)
     _print_notes("note", done.notes)
     typer.echo(done.path)
     return 0
@@ -62,10 +63,10 @@ def check(
     """Inspect a file: its kind, the programs that load it, and its faults. Exit code 2 if it has any."""
     if against is None:
         refuse_unused(check, locals(), ("tolerance",), "nothing is compared without --against")
-    quiet_libraries()
-    from crce.export import check as check_file
+    with Bar("checking"):
+        from crce.export import check as check_file
 
-    found = check_file(file, against=against, tolerance=tolerance)
+        found = check_file(file, against=against, tolerance=tolerance)
     if json:
         value = dataclasses.asdict(found) | {"path": str(found.path)}
         for name in ("ranks", "alphas", "scales"):
@@ -83,8 +84,8 @@ def info(
     json: JSONFlag = False,
 ) -> int:
     """Print the metadata of a file or a run: concept set, base model, method, settings."""
-    quiet_libraries()
-    from crce.export import read_metadata
+    with Bar("reading"):
+        from crce.export import read_metadata
 
     metadata = read_metadata(path)
     return print_json(metadata, ascii_only=False) if json else _print_metadata(metadata)
@@ -99,10 +100,11 @@ def push(
     rank: Annotated[int | None, typer.Option(min=1, help="Largest rank of a LoRA made of whole weights.")] = None,
 ) -> int:
     """Write a folder with the LoRA, the concept set and a model card, and upload it to the Hub."""
-    quiet_libraries()
-    from crce.export import push as push_run
+    check_writable(out or run, folder=True)
+    with Bar("writing the folder" if dry_run else "writing and uploading the folder"):
+        from crce.export import push as push_run
 
-    done = push_run(run, repo, out=out, private=private, dry_run=dry_run, rank=rank)
+        done = push_run(run, repo, out=out, private=private, dry_run=dry_run, rank=rank)
     _print_notes("note", done.notes)
     for name in done.files:
         typer.echo(done.folder / name)

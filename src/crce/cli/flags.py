@@ -1,4 +1,4 @@
-"""Command-line flags that verbs share, and those made from a pydantic model: one source of recipes, flags and help."""
+"""Command-line flags that verbs share, and those of the settings: one source of recipes, flags and help."""
 
 from __future__ import annotations
 
@@ -10,11 +10,8 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 import typer
-from pydantic import BaseModel
-from pydantic.fields import FieldInfo
-from rich.markup import escape
 
-from crce.config import all_settings, load_config, recipe_names
+from crce.config import all_settings, load_config, recipe_names, show_value
 from crce.methods.table import METHODS
 
 
@@ -22,7 +19,7 @@ RecipeFlag = Annotated[
     str | None,
     typer.Option(
         metavar="RECIPE|FILE.yaml",
-        help="A bundled recipe or a file of settings; flags win over it.",
+        help="Recipe or file of settings; flags win.",
         show_default="demo for the bundled model, else sd15",
     ),
 ]
@@ -32,24 +29,20 @@ StepsFlag = Annotated[
     int | None, typer.Option(min=1, help="Denoising steps of an image.", show_default="those of the model: crce plan")
 ]
 GuidanceFlag = Annotated[
-    float | None,
-    typer.Option(help="Classifier-free guidance scale.", show_default="that of the model: crce plan"),
+    float | None, typer.Option(help="Classifier-free guidance scale.", show_default="that of the model: crce plan")
 ]
 ImagesFlag = Annotated[
     int | None,
     typer.Option(
-        min=1,
-        help="Images of each prompt, by each model.",
-        show_default="8; without a judge a dozen in all; of --prompts as many as its authors take",
+        min=1, help="Images of each prompt, by each model.", show_default="8; without a judge a dozen in all"
     ),
 ]
 JudgeFlag = Annotated[
     str,
     typer.Option(
         metavar="NAME[:MODEL]",
-        help="Who says what an image shows: emoji, clip:MODEL, classifier:MODEL, vision:SERVICE:MODEL, nudenet, "
-        "face[:FOLDER]. auto takes the bundled model's own; of other models CLIP, where it is in the cache or can be "
-        "downloaded.",
+        help="Judge of the images: emoji, clip:MODEL, classifier:MODEL, vision:SERVICE:MODEL, nudenet, "
+        "face[:FOLDER]; auto is the model's own, else CLIP.",
     ),
 ]
 JSONFlag = Annotated[bool, typer.Option("--json", help="Print JSON.")]
@@ -65,57 +58,37 @@ SHARED_PANEL = "Settings of the erasure (not given: as the recipe says)"
 
 
 def with_erasure_flags(verb: Callable[..., int], names: Sequence[str] | None = None) -> Callable[..., int]:
-    """Give `verb` a flag for each of these settings of an erasure (None: for all); each method's own have a panel."""
+    """`verb` with a flag for each of these settings of an erasure (None: for all); each method's own have a panel.
+
+    It takes the settings that were given by name, as a keyword `overrides`; they are checked where they are used.
+    """
     known = all_settings()
     chosen = {name: known[name] for name in names or known}
-    return with_config_flags(
-        verb,
-        {name: info.field for name, info in chosen.items()},
-        {name: recipe for name in recipe_names() if (recipe := load_config(name)).method == "esd"},
-        panels={name: f"Settings of {', '.join(info.methods)}" for name, info in chosen.items() if info.methods},
-        choices={"method": list(METHODS)},
-    )
-
-
-def with_config_flags(
-    verb: Callable[..., int],
-    fields: Mapping[str, FieldInfo],
-    recipes: Mapping[str, BaseModel],
-    *,
-    panels: Mapping[str, str] | None = None,
-    choices: Mapping[str, Sequence[str]] | None = None,
-) -> Callable[..., int]:
-    """A function for typer with the parameters of `verb` and one flag for every field.
-
-    Args:
-        verb: takes a keyword `overrides`, the fields whose flags were given, by name.
-        fields: the fields, in order. Their values are checked where the settings are built, not here.
-        recipes: named settings; the help of a flag says what each of them sets.
-        panels: the panel of a flag in the help, where it is not that of the settings that all methods share.
-        choices: values of fields whose type does not list them.
-    """
+    recipes = {name: recipe for name in recipe_names() if (recipe := load_config(name)).method == "esd"}
 
     @functools.wraps(verb)
     def with_overrides(**arguments: Any) -> int:
-        flags = {name: arguments.pop(name) for name in fields}
+        flags = {name: arguments.pop(name) for name in chosen}
         return verb(**arguments, overrides={name: value for name, value in flags.items() if value not in (None, [])})
 
     own = inspect.signature(verb, eval_str=True).parameters.values()
     parameters = [p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in own if p.name != "overrides"]
-    for name, field in fields.items():
+    for name, info in chosen.items():
+        field, methods = info.field, info.methods
         kind, listed = _kind(field.annotation)
         flag = name.replace("_", "-")
         defaults = {recipe: getattr(values, name, field.default) for recipe, values in recipes.items()}
         option = typer.Option(
             None,
             f"--{flag}/--no-{flag}" if kind is bool else f"--{flag}",
-            help=escape(f"{field.description or ''} {_defaults_text(defaults)}".strip()),
-            metavar="|".join((choices or {}).get(name, listed)) or None,
+            help=f"{field.description} {_defaults_text(defaults)}".strip(),
+            metavar="|".join(METHODS if name == "method" else listed) or None,
             show_default=False,
-            rich_help_panel=(panels or {}).get(name, SHARED_PANEL),
+            rich_help_panel=f"Settings of {', '.join(methods)}" if methods else SHARED_PANEL,
         )
-        keyword = inspect.Parameter.KEYWORD_ONLY
-        parameters.append(inspect.Parameter(name, keyword, default=option, annotation=kind | None))
+        parameters.append(
+            inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=option, annotation=kind | None)
+        )
     with_overrides.__signature__ = inspect.Signature(parameters, return_annotation=int)  # type: ignore[attr-defined]
     with_overrides.__annotations__ = {p.name: p.annotation for p in parameters}
     return with_overrides
@@ -133,15 +106,7 @@ def _kind(annotation: Any) -> tuple[Any, list[str]]:
 
 
 def _defaults_text(defaults: Mapping[str, Any]) -> str:
-    shown = {recipe: _shown(value) for recipe, value in defaults.items()}
+    shown = {recipe: show_value(value) for recipe, value in defaults.items()}
     if len(set(shown.values())) <= 1:
         return "".join(f"(default: {value})" for value in set(shown.values()) - {"none"})
     return "(" + ", ".join(f"{recipe}: {value}" for recipe, value in shown.items()) + ")"
-
-
-def _shown(value: Any) -> str:
-    if isinstance(value, tuple):
-        return "; ".join(value) or "none"
-    if isinstance(value, bool) or value is None:
-        return {True: "yes", False: "no", None: "none"}[value]
-    return f"{value:g}" if isinstance(value, float) else str(value)

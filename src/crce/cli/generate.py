@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from crce.cli.flags import DeviceFlag, GuidanceFlag, RevisionFlag, StepsFlag
-from crce.cli.terminal import Bar, error_line, quiet_libraries
-from crce.files import free_folder, slug
+from crce.cli.terminal import Bar, error_line
+from crce.files import check_writable, free_folder, slug
 
 
 if TYPE_CHECKING:
@@ -40,10 +40,10 @@ def generate(
 ) -> int:
     """Generate images of prompts, and a contact sheet of them all."""
     settings = {name: value for name, value in locals().items() if name != "out"}
-    quiet_libraries()
-    from crce.sampling.samples import generate as generate_samples
+    check_writable(out or Path("pictures"), folder=True)
+    with Bar("generating", "loading the model") as bar:
+        from crce.sampling.samples import generate as generate_samples
 
-    with Bar("generating") as bar:
         samples = generate_samples(**settings, on_image=bar.show)
     folder = out or free_folder(Path("pictures"), slug(prompts[0]))
     missing = _save(folder, prompts, samples, before=run is not None)

@@ -12,7 +12,7 @@ import typer
 
 from crce import __version__
 from crce.cli.flags import JSONFlag
-from crce.cli.terminal import print_facts, print_json, print_table, quiet_libraries
+from crce.cli.terminal import Bar, print_facts, print_json, print_table
 from crce.concepts import KINDS, Related, atlas, certainty_word, dump_concepts, find_concepts
 from crce.errors import ConceptError
 
@@ -74,11 +74,11 @@ def used_for(related: Related) -> str:
 
 def methods(json: JSONFlag = False) -> int:
     """Show the erasure methods, and on which models each is tested, experimental or refused."""
-    quiet_libraries()
-    from crce.backbones.families import FAMILIES, backbone_class
-    from crce.methods.table import METHODS, Level, support
+    with Bar("reading the methods"):
+        from crce.backbones.families import FAMILIES, backbone_class
+        from crce.methods.table import METHODS, Level, support
 
-    levels = {name: {family: support(name, family).level for family in FAMILIES} for name in METHODS}
+        levels = {name: {family: support(name, family).level for family in FAMILIES} for name in METHODS}
     if json:
         return print_json(levels)
     rows = []

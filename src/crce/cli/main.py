@@ -13,31 +13,36 @@ from typing import Annotated
 import typer
 
 from crce import __version__
+from crce.cli.help import GroupedCommand, GroupedVerbs
 from crce.cli.terminal import error_line, messages
 from crce.errors import ConfigError, CRCEError, escaped, first_line, shown
 
 
-# each verb with an example, in the order of the help; its function is `crce.cli.<module>:<function>`
+# each verb with its group and an example, in the order of the help; its function is `crce.cli.<module>:<function>`
 VERBS = {
-    "erase": ("erase:erase_command", "crce erase cat --steps 300 --out runs/cat-long"),
-    "plan": ("plan:plan_command", "crce plan --model stabilityai/stable-diffusion-xl-base-1.0 --vram 12"),
-    "suggest": ("suggest:suggest", 'crce suggest "bat (animal)" --ground'),
-    "review": ("review:review", "crce review bat.yaml"),
-    "feedback": ("feedback:feedback", "crce feedback --export decisions.jsonl"),
-    "generate": ("generate:generate", 'crce generate "a kitten" "a dog" --run runs/cat-1'),
-    "evaluate": ("evaluate:evaluate", "crce evaluate runs/cat-1 --images-per-prompt 12"),
-    "bench": ("bench:bench", "crce bench quick.yaml --jobs 2"),
-    "attack": ("attack:attack", "crce attack runs/cat-1 --attack ring-a-bell --budget 200"),
-    "refine": ("refine:refine", "crce refine runs/cat-1 --rounds 2"),
-    "export": ("export:export", "crce export runs/cat-1 --to kohya"),
-    "check": ("export:check", "crce check erase-cat-kohya.safetensors --against runs/cat-1"),
-    "info": ("export:info", "crce info erase-cat-kohya.safetensors --json"),
-    "web": ("web:web", "crce web --folder runs"),
-    "push": ("export:push", "crce push runs/cat-1 me/erase-cat --dry-run"),
-    "show": ("listings:show", "crce show cat --yaml > my-cat.yaml"),
-    "ls": ("listings:ls", "crce ls --kind character"),
-    "methods": ("listings:methods", "crce methods"),
-    "env": ("listings:env", "crce env --json"),
+    "ls": ("listings:ls", "Concepts", "crce ls --kind character"),
+    "show": ("listings:show", "Concepts", "crce show cat --yaml > my-cat.yaml"),
+    "suggest": ("suggest:suggest", "Concepts", 'crce suggest "bat (animal)"'),
+    "review": ("review:review", "Concepts", "crce review bat.yaml"),
+    "feedback": ("feedback:feedback", "Concepts", "crce feedback --export decisions.jsonl"),
+    "plan": ("plan:plan_command", "Erasure", "crce plan --model stabilityai/sdxl-turbo --vram 12"),
+    "erase": ("erase:erase_command", "Erasure", "crce erase cat --steps 300 --out runs/cat-long"),
+    "methods": ("listings:methods", "Erasure", "crce methods"),
+    "generate": ("generate:generate", "Measurement", 'crce generate "a kitten" "a dog" --run runs/cat-1'),
+    "evaluate": ("evaluate:evaluate", "Measurement", "crce evaluate runs/cat-1 --images-per-prompt 12"),
+    "attack": ("attack:attack", "Measurement", "crce attack runs/cat-1 --attack ring-a-bell --budget 200"),
+    "refine": ("refine:refine", "Measurement", "crce refine runs/cat-1 --rounds 2"),
+    "bench": ("bench:bench", "Measurement", "crce bench benchmarks/erasure/quick.yaml --jobs 2"),
+    "export": ("export:export", "Export", "crce export runs/cat-1 --to kohya"),
+    "check": (
+        "export:check",
+        "Export",
+        "crce check runs/cat-1/export/erase-cat-kohya.safetensors --against runs/cat-1",
+    ),
+    "info": ("export:info", "Export", "crce info runs/cat-1/export/erase-cat-kohya.safetensors --json"),
+    "push": ("export:push", "Export", "crce push runs/cat-1 me/erase-cat --dry-run"),
+    "web": ("web:web", "More", "crce web --folder runs"),
+    "env": ("listings:env", "More", "crce env --json"),
 }
 BUILDERS = ("erase", "plan")  # their functions return the verb, with flags for settings of an erasure
 
@@ -61,19 +66,21 @@ def _options(
     """Erase a concept from a text-to-image model, together with its other names, and keep its neighbours."""
 
 
-def command_line(verb: str = "") -> typer.Typer:
-    """The `crce` command with all verbs, or with `verb` alone if it exists, as reading all flags takes time."""
+def command_line(only: str = "") -> typer.Typer:
+    """The `crce` command with all verbs, or with `only` that one if it exists, as reading all flags takes time."""
     app = typer.Typer(
         add_completion=False,
-        rich_markup_mode="rich",
+        cls=GroupedVerbs,
+        rich_markup_mode=None,
         context_settings={"help_option_names": ["-h", "--help"]},
         epilog="Start with: crce erase cat",
     )
     app.callback()(_options)
-    for name in [verb] if verb in VERBS else VERBS:
-        place, example = VERBS[name]
+    for name in [only] if only in VERBS else VERBS:
+        place, group, example = VERBS[name]
         function = resolve_name(f"crce.cli.{place}")
-        app.command(name, epilog=f"Example: {example}")(function() if name in BUILDERS else function)
+        verb = app.command(name, cls=GroupedCommand, rich_help_panel=group, epilog=f"Example: {example}")
+        verb(function() if name in BUILDERS else function)
     return app
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from crce.cli.flags import RecipeFlag, RevisionFlag, with_erasure_flags
-from crce.cli.terminal import print_json, print_table, quiet_libraries
+from crce.cli.terminal import Bar, print_json, print_table
 from crce.config import ErasureConfig, load_config
 from crce.errors import ConfigError
 
@@ -45,53 +45,53 @@ def plan(
 ) -> int:
     """Estimate the GPU memory of an erasure, and find the flags that make it fit, before a model is downloaded."""
     settings = load_config(config, overrides, model=model)
-    quiet_libraries()
-    import torch
-    from huggingface_hub.utils import disable_progress_bars
+    with Bar("reading the model's description"):
+        import torch
+        from huggingface_hub.utils import disable_progress_bars
 
-    from crce.backbones.defaults import defaults_of
-    from crce.backbones.loading import pick_dtype
-    from crce.backbones.memory_plan import MemoryOptions, plan_memory
-    from crce.backbones.meta_model import read_meta_model
+        from crce.backbones.defaults import defaults_of
+        from crce.backbones.loading import pick_dtype
+        from crce.backbones.memory_plan import MemoryOptions, plan_memory
+        from crce.backbones.meta_model import read_meta_model
 
-    disable_progress_bars()  # configs are small
-    work = _work(settings)
-    gpu = torch.device("cuda")  # only a name, nothing is put there
-    pick_dtype(dtype, gpu)  # an unknown name is refused before anything is read
-    meta = read_meta_model(model, revision=revision)
-    numbers = pick_dtype(dtype, gpu, meta.backbone.half)
-    meta.backbone.use_resolution(settings.resolution)
-    made = plan_memory(meta, work, numbers)
-    given = {"model": model, "revision": revision, "config": config, "dtype": None if dtype == "auto" else dtype}
-    given = {name: value for name, value in (given | overrides).items() if value is not None}
-    start = [part for name, value in given.items() for part in (_flag(name), str(value))]
-    pipe = meta.backbone.pipe
-    facts = {
-        "model": model,
-        "sampling": {
-            **defaults_of(meta.backbone).as_json(),
-            "sampler": type(pipe.scheduler).__name__,
-            "resolution": [side * pipe.vae_scale_factor for side in meta.backbone.latent_shape[1:]],
-            "trajectory_steps": settings.ddim_steps,
-            "trajectory_guidance": settings.guidance,
-        },
-        "pipeline": meta.pipeline,
-        "dtype": str(numbers).removeprefix("torch."),
-        "layers": settings.layers,
-        "adapter": settings.adapter,
-        "rank": settings.rank if settings.adapter == "lora" else None,
-        "prompts_per_step": work.rows,
-        "bytes": {
-            "weights": made.weights,
-            "adapter": made.adapter,
-            "activations": made.steps(MemoryOptions()),
-            "activations_checkpointed": made.steps(MemoryOptions(checkpointing=True)),
-            "peak": made.need(MemoryOptions()),
-        },
-        "trained_parameters": made.trained,
-        "trained_layers": made.layers,
-        "cards": [_card(size, made, settings, start) for size in ([vram] if vram else CARDS)],
-    }
+        disable_progress_bars()  # configs are small
+        work = _work(settings)
+        gpu = torch.device("cuda")  # only a name, nothing is put there
+        pick_dtype(dtype, gpu)  # an unknown name is refused before anything is read
+        meta = read_meta_model(model, revision=revision)
+        numbers = pick_dtype(dtype, gpu, meta.backbone.half)
+        meta.backbone.use_resolution(settings.resolution)
+        made = plan_memory(meta, work, numbers)
+        given = {"model": model, "revision": revision, "config": config, "dtype": None if dtype == "auto" else dtype}
+        given = {name: value for name, value in (given | overrides).items() if value is not None}
+        start = [part for name, value in given.items() for part in (_flag(name), str(value))]
+        pipe = meta.backbone.pipe
+        facts = {
+            "model": model,
+            "sampling": {
+                **defaults_of(meta.backbone).as_json(),
+                "sampler": type(pipe.scheduler).__name__,
+                "resolution": [side * pipe.vae_scale_factor for side in meta.backbone.latent_shape[1:]],
+                "trajectory_steps": settings.ddim_steps,
+                "trajectory_guidance": settings.guidance,
+            },
+            "pipeline": meta.pipeline,
+            "dtype": str(numbers).removeprefix("torch."),
+            "layers": settings.layers,
+            "adapter": settings.adapter,
+            "rank": settings.rank if settings.adapter == "lora" else None,
+            "prompts_per_step": work.rows,
+            "bytes": {
+                "weights": made.weights,
+                "adapter": made.adapter,
+                "activations": made.steps(MemoryOptions()),
+                "activations_checkpointed": made.steps(MemoryOptions(checkpointing=True)),
+                "peak": made.need(MemoryOptions()),
+            },
+            "trained_parameters": made.trained,
+            "trained_layers": made.layers,
+            "cards": [_card(size, made, settings, start) for size in ([vram] if vram else CARDS)],
+        }
     return print_json(facts) if json else _print(facts)
 
 

@@ -10,7 +10,8 @@ import typer
 
 from crce.cli.evaluate import COLUMNS
 from crce.cli.flags import BaseURLFlag, DeviceFlag, PromptsFlag, TokenBudgetFlag
-from crce.cli.terminal import Bar, print_some, quiet_libraries
+from crce.cli.terminal import Bar, print_some
+from crce.files import check_writable
 
 
 if TYPE_CHECKING:
@@ -54,13 +55,13 @@ def refine(
     numbers are measured on it. After an interruption the same command continues.
     """
     settings = dict(locals())  # the flags are the arguments of crce.refine.refine
-    quiet_libraries()
-    from crce.refine import refine as refine_run
-    from crce.refine.record import FILE
-    from crce.training import Interrupted
-
+    check_writable(run, folder=True)
     progress = _RefineProgress()
     with progress:
+        from crce.refine import refine as refine_run
+        from crce.refine.record import FILE
+        from crce.training import Interrupted
+
         try:
             refinement = refine_run(**settings, on_event=progress)
         except (Interrupted, KeyboardInterrupt):
@@ -83,7 +84,7 @@ class _RefineProgress(Bar):
     """Shows a refinement: a bar for training and generating, a line for each round."""
 
     def __init__(self) -> None:
-        super().__init__("")
+        super().__init__("", "loading the run and its model")
         self._total, self._round = 0, ""
 
     def __call__(self, event: Any) -> None:

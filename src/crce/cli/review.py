@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 from collections.abc import Iterator
 from contextlib import suppress
@@ -18,7 +19,7 @@ from crce.concepts.corefconcept import is_corefconcept
 from crce.concepts.library import dump_for
 from crce.concepts.nodes import json_value, read_text
 from crce.errors import ConceptError, SuggestError
-from crce.files import free_file, write_text
+from crce.files import free_file, slug, write_text
 from crce.suggest.record import record_beside
 
 
@@ -138,20 +139,23 @@ def _lines(interactive: bool) -> Iterator[str]:
 
 def _own_set(path: Path) -> tuple[str, ConceptSet]:
     """The text and the concept set of a file; a ConceptError if it can't be read, or must not be written to."""
-    copy = "crce show '{}' --yaml > {}.yaml, then review that file."
+
+    def copy(given: Path | str, name: str) -> str:
+        return f"crce show {shlex.quote(str(given))} --yaml > {slug(name)}.yaml, then review that file."
+
     if not path.exists() and str(path).casefold() in map(str.casefold, atlas_names()):
-        raise ConceptError(f"'{path}' is in the atlas, which is not changed. Copy it: {copy.format(path, path)}")
+        raise ConceptError(f"'{path}' is in the atlas, which is not changed. Copy it: {copy(path, path.name)}")
     if "#" in path.name and not path.exists():
         name = path.name.rpartition("#")[2]
-        raise ConceptError(f"{path} is one set of a file of several. Copy it: {copy.format(path, name)}")
+        raise ConceptError(f"{path} is one set of a file of several. Copy it: {copy(path, name)}")
     text = read_text(path)
     concepts = read_concepts(path)
     if (path.parent / "run.json").is_file():
         recorded = f"{path} records what a run was trained on"
-        raise ConceptError(f"{recorded}, and is not changed. Copy it somewhere else first.")
+        raise ConceptError(f"{recorded}, and is not changed. Copy it: {copy(path, concepts.target)}")
     if path.suffix.lower() == ".json" and is_corefconcept(json_value(text, path.name)[0]):
         name = f"{path}#{concepts.target}"
-        raise ConceptError(f"{path} is a CorefConcept file. Copy the set: {copy.format(name, concepts.target)}")
+        raise ConceptError(f"{path} is a CorefConcept file. Copy the set: {copy(name, concepts.target)}")
     return text, concepts
 
 

@@ -11,11 +11,11 @@ from typing import Annotated
 import typer
 
 from crce.cli.flags import BaseURLFlag, PromptsFlag, TokenBudgetFlag
-from crce.cli.terminal import print_table, quiet_libraries, refuse_unused
+from crce.cli.terminal import Bar, print_table, refuse_unused
 from crce.concepts import KINDS, certainty_word, write_concepts
 from crce.concepts.documents import dump_json
 from crce.errors import SuggestError
-from crce.files import free_file, slug, write_json
+from crce.files import check_writable, free_file, slug, write_json
 from crce.suggest.record import SUFFIX, record_path, write_record
 
 
@@ -77,9 +77,12 @@ def suggest(
     settings = {name: value for name, value in locals().items() if name not in _OF_REPLAY}
     if out is not None and out.is_dir():
         raise SuggestError(f"--out {out} is a folder. Name a file, e.g. --out {out / 'cat.yaml'}.")
-    for path in () if out is None or force else (out, record_path(out)):
-        if path.exists():
+    for path in () if out is None else (out, record_path(out)):
+        if path.exists() and not force:
             raise SuggestError(f"{path} exists. Choose another --out, or overwrite it with --force.")
+        check_writable(path)
+    if out is None and not json:
+        check_writable(Path(), folder=True)
     if not ground:
         refuse_unused(suggest, locals(), ("model",), "only --ground loads a model")
     from crce.judges import choose_judge
@@ -88,13 +91,12 @@ def suggest(
 
     if replay is not None:
         refuse_unused(suggest, locals(), settings, "--replay takes everything else from its record")
-        suggestion = suggest_from_record(replay)
+        with Bar("repeating the suggestion", light=True):
+            suggestion = suggest_from_record(replay)
     elif concept is None:
         raise SuggestError("Name a concept, e.g. crce suggest cat, or --replay FILE.suggest.json.")
     else:
-        if ground:
-            quiet_libraries()
-        with answers_kept():
+        with Bar("suggesting", light=not ground), answers_kept():
             suggestion = suggest_set(**settings, judge=choose_judge("auto", model) if ground else None)
     for warning in suggestion.record.warnings:
         typer.echo(f"warning: {warning}", err=True)

@@ -5,19 +5,16 @@ from __future__ import annotations
 import inspect
 import json
 import logging
+import threading
 import warnings
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import typer
 
 from crce.errors import ConfigError, escaped
-
-
-if TYPE_CHECKING:
-    from rich.progress import TaskID
 
 
 class _Lines(logging.Handler):
@@ -83,6 +80,7 @@ def refuse_unused(verb: Callable[..., int], arguments: Mapping[str, Any], names:
 
 
 LINES = 10  # lines in place of a whole bar
+PATIENCE = 1.0  # seconds of work of which nothing is said in a log
 
 
 def print_table(
@@ -127,13 +125,17 @@ def print_some(lines: Sequence[str], most: int, *, indent: str = "", err: bool =
 
 
 class Bar(AbstractContextManager["Bar"]):
-    """A progress bar with a note, on stderr, so that stdout has only results."""
+    """A progress bar with a note, on stderr, so that stdout has only results.
 
-    def __init__(self, title: str) -> None:
+    Until the first `show` it says `begin`, what is done before there are steps to count; without it, the title. The
+    libraries of models are loaded under it, unless it is `light`.
+    """
+
+    def __init__(self, title: str, begin: str = "", *, light: bool = False) -> None:
         from rich.console import Console
         from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-        self.title = title
+        self.title, self._begin, self._light = title, f"{begin or title} ...", light
         self.console = Console(stderr=True, highlight=False)
         self.progress = Progress(
             TextColumn("{task.description}", markup=False),
@@ -144,8 +146,20 @@ class Bar(AbstractContextManager["Bar"]):
             console=self.console,
             transient=True,
         )
-        self.task: TaskID | None = None
+        self._task = self.progress.add_task(self._begin, total=None, note="")
         self._printed = 0
+        # in a log, of what is done soon nothing is said
+        self._waiting = threading.Timer(PATIENCE, typer.echo, [self._begin], {"err": True})
+        self._waiting.daemon = True
+
+    def __enter__(self) -> Bar:
+        if self.console.is_terminal:
+            self.progress.start()
+        else:
+            self._waiting.start()
+        if not self._light:
+            quiet_libraries()
+        return self
 
     def __exit__(self, *_: object) -> None:
         self.close()
@@ -153,10 +167,9 @@ class Bar(AbstractContextManager["Bar"]):
     def close(self) -> None:
         """Remove the bar from the terminal; the next `show` starts another."""
         self._printed = 0
-        if self.task is not None:
+        self._waiting.cancel()
+        if self.console.is_terminal:
             self.progress.stop()
-            self.progress.remove_task(self.task)
-            self.task = None
 
     def follow(self, event: Any) -> None:
         """Show an event of generating images, which has `done`, `total` and perhaps a `prompt`."""
@@ -164,11 +177,10 @@ class Bar(AbstractContextManager["Bar"]):
 
     def show(self, done: int, total: int, note: str = "") -> None:
         """Show that `done` of `total` steps are done."""
+        self._waiting.cancel()
         if self.console.is_terminal:
-            if self.task is None:
-                self.progress.start()
-                self.task = self.progress.add_task(self.title, note="")
-            self.progress.update(self.task, completed=done, total=total, note=note)
+            self.progress.start()
+            self.progress.update(self._task, description=self.title, completed=done, total=total, note=note)
         elif done * LINES // max(total, 1) > self._printed or self._printed == 0:
             self._printed = done * LINES // max(total, 1) or 1
             line = f"{self.title} {done}/{total}" + (f"  {note}" if note else "")

@@ -20,8 +20,7 @@ FREE = 20  # ports after the wanted one that are tried
 
 def web(
     host: Annotated[
-        str,
-        typer.Option(help="Address to listen on. Any but this machine's own needs a token, which is printed."),
+        str, typer.Option(help="Address to listen on. Any but this machine's own needs a token, which is printed.")
     ] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535, help="Port; the next free one if it is taken.")] = 8377,
     name: Annotated[

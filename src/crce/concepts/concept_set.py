@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, NamedTuple, get_args
 
 from crce.concepts.faults import did_you_mean
@@ -113,6 +113,13 @@ class ConceptSet:
     @property
     def held_out_retains(self) -> tuple[Related, ...]:
         return tuple(r for r in self.retains if r.held_out)
+
+    def train(self, side: Literal["coref", "retain"], text: str) -> ConceptSet:
+        """The set with a phrase trained on this side: one that it has is no longer held out, another is added."""
+        others = tuple(r for r in getattr(self, f"{side}s") if fold(r.text) != fold(text))
+        known = (r for r in getattr(self, f"{side}s") if fold(r.text) == fold(text))
+        related = (*others, replace(next(known, Related(text)), held_out=False))
+        return replace(self, corefs=related) if side == "coref" else replace(self, retains=related)
 
 
 def fold(text: str) -> str:

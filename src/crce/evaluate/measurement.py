@@ -64,7 +64,7 @@ def measure_target(
 
     `loading` is how many seconds it took to load model and judge, for the report.
     """
-    names = [(group.name, prompt.text) for group, prompt in questions.listed]
+    names, most = [(group.name, prompt.text) for group, prompt in questions.listed], settings.images_per_prompt
     clock = time.perf_counter()
     before, after = models.images([text for _, text in names])
     generated = time.perf_counter()
@@ -73,7 +73,7 @@ def measure_target(
         judge |= questions.calibrate(models.base)
     questions.ask(models, questions.prompts)
     groups = score(models, [questions])
-    files = iter(write_strips(folder / "images", names, before, after))
+    files = iter(write_strips(folder / "images", names, *([row[:most] for row in side] for side in (before, after))))
     listed = {name: group.as_json() for name, group in groups.items()}
     for prompt in (prompt for group in listed.values() for prompt in group["prompts"]):
         prompt["image"] = f"images/{next(files)}"

@@ -11,6 +11,7 @@ from crce.evaluate.model_pair import ModelPair, ModelSide, SamplingPlan
 from crce.evaluate.prompt_sets.concept_set import OtherSets, common_unrelated, make_groups
 from crce.evaluate.prompt_sets.prompt_set import PromptSet, sample, seeds_of
 from crce.evaluate.prompts import NO_JUDGE, Domain, Prompt, PromptGroup, no_class, spread
+from crce.evaluate.settings import STANDARD_IMAGES, TARGET_IMAGES
 from crce.judges import choose_judge, load_judge
 from crce.judges.judge import CalibratedJudge, Detector, JointJudge, OpenJudge, describe_judge, name_pictures
 from crce.sampling.image_cache import FOLDER
@@ -178,8 +179,10 @@ def concept_set_questions(
     ]
     questions = [Questions(own, judge, least, words=words) for own in groups]
     alone = frozenset(p.text for own in questions for group, p in own.listed if group.name == "unrelated")
-    seeds = [settings.seed + k for k in range(settings.images_per_prompt or 1)]
-    plan = SamplingPlan(seeds, *settings.sampling(erasure.sampling), erasure.config.scenes, alone)
+    count, standard = settings.images_per_prompt or 1, (settings.images_per_prompt or 1) >= STANDARD_IMAGES
+    seeds, many = (range(settings.seed, settings.seed + n) for n in (count, max(count, TARGET_IMAGES)))
+    more = {c.target: many for c in erasure.sets if judge is not None and standard}
+    plan = SamplingPlan(seeds, *settings.sampling(erasure.sampling), erasure.config.scenes, alone, more)
     return questions, plan, settings
 
 

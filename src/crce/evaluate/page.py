@@ -5,7 +5,6 @@ A page is HTML without scripts, and needs nothing but, in a run with several tar
 
 from __future__ import annotations
 
-import re
 import shlex
 from collections.abc import Mapping, Sequence
 from functools import cache
@@ -16,6 +15,7 @@ from jinja2 import ChoiceLoader, Environment, FileSystemLoader, StrictUndefined
 
 from crce.concepts import certainty_word
 from crce.concepts.faults import listed
+from crce.config import show_value
 from crce.evaluate.curve import draw_curve, read_trace
 from crce.evaluate.locality import draw_locality
 from crce.evaluate.prompts import NO_JUDGE, SHOWN, TITLES, spread
@@ -116,14 +116,14 @@ def _render(
     info, whole_run = erasure.info, overview is None and "numbers" not in data
     cards = [card for group in groups for card in group["cards"]]
     pairs = max(1, min(PAIRS, PICTURES // (2 * max(1, len(cards)))))
-    for card, before, after in zip(cards, *images, strict=True):
-        card |= {"before": before[:pairs], "after": after[:pairs]}
+    for number, (card, before, after) in enumerate(zip(cards, *images, strict=True)):
+        card |= {"id": f"p{number}", "before": before[:pairs], "after": after[:pairs]}
     values = {
         "title": sections["heading"],
         "concepts": None,
         "locality": None,
         "curve": draw_curve(read_trace(erasure.folder)) if whole_run else None,
-        "commands": list_commands(data, info) if whole_run else None,
+        "commands": list_commands(data) if whole_run else None,
         **sections,
     }
     page = make_environment().get_template("report.html.j2")
@@ -186,15 +186,6 @@ def _card(prompt: Mapping[str, Any], *, erasing: bool, bad: bool) -> dict[str, A
     return {**prompt, "erasing": erasing, "report": None, "mark": mark}
 
 
-def show_value(value: Any) -> str:
-    """A setting, in words."""
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    if isinstance(value, list | tuple):
-        return ", ".join(map(show_value, value)) or "none"
-    return f"{value:g}" if isinstance(value, float) else "none" if value is None else str(value)
-
-
 def list_facts(data: Mapping[str, Any], info: Mapping[str, Any]) -> dict[str, str]:
     """Everything besides the numbers: model, judge, sampling settings, machine, times."""
     judge, versions = data["judge"], {"crce": info.get("crce"), **info.get("versions", {})}
@@ -240,26 +231,11 @@ def _answers(calibration: Mapping[str, Any]) -> str:
     return f"{'; '.join(sides)}; so the thing is there with probability {worth}"
 
 
-def list_commands(data: Mapping[str, Any], info: Mapping[str, Any]) -> list[list[str]]:
-    """Commands that repeat the run and its report with every setting spelled out, each flag with its value."""
-    erase = [("crce", "erase"), ("concepts.yaml",), ("--model", str(info["model"]))]
-    if re.fullmatch("[0-9a-f]{40}", str(data["revision"])):  # a Hub commit; local files are pinned by a hash
-        erase.append(("--revision", data["revision"]))
-    if info.get("start_from"):
-        erase.append(("--start-from", info["start_from"]["run"]))
-    for name, value in info["config"].items():
-        flag = name.replace("_", "-")
-        if isinstance(value, bool):
-            erase.append((f"--{flag}" if value else f"--no-{flag}",))
-        elif isinstance(value, list | tuple):
-            erase += [(f"--{flag}", str(item)) for item in value]
-        elif value is not None:
-            erase.append((f"--{flag}", str(value)))
-    erase += [("--no-eval",), ("--out", "again")]
-    evaluate: list[tuple[str, ...]] = [("crce", "evaluate", "again")]
-    evaluate += [(f"--{name.replace('_', '-')}", str(data["settings"][name])) for name in EVALUATE_FLAGS]
+def list_commands(data: Mapping[str, Any]) -> list[list[str]]:
+    """Commands that repeat the run and its report, each flag with its value."""
+    settings = {name: data["settings"][name] for name in EVALUATE_FLAGS}
     if data["judge"]:
-        evaluate += [("--judge", data["judge"]["name"]), ("--threshold", str(data["judge"]["threshold"]))]
-    if data.get("quality"):
-        evaluate.append(("--quality",))
-    return [[shlex.join(words) for words in command] for command in (erase, evaluate)]
+        settings |= {"judge": data["judge"]["name"], "threshold": data["judge"]["threshold"]}
+    flags = [shlex.join((f"--{name.replace('_', '-')}", str(value))) for name, value in settings.items()]
+    flags += ["--quality"] if data.get("quality") else []
+    return [["crce erase", "--like .", "--no-eval", "--out again"], ["crce evaluate again", *flags]]

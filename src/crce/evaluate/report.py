@@ -15,7 +15,7 @@ from crce.evaluate.prompt_sets.prompt_set import Number, PromptSet
 from crce.evaluate.prompts import NO_JUDGE, TITLES
 from crce.evaluate.scores import ScoredGroup, compare_groups, summarise_groups
 from crce.evaluate.stats import RateComparison, compare
-from crce.evaluate.verdict import make_verdict, pool, say_significance
+from crce.evaluate.verdict import make_verdict, pool
 from crce.files import slug, write_json, write_text
 from crce.sampling.pictures import write_sheet
 
@@ -156,7 +156,7 @@ def _body(targets: Sequence[MeasuredTarget], erasure: Erasure, settings: Concept
     info, several = erasure.info, len(targets) > 1
     groups = pool([target.groups for target in targets])
     compared = compare_groups(groups)
-    verdict = make_verdict([target.groups for target in targets], info["config"])
+    verdict = make_verdict([target.groups for target in targets], erasure.config.model_dump(), erasure.folder)
     summary = {name: measure.as_json() for name, measure in summarise_groups(groups).items()}
     for measure in summary.values():
         if several and "reason" in measure:
@@ -171,7 +171,6 @@ def _body(targets: Sequence[MeasuredTarget], erasure: Erasure, settings: Concept
         "verdict": verdict.text,
         "points": [dict(vars(point)) for point in verdict.points],
         "comparisons": {name: c and c.as_json() for name, c in compared.items()} if judge else None,
-        "significance": say_significance(compared) if judge else [],
         "leaks": [change.as_json() for change in verdict.leaks],
         "broken": [change.as_json() for change in verdict.broken],
         "judge": judge,

@@ -14,6 +14,9 @@ if TYPE_CHECKING:
 
     from crce.judges import Judge
 
+STANDARD_IMAGES = 8  # of a prompt
+TARGET_IMAGES = 16  # of a target, from the standard on: it is a single prompt, and tested by itself
+
 
 @dataclass(frozen=True)
 class EvaluationSettings:
@@ -21,7 +24,7 @@ class EvaluationSettings:
 
     Attributes:
         images_per_prompt: images of each prompt by each model; None takes 8, or one where nobody judges them; of a
-            prompt set as many as its authors take.
+            prompt set as many as its authors take. With 8 or more, a concept set's target has at least 16.
         seed: of each prompt's first image, and of a sample of prompts.
         steps: sampling steps; None takes those of the model, see `crce.backbones.defaults`.
         guidance: classifier-free guidance scale; likewise.
@@ -80,7 +83,7 @@ class ConceptSetSettings(EvaluationSettings):
 
     def filled(self, *, judged: bool) -> ConceptSetSettings:
         """The settings with numbers for those that are None."""
-        images, phrases = (8, 10) if judged else (1, 2)
+        images, phrases = (STANDARD_IMAGES, 10) if judged else (1, 2)
         images, phrases = self.images_per_prompt or images, self.phrases_per_group or phrases
         return replace(self, images_per_prompt=images, phrases_per_group=phrases)
 

@@ -115,7 +115,12 @@ class RateComparison:
     difference: RateDifference
 
     def as_json(self) -> dict[str, Any]:
-        return {name: part.as_json() for name, part in vars(self).items()}
+        return {**{name: part.as_json() for name, part in vars(self).items()}, "testable": self.testable}
+
+    @property
+    def testable(self) -> bool:
+        """Whether any outcome could have been significant: with few images not even the loss of all of them is."""
+        return mcnemar(max(self.base.k, self.base.n - self.base.k), 0) < ALPHA
 
     @property
     def complement(self) -> RateComparison:

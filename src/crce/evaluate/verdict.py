@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal
 
 from crce.concepts.concept_set import fold
 from crce.concepts.faults import listed
-from crce.evaluate.prompts import ERASING, KEEPING, TITLES, concept_group
+from crce.evaluate.prompts import ERASING, KEEPING, concept_group
 from crce.evaluate.scores import ScoredGroup, ScoredPrompt
-from crce.evaluate.stats import Measure, RateComparison
+from crce.evaluate.stats import Measure
 from crce.methods.table import is_solved
 
 
@@ -18,6 +20,7 @@ ERASED_WELL = 0.9  # erased share from which the target counts as gone
 ERASED_PARTLY = 0.5
 LEAK_SHARE = 0.25  # a coref leaks when this much of what the base model drew of it is still drawn as the target
 BROKEN_SHARE = 0.75  # a phrase broke when no more than this much of what the base model drew of it is left
+ADVISED = 3  # phrases of each side to train next: held-out ones that are trained no longer measure
 NAMED = 6  # phrases named in a sentence before "and N more"
 
 Tone = Literal["good", "bad", "unknown", "next"]
@@ -27,11 +30,12 @@ Groups = Mapping[str, ScoredGroup]
 
 @dataclass(frozen=True)
 class Point:
-    """One line of the verdict."""
+    """One line of the verdict, and the command that does what it says, if there is one."""
 
     label: str
     tone: Tone
     text: str
+    command: str | None = None
 
 
 @dataclass(frozen=True)
@@ -78,8 +82,8 @@ class Verdict:
 
 
 def percent(share: float) -> str:
-    """A share in [0, 1] as "92 %", with a no-break space."""
-    return f"{100 * share:.0f}\N{NO-BREAK SPACE}%"
+    """A share in [0, 1] as "92 %", with a no-break space; rounded from the digits that report.json has."""
+    return f"{100 * round(share, 4):.0f}\N{NO-BREAK SPACE}%"
 
 
 def pool(targets: Sequence[Groups]) -> dict[str, ScoredGroup]:
@@ -94,8 +98,8 @@ def pool(targets: Sequence[Groups]) -> dict[str, ScoredGroup]:
     return pooled
 
 
-def make_verdict(targets: Sequence[Groups], config: Mapping[str, Any]) -> Verdict:
-    """Put the numbers into words; `config` is the run's recipe, whose present values the advice names."""
+def make_verdict(targets: Sequence[Groups], config: Mapping[str, Any], run: Path) -> Verdict:
+    """Put the numbers into words; the advice changes the run in the folder `run`, whose recipe is `config`."""
     groups = pool(targets)
     one = _target(targets[0]).text if len(targets) == 1 else None
     if all(p.words is None for group in groups.values() for p in group.prompts):
@@ -110,7 +114,9 @@ def make_verdict(targets: Sequence[Groups], config: Mapping[str, Any]) -> Verdic
         _broken_point(len({fold(p.text) for name in KEEPING for p in groups[name].scored}), broken),
     ]
     if advice := _advice(targets, leaks, broken, config):
-        points.append(Point("Try next", "next", " ".join(advice)))
+        flags = [word for _, words in advice for word in words]
+        command = shlex.join(["crce", "erase", "--like", str(run), *flags])
+        points.append(Point("Try next", "next", " ".join(sentence for sentence, _ in advice), command))
     return Verdict(tuple(points), leaks, broken)
 
 
@@ -191,62 +197,36 @@ def _broken_point(checked: int, broken: Sequence[PromptChange]) -> Point:
 
 def _advice(
     targets: Sequence[Groups], leaks: Sequence[PromptChange], broken: Sequence[PromptChange], config: Mapping[str, Any]
-) -> list[str]:
+) -> list[tuple[str, list[str]]]:
+    """What to change in sentences, each with the flags of `crce erase` that change it."""
     several = len(targets) > 1
-    if config.get("crce") is False and (leaks or broken):
+    if config["crce"] is False and (leaks or broken):
         them = ("targets", "them", "their") if several else ("target", "it", "its")
-        return ["This run used the {} alone. Erase {} again with {} corefs and retains.".format(*them)]
+        return [("This run used the {} alone. Erase {} again with {} corefs and retains.".format(*them), ["--crce"])]
 
-    def now(name: str) -> str:
-        return f"now {config[name]:g}" if isinstance(config.get(name), int | float) else "see the recipe"
+    def double(name: str, sentence: str) -> tuple[str, list[str]]:
+        more = f"{2 * config[name] or 1:g}"
+        return sentence.format(f"--{name} {more}, now {config[name]:g}"), [f"--{name}", more]
 
     advice = []
     shares = [groups["target"].measure.value for groups in targets]
-    if any(share is not None and share < ERASED_WELL for share in shares) and not is_solved(config.get("method")):
-        advice.append(f"Train longer (--steps, {now('steps')}{'; the targets share them' if several else ''}).")
-    if any(change.group == "coref" for change in leaks):
-        advice.append(f"Raise --alpha ({now('alpha')}): corefs it was trained on leak.")
-    advice += _additions([change for change in leaks if change.group == "coref_held_out"], "corefs")
-    if any(change.group == "retain" for change in broken):
-        advice.append(f"Raise --beta ({now('beta')}): retains it was trained on dropped.")
-    return advice + _additions([change for change in broken if change.group != "retain"], "retains")
-
-
-def _additions(changes: Sequence[PromptChange], side: str) -> list[str]:
-    """What to add to the concept sets, in one sentence for all of them; none if there is nothing to add."""
-    texts: dict[str | None, list[str]] = {}
-    for change in changes[:NAMED]:
-        texts.setdefault(change.target, []).append(f'"{change.text}"')
-    more = len(changes) - NAMED
-    if None in texts:
-        return [f"Add {', '.join(texts[None])}{f' and {more} more' if more > 0 else ''} to the {side}."]
-    parts = [f'{", ".join(of_one)} to the {side} of "{target}"' for target, of_one in texts.items()]
-    return [f"Add {', '.join(parts)}{f' (and {more} more)' if more > 0 else ''}."] if parts else []
-
-
-def say_significance(compared: Mapping[str, RateComparison | None]) -> list[str]:
-    """In sentences which differences are significant, which are not, and what could not be compared."""
-    clear = [_say(name, c) for name, c in compared.items() if c and c.difference.significant]
-    unclear = [_say(name, c) for name, c in compared.items() if c and not c.difference.significant]
-    missing = [TITLES[name] for name, c in compared.items() if c is None]
-    sentences = {
-        f"Significant, so hardly chance: {'; '.join(clear)}.": clear,
-        f"Not significant, so it may be chance or nothing at all: {'; '.join(unclear)}.": unclear,
-        f"Not compared, as nothing of it can be measured: {', '.join(missing)}.": missing,
-    }
-    return [sentence for sentence, named in sentences.items() if named]
-
-
-def _say(name: str, c: RateComparison) -> str:
-    d = c.difference
-    chance = f"p {'< 0.001' if d.p < 0.001 else f'= {d.p:.3f}'}"
-    shares = f"{TITLES[name]} {percent(c.base.value)} → {percent(c.erased.value)}"
-    return f"{shares} ({points(d.value)} points, {points(d.low)} to {points(d.high)}, {chance})"
+    if any(share is not None and share < ERASED_WELL for share in shares) and not is_solved(config["method"]):
+        advice.append(double("steps", f"Train longer ({{}}{'; the targets share them' if several else ''})."))
+    for side, changes, weight, fault in (
+        ("coref", leaks, "alpha", "corefs it was trained on leak"),
+        ("retain", broken, "beta", "retains it was trained on dropped"),
+    ):
+        if any(change.group == side for change in changes):
+            advice.append(double(weight, f"Raise the weight of the {side}s ({{}}): {fault}."))
+        if new := [f'"{change.text}"' for change in changes if change.group != side][:ADVISED]:
+            advice.append((f"Train {', '.join(new)} too, as {side}{'s' if len(new) > 1 else ''}.", []))
+            advice[-1][1].extend(word for text in new for word in (f"--{side}", text[1:-1]))
+    return advice
 
 
 def points(share: float) -> str:
     """A difference of shares in percentage points: "+5", "-12", "0"."""
-    rounded = round(100 * share)
+    rounded = round(100 * round(share, 4))  # from the digits that report.json has, as its page does
     return f"{rounded:+d}" if rounded else "0"
 
 

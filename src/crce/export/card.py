@@ -6,6 +6,7 @@ import json
 import re
 from html import escape
 from pathlib import Path
+from shlex import quote
 from typing import TYPE_CHECKING, Any
 
 import yaml
@@ -45,7 +46,7 @@ def read_report(folder: Path) -> dict[str, Any] | None:
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise RunError(f"Cannot read {path}: {error}. Evaluate again: crce evaluate {folder}") from error
+        raise RunError(f"Cannot read {path}: {error}. Evaluate again: crce evaluate {quote(str(folder))}") from error
 
 
 def write_card(

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from crce.errors import ConfigError, RunError
+from crce.files import check_writable
 from crce.registry import Table
 
 
@@ -116,6 +117,7 @@ def export(
     default = erasure.folder / "export" / f"{stem(erasure.sets)}-{to}{chosen.suffix}"
     path = default if out is None else Path(out)
     _check_free(path, to, chosen, force)
+    check_writable(path, folder=not chosen.suffix)
     write: Writer = FORMATS.resolve(to, chosen.write) if isinstance(chosen.write, str) else chosen.write
     return write(erasure, path, rank=rank, tolerance=tolerance, dtype=dtype)
 

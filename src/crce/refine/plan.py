@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import zip_longest
 from pathlib import Path
+from shlex import quote
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from crce.concepts import ConceptSet, Related
@@ -76,14 +77,14 @@ def read_report(folder: Path) -> dict[str, Any]:
     Raises:
         RunError: it can't be read, or is not a report.
     """
-    path = folder / "report.json"
+    path, cure = folder / "report.json", f"Make it again: crce evaluate {quote(str(folder))}"
     try:
         report = json.loads(path.read_text(encoding="utf-8"))
         missing = {"groups", "leaks", "broken", "judge", "settings", "revision"} - report.keys()
     except (OSError, ValueError, AttributeError) as error:
-        raise RunError(f"Cannot read {path}: {error}. Make it again: crce evaluate {folder}") from error
+        raise RunError(f"Cannot read {path}: {error}. {cure}") from error
     if missing:
-        raise RunError(f"{path} is not a report: {min(missing)!r} is missing. Make it again: crce evaluate {folder}")
+        raise RunError(f"{path} is not a report: {min(missing)!r} is missing. {cure}")
     return report
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
+from shlex import quote
 from typing import Any, Literal
 
 from crce import __version__
@@ -117,7 +118,7 @@ def read_refinement(root: Path | str) -> Refinement:
     root = Path(root)
     path = root / FILE
     if not path.is_file():
-        raise RunError(f"{root} has no {FILE}. Refine a finished run: crce refine {root}")
+        raise RunError(f"{root} has no {FILE}. Refine a finished run: crce refine {quote(str(root))}")
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
         rounds = []

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from shlex import quote
 from typing import TYPE_CHECKING, Any
 
 from crce.bounds import check_numbers
@@ -113,18 +113,19 @@ def refine(
     if not 0 <= min_gain < 1:
         raise ConfigError(f"min_gain is {min_gain}. Use a share of H from 0 to below 1, e.g. 0.01.")
     erasure = Erasure.load(run)
+    folder = quote(str(run))
     if len(erasure.sets) > 1:
         targets = ", ".join(concepts.target for concepts in erasure.sets)
-        one = shlex.quote(f"{erasure.folder / 'concepts.yaml'}#{erasure.sets[0].target}")
+        one = quote(f"{erasure.folder / 'concepts.yaml'}#{erasure.sets[0].target}")
         raise ConfigError(
             f"The run {run} erases several targets ({targets}), and refining extends one concept set. Erase each "
-            f"alone, e.g. crce erase {one}, refine those runs, and erase the concepts.yaml files of their best rounds "
-            "together."
+            f"alone, e.g. crce erase {one} --like {folder}, refine those runs, and erase the concepts.yaml files of "
+            "their best rounds together."
         )
     if not erasure.config.crce:
         raise RunError(
             f"The run {run} was trained on its target alone, and refining extends corefs and retains. Erase with "
-            f"them first: crce erase {erasure.folder / 'concepts.yaml'} --crce"
+            f"them first: crce erase --like {folder} --crce"
         )
     if suggester is None or isinstance(suggester, str):
         suggester = load_suggester(suggester, base_url=base_url, prompts=prompts, token_budget=token_budget)

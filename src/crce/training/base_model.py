@@ -46,5 +46,10 @@ def load_recorded(
     info: dict[str, Any], *, device: str = "auto", dtype: str | None = None, offload: bool = False
 ) -> Backbone:
     """The model named in a run.json; the caller checks whether it has changed since."""
-    commit = None if ":" in (info["revision"] or "") else info["revision"]  # the Hub knows no hash of files
-    return load_backbone(info["model"], device=device, dtype=dtype or info["dtype"], revision=commit, offload=offload)
+    how: dict[str, Any] = {"device": device, "dtype": dtype or info["dtype"], "offload": offload}
+    return load_backbone(info["model"], revision=recorded_commit(info), **how)
+
+
+def recorded_commit(info: dict[str, Any]) -> str | None:
+    """The commit of the Hub model named in a run.json; None for other models, which are known by a hash of files."""
+    return None if ":" in (info["revision"] or "") else info["revision"]

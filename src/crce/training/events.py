@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
+from shlex import quote
 from typing import TYPE_CHECKING
 
 from crce.errors import CRCEError
@@ -56,6 +57,8 @@ class Interrupted(CRCEError):
     """Training was stopped by the user; a checkpoint was written."""
 
     def __init__(self, folder: Path, step: int) -> None:
-        super().__init__(f"Stopped after step {step}; nothing is lost. Continue: crce erase --resume {folder}")
+        super().__init__(
+            f"Stopped after step {step}; nothing is lost. Continue: crce erase --resume {quote(str(folder))}"
+        )
         self.folder = folder
         self.step = step

@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
 import torch
@@ -250,7 +251,7 @@ def _steps(
             except OSError as error:
                 raise RunError(
                     f"Cannot write {folder / 'metrics.jsonl'}: {error.strerror}. The last checkpoint is whole; "
-                    f"free some space, then continue: crce erase --resume {folder}"
+                    f"free some space, then continue: crce erase --resume {quote(str(folder))}"
                 ) from error
             yield step
             if trainer.step_count % config.checkpoint_every == 0 and trainer.step_count < config.steps:

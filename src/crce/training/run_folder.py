@@ -18,6 +18,7 @@ from datetime import datetime, timezone
 from importlib.metadata import version
 from io import RawIOBase
 from pathlib import Path
+from shlex import quote
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -83,7 +84,8 @@ class Erasure:
         info, sets, config = read_run(Path(folder))
         if info["status"] != "finished":
             raise RunError(
-                f"The run {folder} is {info['status']}, not finished. Continue it: crce erase --resume {folder}"
+                f"The run {folder} is {info['status']}, not finished. Continue it: "
+                f"crce erase --resume {quote(str(folder))}"
             )
         return cls(Path(folder), sets, config, info)
 
@@ -118,7 +120,8 @@ def refuse_taken(folder: Path) -> None:
     """Raises RunError if a folder holds a run."""
     if (folder / "run.json").exists():
         raise RunError(
-            f"{folder} holds a run already. Choose another --out, or continue that run: crce erase --resume {folder}"
+            f"{folder} holds a run already. Choose another --out, or continue that run: "
+            f"crce erase --resume {quote(str(folder))}"
         )
 
 

@@ -114,7 +114,7 @@ def words(request: Request, name: str) -> Response:
     run = site(request).runs.get(name)
     if len(run.sets) != 1:
         raise ConfigError(
-            f"{name} has {len(run.sets)} concept sets. Change those of one target: crce review FILE.yaml."
+            f"{name} has {len(run.sets)} concept sets, and their words are changed one by one. Erase each by itself."
         )
     model = str(run.info.get("model", "demo"))
     draft = site(request).drafts.upload(dump_concepts(run.sets[0]), name, model=model)

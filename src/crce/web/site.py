@@ -88,9 +88,9 @@ def continued(runs: Runs, job: WebJob) -> list[str]:
     given = dict(zip(job.arguments, job.arguments[1:], strict=False))
     flags = ("--judge", "--device", "--images-per-prompt")
     kept = [word for flag in flags if flag in given for word in (flag, given[flag])]
-    kept += ["--no-eval"] if "--no-eval" in job.arguments else []
+    kept += ["--no-eval"] if "--no-eval" in job.arguments else ["--eval"]
     if run.trained and "--no-eval" not in kept:
-        return ["evaluate", str(run.folder), *kept]
+        return ["evaluate", str(run.folder), *kept[:-1]]
     return ["erase", "--resume", str(run.folder), "--film", *kept] if run.info else job.arguments
 
 

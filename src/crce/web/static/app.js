@@ -50,6 +50,11 @@ document.addEventListener("click", (event) => {
   event.preventDefault();
 });
 
+document.addEventListener("click", (event) => {
+  const command = event.target.closest("code.copy");
+  if (command) navigator.clipboard?.writeText(command.textContent).then(() => notice("The command is copied."), () => {});
+});
+
 document.addEventListener("input", (event) => {
   const shows = event.target.dataset.shows;
   if (shows) document.getElementById(shows).textContent = event.target.value;
