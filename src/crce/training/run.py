@@ -139,6 +139,7 @@ def resume(
     folder = Path(folder)
     info, sets, config = read_run(folder)
     if info["status"] == "finished":
+        (folder / CHECKPOINT).unlink(missing_ok=True)  # of a run that was killed right before this
         return Erasure(folder, sets, config, info)
     loaded = backbone or load_recorded(info, device=device, offload=config.offload)
     if loaded.revision != info["revision"]:
