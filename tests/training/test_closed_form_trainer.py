@@ -6,6 +6,7 @@ import json
 
 import pytest
 import torch
+from edited_run import edit_run
 from safetensors.torch import load_file
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
@@ -141,8 +142,7 @@ def test_an_edit_after_another_is_the_edit_of_both(tiny_backbone, cats, ships, t
 def test_a_run_that_was_killed_before_its_step_is_finished_by_resuming(tiny_backbone, cats, tmp_path):
     whole = run(tiny_backbone, cats, tmp_path / "whole", method="uce")
     run(tiny_backbone, cats, tmp_path / "killed", method="uce")
-    info = json.loads((tmp_path / "killed" / "run.json").read_text()) | {"status": "running", "steps_done": 0}
-    (tmp_path / "killed" / "run.json").write_text(json.dumps(info))
+    edit_run(tmp_path / "killed", status="running", steps_done=0)
     (tmp_path / "killed" / "adapter.safetensors").unlink()
     again = resume(tmp_path / "killed", backbone=tiny_backbone)
     a, b = apply_adapter(tiny_backbone, whole.adapter), None

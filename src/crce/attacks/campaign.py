@@ -33,7 +33,7 @@ from crce.judges.concept_classes import EVERYDAY
 from crce.judges.judge import describe_judge
 from crce.sampling.image_cache import FOLDER
 from crce.training import Erasure, apply_adapter, load_base
-from crce.training.run_folder import file_hash
+from crce.training.run_folder import alone, file_hash
 
 
 SEARCH_SEED = 20_000  # added to the seeds of the tested images: no search sees the images that measure it
@@ -56,6 +56,7 @@ class AttackResult:
         return self.data["summary"]
 
 
+@alone
 def attack(
     run: Path | str | Erasure,
     name: str | Attack,

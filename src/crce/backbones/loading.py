@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -14,16 +13,17 @@ import torch
 from diffusers import DiffusionPipeline
 from diffusers.utils import logging as diffusers_logging
 from huggingface_hub import try_to_load_from_cache
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 
 from crce import demo
 from crce.backbones.backbone import Backbone
 from crce.backbones.families import FAMILIES, backbone_class, supported
 from crce.concepts.concept_set import text_fault
-from crce.errors import ConfigError, ModelError, first_line
-from crce.files import sha256
+from crce.errors import ConfigError, CRCEError, ModelError, first_line
+from crce.files import read_json, sha256
 
 
+LONGEST_PROMPT = 1 << 30  # tokens; transformers takes more where a tokenizer doesn't say how many it reads
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 
 
@@ -197,6 +197,14 @@ class Source:
             source = self.path if self.path.is_dir() else self.model
             pipe = DiffusionPipeline.from_pretrained(source, use_safetensors=True, revision=self.commit, **options)
         pipe.set_progress_bar_config(disable=True)
+        for part, network in pipe.components.items():
+            if getattr(network, "model_max_length", 0) > LONGEST_PROMPT:
+                raise ModelError(
+                    f"{self.model!r} is damaged: {part}/tokenizer_config.json is missing, or says nothing."
+                )
+            for name, tensor in network.named_parameters() if isinstance(network, torch.nn.Module) else ():
+                if tensor.is_meta or not tensor.isfinite().all():
+                    raise ModelError(f"{self.model!r} is damaged: {part}.{name} is missing, or not finite.")
         return pipe
 
     def revision(self, family: type[Backbone]) -> str | None:
@@ -226,7 +234,9 @@ def _readable(model: str) -> Iterator[None]:
     try:
         with quiet_diffusers():
             yield
-    except (OSError, ValueError, KeyError, SafetensorError) as error:
+    except (CRCEError, torch.OutOfMemoryError):
+        raise
+    except Exception as error:  # of the libraries that read its files, whatever is in them
         raise ModelError(
             f"Cannot load the model {model!r}: {first_line(error)}. Give a Hub id such as "
             "stable-diffusion-v1-5/stable-diffusion-v1-5 (the network must be there), a folder, a .safetensors file, "
@@ -244,7 +254,7 @@ def _find(model: str, revision: str | None) -> Source:
     if path.is_dir():
         if not (path / "model_index.json").is_file():
             raise ModelError(f"{path} holds no model_index.json, so it isn't a diffusers pipeline folder.")
-        return Source(model, path, json.loads((path / "model_index.json").read_text(encoding="utf-8")))
+        return Source(model, path, read_json(path / "model_index.json", dict[str, Any], "Bring it back."))
     index: Any = DiffusionPipeline.load_config(model, revision=revision)
     cached = try_to_load_from_cache(model, "model_index.json", revision=revision)
     return Source(model, path, index, Path(cached).parent.name if isinstance(cached, str) else revision)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +16,7 @@ from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
 from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_map_only
 
+from crce import files
 from crce.backbones.backbone import Backbone
 from crce.backbones.conditioning import Conditioning
 from crce.backbones.loading import Source, model_path, quiet_diffusers, refuse_unfit
@@ -68,8 +68,9 @@ def read_meta_model(model: str = "demo", *, revision: str | None = None) -> Meta
         with quiet_diffusers():
             parts = _parts(source, found.index, revision)
             backbone = family(_pipeline(getattr(diffusers, name), parts), model)
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise ModelError(f"The configs of {model!r} can't be read: {type(error).__name__}: {error}") from error
+            refuse_unfit(backbone)
+    except (OSError, LookupError, TypeError, ValueError, AttributeError, RuntimeError) as error:
+        raise ModelError(f"The configs of {model!r} are damaged: {first_line(error)}.") from error
     encoders = {part: network for part, network in parts.items() if part.startswith("text_encoder")}
     if strange := encoders.keys() - backbone.encoder_tokens.keys():
         raise ModelError(
@@ -78,7 +79,6 @@ def read_meta_model(model: str = "demo", *, revision: str | None = None) -> Meta
         )
     tokenizer = read_json(source, "tokenizer/tokenizer_config.json", revision) or {}
     tokens = min(int(tokenizer.get("model_max_length", CLIP_TOKENS)), CLIP_TOKENS)
-    refuse_unfit(backbone)
     return MetaModel(backbone, encoders, tokens)
 
 
@@ -122,7 +122,7 @@ def read_json(source: Path | str, name: str, revision: str | None) -> dict[str, 
             path = source / name
         else:
             path = Path(hf_hub_download(source, name, revision=revision))
-        return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
+        return files.read_json(path, dict[str, Any], "Bring it back.") if path.is_file() else None
     except (OSError, ValueError, EntryNotFoundError) as error:
         offline = isinstance(error, LocalEntryNotFoundError)  # a kind of EntryNotFoundError, but the Hub was not asked
         if isinstance(error, EntryNotFoundError) and not offline:

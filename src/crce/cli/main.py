@@ -93,12 +93,18 @@ def main(argv: list[str] | None = None) -> int:
         try:
             _check_arguments(arguments)
             command = typer.main.get_command(command_line(arguments[0]))
-            return command.main(arguments, prog_name="crce", standalone_mode=False) or 0
+            code = command.main(arguments, prog_name="crce", standalone_mode=False) or 0
+            sys.stdout.flush()  # what can't be printed is an error too
+            return code
         except (KeyboardInterrupt, typer.Abort):
             return 130
         except Exception as error:
             if debug:
                 traceback.print_exc()
+            if isinstance(error, OSError):  # of a file, wherever it was read or written
+                place = error.filename or "the output or the current folder"
+                reason = error.strerror or first_line(error)
+                error = CRCEError(f"Cannot read or write {place}: {reason}. Choose another place.")
             if isinstance(error, UsageError | CRCEError):
                 error_line(str(error) if isinstance(error, CRCEError) else _usage_text(error))
                 return 2

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import re
 from html import escape
 from pathlib import Path
-from shlex import quote
 from typing import TYPE_CHECKING, Any
 
 import yaml
@@ -15,10 +13,11 @@ from markupsafe import Markup
 
 from crce.concepts import Related, certainty_word
 from crce.concepts.concept_set import target_names
-from crce.errors import RunError, escaped
+from crce.errors import escaped
 from crce.export.base import Base
 from crce.export.metadata import concepts_hash, method_name
 from crce.files import write_text
+from crce.training.run_folder import read_report
 
 
 if TYPE_CHECKING:
@@ -32,21 +31,6 @@ HEADLINES = {
     "kept": "kept, held-out retains",
     "H": "H, the harmonic mean of the three",
 }
-
-
-def read_report(folder: Path) -> dict[str, Any] | None:
-    """The report.json of a run, or None if the run was not evaluated.
-
-    Raises:
-        RunError: it exists and can't be read.
-    """
-    path = folder / "report.json"
-    if not path.is_file():
-        return None
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise RunError(f"Cannot read {path}: {error}. Evaluate again: crce evaluate {quote(str(folder))}") from error
 
 
 def write_card(

@@ -88,14 +88,17 @@ class TensorFile:
     @property
     def whole(self) -> dict[str, dict[str, torch.Tensor]]:
         """The layers that have both matrices."""
-        return {name: parts for name, parts in self.layers.items() if {"down", "up"} <= parts.keys()}
+        layers = self.layers.items()
+        return {name: p for name, p in layers if all(k in p and p[k].ndim > 1 for k in ("down", "up"))}
 
     def alpha(self, name: str) -> float | None:
         """The alpha that a program applies to a layer of `whole`; None where it isn't a single number."""
         parts = self.layers[name]
         if "alpha" in parts:
             return float(parts["alpha"]) if parts["alpha"].numel() == 1 else None
-        return float(self.settings.get(f"{name.partition('.')[0]}.lora_alpha", parts["down"].shape[0]))
+        with suppress(ValueError, TypeError):
+            return float(self.settings.get(f"{name.partition('.')[0]}.lora_alpha", parts["down"].shape[0]))
+        return None
 
 
 def read_file(path: Path, what: str = "", instead: str = "a .safetensors file") -> TensorFile:
@@ -109,7 +112,7 @@ def read_file(path: Path, what: str = "", instead: str = "a .safetensors file") 
     except OSError as error:
         raise RunError(f"Cannot read {what}{path}: {error}. Give {instead}.") from error
     keys = TensorFile(path, state, metadata)
-    with suppress(ValueError):
+    with suppress(ValueError, RecursionError):
         settings = json.loads(metadata.get("lora_adapter_metadata", "{}"))
         keys.settings = settings if isinstance(settings, dict) else {}
     formats: set[Any] = set()
