@@ -13,6 +13,8 @@ import yaml
 from packaging.requirements import Requirement
 
 import crce
+from crce.demo.model import text_encoder_path
+from crce.files import sha256
 
 
 ROOT = Path(__file__).parents[1]
@@ -52,7 +54,7 @@ def test_every_import_is_declared():
 
 
 # Licences under which everybody may use, change and pass on what crce needs; MPL holds for changes of its own files.
-ALLOWED = re.compile(r"\b(0BSD|Apache|BSD|BSL-1.0|CC0|CNRI-Python|ISC|MIT|MPL|Mozilla Public|PSF|Zlib)\b")
+ALLOWED = re.compile(r"\b(0BSD|Apache|BSD|BSL-1.0|CC0|CNRI-Python|ISC|MIT|MPL|Mozilla Public|PSF|WordNet|Zlib)\b")
 BY_TORCH = ("nvidia-", "cuda-", "triton")  # its builds for NVIDIA's cards bring libraries under NVIDIA's own terms
 
 
@@ -73,6 +75,17 @@ def test_every_dependency_has_a_free_licence():
                 left.append((plain(needed.name), tuple(needed.extras)))
     assert {"torch", "openai", "fastapi"} < found.keys()
     assert not {name: terms for name, terms in found.items() if not all(map(ALLOWED.search, terms))}
+
+
+def test_the_licences_of_what_is_bundled_are_in_the_distribution():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    licences = {str(path.relative_to(ROOT)) for path in (ROOT / "src").rglob("LICENSE")}
+    assert licences < set(project["license-files"])
+    assert all((ROOT / name).is_file() for name in project["license-files"])
+
+
+def test_the_notice_names_the_very_text_encoder():
+    assert sha256(text_encoder_path() / "model.safetensors") in (ROOT / "NOTICE").read_text()
 
 
 def test_the_workflow_calls_the_script_and_the_forms_are_valid():
