@@ -58,6 +58,11 @@ class ErasureConfig(BaseModel):
     layers: Literal["qk", "kv", "xattn", "noxattn", "selfattn", "full", "text"] = Field(
         "qk", description="which layers are trained; text: the text encoder instead of the denoiser"
     )
+    target_modules: str | None = Field(
+        None,
+        description="other layers than those of the preset, as in peft: names separated by commas, such as to_k,to_v, "
+        "or a regular expression of the whole path",
+    )
     adapter: Literal["lora", "weights"] = Field("lora", description="train a LoRA, or the weights themselves")
     rank: bounds.Rank = Field(16, description="rank of the LoRA")
     lora_alpha: bounds.Scale | None = Field(None, description="scale of the LoRA is lora_alpha / rank; default: rank")
@@ -147,6 +152,8 @@ class ErasureConfig(BaseModel):
                 f"{self.method} computes the weights of the layers that read the text in one step. Use "
                 f"{needed}{example}"
             )
+        if self.target_modules is not None and (method.trains_text or method.solved):
+            raise ValueError(f"{self.method} chooses the layers that it changes. Leave target_modules out")
         if self.offload and self.adapter != "lora":
             raise ValueError(
                 f"offload moves networks whole, and adapter {self.adapter!r} swaps weights in and out of one. Use "

@@ -15,16 +15,14 @@ from diffusers.utils import logging as diffusers_logging
 from huggingface_hub import try_to_load_from_cache
 from safetensors import safe_open
 
-from crce import demo
 from crce.backbones.backbone import Backbone
 from crce.backbones.families import FAMILIES, backbone_class, supported
-from crce.concepts.concept_set import text_fault
+from crce.backbones.sources import check_dtype, model_path
 from crce.errors import ConfigError, CRCEError, ModelError, first_line
 from crce.files import read_json, sha256
 
 
 LONGEST_PROMPT = 1 << 30  # tokens; transformers takes more where a tokenizer doesn't say how many it reads
-DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 
 
 def pick_device(device: str = "auto") -> torch.device:
@@ -52,11 +50,10 @@ def pick_dtype(dtype: str, device: torch.device, half: torch.dtype = torch.bfloa
     Raises:
         ConfigError: the type is unknown.
     """
+    check_dtype(dtype)
     if dtype == "auto":
         return half if device.type == "cuda" else torch.float32
-    if dtype not in DTYPES:
-        raise ConfigError(f"dtype is {dtype!r}. Use auto or one of: {', '.join(DTYPES)}.")
-    return DTYPES[dtype]
+    return getattr(torch, dtype)
 
 
 def load_backbone(
@@ -143,23 +140,6 @@ def find_model(model: str = "demo", *, revision: str | None = None) -> tuple[str
         return source.pipeline, source.revision(source.family())
 
 
-def model_path(model: str, revision: str | None = None) -> Path:
-    """The path of a model; none exists there for a Hub id.
-
-    Raises:
-        ModelError: the model is a path, and nothing is there, or a revision is given for what has none.
-    """
-    if fault := text_fault(model):
-        raise ModelError(f"The name of the model {fault}")
-    path = demo.model_path() if model == "demo" else Path(model).expanduser()
-    like_a_path = model.startswith((".", "/", "~")) or model.count("/") > 1 or "\\" in model
-    if not path.exists() and (like_a_path or model.endswith(".safetensors")):
-        raise ModelError(f"There is no model at {path}. Give a Hub id, a folder, a .safetensors file, or demo.")
-    if revision is not None and path.exists():
-        raise ModelError(f"revision is {revision!r}, but {model!r} is not on the Hub, so it has none. Leave it out.")
-    return path
-
-
 @dataclass(frozen=True)
 class Source:
     """A model that was found; its index is read before gigabytes are."""
@@ -190,7 +170,7 @@ class Source:
 
     def load(self, family: type[Backbone] | None, dtype: torch.dtype) -> Any:
         """Its pipeline in the computer's memory. Pickled weights can run code, so they are never read."""
-        options = {"torch_dtype": dtype} | (family.load_options(self.index) if family else {})
+        options = {"dtype": dtype} | (family.load_options(self.index) if family else {})
         if self.path.is_file():
             pipe = getattr(diffusers, self.pipeline).from_single_file(self.path, **options)
         else:

@@ -19,7 +19,8 @@ from torch.utils._pytree import tree_map_only
 from crce import files
 from crce.backbones.backbone import Backbone
 from crce.backbones.conditioning import Conditioning
-from crce.backbones.loading import Source, model_path, quiet_diffusers, refuse_unfit
+from crce.backbones.loading import Source, quiet_diffusers, refuse_unfit
+from crce.backbones.sources import model_path, published, published_json
 from crce.errors import ModelError, first_line
 
 
@@ -117,6 +118,8 @@ def _pipeline(kind: Any, parts: dict[str, Any]) -> Any:
 
 def read_json(source: Path | str, name: str, revision: str | None) -> dict[str, Any] | None:
     """A JSON file of a folder or of a Hub model; None where it has none of that name."""
+    if entry := published(str(source), revision):
+        return published_json(entry, name)
     try:
         if isinstance(source, Path):
             path = source / name

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
+from crce.backbones.sources import DTYPES
 from crce.errors import ConfigError, RunError
 from crce.files import check_writable, hold
 from crce.registry import Table
@@ -14,7 +15,6 @@ from crce.registry import Table
 if TYPE_CHECKING:
     from crce.training import Erasure
 
-DTYPES = ("float32", "float16", "bfloat16")
 TOLERANCE = 1e-3  # relative error of a layer whose change is written in low rank
 
 

@@ -108,6 +108,8 @@ def check(
         _inspect_lora(found, file)
     else:
         found.faults.append("it holds no LoRA and no checkpoint that crce knows")
+    if metadata.get("base_model") == "demo":  # the bundled model itself is for diffusers alone
+        found.readers = [name for name in found.readers if name in ("diffusers", "crce")]
     if against is not None:
         found.comparison = compare(file, against, tolerance)
         found.faults += found.comparison.faults
@@ -145,7 +147,9 @@ def _check_alphas(found: Inspection, file: TensorFile) -> None:
         without = (name for name, parts in file.whole.items() if "alpha" not in parts)
         found.warn(without, "layers have no alpha, and are applied with scale 1")
     stated = stated_alpha(file)
-    if stated is not None and any(abs(alpha - stated) > 1e-2 * max(stated, 1e-6) for alpha in alphas.values()):
+    rank = int(file.metadata.get("ss_network_dim") or 0)  # what is fused has a multiple of rank and alpha
+    wanted = {n: (stated or 0.0) * (file.layers[n]["down"].shape[0] / rank if rank else 1) for n in alphas}
+    if stated is not None and any(abs(a - wanted[n]) > 1e-2 * max(wanted[n], 1e-6) for n, a in alphas.items()):
         found.faults.append(
             f"the metadata says alpha {stated:g}, the file applies {', '.join(f'{a:g}' for a in found.alphas)}: its "
             "strength is not the trained one"

@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 
 METADATA_FILE = "crce.json"  # in a merged pipeline folder
 RUN_KEYS = ("started", "finished", "device", "dtype", "versions")  # of run.json
+# of kohya's trainers, by `Architecture.kohya`, where it is not that of Stable Diffusion
+NETWORK_MODULES = {"sd3": "networks.lora_sd3", "flux1": "networks.lora_flux", "z_image": "networks.lora_zimage"}
 OWN_KEYS = ("crce", "base_model", "base_revision", "concepts", "concepts_sha256", "method", "config")
 
 
@@ -97,7 +99,7 @@ def network_metadata(
     """The keys by which kohya's trainer describes a LoRA."""
     config = erasure.info["config"]
     keys = {
-        "network_module": "networks.lora",
+        "network_module": NETWORK_MODULES.get(architecture.kohya if architecture else "", "networks.lora"),
         "network_dim": str(rank),
         "network_alpha": f"{alpha:g}",
         "output_name": stem(erasure.sets),

@@ -4,9 +4,11 @@ diffusers   unet.<path>.lora_A.weight, .lora_B.weight (PEFT); alpha in the metad
 kohya       lora_unet_<path with _ for .>.lora_down.weight, .lora_up.weight, .alpha
             text encoders: lora_te_ (Stable Diffusion 1.x and 2.x), lora_te1_ and lora_te2_ (SDXL)
 
-For a UNet, ComfyUI, AUTOMATIC1111 and Forge map the kohya names and not those of PEFT. For a transformer (SD3, FLUX)
-it is the other way round: its original layout fuses q, k and v, so `lora_unet_transformer_blocks_...` is mapped by
-nobody, while `transformer.<path>.lora_A.weight` is mapped by ComfyUI, by Forge for FLUX, and by diffusers.
+            transformers: lora_unet_ and the name of the original code, which fuses q, k and v (see `fused`)
+
+For a UNet, ComfyUI, AUTOMATIC1111 and Forge map the kohya names and not those of PEFT. For a transformer (SD 3, FLUX,
+Z-Image) `lora_unet_transformer_blocks_...` is mapped by nobody, and `transformer.<path>.lora_A.weight` by ComfyUI, by
+Forge for FLUX, and by diffusers.
 """
 
 from __future__ import annotations
@@ -141,6 +143,8 @@ def readers(keys: TensorFile) -> list[str]:
             return ["ComfyUI"]
         if any(path.startswith(("double_blocks_", "single_blocks_")) for path in paths):
             return ["ComfyUI", "Forge", "diffusers"]
+        if any(path.startswith(("layers_", "context_refiner_", "noise_refiner_")) for path in paths):
+            return ["ComfyUI"]
         return ["ComfyUI", "AUTOMATIC1111", "Forge", "diffusers"]
     if keys.format == "diffusers":
         flux = any(".single_transformer_blocks." in name for name in keys.layers)

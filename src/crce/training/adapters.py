@@ -183,7 +183,7 @@ def new_adapter(backbone: Backbone, config: ErasureConfig) -> Adapter:
     """
     if config.layers == "text":
         return Weights(backbone, text_modules(backbone), TEXT_ENCODER)
-    modules = scope_modules(backbone, config.layers)
+    modules = scope_modules(backbone, config.layers, config.target_modules)
     if config.adapter == "lora":
         return LoRA(backbone, modules, config.rank, config.lora_alpha or config.rank, config.seed)
     return Weights(backbone, modules)
