@@ -58,7 +58,6 @@ def plan(
     check_dtype(dtype)
     model_path(model)  # refused before anything large is imported
     settings = load_config(config, overrides, model=model)
-    quiet_libraries()
     from crce.backbones.memory_plan import MemoryOptions
 
     sets = [each.concepts for each in resolve_concepts(concepts or ["cat"])]
@@ -106,6 +105,7 @@ def _find(
         sampling = {"kin": entry["kin"], **{name: entry["sampling"][name] for name in ("steps", "guidance", "source")}}
         own = {"sampling": sampling | entry["images"], "pipeline": entry["pipeline"], "dtype": entry["dtype"]}
         return own, MemoryPlan.from_json(work, plan)
+    quiet_libraries()
     import torch
     from huggingface_hub.utils import disable_progress_bars
 

@@ -17,8 +17,8 @@ TRIAL_STEPS = 4
 
 def count_run(sets: Sequence[ConceptSet], settings: ErasureConfig, model: str) -> dict[str, Any]:
     """The steps of `crce erase` and the images of its report, unless flags say otherwise."""
-    from crce.evaluate.observe import UNJUDGED
     from crce.evaluate.prompt_sets.concept_set import common_unrelated, make_groups
+    from crce.evaluate.prompts import UNJUDGED
     from crce.evaluate.settings import ConceptSetSettings
     from crce.judges.table import default_judge
 
