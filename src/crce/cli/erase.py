@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from crce.backbones.sources import model_path
 from crce.cli.evaluate import judge_lines, measure, print_next, print_report
 from crce.cli.flags import DeviceFlag, ImagesFlag, JudgeFlag, RecipeFlag, RevisionFlag, with_erasure_flags
 from crce.cli.suggest import answers_kept
@@ -107,6 +108,7 @@ def erase(
             if config is None and overrides.get("method", was.method) == was.method:
                 overrides = was.model_dump() | overrides
         model = model or "demo"
+        model_path(model)  # refused before anything large is imported
         load_config(config, overrides, model=model)  # faults first: suggestions may take a language model
         check_writable(out or Path("runs"), folder=True)
         found = _train_too(_find_sets(concepts or []), {"coref": coref or [], "retain": retain or []})
