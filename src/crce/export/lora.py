@@ -30,6 +30,7 @@ from crce.export.layers import (
 from crce.export.metadata import modelspec, network_metadata, run_metadata
 from crce.export.names import diffusers_name, kohya_name
 from crce.export.pipeline import base_pipeline
+from crce.export.workflow import write_workflow
 from crce.files import write_tensors
 
 
@@ -89,6 +90,8 @@ def write_lora(
     metadata |= network_metadata(erasure, base, architecture, rank=first.rank, alpha=alpha, convolutions=convolutions)
     metadata |= {"export": keys} | extra
     write_tensors(path, _tensors(named or layers, keys, getattr(torch, dtype or "float32")), metadata)
+    if to == "kohya" and (workflow := write_workflow(erasure, base, path)):
+        notes.append(f"{workflow.name} beside it is a ComfyUI workflow: base model and LoRA, before and after")
     return Exported(path, to, first.rank, error, tuple(notes))
 
 
