@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from crce.concepts import ConceptSet
@@ -12,7 +13,7 @@ from crce.concepts import ConceptSet
 if TYPE_CHECKING:
     from crce.config import ErasureConfig
 
-TRIAL_STEPS = 4
+TRIAL_STEPS = 4  # at least; of a pool of trajectories as many as after which all move on
 
 
 def count_run(sets: Sequence[ConceptSet], settings: ErasureConfig, model: str) -> dict[str, Any]:
@@ -47,23 +48,33 @@ def time_run(
     from crce.sampling.generate import batch_size, draw
     from crce.training import Trainer
 
-    begun = time.perf_counter()
-    backbone = load_backbone(model, **how)
-    backbone.use_resolution(settings.resolution)
-    seconds = {"loading": time.perf_counter() - begun, "steps": 0.0}
-    if not METHODS.find(settings.method).solved:
-        trainer = Trainer(backbone, sets, settings)
-        trainer.step()  # with what is done once
-        seconds["steps"] = (
-            counts["steps"] / TRIAL_STEPS * _seconds(lambda: [trainer.step() for _ in range(TRIAL_STEPS)])
-        )
-        trainer.close()
+    backbone: Any = None
+
+    def load() -> None:
+        nonlocal backbone
+        backbone = load_backbone(model, **how)
+        backbone.use_resolution(settings.resolution)
+
+    loading = _seconds(load)
     size = min(batch_size(backbone.pipe), counts["images"])
-    batch = (counts["prompts"] * size)[:size]
-    own = defaults_of(backbone).sampling
-    once = _seconds(lambda: draw(backbone.pipe, batch, [0] * size, steps=own.steps, guidance=own.guidance))
-    seconds["images"] = counts["images"] / size * once
-    return {"device": str(backbone.device), **seconds}
+    prompts, own = (counts["prompts"] * size)[:size], defaults_of(backbone).sampling
+    generate = partial(draw, backbone.pipe, prompts, [0] * size, steps=own.steps, guidance=own.guidance)
+    steps, batch = 0.0, 2 * [_seconds(generate)]
+    if not METHODS.find(settings.method).solved:
+        trainer: Any = None
+
+        def begin() -> None:
+            nonlocal trainer
+            trainer = Trainer(backbone, sets, settings)
+            trainer.step()  # which also fills the pool of trajectories
+
+        steps = _seconds(begin)
+        few = max(TRIAL_STEPS, settings.pool)
+        steps += (counts["steps"] - 1) / few * _seconds(lambda: [trainer.step() for _ in range(few)])
+        batch[1] = _seconds(generate)  # with the adapter, as the erased model generates its half
+        trainer.close()
+    images = loading + counts["images"] / size * sum(batch) / 2  # the report loads the model again
+    return {"device": str(backbone.device), "loading": loading, "steps": steps, "images": images}
 
 
 def minutes(seconds: float) -> str:
