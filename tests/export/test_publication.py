@@ -55,6 +55,7 @@ def test_a_dry_run_writes_a_folder_that_diffusers_loads(run, drawn, cats, tiny_f
     assert done.files == (
         "README.md",
         "concepts.yaml",
+        "erase-cat-kohya-comfyui.json",
         "erase-cat-kohya.safetensors",
         "pytorch_lora_weights.safetensors",
     )
@@ -62,7 +63,7 @@ def test_a_dry_run_writes_a_folder_that_diffusers_loads(run, drawn, cats, tiny_f
     pipe = StableDiffusionPipeline.from_pretrained(tiny_folder, safety_checker=None)
     pipe.load_lora_weights(done.folder)
     torch.testing.assert_close(latents(pipe), drawn(erasure), rtol=1e-3, atol=2e-4)
-    for name in done.files[2:]:
+    for name in done.files[3:]:
         assert not check(done.folder / name, against=erasure).faults
     assert push(erasure, "me/erase-cat", dry_run=True).folder == erasure.folder / "push-2"
 
