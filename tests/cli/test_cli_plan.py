@@ -91,9 +91,9 @@ def test_the_steps_and_images_of_a_run_are_those_it_takes(crce, tmp_path):
     assert (run["steps"], run["targets"]) == (3, ["cat"])
     assert min(run["seconds"][name] for name in ("loading", "steps", "images")) > 0
     (erased,) = [path for path in [tmp_path / "run"] if crce("erase", *own, "--no-eval", "--out", path).code == 0]
-    questions, _, settings = concept_set_questions(Erasure.load(erased), ConceptSetSettings())
+    questions, plan, _ = concept_set_questions(Erasure.load(erased), ConceptSetSettings())
     texts = {prompt.text for own in questions for prompt in own.prompts}
-    assert run["images"] == 2 * len(texts) * settings.images_per_prompt
+    assert run["images"] == 2 * sum(len(plan.own_seeds.get(text, plan.seeds)) for text in texts)
 
 
 @pytest.mark.parametrize("gigabytes", [4, 8])

@@ -11,7 +11,7 @@ import typer
 from crce.backbones.sources import check_dtype, model_path, published, published_plan
 from crce.cli.flags import DeviceFlag, RecipeFlag, RevisionFlag, with_erasure_flags
 from crce.cli.run_cost import count_run, minutes, time_run
-from crce.cli.terminal import print_json, print_table, quiet_libraries
+from crce.cli.terminal import Bar, print_json, print_table, quiet_libraries
 from crce.config import ErasureConfig, load_config
 from crce.errors import ConfigError
 from crce.suggest.resolve import resolve_concepts
@@ -62,11 +62,13 @@ def plan(
 
     sets = [each.concepts for each in resolve_concepts(concepts or ["cat"])]
     work = _work(settings)
-    own, made = _find(model, revision, dtype, settings, work)
+    with Bar("reading the model's description", light=True):
+        own, made = _find(model, revision, dtype, settings, work)
     counts = count_run(sets, settings, model)
     if time:
         how = {"device": device, "dtype": dtype, "revision": revision}
-        counts["seconds"] = time_run(counts, sets, settings, model, **how)
+        with Bar("timing a few steps and images"):
+            counts["seconds"] = time_run(counts, sets, settings, model, **how)
     given = {"model": model, "revision": revision, "config": config, "dtype": None if dtype == "auto" else dtype}
     given = {name: value for name, value in (given | overrides).items() if value is not None}
     start = [part for name, value in given.items() for part in (_flag(name), str(value))]
