@@ -56,7 +56,7 @@ def plan(
 ) -> int:
     """Estimate what an erasure takes, and find the flags that make it fit on a GPU, before a model is downloaded."""
     check_dtype(dtype)
-    model_path(model)  # refused before anything large is imported
+    model_path(model, revision)  # refused before anything large is imported
     settings = load_config(config, overrides, model=model)
     from crce.backbones.memory_plan import MemoryOptions
 
