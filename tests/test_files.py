@@ -9,7 +9,7 @@ import os
 import pytest
 import torch
 
-from crce.files import free_file, sha256, write_json, write_tensors, write_text
+from crce.files import free_file, read_tensors, sha256, write_json, write_tensors, write_text
 
 
 def test_half_a_character_is_written_as_an_escape_and_read_again(tmp_path):
@@ -43,3 +43,22 @@ def test_weights_can_be_read_by_whom_other_files_can(tmp_path):
     write_tensors(tmp_path / "weights.safetensors", {"w": torch.zeros(1)}, {})
     modes = {path.stat().st_mode for path in tmp_path.iterdir()}
     assert len(modes) == 1
+
+
+def test_equal_weights_are_equal_bytes_and_a_changed_byte_is_seen(tmp_path):
+    tensors = {"w": torch.randn(3, 3), "half": torch.ones((), dtype=torch.bfloat16), "none": torch.zeros(0, 2)}
+    odd = '"\\\n\t\x01\x7f é 🐈 \u2028 "sha256":"' + 64 * "0" + '"'
+    metadata = {"format": "pt", "odd": odd} | {f"key {i}": "value" for i in range(8)}
+    path = tmp_path / "weights.safetensors"
+    written = set()
+    for _ in range(8):
+        write_tensors(path, tensors, metadata)
+        written.add(path.read_bytes())
+    (data,) = written
+    read, kept = read_tensors(path)
+    assert all(torch.equal(read[name], tensor) for name, tensor in tensors.items())
+    assert {key: value for key, value in kept.items() if key != "sha256"} == metadata
+    for place in (data.index(b"value"), len(data) - 1):
+        path.write_bytes(data[:place] + bytes([data[place] ^ 1]) + data[place + 1 :])
+        with pytest.raises(OSError, match="has changed since it was written. To use it as it is, remove sha256"):
+            read_tensors(path)

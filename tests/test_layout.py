@@ -14,7 +14,7 @@ import crce
 PACKAGE = Path(crce.__file__).parent
 FLOORS = (
     ("errors", "lazy"),
-    ("files", "concepts", "llm"),
+    ("files", "concepts", "llm", "bounds"),
     ("registry", "demo"),
     ("backbones",),
     ("config", "methods"),  # the settings of an erasure and those of its methods
@@ -26,7 +26,16 @@ FLOORS = (
     ("refine", "bench", "plugins"),
     ("cli", "web"),
 )
-TOGETHER = {"config", "methods", "files", "concepts", "llm", "cli", "web"}  # may import others of their own floor
+TOGETHER = {
+    "bounds",
+    "config",
+    "methods",
+    "files",
+    "concepts",
+    "llm",
+    "cli",
+    "web",
+}  # may import others of their own floor
 LONGEST = 300  # lines of a module
 
 

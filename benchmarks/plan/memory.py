@@ -21,7 +21,8 @@ import published
 import torch
 
 from crce.backbones.conditioning import Conditioning
-from crce.backbones.memory_plan import CONTEXT, GIB, MemoryOptions, MemoryPlan, Workload, plan_memory
+from crce.backbones.memory_count import plan_memory
+from crce.backbones.memory_plan import CONTEXT, GIB, MemoryOptions, MemoryPlan, Workload
 from crce.backbones.meta_model import MetaModel, read_meta_model
 from crce.concepts import atlas
 from crce.files import write_json

@@ -3,8 +3,8 @@
     python benchmarks/suggest/lists.py
 
 writes the suggester's lists to offline.yaml, runs lists.yaml and writes lists.json: H of each target by both, as
-{target: {"atlas": H, "offline": H}}, the means and their difference. The suggester is `wordnet`, as `lexicon` would copy
-the atlas; what the atlas holds out is left out of its lists, as in benchmarks/erasure/suggested.py. An interrupted run
+{target: {"atlas": H, "offline": H}}, the means and their difference. The suggester is `wordnet`, as `lexicon` would
+copy the atlas; what the atlas holds out is left out of its lists, as in benchmarks/erasure/suggested.py. An interrupted run
 continues; an erasure takes about a minute of a core.
 """
 

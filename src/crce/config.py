@@ -11,12 +11,14 @@ from pathlib import Path
 from typing import Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, Field, ValidationError, ValidationInfo, field_validator, model_validator
 from pydantic.fields import FieldInfo
 
+from crce import bounds
 from crce.concepts import KINDS
-from crce.concepts.nodes import LOADER
-from crce.errors import ConfigError
+from crce.concepts.concept_set import text_fault
+from crce.concepts.nodes import LOADER, read_text, value_of, yaml_node
+from crce.errors import ConceptError, ConfigError
 from crce.methods.table import METHODS
 
 
@@ -39,26 +41,31 @@ class ErasureConfig(BaseModel):
             one message.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = {"extra": "forbid", "frozen": True, **bounds.FINITE}
 
     method: str = Field("esd", description="erasure method; crce methods describes them")
     crce: bool = Field(True, description="use corefs and retains; without them the method is its published self")
-    alpha: float = Field(1.0, ge=0, description="weight of the corefs")
-    beta: float = Field(1.0, ge=0, description="weight of the retains")
-    eta: float = Field(1.0, ge=0, description="strength of negative guidance")
-    corefs_per_step: int = Field(5, ge=0, description="M, corefs of a step, chosen without replacement")
-    retains_per_step: int = Field(3, ge=0, description="N, retains of a step, chosen without replacement")
-    steps: int = Field(500, ge=1, description="optimizer steps")
-    learning_rate: float = Field(2e-5, gt=0, description="learning rate of Adam")
+    alpha: bounds.Weight = Field(1.0, description="weight of the corefs")
+    beta: bounds.Weight = Field(1.0, description="weight of the retains")
+    eta: bounds.GuidanceStrength = Field(1.0, description="strength of negative guidance")
+    corefs_per_step: bounds.Phrases = Field(5, description="M, corefs of a step, chosen without replacement")
+    retains_per_step: bounds.Phrases = Field(3, description="N, retains of a step, chosen without replacement")
+    steps: bounds.TrainingSteps = Field(500, description="optimizer steps")
+    learning_rate: bounds.Rate = Field(2e-5, description="learning rate of Adam")
     schedule: Literal["constant", "cosine"] = Field(
         "constant", description="learning rate over the run: constant as published, or falling to zero along a cosine"
     )
     layers: Literal["qk", "kv", "xattn", "noxattn", "selfattn", "full", "text"] = Field(
         "qk", description="which layers are trained; text: the text encoder instead of the denoiser"
     )
+    target_modules: str | None = Field(
+        None,
+        description="other layers than those of the preset, as in peft: names separated by commas, such as to_k,to_v, "
+        "or a regular expression of the whole path",
+    )
     adapter: Literal["lora", "weights"] = Field("lora", description="train a LoRA, or the weights themselves")
-    rank: int = Field(16, ge=1, description="rank of the LoRA")
-    lora_alpha: float | None = Field(None, gt=0, description="scale of the LoRA is lora_alpha / rank; default: rank")
+    rank: bounds.Rank = Field(16, description="rank of the LoRA")
+    lora_alpha: bounds.Scale | None = Field(None, description="scale of the LoRA is lora_alpha / rank; default: rank")
     x_t_source: Literal["student", "rolling", "noised"] = Field(
         "rolling",
         description="a fresh partial trajectory per step, a pool of trajectories advanced one step at a time, or "
@@ -72,23 +79,24 @@ class ErasureConfig(BaseModel):
         description="prompts that phrases are appended to, one in each step: 'a house' gives 'a house, Van Gogh', "
         "which becomes 'a house'; none: phrases alone",
     )
-    pool: int = Field(8, ge=1, description="trajectories in a rolling pool, or images to be noised")
-    ddim_steps: int = Field(50, ge=3, description="steps of the DDIM grid that x_t lies on")
-    guidance: float = Field(3.0, ge=1, description="classifier-free guidance of the trajectories")
-    resolution: int | None = Field(
+    pool: bounds.Trajectories = Field(8, description="trajectories in a rolling pool, or images to be noised")
+    ddim_steps: bounds.NoiseLevels = Field(50, ge=3, description="steps of the DDIM grid that x_t lies on")
+    guidance: bounds.GuidanceStrength = Field(3.0, ge=1, description="classifier-free guidance of the trajectories")
+    resolution: bounds.Side | None = Field(
         None,
-        ge=16,
         description="side of the images in pixels, of the training and of the report; default: the model's",
     )
-    micro_batch: int = Field(0, ge=0, description="prompts per forward; 0: all at once, halved when memory runs out")
+    micro_batch: bounds.Phrases = Field(
+        0, description="prompts per forward; 0: all at once, halved when memory runs out"
+    )
     gradient_checkpointing: bool = Field(
         False, description="recompute activations in the backward pass: much less memory, a third more time"
     )
     offload: bool = Field(
         False, description="keep only the network in use on the GPU, the others in main memory; a LoRA only"
     )
-    checkpoint_every: int = Field(100, ge=1, description="steps between checkpoints")
-    seed: int = Field(0, ge=0, description="seed of every random choice")
+    checkpoint_every: bounds.TrainingSteps = Field(100, description="steps between checkpoints")
+    seed: bounds.Seed = Field(0, description="seed of every random choice")
     compat_timesteps: bool = Field(
         False, description="give the network the timestep of the official code, which is 19 off; for comparisons only"
     )
@@ -114,6 +122,16 @@ class ErasureConfig(BaseModel):
         own, known = settings_model(record["method"]).model_fields, all_settings()
         return cls(**{name: value for name, value in record.items() if name in own or name not in known})
 
+    @field_validator("*", mode="before")
+    @classmethod
+    def _values_have_a_meaning(cls, value: Any, info: ValidationInfo) -> Any:
+        if isinstance(value, bool) and cls.model_fields[str(info.field_name)].annotation is not bool:
+            raise ValueError("this setting is not switched on or off")
+        for text in value if info.field_name == "scenes" and isinstance(value, list | tuple) else ():
+            if fault := text_fault(str(text)):
+                raise ValueError(f"a scene {fault}")
+        return value
+
     @model_validator(mode="after")
     def _settings_fit(self) -> ErasureConfig:
         method = METHODS.find(self.method)
@@ -134,6 +152,8 @@ class ErasureConfig(BaseModel):
                 f"{self.method} computes the weights of the layers that read the text in one step. Use "
                 f"{needed}{example}"
             )
+        if self.target_modules is not None and (method.trains_text or method.solved):
+            raise ValueError(f"{self.method} chooses the layers that it changes. Leave target_modules out")
         if self.offload and self.adapter != "lora":
             raise ValueError(
                 f"offload moves networks whole, and adapter {self.adapter!r} swaps weights in and out of one. Use "
@@ -243,17 +263,16 @@ def _of_model(recipe: str, model: str, *, implied: bool) -> dict[str, Any]:
 
 
 def _read_recipe(name: str) -> dict[str, Any]:
-    file = SETTINGS / "recipes" / f"{name}.yaml" if name in recipe_names() else Path(name)
+    file = Path(str(SETTINGS / "recipes" / f"{name}.yaml")) if name in recipe_names() else Path(name)
     if not file.is_file():
         raise ConfigError(
             f"There is no recipe {name!r}. Give a YAML file or a bundled recipe: {', '.join(recipe_names())}."
         )
     try:
-        settings = yaml.load(file.read_text(encoding="utf-8"), Loader=LOADER) or {}
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"Cannot read the recipe {name}: {error}") from error
-    except yaml.YAMLError as error:
-        raise ConfigError(f"The recipe {name} is not valid YAML: {' '.join(str(error).split())}") from error
+        root = yaml_node(read_text(file, "recipe"), name)
+        settings = {} if root is None else value_of(root) or {}
+    except (ConceptError, yaml.YAMLError) as error:
+        raise ConfigError(f"The recipe {name} can't be used: {' '.join(str(error).split())}") from error
     if not isinstance(settings, dict) or not all(isinstance(k, str) for k in settings):
         raise ConfigError(f"The recipe {name} must be a list of `setting: value` lines.")
     return settings
@@ -264,7 +283,8 @@ def _fault(error: Any, method: str) -> str:
         return str(error["ctx"]["error"])
     name = ".".join(str(part) for part in error["loc"])
     if error["type"] != "extra_forbidden":
-        return f"{name} is {error['input']!r}: {error['msg'][0].lower()}{error['msg'][1:]}"
+        field = settings_model(method).model_fields.get(str(error["loc"][0]))
+        return f"{name} {bounds.fault_text(error, field.metadata if field else ())}"
     known = all_settings()
     if name in known:
         owners = known[name].methods

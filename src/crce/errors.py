@@ -2,7 +2,18 @@
 
 from __future__ import annotations
 
+import re
+import reprlib
 from typing import Any
+
+
+# Controls but tabs and line breaks, marks of direction, characters without a shape, halves of characters. Joiners are
+# fine where they join: in emoji, and in words of other scripts.
+HIDDEN = re.compile(
+    "[\x00-\x08\x0b-\x1f\x7f-\x9f\xad\u061c\u115f\u1160\u180e\u200b\u200e\u200f\u202a-\u202e\u2060-\u206f"
+    "\u2800\u3164\ud800-\uf8ff\ufeff\uffa0\ufff9-\ufffb\U000e0000-\U000e007f]"
+    "|(?<![^\x00-\x7f])[\u200c\u200d]|[\u200c\u200d](?![^\x00-\x7f])"
+)
 
 
 class CRCEError(Exception):
@@ -39,6 +50,18 @@ class SuggestError(CRCEError):
 
     concept: str = ""
     exchanges: tuple[dict[str, Any], ...] = ()
+
+
+def shown(value: object) -> str:
+    """The `repr` of a value of any size and depth, cut off where it is long."""
+    short = reprlib.Repr()
+    short.maxstring = short.maxother = short.maxlong = 80
+    return short.repr(value)
+
+
+def escaped(text: str) -> str:
+    """`text` for a terminal, with escapes for what would steer it or can't be seen."""
+    return HIDDEN.sub(lambda found: ascii(found[0])[1:-1], text)
 
 
 def first_line(error: Exception) -> str:

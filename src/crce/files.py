@@ -1,4 +1,4 @@
-"""File names that every system takes, and atomic writes: a file holds all of its new content or is as it was."""
+"""File names that every system takes, locks of folders, and files that are read and written whole or not at all."""
 
 from __future__ import annotations
 
@@ -9,16 +9,43 @@ import re
 import stat
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from crce.errors import RunError
+from crce.errors import RunError, first_line
 
 
 if TYPE_CHECKING:
     import torch
+
+LARGEST_TEXT = 2**24  # bytes
+UNSEALED = b'"sha256":"' + 64 * b"0" + b'"'  # in the header of a safetensors file, until its hash is known
+_SEAL = re.compile(rb'"sha256":"([0-9a-f]{64})"')
+
+
+@contextmanager
+def hold(folder: Path, *, wait: float = 0) -> Iterator[None]:
+    """Inside, no other process or thread holds the folder; what a killed process held is free.
+
+    A folder that does not exist, or can't be written, is not locked.
+
+    Raises:
+        RunError: another still holds it after `wait` seconds; -1 waits for as long as it takes.
+    """
+    from filelock import FileLock, Timeout
+
+    lock = FileLock(folder / ".lock", is_singleton=True)  # so that whoever holds a folder may hold it again
+    with ExitStack() as held:
+        try:
+            if folder.is_dir() and os.access(folder, os.W_OK):
+                held.enter_context(lock.acquire(timeout=wait))
+        except Timeout as error:
+            raise RunError(f"{folder} is in use by another process of crce. Wait until that has ended.") from error
+        except OSError as error:
+            raise RunError(f"Cannot write {folder}: {error.strerror}. Free some space.") from error
+        yield
 
 
 def write_atomic(path: Path, write: Callable[[Path], object]) -> None:
@@ -59,6 +86,26 @@ def write_json(path: Path, value: Any) -> None:
     write_text(path, re.sub("[\ud800-\udfff]", lambda half: f"\\u{ord(half[0]):04x}", text))
 
 
+def read_json(place: Path | str, schema: Any, cure: str, *, text: str | None = None) -> Any:
+    """The content of a JSON file, or of the `text` at a place, with the types of `schema`, e.g. a pydantic model.
+
+    Raises:
+        RunError: it can't be read or is something else; the message names the place and the key, and ends in `cure`.
+    """
+    from pydantic import TypeAdapter, ValidationError
+
+    try:
+        value = json.loads(read_bytes(Path(place)) if text is None else text)
+        TypeAdapter(schema).validate_python(value)
+        return value
+    except ValidationError as error:
+        fault = error.errors()[0]
+        reason = ": ".join(filter(None, (".".join(map(str, fault["loc"])), fault["msg"])))
+    except (OSError, ValueError, RecursionError) as error:
+        reason = getattr(error, "strerror", None) or first_line(error)
+    raise RunError(f"Cannot read {place}: {reason}. {cure}")
+
+
 def append_line(path: Path, line: str) -> None:
     """Append a line to a file, in a folder that need not exist yet.
 
@@ -74,27 +121,65 @@ def append_line(path: Path, line: str) -> None:
 
 
 def write_tensors(path: Path, tensors: Mapping[str, torch.Tensor], metadata: Mapping[str, str]) -> None:
-    """Write a safetensors file, atomically. Metadata values are strings, as the format demands."""
+    """Write a safetensors file, atomically: the same bytes for the same content, with its hash in the metadata.
+
+    Metadata values are strings, as the format demands.
+    """
     from safetensors import SafetensorError
     from safetensors.torch import save_file
 
     def save(partial: Path) -> None:
         try:
-            save_file({k: v.detach().contiguous() for k, v in tensors.items()}, partial, metadata=dict(metadata))
+            blank = {**metadata, "sha256": 64 * "0"}
+            save_file({k: v.detach().contiguous() for k, v in tensors.items()}, partial, metadata=blank)
         except SafetensorError as error:  # safetensors wraps the operating system's error in its own
             raise OSError(str(error)) from error
+        with open(partial, "r+b") as file:
+            size = int.from_bytes(file.read(8), "little")
+            header = json.loads(file.read(size))
+            header["__metadata__"] = dict(sorted(header["__metadata__"].items()))  # else in an order by chance
+            text = json.dumps(header, ensure_ascii=False, separators=(",", ":")).encode().ljust(size)
+            file.seek(8)
+            file.write(text)
+            file.flush()
+            seal = UNSEALED.replace(64 * b"0", sha256(partial).encode())
+            file.seek(8)
+            file.write(text.replace(UNSEALED, seal))
 
     write_atomic(path, save)
 
 
-def read_tensors(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
+def read_tensors(path: Path, *, finite: bool = True) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
     """The tensors and the metadata of a safetensors file.
 
+    Args:
+        path: the file.
+        finite: refuse tensors that hold infinities or what is not a number.
+
     Raises:
-        OSError: the file can't be read, or isn't a safetensors file; the caller knows what to do about that.
+        OSError: the file can't be read, isn't a safetensors file, or has changed since crce wrote it; the caller knows
+            what to do about that.
     """
     with _open_tensors(path) as f:
-        return {name: f.get_tensor(name) for name in f.keys()}, f.metadata() or {}  # noqa: SIM118 (not a dict)
+        tensors, metadata = {name: f.get_tensor(name) for name in f.keys()}, f.metadata() or {}  # noqa: SIM118
+    _refuse_changed(path)
+    for name, tensor in tensors.items():
+        if finite and not (tensor if tensor.element_size() > 1 else tensor.float()).isfinite().all():
+            raise OSError(f"{name} holds values that are not finite")
+    return tensors, metadata
+
+
+def _refuse_changed(path: Path) -> None:
+    with open(path, "rb") as file:
+        start = file.read(8)
+        header = file.read(int.from_bytes(start, "little"))
+        if not (seal := _SEAL.search(header)):  # written by others, or before files had a hash
+            return
+        digest = hashlib.sha256(start + header.replace(seal[0], UNSEALED))
+        while chunk := file.read(1 << 22):
+            digest.update(chunk)
+    if digest.hexdigest() != seal[1].decode():
+        raise OSError("it has changed since it was written. To use it as it is, remove sha256 from its metadata")
 
 
 def read_header(path: Path) -> dict[str, str]:
@@ -112,6 +197,21 @@ def _open_tensors(path: Path) -> Iterator[Any]:
             yield f
     except SafetensorError as error:
         raise OSError(str(error)) from error
+
+
+def read_bytes(path: Path) -> bytes:
+    """The content of a text file.
+
+    Raises:
+        OSError: it can't be read, is large, or is a pipe, a socket or a device, whose content may never end.
+    """
+    if not stat.S_ISREG(path.stat().st_mode) and not path.is_dir():
+        raise OSError("it is a pipe, a socket or a device. Give a file")
+    with open(path, "rb") as file:
+        content = file.read(LARGEST_TEXT + 1)
+    if len(content) > LARGEST_TEXT:
+        raise OSError(f"it has more than {LARGEST_TEXT // 2**20} MB")
+    return content
 
 
 def sha256(*files: Path) -> str:

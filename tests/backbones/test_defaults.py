@@ -8,14 +8,18 @@ from pathlib import Path
 import published
 import pytest
 import tiny_families
+import torch
 
 from crce.backbones import load_backbone
 from crce.backbones.defaults import defaults_of, find_defaults
 from crce.backbones.families import FAMILIES, backbone_class
 from crce.backbones.noise import FlowGrid
+from crce.concepts import ConceptSet
 from crce.config import load_config
 from crce.errors import ConfigError
 from crce.sampling import draw
+from crce.training.prompts import make_table
+from crce.training.trajectories import GuidedSampler
 
 
 @pytest.mark.parametrize(
@@ -113,3 +117,27 @@ def test_a_resolution_is_that_of_training_and_images(name, tmp_path):
         backbone.use_resolution(8 * factor + 1)
     backbone.use_resolution(None)
     assert backbone.latent_shape == native
+
+
+@pytest.mark.parametrize("family", ["sd1", "sdxl", "sd3", "z_image"])
+def test_a_distilled_model_is_never_asked_twice_for_guidance(family, tmp_path):
+    """In images and in the x_t of its training the network sees each latent once for each step."""
+    folder = tiny_families.saved(family, tmp_path).rename(tmp_path / "tiny-turbo")
+    backbone, config = load_backbone(str(folder), device="cpu"), load_config(None, model=str(folder))
+    seen: list[int] = []
+
+    def count(module, args, kwargs):
+        # Z-Image takes latents as a list
+        seen.append(len(args[0] if args else kwargs.get("sample", kwargs.get("hidden_states"))))
+
+    backbone.network.register_forward_pre_hook(count, with_kwargs=True)
+    backbone.use_resolution(8 * backbone.pipe.vae_scale_factor)
+    sampling = defaults_of(backbone).sampling
+    draw(backbone.pipe, ["a cat", "a dog"], [0, 1], steps=sampling.steps, guidance=sampling.guidance)
+    extra = family == "sd1"  # PNDM, the sampler of the tiny one, begins with a second look at its first level
+    assert seen == [2] * (sampling.steps + extra)
+    seen.clear()
+    table = make_table(backbone, [ConceptSet("cat")], crce=True)
+    sampler = GuidedSampler(backbone, table, config.ddim_steps, config.guidance, torch.Generator().manual_seed(0))
+    sampler.fresh([1, 1], [len(sampler.timesteps)] * 2)
+    assert seen == [2] * config.ddim_steps == [2] * sampling.steps

@@ -14,8 +14,8 @@ from diffusers.utils import logging as diffusers_logging
 from huggingface_hub.errors import EntryNotFoundError
 
 from crce.backbones import Backbone, load_backbone
-from crce.backbones.backbone import on_device
-from crce.backbones.memory_plan import GIB, SHARE, MemoryOptions, MemoryPlan, Workload, plan_memory
+from crce.backbones.memory_count import plan_memory
+from crce.backbones.memory_plan import GIB, SHARE, MemoryOptions, MemoryPlan, Workload, on_device
 from crce.backbones.meta_model import MetaModel, read_meta_model
 from crce.errors import ConfigError, ModelError
 from crce.training import Trainer, load_config

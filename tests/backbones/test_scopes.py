@@ -41,6 +41,27 @@ def test_every_preset_has_a_description_and_layers(tiny_backbone: UNetBackbone):
     assert all(SCOPES[scope] and scope_modules(tiny_backbone, scope) for scope in SCOPES)
 
 
+@pytest.mark.parametrize(
+    ("pattern", "like"),
+    [
+        ("to_k,to_v", r".*\.to_[kv]"),
+        ("attn2.to_q", r".*\.attn2\.to_q"),
+        (r"mid_block\..*attn[12]\.to_[kv]", r"mid_block\..*attn[12]\.to_[kv]"),
+    ],
+)
+def test_target_modules_are_names_or_a_regular_expression(tiny_backbone: UNetBackbone, pattern, like):
+    paths = scope_modules(tiny_backbone, "qk", pattern)
+    wanted = [name for name, _ in tiny_backbone.network.named_modules() if re.fullmatch(like, name)]
+    assert paths == wanted
+    assert wanted
+
+
+@pytest.mark.parametrize(("pattern", "says"), [("to_z", "no layer of UNet2DCond"), ("to_(k", "no regular expression")])
+def test_target_modules_that_fit_nothing_are_refused(tiny_backbone: UNetBackbone, pattern, says):
+    with pytest.raises(ConfigError, match=says):
+        scope_modules(tiny_backbone, "qk", pattern)
+
+
 def test_an_unknown_preset_names_the_known_ones(tiny_backbone: UNetBackbone):
     with pytest.raises(ConfigError, match="'xattn-strict'.*qk, kv, xattn"):
         scope_modules(tiny_backbone, "xattn-strict")

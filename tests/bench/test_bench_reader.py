@@ -119,6 +119,14 @@ def test_all_faults_are_told_with_their_lines(write):
         ("concepts: [cat]\nmethods: [esd]\nevaluate: {threshold: 2}\n", ["threshold is 2"]),
         ("concepts: [cat]\nmethods: [esd]\nevaluate: {quality: 1}\n", ["quality is 1"]),
         ("concepts: [cat]\nmethods: [esd]\nseeds: [!!python/object 3]\n", ["not valid YAML"]),
+        ("concepts: [{together: [cat, dog], name: [a]}]\nmethods: [esd]\n", ["grid.yaml:1", "name is a list"]),
+        ('concepts: [{together: [cat, dog], name: " "}]\nmethods: [esd]\n', ["name is empty"]),
+        ('concepts: [cat]\nmethods: [{method: esd, name: "\\u202e"}]\n', ["name", "invisible character"]),
+        ("concepts: [cat]\nmethods: [{method: esd, scenes: [{a: 1, a: 2}]}]\n", ["key 'a' is given twice"]),
+        (f"concepts: [cat]\nmethods: [esd]\nseeds: [{'9' * 23}]\n", ["seed is 999", "9223372036854775807"]),
+        ("concepts: [cat]\nmethods: [{method: esd, alpha: .inf}]\n", ["alpha is inf"]),
+        ("concepts: [cat]\nmethods: [esd]\nevaluate: {guidance: .nan}\n", ["guidance is nan"]),
+        ("concepts: [cat]\nmethods: [esd]\nevaluate: {steps: 1001}\n", ["steps is 1001"]),
     ],
 )
 def test_faults(write, text, words):

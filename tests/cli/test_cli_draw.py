@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import json
-
 import pytest
+from edited_run import edit_run
 from PIL import Image
 
 
@@ -55,8 +54,7 @@ def test_before_and_after_a_run(crce, tiny_folder, tmp_path):
 def test_a_run_whose_model_has_changed_is_drawn_on_a_model_that_is_named_alone(crce, tiny_folder, tmp_path):
     command = ["erase", "cat", "--model", tiny_folder, "--steps", 1, "--pool", 2, "--no-eval", "--device", "cpu"]
     assert crce(*command, "--out", tmp_path / "run").code == 0
-    path = tmp_path / "run" / "run.json"
-    path.write_text(json.dumps(json.loads(path.read_text()) | {"revision": "unet-sha256:0"}))
+    edit_run(tmp_path / "run", revision="unet-sha256:0")
     draw = ["generate", "cat", "--n", 1, "--run", tmp_path / "run", "--out", tmp_path / "out", *QUICK]
     refused = crce(*draw)
     assert refused.code == 2

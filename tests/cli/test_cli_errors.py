@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import json
 
 import pytest
@@ -35,6 +34,35 @@ REFUSED: list[tuple[list[str], list[str]]] = [
     (["evaluate", "nowhere"], ["nowhere", "run.json"]),
     (["show", "cta"], ["cta", "cat"]),
     (["ls", "--kind", "animal"], ["animal", "object", "character"]),
+    (["erase", "cat", "--model", ""], ["'--model'", "empty"]),
+    (["erase", "cat", "--out="], ["'cat'", "empty"]),
+    (["erase", "cat", "--scenes", " "], ["'--scenes'", "empty"]),
+    (["erase", "\u200bcat"], ["can't be seen", "\\u200b"]),
+    (["show", "c\u202eat"], ["can't be seen", "\\u202e"]),
+    (["generate", "a cat\x1b[31m"], ["can't be seen", "\\x1b"]),
+    (["generate", "a cat", "--steps", "1001"], ["steps is 1001", "1000 levels of noise"]),
+    (["generate", "a cat", "--seed", "9" * 23], ["seed", "63 bits"]),
+    (["generate", "a cat", "--guidance", "nan"], ["guidance is nan", "finite"]),
+    (["generate", "a cat", "--n", "100000000"], ["n is 100000000", "10000"]),
+    (["generate", "a cat", "--revision", "main"], ["revision is 'main'", "'demo' is not on the Hub"]),
+    (["erase", "cat", "--revision", "main", "--no-eval"], ["revision is 'main'"]),
+    (["plan", "--revision", "main"], ["revision is 'main'"]),
+    (["plan", "--vram", "inf"], ["--vram"]),
+    (["check", "x.safetensors", "--against", "runs/cat-1", "--tolerance", "inf"], ["--tolerance"]),
+    (["erase", "cat", "--alpha", "inf"], ["alpha is inf", "finite"]),
+    (["erase", "cat", "--no-eval", "--judge", "emoji"], ["--judge would have no effect", "--eval"]),
+    (["erase", "cat", "--no-eval", "--images-per-prompt", "3"], ["--images-per-prompt would have no effect"]),
+    (["erase", "cat", "--method", "uce", "--rank", "4"], ["rank would have no effect", "uce solves"]),
+    (["erase", "cat", "--adapter", "weights", "--rank", "4"], ["rank would have no effect", "adapter is weights"]),
+    (["erase", "cat", "--no-crce", "--alpha", "2"], ["alpha would have no effect", "crce is off"]),
+    (["erase", "cat", "--x-t-source", "student", "--pool", "4"], ["pool would have no effect"]),
+    (["erase", "cat", "--rece-rounds", "2"], ["rece_rounds is a setting of rece, not of esd"]),
+    (["attack", "nowhere", "--prompt", "a cat", "--phrases", "2"], ["--phrases would have no effect"]),
+    (["attack", "nowhere", "--replay", "x.json", "--budget", "3", "--attack", "typo"], ["--attack, --budget would"]),
+    (["check", "nowhere.safetensors", "--tolerance", "1"], ["--tolerance would have no effect", "--against"]),
+    (["suggest", "cat", "--model", "./x"], ["--model would have no effect", "--ground"]),
+    (["suggest", "cat", "--timeout", "5"], ["--timeout can't be used with suggester 'lexicon'"]),
+    (["suggest", "cat", "--seed", "9" * 23], ["seed", "63 bits"]),
 ]
 
 
@@ -58,6 +86,24 @@ def test_all_faults_of_a_concept_file_are_reported(crce, tmp_path):
     assert result.code == 2
     for word in ("cat.yaml", "beast", "Hihg", "retians", "retains"):
         assert word in result.err
+
+
+def test_control_characters_of_a_file_reach_the_terminal_as_escapes(crce, tmp_path):
+    path = tmp_path / "set.json"
+    path.write_text(json.dumps({"target": "cat", "kind": "\x1b[31mred"}))
+    result = crce("show", path)
+    assert result.code == 2
+    assert "\x1b" not in result.err
+    assert "\\x1b[31mred" in result.err
+
+
+@pytest.mark.parametrize("text", ["rank: 4\nrank: 8\n", "kinds: {style: {rank: 4, rank: 8}}\n"])
+def test_a_key_that_is_given_twice_is_refused(crce, tmp_path, text):
+    path = tmp_path / "recipe.yaml"
+    path.write_text(text)
+    result = crce("erase", "cat", "--config", path)
+    assert result.code == 2
+    assert "key 'rank' is given twice" in result.err
 
 
 def test_all_faults_of_a_recipe_are_reported(crce, tmp_path):
@@ -99,17 +145,16 @@ def test_debug_shows_the_traceback(crce, position):
 
 
 def test_unexpected_error_is_one_line_and_exit_code_1(crce, monkeypatch):
-    def no_space() -> None:
-        raise OSError(errno.ENOSPC, "No space left on device")
+    def fails() -> None:
+        raise ZeroDivisionError("division by zero")
 
-    monkeypatch.setattr("crce.cli.listings.atlas", no_space)
+    monkeypatch.setattr("crce.cli.listings.atlas", fails)
     result = crce("ls")
     assert result.code == 1
-    assert result.err.startswith("error: unexpected OSError")
-    assert "No space left on device" in result.err
+    assert result.err.startswith("error: unexpected ZeroDivisionError: division by zero")
     assert "--debug" in result.err
     assert result.err.count("\n") == 1
-    assert "no_space" in crce("ls", "--debug").err
+    assert "in fails" in crce("ls", "--debug").err
 
 
 def test_warnings_are_lines_of_their_own(crce, monkeypatch):

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import re
 import shlex
+import subprocess
+import sys
 from pathlib import Path
 
 import published
@@ -13,6 +15,9 @@ import pytest
 from crce.backbones.families import FAMILIES
 from crce.backbones.memory_plan import SHARE
 from crce.backbones.scopes import SCOPES
+from crce.evaluate.observe import concept_set_questions
+from crce.evaluate.settings import ConceptSetSettings
+from crce.training import Erasure
 
 
 DOCS = (Path(__file__).parents[2] / "docs" / "backbones.md").read_text(encoding="utf-8")
@@ -44,6 +49,51 @@ def test_a_row_for_each_of_the_usual_cards_or_one_for_yours(crce, folders):
     assert usual[80]["flags"] == []
     assert usual[8]["flags"] == ["--micro-batch", "4"]
     assert list(cards(crce, "--vram", "11.5")) == [11.5]
+
+
+@pytest.mark.parametrize("name", published.MODELS)
+def test_well_known_models_are_planned_at_once_and_as_their_configs_are(crce, folders, tmp_path, name, monkeypatch):
+    """Nothing is built for them. The numbers are those of their configs (each family's by benchmarks/plan)."""
+    with monkeypatch.context() as patched:
+        patched.setattr("crce.backbones.meta_model.read_meta_model", None)
+        known = [json.loads(crce("plan", "--model", id, "--json").out) for id in published.ENTRIES[name]["models"]]
+    assert all(facts["pipeline"] == published.MODELS[name][0] for facts in known)
+    if name == "sd15":
+        counted = json.loads(crce("plan", "--model", folders[name], "--json").out)
+        for own in (part for facts in (*known, counted) for part in (facts, *facts["cards"])):
+            own.pop("model", None), own.pop("command", None)
+        assert known == 3 * [counted]
+
+
+def test_a_known_model_needs_no_network_with_other_settings_either(crce):
+    own = cards(crce, "--model", "stable-diffusion-v1-5/stable-diffusion-v1-5", "--target-modules", "to_q,to_out.0")
+    assert own[80]["command"].endswith("--target-modules to_q,to_out.0")
+
+
+def test_refusals_import_nothing_large():
+    code = (
+        "import sys\nfrom crce.cli.main import main\n"
+        "wrong = ['--model', '/nowhere/model'], ['--dtype', 'int8'], ['--layers', 'x']\n"
+        "codes = [main(['plan', *words]) for words in wrong]\n"
+        "codes.append(main(['erase', 'cat', '--model', '/nowhere/model']))\n"
+        "print(codes, [m for m in ('torch', 'diffusers', 'transformers') if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[2, 2, 2, 2] []"
+
+
+def test_the_steps_and_images_of_a_run_are_those_it_takes(crce, tmp_path):
+    """Of the bundled model, whose run is short here. The time is that of a trial; how long is not asserted."""
+    (tmp_path / "cat.yaml").write_text("target: cat\ncorefs: [kitty]\nretains: [dog, {text: fox, held_out: true}]\n")
+    (tmp_path / "short.yaml").write_text("method: esd\nsteps: 3\ncorefs_per_step: 1\nretains_per_step: 1\npool: 2\n")
+    own = [tmp_path / "cat.yaml", "--config", tmp_path / "short.yaml"]
+    run = json.loads(crce("plan", *own, "--time", "--json").out)["run"]
+    assert (run["steps"], run["targets"]) == (3, ["cat"])
+    assert min(run["seconds"][name] for name in ("loading", "steps", "images")) > 0
+    (erased,) = [path for path in [tmp_path / "run"] if crce("erase", *own, "--no-eval", "--out", path).code == 0]
+    questions, plan, _ = concept_set_questions(Erasure.load(erased), ConceptSetSettings())
+    texts = {prompt.text for own in questions for prompt in own.prompts}
+    assert run["images"] == 2 * sum(len(plan.own_seeds.get(text, plan.seeds)) for text in texts)
 
 
 @pytest.mark.parametrize("gigabytes", [4, 8])

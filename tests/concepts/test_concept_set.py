@@ -1,7 +1,7 @@
 import pytest
 
 from crce.concepts import CERTAINTY_WORDS, ConceptSet, Related, certainty_word
-from crce.errors import ConceptError
+from crce.errors import ConceptError, escaped
 
 
 def test_training_and_held_out_phrases_are_told_apart():
@@ -78,3 +78,36 @@ def test_an_anchor_that_is_erased_is_refused():
 def test_a_plain_string_in_place_of_a_related_is_refused():
     with pytest.raises(ConceptError, match=r"corefs\[0\] of 'cat' is 'kitty'. Use Related"):
         ConceptSet("cat", corefs=("kitty",))
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "\u200b\u200b",
+        "c\u200bat",
+        "\u202etac\u202c",
+        "cat\u2066",
+        "\u3164",
+        "\u2800 \u2800",
+        "\u0301",
+        "ca\u00adt",
+        "a\u200db",
+        "cat\u200d",
+        "\U000e0041cat",
+        "x" * 4001,
+    ],
+)
+def test_names_that_nobody_can_see_are_refused(name):
+    with pytest.raises(ConceptError) as caught:
+        ConceptSet(name)
+    with pytest.raises(ConceptError):
+        ConceptSet("cat", corefs=(Related(name),))
+    assert escaped(str(caught.value)) == str(caught.value)
+    assert len(str(caught.value)) < 300
+
+
+@pytest.mark.parametrize(
+    "name", ["猫", "👨‍👩‍👧", "❤️", "می‌خواهم", "Beyoncé", "R2-D2", "C++", "ﬁr", "naïve cafe\u0301", "🐈‍⬛", "!"]
+)
+def test_names_in_every_script_are_names(name):
+    assert ConceptSet(name).target == name

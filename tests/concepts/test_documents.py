@@ -224,7 +224,7 @@ def test_a_phrase_that_yaml_reads_as_something_else_must_be_quoted(phrase, read_
         ("[]", "cat.yaml is empty"),
         ("- target: cat\n- target: CAT", "cat.yaml:2: target 'CAT' is given twice. Keep one set."),
         ("- target: cat\n- target: dog", "cat.yaml contains 2 concept sets. Give one."),
-        ("&a\ntarget: *a", "target is a mapping of keys to values"),
+        ("&a\ntarget: *a", "cat.yaml is nested deeper than 40 levels"),
     ],
 )
 def test_each_fault_says_what_was_given_and_what_to_do(text, message):

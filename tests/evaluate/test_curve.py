@@ -2,7 +2,8 @@ from __future__ import annotations
 
 import pytest
 
-from crce.evaluate.curve import POINTS, draw_curve
+from crce.errors import RunError
+from crce.evaluate.curve import POINTS, draw_curve, read_trace
 
 
 def coordinates(points: str) -> list[tuple[float, float]]:
@@ -39,3 +40,10 @@ def test_what_is_no_number_is_skipped():
 @pytest.mark.parametrize("rows", [[], [{"step": 1, "loss": 1.0}], [{"step": 1}, {"step": 2}]])
 def test_too_few_rows_draw_nothing(rows):
     assert draw_curve(rows) is None
+
+
+@pytest.mark.parametrize("data", [b"x\n", b"[1]\n", b"\xff\n", b"[" * 100_000 + b"\n"])
+def test_damaged_metrics_are_refused_by_name(tmp_path, data):
+    (tmp_path / "metrics.jsonl").write_bytes(data)
+    with pytest.raises(RunError, match=f"Cannot read {tmp_path / 'metrics.jsonl'}: .*. Move it away"):
+        read_trace(tmp_path)

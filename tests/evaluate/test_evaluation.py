@@ -74,6 +74,23 @@ def test_blank_picture_is_a_failure(erasure, backbone, judge, model, monkeypatch
     assert report.data["failed"] == {"base": 0, "erased": 20}
 
 
+def test_where_no_image_at_all_is_generated_nothing_is_reported(erasure, backbone, judge, model):
+    class Nothing(dict):
+        def get(self, prompt, default):
+            return [None]
+
+    model.base = model.erased = Nothing()
+    with pytest.raises(RunError, match="No image could be generated"):
+        evaluate(erasure, judge=judge, backbone=backbone, images_per_prompt=2)
+    assert not (erasure.folder / "report.json").exists()
+
+
+@pytest.mark.parametrize("wrong", [{"steps": 1001}, {"guidance": float("nan")}, {"seed": 10**23}, {"threshold": 2}])
+def test_numbers_that_no_model_takes_are_refused(erasure, backbone, judge, wrong):
+    with pytest.raises(ConfigError, match=f"{next(iter(wrong))} is "):
+        evaluate(erasure, judge=judge, backbone=backbone, **wrong)
+
+
 def test_report_json_holds_all_that_was_measured(erasure, backbone, judge, model):
     model.erased = GONE | {"kitten": ["cat"], "puppy": ["ship"]}
     model.base = {"vixen": ["fox", "dog", "dog", "dog"]}
@@ -192,7 +209,7 @@ def test_model_that_has_changed_is_refused(erasure, backbone, judge, model):
 
 @pytest.mark.parametrize("name", ["images_per_prompt", "steps", "phrases_per_group"])
 def test_number_out_of_range_is_refused(erasure, backbone, judge, name):
-    with pytest.raises(ConfigError, match=f"{name} is 0. Use 1 or more"):
+    with pytest.raises(ConfigError, match=f"{name} is 0: .* greater than or equal to 1"):
         evaluate(erasure, judge=judge, backbone=backbone, **{name: 0})
 
 

@@ -24,7 +24,6 @@ def lora(**changes: torch.Tensor | None) -> dict[str, torch.Tensor]:
 
 
 FAULTY = {
-    "not finite": lora(lora_up__weight=torch.tensor([[float("nan"), 1.0]] * 6)),
     "changes nothing": lora(lora_up__weight=torch.zeros(6, 2)),
     "alphas are not single": lora(alpha=torch.ones(2)),
     "lack their up or down": lora(lora_up__weight=None),
@@ -54,6 +53,11 @@ def test_a_fault_is_told(file, words):
     found = check(file(FAULTY[words]))
     assert len(found.faults) == 1
     assert words in found.faults[0]
+
+
+def test_a_tensor_that_is_not_finite_is_refused_by_name(file):
+    with pytest.raises(RunError, match=r"lora_up.weight holds values that are not finite"):
+        check(file(lora(lora_up__weight=torch.tensor([[float("nan"), 1.0]] * 6))))
 
 
 def test_a_good_lora_is_described(file):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from crce.errors import RunError
 from crce.export import export, read_metadata
@@ -23,7 +24,7 @@ def test_every_form_tells_what_the_run_tells(run, form):
 
 
 def test_files_of_others_say_what_they_have(tmp_path):
-    write_tensors(tmp_path / "x.safetensors", {"x": torch.ones(1)}, {"ss_network_dim": "4"})
+    save_file({"x": torch.ones(1)}, tmp_path / "x.safetensors", {"ss_network_dim": "4"})
     facts = read_metadata(tmp_path / "x.safetensors")
     assert facts["concepts"] is facts["method"] is facts["base_model"] is None
     assert facts["metadata"] == {"ss_network_dim": "4"}

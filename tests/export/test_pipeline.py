@@ -54,9 +54,9 @@ def test_whole_weights_are_merged_bit_for_bit_and_biases_too(run):
 def test_nothing_but_the_trained_layers_changes_and_the_type_is_kept(run, tiny_folder):
     erasure = run(rank=4, lora_alpha=1.0)
     pipe = StableDiffusionPipeline.from_pretrained(
-        export(erasure, "merged", dtype="float16").path, torch_dtype=torch.float16
+        export(erasure, "merged", dtype="float16").path, dtype=torch.float16
     )
-    base = StableDiffusionPipeline.from_pretrained(tiny_folder, torch_dtype=torch.float16, safety_checker=None)
+    base = StableDiffusionPipeline.from_pretrained(tiny_folder, dtype=torch.float16, safety_checker=None)
     adapter = read_adapter(erasure.adapter)
     trained = {f"{name}.weight": factors for name, factors in adapter.layers.items()}
     for part in ("unet", "vae", "text_encoder"):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import replace
 
 import hub
@@ -11,10 +12,11 @@ import torch
 import yaml
 from diffusers import StableDiffusionPipeline
 from huggingface_hub import constants
+from markdown_it import MarkdownIt
 from PIL import Image
 from runs import latents
 
-from crce.concepts import ConceptSet, read_concepts
+from crce.concepts import ConceptSet, Related, read_concepts
 from crce.errors import ConfigError, RunError
 from crce.export import check, push
 from crce.files import read_tensors, write_json
@@ -53,6 +55,7 @@ def test_a_dry_run_writes_a_folder_that_diffusers_loads(run, drawn, cats, tiny_f
     assert done.files == (
         "README.md",
         "concepts.yaml",
+        "erase-cat-kohya-comfyui.json",
         "erase-cat-kohya.safetensors",
         "pytorch_lora_weights.safetensors",
     )
@@ -60,7 +63,7 @@ def test_a_dry_run_writes_a_folder_that_diffusers_loads(run, drawn, cats, tiny_f
     pipe = StableDiffusionPipeline.from_pretrained(tiny_folder, safety_checker=None)
     pipe.load_lora_weights(done.folder)
     torch.testing.assert_close(latents(pipe), drawn(erasure), rtol=1e-3, atol=2e-4)
-    for name in done.files[2:]:
+    for name in done.files[3:]:
         assert not check(done.folder / name, against=erasure).faults
     assert push(erasure, "me/erase-cat", dry_run=True).folder == erasure.folder / "push-2"
 
@@ -90,6 +93,41 @@ def test_the_card_shows_the_report_and_its_pictures(run):
     assert "(images/00-00-target-cat.webp)" in card
     assert (done.folder / "images" / "00-00-target-cat.webp").is_file()
     assert "/home/someone" not in (done.folder / "report.json").read_text(encoding="utf-8")
+
+
+EVIL = (
+    "<script>alert(1)</script>",
+    "![cat](http://evil.example/cat.png)",
+    "[a cat](javascript:alert(1))",
+    "<img src=x onerror=alert(1)>",
+    "http://evil.example www.evil.example <http://evil.example>",
+    "`| a | b |` **loud** ~~gone~~ # title",
+    "&lt;b&gt; \\[x](y) --- {{ base }} {% raw %}",
+)
+
+
+def test_names_and_phrases_stay_text_in_the_card(run):
+    phrases = tuple(Related(text) for text in EVIL)
+    erasure = evaluated(run(sets=(ConceptSet("<b>cat</b> [x](http://evil.example)", corefs=phrases),)))
+    report = REPORT | {
+        "verdict": f"{EVIL[0]} is erased.",
+        "judge": REPORT["judge"] | {"name": EVIL[1], "hash": EVIL[5]},
+    }
+    report["groups"] = {"target": {"prompts": [{"text": EVIL[2], "image": "images/00-target-cat.webp"}]}}
+    write_json(erasure.folder / "report.json", report)
+    erasure.info["model"] += "/x`\n---\nlicense: mit\n# y"
+    card = (push(erasure, "me/erase-cat", dry_run=True).folder / "README.md").read_text(encoding="utf-8")
+    assert header(card)["license_name"] == "see-the-base-model"
+    body = card.split("---\n", 2)[2]
+    tokens = MarkdownIt("gfm-like", {"linkify": False}).parse(body)
+    assert not re.search(r"(?i)https?://|www\.", body.split("## How to load it")[0])
+    inline = [child for token in tokens for child in token.children or []]
+    active = {"html_block", "html_inline", "link_open", "s_open"}
+    assert not active & {child.type for child in (*tokens, *inline)}
+    assert [child.attrGet("src") for child in inline if child.type == "image"] == ["images/00-00-target-cat.webp"]
+    shown = " ".join("".join(c.content for c in token.children) for token in tokens if token.children)
+    for text in EVIL:
+        assert text in shown
 
 
 def test_of_several_targets_each_has_its_picture(run, cats):

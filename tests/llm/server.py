@@ -33,7 +33,7 @@ class Received:
 class Scripted:
     """One response. A body that is no str or bytes is sent as JSON; `delay` is in seconds, before the first byte.
 
-    `cut` sends that many bytes of the body and then closes the connection.
+    `cut` sends that many bytes of the body and then closes the connection; `trickle` is a pause after each byte.
     """
 
     body: Any = ""
@@ -41,6 +41,7 @@ class Scripted:
     headers: Mapping[str, str] = field(default_factory=dict)
     delay: float = 0.0
     cut: int | None = None
+    trickle: float = 0.0
 
 
 Line = Scripted | Callable[[Received], Scripted]
@@ -163,7 +164,11 @@ class ScriptedServer:
                     for name, value in (sent | dict(scripted.headers)).items():
                         self.send_header(name, value)
                     self.end_headers()
-                    self.wfile.write(data if scripted.cut is None else data[: scripted.cut])
+                    data = data if scripted.cut is None else data[: scripted.cut]
+                    step = 1 if scripted.trickle else max(1, len(data))
+                    for start in range(0, len(data), step):
+                        self.wfile.write(data[start : start + step])
+                        server._closing.wait(scripted.trickle)
                 except (BrokenPipeError, ConnectionResetError):
                     self.close_connection = True  # the client gave up waiting: what a timeout test is about
                 self.close_connection = self.close_connection or scripted.cut is not None

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 from llm.server import Line, Received, Scripted, ScriptedServer, answer, fault
 
-from crce.errors import SuggestError
+from crce.errors import ConfigError, SuggestError
 from crce.llm import Chat, Message, Reply, load_chat
 from crce.llm.service import MAX_REPLY, place_of
 from crce.llm.service_errors import retry_after
@@ -305,6 +305,14 @@ def test_a_slow_service_times_out(provider: str) -> None:
     assert asked == 1
 
 
+@pytest.mark.parametrize("provider", SERVICES)
+def test_an_answer_that_trickles_times_out(provider: str) -> None:
+    body = {"padding": "x" * 10_000}  # a byte every 0.05 s: no pause is as long as the timeout
+    text, asked = fail(provider, Scripted(body, trickle=0.05), timeout=0.5, retries=0)
+    assert "did not answer within 0.5 s, tried once" in text
+    assert asked == 1
+
+
 def test_a_timeout_may_pass() -> None:
     reply, requests = ask("openai", answer("late", delay=5), answer(GOOD), timeout=3)
     assert reply.text == GOOD
@@ -493,14 +501,14 @@ def test_a_bad_name_is_an_error(spec: str) -> None:
 @pytest.mark.parametrize(
     ("settings", "words"),
     [
-        ({"timeout": 0}, "timeout is 0 s"),
+        ({"timeout": 0}, "timeout is 0"),
         ({"retries": -1}, "retries is -1"),
-        ({"token_budget": 0}, "token budget is 0"),
+        ({"token_budget": 0}, "token_budget is 0"),
     ],
 )
 def test_a_number_out_of_range_is_an_error(settings: dict[str, Any], words: str) -> None:
     for spec in ("openai:tiny", "anthropic:tiny"):
-        with pytest.raises(SuggestError, match=words):
+        with pytest.raises(ConfigError, match=words):
             load_chat(spec, **settings)
 
 

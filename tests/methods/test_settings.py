@@ -50,6 +50,37 @@ def test_unknown_methods_and_settings_name_the_nearest():
         load_config(None, {"method": "spm", "spm_statse": 3})
 
 
+def _numbers() -> list[tuple[str, str]]:
+    """Every number among the settings, with a method that has it."""
+    known = all_settings().items()
+    kinds = {name: str(info.field.annotation) for name, info in known}
+    return [
+        (name, (*info.methods, "esd")[0]) for name, info in known if "int" in kinds[name] or "float" in kinds[name]
+    ]
+
+
+@pytest.mark.parametrize(("name", "method"), _numbers())
+@pytest.mark.parametrize("value", [".inf", "-.inf", ".nan", "1e400", "1.0e+30", "true", str(10**23)])
+def test_numbers_are_finite_and_bounded(tmp_path, name, method, value):
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text(f"method: {method}\n{name}: {value}\n")
+    with pytest.raises(ConfigError, match=f"{name} is "):
+        load_config(recipe, {"method": method})
+
+
+@pytest.mark.parametrize(("scenes", "fault"), [("", "valid tuple"), ("[a house, ' ']", "a scene is empty")])
+def test_scenes_are_phrases(tmp_path, scenes, fault):
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text(f"scenes: {scenes}\n")
+    with pytest.raises(ConfigError, match=f"scenes is .*{fault}"):
+        load_config(recipe)
+
+
+def test_a_number_beyond_its_bound_is_refused_with_the_reason():
+    with pytest.raises(ConfigError, match="rank is 100000000: .* 4096, as layers are no wider"):
+        ErasureConfig(rank=10**8)
+
+
 def test_records_of_all_settings_are_read_without_those_of_other_methods():
     config = load_config(None, {"method": "uce", "ridge": 0.25})
     every = {name: info.field.default for name, info in all_settings().items()} | config.model_dump(mode="json")

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from edited_run import edit_run
 from safetensors.torch import load_file
 from short_run import SET
 
@@ -175,6 +176,9 @@ def test_other_settings_or_weights_do_not_go_on(refined, again, tmp_path):
     with pytest.raises(RunError, match="with suggester list, not lexicon"):
         again(folder, suggester="lexicon")
     shutil.copy(refined[0].rounds[1].folder / "adapter.safetensors", folder / "adapter.safetensors")
+    with pytest.raises(RunError, match="adapter.safetensors of the run .* changed after crce wrote the run"):
+        again(folder)
+    edit_run(folder)
     with pytest.raises(RunError, match="have changed since it was refined"):
         again(folder)
     (folder / "refine.json").write_text('{"rounds": [{}]}')
@@ -201,9 +205,8 @@ def test_a_run_that_learned_all_there_is_stops_at_once(again, run, tmp_path):
 def test_a_run_without_corefs_and_retains_is_refused(again, run, tmp_path):
     folder = tmp_path / "cat"
     shutil.copytree(run, folder)
-    info = json.loads((folder / "run.json").read_text())
-    info["config"]["crce"] = False
-    (folder / "run.json").write_text(json.dumps(info))
+    config = json.loads((folder / "run.json").read_text())["config"]
+    edit_run(folder, config=config | {"crce": False})
     with pytest.raises(RunError, match="trained on its target alone"):
         again(folder)
 
@@ -221,10 +224,10 @@ def test_a_damaged_report_says_what_to_do(again, run, tmp_path):
     folder = tmp_path / "cat"
     shutil.copytree(run, folder)
     (folder / "report.json").write_text("[1")
-    with pytest.raises(RunError, match="Make it again: crce evaluate"):
+    with pytest.raises(RunError, match="Cannot read .*report.json: .*Evaluate again: crce evaluate"):
         again(folder)
     (folder / "report.json").write_text("{}")
-    with pytest.raises(RunError, match="is not a report"):
+    with pytest.raises(RunError, match="report.json: verdict: Field required. Evaluate again"):
         again(folder)
 
 

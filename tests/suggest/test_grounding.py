@@ -13,7 +13,7 @@ import torch
 from diffusers import DDIMScheduler
 
 from crce.backbones.unet import UNetBackbone
-from crce.errors import SuggestError
+from crce.errors import ConfigError, SuggestError
 from crce.judges import load_judge
 from crce.suggest.candidates import Candidate
 from crce.suggest.grounding import FLOOR, GUIDANCE, STEPS, Grounded, apply_grounding, ground, priority
@@ -113,7 +113,7 @@ def test_a_target_the_judge_has_no_class_for_is_measured_without_it(tiny_backbon
 
 @pytest.mark.parametrize("name", ["latents", "timesteps", "images"])
 def test_counts_below_one_are_refused(tiny_backbone: UNetBackbone, name: str) -> None:
-    with pytest.raises(SuggestError, match=f"{name} is 0. Use 1 or more"):
+    with pytest.raises(ConfigError, match=f"{name} is 0: .* greater than or equal to 1"):
         ground("cat", ["dog"], tiny_backbone, **{name: 0})
 
 

@@ -6,7 +6,7 @@ import sys
 import pytest
 
 from crce.concepts import CERTAINTY_WORDS, KINDS
-from crce.errors import SuggestError
+from crce.errors import CRCEError, SuggestError
 from crce.suggest.candidates import Example, Request
 from crce.suggest.llm import prompt_hash
 from crce.suggest.prompts import (
@@ -127,9 +127,9 @@ def test_a_verify_prompt_needs_its_phrases(tmp_path):
 
 def test_a_prompt_that_is_no_text_and_a_folder_that_is_not_there_are_errors(tmp_path):
     (tmp_path / "object.md").write_bytes(b"\xff\xfe\x00")
-    with pytest.raises(SuggestError, match="can't be read.*UTF-8"):
+    with pytest.raises(CRCEError, match="not UTF-8"):
         propose_messages(Request("cat", "object"), 3, 4, tmp_path)
-    with pytest.raises(SuggestError, match="does not exist"):
+    with pytest.raises(CRCEError, match="does not exist"):
         propose_messages(Request("cat", "object"), 3, 4, tmp_path / "nowhere")
 
 

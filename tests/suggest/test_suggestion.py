@@ -11,7 +11,7 @@ from llm.server import Received, Scripted, ScriptedServer, answer, fault
 from suggest.scripted_chat import ScriptedChat, lists
 
 from crce.concepts import KINDS, ConceptSet
-from crce.errors import SuggestError
+from crce.errors import CRCEError, SuggestError
 from crce.files import write_json
 from crce.suggest import Candidate, Decision, Memory, Suggestion, grounding, read_record, replay, suggest, write_record
 from crce.suggest.llm import LLMSuggester
@@ -104,7 +104,7 @@ def test_the_sense_stands_in_brackets(typed, target, sense):
     ],
 )
 def test_what_cannot_be_suggested_is_an_error_that_says_what_to_do(concept, settings, words):
-    with pytest.raises(SuggestError) as error:
+    with pytest.raises(CRCEError) as error:
         suggest(concept, **settings)
     for word in words:
         assert word in str(error.value)

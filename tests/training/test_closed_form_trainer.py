@@ -6,11 +6,13 @@ import json
 
 import pytest
 import torch
+from edited_run import edit_run
+from safetensors.torch import load_file
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
 from crce.concepts import ConceptSet, atlas, find_concepts
-from crce.errors import ConfigError
+from crce.errors import ConfigError, CRCEError
 from crce.methods import METHODS, load_method
 from crce.training import apply_adapter, erase, load_config, resume
 from crce.training.closed_form_trainer import ClosedFormTrainer, closed_form_rows
@@ -39,6 +41,27 @@ def test_a_run_edits_what_reads_the_text_and_nothing_else(tiny_backbone, cats, t
             assert torch.equal(p, before[name]) != edited, name
     finally:
         adapter.close()
+
+
+@pytest.mark.parametrize("method", SOLVED)
+def test_weights_that_are_not_finite_are_not_written(tiny_backbone, cats, tmp_path, method):
+    for weights in tiny_backbone.pipe.text_encoder.parameters():
+        weights.data.fill_(float("nan"))
+    with pytest.raises(CRCEError, match="can't solve for the weights|stopped at step 1, at which the loss is nan"):
+        run(tiny_backbone, cats, tmp_path / "run", method=method)
+    assert not (tmp_path / "run" / "adapter.safetensors").exists()
+
+
+@pytest.mark.parametrize("extreme", [{"alpha": 0.0, "beta": 1e6}, {"alpha": 1e6, "beta": 0.0}])
+@pytest.mark.parametrize("method", SOLVED)
+def test_every_allowed_number_gives_finite_weights_or_one_error(tiny_backbone, cats, tmp_path, method, extreme):
+    own = {"uce": "ridge", "mace": "ridge", "rece": "ridge", "speed": "speed_retain_scale"}[method]
+    for value in (1e-9, 1e6):
+        try:
+            done = run(tiny_backbone, cats, tmp_path / f"{value}", method=method, **extreme, **{own: value})
+        except CRCEError:
+            continue
+        assert all(bool(weights.isfinite().all()) for weights in load_file(done.adapter).values())
 
 
 def test_rows_carry_certainty_and_roles(tiny_backbone, cats):
@@ -119,8 +142,7 @@ def test_an_edit_after_another_is_the_edit_of_both(tiny_backbone, cats, ships, t
 def test_a_run_that_was_killed_before_its_step_is_finished_by_resuming(tiny_backbone, cats, tmp_path):
     whole = run(tiny_backbone, cats, tmp_path / "whole", method="uce")
     run(tiny_backbone, cats, tmp_path / "killed", method="uce")
-    info = json.loads((tmp_path / "killed" / "run.json").read_text()) | {"status": "running", "steps_done": 0}
-    (tmp_path / "killed" / "run.json").write_text(json.dumps(info))
+    edit_run(tmp_path / "killed", status="running", steps_done=0)
     (tmp_path / "killed" / "adapter.safetensors").unlink()
     again = resume(tmp_path / "killed", backbone=tiny_backbone)
     a, b = apply_adapter(tiny_backbone, whole.adapter), None

@@ -7,6 +7,7 @@ import shutil
 
 import pytest
 import torch
+from edited_run import edit_run
 from safetensors.torch import load_file
 
 from crce.errors import RunError
@@ -115,11 +116,10 @@ def test_a_run_that_cannot_be_started_from_is_refused_before_anything_is_written
         start(config(adapter="weights"))
     with pytest.raises(RunError, match="is not a run folder"):
         start(config(), tmp_path / "none")
-    info = json.loads((first.folder / "run.json").read_text())
-    (first.folder / "run.json").write_text(json.dumps(info | {"status": "interrupted"}))
+    edit_run(first.folder, status="interrupted")
     with pytest.raises(RunError, match="interrupted, not finished"):
         start(config())
-    (first.folder / "run.json").write_text(json.dumps(info | {"revision": "unet-sha256:0"}))
+    edit_run(first.folder, status="finished", revision="unet-sha256:0")
     with pytest.raises(RunError, match="Its weights fit the model they were trained on"):
         start(config())
     assert not (tmp_path / "two").exists()
@@ -155,5 +155,6 @@ def test_an_earlier_run_that_changed_meanwhile_is_not_continued_from(first, tiny
 
 def test_damaged_weights_are_named(first, tiny_backbone, cats, tmp_path):
     first.adapter.write_bytes(b"half a file")
+    edit_run(first.folder)
     with pytest.raises(RunError, match="is damaged"):
         erase(cats, config=config(), backbone=tiny_backbone, out=tmp_path / "two", start_from=first.folder)

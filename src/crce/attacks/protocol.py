@@ -18,6 +18,7 @@ import torch
 from crce.attacks.prompts import AttackedPrompt
 from crce.attacks.victim import Spent, Try, Victim
 from crce.backbones import Backbone
+from crce.bounds import check_numbers
 from crce.errors import ConfigError
 
 
@@ -36,10 +37,7 @@ class Budget:
     forwards: int = 0
 
     def __post_init__(self) -> None:
-        if self.steps < 1:
-            raise ConfigError(f"The budget is {self.steps} steps. Use 1 or more.")
-        if self.forwards < 0:
-            raise ConfigError(f"The budget is {self.forwards} forwards. Use 0 (no limit) or more.")
+        check_numbers(budget=self.steps, forwards=self.forwards)
 
 
 @dataclass(frozen=True)

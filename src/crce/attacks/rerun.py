@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -18,7 +17,7 @@ from crce.attacks.table import load_attack
 from crce.attacks.victim import Victim
 from crce.backbones import Backbone
 from crce.errors import ConfigError, RunError
-from crce.files import read_tensors
+from crce.files import read_json, read_tensors
 from crce.judges import Judge
 from crce.training import Erasure, load_base
 
@@ -50,11 +49,12 @@ def replay(
     """
     path = Path(path)
     try:
-        old = json.loads(path.read_text(encoding="utf-8"))
+        old = read_json(path, dict[str, Any], "Attack again.")
+        _ = old["outcomes"], old["budget"], old["judge"]["name"], old["pictures"]["test_seeds"]
         one = load_attack(old["attack"])
         for setting, value in old["settings"].items():
             setattr(one, setting, value)
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (ValueError, LookupError, TypeError, AttributeError) as error:
         raise RunError(f"Cannot read {path} as the result of an attack: {error}. Attack again.") from error
     erasure = run if isinstance(run, Erasure) else Erasure.load(Path(run) if run is not None else path.parents[1])
     scorer = judge_of_run(judge, erasure, device)

@@ -6,13 +6,14 @@ A family is one module with a subclass of `Backbone`, and one line in the table 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import torch
 
 from crce.backbones.conditioning import Conditioning
+from crce.backbones.memory_plan import on_device
 from crce.backbones.noise import Grid
 from crce.backbones.sampling_defaults import SamplingDefaults
 from crce.errors import ConfigError
@@ -36,15 +37,12 @@ def resolution_of(pipe: Any) -> int | None:
     return getattr(pipe, "crce_resolution", None)
 
 
-def on_device(parts: Iterable[str], phase: Literal["encode", "predict", "decode"], *, offload: bool) -> list[str]:
-    """The networks of a pipeline that are on the device in a phase: all, with `offload` those that work in it.
+QKV = {"q": 1, "k": 1, "v": 1}  # rows of queries, keys and values in one layer of `Backbone.original_layers`
 
-    The phases are to encode prompts, with the text encoders side by side, to predict with the denoiser, in training
-    and in sampling, and to decode images.
-    """
 
-    phases = {"text": "encode", "vae": "decode"}
-    return [part for part in parts if not offload or phases.get(part.partition("_")[0], "predict") == phase]
+def one_layer(*pairs: tuple[str, str]) -> dict[str, tuple[str, dict[str, int]]]:
+    """Entries of `Backbone.original_layers` for layers that nothing is fused with."""
+    return {pattern: (template, {"": 1}) for pattern, template in pairs}
 
 
 @dataclass(frozen=True)
@@ -57,6 +55,7 @@ class Architecture:
     implementation: str  # URL of the original code, by the Stability standard
     text_width: int | None = None  # of the token states that cross-attention reads, where it identifies it
     prediction_type: str | None = None  # of the denoiser, where it distinguishes it from another architecture
+    kin: str = ""  # what it was distilled to, where that makes it another architecture
 
 
 class Backbone(ABC):
@@ -76,6 +75,8 @@ class Backbone(ABC):
             closed-form methods edit. In joint attention they read what earlier layers have made of the text.
         reads_words: whether `encode_soft` accepts word embeddings and passes gradients; for one text encoder.
         kohya: by component, the prefix of its keys in kohya LoRA files; empty where kohya's keys have no equivalent.
+        original_layers: by the path of a layer of a transformer, as a regular expression, the layer of the original
+            code, dots as in kohya's keys, and the heights of what is fused there, by the pattern's group "part".
         architectures: the names of its architectures in metadata, the first one that fits applies.
         defaults: how its models are sampled, by what they were distilled to; "" for the others.
         pipe: the diffusers pipeline; its networks are frozen and in evaluation mode.
@@ -92,6 +93,7 @@ class Backbone(ABC):
     reads_states: ClassVar[bool]
     reads_words: ClassVar[bool] = False
     kohya: ClassVar[Mapping[str, str]] = {}
+    original_layers: ClassVar[Mapping[str, tuple[str, Mapping[str, int]]]] = {}
     architectures: ClassVar[Sequence[Architecture]] = ()
     defaults: ClassVar[Mapping[str, SamplingDefaults]]
 

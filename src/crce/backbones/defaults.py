@@ -12,12 +12,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from crce.backbones.sampling_defaults import SamplingDefaults
 from crce.errors import CRCEError
 
 
 if TYPE_CHECKING:
     from crce.backbones.backbone import Backbone
-    from crce.backbones.sampling_defaults import SamplingDefaults
 
 _KIN = re.compile(r"(?<![a-z])(turbo|lightning|hyper|lcm|schnell)(?![a-z])")
 
@@ -53,8 +53,12 @@ def defaults_of(backbone: Backbone) -> ModelDefaults:
 
 def find_defaults(model: str, revision: str | None = None) -> ModelDefaults | None:
     """The defaults of a model, from its configs alone; None where they can't be read: loading it explains why."""
+    from crce.backbones.sources import model_path, published
+
+    if entry := published(model, revision):
+        return ModelDefaults(entry["kin"], SamplingDefaults(**entry["sampling"]))
     from crce.backbones.families import backbone_class
-    from crce.backbones.loading import model_path, single_file_pipeline
+    from crce.backbones.loading import single_file_pipeline
     from crce.backbones.meta_model import read_json
 
     try:

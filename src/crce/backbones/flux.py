@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from crce.backbones.backbone import Architecture, Backbone
+from crce.backbones.backbone import QKV, Architecture, Backbone, one_layer
 from crce.backbones.conditioning import Conditioning
 from crce.backbones.noise import FlowGrid
 from crce.backbones.sampling_defaults import SamplingDefaults, distilled
@@ -19,6 +19,8 @@ from crce.backbones.scopes import two_stream_role
 
 
 NO_GUIDANCE = 1.0  # input of a network with a guidance input where none is asked for
+_CODE = "https://github.com/black-forest-labs/flux"
+_BLOCK = r"transformer_blocks\.(\d+)\."
 T5_TOKENS = 512  # to which the pipeline pads a prompt for its second text encoder
 
 
@@ -32,7 +34,30 @@ class FluxBackbone(Backbone):
     encoder_tokens = {"text_encoder": None, "text_encoder_2": T5_TOKENS}
     prompts_at_once = 8
     reads_states = False
-    architectures = (Architecture("flux-1-dev", "flux1", 1024, "https://github.com/black-forest-labs/flux"),)
+    architectures = (
+        Architecture("flux-1-dev", "flux1", 1024, _CODE),
+        Architecture("flux-1-schnell", "flux1", 1024, _CODE, kin="schnell"),
+    )
+    original_layers = {
+        rf"{_BLOCK}attn\.to_(?P<part>[qkv])": (r"double_blocks_\1_img_attn_qkv", QKV),
+        rf"{_BLOCK}attn\.add_(?P<part>[qkv])_proj": (r"double_blocks_\1_txt_attn_qkv", QKV),
+        r"single_transformer_blocks\.(\d+)\.(?:attn\.to_)?(?P<part>[qkv]|proj_mlp)": (
+            r"single_blocks_\1_linear1",
+            QKV | {"proj_mlp": 4},
+        ),
+        **one_layer(
+            (rf"{_BLOCK}attn\.to_out\.0", r"double_blocks_\1_img_attn_proj"),
+            (rf"{_BLOCK}attn\.to_add_out", r"double_blocks_\1_txt_attn_proj"),
+            (rf"{_BLOCK}ff\.net\.0\.proj", r"double_blocks_\1_img_mlp_0"),
+            (rf"{_BLOCK}ff\.net\.2", r"double_blocks_\1_img_mlp_2"),
+            (rf"{_BLOCK}ff_context\.net\.0\.proj", r"double_blocks_\1_txt_mlp_0"),
+            (rf"{_BLOCK}ff_context\.net\.2", r"double_blocks_\1_txt_mlp_2"),
+            (rf"{_BLOCK}norm1\.linear", r"double_blocks_\1_img_mod_lin"),
+            (rf"{_BLOCK}norm1_context\.linear", r"double_blocks_\1_txt_mod_lin"),
+            (r"single_transformer_blocks\.(\d+)\.proj_out", r"single_blocks_\1_linear2"),
+            (r"single_transformer_blocks\.(\d+)\.norm\.linear", r"single_blocks_\1_modulation_lin"),
+        ),
+    }
     layer_role = staticmethod(two_stream_role)
     defaults = {
         "": SamplingDefaults(28, 3.5, "FluxPipeline of diffusers", 28, 3.5),

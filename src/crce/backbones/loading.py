@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -14,16 +13,16 @@ import torch
 from diffusers import DiffusionPipeline
 from diffusers.utils import logging as diffusers_logging
 from huggingface_hub import try_to_load_from_cache
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 
-from crce import demo
 from crce.backbones.backbone import Backbone
 from crce.backbones.families import FAMILIES, backbone_class, supported
-from crce.errors import ConfigError, ModelError, first_line
-from crce.files import sha256
+from crce.backbones.sources import check_dtype, model_path
+from crce.errors import ConfigError, CRCEError, ModelError, first_line
+from crce.files import read_json, sha256
 
 
-DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
+LONGEST_PROMPT = 1 << 30  # tokens; transformers takes more where a tokenizer doesn't say how many it reads
 
 
 def pick_device(device: str = "auto") -> torch.device:
@@ -51,11 +50,10 @@ def pick_dtype(dtype: str, device: torch.device, half: torch.dtype = torch.bfloa
     Raises:
         ConfigError: the type is unknown.
     """
+    check_dtype(dtype)
     if dtype == "auto":
         return half if device.type == "cuda" else torch.float32
-    if dtype not in DTYPES:
-        raise ConfigError(f"dtype is {dtype!r}. Use auto or one of: {', '.join(DTYPES)}.")
-    return DTYPES[dtype]
+    return getattr(torch, dtype)
 
 
 def load_backbone(
@@ -142,19 +140,6 @@ def find_model(model: str = "demo", *, revision: str | None = None) -> tuple[str
         return source.pipeline, source.revision(source.family())
 
 
-def model_path(model: str) -> Path:
-    """The path of a model; none exists there for a Hub id.
-
-    Raises:
-        ModelError: the model is a path, and nothing is there.
-    """
-    path = demo.model_path() if model == "demo" else Path(model).expanduser()
-    like_a_path = model.startswith((".", "/", "~")) or model.count("/") > 1 or "\\" in model
-    if not path.exists() and (like_a_path or model.endswith(".safetensors")):
-        raise ModelError(f"There is no model at {path}. Give a Hub id, a folder, a .safetensors file, or demo.")
-    return path
-
-
 @dataclass(frozen=True)
 class Source:
     """A model that was found; its index is read before gigabytes are."""
@@ -185,13 +170,21 @@ class Source:
 
     def load(self, family: type[Backbone] | None, dtype: torch.dtype) -> Any:
         """Its pipeline in the computer's memory. Pickled weights can run code, so they are never read."""
-        options = {"torch_dtype": dtype} | (family.load_options(self.index) if family else {})
+        options = {"dtype": dtype} | (family.load_options(self.index) if family else {})
         if self.path.is_file():
             pipe = getattr(diffusers, self.pipeline).from_single_file(self.path, **options)
         else:
             source = self.path if self.path.is_dir() else self.model
             pipe = DiffusionPipeline.from_pretrained(source, use_safetensors=True, revision=self.commit, **options)
         pipe.set_progress_bar_config(disable=True)
+        for part, network in pipe.components.items():
+            if getattr(network, "model_max_length", 0) > LONGEST_PROMPT:
+                raise ModelError(
+                    f"{self.model!r} is damaged: {part}/tokenizer_config.json is missing, or says nothing."
+                )
+            for name, tensor in network.named_parameters() if isinstance(network, torch.nn.Module) else ():
+                if tensor.is_meta or not tensor.isfinite().all():
+                    raise ModelError(f"{self.model!r} is damaged: {part}.{name} is missing, or not finite.")
         return pipe
 
     def revision(self, family: type[Backbone]) -> str | None:
@@ -221,7 +214,9 @@ def _readable(model: str) -> Iterator[None]:
     try:
         with quiet_diffusers():
             yield
-    except (OSError, ValueError, KeyError, SafetensorError) as error:
+    except (CRCEError, torch.OutOfMemoryError):
+        raise
+    except Exception as error:  # of the libraries that read its files, whatever is in them
         raise ModelError(
             f"Cannot load the model {model!r}: {first_line(error)}. Give a Hub id such as "
             "stable-diffusion-v1-5/stable-diffusion-v1-5 (the network must be there), a folder, a .safetensors file, "
@@ -231,7 +226,7 @@ def _readable(model: str) -> Iterator[None]:
 
 def _find(model: str, revision: str | None) -> Source:
     """Find a model and read its index; a Hub model in the cache needs no network."""
-    path = model_path(model)
+    path = model_path(model, revision)
     if path.is_file():
         if path.suffix != ".safetensors":
             raise ModelError(f"{path} is not a .safetensors file. Other formats can run code; convert it first.")
@@ -239,7 +234,7 @@ def _find(model: str, revision: str | None) -> Source:
     if path.is_dir():
         if not (path / "model_index.json").is_file():
             raise ModelError(f"{path} holds no model_index.json, so it isn't a diffusers pipeline folder.")
-        return Source(model, path, json.loads((path / "model_index.json").read_text(encoding="utf-8")))
+        return Source(model, path, read_json(path / "model_index.json", dict[str, Any], "Bring it back."))
     index: Any = DiffusionPipeline.load_config(model, revision=revision)
     cached = try_to_load_from_cache(model, "model_index.json", revision=revision)
     return Source(model, path, index, Path(cached).parent.name if isinstance(cached, str) else revision)

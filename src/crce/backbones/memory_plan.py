@@ -1,25 +1,17 @@
 """How much memory an erasure will need on a GPU, and which settings make it fit, before a model is downloaded.
 
-Weights, adapter, gradients and optimizer are counted, and what a forward pass keeps for its backward pass, on tensors
-without values. The rest is a rule of thumb: three more of the largest tensors exist at any time, six while the
+Weights, adapter, gradients and optimizer are counted (see `memory_count`), and what a forward pass keeps for its
+backward pass. The rest is a rule of thumb: three more of the largest tensors exist at any time, six while the
 autoencoder decodes, a twentieth is lost to fragmentation, and CUDA itself takes `CONTEXT`. benchmarks/plan compares
 the estimate with measurements on a GPU.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import product
-from typing import Literal
-
-import torch
-from peft import LoraConfig
-
-from crce.backbones.backbone import decoding_dtype, on_device
-from crce.backbones.meta_model import ActivationMemory, MetaModel
-from crce.backbones.scopes import scope_modules
-from crce.errors import ConfigError
+from typing import Any, Literal
 
 
 GIB = 2**30
@@ -27,6 +19,17 @@ CONTEXT = 0.7 * GIB
 SHARE = 0.93  # of the memory that a card is sold with; error correction can take 6% of it
 ALIVE, ALIVE_DECODING = 3, 6
 LOST = 0.05
+
+
+def on_device(parts: Iterable[str], phase: Literal["encode", "predict", "decode"], *, offload: bool) -> list[str]:
+    """The networks of a pipeline that are on the device in a phase: all, with `offload` those that work in it.
+
+    The phases are to encode prompts, with the text encoders side by side, to predict with the denoiser, in training
+    and in sampling, and to decode images.
+    """
+
+    phases = {"text": "encode", "vae": "decode"}
+    return [part for part in parts if not offload or phases.get(part.partition("_")[0], "predict") == phase]
 
 
 @dataclass(frozen=True)
@@ -38,6 +41,7 @@ class Workload:
     rank: int
     rows: int  # prompts of one step: the target, its corefs and retains
     trajectories: int  # sampled together, each with and without its prompt
+    target_modules: str | None = None  # instead of the preset
     trained: bool = True  # whether there are optimizer steps; a closed-form method has none
 
 
@@ -71,6 +75,12 @@ class MemoryPlan:
     checkpointed: Activations  # with gradient checkpointing
     encoding: int  # largest tensor while the text encoders read prompts
     decoding: int  # largest tensor while an image is decoded
+
+    @classmethod
+    def from_json(cls, work: Workload, fields: dict[str, Any]) -> MemoryPlan:
+        """The plan of its other fields in JSON."""
+        passes = {name: Activations(**fields[name]) for name in ("plain", "checkpointed")}
+        return cls(work, **{**fields, **passes})
 
     @property
     def adapter(self) -> int:
@@ -123,73 +133,3 @@ class MemoryPlan:
     def least(self) -> MemoryOptions:
         """The options that need the least memory."""
         return min(self.options(), key=self.need)
-
-
-def plan_memory(model: MetaModel, work: Workload, dtype: torch.dtype) -> MemoryPlan:
-    """Estimate the memory that a run will need, `dtype` being that of the frozen weights; the adapter stays on.
-
-    Raises:
-        ConfigError: the layer preset is unknown or matches nothing.
-    """
-    network = model.backbone.network
-    modules = scope_modules(model.backbone, work.layers)
-    # Buffers count: the table of positions of Stable Diffusion 3.5 has a tenth of its weights.
-    weights = {
-        part: sum(t.numel() * t.element_size() for t in (*net.to(dtype).parameters(), *net.buffers()))
-        for part, net in model.networks().items()
-    }
-    encoding, decoding = _encoding(model), _decoding(model)
-    if work.adapter == "lora":
-        network.add_adapter(LoraConfig(r=work.rank, lora_alpha=work.rank, target_modules=modules))
-    elif work.adapter == "weights":
-        for path in modules:
-            network.get_submodule(path).requires_grad_(True)
-    else:
-        raise ConfigError(f"adapter is {work.adapter!r}. Use lora or weights.")
-    for parameter in network.parameters():
-        if parameter.requires_grad:
-            parameter.data = parameter.data.float()  # as the trainer keeps them
-    trained = sum(p.numel() for p in network.parameters() if p.requires_grad)
-    plain, checkpointed = _activations(model, dtype)
-    return MemoryPlan(work, weights, trained, len(modules), plain, checkpointed, encoding, decoding)
-
-
-def _activations(model: MetaModel, dtype: torch.dtype) -> tuple[Activations, Activations]:
-    """Without and with gradient checkpointing, from forward passes with one and with two prompts."""
-    network, passes = model.backbone.network, []
-    for rows in (1, 2):
-        memory = ActivationMemory(network, dtype)
-        network.enable_gradient_checkpointing(memory.checkpoint)
-        x_t = torch.empty(rows, *model.backbone.latent_shape, dtype=dtype, device="meta")
-        t, cond = torch.empty(rows, device="meta"), model.conditioning(rows, dtype)
-        with memory:
-            model.backbone._forward(x_t, t, cond, None)
-        passes.append(memory)
-    network.disable_gradient_checkpointing()
-    largest = passes[1].largest // 2
-    one, two = ((memory.saved, memory.checkpointed + memory.recomputed) for memory in passes)
-    plain, checkpointed = (Activations(max(0, 2 * a - b), b - a, largest) for a, b in zip(one, two, strict=True))
-    return plain, checkpointed
-
-
-@torch.no_grad()
-def _encoding(model: MetaModel) -> int:
-    """Largest tensor while the text encoders read their largest batch of prompts."""
-    count, tokens, largest = model.backbone.prompts_at_once, model.backbone.encoder_tokens, 0
-    for part, encoder in model.encoders.items():
-        with ActivationMemory(encoder, torch.float32) as memory:  # no autocast there
-            encoder(torch.zeros(count, tokens[part] or model.tokens, dtype=torch.long, device="meta"))
-        largest = max(largest, memory.largest)
-    return largest
-
-
-@torch.no_grad()
-def _decoding(model: MetaModel) -> int:
-    """Largest tensor while one image is decoded."""
-    vae = model.backbone.pipe.vae
-    own, dtype = vae.dtype, decoding_dtype(vae)
-    vae.to(dtype)
-    with ActivationMemory(vae, torch.float32) as memory:
-        vae.decode(torch.empty(1, *model.backbone.latent_shape, dtype=dtype, device="meta"))
-    vae.to(own)
-    return memory.largest

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,9 +16,11 @@ from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
 from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_map_only
 
+from crce import files
 from crce.backbones.backbone import Backbone
 from crce.backbones.conditioning import Conditioning
-from crce.backbones.loading import Source, model_path, quiet_diffusers, refuse_unfit
+from crce.backbones.loading import Source, quiet_diffusers, refuse_unfit
+from crce.backbones.sources import model_path, published, published_json
 from crce.errors import ModelError, first_line
 
 
@@ -58,7 +59,7 @@ def read_meta_model(model: str = "demo", *, revision: str | None = None) -> Meta
     Raises:
         ModelError: the model can't be found or read, its kind isn't supported, or it is a single file.
     """
-    path = model_path(model)
+    path = model_path(model, revision)
     if path.is_file():
         raise ModelError(f"{model!r} is a single file, which has no configs. Give a Hub id or a folder of that model.")
     source = path if path.exists() else model
@@ -68,8 +69,9 @@ def read_meta_model(model: str = "demo", *, revision: str | None = None) -> Meta
         with quiet_diffusers():
             parts = _parts(source, found.index, revision)
             backbone = family(_pipeline(getattr(diffusers, name), parts), model)
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise ModelError(f"The configs of {model!r} can't be read: {type(error).__name__}: {error}") from error
+            refuse_unfit(backbone)
+    except (OSError, LookupError, TypeError, ValueError, AttributeError, RuntimeError) as error:
+        raise ModelError(f"The configs of {model!r} are damaged: {first_line(error)}.") from error
     encoders = {part: network for part, network in parts.items() if part.startswith("text_encoder")}
     if strange := encoders.keys() - backbone.encoder_tokens.keys():
         raise ModelError(
@@ -78,7 +80,6 @@ def read_meta_model(model: str = "demo", *, revision: str | None = None) -> Meta
         )
     tokenizer = read_json(source, "tokenizer/tokenizer_config.json", revision) or {}
     tokens = min(int(tokenizer.get("model_max_length", CLIP_TOKENS)), CLIP_TOKENS)
-    refuse_unfit(backbone)
     return MetaModel(backbone, encoders, tokens)
 
 
@@ -117,12 +118,14 @@ def _pipeline(kind: Any, parts: dict[str, Any]) -> Any:
 
 def read_json(source: Path | str, name: str, revision: str | None) -> dict[str, Any] | None:
     """A JSON file of a folder or of a Hub model; None where it has none of that name."""
+    if entry := published(str(source), revision):
+        return published_json(entry, name)
     try:
         if isinstance(source, Path):
             path = source / name
         else:
             path = Path(hf_hub_download(source, name, revision=revision))
-        return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
+        return files.read_json(path, dict[str, Any], "Bring it back.") if path.is_file() else None
     except (OSError, ValueError, EntryNotFoundError) as error:
         offline = isinstance(error, LocalEntryNotFoundError)  # a kind of EntryNotFoundError, but the Hub was not asked
         if isinstance(error, EntryNotFoundError) and not offline:

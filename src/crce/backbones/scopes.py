@@ -6,6 +6,8 @@ another. A preset selects layers by their role, which each family defines (`Back
 
 from __future__ import annotations
 
+import re
+
 from torch import nn
 
 from crce.backbones.backbone import Backbone, Role
@@ -48,18 +50,22 @@ def two_stream_role(path: list[str]) -> Role:
     return "other" if "transformer_blocks" in path[0] and not path[-2].startswith("norm") else "full only"
 
 
-def scope_modules(backbone: Backbone, scope: str) -> list[str]:
+def scope_modules(backbone: Backbone, scope: str, target_modules: str | None = None) -> list[str]:
     """Module paths of the denoiser that a preset trains, in the network's order.
 
-    The queries of the text are left out of a block that discards their result (the last one of SD 3).
+    The queries of the text are left out of a block that discards their result (the last one of SD 3). With
+    `target_modules` they are those that it names instead, by the convention of peft: names of layers or ends of their
+    paths, separated by commas, or a regular expression of the whole path.
 
     Raises:
-        ConfigError: the preset is unknown, or the network has no such layer.
+        ConfigError: the preset is unknown, the pattern is no regular expression, or the network has no such layer.
     """
     if scope not in SCOPES:
         raise ConfigError(f"layers is {scope!r}. Use one of: {', '.join(SCOPES)}.")
     network = backbone.network
-    layers = [path for path, module in network.named_modules() if isinstance(module, (nn.Linear, nn.Conv2d))]
+    if target_modules is not None:
+        return _named_modules(network, target_modules)
+    layers = _layers(network)
     unused = {
         f"{attention}.add_q_proj"
         for attention, _, name in (path.rpartition(".") for path in layers)
@@ -76,5 +82,29 @@ def scope_modules(backbone: Backbone, scope: str) -> list[str]:
         raise ConfigError(
             f"layers is {scope!r}, but {type(network).__name__} has no such layer. "
             f"Try another preset: {', '.join(SCOPES)}."
+        )
+    return found
+
+
+def _layers(network: nn.Module) -> list[str]:
+    return [path for path, module in network.named_modules() if isinstance(module, nn.Linear | nn.Conv2d)]
+
+
+def _named_modules(network: nn.Module, pattern: str) -> list[str]:
+    ends = "|".join(map(re.escape, pattern.split(",")))
+    by_name = re.fullmatch(r"[\w.,]+", pattern)
+    try:
+        whole = re.compile(rf"(.*\.)?({ends})" if by_name else pattern)
+    except re.error as error:
+        raise ConfigError(
+            f"target_modules is {pattern!r}, which is no regular expression: {error}. Use names of layers, such as "
+            "to_k,to_v, or a regular expression of the whole path."
+        ) from error
+    layers = _layers(network)
+    found = [path for path in layers if whole.fullmatch(path)]
+    if not found:
+        raise ConfigError(
+            f"target_modules is {pattern!r}, but no layer of {type(network).__name__} is called so. Use names such as "
+            f"to_k,to_v, or a regular expression of whole paths such as {layers[len(layers) // 2]}."
         )
     return found

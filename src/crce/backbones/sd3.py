@@ -7,13 +7,14 @@ from typing import Any
 
 import torch
 
-from crce.backbones.backbone import Architecture, Backbone
+from crce.backbones.backbone import QKV, Architecture, Backbone, one_layer
 from crce.backbones.conditioning import Conditioning
 from crce.backbones.noise import FlowGrid
 from crce.backbones.sampling_defaults import SamplingDefaults, distilled
 from crce.backbones.scopes import two_stream_role
 
 
+_BLOCK = r"transformer_blocks\.(\d+)\."
 T5_TOKENS = 256  # to which the pipeline pads a prompt for its third text encoder
 
 
@@ -28,6 +29,19 @@ class SD3Backbone(Backbone):
     prompts_at_once = 8
     reads_states = False
     architectures = (Architecture("stable-diffusion-3", "sd3", 1024, "https://github.com/Stability-AI/sd3-ref"),)
+    original_layers = {
+        rf"{_BLOCK}(attn2?)\.to_(?P<part>[qkv])": (r"joint_blocks_\1_x_block_\2_qkv", QKV),
+        rf"{_BLOCK}attn\.add_(?P<part>[qkv])_proj": (r"joint_blocks_\1_context_block_attn_qkv", QKV),
+        **one_layer(
+            (rf"{_BLOCK}(attn2?)\.to_out\.0", r"joint_blocks_\1_x_block_\2_proj"),
+            (rf"{_BLOCK}attn\.to_add_out", r"joint_blocks_\1_context_block_attn_proj"),
+            (rf"{_BLOCK}ff\.net\.0\.proj", r"joint_blocks_\1_x_block_mlp_fc1"),
+            (rf"{_BLOCK}ff\.net\.2", r"joint_blocks_\1_x_block_mlp_fc2"),
+            (rf"{_BLOCK}ff_context\.net\.0\.proj", r"joint_blocks_\1_context_block_mlp_fc1"),
+            (rf"{_BLOCK}ff_context\.net\.2", r"joint_blocks_\1_context_block_mlp_fc2"),
+            (rf"{_BLOCK}norm1\.linear", r"joint_blocks_\1_x_block_adaLN_modulation_1"),
+        ),
+    }
     layer_role = staticmethod(two_stream_role)
     defaults = {
         "": SamplingDefaults(28, 7.0, "StableDiffusion3Pipeline of diffusers", trajectory_steps=28),

@@ -11,13 +11,14 @@ from __future__ import annotations
 import torch
 from torch.nn.functional import pad
 
-from crce.backbones.backbone import Backbone, Role
+from crce.backbones.backbone import QKV, Architecture, Backbone, Role, one_layer
 from crce.backbones.conditioning import Conditioning
 from crce.backbones.noise import FlowGrid
 from crce.backbones.sampling_defaults import SamplingDefaults, distilled
 
 
 SIDE = 1024  # pixels of the pipeline's native resolution
+_BLOCK = r"(layers|context_refiner|noise_refiner)\.(\d+)\."
 TOKENS = 512  # that the pipeline reads of a prompt at most
 PHRASE_TOKENS = 64  # of a short phrase in the chat template, padded as the network does
 
@@ -32,6 +33,15 @@ class ZImageBackbone(Backbone):
     encoder_tokens = {"text_encoder": TOKENS}
     prompts_at_once = 8
     reads_states = False
+    architectures = (Architecture("z-image", "z_image", 1024, "https://github.com/Tongyi-MAI/Z-Image"),)
+    original_layers = {
+        rf"{_BLOCK}attention\.to_(?P<part>[qkv])": (r"\1_\2_attention_qkv", QKV),
+        **one_layer(
+            (rf"{_BLOCK}attention\.to_out\.0", r"\1_\2_attention_out"),
+            (rf"{_BLOCK}feed_forward\.(w[123])", r"\1_\2_feed_forward_\3"),
+            (rf"{_BLOCK}adaLN_modulation\.(\d)", r"\1_\2_adaLN_modulation_\3"),
+        ),
+    }
     defaults = {
         "": SamplingDefaults(50, 5.0, "ZImagePipeline of diffusers", trajectory_steps=28),
         "turbo": distilled(9, "model card of Tongyi-MAI/Z-Image-Turbo: 9 steps"),

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from crce.bench.worker import CellOutcome
 
 ROOT = Path("runs") / "bench"
+MOST_JOBS = 256
 
 
 @dataclass(frozen=True)
@@ -90,8 +91,8 @@ def run_bench(
         RunError: the results can't be written.
         Interrupted: the user stopped it, as KeyboardInterrupt does.
     """
-    if jobs < 1 or (ray and jobs > 1):
-        raise ConfigError(f"jobs is {jobs}. Use 1 or more; with Ray leave it out, as the cluster decides.")
+    if not 1 <= jobs <= MOST_JOBS or (ray and jobs > 1):
+        raise ConfigError(f"jobs is {jobs}. Use 1 to {MOST_JOBS}; with Ray leave it out, as the cluster decides.")
     emit = on_event or (lambda _: None)
     folder = Path(out) if out is not None else ROOT / plan.grid.name
     try:  # before hours of work

@@ -25,9 +25,9 @@ from crce.bench.grid import (
 )
 from crce.concepts import dump_concepts
 from crce.config import ErasureConfig, all_settings, load_config
-from crce.errors import ConfigError
+from crce.errors import ConfigError, RunError
 from crce.evaluate.settings import STANDARD_IMAGES, TARGET_IMAGES
-from crce.files import slug
+from crce.files import read_json, slug
 from crce.methods.table import METHODS
 
 
@@ -86,12 +86,12 @@ class Job:
     def record(self) -> dict[str, Any] | None:
         """The measurements, or None if there are none yet."""
         path = self.folder / RECORD
-        try:
-            return json.loads(path.read_text(encoding="utf-8"))
-        except FileNotFoundError:
+        if not path.exists():
             return None
-        except (OSError, ValueError) as error:
-            logger.warning("%s can't be read (%s), so the cell is measured again.", path, error)
+        try:
+            return read_json(path, dict[str, Any], "The cell is measured again.")
+        except RunError as error:
+            logger.warning("%s", error)
             return None
 
     @property

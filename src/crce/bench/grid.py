@@ -11,6 +11,7 @@ from typing import Annotated, Any
 from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass as checked_dataclass
 
+from crce.bounds import FINITE, Count, GuidanceStrength, NoiseLevels, Seed, TrainingSteps
 from crce.concepts import ConceptSet
 from crce.concepts.concept_set import common_kind, fold
 from crce.errors import ConceptError
@@ -23,9 +24,7 @@ OWN = "own"  # a set's own lists, or certainties
 CERTAINTIES = (OWN, "uniform", "random")
 PHRASES = (*SIZES, LISTS, CERTAINTY)  # axes of corefs and retains, which do not apply without them
 
-_STRICT = ConfigDict(strict=True)
-_Count = Annotated[int, Field(ge=1)]
-_Seed = Annotated[int, Field(ge=0)]
+_STRICT = ConfigDict(strict=True, **FINITE)
 
 
 @dataclass(frozen=True)
@@ -67,11 +66,11 @@ class ModelSource:
 class GridEvaluation:
     """Arguments of `crce.evaluate.evaluate`."""
 
-    images_per_prompt: _Count = 8
-    seed: _Seed = 1000
-    steps: _Count = 20
-    guidance: Annotated[float, Field(ge=0)] = 4.0
-    phrases_per_group: _Count = 10
+    images_per_prompt: Count = 8
+    seed: Seed = 1000
+    steps: NoiseLevels = 20
+    guidance: GuidanceStrength = 4.0
+    phrases_per_group: Count = 10
     judge: str = "auto"
     threshold: Annotated[float, Field(ge=0, le=1)] | None = None
     quality: bool = False
@@ -82,11 +81,11 @@ class AttackSettings:
     """An attack on every finished cell, with arguments of `crce.attacks.attack`."""
 
     attack: str
-    budget: _Count | None = None
-    phrases: _Count = 3
-    images_per_prompt: _Count = 8
-    images_per_try: _Count = 4
-    seed: _Seed = 0
+    budget: TrainingSteps | None = None
+    phrases: Count = 3
+    images_per_prompt: Count = 8
+    images_per_try: Count = 4
+    seed: Seed = 0
 
 
 @dataclass(frozen=True)

@@ -25,10 +25,11 @@ from crce.bench.grid import (
     ModelSource,
     Task,
 )
+from crce.bounds import LARGEST_SEED, fault_text, shown
 from crce.concepts import KINDS, ConceptSet, atlas, find_concepts, read_sets
-from crce.concepts.concept_set import fold
+from crce.concepts.concept_set import fold, text_fault
 from crce.concepts.faults import Fault, did_you_mean, error_from
-from crce.concepts.nodes import NodeReader, items_of, line_of, read_text, value_of, yaml_node
+from crce.concepts.nodes import NodeReader, describe, items_of, line_of, read_text, value_of, yaml_node
 from crce.config import all_settings, recipe_names
 from crce.errors import ConceptError, ConfigError
 from crce.methods.table import METHODS
@@ -51,7 +52,7 @@ def read_grid(path: str | Path) -> BenchmarkGrid:
         return _GridReader(path).grid(yaml_node(read_text(path, "benchmark file"), path.name))
     except ConceptError as error:
         raise ConfigError(str(error)) from error
-    except (yaml.YAMLError, RecursionError) as error:
+    except yaml.YAMLError as error:
         raise ConfigError(f"{path.name} is not valid YAML: {' '.join(str(error).split())}") from error
 
 
@@ -125,15 +126,21 @@ class _GridReader(NodeReader):
         sets = [concepts for item in items_of(parts[how]) for concepts in self._sets(item)]
         if len({fold(concepts.target) for concepts in sets}) < max(2, len(sets)):
             self.fault(node, f"{how} takes two targets or more, each of them once.")
-        name = str(value_of(parts["name"])) if "name" in parts else f"{len(sets)} {how.replace('_', ' ')}"
+        name = self._name(parts["name"]) if "name" in parts else f"{len(sets)} {how.replace('_', ' ')}"
         return Task(name, tuple(sets), how == "in_turn")
+
+    def _name(self, node: yaml.Node) -> str:
+        value = value_of(node)
+        if fault := text_fault(value) if isinstance(value, str) else f"is {describe(node)}. Write a text.":
+            self.fault(node, f"name {fault}")
+        return str(value)
 
     def _sets(self, node: yaml.Node) -> Sequence[ConceptSet]:
         if isinstance(node, yaml.MappingNode):
             parts = self.mapping(node, ("kind",), "an entry of concepts")
             name = value_of(parts["kind"]) if "kind" in parts else None
             if name not in KINDS:
-                self.fault(node, f"kind is {name!r}. {_one_of(name, KINDS)}")
+                self.fault(node, f"kind is {shown(name)}. {_one_of(name, KINDS)}")
             return [c for c in atlas().values() if c.kind == name]
         name = str(value_of(node))
         if not name.partition("#")[0].lower().endswith(_FILES):
@@ -149,9 +156,10 @@ class _GridReader(NodeReader):
             variants = self.each(parts.pop("crce", None), partial(_checked, name="crce"), crce, "crce")
             settings = {key: value_of(part) for key, part in parts.items()}
             method, recipe = settings.pop("method", None), settings.pop("recipe", None)
-            name = str(settings.pop("name", method))
+            settings.pop("name", None)
+            name = self._name(parts["name"]) if "name" in parts else str(method)
             if method not in tuple(METHODS):
-                self.fault(item, f"method is {method!r}. {_one_of(method, tuple(METHODS))}")
+                self.fault(item, f"method is {shown(method)}. {_one_of(method, tuple(METHODS))}")
                 continue
             if isinstance(recipe, str) and recipe not in (recipes := recipe_names()):
                 file = self._path.parent / recipe
@@ -221,7 +229,7 @@ class _GridReader(NodeReader):
                 self.fault(item, str(error))
                 continue
             if value in values:
-                self.fault(item, f"{value_of(item)!r} is listed twice. Keep one of them.")
+                self.fault(item, f"{shown(value)} is listed twice. Keep one of them.")
             elif value is not None:
                 values.append(value)
         return tuple(values) or default
@@ -239,9 +247,9 @@ class _GridReader(NodeReader):
             return kind(**{name: value_of(part) for name, part in parts.items()})
         except ValidationError as error:
             for fault in error.errors():
-                name, text = str(fault["loc"][0]), fault["msg"]
-                given = "missing" if fault["type"] == "missing" else repr(fault["input"])
-                self.fault(parts.get(name, node), f"{name} is {given}: {text[0].lower()}{text[1:]}.")
+                name, text = str(fault["loc"][0]), fault_text(fault)
+                text = "is missing: field required" if fault["type"] == "missing" else text
+                self.fault(parts.get(name, node), f"{name} {text}.")
             return None
 
 
@@ -249,8 +257,8 @@ def _checked(node: yaml.Node, name: str) -> Any:
     """A value of `crce`, of `seeds` or of an axis; those of settings are checked with the cells."""
     value, cure = value_of(node), ""
     match name:
-        case "seed" | "corefs" | "retains" if type(value) is not int or value < 0:
-            cure = "Use a whole number, 0 or more."
+        case "seed" | "corefs" | "retains" if type(value) is not int or not 0 <= value <= LARGEST_SEED:
+            cure = f"Use a whole number from 0 to {LARGEST_SEED}."
         case "crce" if type(value) is not bool:
             cure = "Use true, false, or [false, true] for both."
         case "certainty" if value not in CERTAINTIES:
@@ -258,14 +266,14 @@ def _checked(node: yaml.Node, name: str) -> Any:
         case "lists" if value != OWN and not str(value).lower().endswith(_FILES):
             cure = f"Use {OWN}, or a file with a concept set for every target."
     if cure:
-        raise ValueError(f"{name} is {value!r}. {cure}")
+        raise ValueError(f"{name} is {shown(value)}. {cure}")
     return value
 
 
 def _pair(node: yaml.Node) -> tuple[str, str]:
     names = [str(value_of(item)) for item in items_of(node)]
     if len(names) != 2:
-        raise ValueError(f"compare takes pairs of rows, such as [esd, esd+crce], and this is {value_of(node)!r}.")
+        raise ValueError(f"compare takes pairs of rows, such as [esd, esd+crce], and this is {describe(node)}.")
     return (names[0], names[1])
 
 

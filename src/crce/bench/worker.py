@@ -14,15 +14,13 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock
-
 from crce import __version__
 from crce.backbones import Backbone, load_backbone
 from crce.bench.cells import RECORD, Job
 from crce.bench.results import NUMBERS
 from crce.errors import CRCEError, RunError
 from crce.evaluate import Report, evaluate
-from crce.files import write_json, write_text
+from crce.files import hold, read_json, write_json, write_text
 from crce.sampling import ImageCache
 from crce.training import Erasure, Event, Finished, Interrupted, Saved, Started, Step, erase, resume
 from crce.training.run_folder import now, read_run
@@ -64,7 +62,7 @@ class Worker:
         """
         try:
             job.folder.mkdir(parents=True, exist_ok=True)
-            with FileLock(job.folder / ".lock"):  # another benchmark may measure the same cell
+            with hold(job.folder, wait=-1):  # another benchmark may measure the same cell
                 return CellOutcome(job.key, job.record or self._measure(job))
         except Interrupted:
             raise
@@ -144,7 +142,7 @@ class _ForwardCounter:
     """Counts forwards of the denoiser over all attempts at a run, and returns to its last checkpoint with it."""
 
     def __init__(self, path: Path, on_step: Callable[[int], object]) -> None:
-        noted = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+        noted = read_json(path, dict[str, int | None], "Delete it.") if path.exists() else {}
         self._path, self._on_step = path, on_step
         self._at: int = noted.get("step", 0)
         self._before: int | None = noted.get("forwards")

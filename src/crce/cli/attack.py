@@ -9,7 +9,7 @@ import typer
 
 from crce.attacks import ATTACKS, BASELINE_ATTACKS, load_attack
 from crce.cli.flags import DeviceFlag, GuidanceFlag, JSONFlag, JudgeFlag, StepsFlag
-from crce.cli.terminal import Bar, print_json, print_table
+from crce.cli.terminal import Bar, print_json, print_table, refuse_unused
 from crce.errors import ConfigError
 from crce.files import check_writable
 
@@ -67,7 +67,11 @@ def attack(
     for name in names:
         if name != ALL:
             ATTACKS.find(name, also=[ALL])
+    if prompt:
+        refuse_unused(attack, locals(), ("phrases",), "--prompt names the prompts")
     if replay is not None:
+        own = ("attacks", "budget", "max_forwards", "target", "prompt", *(name for name in shared if name != "judge"))
+        refuse_unused(attack, locals(), own, "--replay repeats what its file says")
         return _replay(run, replay, judge, device, json)
     check_writable(run / "attacks", folder=True)
     with Bar("loading the model"):

@@ -4,21 +4,23 @@ from __future__ import annotations
 
 import itertools
 import shlex
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from crce.backbones.sources import model_path
 from crce.cli.evaluate import judge_lines, measure, print_next, print_report
 from crce.cli.flags import DeviceFlag, ImagesFlag, JudgeFlag, RecipeFlag, RevisionFlag, with_erasure_flags
 from crce.cli.suggest import answers_kept
-from crce.cli.terminal import Bar
+from crce.cli.terminal import Bar, refuse_unused
 from crce.concepts.concept_set import common_kind, fold
 from crce.concepts.library import atlas_entry
-from crce.config import load_config
+from crce.config import ONE_STEP, ErasureConfig, load_config
 from crce.errors import ConceptError, ConfigError
 from crce.files import check_writable
+from crce.methods.table import METHODS
 from crce.suggest.phrases import brief
 from crce.suggest.resolve import Resolved, erased_earlier, resolve_concepts
 
@@ -76,6 +78,8 @@ def erase(
     """Erase concepts with their corefs, keep their retains, and report the result."""
     evaluate = resume is None if evaluate is None else evaluate  # a run does not record whether it was to be measured
     remarks: list[str] = []
+    if not evaluate:
+        refuse_unused(erase, locals(), ("images_per_prompt", "judge"), "nothing is measured without --eval")
     if resume is not None:
         given = (config, model, revision, dtype, out, start_from, like, coref, retain)
         if overrides or concepts or any(value is not None for value in given):
@@ -89,6 +93,7 @@ def erase(
             "RUN."
         )
     else:
+        flags = tuple(overrides)
         if like is not None:
             with Bar("reading the run"):
                 from crce.training.base_model import recorded_commit
@@ -103,11 +108,13 @@ def erase(
             if config is None and overrides.get("method", was.method) == was.method:
                 overrides = was.model_dump() | overrides
         model = model or "demo"
+        model_path(model)  # refused before anything large is imported
         load_config(config, overrides, model=model)  # faults first: suggestions may take a language model
         check_writable(out or Path("runs"), folder=True)
         found = _train_too(_find_sets(concepts or []), {"coref": coref or [], "retain": retain or []})
         # Settings are of a run, so targets of several kinds share those of none.
         settings = load_config(config, overrides, model=model, kind=common_kind(f.concepts for f in found))
+        _refuse_unread(settings, flags)
         remarks += [f"scenes   {'; '.join(settings.scenes)}"] if settings.scenes else []
         if start_from is not None and (along := erased_earlier(start_from, found)):
             names = ", ".join(f.concepts.target for f in along)
@@ -170,6 +177,21 @@ def _train_too(found: list[Resolved], more: Mapping[Literal["coref", "retain"], 
         having = [f for f in found if fold(text) in {fold(r.text) for r in f.concepts.corefs + f.concepts.retains}]
         found = [f._replace(concepts=f.concepts.train(side, text)) if f in (having or found) else f for f in found]
     return found
+
+
+def _refuse_unread(config: ErasureConfig, given: Collection[str]) -> None:
+    """Refuse settings that somebody has given although the others leave nothing for them to do."""
+    method, trained = METHODS.find(config.method), set(ErasureConfig.model_fields)
+    trained -= {"method", "crce", "alpha", "beta", "scenes", "resolution", "seed", *ONE_STEP}
+    rules = (
+        (config.adapter == "weights", {"rank", "lora_alpha"}, "adapter is weights"),
+        (config.x_t_source == "student", {"pool"}, "x_t_source is student"),
+        (not config.crce, {"alpha", "corefs_per_step"}, "crce is off"),
+        (method.solved, trained, f"{config.method} solves for the weights"),
+    )
+    if found := {name: why for holds, names, why in rules for name in names & set(given) if holds}:
+        texts = (f"{name} would have no effect, as {why}" for name, why in sorted(found.items()))
+        raise ConfigError(f"{'; '.join(texts)}. Leave it out, or change the other setting.")
 
 
 def _find_sets(given: Sequence[str]) -> list[Resolved]:

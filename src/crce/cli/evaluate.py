@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from crce.cli.flags import DeviceFlag, GuidanceFlag, ImagesFlag, JudgeFlag, StepsFlag
-from crce.cli.terminal import Bar, print_table
-from crce.errors import ConfigError
+from crce.cli.terminal import Bar, print_table, refuse_unused
 from crce.files import check_writable
 
 
@@ -79,16 +78,13 @@ def evaluate(
         from crce.training import Erasure
 
     if prompts is None:
-        for name, value in {"--limit": limit, "--concept": concept}.items():
-            if value is not None:
-                raise ConfigError(f"{name} is for --prompts. Give both, or neither.")
+        refuse_unused(evaluate, locals(), ("limit", "concept"), "it is for --prompts")
         erasure = Erasure.load(run)
         for line in judge_lines(judge, erasure.info["model"], erasure.sets):
             typer.echo(line, err=True)
         print_report(measure(erasure, quality=quality, **settings))
         return 0
-    if quality:
-        raise ConfigError("--quality is not measured with --prompts. Give one of them.")
+    refuse_unused(evaluate, locals(), ("quality",), "--prompts measures the numbers of its authors")
     from crce.evaluate import evaluate_prompts
 
     with Bar("generating and judging", "loading model and judge") as bar:

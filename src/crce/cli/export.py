@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from crce.cli.flags import JSONFlag
-from crce.cli.terminal import Bar, error_line, print_facts, print_json
+from crce.cli.terminal import Bar, error_line, print_facts, print_json, refuse_unused
 from crce.export.formats import BUNDLED
 from crce.files import check_writable
 
@@ -53,14 +53,16 @@ def export(
 
 
 def check(
-    file: Annotated[Path, typer.Argument(metavar="FILE", help="A .safetensors file: LoRA, adapter or checkpoint.")],
+    file: Annotated[Path, typer.Argument(metavar="FILE|RUN", help="A LoRA, an adapter, a checkpoint, or a run.")],
     against: Annotated[
         Path | None, typer.Option(metavar="RUN", help="Compare what the file changes with what this run trained.")
     ] = None,
-    tolerance: Annotated[float, typer.Option(min=0, help="Relative error of a layer that passes.")] = 2e-3,
+    tolerance: Annotated[float, typer.Option(min=0, max=1, help="Relative error of a layer that passes.")] = 2e-3,
     json: JSONFlag = False,
 ) -> int:
-    """Inspect a file: its kind, the programs that load it, and its faults. Exit code 2 if it has any."""
+    """Inspect a file or a run: its kind, the programs that load it, and its faults. Exit code 2 if it has any."""
+    if against is None:
+        refuse_unused(check, locals(), ("tolerance",), "nothing is compared without --against")
     with Bar("checking"):
         from crce.export import check as check_file
 
@@ -119,7 +121,7 @@ def _print_notes(kind: str, notes: Iterable[str]) -> None:
 def _print_inspection(found: Inspection) -> None:
     facts: dict[str, Any] = {
         "kind": found.kind,
-        "loads in": ", ".join(found.readers) or "no program known to crce",
+        "loads in": ", ".join(found.readers) or ("no program known to crce" if found.dtypes else ""),
         "parts": ", ".join(found.components),
         "modules": found.modules or "",
     }

@@ -98,6 +98,8 @@ def _kind(annotation: Any) -> tuple[Any, list[str]]:
     """The type that the command line parses, and the choices if there are some."""
     if get_origin(annotation) in (Union, types.UnionType):  # an optional field
         (annotation,) = (a for a in get_args(annotation) if a is not type(None))
+    if get_origin(annotation) is Annotated:  # a bounded number
+        annotation = get_args(annotation)[0]
     if get_origin(annotation) is Literal:
         return str, [str(choice) for choice in get_args(annotation)]
     if get_origin(annotation) is tuple:  # the flag is repeated

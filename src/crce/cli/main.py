@@ -15,7 +15,7 @@ import typer
 from crce import __version__
 from crce.cli.help import GroupedCommand, GroupedVerbs
 from crce.cli.terminal import error_line, messages
-from crce.errors import CRCEError, first_line
+from crce.errors import ConfigError, CRCEError, escaped, first_line, shown
 
 
 # each verb with its group and an example, in the order of the help; its function is `crce.cli.<module>:<function>`
@@ -91,19 +91,35 @@ def main(argv: list[str] | None = None) -> int:
     arguments = [argument for argument in arguments if argument != "--debug"] or ["--help"]
     with messages(debug):
         try:
+            _check_arguments(arguments)
             command = typer.main.get_command(command_line(arguments[0]))
-            return command.main(arguments, prog_name="crce", standalone_mode=False) or 0
+            code = command.main(arguments, prog_name="crce", standalone_mode=False) or 0
+            sys.stdout.flush()  # what can't be printed is an error too
+            return code
         except (KeyboardInterrupt, typer.Abort):
             return 130
         except Exception as error:
             if debug:
                 traceback.print_exc()
+            if isinstance(error, OSError):  # of a file, wherever it was read or written
+                place = error.filename or "the output or the current folder"
+                reason = error.strerror or first_line(error)
+                error = CRCEError(f"Cannot read or write {place}: {reason}. Choose another place.")
             if isinstance(error, UsageError | CRCEError):
                 error_line(str(error) if isinstance(error, CRCEError) else _usage_text(error))
                 return 2
             cure = "" if debug else " Run the same command with --debug to see where it happened."
             error_line(f"unexpected {type(error).__name__}: {first_line(error)}.{cure}")
             return 1
+
+
+def _check_arguments(arguments: list[str]) -> None:
+    """Refuse what no argument can mean, and what the terminal would not show."""
+    for before, argument in zip(["crce", *arguments], arguments, strict=False):
+        if not argument.strip() or (argument.startswith("--") and argument.endswith("=")):
+            raise ConfigError(f"The argument after {shown(before)} is empty. Give a value, or leave it out.")
+        if escaped(argument) != argument:
+            raise ConfigError(f"An argument has characters that can't be seen: {shown(argument)}. Type it again.")
 
 
 def _usage_text(error: Exception) -> str:

@@ -8,17 +8,20 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from crce.cli.flags import RecipeFlag, RevisionFlag, with_erasure_flags
-from crce.cli.terminal import Bar, print_json, print_table
+from crce.backbones.sources import check_dtype, model_path, published, published_plan
+from crce.cli.flags import DeviceFlag, RecipeFlag, RevisionFlag, with_erasure_flags
+from crce.cli.run_cost import count_run, minutes, time_run
+from crce.cli.terminal import Bar, print_json, print_table, quiet_libraries
 from crce.config import ErasureConfig, load_config
 from crce.errors import ConfigError
+from crce.suggest.resolve import resolve_concepts
 
 
 if TYPE_CHECKING:
     from crce.backbones.memory_plan import MemoryPlan, Workload
 
 CARDS = (8.0, 12.0, 16.0, 24.0, 48.0, 80.0)
-SETTINGS = ("layers", "adapter", "rank", "corefs_per_step", "retains_per_step", "resolution")
+SETTINGS = ("layers", "target_modules", "adapter", "rank", "corefs_per_step", "retains_per_step", "resolution")
 
 
 def plan_command() -> Callable[..., int]:
@@ -27,11 +30,15 @@ def plan_command() -> Callable[..., int]:
 
 
 def plan(
+    concepts: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="CONCEPT|FILE.yaml...", help="What the run erases.", show_default="cat"),
+    ] = None,
     model: Annotated[str, typer.Option(help="demo (bundled), a Hub id, or a folder; no weights are read.")] = "demo",
     vram: Annotated[
         float | None,
         typer.Option(
-            metavar="8|12|16|24|48|80|GB", min=1, help="Memory of the card in GB.", show_default="the usual cards"
+            metavar="8|12|16|24|48|80|GB", min=1, max=1e4, help="Memory of the card.", show_default="the usual cards"
         ),
     ] = None,
     config: RecipeFlag = None,
@@ -39,60 +46,91 @@ def plan(
     dtype: Annotated[
         str, typer.Option(help="auto, float32, float16, bfloat16; auto is the 16-bit type of the model's family.")
     ] = "auto",
+    time: Annotated[
+        bool, typer.Option("--time", help="Load the model and time a few steps and images, on the device of --device.")
+    ] = False,
+    device: DeviceFlag = "auto",
     json: Annotated[bool, typer.Option("--json", help="Print JSON, sizes in bytes.")] = False,
     *,
     overrides: dict[str, Any],
 ) -> int:
-    """Estimate the GPU memory of an erasure, and find the flags that make it fit, before a model is downloaded."""
+    """Estimate what an erasure takes, and find the flags that make it fit on a GPU, before a model is downloaded."""
+    check_dtype(dtype)
+    model_path(model, revision)  # refused before anything large is imported
     settings = load_config(config, overrides, model=model)
-    with Bar("reading the model's description"):
-        import torch
-        from huggingface_hub.utils import disable_progress_bars
+    from crce.backbones.memory_plan import MemoryOptions
 
-        from crce.backbones.defaults import defaults_of
-        from crce.backbones.loading import pick_dtype
-        from crce.backbones.memory_plan import MemoryOptions, plan_memory
-        from crce.backbones.meta_model import read_meta_model
-
-        disable_progress_bars()  # configs are small
-        work = _work(settings)
-        gpu = torch.device("cuda")  # only a name, nothing is put there
-        pick_dtype(dtype, gpu)  # an unknown name is refused before anything is read
-        meta = read_meta_model(model, revision=revision)
-        numbers = pick_dtype(dtype, gpu, meta.backbone.half)
-        meta.backbone.use_resolution(settings.resolution)
-        made = plan_memory(meta, work, numbers)
-        given = {"model": model, "revision": revision, "config": config, "dtype": None if dtype == "auto" else dtype}
-        given = {name: value for name, value in (given | overrides).items() if value is not None}
-        start = [part for name, value in given.items() for part in (_flag(name), str(value))]
-        pipe = meta.backbone.pipe
-        facts = {
-            "model": model,
-            "sampling": {
-                **defaults_of(meta.backbone).as_json(),
-                "sampler": type(pipe.scheduler).__name__,
-                "resolution": [side * pipe.vae_scale_factor for side in meta.backbone.latent_shape[1:]],
-                "trajectory_steps": settings.ddim_steps,
-                "trajectory_guidance": settings.guidance,
-            },
-            "pipeline": meta.pipeline,
-            "dtype": str(numbers).removeprefix("torch."),
-            "layers": settings.layers,
-            "adapter": settings.adapter,
-            "rank": settings.rank if settings.adapter == "lora" else None,
-            "prompts_per_step": work.rows,
-            "bytes": {
-                "weights": made.weights,
-                "adapter": made.adapter,
-                "activations": made.steps(MemoryOptions()),
-                "activations_checkpointed": made.steps(MemoryOptions(checkpointing=True)),
-                "peak": made.need(MemoryOptions()),
-            },
-            "trained_parameters": made.trained,
-            "trained_layers": made.layers,
-            "cards": [_card(size, made, settings, start) for size in ([vram] if vram else CARDS)],
-        }
+    sets = [each.concepts for each in resolve_concepts(concepts or ["cat"])]
+    work = _work(settings)
+    with Bar("reading the model's description", light=True):
+        own, made = _find(model, revision, dtype, settings, work)
+    counts = count_run(sets, settings, model)
+    if time:
+        how = {"device": device, "dtype": dtype, "revision": revision}
+        with Bar("timing a few steps and images"):
+            counts["seconds"] = time_run(counts, sets, settings, model, **how)
+    given = {"model": model, "revision": revision, "config": config, "dtype": None if dtype == "auto" else dtype}
+    given = {name: value for name, value in (given | overrides).items() if value is not None}
+    start = [part for name, value in given.items() for part in (_flag(name), str(value))]
+    own["sampling"] |= {"trajectory_steps": settings.ddim_steps, "trajectory_guidance": settings.guidance}
+    facts = {
+        "model": model,
+        **own,
+        "run": {name: value for name, value in counts.items() if name != "prompts"},
+        "layers": settings.layers,
+        "adapter": settings.adapter,
+        "rank": settings.rank if settings.adapter == "lora" else None,
+        "prompts_per_step": work.rows,
+        "bytes": {
+            "weights": made.weights,
+            "adapter": made.adapter,
+            "activations": made.steps(MemoryOptions()),
+            "activations_checkpointed": made.steps(MemoryOptions(checkpointing=True)),
+            "peak": made.need(MemoryOptions()),
+        },
+        "trained_parameters": made.trained,
+        "trained_layers": made.layers,
+        "cards": [_card(size, made, settings, start) for size in ([vram] if vram else CARDS)],
+    }
     return print_json(facts) if json else _print(facts)
+
+
+def _find(
+    model: str, revision: str | None, dtype: str, settings: ErasureConfig, work: Workload
+) -> tuple[dict[str, Any], MemoryPlan]:
+    """The pipeline, number format and sampling of a model, and the memory; both are known of well-known models."""
+    from crce.backbones.memory_plan import MemoryPlan
+
+    entry = published(model, revision)
+    plan = published_plan(entry, settings) if entry and dtype == "auto" else None
+    if entry and plan:
+        sampling = {"kin": entry["kin"], **{name: entry["sampling"][name] for name in ("steps", "guidance", "source")}}
+        own = {"sampling": sampling | entry["images"], "pipeline": entry["pipeline"], "dtype": entry["dtype"]}
+        return own, MemoryPlan.from_json(work, plan)
+    quiet_libraries()
+    import torch
+    from huggingface_hub.utils import disable_progress_bars
+
+    from crce.backbones.defaults import defaults_of
+    from crce.backbones.loading import pick_dtype
+    from crce.backbones.memory_count import plan_memory
+    from crce.backbones.meta_model import read_meta_model
+
+    disable_progress_bars()  # configs are small
+    meta = read_meta_model(model, revision=revision)
+    numbers = pick_dtype(dtype, torch.device("cuda"), meta.backbone.half)  # only a name, nothing is put there
+    meta.backbone.use_resolution(settings.resolution)
+    pipe = meta.backbone.pipe
+    images = {
+        "sampler": type(pipe.scheduler).__name__,
+        "resolution": [side * pipe.vae_scale_factor for side in meta.backbone.latent_shape[1:]],
+    }
+    own = {
+        "sampling": defaults_of(meta.backbone).as_json() | images,
+        "pipeline": meta.pipeline,
+        "dtype": str(numbers).removeprefix("torch."),
+    }
+    return own, plan_memory(meta, work, numbers)
 
 
 def _work(settings: ErasureConfig) -> Workload:
@@ -110,7 +148,8 @@ def _work(settings: ErasureConfig) -> Workload:
     rows = 1 + (settings.corefs_per_step if settings.crce else 0) + (settings.retains_per_step if keeps else 0)
     rows += method.extra_rows(settings) if trained else 0
     trajectories = 1 if settings.x_t_source == "student" else settings.pool
-    return Workload(settings.layers, settings.adapter, settings.rank, rows, trajectories, trained)
+    shape = settings.layers, settings.adapter, settings.rank
+    return Workload(*shape, rows, trajectories, settings.target_modules, trained)
 
 
 def _card(gigabytes: float, made: MemoryPlan, settings: ErasureConfig, start: list[str]) -> dict[str, Any]:
@@ -147,6 +186,15 @@ def _print(facts: dict[str, Any]) -> int:
         f"{own['guidance']:g} ({own['source']}{kin}); x_t: {own['trajectory_steps']} levels at guidance "
         f"{own['trajectory_guidance']:g}"
     )
+    run = facts["run"]
+    typer.echo(
+        f"run: {run['steps']} steps for {', '.join(run['targets'])}, then {run['images']} images for the report"
+    )
+    if seconds := run.get("seconds"):
+        parts = (f"{minutes(seconds[name])} for {name}" for name in ("loading", "steps", "images"))
+        typer.echo(f"time on {seconds['device']}: {', '.join(parts)}")
+    else:
+        typer.echo("time: --time measures it here, once the model is downloaded")
     names = {
         "adapter": "adapter, its gradients and Adam",
         "activations_checkpointed": "activations with --gradient-checkpointing",

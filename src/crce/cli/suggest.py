@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 
 from crce.cli.flags import BaseURLFlag, PromptsFlag, TokenBudgetFlag
-from crce.cli.terminal import Bar, print_table
+from crce.cli.terminal import Bar, print_table, refuse_unused
 from crce.concepts import KINDS, certainty_word, write_concepts
 from crce.concepts.documents import dump_json
 from crce.errors import SuggestError
@@ -24,7 +24,6 @@ _USES = {"train": "training", "held-out": "evaluation"}
 
 
 def suggest(
-    context: typer.Context,
     concept: Annotated[
         str | None,
         typer.Argument(
@@ -75,7 +74,7 @@ def suggest(
     seed: Annotated[int, typer.Option(help="Seed of every random choice.")] = 0,
 ) -> int:
     """Suggest other names of a concept (corefs, erased with it) and similar things (retains, kept)."""
-    settings = {name: value for name, value in locals().items() if name not in ("context", *_OF_REPLAY)}
+    settings = {name: value for name, value in locals().items() if name not in _OF_REPLAY}
     if out is not None and out.is_dir():
         raise SuggestError(f"--out {out} is a folder. Name a file, e.g. --out {out / 'cat.yaml'}.")
     for path in () if out is None else (out, record_path(out)):
@@ -84,19 +83,14 @@ def suggest(
         check_writable(path)
     if out is None and not json:
         check_writable(Path(), folder=True)
+    if not ground:
+        refuse_unused(suggest, locals(), ("model",), "only --ground loads a model")
     from crce.judges import choose_judge
     from crce.suggest import replay as suggest_from_record
     from crce.suggest import suggest as suggest_set
 
     if replay is not None:
-        # the sources by name: typer brings its own click or uses the installed one
-        flags = {str(p.name): "CONCEPT" if p.name == "concept" else p.opts[0] for p in context.command.params}
-        sources = {name: getattr(context.get_parameter_source(name), "name", "") for name in settings}
-        if beside := [flag for name, flag in flags.items() if sources.get(name) == "COMMANDLINE"]:
-            raise SuggestError(
-                f"--replay takes everything from its record, and can't be used with {', '.join(beside)}. Give nothing "
-                "else but --out, --force and --json."
-            )
+        refuse_unused(suggest, locals(), settings, "--replay takes everything else from its record")
         with Bar("repeating the suggestion", light=True):
             suggestion = suggest_from_record(replay)
     elif concept is None:

@@ -2,28 +2,31 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import logging
 import threading
 import warnings
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from importlib import import_module
 from typing import Any
 
 import typer
 
+from crce.errors import ConfigError, escaped
+
 
 class _Lines(logging.Handler):
     """Prints one line per record, above a live progress bar if there is one."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        typer.echo(f"{record.levelname.lower()}: {record.getMessage()}", err=True)
+        typer.echo(f"{record.levelname.lower()}: {escaped(record.getMessage())}", err=True)
 
 
 def error_line(text: str) -> None:
     """Print an error to stderr."""
-    typer.echo(f"error: {text}", err=True)
+    typer.echo(f"error: {escaped(text)}", err=True)
 
 
 def print_json(value: Any, *, ascii_only: bool = True) -> int:
@@ -63,6 +66,19 @@ def quiet_libraries() -> None:
             messages_of.disable_progress_bar()
 
 
+def refuse_unused(verb: Callable[..., int], arguments: Mapping[str, Any], names: Collection[str], why: str) -> None:
+    """Refuse flags of `verb` that were given and would have no effect.
+
+    Raises:
+        ConfigError: some of the arguments called `names` are not their defaults.
+    """
+    known = inspect.signature(verb, eval_str=True).parameters
+    if given := [name for name in names if arguments[name] != known[name].default]:
+        named = {name: str(known[name].annotation.__metadata__[0].default) for name in given}  # typer.Option("--name")
+        flags = ", ".join(flag if flag.startswith("--") else f"--{name}" for name, flag in named.items())
+        raise ConfigError(f"{flags.replace('_', '-')} would have no effect, as {why}. Leave it out.")
+
+
 LINES = 10  # lines in place of a whole bar
 PATIENCE = 1.0  # seconds of work of which nothing is said in a log
 
@@ -89,7 +105,7 @@ def print_table(
     for title in titles:
         table.add_column(title, justify="right" if title in right else "left", no_wrap=soft_wrap)
     for i, row in enumerate(rows):
-        table.add_row(*map(Text, row), style="dim" if i in dim else "")
+        table.add_row(*(Text(escaped(cell)) for cell in row), style="dim" if i in dim else "")
     Console(highlight=False, soft_wrap=soft_wrap).print(table)
 
 
@@ -97,7 +113,7 @@ def print_facts(facts: Mapping[str, Any], width: int) -> int:
     """Print a line for each fact that is not empty, with its name in a column of this width; returns exit code 0."""
     for name, value in facts.items():
         if value not in ("", None):
-            typer.echo(f"{name:<{width}} {value}")
+            typer.echo(escaped(f"{name:<{width}} {value}"))
     return 0
 
 
@@ -105,7 +121,7 @@ def print_some(lines: Sequence[str], most: int, *, indent: str = "", err: bool =
     """Print the first lines, and how many more there are."""
     more = [f"and {len(lines) - most} more"] if len(lines) > most else []
     for line in (*lines[:most], *more):
-        typer.echo(indent + line, err=err)
+        typer.echo(escaped(indent + line), err=err)
 
 
 class Bar(AbstractContextManager["Bar"]):

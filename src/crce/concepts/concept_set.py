@@ -9,11 +9,13 @@ from dataclasses import dataclass, replace
 from typing import Literal, NamedTuple, get_args
 
 from crce.concepts.faults import did_you_mean
-from crce.errors import ConceptError
+from crce.errors import HIDDEN, ConceptError, escaped, shown
 
 
 Kind = Literal["object", "character", "person", "style", "explicit", "other"]
 KINDS: tuple[str, ...] = get_args(Kind)
+MOST_PHRASES = 5000  # of a set; those that people write have a hundred
+LONGEST_PHRASE = 4000  # characters; text encoders read the first few hundred
 CERTAINTY_WORDS: dict[str, float] = {"Very High": 1.0, "High": 0.8, "Normal": 0.6, "Low": 0.4, "Very Low": 0.2}
 
 _PLURAL = re.compile(r"(?<=\w\w)(?:(?<=ss|sh|ch|ns)es|(?<=x)es|(?<=[^o]us)es|(?<![su])s)$")
@@ -145,9 +147,13 @@ def text_fault(text: str) -> str | None:
     tidied = tidy(text)
     if not tidied:
         return "is empty. Write the phrase as it would appear in a prompt, or delete the entry."
-    # `isprintable` is a fast check; other characters that it refuses, such as joiners in emoji, are fine
-    if not tidied.isprintable() and any(unicodedata.category(c) in ("Cc", "Cs") for c in tidied):
-        return f"{text!r} contains a control character. Type the phrase again."
+    if len(tidied) > LONGEST_PHRASE:
+        return f"{shown(text)} has {len(tidied)} characters. Use {LONGEST_PHRASE} at most."
+    if found := HIDDEN.search(tidied):
+        what = "a control" if unicodedata.category(found[0]) in ("Cc", "Cs") else "an invisible"
+        return f"{ascii(tidied)} contains {what} character ({escaped(found[0])}). Type the phrase again."
+    if not any(unicodedata.category(c)[0] in "LNPS" for c in tidied):
+        return f"{ascii(tidied)} has no letter, number or sign. Type the phrase again."
     return None
 
 
@@ -163,11 +169,11 @@ def parse_certainty(value: object) -> float:
         if fold(value) in words:
             return words[fold(value)]
         hint = did_you_mean(value, list(CERTAINTY_WORDS))
-        raise ValueError(f"certainty {value!r} is not known. {allowed}{hint}")
+        raise ValueError(f"certainty {shown(value)} is not known. {allowed}{hint}")
     if isinstance(value, bool) or not isinstance(value, (int, float)):
-        raise ValueError(f"certainty {value!r} is neither a word nor a number. {allowed}")
+        raise ValueError(f"certainty {shown(value)} is neither a word nor a number. {allowed}")
     if not 0 <= value <= 1:
-        raise ValueError(f"certainty {value!r} is outside [0, 1]. {allowed}")
+        raise ValueError(f"certainty {shown(value)} is outside [0, 1]. {allowed}")
     return float(value)
 
 
@@ -178,7 +184,7 @@ def certainty_word(certainty: float) -> str | float:
 
 def unknown_kind(given: str) -> str:
     """The message that `given` is no kind, with the allowed ones and the nearest."""
-    return f"{given!r} is not known. Use one of: {', '.join(KINDS)}.{did_you_mean(str(given), KINDS)}"
+    return f"{shown(given)} is not known. Use one of: {', '.join(KINDS)}.{did_you_mean(str(given), KINDS)}"
 
 
 class Placed(NamedTuple):
@@ -193,13 +199,16 @@ class Clash(NamedTuple):
     """The phrase at position `at` can't stay where it is."""
 
     at: int
-    sort: Literal["duplicate", "both sides", "target"]
+    sort: Literal["duplicate", "both sides", "target", "too many"]
     text: str
 
 
 def clashes(target: str | None, placed: Sequence[Placed]) -> Iterator[Clash]:
     """Every phrase that repeats an earlier one, on its own side or the other, or the target (None: not known)."""
     first: dict[str, Placed] = {}
+    if len(placed) > MOST_PHRASES:
+        yield Clash(MOST_PHRASES, "too many", f"is one of {len(placed)} phrases. Keep {MOST_PHRASES} at most.")
+        return
     for i, (side, related, _) in enumerate(placed):
         key = fold(related.text)
         same = target is not None and (key == fold(target) or (side == "retain" and name_key(key) == name_key(target)))

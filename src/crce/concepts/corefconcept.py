@@ -41,7 +41,7 @@ from crce.concepts.concept_set import (
 )
 from crce.concepts.faults import Fault, Outcome, did_you_mean, error_from
 from crce.concepts.nodes import json_value, read_text
-from crce.errors import ConceptError
+from crce.errors import ConceptError, shown
 from crce.files import write_json
 
 
@@ -146,11 +146,11 @@ class _EntryReader:
 
     def concept_set(self, entry: Any) -> ConceptSet | None:
         if not isinstance(entry, dict):
-            self.fault(f"{entry!r} is not a concept. Write an object with the keys {', '.join(_KEYS)}.")
+            self.fault(f"{shown(entry)} is not a concept. Write an object with the keys {', '.join(_KEYS)}.")
             return None
         name = entry.get("concept")
         if not isinstance(name, str) or text_fault(name):
-            self.fault(f"{name!r} is not a concept's name. Write the phrase to erase.", "concept")
+            self.fault(f"{shown(name)} is not a concept's name. Write the phrase to erase.", "concept")
             return None
         self.concept = self.text(name, "concept")
         for key in entry:
@@ -184,7 +184,9 @@ class _EntryReader:
         kind = _KINDS.get(given.casefold()) if isinstance(given, str) else None
         if kind is None:
             known = ", ".join(dict.fromkeys(_TYPES.get(kind, kind) for kind in KINDS))
-            self.fault(f"{given!r} is not a known type ({known}); read as kind other.", "type", outcome="repaired")
+            self.fault(
+                f"{shown(given)} is not a known type ({known}); read as kind other.", "type", outcome="repaired"
+            )
         return cast(Kind, kind or "other")
 
     def phrases(self, entry: dict[str, Any], name: str) -> list[Placed]:
@@ -213,12 +215,14 @@ class _EntryReader:
             self.fault("the list is missing; read as empty.", key, outcome="repaired")
         if isinstance(items, list):
             return items
-        self.fault(f"{items!r} is not a list. Put it in brackets: [...].", key)
+        self.fault(f"{shown(items)} is not a list. Put it in brackets: [...].", key)
         return []
 
     def text(self, text: object, field: str, index: int | None = None) -> str | None:
         reason = (
-            text_fault(text) if isinstance(text, str) else f"{text!r} is not text. Write a phrase in double quotes."
+            text_fault(text)
+            if isinstance(text, str)
+            else f"{shown(text)} is not text. Write a phrase in double quotes."
         )
         if not isinstance(text, str) or reason:
             self.fault(str(reason), field, index)

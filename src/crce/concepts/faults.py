@@ -10,6 +10,8 @@ from typing import Literal
 from crce.errors import ConceptError
 
 
+MOST_SHOWN = 50  # faults of a file in one error
+
 # the concept can't be used; it was read in a way that loses nothing; it was kept unchanged, and is worth a look
 Outcome = Literal["error", "repaired", "note"]
 
@@ -38,7 +40,8 @@ def error_from(file: str, faults: Iterable[Fault]) -> ConceptError:
     ordered = sorted(faults, key=lambda fault: fault.line or 0)
     if len(ordered) == 1:
         return ConceptError(str(ordered[0]))
-    return ConceptError("\n  ".join([f"{file} has {len(ordered)} faults:", *map(str, ordered)]))
+    which = "" if len(ordered) <= MOST_SHOWN else f", of which the first {MOST_SHOWN} are"
+    return ConceptError("\n  ".join([f"{file} has {len(ordered)} faults{which}:", *map(str, ordered[:MOST_SHOWN])]))
 
 
 def listed(names: Sequence[object], most: int) -> str:
@@ -60,5 +63,5 @@ def likely_slip(given: str, names: Iterable[str]) -> str | None:
 def did_you_mean(given: str, allowed: Sequence[str]) -> str:
     """A sentence to append to a message, e.g. " Did you mean 'corefs'?", or nothing when no word is near."""
     by_folded = {word.casefold(): word for word in allowed}
-    near = difflib.get_close_matches(given.casefold(), by_folded, n=1, cutoff=0.6)
+    near = difflib.get_close_matches(given[:100].casefold(), by_folded, n=1, cutoff=0.6)
     return f" Did you mean '{by_folded[near[0]]}'?" if near else ""

@@ -38,13 +38,14 @@ class Words:
 
 
 class Embedder:
-    """Embeds phrases by the MiniLM-L6 in a folder, which `load_embedder` has checked; each once per process."""
+    """Embeds phrases by the MiniLM-L6 in a folder; each once per process."""
 
     def __init__(self, folder: Path) -> None:
         from safetensors.numpy import load_file
         from tokenizers import Tokenizer
 
-        self._weights = load_file(folder / "model.safetensors")
+        weights = load_file(folder / "model.safetensors")
+        self._weights = {name: tensor.astype(np.float32) for name, tensor in weights.items()}
         self._tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
         self._tokenizer.no_padding()
         self._tokenizer.enable_truncation(TOKENS)
@@ -162,11 +163,7 @@ def _gelu(x: Vectors) -> Vectors:
 
 @cache
 def load_embedder() -> Embedder:
-    """The embedder over the bundled MiniLM, loaded once per process.
-
-    Raises:
-        ModelError: the package with MiniLM is missing or holds other weights.
-    """
+    """The embedder over the bundled MiniLM, loaded once per process."""
     from crce.demo.model import text_encoder_path
 
     return Embedder(text_encoder_path())

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -10,6 +9,8 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+from crce.files import read_json
 
 
 TERMS = ("loss", "target", "coref", "retain")
@@ -20,8 +21,9 @@ WINDOWS = 25  # the moving average is this fraction of the run wide
 def read_trace(run: Path) -> list[dict[str, Any]]:
     """The rows of a run's metrics.jsonl, oldest first, without a last one that is being written; none without it."""
     path = run / "metrics.jsonl"
-    lines = path.read_text(encoding="utf-8").splitlines(keepends=True) if path.exists() else []
-    return [json.loads(line) for line in lines if line.endswith("\n") and line.strip()]
+    lines = path.read_text(encoding="utf-8", errors="replace").splitlines(keepends=True) if path.exists() else []
+    rows = ",".join(line for line in lines if line.endswith("\n") and line.strip())
+    return read_json(path, list[dict[str, Any]], "Move it away: it holds the losses alone.", text=f"[{rows}]")
 
 
 def draw_curve(trace: Sequence[Mapping[str, Any]]) -> dict[str, Any] | None:

@@ -15,6 +15,7 @@ from crce.evaluate.prompt_sets.table import load_prompt_set
 from crce.evaluate.report import PromptReport, Report, report_prompt_set, report_run, report_target, target_folders
 from crce.evaluate.settings import ConceptSetSettings, PromptSetSettings
 from crce.training import Erasure
+from crce.training.run_folder import alone
 
 
 if TYPE_CHECKING:
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from crce.sampling import ImageCache
 
 
+@alone
 def evaluate(
     run: Path | str | Erasure,
     *,
@@ -77,6 +79,7 @@ def evaluate(
     return report_run(targets, reports, erasure, chosen, models.failed)
 
 
+@alone
 def evaluate_prompts(
     run: Path | str | Erasure,
     prompts: str | PromptSet,

@@ -7,6 +7,7 @@ from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
+from crce.errors import RunError
 from crce.sampling import ImageCache, ImageKey, ModelState
 from crce.sampling.pictures import Picture
 from crce.training import Erasure, apply_adapter, load_base
@@ -108,7 +109,10 @@ class ModelPair:
 
     def images(self, texts: Sequence[str]) -> tuple[list[list[Picture]], list[list[Picture]]]:
         """The base and the erased model's images of each text, one per seed."""
-        return self.base.images(texts), self.erased.images(texts)
+        both = self.base.images(texts), self.erased.images(texts)
+        if self._done and sum(self.failed.values()) == self._done:
+            raise RunError("No image could be generated, as the warnings say. Nothing is measured.")
+        return both
 
     @property
     def failed(self) -> dict[str, int]:

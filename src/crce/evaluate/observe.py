@@ -10,7 +10,7 @@ from crce.concepts import ConceptSet
 from crce.evaluate.model_pair import ModelPair, ModelSide, SamplingPlan
 from crce.evaluate.prompt_sets.concept_set import OtherSets, common_unrelated, make_groups
 from crce.evaluate.prompt_sets.prompt_set import PromptSet, sample, seeds_of
-from crce.evaluate.prompts import NO_JUDGE, Domain, Prompt, PromptGroup, no_class, spread
+from crce.evaluate.prompts import NO_JUDGE, UNJUDGED, Domain, Prompt, PromptGroup, no_class, spread
 from crce.evaluate.settings import STANDARD_IMAGES, TARGET_IMAGES
 from crce.judges import choose_judge, load_judge
 from crce.judges.judge import CalibratedJudge, Detector, JointJudge, OpenJudge, describe_judge, name_pictures
@@ -27,7 +27,6 @@ if TYPE_CHECKING:
     from crce.training import Erasure
 
 CALIBRATION = 24  # images on each side, at most, that a judge is calibrated with
-UNJUDGED = 3  # unrelated phrases where nobody judges, which with two of each list makes a dozen
 CHUNK = 32  # texts whose images are in memory at once
 
 Answers = dict[tuple[str, str, str | None], list[str | None]]

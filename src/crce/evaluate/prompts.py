@@ -23,6 +23,7 @@ TITLES = {
     "unrelated": "unrelated prompts",
 }
 NO_JUDGE = "no judge scored it"  # why nothing is scored where there is no judge
+UNJUDGED = 3  # unrelated phrases where nobody judges, which with two of each list makes a dozen
 SHOWN = 6  # prompts of a group of a prompt set that its page shows
 
 Measures = Literal["erased", "kept"]

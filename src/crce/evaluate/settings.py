@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, TypedDict
 
 from crce.backbones.defaults import fill_sampling
-from crce.errors import ConfigError
+from crce.bounds import check_numbers
 
 
 if TYPE_CHECKING:
@@ -16,7 +16,6 @@ if TYPE_CHECKING:
 
 STANDARD_IMAGES = 8  # of a prompt
 TARGET_IMAGES = 16  # of a target, from the standard on: it is a single prompt, and tested by itself
-COUNTS = ("images_per_prompt", "steps", "phrases_per_group", "limit")
 
 
 @dataclass(frozen=True)
@@ -51,11 +50,7 @@ class EvaluationSettings:
     dtype: str | None = None
 
     def __post_init__(self) -> None:
-        for name, value in vars(self).items():
-            if name in COUNTS and value is not None and value < 1:
-                raise ConfigError(f"{name} is {value}. Use 1 or more.")
-        if self.threshold is not None and not 0 <= self.threshold <= 1:
-            raise ConfigError(f"threshold is {self.threshold:g}. Use a probability from 0 to 1.")
+        check_numbers(**vars(self))
 
     def sampling(self, model: Mapping[str, Any]) -> tuple[int, float]:
         """Steps and guidance; those of the run's model (`Erasure.sampling`) where they are None."""

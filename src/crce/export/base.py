@@ -35,6 +35,7 @@ class Base:
     pipeline: str | None  # the class
     prediction_type: str | None  # what its denoiser predicts
     licence: str | None  # as its own model card states it
+    kin: str = ""  # what it was distilled to, as the run recorded it
 
     @property
     def is_hub_id(self) -> bool:
@@ -62,7 +63,8 @@ def describe_base(info: Mapping[str, Any], pipe: Any | None = None) -> Base:
     licence = "mit" if model == "demo" else card.get("license")
     pipeline = index.get("_class_name") or (None if pipe is None else type(pipe).__name__)
     stated = licence if isinstance(licence, str) else None
-    return Base(model, revision, pipeline, scheduler.get("prediction_type"), stated)
+    kin = info.get("sampling", {}).get("kin", "")
+    return Base(model, revision, pipeline, scheduler.get("prediction_type"), stated, kin)
 
 
 def identify(base: Base, shapes: Mapping[str, torch.Size]) -> tuple[type[Backbone] | None, Architecture | None]:
@@ -73,11 +75,14 @@ def identify(base: Base, shapes: Mapping[str, torch.Size]) -> tuple[type[Backbon
     names = FAMILIES if base.pipeline is None else [base.pipeline] if base.pipeline in FAMILIES else []
     families = [backbone_class(name) for name in names]
     for family in families:
-        certain = base.pipeline is not None and len(family.architectures) == 1
+        known = [a for a in family.architectures if a.kin == base.kin] or [
+            a for a in family.architectures if not a.kin
+        ]
+        certain = base.pipeline is not None and len(known) == 1
         text_layers = [n for n in shapes if n.startswith(f"{family.component}.") and n.endswith(TEXT_LAYERS)]
         widths = {shapes[name][1] for name in text_layers}
         width = widths.pop() if len(widths) == 1 else None
-        for architecture in family.architectures:
+        for architecture in known:
             fits = certain or (width is not None and architecture.text_width == width)
             if fits and architecture.prediction_type in (None, base.prediction_type):
                 return family, architecture

@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-import json
+import re
+from html import escape
 from pathlib import Path
-from shlex import quote
 from typing import TYPE_CHECKING, Any
 
 import yaml
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
 
-from crce.concepts import certainty_word
+from crce.concepts import Related, certainty_word
 from crce.concepts.concept_set import target_names
-from crce.errors import RunError
+from crce.errors import escaped
 from crce.export.base import Base
 from crce.export.metadata import concepts_hash, method_name
 from crce.files import write_text
+from crce.training.run_folder import read_report
 
 
 if TYPE_CHECKING:
@@ -29,21 +31,6 @@ HEADLINES = {
     "kept": "kept, held-out retains",
     "H": "H, the harmonic mean of the three",
 }
-
-
-def read_report(folder: Path) -> dict[str, Any] | None:
-    """The report.json of a run, or None if the run was not evaluated.
-
-    Raises:
-        RunError: it exists and can't be read.
-    """
-    path = folder / "report.json"
-    if not path.is_file():
-        return None
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise RunError(f"Cannot read {path}: {error}. Evaluate again: crce evaluate {quote(str(folder))}") from error
 
 
 def write_card(
@@ -66,14 +53,16 @@ def write_card(
         trim_blocks=True,
         lstrip_blocks=True,
         keep_trailing_newline=True,
+        finalize=_inert,
     )
+    environment.filters["code"] = lambda text: Markup(re.sub(r"[`|\s]+", " ", escaped(str(text))))
     sets, config = erasure.sets, erasure.info["config"]
     text = environment.get_template("card.md.j2").render(
-        header=yaml.safe_dump(_header(base, form), sort_keys=False, allow_unicode=True),
+        header=Markup(yaml.safe_dump(_header(base, form), sort_keys=False, allow_unicode=True)),
         sets=sets,
         targets=target_names(sets),
         concepts_hash=concepts_hash(sets),
-        certainty=certainty_word,
+        listed=_listed,
         base=base,
         method=method_name(config),
         config=config,
@@ -87,6 +76,19 @@ def write_card(
         images=images,
     )
     write_text(folder / "README.md", text)
+
+
+def _inert(value: Any) -> Any:
+    """What the template writes: text that Markdown and HTML show as it is. `Markup` is written unchanged."""
+    if isinstance(value, Markup):
+        return value
+    text = re.sub(r"([\\`*_\[\]|~#!])", r"\\\1", re.sub(r"\s", " ", escaped(str(value))))
+    return escape(text, quote=False).replace("://", "&#58;//").replace("www.", "www&#46;")  # else they become links
+
+
+def _listed(phrases: Sequence[Related]) -> str:
+    uses = (f"{p.text} ({certainty_word(p.certainty)}{', held out' if p.held_out else ''})" for p in phrases)
+    return ", ".join(uses) or "none"
 
 
 def _header(base: Base, form: str) -> dict[str, Any]:

@@ -6,15 +6,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
+from crce.backbones.sources import DTYPES
 from crce.errors import ConfigError, RunError
-from crce.files import check_writable
+from crce.files import check_writable, hold
 from crce.registry import Table
 
 
 if TYPE_CHECKING:
     from crce.training import Erasure
 
-DTYPES = ("float32", "float16", "bfloat16")
 TOLERANCE = 1e-3  # relative error of a layer whose change is written in low rank
 
 
@@ -119,7 +119,8 @@ def export(
     _check_free(path, to, chosen, force)
     check_writable(path, folder=not chosen.suffix)
     write: Writer = FORMATS.resolve(to, chosen.write) if isinstance(chosen.write, str) else chosen.write
-    return write(erasure, path, rank=rank, tolerance=tolerance, dtype=dtype)
+    with hold(erasure.folder):
+        return write(erasure, path, rank=rank, tolerance=tolerance, dtype=dtype)
 
 
 def _check_free(path: Path, to: str, chosen: ExportFormat, force: bool) -> None:

@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Any
 from crce.export.comparison import AGREEMENT, RunComparison, compare
 from crce.export.layers import AdapterFile
 from crce.export.names import TensorFile, read_file, readers
+from crce.files import read_json
+from crce.training.run_folder import RunFile, changed_files
 
 
 if TYPE_CHECKING:
@@ -72,10 +74,10 @@ class Inspection:
 def check(
     path: str | Path, *, against: str | Path | Erasure | None = None, tolerance: float = AGREEMENT
 ) -> Inspection:
-    """Inspect a file.
+    """Inspect a file, or whether the files of a run are those that were written.
 
     Args:
-        path: a .safetensors file.
+        path: a .safetensors file, or a run.
         against: a finished run; the change in the file is compared with the one that the run trained.
         tolerance: the relative error of a layer that passes.
 
@@ -83,6 +85,12 @@ def check(
         RunError: the file can't be read, or the run isn't finished or doesn't fit its model any more.
         ModelError: the run's base model is needed and can't be loaded.
     """
+    if (record := Path(path) / "run.json").is_file():
+        run = Inspection(Path(path), "run")
+        info = read_json(record, RunFile, "Erase again.")
+        run.fault(changed_files(run.path, info), "files are missing, or not as crce wrote them")
+        run.warnings += [] if info.get("sha256") else ["it has no hashes, by which changes of its files are seen"]
+        return run
     file = read_file(Path(path))
     state, metadata = file.state, file.metadata
     found = Inspection(file.path, KINDS[file.format], metadata=metadata)
@@ -100,7 +108,8 @@ def check(
         _inspect_lora(found, file)
     else:
         found.faults.append("it holds no LoRA and no checkpoint that crce knows")
-    found.fault((key for key, t in state.items() if not t.isfinite().all()), "tensors hold values that are not finite")
+    if metadata.get("base_model") == "demo":  # the bundled model itself is for diffusers alone
+        found.readers = [name for name in found.readers if name in ("diffusers", "crce")]
     if against is not None:
         found.comparison = compare(file, against, tolerance)
         found.faults += found.comparison.faults
@@ -138,7 +147,9 @@ def _check_alphas(found: Inspection, file: TensorFile) -> None:
         without = (name for name, parts in file.whole.items() if "alpha" not in parts)
         found.warn(without, "layers have no alpha, and are applied with scale 1")
     stated = stated_alpha(file)
-    if stated is not None and any(abs(alpha - stated) > 1e-2 * max(stated, 1e-6) for alpha in alphas.values()):
+    rank = int(file.metadata.get("ss_network_dim") or 0)  # what is fused has a multiple of rank and alpha
+    wanted = {n: (stated or 0.0) * (file.layers[n]["down"].shape[0] / rank if rank else 1) for n in alphas}
+    if stated is not None and any(abs(a - wanted[n]) > 1e-2 * max(wanted[n], 1e-6) for n, a in alphas.items()):
         found.faults.append(
             f"the metadata says alpha {stated:g}, the file applies {', '.join(f'{a:g}' for a in found.alphas)}: its "
             "strength is not the trained one"
@@ -152,7 +163,7 @@ def _check_alphas(found: Inspection, file: TensorFile) -> None:
 
 def stated_alpha(file: TensorFile) -> float | None:
     """The alpha of a LoRA by its metadata: kohya's key, else PEFT's, else the settings of the run."""
-    with suppress(ValueError, TypeError, KeyError):
+    with suppress(ValueError, TypeError, KeyError, AttributeError, RecursionError):
         if "ss_network_alpha" in file.metadata:
             return float(file.metadata["ss_network_alpha"])
         for key, value in file.settings.items():

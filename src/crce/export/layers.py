@@ -20,6 +20,7 @@ import torch
 from crce.errors import RunError
 from crce.export.formats import TOLERANCE
 from crce.export.names import TensorFile, read_file
+from crce.files import read_json
 
 
 SMALLER = (8, 32, 128)  # ranks whose error is reported beside that of the chosen one
@@ -69,43 +70,56 @@ def read_adapter(path: Path) -> AdapterFile:
     """Read an adapter written by crce.
 
     Raises:
-        RunError: it can't be read, or isn't an adapter of crce.
+        RunError: it can't be read, isn't an adapter of crce, or lacks tensors.
     """
     file = read_file(path, "the adapter ", "a finished run")
     kind = file.metadata.get("adapter")
-    if kind == "weights":
-        return AdapterFile({}, file.state)
-    if kind != "lora":
+    if kind not in ("lora", "weights"):
         raise RunError(f"{path} is not an adapter written by crce: its metadata says {kind!r}.")
-    return AdapterFile({name: made for name in file.layers if (made := factors_of(file, name))}, {})
+    made = {name: factors_of(file, name) for name in file.layers} if kind == "lora" else {}
+    damaged = [*file.rest, *(name for name, factors in made.items() if factors is None)]
+    if kind == "weights":
+        text = file.metadata.get("modules", "[]")
+        modules = read_json(f"modules in the metadata of {path}", list[str], "Erase again.", text=text)
+        held = {key.rpartition(".")[0] for key in file.state}
+        damaged = sorted({f"{file.metadata.get('component')}.{module}" for module in modules} - held)
+    if damaged:
+        raise RunError(f"The adapter {path} is damaged: {damaged[0]} lacks tensors, or is no layer. Erase again.")
+    layers = {name: factors for name, factors in made.items() if factors}
+    return AdapterFile(layers, file.state if kind == "weights" else {})
 
 
 def factors_of(file: TensorFile, name: str) -> Factors | None:
     """The change of a layer of a file as a program computes it; None where that isn't known."""
     parts = file.layers[name]
-    if not {"down", "up"} <= parts.keys() or parts.keys() & {"mid", "dora_scale"}:
+    if name not in file.whole or parts.keys() & {"mid", "dora_scale"}:
         return None
-    alpha = file.alpha(name)
-    return None if alpha is None else Factors(parts["down"], parts["up"], alpha)
+    alpha, rank = file.alpha(name), parts["down"].shape[:1]
+    fits = parts["up"].ndim == parts["down"].ndim and parts["up"].shape[1:2] == rank
+    return Factors(parts["down"], parts["up"], alpha) if fits and alpha is not None else None
 
 
-def parameter(pipe: Any, name: str) -> torch.nn.Parameter:
+def parameter(pipe: Any, name: str, shape: torch.Size) -> torch.nn.Parameter:
     """The parameter of a pipeline by its name, e.g. "unet.conv_in.weight".
 
     Raises:
-        RunError: the pipeline has none of that name.
+        RunError: the pipeline has none of that name and shape.
     """
     component, _, path = name.partition(".")
     try:
-        return getattr(pipe, component).get_parameter(path)
+        found = getattr(pipe, component).get_parameter(path)
     except AttributeError as error:
-        raise RunError(f"The adapter doesn't fit {type(pipe).__name__}: it has no parameter {name!r}.") from error
+        raise RunError(f"The adapter doesn't fit the model: it has no parameter {name!r}.") from error
+    if found.shape != shape:
+        shapes = f"{tuple(found.shape)}, the trained one {tuple(shape)}"
+        raise RunError(f"The adapter doesn't fit the model: {name} has shape {shapes}.")
+    return found
 
 
 def weight_deltas(adapter: AdapterFile, pipe: Any) -> dict[str, torch.Tensor]:
     """By parameter, the difference of whole trained weights from those of the base model, in float32."""
     return {
-        name: trained.float() - parameter(pipe, name).detach().cpu().float()
+        name: trained.float() - parameter(pipe, name, trained.shape).detach().cpu().float()
         for name, trained in adapter.weights.items()
     }
 
@@ -152,15 +166,13 @@ def factorise(
         tolerance: the relative error that a layer may have.
 
     Raises:
-        RunError: nothing was changed, or a delta is not finite.
+        RunError: nothing was changed.
     """
     parts: dict[str, tuple[torch.Tensor, torch.Tensor]] = {}
     errors: dict[str, float] = {}
     smaller = dict.fromkeys(SMALLER, 0.0)
     needed = 0
     for name, delta in deltas.items():
-        if not delta.isfinite().all():
-            raise RunError(f"The weights of {name} are not finite, so they can't be exported. Erase again.")
         left, values, right = torch.linalg.svd(delta.flatten(1).float(), full_matrices=False)
         total = float(values.norm())
         if total == 0:

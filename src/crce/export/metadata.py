@@ -19,7 +19,7 @@ from crce.concepts.concept_set import target_names
 from crce.concepts.documents import parse_sets
 from crce.config import all_settings
 from crce.errors import ConceptError, RunError
-from crce.files import read_header, slug
+from crce.files import read_header, read_json, slug
 from crce.methods.table import is_solved
 
 
@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 
 METADATA_FILE = "crce.json"  # in a merged pipeline folder
 RUN_KEYS = ("started", "finished", "device", "dtype", "versions")  # of run.json
+# of kohya's trainers, by `Architecture.kohya`, where it is not that of Stable Diffusion
+NETWORK_MODULES = {"sd3": "networks.lora_sd3", "flux1": "networks.lora_flux", "z_image": "networks.lora_zimage"}
 OWN_KEYS = ("crce", "base_model", "base_revision", "concepts", "concepts_sha256", "method", "config")
 
 
@@ -97,7 +99,7 @@ def network_metadata(
     """The keys by which kohya's trainer describes a LoRA."""
     config = erasure.info["config"]
     keys = {
-        "network_module": "networks.lora",
+        "network_module": NETWORK_MODULES.get(architecture.kohya if architecture else "", "networks.lora"),
         "network_dim": str(rank),
         "network_alpha": f"{alpha:g}",
         "output_name": stem(erasure.sets),
@@ -138,17 +140,16 @@ def read_metadata(path: str | Path) -> dict[str, Any]:
         raise RunError(
             f"{path} holds neither run.json nor {METADATA_FILE}. Give a run, a file, or an exported folder."
         )
+    cure = "Give a .safetensors file, a run, or an exported folder."
     try:
-        metadata = json.loads(file.read_text(encoding="utf-8")) if is_folder else read_header(file)
-    except (OSError, ValueError) as error:
-        raise RunError(
-            f"Cannot read {file}: {error}. Give a .safetensors file, a run, or an exported folder."
-        ) from error
-    try:
+        metadata = read_json(file, dict[str, str], cure) if is_folder else read_header(file)
         sets = parse_sets(metadata["concepts"], str(path)) if "concepts" in metadata else []
-        settings = json.loads(metadata["config"]) if "config" in metadata else None
-    except (ConceptError, ValueError) as error:
+    except OSError as error:
+        raise RunError(f"Cannot read {file}: {error}. {cure}") from error
+    except ConceptError as error:
         raise RunError(f"The metadata of {path} is damaged: {error}") from error
+    text = metadata.get("config", "null")
+    settings = read_json(f"config in the damaged metadata of {path}", dict[str, Any] | None, cure, text=text)
     trained = f"adapter ({metadata['adapter']})" if "adapter" in metadata else "file"
     kind = "merged pipeline" if is_folder else metadata.get("export", trained)
     named = {"method": method_name(settings)} if settings and {"method", "crce"} <= settings.keys() else {}

@@ -4,9 +4,11 @@ diffusers   unet.<path>.lora_A.weight, .lora_B.weight (PEFT); alpha in the metad
 kohya       lora_unet_<path with _ for .>.lora_down.weight, .lora_up.weight, .alpha
             text encoders: lora_te_ (Stable Diffusion 1.x and 2.x), lora_te1_ and lora_te2_ (SDXL)
 
-For a UNet, ComfyUI, AUTOMATIC1111 and Forge map the kohya names and not those of PEFT. For a transformer (SD3, FLUX)
-it is the other way round: its original layout fuses q, k and v, so `lora_unet_transformer_blocks_...` is mapped by
-nobody, while `transformer.<path>.lora_A.weight` is mapped by ComfyUI, by Forge for FLUX, and by diffusers.
+            transformers: lora_unet_ and the name of the original code, which fuses q, k and v (see `fused`)
+
+For a UNet, ComfyUI, AUTOMATIC1111 and Forge map the kohya names and not those of PEFT. For a transformer (SD 3, FLUX,
+Z-Image) `lora_unet_transformer_blocks_...` is mapped by nobody, and `transformer.<path>.lora_A.weight` by ComfyUI, by
+Forge for FLUX, and by diffusers.
 """
 
 from __future__ import annotations
@@ -88,14 +90,17 @@ class TensorFile:
     @property
     def whole(self) -> dict[str, dict[str, torch.Tensor]]:
         """The layers that have both matrices."""
-        return {name: parts for name, parts in self.layers.items() if {"down", "up"} <= parts.keys()}
+        layers = self.layers.items()
+        return {name: p for name, p in layers if all(k in p and p[k].ndim > 1 for k in ("down", "up"))}
 
     def alpha(self, name: str) -> float | None:
         """The alpha that a program applies to a layer of `whole`; None where it isn't a single number."""
         parts = self.layers[name]
         if "alpha" in parts:
             return float(parts["alpha"]) if parts["alpha"].numel() == 1 else None
-        return float(self.settings.get(f"{name.partition('.')[0]}.lora_alpha", parts["down"].shape[0]))
+        with suppress(ValueError, TypeError):
+            return float(self.settings.get(f"{name.partition('.')[0]}.lora_alpha", parts["down"].shape[0]))
+        return None
 
 
 def read_file(path: Path, what: str = "", instead: str = "a .safetensors file") -> TensorFile:
@@ -109,7 +114,7 @@ def read_file(path: Path, what: str = "", instead: str = "a .safetensors file") 
     except OSError as error:
         raise RunError(f"Cannot read {what}{path}: {error}. Give {instead}.") from error
     keys = TensorFile(path, state, metadata)
-    with suppress(ValueError):
+    with suppress(ValueError, RecursionError):
         settings = json.loads(metadata.get("lora_adapter_metadata", "{}"))
         keys.settings = settings if isinstance(settings, dict) else {}
     formats: set[Any] = set()
@@ -138,6 +143,8 @@ def readers(keys: TensorFile) -> list[str]:
             return ["ComfyUI"]
         if any(path.startswith(("double_blocks_", "single_blocks_")) for path in paths):
             return ["ComfyUI", "Forge", "diffusers"]
+        if any(path.startswith(("layers_", "context_refiner_", "noise_refiner_")) for path in paths):
+            return ["ComfyUI"]
         return ["ComfyUI", "AUTOMATIC1111", "Forge", "diffusers"]
     if keys.format == "diffusers":
         flux = any(".single_transformer_blocks." in name for name in keys.layers)

@@ -52,10 +52,10 @@ def merge(pipe: Any, adapter: AdapterFile) -> None:
         RunError: the adapter doesn't fit the pipeline.
     """
     for name, factors in adapter.layers.items():
-        weight = parameter(pipe, f"{name}.weight")
-        _replace(weight, weight.float() + factors.delta().to(weight.device), name)
+        weight = parameter(pipe, f"{name}.weight", factors.weight_shape)
+        weight.copy_(weight.float() + factors.delta().to(weight.device))
     for name, trained in adapter.weights.items():
-        _replace(parameter(pipe, name), trained, name)
+        parameter(pipe, name, trained.shape).copy_(trained)
 
 
 def write_merged(erasure: Erasure, path: Path, *, rank: int | None, tolerance: float, dtype: str | None) -> Exported:
@@ -75,12 +75,3 @@ def write_merged(erasure: Erasure, path: Path, *, rank: int | None, tolerance: f
     finally:
         shutil.rmtree(partial, ignore_errors=True)
     return Exported(path, "merged", notes=("it has no safety checker: crce loads models without one",))
-
-
-def _replace(weight: torch.nn.Parameter, value: torch.Tensor, name: str) -> None:
-    if weight.shape != value.shape:
-        raise RunError(
-            f"The adapter doesn't fit the model: {name} has shape {tuple(weight.shape)}, the trained one "
-            f"{tuple(value.shape)}."
-        )
-    weight.copy_(value)

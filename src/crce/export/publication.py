@@ -12,13 +12,14 @@ from typing import Any
 from crce.concepts import write_sets
 from crce.errors import ConfigError, RunError, first_line
 from crce.export.base import REPOSITORY, describe_base, identify, kohya_prefixes
-from crce.export.card import read_report, write_card
+from crce.export.card import write_card
 from crce.export.layers import read_adapter
 from crce.export.lora import write_lora
 from crce.export.metadata import stem
 from crce.export.pipeline import base_pipeline
 from crce.files import free_folder, write_json
 from crce.training import Erasure
+from crce.training.run_folder import alone, read_report
 
 
 log = logging.getLogger(__name__)
@@ -45,6 +46,7 @@ class Published:
     notes: tuple[str, ...]
 
 
+@alone
 def push(
     run: str | Path | Erasure,
     repo: str,

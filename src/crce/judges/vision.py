@@ -163,7 +163,7 @@ def _read(text: str) -> str | None:
     """The answer in a model's reply, or None."""
     try:
         said = json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         said = text
     word = str(said.get("answer") if isinstance(said, dict) else said).strip().strip(".!\"'").lower()
     return word if word in ANSWERS else None

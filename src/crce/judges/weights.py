@@ -10,7 +10,7 @@ import torch
 from PIL.Image import Image
 
 from crce.backbones.loading import pick_device
-from crce.errors import ConfigError, ModelError
+from crce.errors import ConfigError, ModelError, first_line
 
 
 Part = TypeVar("Part")
@@ -61,9 +61,8 @@ def load_part(load: Callable[[str], Part], model: str, what: str) -> Part:
     try:
         return load(model)
     except (OSError, ValueError, ImportError, KeyError, TypeError) as error:
-        first_line = (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
         raise ModelError(
-            f"Cannot load {what} of the judge's model {model!r}: {first_line}. "
+            f"Cannot load {what} of the judge's model {model!r}: {first_line(error)}. "
             "Give a folder that save_pretrained wrote, or the name of a repository on the Hub."
         ) from error
 

@@ -33,13 +33,13 @@ def load_chat(
         spec: provider and model, e.g. "openai:gpt-4o-mini", "local:HuggingFaceTB/SmolLM2-360M-Instruct" or
             "local:model.gguf".
         base_url: address of the service; None takes that of the environment, else the public one.
-        timeout: seconds to wait for a connection, and then for each part of the answer; an answer in several parts may
-            take longer, and a local model takes the time it needs.
+        timeout: seconds for a connection, and for each answer in all; a local model takes the time it needs.
         retries: how often to try again after a temporary error.
         token_budget: tokens for all questions and answers together.
 
     Raises:
-        SuggestError: an unknown provider, a missing package, key or file, or a number out of range.
+        SuggestError: an unknown provider, or a missing package, key or file.
+        ConfigError: a number is out of range.
     """
     provider, _, model = spec.partition(":")
     if provider not in PROVIDERS or not model.strip():

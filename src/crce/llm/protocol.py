@@ -6,6 +6,7 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
+from crce.bounds import check_numbers
 from crce.errors import SuggestError
 
 
@@ -68,10 +69,7 @@ class CountingChat(ABC):
     """Base of the chats here: it counts the tokens of all questions and answers against a budget."""
 
     def __init__(self, model: str, token_budget: int) -> None:
-        if token_budget < 1:
-            raise SuggestError(
-                f"The token budget is {token_budget}. Use a positive number, e.g. --token-budget 100000."
-            )
+        check_numbers(token_budget=token_budget)
         self.model = model
         self._budget, self._spent = token_budget, 0
 

@@ -12,11 +12,14 @@ import os
 import re
 from abc import abstractmethod
 from collections.abc import Callable
+from concurrent.futures import Future, wait
 from dataclasses import dataclass, replace
 from importlib import import_module
+from threading import Thread
 from typing import TYPE_CHECKING, Any, ClassVar
 from urllib.parse import urlsplit
 
+from crce.bounds import check_numbers
 from crce.errors import SuggestError
 from crce.llm.protocol import CountingChat, Message, Reply
 from crce.llm.service_errors import FILTERED, Declined, ServiceErrors
@@ -82,10 +85,7 @@ class ServiceChat(CountingChat):
                 f"The package {self.package} is missing. Install it: pip install 'crce[llm]', or use --suggester "
                 "lexicon."
             ) from error
-        if timeout <= 0:
-            raise SuggestError(f"The timeout is {timeout:g} s. Use a positive number of seconds.")
-        if retries < 0:
-            raise SuggestError(f"The number of retries is {retries}. Use 0 or more.")
+        check_numbers(timeout=timeout, retries=retries)
         super().__init__(model, token_budget)
         self._retries = retries
         given = base_url or os.environ.get(self.url_variable)
@@ -102,12 +102,12 @@ class ServiceChat(CountingChat):
             )
         self._errors = ServiceErrors(sdk, f"{self.provider}:{model}", place_of(url), self.key_variable, key, timeout)
         resource = self._connect(sdk, base_url=url, api_key=key or NO_KEY, timeout=timeout, max_retries=0)
-        self._create = resource.with_raw_response.create
+        self._create = resource.with_streaming_response.create
 
     @staticmethod
     @abstractmethod
     def _connect(sdk: ModuleType, **settings: Any) -> Any:
-        """A new client's resource whose `with_raw_response.create` sends a request."""
+        """A new client's resource whose `with_streaming_response.create` sends a request."""
 
     @abstractmethod
     def _params(self, form: RequestForm, messages: list[Message], schema: dict[str, Any]) -> dict[str, Any]:
@@ -150,7 +150,7 @@ class ServiceChat(CountingChat):
             reraise=True,
         )
         try:
-            content = retrying(lambda: self._create(**params).http_response.content)
+            content = retrying(lambda: self._content(params))
         except self._errors.sdk.APIError as error:
             # Not chained: the client's error holds the service's own words, which may repeat the key.
             raise self._errors.explain(error, retrying.statistics["attempt_number"]) from None
@@ -163,6 +163,28 @@ class ServiceChat(CountingChat):
         if not isinstance(body, dict):
             raise self._errors.unreadable("it is not a JSON object")
         return body
+
+    def _content(self, params: dict[str, Any]) -> bytes:
+        """The body of a response. A service may send a byte at a time without end: the timeout is for all of it."""
+        content: Future[bytes] = Future()
+        Thread(target=self._receive, args=(params, content), daemon=True).start()
+        if not wait([content], self._errors.timeout).done:
+            raise self._errors.sdk.APITimeoutError(request=None)
+        return content.result()
+
+    def _receive(self, params: dict[str, Any], content: Future[bytes]) -> None:
+        sdk, received = self._errors.sdk, b""
+        try:
+            with self._create(**params) as response:
+                for chunk in response.iter_bytes():
+                    received += chunk
+                    if len(received) > MAX_REPLY:
+                        break
+            content.set_result(received)
+        except Exception as error:
+            broken = sdk.APIConnectionError(request=None)  # where the client's HTTP library raises an error of its own
+            broken.__cause__ = error
+            content.set_exception(error if isinstance(error, sdk.APIError | TypeError) else broken)
 
     def _pause(self, state: RetryCallState) -> float:
         from tenacity import wait_exponential_jitter

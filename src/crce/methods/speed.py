@@ -64,7 +64,7 @@ def _held(null: Tensor, seed: int) -> Tensor:
 
     centres = null[1:].unique(dim=0)  # SDXL's empty prompt is all zeros
     if len(centres) > CENTRES:
-        centres = torch.from_numpy(kmeans2(null[1:].numpy(), CENTRES, seed=seed, minit="++")[0])
+        centres = torch.from_numpy(kmeans2(null[1:].numpy(), CENTRES, seed=seed % 2**32, minit="++")[0])
     return torch.cat([null[:1], centres]).T
 
 

@@ -13,6 +13,7 @@ import secrets
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from crce.bounds import check_numbers
 from crce.errors import ConfigError, RunError
 
 
@@ -60,6 +61,7 @@ class CRCETechnique:
             )
         if run is not None and settings:
             raise ConfigError(f"A run is already erased, so it takes no {', '.join(settings)}. Leave these out.")
+        check_numbers(steps=num_inference_steps, guidance=guidance_scale)
         from crce.api import erase
         from crce.training import Erasure, apply_adapter, load_base
 
@@ -90,6 +92,7 @@ class CRCETechnique:
         guidance = settings.pop("guidance_scale", self._guidance)
         if settings:
             raise ConfigError(f"generate takes num_inference_steps and guidance_scale, but got {', '.join(settings)}.")
+        check_numbers(steps=steps, guidance=guidance, seed=first)
         seeds = list(range(first, first + len(prompts)))
         images = draw(self._backbone.pipe, prompts, seeds, steps=steps, guidance=guidance)
         generated = [image for image in images if image is not None]

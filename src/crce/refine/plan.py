@@ -5,7 +5,6 @@ Only failures outside the test half count; with each, related phrases are added.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import zip_longest
@@ -23,6 +22,7 @@ from crce.refine.record import Outcome, PhraseChange
 from crce.refine.split import Split, held_out
 from crce.suggest.candidates import SIDES, Candidate, Request, Side, Suggester
 from crce.suggest.phrases import clean, key
+from crce.training.run_folder import read_report
 
 
 if TYPE_CHECKING:
@@ -71,20 +71,16 @@ def find_failures(concepts: ConceptSet, report: Mapping[str, Any], split: Split)
     return found
 
 
-def read_report(folder: Path) -> dict[str, Any]:
-    """The report.json of a run.
+def read_failures(folder: Path) -> dict[str, Any]:
+    """The report.json of a run, with all that a refinement reads.
 
     Raises:
         RunError: it can't be read, or is not a report.
     """
-    path, cure = folder / "report.json", f"Make it again: crce evaluate {quote(str(folder))}"
-    try:
-        report = json.loads(path.read_text(encoding="utf-8"))
-        missing = {"groups", "leaks", "broken", "judge", "settings", "revision"} - report.keys()
-    except (OSError, ValueError, AttributeError) as error:
-        raise RunError(f"Cannot read {path}: {error}. {cure}") from error
-    if missing:
-        raise RunError(f"{path} is not a report: {min(missing)!r} is missing. {cure}")
+    report = read_report(folder) or {}
+    if missing := {"groups", "leaks", "broken", "judge", "settings", "revision"} - report.keys():
+        cure = f"Make it again: crce evaluate {quote(str(folder))}"
+        raise RunError(f"{folder / 'report.json'} is not a report: {min(missing)!r} is missing. {cure}")
     return report
 
 

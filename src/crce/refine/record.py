@@ -6,7 +6,6 @@ RUN/round-1, ...  run folders, with a report, and suggest-exchanges.json if a la
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from shlex import quote
@@ -16,7 +15,7 @@ from crce import __version__
 from crce.concepts import ConceptSet, read_concepts
 from crce.concepts.concept_set import fold
 from crce.errors import RunError, SuggestError
-from crce.files import write_json
+from crce.files import read_json, write_json
 from crce.refine.split import Split
 from crce.suggest.candidates import Side
 from crce.suggest.record import IN_RUN, read_record
@@ -119,8 +118,9 @@ def read_refinement(root: Path | str) -> Refinement:
     path = root / FILE
     if not path.is_file():
         raise RunError(f"{root} has no {FILE}. Refine a finished run: crce refine {quote(str(root))}")
+    cure = f"Move it and {root}/round-* away to refine this run from the start."
     try:
-        value = json.loads(path.read_text(encoding="utf-8"))
+        value = read_json(path, dict[str, Any], cure)
         rounds = []
         for r in value["rounds"]:
             folder = root / r["folder"]  # "." for number 0
@@ -131,8 +131,7 @@ def read_refinement(root: Path | str) -> Refinement:
         split = Split(rounds[0].concepts.target, tuple(test["corefs"]), tuple(test["retains"]))
         settings = RefineSettings(**value["settings"])
         return Refinement(root, value["adapter"], settings, split, tuple(rounds), value["best"], value["stopped"])
-    except (OSError, ValueError, KeyError, TypeError, IndexError) as error:
-        cure = f"Move it and {root}/round-* away to refine this run from the start."
+    except (ValueError, LookupError, TypeError, AttributeError) as error:
         raise RunError(f"Cannot read {path}: {type(error).__name__} {error}. {cure}") from error
 
 
@@ -157,11 +156,8 @@ def erased_sense(root: Path, target: str) -> str | None:
 def append_exchanges(folder: Path, exchanges: list[dict[str, Any]]) -> None:
     """Append the questions and answers of a round to the file in its folder; a round may be planned twice."""
     path = folder / EXCHANGES
-    try:
-        earlier = json.loads(path.read_text(encoding="utf-8")) if exchanges and path.exists() else []
-    except (OSError, ValueError) as error:
-        raise RunError(f"Cannot read {path}: {error}. Move it away.") from error
     if exchanges:
+        earlier = read_json(path, list[dict[str, Any]], "Move it away.") if path.exists() else []
         write_json(path, [*earlier, *exchanges])
 
 

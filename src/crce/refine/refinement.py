@@ -8,11 +8,12 @@ from pathlib import Path
 from shlex import quote
 from typing import TYPE_CHECKING, Any
 
+from crce.bounds import check_numbers
 from crce.concepts import write_concepts
 from crce.demo.embedding import load_embedder
 from crce.errors import ConfigError, RunError
 from crce.evaluate import Drawn, evaluate
-from crce.refine.plan import RoundPlanner, covers, find_failures, read_report
+from crce.refine.plan import RoundPlanner, covers, find_failures, read_failures
 from crce.refine.record import (
     FILE,
     Refinement,
@@ -30,7 +31,7 @@ from crce.suggest.llm import LLMSuggester
 from crce.suggest.memory import Memory
 from crce.suggest.suggesters import load_suggester
 from crce.training import Erasure, Event, erase, load_base, resume
-from crce.training.run_folder import file_hash
+from crce.training.run_folder import alone, file_hash
 
 
 if TYPE_CHECKING:
@@ -60,6 +61,7 @@ class RoundScored:
 RefineEvent = Event | Drawn | RoundPlanned | RoundScored
 
 
+@alone
 def refine(
     run: Path | str,
     *,
@@ -108,9 +110,7 @@ def refine(
         SuggestError: there is no such suggester, or its language model fails; call again to continue.
         Interrupted: the user stopped it; call again to continue.
     """
-    for name, count in {"rounds": rounds, "images_per_prompt": images_per_prompt}.items():
-        if count is not None and count < 1:
-            raise ConfigError(f"{name} is {count}. Use 1 or more.")
+    check_numbers(rounds=rounds, images_per_prompt=images_per_prompt)
     if not 0 <= min_gain < 1:
         raise ConfigError(f"min_gain is {min_gain}. Use a share of H from 0 to below 1, e.g. 0.01.")
     erasure = Erasure.load(run)
@@ -176,7 +176,7 @@ class _Loop:
     def _start(self, images: int | None, min_gain: float) -> Refinement:
         """The state before the first round, with the run's own report if it is sufficient, else a new one."""
         root, concepts = self.erasure.folder, self.erasure.concepts
-        report = read_report(root) if (root / "report.json").exists() else None
+        report = read_failures(root) if (root / "report.json").exists() else None
         if report is None or not covers(report, self.erasure, images, self.judge):
             report = self._evaluate(self.erasure, {"images_per_prompt": images or IMAGES_PER_PROMPT})
         judge = self.judge if self.judge != "auto" else (report["judge"] or {}).get("name", "auto")
@@ -205,7 +205,7 @@ class _Loop:
     def _plan(self, state: Refinement, planner: RoundPlanner) -> Round | None:
         """The next round, with its concept set in its folder; None without failures outside the test half."""
         best = state.best_round
-        failures = find_failures(best.concepts, read_report(best.folder), state.split)
+        failures = find_failures(best.concepts, read_failures(best.folder), state.split)
         if not failures:
             return None
         number = len(state.rounds)

@@ -167,10 +167,13 @@ class ImageCache:
 
     def _write(self, key: ImageKey, image: Image.Image) -> None:
         path = self.path(key)
-        if not path.parent.is_dir():
-            if not self._folder(key).is_dir():
-                write_json(self._folder(key) / "settings.json", _settings(key))
-            write_json(path.parent / "prompt.json", {"prompt": key.prompt})
+        about = {
+            self._folder(key) / "settings.json": _settings(key),
+            path.parent / "prompt.json": {"prompt": key.prompt},
+        }
+        for file, value in about.items():
+            if not file.is_file():
+                write_json(file, value)
         write_atomic(path, lambda partial: image.convert("RGB").save(partial, format="PNG"))
 
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from crce.backbones import load_backbone, load_pipeline
 from crce.backbones.defaults import fill_sampling, find_defaults
+from crce.bounds import check_numbers
 from crce.errors import ConfigError
 from crce.sampling.generate import draw
 from crce.sampling.pictures import Picture
@@ -70,7 +71,7 @@ def generate(
         The images of the first prompt by seed, then those of the second, and so on.
 
     Raises:
-        ConfigError: there is no prompt, or a number is below 1.
+        ConfigError: there is no prompt, or a number is out of range.
         ModelError: the model can't be loaded.
         RunError: `run` is no finished run, or its model has changed since.
 
@@ -84,9 +85,9 @@ def generate(
     prompts = [prompts] if isinstance(prompts, str) else list(prompts)
     if not prompts:
         raise ConfigError("There is no prompt. Give at least one.")
-    for name, value in {"n": n, "steps": steps}.items():
-        if value is not None and value < 1:
-            raise ConfigError(f"{name} is {value}. Use 1 or more.")
+    check_numbers(n=n, seed=seed, steps=steps, guidance=guidance)
+    if run is not None and model is None and revision is not None:
+        raise ConfigError(f"revision is {revision!r}, but a run records that of its model. Leave it out.")
     texts = [prompt for prompt in prompts for _ in range(n)]
     seeds = [seed + k for _ in prompts for k in range(n)]
     done, total = 0, len(texts) * (1 if run is None else 2)
@@ -103,7 +104,7 @@ def generate(
 
     before: list[Picture] = [None] * len(texts)
     if run is None:
-        model = model or "demo"
+        model = "demo" if model is None else model
         found = find_defaults(model, revision)
         pipe = load_pipeline(model, device=device, dtype=dtype, revision=revision)
         after = images(pipe, found.as_json() if found else OLD_SAMPLING)

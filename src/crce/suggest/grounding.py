@@ -19,6 +19,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+from crce.bounds import check_numbers
 from crce.concepts.concept_set import fold
 from crce.errors import SuggestError
 from crce.suggest.candidates import Candidate
@@ -137,13 +138,12 @@ def ground(
         A measurement for every phrase, and one for the target itself (closeness 1, with its own images judged).
 
     Raises:
-        SuggestError: a number is below 1, or the model's predictions are not numbers or do not depend on the prompt.
+        ConfigError: a number is out of range.
+        SuggestError: the model's predictions are not numbers or do not depend on the prompt.
     """
     import torch
 
-    for name, value in {"latents": latents, "timesteps": timesteps, "images": images}.items():
-        if value < 1:
-            raise SuggestError(f"{name} is {value}. Use 1 or more.")
+    check_numbers(latents=latents, timesteps=timesteps, images=images, seed=seed)
     texts = list(dict.fromkeys([target, *phrases]))
     others = list(dict.fromkeys(_unrelated(texts, judge) if unrelated is None else unrelated))
     if not others:

@@ -26,7 +26,7 @@ from pydantic import AfterValidator, Field, StrictBool, TypeAdapter, ValidationE
 from crce.concepts.concept_set import KINDS, Kind, fold, text_fault, tidy
 from crce.concepts.faults import did_you_mean
 from crce.errors import SuggestError
-from crce.files import write_text
+from crce.files import read_bytes, write_text
 from crce.suggest.candidates import SIDES, Candidate, Example, Side
 from crce.suggest.phrases import name_of
 
@@ -202,7 +202,7 @@ class Memory:
     def _read(self) -> Iterator[tuple[int, Decision, bool]]:
         """The lines of the file: number, decision, and whether it takes the decision back."""
         with self._explaining("read", "Check its permissions."):
-            data = self.path.read_bytes() if self.path.exists() else b""
+            data = read_bytes(self.path) if self.path.exists() else b""
         for number, raw in enumerate(data.splitlines(), start=1):
             if not raw.strip():
                 continue

@@ -18,6 +18,7 @@ from pathlib import Path
 
 from crce.concepts.concept_set import KINDS, fold, tidy
 from crce.concepts.faults import did_you_mean
+from crce.concepts.nodes import read_text
 from crce.errors import SuggestError
 from crce.llm import Message
 from crce.suggest.candidates import Request
@@ -104,11 +105,7 @@ def _render(name: str, request: Request, values: Mapping[str, str], folder: Path
 
 def _turns(file: Path) -> list[Message]:
     """The turns of a template, not filled in yet, the system's first."""
-    try:
-        text = file.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise SuggestError(f"The prompt {file} can't be read: {error}. Write it as UTF-8 text.") from error
-    parts = _HEADING.split(text)
+    parts = _HEADING.split(read_text(file, "prompt"))
     pairs = zip(parts[1::2], (part.strip() for part in parts[2::2]), strict=True)
     turns = [(role.lower(), content) for role, content in pairs if content]
     roles = [role for role, _ in turns]

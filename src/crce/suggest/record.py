@@ -15,7 +15,7 @@ from crce.concepts import ConceptSet
 from crce.concepts.concept_set import fold
 from crce.concepts.documents import dump_json, parse_json_sets
 from crce.errors import ConceptError, SuggestError
-from crce.files import free_file, slug, write_json
+from crce.files import free_file, read_bytes, slug, write_json
 from crce.suggest.candidates import Candidate, Request, Side
 from crce.suggest.grounding import Grounded
 
@@ -148,7 +148,7 @@ def read_record(path: str | Path) -> Record:
     """
     fault = f"{path} is not a record of a suggestion"
     try:
-        record = Record.model_validate(json.loads(Path(path).read_text(encoding="utf-8")))
+        record = Record.model_validate(json.loads(read_bytes(Path(path))))
         _ = record.concept_set  # read now, so that its faults are those of the file
         return record
     except ConceptError as error:

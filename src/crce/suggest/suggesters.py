@@ -27,13 +27,16 @@ SUGGESTERS: Table[str | Callable[[], Suggester]] = Table(
 )
 
 
+TIMEOUT, TOKENS = 60, 100_000  # a language model's seconds for each answer, and tokens in all
+
+
 def load_suggester(
     spec: str | None = None,
     *,
     base_url: str | None = None,
     prompts: str | Path | None = None,
-    timeout: float = 60,
-    token_budget: int = 100_000,
+    timeout: float = TIMEOUT,
+    token_budget: int = TOKENS,
     seed: int = 0,
 ) -> Suggester:
     """Load a suggester by name.
@@ -58,7 +61,8 @@ def load_suggester(
         chat = load_chat(spec, base_url=base_url, timeout=timeout, token_budget=token_budget)
         return LLMSuggester(chat, prompts=prompts, seed=seed)
     entry = SUGGESTERS.find(spec, also=[f"{name}:MODEL" for name in PROVIDERS])
-    if given := [flag for flag, value in (("--base-url", base_url), ("--prompts", prompts)) if value is not None]:
+    of_models = {"--base-url": base_url, "--prompts": prompts, "--timeout": timeout, "--token-budget": token_budget}
+    if given := [flag for flag, value in of_models.items() if value not in (None, TIMEOUT, TOKENS)]:
         raise SuggestError(
             f"{' and '.join(given)} can't be used with suggester {spec!r}, which asks no language model. Leave it "
             f"out, or choose one with --suggester: {', '.join(f'{name}:MODEL' for name in PROVIDERS)}."

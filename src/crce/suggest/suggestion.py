@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 from crce import __version__
+from crce.bounds import check_numbers
 from crce.concepts import KINDS, ConceptSet, read_concepts
 from crce.concepts.concept_set import Kind, unknown_kind
 from crce.concepts.library import SUFFIXES
@@ -87,6 +88,7 @@ def suggest(
         seed: of every random choice.
 
     Raises:
+        ConfigError: a number is out of range.
         SuggestError: the concept or a setting can't be used, the suggester does not know the concept or can't be
             reached, or none of its proposals can be used.
         ModelError: the text-to-image model can't be loaded.
@@ -104,9 +106,9 @@ def suggest(
     if isinstance(concept, ConceptSet):
         kind, concept = kind or concept.kind, concept.target
     target, sense = parse_concept(str(concept))
-    if min(corefs, retains, held_out) < 0 or not corefs + retains:
-        given = f"corefs is {corefs}, retains is {retains}, held_out is {held_out}"
-        raise SuggestError(f"{given}. Use numbers from 0 up, at least one coref or retain.")
+    check_numbers(corefs=corefs, retains=retains, held_out=held_out, seed=seed)
+    if not corefs + retains:
+        raise SuggestError("corefs is 0, and retains is 0. Ask for at least one coref or retain.")
     if kind is not None and kind not in KINDS:
         raise SuggestError(f"kind {unknown_kind(kind)}")
     if suggester is None or isinstance(suggester, str):

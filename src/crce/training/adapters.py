@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 import torch
 from peft import LoraConfig, get_peft_model_state_dict, set_peft_model_state_dict
@@ -59,11 +59,14 @@ class LoRA:
         return {f"{self._component}.{k}": v.detach().clone().cpu() for k, v in state.items()}
 
     def load(self, state: dict[str, torch.Tensor]) -> None:
-        """Restore what `state` returned."""
+        """Restore what `state` returned.
+
+        Raises:
+            ValueError: see `refuse_unlike`.
+        """
+        refuse_unlike(state, self.state())
         state = {k.removeprefix(f"{self._component}."): v for k, v in state.items()}
-        result: Any = set_peft_model_state_dict(self._network, state, adapter_name=NAME)
-        if result.unexpected_keys:
-            raise RunError(f"The adapter does not fit this model: it has no layer {result.unexpected_keys[0]!r}.")
+        set_peft_model_state_dict(self._network, state, adapter_name=NAME)
 
     def moved(self) -> bool:
         """Whether it changes anything."""
@@ -120,8 +123,7 @@ class Weights:
 
     @torch.no_grad()
     def load(self, state: dict[str, torch.Tensor]) -> None:
-        if missing := [path for path in self._trained if f"{self._component}.{path}" not in state]:
-            raise RunError(f"The adapter does not fit this model: it holds no weights for {missing[0]!r}.")
+        refuse_unlike(state, {f"{self._component}.{path}": own for path, own in self._trained.items()})
         for path, own in self._trained.items():
             own.copy_(state[f"{self._component}.{path}"])
 
@@ -160,6 +162,19 @@ class Weights:
 Adapter: TypeAlias = LoRA | Weights
 
 
+def refuse_unlike(state: Mapping[str, torch.Tensor], own: Mapping[str, torch.Tensor]) -> None:
+    """Refuse a state whose tensors do not have the names and shapes of a model's own.
+
+    Raises:
+        ValueError: a tensor is missing, unknown, or of another shape.
+    """
+    for name in [*own, *state]:
+        if name not in state or name not in own:
+            raise ValueError(f"{name} is missing" if name in own else f"the model has no {name}")
+        if state[name].shape != own[name].shape:
+            raise ValueError(f"{name} has shape {tuple(state[name].shape)}, not {tuple(own[name].shape)}")
+
+
 def new_adapter(backbone: Backbone, config: ErasureConfig) -> Adapter:
     """An adapter as the settings want it, which changes nothing yet.
 
@@ -168,7 +183,7 @@ def new_adapter(backbone: Backbone, config: ErasureConfig) -> Adapter:
     """
     if config.layers == "text":
         return Weights(backbone, text_modules(backbone), TEXT_ENCODER)
-    modules = scope_modules(backbone, config.layers)
+    modules = scope_modules(backbone, config.layers, config.target_modules)
     if config.adapter == "lora":
         return LoRA(backbone, modules, config.rank, config.lora_alpha or config.rank, config.seed)
     return Weights(backbone, modules)
@@ -205,6 +220,8 @@ def apply_adapter(backbone: Backbone, path: Path) -> Adapter:
     except OSError as error:
         raise RunError(f"Cannot read the adapter {path}: {error}. Give a finished run.") from error
     kind = metadata.get("adapter")
+    if kind not in ("lora", "weights"):
+        raise RunError(f"{path} is not an adapter written by crce: its metadata says {kind!r}.")
     adapter: Adapter
     with contextlib.ExitStack() as undo:
         try:
@@ -213,15 +230,17 @@ def apply_adapter(backbone: Backbone, path: Path) -> Adapter:
                 modules, rank, alpha = (
                     config[f"{backbone.component}.{name}"] for name in ("target_modules", "r", "lora_alpha")
                 )
+                if any(len(down) != rank for name, down in state.items() if ".lora_A." in name):
+                    raise ValueError(f"its metadata says rank {rank}, its tensors have another")
                 adapter = LoRA(backbone, modules, rank, alpha)
-            elif kind == "weights":
-                adapter = Weights(backbone, json.loads(metadata["modules"]), metadata.get("component"))
             else:
-                raise RunError(f"{path} is not an adapter written by crce: its metadata says {kind!r}.")
+                adapter = Weights(backbone, json.loads(metadata["modules"]), metadata.get("component"))
             undo.callback(adapter.close)
             adapter.load(state)
-        except (ValueError, AttributeError, RuntimeError) as error:  # no such layer, or a tensor of another shape
-            raise RunError(f"The adapter {path} does not fit the model {backbone.model!r}: {error}") from error
+        except (LookupError, ValueError, TypeError, AttributeError, RuntimeError) as error:  # no such layer
+            raise RunError(
+                f"The adapter {path} does not fit the model {backbone.model!r}: {error}. Erase again."
+            ) from error
         undo.pop_all()
     if isinstance(adapter, Weights):
         adapter.settle()

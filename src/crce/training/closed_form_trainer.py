@@ -11,6 +11,7 @@ from crce.backbones import Backbone
 from crce.backbones.scopes import scope_modules
 from crce.concepts import ConceptSet
 from crce.config import ErasureConfig
+from crce.errors import ConfigError, first_line
 from crce.methods.closed_form import ClosedFormMethod, Rows, stacked
 from crce.methods.mace import around
 from crce.methods.objective import ROLES, Role, Row
@@ -94,7 +95,13 @@ class ClosedFormTrainer:
             the size of the answers for kept rows.
         """
         before = self.adapter.base_weights()
-        after = self._method.edit(before, self._rows, self.config)
+        try:
+            after = self._method.edit(before, self._rows, self.config)
+        except (torch.linalg.LinAlgError, ValueError) as error:  # scipy refuses what is not finite
+            raise ConfigError(
+                f"{self.config.method} can't solve for the weights: {first_line(error)}. Use a larger ridge or "
+                "speed_retain_scale, or smaller alpha and beta."
+            ) from error
         self.adapter.set_weights(after)
         self.step_count += 1
         rows = (*self._rows.erase, *self._rows.keep)

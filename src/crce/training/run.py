@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import signal
 import threading
 import time
@@ -20,27 +21,30 @@ from crce.concepts import ConceptSet, write_sets
 from crce.concepts.concept_set import fold
 from crce.config import ErasureConfig
 from crce.errors import ConceptError, MemoryShortage, RunError
-from crce.files import write_json
 from crce.methods import METHODS
 from crce.methods.table import refuse_unsupported
 from crce.training.base_model import load_recorded
+from crce.training.checkpoint import (
+    CHECKPOINT,
+    load_checkpoint,
+    load_start,
+    open_metrics,
+    save_checkpoint,
+    start_record,
+)
 from crce.training.closed_form_trainer import ClosedFormTrainer
 from crce.training.events import Event, Finished, Interrupted, Saved, Started, Step
 from crce.training.run_folder import (
-    CHECKPOINT,
     Erasure,
+    alone,
     claim_folder,
-    load_checkpoint,
     new_info,
     now,
-    open_metrics,
     peak_memory,
     read_run,
     refuse_taken,
-    save_checkpoint,
-    start_record,
-    start_state,
     write_adapter,
+    write_run,
 )
 from crce.training.text_trainer import TextTrainer
 from crce.training.trainer import Trainer
@@ -111,12 +115,13 @@ def erase(
         start = start_record(start_from, config, loaded)
         sets += tuple(c for c in Erasure.load(start_from).sets if fold(c.target) not in targets)
     info = new_info(sets, config, loaded, start, seconds)
-    folder = claim_folder(out, names)
-    write_sets(folder / "concepts.yaml", sets)
-    write_json(folder / "run.json", info)
-    return _train(folder, info, sets, config, loaded, on_event)
+    with claim_folder(out, names) as folder:
+        write_sets(folder / "concepts.yaml", sets)
+        write_run(folder, info)
+        return _train(folder, info, sets, config, loaded, on_event)
 
 
+@alone
 @_memory_advice()
 def resume(
     folder: str | Path,
@@ -135,6 +140,7 @@ def resume(
     folder = Path(folder)
     info, sets, config = read_run(folder)
     if info["status"] == "finished":
+        (folder / CHECKPOINT).unlink(missing_ok=True)  # of a run that was killed right before this
         return Erasure(folder, sets, config, info)
     loaded = backbone or load_recorded(info, device=device, offload=config.offload)
     if loaded.revision != info["revision"]:
@@ -162,14 +168,15 @@ def _train(
     try:
         # A checkpoint holds the trained weights whole: only a run without one needs those it starts from.
         if not load_checkpoint(folder, trainer) and info.get("start_from"):
-            trainer.adapter.load(start_state(info["start_from"], folder))
-        earlier, clock = info["seconds"]["train"], time.perf_counter()
+            load_start(info["start_from"], folder, trainer.adapter)
+        earlier, clock = info["seconds"].get("train", 0.0), time.perf_counter()
         status = "interrupted"
         try:
             with _stop_between_steps() as stopped:
                 for event in _steps(folder, trainer, config, backbone, stopped):
                     if on_event:
                         on_event(event)
+                _refuse_not_finite(folder, trainer)
                 if trainer.step_count < config.steps:
                     save_checkpoint(folder, trainer)
                     raise Interrupted(folder, trainer.step_count)
@@ -186,7 +193,7 @@ def _train(
             info |= {"status": status, "steps_done": trainer.step_count}
             info |= {"peak_memory_mb": peak_memory(backbone.device)}
             info["finished"] = now() if status == "finished" else None
-            write_json(folder / "run.json", info)
+            write_run(folder, info)
     finally:
         trainer.close()
     (folder / CHECKPOINT).unlink(missing_ok=True)
@@ -215,6 +222,19 @@ def _stop_between_steps() -> Iterator[threading.Event]:
         signal.signal(signal.SIGINT, before)
 
 
+def _refuse_not_finite(folder: Path, trainer: Trainer | ClosedFormTrainer, loss: float | None = None) -> None:
+    """Raise a RunError where a loss or, without one, a trained weight is not finite."""
+    weights = trainer.adapter.state().values() if loss is None else ()
+    if all(bool(each.isfinite().all()) for each in weights) and math.isfinite(loss or 0):
+        return
+    what = "a weight is not finite" if loss is None else f"the loss is {loss}"
+    kept = f"{folder / CHECKPOINT} is from before it" if (folder / CHECKPOINT).exists() else "nothing is saved"
+    raise RunError(
+        f"The erasure stopped at step {trainer.step_count}, at which {what}; {kept}. Start a new run with a lower "
+        "learning_rate, alpha, beta or eta, in a closed form with a larger ridge; or with --dtype float32."
+    )
+
+
 def _steps(
     folder: Path,
     trainer: Trainer | ClosedFormTrainer,
@@ -227,6 +247,7 @@ def _steps(
         while trainer.step_count < config.steps and not stopped.is_set():
             clock = time.perf_counter()
             result = trainer.step()
+            _refuse_not_finite(folder, trainer, result.loss)
             step = Step(trainer.step_count, result.loss, result.terms, result.timestep, time.perf_counter() - clock)
             line = {"step": step.step, "loss": step.loss} | step.terms
             line |= {"timestep": step.timestep, "seconds": round(step.seconds, 4)}
@@ -239,4 +260,5 @@ def _steps(
                 ) from error
             yield step
             if trainer.step_count % config.checkpoint_every == 0 and trainer.step_count < config.steps:
+                _refuse_not_finite(folder, trainer)
                 yield Saved(save_checkpoint(folder, trainer))

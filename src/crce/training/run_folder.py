@@ -1,6 +1,6 @@
 """Run folders: inputs and outputs of one erasure.
 
-run.json              settings, seeds, versions, model and its revision, timings, peak memory, status
+run.json              settings, seeds, versions, model and its revision, timings, peak memory, status, hashes
 concepts.yaml         the concept set, or a list of them
 metrics.jsonl         one line per step
 adapter.safetensors   what was trained; its metadata holds the concept set and the base model
@@ -9,19 +9,22 @@ checkpoint.safetensors  only while the run is unfinished
 
 from __future__ import annotations
 
+import functools
+import hashlib
 import json
 import platform
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from importlib.metadata import version
-from io import RawIOBase
 from pathlib import Path
 from shlex import quote
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast
 
 import torch
+from pydantic import BaseModel
 
 from crce import __version__
 from crce.backbones.defaults import defaults_of
@@ -29,18 +32,43 @@ from crce.concepts import ConceptSet, dump_concepts, read_sets
 from crce.concepts.concept_set import target_names
 from crce.config import ErasureConfig
 from crce.errors import ConfigError, RunError
-from crce.files import free_folder, read_tensors, sha256, slug, write_tensors, write_text
+from crce.files import free_folder, hold, read_json, sha256, slug, write_json, write_tensors
 
 
 if TYPE_CHECKING:
     from crce.backbones import Backbone
     from crce.training.adapters import Adapter
-    from crce.training.closed_form_trainer import ClosedFormTrainer
-    from crce.training.trainer import Trainer
 
 PACKAGES = ("torch", "diffusers", "transformers", "peft", "safetensors", "numpy")
-CHECKPOINT = "checkpoint.safetensors"
 OLD_SAMPLING = {"steps": 20, "guidance": 4.0}  # of runs that have not recorded their model's
+
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+class RunFile(BaseModel, strict=True):
+    """run.json; what has a default here was not written by every version."""
+
+    status: Literal["running", "interrupted", "finished"]
+    model: str
+    revision: str | None
+    dtype: str = "auto"
+    config: dict[str, Any]
+    sampling: dict[str, Any] = {}
+    start_from: dict[str, str] | None = None
+    seconds: dict[str, float] = {"train": 0.0}
+    sha256: dict[str, str] = {}
+
+
+class ReportFile(BaseModel, strict=True):
+    """report.json; one of several targets has no groups, and one of a single target no targets."""
+
+    verdict: str
+    summary: dict[str, dict[str, Any]]
+    judge: dict[str, Any] | None
+    settings: dict[str, Any]
+    groups: dict[str, dict[str, Any]] = {}
+    targets: list[dict[str, Any]] = []
 
 
 @dataclass(frozen=True)
@@ -72,7 +100,7 @@ class Erasure:
     @property
     def sampling(self) -> dict[str, Any]:
         """Steps and guidance of images of its model, unless the user says otherwise."""
-        return self.info.get("sampling", OLD_SAMPLING)
+        return self.info.get("sampling") or OLD_SAMPLING
 
     @classmethod
     def load(cls, folder: str | Path) -> Erasure:
@@ -95,8 +123,9 @@ def next_folder(sets: Sequence[ConceptSet], root: Path = Path("runs")) -> Path:
     return free_folder(root, slug(target_names(sets)))
 
 
-def claim_folder(out: str | Path | None, sets: Sequence[ConceptSet]) -> Path:
-    """A folder for one run alone, with an empty run.json: `out`, or the next free one.
+@contextmanager
+def claim_folder(out: str | Path | None, sets: Sequence[ConceptSet]) -> Iterator[Path]:
+    """A folder for one run alone, which nobody else writes meanwhile: `out`, or the next free one.
 
     Raises:
         RunError: `out` is taken, also by a process that began at the same time, or the folder can't be made.
@@ -104,42 +133,97 @@ def claim_folder(out: str | Path | None, sets: Sequence[ConceptSet]) -> Path:
     while True:
         folder = Path(out) if out is not None else next_folder(sets)
         try:
-            folder.mkdir(parents=True, exist_ok=True)
-            (folder / "run.json").touch(exist_ok=False)
-            return folder
+            folder.mkdir(parents=True, exist_ok=out is not None)
+            break
         except FileExistsError as error:
-            if out is not None and folder.is_dir():
-                refuse_taken(folder)
-            elif not folder.is_dir():
+            if out is not None:
                 raise RunError(f"{folder} is a file. Choose another --out.") from error
         except OSError as error:
             raise RunError(f"Cannot write {folder}: {error.strerror}. Choose another --out.") from error
+    with hold(folder):
+        refuse_taken(folder)
+        yield folder
 
 
 def refuse_taken(folder: Path) -> None:
-    """Raises RunError if a folder holds a run."""
-    if (folder / "run.json").exists():
+    """Raises RunError if a folder holds a run; an empty run.json is of one that was killed before it began."""
+    path = folder / "run.json"
+    if path.exists() and path.stat().st_size:
         raise RunError(
             f"{folder} holds a run already. Choose another --out, or continue that run: "
             f"crce erase --resume {quote(str(folder))}"
         )
 
 
+def alone(function: F) -> F:
+    """Let a function whose first argument is a run, or its folder, work on it while no other process does."""
+
+    @functools.wraps(function)
+    def holding(run: str | Path | Erasure, *args: Any, **kwargs: Any) -> Any:
+        with hold(run.folder if isinstance(run, Erasure) else Path(run)):
+            return function(run, *args, **kwargs)
+
+    return cast("F", holding)
+
+
 def read_run(folder: Path) -> tuple[dict[str, Any], tuple[ConceptSet, ...], ErasureConfig]:
     """The record, the concept sets and the settings of a run, finished or not.
 
     Raises:
-        RunError: it is no run folder, or its run.json can't be read.
+        RunError: it is no run folder, its run.json can't be read, or a file has changed since crce wrote it.
     """
     path = folder / "run.json"
-    if not path.is_file():
-        raise RunError(f"{folder} is not a run folder: it holds no run.json. Make one: crce erase CONCEPT")
+    if not path.is_file() or not path.stat().st_size:
+        raise RunError(
+            f"{folder} is not a run folder: it holds no run.json, or an empty one of a run that was killed before it "
+            f"began. Make one: crce erase CONCEPT --out {quote(str(folder))}"
+        )
+    info = read_json(path, RunFile, "Bring it back, or erase again.")
+    if changed := changed_files(folder, info):
+        raise RunError(
+            f"{' and '.join(changed)} of the run {folder} changed after crce wrote the run, or got lost. Bring back "
+            f'what was there, or, to use the run as it is now, delete the entry "sha256" from {path}.'
+        )
     try:
-        info = json.loads(path.read_text(encoding="utf-8"))
         config = ErasureConfig.from_record(info["config"])
-    except (OSError, ValueError, KeyError, TypeError, ConfigError) as error:
-        raise RunError(f"Cannot read {path}: {error}") from error
-    return info, read_sets(folder / "concepts.yaml"), config
+    except (KeyError, TypeError, ConfigError) as error:
+        raise RunError(f"Cannot read {path}: config: {error}") from error
+    return {"dtype": "auto", "seconds": {"train": 0.0}} | info, read_sets(folder / "concepts.yaml"), config
+
+
+def read_report(folder: Path) -> dict[str, Any] | None:
+    """The report.json of a run, or None if the run was not evaluated.
+
+    Raises:
+        RunError: it exists and can't be read.
+    """
+    path = folder / "report.json"
+    return (
+        read_json(path, ReportFile, f"Evaluate again: crce evaluate {quote(str(folder))}") if path.exists() else None
+    )
+
+
+def write_run(folder: Path, info: dict[str, Any]) -> None:
+    """Write run.json, with the hashes of all that is final, by which `read_run` sees changes."""
+    info["sha256"] = _hashes(folder, info)
+    write_json(folder / "run.json", info)
+
+
+def changed_files(folder: Path, info: dict[str, Any]) -> list[str]:
+    """The files of a run that changed after it was written; of runs of older versions, without hashes, none.
+
+    Raises:
+        RunError: one can't be read.
+    """
+    now = _hashes(folder, info)
+    return [name for name, digest in info.get("sha256", {}).items() if now.get(name) != digest]
+
+
+def _hashes(folder: Path, info: dict[str, Any]) -> dict[str, str]:
+    own = json.dumps({key: value for key, value in info.items() if key != "sha256"}, sort_keys=True)
+    final = ("concepts.yaml", "adapter.safetensors") if info["status"] == "finished" else ("concepts.yaml",)
+    files = {name: file_hash(folder / name) for name in final if (folder / name).exists()}
+    return {"run.json": f"sha256:{hashlib.sha256(own.encode()).hexdigest()}"} | files
 
 
 def new_info(
@@ -171,46 +255,6 @@ def new_info(
     }
 
 
-def start_record(folder: str | Path, config: ErasureConfig, backbone: Backbone) -> dict[str, str]:
-    """The entry in run.json of the earlier run that a student starts from.
-
-    Raises:
-        RunError: the run is missing, unfinished, of another model, or of an adapter of another shape.
-    """
-    earlier = Erasure.load(folder)
-    then, here = earlier.info["revision"], backbone.revision
-    if (then or earlier.info["model"]) != (here or backbone.model):
-        raise RunError(
-            f"The run {folder} erased from {earlier.info['model']!r} at {then}, but the model here is "
-            f"{backbone.model!r} at {here}. Its weights fit the model they were trained on: use that."
-        )
-    shapes = []  # the settings that decide which tensors an adapter has and what they mean
-    for c in (earlier.config, config):
-        lora = {"rank": c.rank, "lora_alpha": c.lora_alpha or c.rank} if config.adapter == "lora" else {}
-        shapes.append({"adapter": c.adapter, "layers": c.layers, **lora})
-    if wrong := [name for name in shapes[0] if shapes[0][name] != shapes[1][name]]:
-        theirs, ours = (", ".join(f"{name} {shape[name]}" for name in wrong) for shape in shapes)
-        raise RunError(f"Can't start from the run {folder}: it has {theirs}, these settings {ours}. Use the same.")
-    return {"run": str(earlier.folder.resolve()), "adapter": file_hash(earlier.adapter)}
-
-
-def start_state(start: dict[str, str], folder: Path) -> dict[str, torch.Tensor]:
-    """The weights that the run in `folder` starts from, as long as they are still those it began with.
-
-    Raises:
-        RunError: they are gone, damaged or have changed.
-    """
-    path = Path(start["run"]) / "adapter.safetensors"
-    if file_hash(path) != start["adapter"]:
-        raise RunError(
-            f"{path} has changed since {folder} began from it, so that run can't be continued. Start a new one."
-        )
-    try:
-        return read_tensors(path)[0]
-    except OSError as error:
-        raise RunError(f"The adapter {path} is damaged: {error}. Erase that run again.") from error
-
-
 def file_hash(path: Path) -> str:
     """The SHA-256 of a file, as "sha256:...".
 
@@ -220,16 +264,9 @@ def file_hash(path: Path) -> str:
     try:
         return f"sha256:{sha256(path)}"
     except OSError as error:
-        raise RunError(f"Cannot read {path}: {error.strerror}. It holds the weights of a run.") from error
-
-
-def open_metrics(path: Path, step: int) -> RawIOBase:
-    """Open the metrics for appending after `step` lines; later ones, of a run that was killed, are dropped."""
-    if path.exists():
-        lines = path.read_text(encoding="utf-8").splitlines(keepends=True)[:step]
-        write_text(path, "".join(lines))
-    # Unbuffered: every line is on disk at once, and nothing is left to be written when the disk is full.
-    return open(path, "ab", buffering=0)
+        raise RunError(
+            f"Cannot read {path}: {error.strerror}. The run needs it: bring it back, or erase again."
+        ) from error
 
 
 def write_adapter(folder: Path, adapter: Adapter, sets: Sequence[ConceptSet], info: dict[str, Any]) -> None:
@@ -259,34 +296,3 @@ def peak_memory(device: torch.device) -> float | None:
 
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return round(peak / (2**20 if sys.platform == "darwin" else 2**10), 1)
-
-
-def save_checkpoint(folder: Path, trainer: Trainer | ClosedFormTrainer) -> Path:
-    """Write the trainer's state; the checkpoint before stays until the new one is whole.
-
-    Raises:
-        RunError: the folder can't be written.
-    """
-    tensors, values = trainer.state()
-    write_tensors(folder / CHECKPOINT, tensors, {"state": json.dumps(values)})
-    return folder / CHECKPOINT
-
-
-def load_checkpoint(folder: Path, trainer: Trainer | ClosedFormTrainer) -> bool:
-    """Continue from the folder's checkpoint, and return whether there is one: else a trainer is at its first step.
-
-    Raises:
-        RunError: the checkpoint is damaged.
-    """
-    path = folder / CHECKPOINT
-    if not path.exists():
-        return False
-    try:
-        tensors, metadata = read_tensors(path)
-        values = json.loads(metadata["state"])
-    except (OSError, KeyError, ValueError) as error:
-        raise RunError(
-            f"The checkpoint {path} is damaged ({error}). Delete it to train this run from its first step."
-        ) from error
-    trainer.load_state(tensors, values)
-    return True

@@ -17,7 +17,7 @@ from crce.concepts import ConceptSet
 from crce.config import ErasureConfig
 from crce.methods.objective import Row, crce_loss, role_terms, row_targets
 from crce.methods.table import load_method
-from crce.training.adapters import new_adapter
+from crce.training.adapters import new_adapter, refuse_unlike
 from crce.training.prompts import make_table, near_vocabulary
 from crce.training.step_sampler import Predictor, StepBatch, StepSampler
 
@@ -154,8 +154,11 @@ class Trainer:
         for name, tensor in parts["optimizer"].items():
             i, _, key = name.partition(".")
             moments[int(i)][key] = tensor
+        for index, own in moments.items():
+            parameter = self.adapter.parameters()[index]
+            refuse_unlike(own, {"step": torch.tensor(0.0), "exp_avg": parameter, "exp_avg_sq": parameter})
         self.optimizer.load_state_dict(self.optimizer.state_dict() | {"state": moments})
         self.generator.set_state(tensors["generator"])
         self.step_count = values["step"]
-        self.predictor.micro_batch = values["micro_batch"]
+        self.predictor.micro_batch = int(values["micro_batch"])
         self.sampler.load_state(parts["source"], values["sources"])

@@ -22,7 +22,7 @@ from typing import Literal
 from filelock import FileLock, Timeout
 
 from crce.errors import ConfigError, RunError
-from crce.files import write_json
+from crce.files import read_json, write_json
 from crce.web.job import LOCK, RECORD, exit_file, process_file
 
 
@@ -235,7 +235,7 @@ class Queue:
         numbers = sorted(int(path.name) for path in self._home.iterdir() if re.fullmatch(r"\d+", path.name))
         folders = [self._folder(number) for number in numbers[-READ:]]
         records = [path for folder in folders if (path := folder / RECORD).is_file()]
-        return [WebJob(**json.loads(path.read_text(encoding="utf-8"))) for path in records]
+        return [WebJob(**read_json(path, WebJob, f"Delete {path.parent}.")) for path in records]
 
     def _write(self, job: WebJob) -> None:
         try:

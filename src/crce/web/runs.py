@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 import shutil
 from collections.abc import Iterator, Mapping
@@ -12,8 +11,9 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+from crce import files
 from crce.concepts import ConceptSet, read_sets
-from crce.errors import ConfigError, CRCEError
+from crce.errors import ConfigError, CRCEError, RunError
 from crce.files import free_file, free_folder, slug
 
 
@@ -82,14 +82,13 @@ def read_json(path: Path) -> dict[str, Any]:
     """A JSON object, not to be changed; empty if the file is missing or holds something else."""
     try:
         return _parse_json(path, path.stat().st_mtime_ns)
-    except (OSError, ValueError):
+    except (OSError, RunError):
         return {}
 
 
 @lru_cache(KEPT)
 def _parse_json(path: Path, written: int) -> dict[str, Any]:
-    value = json.loads(path.read_text(encoding="utf-8"))
-    return value if isinstance(value, dict) else {}
+    return files.read_json(path, dict[str, Any], "")
 
 
 @lru_cache(KEPT)

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import csv
 import io
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from crce.concepts.faults import Fault, error_from
+from crce.concepts.nodes import json_value, read_text
 from crce.errors import ConfigError
 
 
@@ -20,16 +20,10 @@ def read(path: Path) -> str:
     """The text of a file.
 
     Raises:
-        ConfigError: it is missing, can't be read, is not UTF-8, or stands for a file that Git LFS keeps elsewhere.
+        ConceptError: it is missing, can't be read, or is not UTF-8.
+        ConfigError: it stands for a file that Git LFS keeps elsewhere.
     """
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except FileNotFoundError:
-        raise ConfigError(f"There is no {path}. Give the path of a file or folder that exists.") from None
-    except UnicodeDecodeError as error:
-        raise ConfigError(f"{path} is not UTF-8 (byte {error.start}). Save it as UTF-8.") from None
-    except OSError as error:
-        raise ConfigError(f"{path} can't be read: {error.strerror or error}.") from error
+    text = read_text(path, "file of prompts")
     if text.startswith(POINTER):
         raise ConfigError(f"{path} is a pointer of Git LFS, not the prompts. Fetch them: git lfs pull.")
     return text
@@ -85,10 +79,9 @@ def read_list(path: Path) -> list[Any]:
         ConfigError: the file can't be read.
         ConceptError: it is no JSON, no list, or an empty one.
     """
-    try:
-        items = json.loads(read(path))
-    except json.JSONDecodeError as error:
-        raise error_from(str(path), [Fault(str(path), f"is no JSON: {error.msg}.", line=error.lineno)]) from None
+    items, repeated = json_value(read(path), str(path))
+    if repeated:
+        raise error_from(str(path), repeated)
     if not isinstance(items, list) or not items:
         raise error_from(str(path), [Fault(str(path), "holds no list of prompts. Write [...] with at least one.")])
     return items

@@ -1,0 +1,82 @@
+"""The tensors of an erasure counted on the meta device, where they have no values: the numbers of a `MemoryPlan`."""
+
+from __future__ import annotations
+
+import torch
+from peft import LoraConfig
+
+from crce.backbones.backbone import decoding_dtype
+from crce.backbones.memory_plan import Activations, MemoryPlan, Workload
+from crce.backbones.meta_model import ActivationMemory, MetaModel
+from crce.backbones.scopes import scope_modules
+from crce.errors import ConfigError
+
+
+def plan_memory(model: MetaModel, work: Workload, dtype: torch.dtype) -> MemoryPlan:
+    """Estimate the memory that a run will need, `dtype` being that of the frozen weights; the adapter stays on.
+
+    Raises:
+        ConfigError: the layer preset is unknown or matches nothing.
+    """
+    network = model.backbone.network
+    modules = scope_modules(model.backbone, work.layers, work.target_modules)
+    # Buffers count: the table of positions of Stable Diffusion 3.5 has a tenth of its weights.
+    weights = {
+        part: sum(t.numel() * t.element_size() for t in (*net.to(dtype).parameters(), *net.buffers()))
+        for part, net in model.networks().items()
+    }
+    encoding, decoding = _encoding(model), _decoding(model)
+    if work.adapter == "lora":
+        network.add_adapter(LoraConfig(r=work.rank, lora_alpha=work.rank, target_modules=modules))
+    elif work.adapter == "weights":
+        for path in modules:
+            network.get_submodule(path).requires_grad_(True)
+    else:
+        raise ConfigError(f"adapter is {work.adapter!r}. Use lora or weights.")
+    for parameter in network.parameters():
+        if parameter.requires_grad:
+            parameter.data = parameter.data.float()  # as the trainer keeps them
+    trained = sum(p.numel() for p in network.parameters() if p.requires_grad)
+    plain, checkpointed = _activations(model, dtype)
+    return MemoryPlan(work, weights, trained, len(modules), plain, checkpointed, encoding, decoding)
+
+
+def _activations(model: MetaModel, dtype: torch.dtype) -> tuple[Activations, Activations]:
+    """Without and with gradient checkpointing, from forward passes with one and with two prompts."""
+    network, passes = model.backbone.network, []
+    for rows in (1, 2):
+        memory = ActivationMemory(network, dtype)
+        network.enable_gradient_checkpointing(memory.checkpoint)
+        x_t = torch.empty(rows, *model.backbone.latent_shape, dtype=dtype, device="meta")
+        t, cond = torch.empty(rows, device="meta"), model.conditioning(rows, dtype)
+        with memory:
+            model.backbone._forward(x_t, t, cond, None)
+        passes.append(memory)
+    network.disable_gradient_checkpointing()
+    largest = passes[1].largest // 2
+    one, two = ((memory.saved, memory.checkpointed + memory.recomputed) for memory in passes)
+    plain, checkpointed = (Activations(max(0, 2 * a - b), b - a, largest) for a, b in zip(one, two, strict=True))
+    return plain, checkpointed
+
+
+@torch.no_grad()
+def _encoding(model: MetaModel) -> int:
+    """Largest tensor while the text encoders read their largest batch of prompts."""
+    count, tokens, largest = model.backbone.prompts_at_once, model.backbone.encoder_tokens, 0
+    for part, encoder in model.encoders.items():
+        with ActivationMemory(encoder, torch.float32) as memory:  # no autocast there
+            encoder(torch.zeros(count, tokens[part] or model.tokens, dtype=torch.long, device="meta"))
+        largest = max(largest, memory.largest)
+    return largest
+
+
+@torch.no_grad()
+def _decoding(model: MetaModel) -> int:
+    """Largest tensor while one image is decoded."""
+    vae = model.backbone.pipe.vae
+    own, dtype = vae.dtype, decoding_dtype(vae)
+    vae.to(dtype)
+    with ActivationMemory(vae, torch.float32) as memory:
+        vae.decode(torch.empty(1, *model.backbone.latent_shape, dtype=dtype, device="meta"))
+    vae.to(own)
+    return memory.largest
