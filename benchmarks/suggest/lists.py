@@ -4,8 +4,8 @@
 
 writes the suggester's lists to offline.yaml, runs lists.yaml and writes lists.json: H of each target by both, as
 {target: {"atlas": H, "offline": H}}, the means and their difference. The suggester is `wordnet`, as `lexicon` would
-copy the atlas; what the atlas holds out is left out of its lists, as in benchmarks/erasure/suggested.py. An interrupted run
-continues; an erasure takes about a minute of a core.
+copy the atlas. What the atlas holds out is left out of its lists, as in benchmarks/erasure/suggested.py. An
+interrupted run continues; an erasure takes about a minute of a core.
 """
 
 from __future__ import annotations

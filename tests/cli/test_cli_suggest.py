@@ -236,14 +236,26 @@ def test_erase_tells_what_the_suggestion_lacks(crce, tiny_folder, tmp_path, monk
 
     propose = LexiconSuggester.propose
     monkeypatch.setattr(
-        LexiconSuggester, "propose", lambda *given: [c for c in propose(*given) if c.side == "retain"][:3]
+        LexiconSuggester, "propose", lambda *given: [c for c in propose(*given) if c.side == "coref"][:3]
     )
     result = crce("erase", "walrus", "--model", tiny_folder, "--out", tmp_path / "run", *SMALL)
     assert result.code == 0, result.err
     for warning in read_record(tmp_path / "run" / "suggest.json").warnings:
         assert f"warning: {warning}\n" in result.err
-    assert "warning: without corefs, other names of 'walrus'" in result.err
-    assert "warning: without retains" not in result.err
+    assert "warning: without retains, neighbours of 'walrus'" in result.err
+
+
+def test_erase_refuses_a_set_without_corefs_until_it_is_confirmed(crce, tiny_folder, tmp_path, monkeypatch):
+    from crce.suggest.lexicon import LexiconSuggester
+
+    propose = LexiconSuggester.propose
+    monkeypatch.setattr(LexiconSuggester, "propose", lambda *given: [c for c in propose(*given) if c.side == "retain"])
+    result = crce("erase", "walrus", "--model", tiny_folder, "--out", tmp_path / "run", *SMALL)
+    assert result.code == 2
+    assert "No coref of 'walrus' is known" in result.err
+    out = ("--out", tmp_path / "walrus.yaml")
+    assert crce("suggest", "walrus", *out).code == 2
+    assert crce("suggest", "walrus", "--corefs", "0", "--held-out", "0", *out).code == 0
 
 
 def test_erase_refuses_a_concept_that_is_too_long(crce, tmp_path):

@@ -18,7 +18,7 @@ from crce.suggest.relations import SAID, Relative, other_words, things_around
 from crce.suggest.wordnet import Sense, load_wordnet
 
 
-_FILLED = 0.75  # of the certainty of a phrase that only adds words to the name
+_FILLED = 0.5  # of the certainty of a phrase that only adds words to the name
 _MARGIN = 2  # times as many phrases of WordNet as are asked for leave a choice
 
 
@@ -147,7 +147,8 @@ def _is_filler(candidate: Candidate, request: Request) -> bool:
     """Whether a coref is the target's name with words added that make no other name: "juicy apple", no "oak tree"."""
     said, own = words(candidate.text), words(request.target)
     named = request.kind not in disambiguation.NAMED and candidate.side == "coref" and len(said) > len(own)
-    return named and set(own) <= set(said) and not load_wordnet().base_form(candidate.text)
+    lower = candidate.text == candidate.text.lower()  # a "Fuji apple" is a sort
+    return named and lower and set(own) <= set(said) and not load_wordnet().base_form(candidate.text)
 
 
 def _unknown(request: Request) -> str:
