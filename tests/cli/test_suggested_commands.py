@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 import typer
 from colour_world import scored
+from edited_run import edit_run
 from safetensors.torch import load_file
 
 import crce as package
@@ -73,6 +74,7 @@ SUGGESTED: dict[str, str | None] = {
     "crce erase --resume {}": "erase --resume runs/cat-1",
     "crce plan --model MODEL estimates what fits": "plan --model demo",
     "crce erase CONCEPT": "erase cat",
+    "crce erase CONCEPT --out {}": "erase cat --out 'my runs/other'",
     "crce web printed when it started": "",
 }
 # These take weights, a server, a folder of the clone, or minutes (tests/cli/test_cli_refine.py runs it): only parsed.
@@ -150,8 +152,7 @@ def test_suggested_commands_run_one_after_another(crce, place, commands):
 def test_the_command_of_an_unfinished_run_continues_it(crce, place):
     folder = place / "my runs" / "half"
     shutil.copytree(place / "my runs" / "cat 1", folder)
-    info = json.loads((folder / "run.json").read_text())
-    (folder / "run.json").write_text(json.dumps(info | {"status": "interrupted"}))
+    edit_run(folder, status="interrupted")
     for refused in (crce("evaluate", folder), crce("erase", "cat", "--out", folder)):
         assert refused.code == 2
         assert said(refused.err, "erase") == ["erase", "--resume", str(folder)]
