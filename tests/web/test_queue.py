@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import re
 import resource
 import signal
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -13,7 +15,7 @@ import pytest
 import short_run
 
 from crce.concepts import write_concepts
-from crce.errors import ConfigError
+from crce.errors import ConfigError, RunError
 from crce.training import Erasure
 from crce.web.job import process_file
 from crce.web.plan import flags
@@ -154,3 +156,22 @@ def test_a_full_disk_fails_the_job_and_loses_nothing(tmp_path, queue):
     wait(queue, lambda: not queue.of_run("cat").active)
     assert queue.of_run("cat").state == "finished"
     assert Erasure.load(run).adapter.is_file()
+
+
+def test_a_damaged_record_is_an_error_of_the_pages_and_does_not_end_the_queue(queue, tmp_path):
+    job = queue.add("good", ["ls", "--kind", "style"], "a")
+    record = tmp_path / "jobs" / "0001" / "job.json"
+    whole = record.read_bytes()
+    record.write_bytes(b"[")
+    worker = threading.Thread(target=queue.work, daemon=True)
+    worker.start()
+    with pytest.raises(RunError, match=re.escape(f"Cannot read {record}")):
+        queue.jobs()
+    time.sleep(1)
+    assert worker.is_alive()
+    record.write_bytes(whole)
+    deadline = time.monotonic() + 60
+    while queue.of_run(job.run).state != "finished":
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    queue.close()

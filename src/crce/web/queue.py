@@ -15,6 +15,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Literal
@@ -170,7 +171,8 @@ class Queue:
     def work(self) -> None:
         """Step until `close`, in a thread of its own, whose priority the jobs inherit."""
         while not self._closed:
-            self.step()
+            with suppress(RunError):  # a damaged record: the pages, which read the same, show the error
+                self.step()
             self._awake.wait(0.5)
             self._awake.clear()
 
