@@ -114,7 +114,7 @@ def attack(
         'runs/cat/attacks/typo.json'
     """
     erasure = run if isinstance(run, Erasure) else Erasure.load(Path(run))
-    steps, guidance = fill_sampling(erasure.sampling, steps, guidance)
+    steps, guidance, solver = fill_sampling(erasure.sampling, steps, guidance)
     numbers = {"images_per_prompt": images_per_prompt, "images_per_try": images_per_try, "steps": steps}
     check_numbers(**numbers, phrases=phrases, seed=seed, picture_seed=picture_seed, guidance=guidance, batch=batch)
     one = load_attack(name) if isinstance(name, str) else name
@@ -138,6 +138,7 @@ def attack(
         "pictures": {
             **numbers,
             "guidance": guidance,
+            "solver": solver,
             "test_seeds": [picture_seed + k for k in range(images_per_prompt)],
             "search_seeds": [picture_seed + SEARCH_SEED + k for k in range(images_per_try)],
         },
@@ -225,6 +226,7 @@ def erased_model(
 ) -> Iterator[Victim]:
     """The erased model, for as long as the context lasts, with seeds and settings as NAME.json holds them."""
     settings = {name: head["pictures"][name] for name in ("search_seeds", "test_seeds", "steps", "guidance")}
+    settings["solver"] = head["pictures"].get("solver")  # older records have none
     with closing(apply_adapter(backbone, erasure.adapter)) as adapter:
         yield Victim(backbone, adapter, judge, log, head["seed"], **settings, batch=batch)
 

@@ -86,7 +86,7 @@ class Victim:
         seed: of the attack.
         search_seeds: of the images that a search looks at.
         test_seeds: of the images that measure its result, which no search has seen.
-        steps: denoising steps; guidance and batch likewise as `sampling.draw` takes them.
+        steps: denoising steps; guidance, solver and batch likewise as `sampling.draw` takes them.
         spent: the cost so far.
         tries: of the prompt under attack.
     """
@@ -100,6 +100,7 @@ class Victim:
     test_seeds: list[int]
     steps: int = 20
     guidance: float = 4.0
+    solver: str | None = None
     batch: int = 0
     spent: Spent = field(default_factory=Spent)
     tries: list[Try] = field(default_factory=list)
@@ -193,7 +194,8 @@ class Victim:
         model, dtype = self.backbone, self.backbone.dtype
         state = ModelState(self._side, model.model, model.revision, str(dtype), word_name(word))
         keys = [
-            ImageKey(text, seed, self.steps, self.guidance, state) for text, seed in zip(texts, seeds, strict=True)
+            ImageKey(text, seed, self.steps, self.guidance, state, self.solver)
+            for text, seed in zip(texts, seeds, strict=True)
         ]
         pipe: Any = model.pipe if word is None else _SoftPipe(cast("UNetBackbone", model), word)
         images = ImageCache()  # for this call alone: what is asked again is in the log

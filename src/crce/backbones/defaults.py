@@ -32,7 +32,8 @@ class ModelDefaults:
     def as_json(self) -> dict[str, Any]:
         """The sampling as run.json holds it."""
         own = self.sampling
-        return {"kin": self.kin, "steps": own.steps, "guidance": own.guidance, "source": own.source}
+        shown = {"kin": self.kin, "steps": own.steps, "guidance": own.guidance, "source": own.source}
+        return {**shown, "solver": own.solver} if own.solver else shown
 
 
 def choose_defaults(
@@ -74,6 +75,10 @@ def find_defaults(model: str, revision: str | None = None) -> ModelDefaults | No
         return None
 
 
-def fill_sampling(own: Mapping[str, Any], steps: int | None, guidance: float | None) -> tuple[int, float]:
-    """Steps and guidance as the user gave them, where None those of a model (as `ModelDefaults.as_json` has them)."""
-    return own["steps"] if steps is None else steps, own["guidance"] if guidance is None else guidance
+def fill_sampling(own: Mapping[str, Any], steps: int | None, guidance: float | None) -> tuple[int, float, str | None]:
+    """Steps and guidance as the user gave them, where None those of a model (as `ModelDefaults.as_json` has them).
+
+    The third is the solver: that of the model, whose few steps suit it, with steps of the user the model's scheduler.
+    """
+    scale = own["guidance"] if guidance is None else guidance
+    return (own["steps"], scale, own.get("solver")) if steps is None else (steps, scale, None)

@@ -7,6 +7,10 @@ from typing import Any
 
 
 LEAST_LEVELS = 3  # of the grid that x_t lies on
+# schedulers of diffusers with what they change of a model's own, by name
+SOLVERS: dict[str, tuple[str, dict[str, Any]]] = {
+    "dpm++": ("DPMSolverMultistepScheduler", {"timestep_spacing": "trailing"}),
+}
 
 
 @dataclass(frozen=True)
@@ -18,6 +22,7 @@ class SamplingDefaults:
     source: str  # who says so
     trajectory_steps: int | None = None  # noise levels
     trajectory_guidance: float | None = None  # where 1 is none
+    solver: str | None = None  # see `SOLVERS`; None is the model's own scheduler
 
     @property
     def training(self) -> dict[str, Any]:

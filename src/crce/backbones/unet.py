@@ -40,7 +40,7 @@ class UNetBackbone(Backbone):
 
     defaults: ClassVar[Mapping[str, SamplingDefaults]] = {
         "": SamplingDefaults(50, 7.5, "StableDiffusionPipeline of diffusers"),
-        "demo": SamplingDefaults(20, 4.0, "benchmarks/demo/model.json"),
+        "demo": SamplingDefaults(8, 4.0, "benchmarks/demo/solver.json", solver="dpm++"),
         "turbo": distilled(4, "model card of stabilityai/sd-turbo: 1 to 4 steps"),
         "lightning": distilled(4, LIGHTNING),
         "hyper": distilled(8, HYPER),

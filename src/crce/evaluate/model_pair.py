@@ -40,6 +40,7 @@ class SamplingPlan:
     seeds: Sequence[int]
     steps: int
     guidance: float
+    solver: str | None = None
     scenes: Sequence[str] = ()
     alone: frozenset[str] = frozenset()
     own_seeds: Mapping[str, Sequence[int]] = field(default_factory=dict)
@@ -47,7 +48,9 @@ class SamplingPlan:
     def keys(self, text: str, state: ModelState) -> list[ImageKey]:
         """The images of a text, each with the prompt that it is generated from."""
         seeds = self.own_seeds.get(text, self.seeds)
-        return [ImageKey(self.shown(text, seed), seed, self.steps, self.guidance, state) for seed in seeds]
+        return [
+            ImageKey(self.shown(text, seed), seed, self.steps, self.guidance, state, self.solver) for seed in seeds
+        ]
 
     def shown(self, text: str, seed: int) -> str:
         """The prompt of a text's image: the text, in its scene if it has one."""

@@ -234,6 +234,8 @@ def _answers(calibration: Mapping[str, Any]) -> str:
 def list_commands(data: Mapping[str, Any]) -> list[list[str]]:
     """Commands that repeat the run and its report, each flag with its value."""
     settings = {name: data["settings"][name] for name in EVALUATE_FLAGS}
+    if "solver" in data["settings"]:  # which the model has by default, with its steps
+        del settings["steps"]
     if data["judge"]:
         settings |= {"judge": data["judge"]["name"], "threshold": data["judge"]["threshold"]}
     flags = [shlex.join((f"--{name.replace('_', '-')}", str(value))) for name, value in settings.items()]

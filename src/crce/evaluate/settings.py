@@ -26,7 +26,8 @@ class EvaluationSettings:
         images_per_prompt: images of each prompt by each model; None takes 8, or one where nobody judges them; of a
             prompt set as many as its authors take. With 8 or more, a concept set's target has at least 16.
         seed: of each prompt's first image, and of a sample of prompts.
-        steps: sampling steps; None takes those of the model, see `crce.backbones.defaults`.
+        steps: sampling steps with the model's own scheduler; None takes those of the model, see
+            `crce.backbones.defaults`, with its solver if it has one.
         guidance: classifier-free guidance scale; likewise.
         judge: a judge or its name (see `crce.judges.load_judge`); "auto" takes the default of the model, see
             `crce.judges.table.default_judge`.
@@ -52,8 +53,8 @@ class EvaluationSettings:
     def __post_init__(self) -> None:
         check_numbers(**vars(self))
 
-    def sampling(self, model: Mapping[str, Any]) -> tuple[int, float]:
-        """Steps and guidance; those of the run's model (`Erasure.sampling`) where they are None."""
+    def sampling(self, model: Mapping[str, Any]) -> tuple[int, float, str | None]:
+        """Steps, guidance and solver; those of the run's model (`Erasure.sampling`) where they are None."""
         return fill_sampling(model, self.steps, self.guidance)
 
     def least(self, judge: Judge | None) -> float:
@@ -62,9 +63,9 @@ class EvaluationSettings:
 
     def as_json(self, model: Mapping[str, Any]) -> dict[str, Any]:
         """The settings that report.json holds, with the sampling of the run's model: what the images depend on."""
-        steps, guidance = self.sampling(model)
-        filled = {**vars(self), "steps": steps, "guidance": guidance}
-        named = ("images_per_prompt", "limit", "seed", "steps", "guidance", "phrases_per_group")
+        steps, guidance, solver = self.sampling(model)
+        filled = {**vars(self), "steps": steps, "guidance": guidance, **({"solver": solver} if solver else {})}
+        named = ("images_per_prompt", "limit", "seed", "steps", "guidance", "solver", "phrases_per_group")
         return {name: filled[name] for name in named if name in filled}
 
 

@@ -68,6 +68,8 @@ class Film:
         if not path.exists():
             own = defaults_of(backbone).sampling
             seeds = [SEED] * len(self._phrases)
-            images = draw(backbone.pipe, self._phrases, seeds, steps=own.steps, guidance=own.guidance)
+            images = draw(
+                backbone.pipe, self._phrases, seeds, steps=own.steps, guidance=own.guidance, solver=own.solver
+            )
             write_atomic(path, partial(tile(images).save, format="WEBP", quality=90))
         (folder / REQUEST).unlink(missing_ok=True)

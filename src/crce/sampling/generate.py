@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 import torch
 
 from crce.backbones.backbone import latents_at_once, resolution_of
+from crce.backbones.sampling_defaults import SOLVERS
 
 
 if TYPE_CHECKING:
@@ -28,9 +30,10 @@ def draw(
     guidance: float = 4.0,
     negative: str | None = None,
     batch: int = 0,
+    solver: str | None = None,
     on_drawn: Callable[[int], None] | None = None,
 ) -> list[Picture]:
-    """Generate one image per prompt with the model's own scheduler.
+    """Generate one image per prompt.
 
     Args:
         pipe: any text-to-image pipeline of diffusers.
@@ -40,6 +43,7 @@ def draw(
         guidance: classifier-free guidance scale, as the pipeline counts it.
         negative: prompt to steer away from.
         batch: images per call; 0 picks by the size of the latents.
+        solver: one of `crce.backbones.sampling_defaults.SOLVERS`; None is the model's own scheduler.
         on_drawn: called after each batch with its size.
 
     Returns:
@@ -47,12 +51,28 @@ def draw(
     """
     size = batch or batch_size(pipe)
     pictures: list[Picture] = []
-    for start in range(0, len(prompts), size):
-        part = prompts[start : start + size]
-        pictures += _draw_batch(pipe, part, seeds[start : start + size], steps, guidance, negative)
-        if on_drawn:
-            on_drawn(len(part))
+    with _scheduler(pipe, solver):
+        for start in range(0, len(prompts), size):
+            part = prompts[start : start + size]
+            pictures += _draw_batch(pipe, part, seeds[start : start + size], steps, guidance, negative)
+            if on_drawn:
+                on_drawn(len(part))
     return pictures
+
+
+@contextlib.contextmanager
+def _scheduler(pipe: Any, solver: str | None) -> Iterator[None]:
+    """Inside, the pipeline samples with another scheduler over the model's own noise levels."""
+    own = pipe.scheduler
+    if solver is not None:
+        import diffusers
+
+        name, changes = SOLVERS[solver]
+        pipe.scheduler = getattr(diffusers, name).from_config(own.config, **changes)
+    try:
+        yield
+    finally:
+        pipe.scheduler = own
 
 
 def batch_size(pipe: Any) -> int:

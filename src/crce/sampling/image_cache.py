@@ -68,6 +68,7 @@ class ImageKey:
     steps: int
     guidance: float
     state: ModelState
+    solver: str | None = None
 
 
 class ImageCache:
@@ -128,7 +129,7 @@ class ImageCache:
 
         Args:
             pipe: the pipeline, its weights in the state that the keys say.
-            keys: of the images, all with the same steps and guidance.
+            keys: of the images, all with the same sampling.
             batch: as `draw` takes it.
             on_images: called after each batch with its size.
 
@@ -139,8 +140,9 @@ class ImageCache:
         for start in range(0, len(keys), size):
             part = keys[start : start + size]
             prompts, seeds = [key.prompt for key in part], [key.seed for key in part]
-            sampling: dict[str, Any] = {"steps": part[0].steps, "guidance": part[0].guidance, "batch": batch}
-            images = draw(pipe, prompts, seeds, **sampling, on_drawn=on_images)
+            first = part[0]
+            sampling: dict[str, Any] = {"steps": first.steps, "guidance": first.guidance, "solver": first.solver}
+            images = draw(pipe, prompts, seeds, **sampling, batch=batch, on_drawn=on_images)
             for key, image in zip(part, images, strict=True):
                 self.put(key, None if image is None or is_blank(image) else image)
 
@@ -179,7 +181,8 @@ class ImageCache:
 
 def _settings(key: ImageKey) -> dict[str, Any]:
     """What all images of a folder have in common."""
-    return {**key.state.as_json(), "steps": key.steps, "guidance": key.guidance}
+    shared = {**key.state.as_json(), "steps": key.steps, "guidance": key.guidance}
+    return {**shared, "solver": key.solver} if key.solver else shared  # folders that are older have none
 
 
 def _digest(text: str) -> str:

@@ -99,8 +99,9 @@ def generate(
             on_image(done, total)
 
     def images(pipe: DiffusionPipeline, own: Mapping[str, Any]) -> list[Picture]:
-        most, scale = fill_sampling(own, steps, guidance)
-        return draw(pipe, texts, seeds, steps=most, guidance=scale, negative=negative, on_drawn=count)
+        most, scale, solver = fill_sampling(own, steps, guidance)
+        sampling: dict[str, Any] = {"steps": most, "guidance": scale, "solver": solver}
+        return draw(pipe, texts, seeds, **sampling, negative=negative, on_drawn=count)
 
     before: list[Picture] = [None] * len(texts)
     if run is None:

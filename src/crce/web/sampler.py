@@ -141,7 +141,7 @@ class Sampler:
                 backbone = self._load(batch[0].side)
             own = defaults_of(backbone).sampling
             prompts, seeds = [image.prompt for image in batch], [image.seed for image in batch]
-            drawn = draw(backbone.pipe, prompts, seeds, steps=own.steps, guidance=own.guidance)
+            drawn = draw(backbone.pipe, prompts, seeds, steps=own.steps, guidance=own.guidance, solver=own.solver)
             for image, picture in zip(batch, drawn, strict=True):
                 if picture is None:
                     errors[image.key] = "The model failed on this prompt."
