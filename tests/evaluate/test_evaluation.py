@@ -224,7 +224,7 @@ def test_importing_the_package_does_not_import_torch():
 
 
 def test_phrases_of_a_run_with_scenes_are_shown_in_them_in_turn_and_things_alone():
-    plan = SamplingPlan([5, 6, 7], 2, 4.0, ("a cat", "a rose"), frozenset({"car"}), {"sun": (9,)})
+    plan = SamplingPlan([5, 6, 7], 2, 4.0, None, ("a cat", "a rose"), frozenset({"car"}), {"sun": (9,)})
     state = ModelState("base", "demo", None, "float32")
     assert [key.prompt for key in plan.keys("Monet", state)] == ["a cat, Monet", "a rose, Monet", "a cat, Monet"]
     assert {key.prompt for key in plan.keys("car", state)} == {"car"}

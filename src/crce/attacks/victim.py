@@ -225,6 +225,15 @@ class _SoftPipe:
         self._word = word.to(backbone.device)
         self.unet = backbone.network  # `draw` reads the size of the latents from it
 
+    @property
+    def scheduler(self) -> Any:
+        """That of the pipeline; `draw` replaces it for a solver of its own."""
+        return self._backbone.pipe.scheduler
+
+    @scheduler.setter
+    def scheduler(self, scheduler: Any) -> None:
+        self._backbone.pipe.scheduler = scheduler
+
     def __call__(self, prompts: list[str], **settings: Any) -> Any:
         hidden = self._backbone.encode_soft(prompts, self._word.expand(len(prompts), -1, -1)).hidden
         null = self._backbone.encode([""]).hidden.expand(len(prompts), -1, -1)

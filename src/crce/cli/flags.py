@@ -26,7 +26,12 @@ RecipeFlag = Annotated[
 RevisionFlag = Annotated[str | None, typer.Option(help="Commit, branch or tag of a Hub model.")]
 DeviceFlag = Annotated[str, typer.Option(help="auto, cpu, cuda, mps.")]
 StepsFlag = Annotated[
-    int | None, typer.Option(min=1, help="Denoising steps of an image.", show_default="those of the model: crce plan")
+    int | None,
+    typer.Option(
+        min=1,
+        help="Denoising steps of an image, by the model's own scheduler.",
+        show_default="those of the model: crce plan",
+    ),
 ]
 GuidanceFlag = Annotated[
     float | None, typer.Option(help="Classifier-free guidance scale.", show_default="that of the model: crce plan")

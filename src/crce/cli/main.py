@@ -5,8 +5,11 @@ Exit codes: 0 done; 1 something failed on the way; 2 the request can't be carrie
 
 from __future__ import annotations
 
+import ast
 import sys
 import traceback
+from collections.abc import Callable
+from importlib.resources import files
 from pkgutil import resolve_name
 from typing import Annotated
 
@@ -67,7 +70,8 @@ def _options(
 
 
 def command_line(only: str = "") -> typer.Typer:
-    """The `crce` command with all verbs, or with `only` that one if it exists, as reading all flags takes time."""
+    """The `crce` command with one verb or, where there is none of that name, with all verbs but without their flags,
+    as importing them takes time that the list of verbs does not need."""
     app = typer.Typer(
         add_completion=False,
         cls=GroupedVerbs,
@@ -78,10 +82,24 @@ def command_line(only: str = "") -> typer.Typer:
     app.callback()(_options)
     for name in [only] if only in VERBS else VERBS:
         place, group, example = VERBS[name]
-        function = resolve_name(f"crce.cli.{place}")
         verb = app.command(name, cls=GroupedCommand, rich_help_panel=group, epilog=f"Example: {example}")
-        verb(function() if name in BUILDERS else function)
+        if name == only:
+            function = resolve_name(f"crce.cli.{place}")
+            verb(function() if name in BUILDERS else function)
+        else:
+            verb(_summarised(place.partition(":")[0], name))
     return app
+
+
+def _summarised(module: str, verb: str) -> Callable[[], None]:
+    """A function with nothing but the docstring of a verb, which is read without importing its module."""
+    tree = ast.parse((files("crce.cli") / f"{module}.py").read_text(encoding="utf-8"))
+    documented = {node.name: ast.get_docstring(node) for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)}
+
+    def summarised() -> None: ...
+
+    summarised.__doc__ = documented[verb]
+    return summarised
 
 
 def main(argv: list[str] | None = None) -> int:
