@@ -159,11 +159,10 @@ def cell_content(
 ) -> dict[str, Any]:
     """Everything that determines the numbers of a cell; `judge` has its name, version and hash, or is None."""
     config = cell.config.model_dump(mode="json")
-    if config["resolution"] is None:  # a setting that came later, and that cells measured before do not have
-        del config["resolution"]
-    more = (
-        {"target_images": TARGET_IMAGES} if evaluation.images_per_prompt >= STANDARD_IMAGES else {}
-    )  # came later too
+    # what came later, and cells measured before do not have, is left out where it changes nothing
+    later = [name for name in ("resolution", "target_modules") if not config[name]]
+    config = {name: value for name, value in config.items() if name not in later}
+    more = {"target_images": TARGET_IMAGES} if evaluation.images_per_prompt >= STANDARD_IMAGES else {}
     return {
         "results": METHODS.find(cell.config.method).results,
         "model": cell.source.model,

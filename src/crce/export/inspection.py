@@ -88,7 +88,7 @@ def check(
     if (record := Path(path) / "run.json").is_file():
         run = Inspection(Path(path), "run")
         info = read_json(record, RunFile, "Erase again.")
-        run.fault(changed_files(run.path, info), "files are missing, or not as crce wrote them")
+        run.faults += [f"{name} is missing, or not as crce wrote it" for name in changed_files(run.path, info)]
         run.warnings += [] if info.get("sha256") else ["it has no hashes, by which changes of its files are seen"]
         return run
     file = read_file(Path(path))
