@@ -115,18 +115,21 @@ def _find(
     from crce.backbones.loading import pick_dtype
     from crce.backbones.memory_count import plan_memory
     from crce.backbones.meta_model import read_meta_model
+    from crce.backbones.sampling_defaults import SOLVERS
 
     disable_progress_bars()  # configs are small
     meta = read_meta_model(model, revision=revision)
     numbers = pick_dtype(dtype, torch.device("cuda"), meta.backbone.half)  # only a name, nothing is put there
     meta.backbone.use_resolution(settings.resolution)
     pipe = meta.backbone.pipe
+    defaults = defaults_of(meta.backbone)
+    solver = defaults.sampling.solver
     images = {
-        "sampler": type(pipe.scheduler).__name__,
+        "sampler": SOLVERS[solver][0] if solver else type(pipe.scheduler).__name__,
         "resolution": [side * pipe.vae_scale_factor for side in meta.backbone.latent_shape[1:]],
     }
     own = {
-        "sampling": defaults_of(meta.backbone).as_json() | images,
+        "sampling": defaults.as_json() | images,
         "pipeline": meta.pipeline,
         "dtype": str(numbers).removeprefix("torch."),
     }

@@ -60,7 +60,8 @@ def time_run(
     loading = _seconds(load)
     size = min(batch_size(backbone.pipe), counts["images"])
     prompts, own = (counts["prompts"] * size)[:size], defaults_of(backbone).sampling
-    generate = partial(draw, backbone.pipe, prompts, [0] * size, steps=own.steps, guidance=own.guidance)
+    sampling: dict[str, Any] = {"steps": own.steps, "guidance": own.guidance, "solver": own.solver}
+    generate = partial(draw, backbone.pipe, prompts, [0] * size, **sampling)
     steps, batch = 0.0, 2 * [_seconds(generate)]
     if not METHODS.find(settings.method).solved:
         trainer: Any = None
