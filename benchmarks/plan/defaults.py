@@ -26,7 +26,10 @@ def rows() -> list[dict[str, Any]]:
     """
     made = []
     with tempfile.TemporaryDirectory() as root:
+        firsts: dict[str, str] = {}
         for name, (pipeline, _) in published.MODELS.items():
+            firsts.setdefault(pipeline, name)
+        for pipeline, name in firsts.items():
             meta = read_meta_model(str(published.folder(name, Path(root))))
             side = meta.backbone.latent_shape[1] * meta.backbone.pipe.vae_scale_factor
             settings = load_config("sd15", model=name)

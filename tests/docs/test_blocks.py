@@ -170,6 +170,7 @@ def test_python_blocks_run_in_the_order_of_the_document(document, place, monkeyp
     for name, values in QUICK_CALLS.items():
         function = getattr(crce, name)
         function = function if inspect.isfunction(function) else getattr(function, name)
+        function = inspect.unwrap(function)
         assert values.keys() <= function.__kwdefaults__.keys()
         monkeypatch.setattr(function, "__kwdefaults__", function.__kwdefaults__ | values)
     quick = functools.partial(evaluation.ConceptSetSettings, **QUICK_EVALUATION)

@@ -78,8 +78,8 @@ def test_the_commands_of_the_tutorial_run(tiny_folder, tmp_path, capsys, monkeyp
     listed, command = (shlex.split(line)[1:] for line in SHELL.splitlines())
     assert main(listed) == 0
     assert "fades a concept" in " ".join(capsys.readouterr().out.split())
-    assert main(["erase", "--help"]) == 0
-    assert re.search(r"Settings of fade .*\n.*--fade-share", capsys.readouterr().out)
+    assert main(["erase", "--help-all"]) == 0
+    assert re.search(r"Settings of fade:\n  --fade-share", capsys.readouterr().out)
     few = [part for name, value in FEW.items() for part in (f"--{name.replace('_', '-')}", str(value))]
     out = tmp_path / "run"
     assert main([*command, "--model", str(tiny_folder), "--device", "cpu", "--no-eval", "--out", str(out), *few]) == 0

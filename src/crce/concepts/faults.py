@@ -51,11 +51,14 @@ def listed(names: Sequence[object], most: int) -> str:
 
 
 def likely_slip(given: str, names: Iterable[str]) -> str | None:
-    """The name of which `given` is a slip: one letter off, or of a name under five letters two that changed places."""
+    """The name of which `given` is a slip: one letter off, or of a name under five letters one letter that was typed
+    twice, or two neighbours that changed places."""
     wanted = given.casefold()
     near = {name.casefold(): name for name in names if abs(len(name) - len(given)) <= 1}
     if len(given) < 5:
-        return next((name for folded, name in near.items() if sorted(folded) == sorted(wanted)), None)
+        slips = [wanted[:i] + wanted[i + 1 :] for i in range(1, len(wanted)) if wanted[i] == wanted[i - 1]]
+        slips += [wanted[: i - 1] + wanted[i] + wanted[i - 1] + wanted[i + 1 :] for i in range(1, len(wanted))]
+        return next((near[slip] for slip in slips if slip in near and slip != wanted), None)
     found = difflib.get_close_matches(wanted, near, n=1, cutoff=1 - 1.2 / len(given))
     return near[found[0]] if found else None
 
