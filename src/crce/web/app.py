@@ -24,7 +24,7 @@ from crce.web.recent import Recent
 from crce.web.site import Site, is_fragment, page
 
 
-GIVING_WAY = 10  # priority of the pages, 0 being that of other programs and 19 the least
+GIVING_WAY = 19  # priority of the pages, the least there is; 0 is that of other programs
 
 
 def create_app(root: str | Path, *, hosts: Collection[str], token: str | None = None) -> FastAPI:

@@ -8,7 +8,7 @@ from typing import NamedTuple
 from crce.web.guard import App, Message, Receive, Send
 
 
-LASTING = 0.5  # seconds; a page shows what happened then at the latest when it asks the next time
+LASTING = 1.0  # seconds; a page shows what happened then at the latest when it asks the next time
 KEPT = 64  # answers
 LARGEST = 500_000  # bytes of an answer that is kept
 _ASKED = (b"cookie", b"hx-request", b"range", b"if-none-match", b"if-modified-since")  # what answers depend on
