@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 import typer
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from crce.bench.grid import BenchmarkGrid
@@ -275,6 +275,7 @@ def command_lines(draw: Callable[[Any], Any]) -> list[str]:
 
 
 @fuzz(100)
+@example(line=["show", "...\n"])
 @given(line=command_lines())
 def test_command_lines(place: Path, line: list[str]) -> None:
     shutil.rmtree(place)
