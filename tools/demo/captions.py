@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -10,6 +11,8 @@ from transformers import AutoTokenizer, BertModel
 
 
 TOKENS = 24
+EMPTY_CAPTIONS = 0.1
+STYLED_CAPTIONS = 0.4
 TEMPLATES = ("{bare}", "{a}", "a picture of {a}", "an emoji of {a}", "a photo of {a}", "a drawing of {a}")
 STYLE_TEMPLATES = ("{caption} in {style} style", "{caption}, {style} style")
 # Names that take no article.
@@ -39,6 +42,41 @@ def all_captions(world: dict[str, Any]) -> tuple[list[str], dict[tuple[int, str 
                     index.setdefault((i, style["set"]), []).append(len(rows))
                     rows.append(template.format(caption=plain, style=style["phrase"]))
     return rows, index
+
+
+Picker = Callable[[int], int]
+"""A random number below another."""
+
+
+def by_concept(art: dict[str, Any], inside: torch.Tensor) -> dict[int, list[tuple[int, str]]]:
+    """For each concept its pictures, as (place in `inside`, set)."""
+    pictures: dict[int, list[tuple[int, str]]] = {}
+    for row, i in enumerate(inside.tolist()):
+        pictures.setdefault(art["concept"][i].item(), []).append((row, art["set"][i]))
+    return pictures
+
+
+def examples(
+    pictures: dict[int, list[tuple[int, str]]],
+    index: dict[tuple[int, str | None], list[int]],
+    count: int,
+    concept: Callable[[Picker], int],
+    generator: torch.Generator,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Pictures with captions, by their rows, each of shape (count,); `concept` picks what each shows."""
+
+    def pick(n: int) -> int:
+        return int(torch.randint(n, (1,), generator=generator))
+
+    rows, captions = [], []
+    for _ in range(count):
+        chosen = concept(pick)
+        row, style = pictures[chosen][pick(len(pictures[chosen]))]
+        draw = torch.rand(1, generator=generator).item()
+        described = index[chosen, style if draw < STYLED_CAPTIONS else None]
+        captions.append(0 if draw > 1 - EMPTY_CAPTIONS else described[pick(len(described))])
+        rows.append(row)
+    return torch.tensor(rows), torch.tensor(captions)
 
 
 @torch.no_grad()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,18 @@ ROOT = Path(__file__).resolve().parents[2]
 DEMO = ROOT / "src" / "crce" / "demo"
 WORK = ROOT / "build" / "demo"
 PIXELS = 64
+
+
+def begin(parser: argparse.ArgumentParser, *, batch: int, lr: float) -> argparse.Namespace:
+    """Add the flags that every training has, with these defaults, parse all, and set threads and seed of torch."""
+    parser.add_argument("--batch", type=int, default=batch)
+    parser.add_argument("--lr", type=float, default=lr)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--threads", type=int, default=2)
+    args = parser.parse_args()
+    torch.set_num_threads(args.threads)
+    torch.manual_seed(args.seed)
+    return args
 
 
 def world() -> dict[str, Any]:

@@ -15,6 +15,7 @@ import torch
 from common import (
     WORK,
     augment,
+    begin,
     join,
     load_artwork,
     load_checkpoint,
@@ -68,13 +69,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--joint", type=int, default=9000, help="steps of encoder and decoder together")
     parser.add_argument("--decoder", type=int, default=6000, help="steps of the decoder alone")
-    parser.add_argument("--batch", type=int, default=4)
-    parser.add_argument("--lr", type=float, default=1.5e-3)
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--threads", type=int, default=2)
-    args = parser.parse_args()
-    torch.set_num_threads(args.threads)
-    torch.manual_seed(args.seed)
+    args = begin(parser, batch=4, lr=1.5e-3)
     art = load_artwork([s["set"] for s in world()["styles"].values()])
     inside = (art["concept"] >= 0).nonzero()[:, 0]
     rgba = art["rgba"]

@@ -13,10 +13,11 @@ import argparse
 import time
 
 import torch
-from captions import TOKENS, all_captions
+from captions import TOKENS, all_captions, by_concept, examples
 from common import (
     DEMO,
     WORK,
+    begin,
     join,
     load_artwork,
     load_checkpoint,
@@ -29,7 +30,7 @@ from common import (
 )
 from diffusers import AutoencoderTiny, FlowMatchEulerDiscreteScheduler, FluxPipeline, FluxTransformer2DModel
 from safetensors.torch import load_file
-from train_unet import EMPTY_CAPTIONS, STYLED_CAPTIONS, latents
+from train_unet import latents
 from transformers import AutoTokenizer, BertModel
 
 
@@ -154,13 +155,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--steps", type=int, default=14_000, help="of the first phase")
     parser.add_argument("--guided", type=int, default=5_000, help="steps of the second phase")
-    parser.add_argument("--batch", type=int, default=32)
-    parser.add_argument("--lr", type=float, default=7e-4)
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--threads", type=int, default=2)
-    args = parser.parse_args()
-    torch.set_num_threads(args.threads)
-    torch.manual_seed(args.seed)
+    args = begin(parser, batch=32, lr=7e-4)
     w = world()
     art = load_artwork([s["set"] for s in w["styles"].values()])
     inside = (art["concept"] >= 0).nonzero()[:, 0]
@@ -168,9 +163,7 @@ def main() -> None:
     z = latents(vae, art["rgba"][inside], args.seed)
     hidden, pooled, index = caption_table(w)
     EMPTY = hidden[0].float(), pooled[0].float()
-    pictures: dict[int, list[tuple[int, str]]] = {}
-    for row, i in enumerate(inside.tolist()):
-        pictures.setdefault(art["concept"][i].item(), []).append((row, art["set"][i]))
+    pictures = by_concept(art, inside)
     names = sorted(pictures)
     model = build().train()
     average = build().eval().requires_grad_(False)
@@ -195,22 +188,10 @@ def main() -> None:
         for group in optimizer.param_groups:
             group["lr"] = rate
         g = torch.Generator().manual_seed(args.seed * 10**7 + step)
-
-        def pick(n: int, g: torch.Generator = g) -> int:
-            return int(torch.randint(n, (1,), generator=g))
-
-        rows, captions = [], []
-        for _ in range(args.batch):
-            concept = names[pick(len(names))]
-            row, style = pictures[concept][pick(len(pictures[concept]))]
-            draw = torch.rand(1, generator=g).item()
-            key = (concept, style if draw < STYLED_CAPTIONS else None)
-            captions.append(0 if draw > 1 - EMPTY_CAPTIONS else index[key][pick(len(index[key]))])
-            rows.append(row)
-        chosen = torch.tensor(captions)
+        rows, chosen = examples(pictures, index, args.batch, lambda pick: names[pick(len(names))], g)
         text, summary = hidden[chosen].float(), pooled[chosen].float()
         variant = torch.randint(z.shape[1], (args.batch,), generator=g)
-        x0 = pack(z[torch.tensor(rows), variant].float())
+        x0 = pack(z[rows, variant].float())
         # one stratified noise level per picture: less noise in the gradient than independent draws
         u = (torch.arange(args.batch) + torch.rand(args.batch, generator=g)) / args.batch
         sigma = torch.sigmoid(MEAN + DEVIATION * torch.special.ndtri(u.clamp(1e-4, 1 - 1e-4)))

@@ -15,6 +15,7 @@ import torch
 from common import (
     WORK,
     augment,
+    begin,
     join,
     load_artwork,
     load_checkpoint,
@@ -83,13 +84,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--steps", type=int, default=5000)
     parser.add_argument("--more", type=int, default=2000, help="steps of a second cycle with little recolouring")
-    parser.add_argument("--batch", type=int, default=48)
-    parser.add_argument("--lr", type=float, default=2e-3)
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--threads", type=int, default=2)
-    args = parser.parse_args()
-    torch.set_num_threads(args.threads)
-    torch.manual_seed(args.seed)
+    args = begin(parser, batch=48, lr=2e-3)
     w = world()
     test_sets = w["judge_test_sets"]
     art = load_artwork()

@@ -24,6 +24,7 @@ from common import (
     ROOT,
     WORK,
     augment,
+    begin,
     join,
     load_artwork,
     load_checkpoint,
@@ -130,17 +131,11 @@ def accuracy(network: EmojiNetwork, x: torch.Tensor, labels: torch.Tensor, names
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--steps", type=int, default=6000)
-    parser.add_argument("--batch", type=int, default=256)
-    parser.add_argument("--lr", type=float, default=3e-3)
     parser.add_argument("--views", type=int, default=8, help="pictures of each icon through the autoencoder")
-    parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--device", default="cpu")
-    parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--checkpoint", type=Path, default=WORK / "style_judge.safetensors")
     parser.add_argument("--out", type=Path, default=DEMO / "weights" / "style_judge.safetensors")
-    args = parser.parse_args()
-    torch.set_num_threads(args.threads)
-    torch.manual_seed(args.seed)
+    args = begin(parser, batch=256, lr=3e-3)
     device = torch.device(args.device)
     clock = time.time()
 

@@ -12,10 +12,11 @@ import math
 import time
 
 import torch
-from captions import all_captions, embed
+from captions import Picker, all_captions, by_concept, embed, examples
 from common import (
     WORK,
     augment,
+    begin,
     join,
     load_artwork,
     load_checkpoint,
@@ -30,8 +31,6 @@ from diffusers import DDIMScheduler, UNet2DConditionModel
 from train_autoencoder import build as build_autoencoder
 
 
-EMPTY_CAPTIONS = 0.1
-STYLED_CAPTIONS = 0.4
 VARIANTS = 6
 GUIDANCE = 4.0
 
@@ -125,13 +124,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=9500)
     parser.add_argument("--more", type=int, default=2000, help="steps of a second, lower cycle of the learning rate")
     parser.add_argument("--polish", type=int, default=1000, help="steps of a third cycle that favours hard concepts")
-    parser.add_argument("--batch", type=int, default=16)
-    parser.add_argument("--lr", type=float, default=7e-4)
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--threads", type=int, default=2)
-    args = parser.parse_args()
-    torch.set_num_threads(args.threads)
-    torch.manual_seed(args.seed)
+    args = begin(parser, batch=16, lr=7e-4)
     w = world()
     art = load_artwork([s["set"] for s in w["styles"].values()])
     inside = (art["concept"] >= 0).nonzero()[:, 0]
@@ -139,10 +132,7 @@ def main() -> None:
     vae.load_state_dict(split(load_checkpoint(WORK / "encoder.safetensors")[0], "vae"))
     z = latents(vae, art["rgba"][inside], args.seed)
     embeddings, index = caption_table(w)
-    # pictures[concept] lists (row of z, set)
-    pictures: dict[int, list[tuple[int, str]]] = {}
-    for row, i in enumerate(inside.tolist()):
-        pictures.setdefault(art["concept"][i].item(), []).append((row, art["set"][i]))
+    pictures = by_concept(art, inside)
     unet = build().to(memory_format=torch.channels_last).train()
     ema = {k: v.detach().clone() for k, v in unet.state_dict().items()}
     optimizer = torch.optim.AdamW(unet.parameters(), lr=args.lr, betas=(0.9, 0.999), weight_decay=1e-2)
@@ -165,20 +155,13 @@ def main() -> None:
             group["lr"] = lr
         g = torch.Generator().manual_seed(args.seed * 10**7 + step)
 
-        def pick(n: int, g: torch.Generator = g) -> int:
-            return int(torch.randint(n, (1,), generator=g))
+        def concept(pick: Picker, polish: bool = step >= args.steps + args.more) -> int:
+            favour = polish and pick(5) < 2
+            return hard[pick(len(hard))] if favour else names[pick(len(names))]
 
-        rows, captions = [], []
-        for _ in range(args.batch):
-            favour = step >= args.steps + args.more and pick(5) < 2
-            concept = hard[pick(len(hard))] if favour else names[pick(len(names))]
-            row, pack = pictures[concept][pick(len(pictures[concept]))]
-            draw = torch.rand(1, generator=g).item()
-            key = (concept, pack if draw < STYLED_CAPTIONS else None)
-            captions.append(0 if draw > 1 - EMPTY_CAPTIONS else index[key][pick(len(index[key]))])
-            rows.append(row)
+        rows, captions = examples(pictures, index, args.batch, concept, g)
         variant = torch.randint(z.shape[1], (args.batch,), generator=g)
-        x0 = z[torch.tensor(rows), variant].float()
+        x0 = z[rows, variant].float()
         # One stratified timestep per picture: less noise in the gradient than independent draws.
         u = (torch.arange(args.batch) + torch.rand(args.batch, generator=g)) / args.batch
         t = (u * 1000).long()
@@ -186,7 +169,7 @@ def main() -> None:
         eps = torch.randn(x0.shape, generator=g)
         x_t = (a.sqrt() * x0 + (1 - a).sqrt() * eps).contiguous(memory_format=torch.channels_last)
         v = a.sqrt() * eps - (1 - a).sqrt() * x0
-        out = unet(x_t, t, embeddings[torch.tensor(captions)].float()).sample
+        out = unet(x_t, t, embeddings[captions].float()).sample
         loss = (out - v).square().mean()
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
