@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 from pathlib import Path
 from types import ModuleType
 
 import numpy as np
 import pytest
+import scripts
 
 
 FOLDER = Path(__file__).parents[2] / "benchmarks" / "statistics"
@@ -17,10 +17,7 @@ INTERVALS = ("erased", "coref_erased", "kept", "H", "rate", "difference", "mean 
 
 @pytest.fixture(scope="module")
 def benchmark() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("coverage", FOLDER / "coverage.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return scripts.load("benchmarks/statistics/coverage.py")
 
 
 @pytest.mark.parametrize("name", INTERVALS)

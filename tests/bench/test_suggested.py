@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
-import sys
 from pathlib import Path
 from types import ModuleType
 
 import pytest
+import scripts
 
 from crce.concepts import atlas, read_sets
 from crce.suggest import Request, load_suggester
@@ -23,13 +22,7 @@ SOURCES = {"lexicon": "wordnet", "nearest": "nearest", "llm": "local:gemma-3-270
 @pytest.fixture(scope="module")
 def script() -> ModuleType:
     """benchmarks/erasure/suggested.py."""
-    spec = importlib.util.spec_from_file_location("suggested", ERASURE / "suggested.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["suggested"] = module  # where dataclasses look their types up
-    spec.loader.exec_module(module)
-    return module
+    return scripts.load("benchmarks/erasure/suggested.py")
 
 
 @pytest.mark.parametrize("name", SOURCES)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 from pathlib import Path
 from types import ModuleType
 
 import pytest
+import scripts
 
 from crce.concepts import ConceptSet, Related
 from crce.errors import SuggestError
@@ -19,10 +19,7 @@ ROOT = Path(__file__).parents[2]
 
 @pytest.fixture(scope="module")
 def benchmark() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("corefconcept", ROOT / "benchmarks/suggest/corefconcept.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return scripts.load("benchmarks/suggest/corefconcept.py")
 
 
 @pytest.fixture(scope="module")

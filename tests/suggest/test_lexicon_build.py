@@ -1,13 +1,11 @@
 from __future__ import annotations
 
-import importlib.util
 import sqlite3
-import sys
-from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 
 import pytest
+import scripts
 
 import crce.suggest
 
@@ -74,15 +72,8 @@ SOURCES = {
 
 
 @pytest.fixture(scope="module")
-def tool() -> Iterator[ModuleType]:
-    spec = importlib.util.spec_from_file_location("lexicon_build", SCRIPT)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module  # where dataclasses look for it
-    spec.loader.exec_module(module)
-    yield module
-    del sys.modules[spec.name]
+def tool() -> ModuleType:
+    return scripts.load("tools/lexicon/build.py")
 
 
 @pytest.fixture

@@ -136,7 +136,7 @@ def _check_arguments(arguments: list[str]) -> None:
     for before, argument in zip(["crce", *arguments], arguments, strict=False):
         if not argument.strip() or (argument.startswith("--") and argument.endswith("=")):
             raise ConfigError(f"The argument after {shown(before)} is empty. Give a value, or leave it out.")
-        if escaped(argument) != argument or len(argument.splitlines()) > 1 or argument.endswith("\n"):
+        if escaped(argument) != argument or argument.splitlines() != [argument]:
             raise ConfigError(f"An argument has characters that can't be seen: {shown(argument)}. Type it again.")
 
 

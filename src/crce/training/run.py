@@ -176,7 +176,7 @@ def _train(
                 for event in _steps(folder, trainer, config, backbone, stopped):
                     if on_event:
                         on_event(event)
-                _refuse_not_finite(folder, trainer)
+                _refuse_weights(folder, trainer)
                 if trainer.step_count < config.steps:
                     save_checkpoint(folder, trainer)
                     raise Interrupted(folder, trainer.step_count)
@@ -222,14 +222,15 @@ def _stop_between_steps() -> Iterator[threading.Event]:
         signal.signal(signal.SIGINT, before)
 
 
-def _refuse_not_finite(folder: Path, trainer: Trainer | ClosedFormTrainer, loss: float | None = None) -> None:
-    """Raise a RunError where a loss or, without one, a trained weight is not finite."""
-    weights = trainer.adapter.state().values() if loss is None else ()
-    if all(bool(each.isfinite().all()) for each in weights) and math.isfinite(loss or 0):
-        return
-    what = "a weight is not finite" if loss is None else f"the loss is {loss}"
+def _refuse_weights(folder: Path, trainer: Trainer | ClosedFormTrainer) -> None:
+    """Raise a RunError where a trained weight is not finite."""
+    if not all(bool(own.isfinite().all()) for own in trainer.adapter.parameters()):
+        raise _not_finite(folder, trainer, "a weight is not finite")
+
+
+def _not_finite(folder: Path, trainer: Trainer | ClosedFormTrainer, what: str) -> RunError:
     kept = f"{folder / CHECKPOINT} is from before it" if (folder / CHECKPOINT).exists() else "nothing is saved"
-    raise RunError(
+    return RunError(
         f"The erasure stopped at step {trainer.step_count}, at which {what}; {kept}. Start a new run with a lower "
         "learning_rate, alpha, beta or eta, in a closed form with a larger ridge; or with --dtype float32."
     )
@@ -247,7 +248,8 @@ def _steps(
         while trainer.step_count < config.steps and not stopped.is_set():
             clock = time.perf_counter()
             result = trainer.step()
-            _refuse_not_finite(folder, trainer, result.loss)
+            if not math.isfinite(result.loss):
+                raise _not_finite(folder, trainer, f"the loss is {result.loss}")
             step = Step(trainer.step_count, result.loss, result.terms, result.timestep, time.perf_counter() - clock)
             line = {"step": step.step, "loss": step.loss} | step.terms
             line |= {"timestep": step.timestep, "seconds": round(step.seconds, 4)}
@@ -260,5 +262,5 @@ def _steps(
                 ) from error
             yield step
             if trainer.step_count % config.checkpoint_every == 0 and trainer.step_count < config.steps:
-                _refuse_not_finite(folder, trainer)
+                _refuse_weights(folder, trainer)
                 yield Saved(save_checkpoint(folder, trainer))

@@ -70,7 +70,7 @@ class Run:
     def attacks(self) -> Iterator[tuple[str, Mapping[str, Any]]]:
         """The results of attacks, by the name of the attack."""
         for path in sorted((self.folder / "attacks").glob("*.json")):
-            if result := read_json(path):
+            if result := json_or_empty(path):
                 yield path.stem, result
 
     def downloads(self) -> list[Path]:
@@ -78,7 +78,7 @@ class Run:
         return sorted(path for path in (self.folder / "export").glob("*") if not path.name.startswith("."))
 
 
-def read_json(path: Path) -> dict[str, Any]:
+def json_or_empty(path: Path) -> dict[str, Any]:
     """A JSON object, not to be changed; empty if the file is missing or holds something else."""
     try:
         return _parse_json(path, path.stat().st_mtime_ns)
@@ -183,9 +183,9 @@ class Runs:
             sets = _parse_sets(path, path.stat().st_mtime_ns)
         except (CRCEError, OSError):
             sets = ()
-        report = read_json(folder / "report.json")
+        report = json_or_empty(folder / "report.json")
         name = ROUND.join(folder.relative_to(self.root).parts)
-        return Run(name, folder, read_json(folder / "run.json"), sets, report or None)
+        return Run(name, folder, json_or_empty(folder / "run.json"), sets, report or None)
 
 
 def time_left(run: Run, trace: list[dict[str, Any]]) -> float | None:

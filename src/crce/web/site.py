@@ -17,7 +17,7 @@ from crce.evaluate.page import make_environment
 from crce.files import write_json
 from crce.web.drafts import Drafts
 from crce.web.queue import Queue, WebJob
-from crce.web.runs import Runs, read_json
+from crce.web.runs import Runs, json_or_empty
 from crce.web.sampler import Sampler
 
 
@@ -69,7 +69,7 @@ class Site:
     @property
     def settings(self) -> dict[str, str]:
         """Those of the settings page."""
-        return {**SETTINGS, **read_json(self.home / "settings.json")}
+        return {**SETTINGS, **json_or_empty(self.home / "settings.json")}
 
     def save_settings(self, settings: Mapping[str, str]) -> None:
         """Keep the settings."""
