@@ -40,6 +40,9 @@ model's images of the same phrases; its own row would read 0, 0, 1 and H 0. Inte
 means of targets; where all agree there is none. Differences are tested by flipping the signs of targets, with
 Holm's correction; where no outcome of so few targets could be significant at 5 %, that is said. See
 [bench.md](bench.md), [evaluate.md](evaluate.md) and [sure.md](sure.md).
+
+All of it was measured with the text encoder in full precision. The package holds it in half precision, so a cell that
+is measured again can differ by a picture or two.
 """
 
 TAIL = """## On Stable Diffusion 1.4
