@@ -26,7 +26,7 @@ _SEAL = re.compile(rb'"sha256":"([0-9a-f]{64})"')
 
 
 @contextmanager
-def hold(folder: Path, *, wait: float = 0) -> Iterator[None]:
+def locked(folder: Path, *, wait: float = 0) -> Iterator[None]:
     """Inside, no other process or thread holds the folder; what a killed process held is free.
 
     A folder that does not exist, or can't be written, is not locked.

@@ -17,7 +17,7 @@ from crce.cli.main import main
 from crce.concepts import read_concepts
 from crce.errors import RunError
 from crce.export import check, export
-from crce.files import hold, read_header
+from crce.files import locked, read_header
 from crce.training import Erasure, Saved, apply_adapter, erase, load_config, resume
 
 
@@ -200,7 +200,7 @@ def test_a_run_that_another_process_works_on_is_left_alone(copy, capsys):
     inside, done = threading.Event(), threading.Event()
 
     def work() -> None:
-        with hold(finished), hold(finished), hold(killed):  # whoever holds a folder may hold it again
+        with locked(finished), locked(finished), locked(killed):  # whoever holds a folder may hold it again
             inside.set()
             done.wait(60)
 

@@ -20,7 +20,7 @@ from crce.bench.cells import RECORD, Job
 from crce.bench.results import NUMBERS
 from crce.errors import CRCEError, RunError
 from crce.evaluate import Report, evaluate
-from crce.files import hold, read_json, write_json, write_text
+from crce.files import locked, read_json, write_json, write_text
 from crce.sampling import ImageCache
 from crce.training import Erasure, Event, Finished, Interrupted, Saved, Started, Step, erase, resume
 from crce.training.run_folder import now, read_run
@@ -62,7 +62,7 @@ class Worker:
         """
         try:
             job.folder.mkdir(parents=True, exist_ok=True)
-            with hold(job.folder, wait=-1):  # another benchmark may measure the same cell
+            with locked(job.folder, wait=-1):  # another benchmark may measure the same cell
                 return CellOutcome(job.key, job.record or self._measure(job))
         except Interrupted:
             raise

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from crce.backbones.sources import DTYPES
 from crce.errors import ConfigError, RunError
-from crce.files import check_writable, hold
+from crce.files import check_writable, locked
 from crce.registry import Table
 
 
@@ -119,7 +119,7 @@ def export(
     _check_free(path, to, chosen, force)
     check_writable(path, folder=not chosen.suffix)
     write: Writer = FORMATS.resolve(to, chosen.write) if isinstance(chosen.write, str) else chosen.write
-    with hold(erasure.folder):
+    with locked(erasure.folder):
         return write(erasure, path, rank=rank, tolerance=tolerance, dtype=dtype)
 
 

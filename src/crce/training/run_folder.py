@@ -32,7 +32,7 @@ from crce.concepts import ConceptSet, dump_concepts, read_sets
 from crce.concepts.concept_set import target_names
 from crce.config import ErasureConfig
 from crce.errors import ConfigError, RunError
-from crce.files import free_folder, hold, read_json, sha256, slug, write_json, write_tensors
+from crce.files import free_folder, locked, read_json, sha256, slug, write_json, write_tensors
 
 
 if TYPE_CHECKING:
@@ -140,7 +140,7 @@ def claim_folder(out: str | Path | None, sets: Sequence[ConceptSet]) -> Iterator
                 raise RunError(f"{folder} is a file. Choose another --out.") from error
         except OSError as error:
             raise RunError(f"Cannot write {folder}: {error.strerror}. Choose another --out.") from error
-    with hold(folder):
+    with locked(folder):
         refuse_taken(folder)
         yield folder
 
@@ -160,7 +160,7 @@ def alone(function: F) -> F:
 
     @functools.wraps(function)
     def holding(run: str | Path | Erasure, *args: Any, **kwargs: Any) -> Any:
-        with hold(run.folder if isinstance(run, Erasure) else Path(run)):
+        with locked(run.folder if isinstance(run, Erasure) else Path(run)):
             return function(run, *args, **kwargs)
 
     return cast("F", holding)
