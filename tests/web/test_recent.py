@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import shutil
 
 import pytest
@@ -50,3 +51,16 @@ def test_a_run_that_is_not_there_yet_is_found_when_it_is(client, root):
     assert client.get("/runs/cat-1").status_code == 400
     shutil.move(root.parent / "elsewhere", root / "cat-1")
     assert client.get("/runs/cat-1").status_code == 200
+
+
+def test_an_answer_broken_off_is_not_given_again(client):
+    async def gone() -> dict[str, str]:
+        return {"type": "http.disconnect"}
+
+    async def ignored(_: dict[str, object]) -> None: ...
+
+    address = {"path": "/static/web.css", "raw_path": b"/static/web.css", "query_string": b"", "root_path": ""}
+    headers = [(b"host", b"testserver")]
+    scope = {"type": "http", "method": "GET", "headers": headers, "asgi": {"spec_version": "2.3"}, **address}
+    asyncio.run(client.app(scope, gone, ignored))
+    assert "main:focus" in client.get("/static/web.css").text

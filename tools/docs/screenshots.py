@@ -59,7 +59,7 @@ def take(page: Page, address: str) -> None:
     page.get_by_role("heading", name="Before and after").wait_for()
     page.locator("img-comparison-slider.rendered").first.wait_for()
     page.wait_for_timeout(1000)
-    page.get_by_role("heading", name="Before and after").scroll_into_view_if_needed()
+    page.get_by_role("heading", name="Before and after").evaluate("heading => heading.scrollIntoView()")
     page.screenshot(path=DOCS / "web_compare.png")
 
 

@@ -60,8 +60,15 @@ class Recent:
             await send(message)
 
         await self._app(scope, receive, kept)
-        names = {name for name, _ in messages[0]["headers"]} if messages and messages[0]["status"] == 200 else set()
-        if b"content-length" in names and b"set-cookie" not in names and size <= LARGEST and changes == self._changes:
+        if size > LARGEST or changes != self._changes or not _whole(messages):
+            return
+        names = {name for name, _ in messages[0]["headers"]} if messages[0]["status"] == 200 else set()
+        if b"content-length" in names and b"set-cookie" not in names:
             if len(self._answers) >= KEPT:
                 self._answers.clear()
             self._answers[key] = Answer(messages, time.monotonic() + LASTING)
+
+
+def _whole(messages: list[Message]) -> bool:
+    """Whether an answer came to its end; where the browser leaves in the middle, a file is broken off."""
+    return bool(messages) and messages[-1]["type"] == "http.response.body" and not messages[-1].get("more_body")
