@@ -9,8 +9,6 @@ import subprocess
 import sys
 import time
 import traceback
-from datetime import datetime, timedelta, timezone
-from email.utils import format_datetime
 from typing import Any
 
 import pytest
@@ -19,11 +17,10 @@ from llm.server import Line, Received, Scripted, ScriptedServer, answer, fault
 from crce.errors import ConfigError, SuggestError
 from crce.llm import Chat, Message, Reply, load_chat
 from crce.llm.service import MAX_REPLY, place_of
-from crce.llm.service_errors import retry_after
 
 
 KEY = "sk-secret-0123456789abcdef"
-NOW = {"Retry-After": "0"}
+NOW = {"Retry-After-Ms": "1"}
 QUESTION = [Message("system", "You name things."), Message("user", "Other names for a cat?")]
 SCHEMA = {
     "type": "object",
@@ -203,7 +200,7 @@ def test_a_question_that_no_form_helps_is_an_error_and_nothing_is_forgotten() ->
 
 
 @pytest.mark.parametrize("provider", SERVICES)
-@pytest.mark.parametrize("status", [408, 409, 429, 500, 503, 529])
+@pytest.mark.parametrize("status", [408, 429, 503])
 def test_a_passing_fault_is_tried_again(provider: str, status: int) -> None:
     reply, requests = ask(provider, fault(status, headers=NOW), fault(status, headers=NOW), answer(GOOD))
     assert reply.text == GOOD
@@ -212,7 +209,7 @@ def test_a_passing_fault_is_tried_again(provider: str, status: int) -> None:
 
 @pytest.mark.parametrize("provider", SERVICES)
 @pytest.mark.parametrize(
-    ("status", "words"), [(429, "over its rate limit (429), tried 3 times"), (502, "failed (502)")]
+    ("status", "words"), [(429, "over its rate limit (429)."), (502, "failed (502)")]
 )
 def test_a_fault_that_stays_ends_after_the_retries(provider: str, status: int, words: str) -> None:
     text, asked = fail(provider, fault(status, headers=NOW), retries=2)
@@ -221,42 +218,11 @@ def test_a_fault_that_stays_ends_after_the_retries(provider: str, status: int, w
     assert asked == 3
 
 
-def pauses_of(caplog: pytest.LogCaptureFixture) -> list[float]:
-    """The pauses before each new try, in seconds, as they are logged."""
-    return [float(record.getMessage().split()[-2]) for record in caplog.records if record.name.startswith("crce")]
-
-
-def test_the_service_says_how_long_to_wait(caplog: pytest.LogCaptureFixture) -> None:
+def test_the_service_says_how_long_to_wait() -> None:
     start = time.monotonic()
-    with caplog.at_level(logging.INFO, "crce"):
-        ask("openai", fault(429, headers={"Retry-After": "0.3"}), answer(GOOD))
-    assert time.monotonic() - start >= 0.3
-    assert pauses_of(caplog) == [0.3]  # without its hint it would be 0.5 at least
-
-
-def test_without_a_hint_the_pauses_grow(caplog: pytest.LogCaptureFixture) -> None:
-    with caplog.at_level(logging.INFO, "crce"):
-        fail("openai", fault(500), retries=2)
-    pauses = pauses_of(caplog)
-    assert len(pauses) == 2
-    assert 0.5 <= pauses[0] <= 1.0 <= pauses[1] <= 1.5
-
-
-def test_a_long_pause_is_told_and_not_waited_for() -> None:
-    text, asked = fail("openai", fault(429, headers={"Retry-After": "3600"}))
-    assert "pause of 3600 s" in text
-    assert asked == 1
-
-
-def test_retry_after_is_read_in_each_form() -> None:
-    soon = format_datetime(datetime.now(timezone.utc) + timedelta(seconds=30), usegmt=True)
-    assert retry_after({"retry-after-ms": "250"}) == 0.25
-    assert retry_after({"retry-after": "2"}) == 2.0
-    assert 25 < (retry_after({"retry-after": soon}) or 0) <= 30
-    assert retry_after({"retry-after": "-5"}) == 0.0
-    assert retry_after({"retry-after": "soon"}) is None
-    assert retry_after({"retry-after": "nan"}) is None
-    assert retry_after({}) is None
+    ask("openai", fault(429, headers={"Retry-After": "1.2"}), answer(GOOD))
+    assert time.monotonic() - start >= 1.2  # without its hint it would be 0.5 at most
+    assert "pause of 3600 s" in fail("openai", fault(429, headers={"Retry-After": "3600"}), retries=0)[0]
 
 
 @pytest.mark.parametrize("provider", SERVICES)
@@ -283,10 +249,8 @@ def test_a_server_that_wants_a_key_after_all_says_so(monkeypatch: pytest.MonkeyP
         ("anthropic", fault(402, "No credit", code="billing_error")),
     ],
 )
-def test_a_spent_quota_is_not_tried_again(provider: str, line: Line) -> None:
-    text, asked = fail(provider, line)
-    assert "the account has no quota or credit left" in text
-    assert asked == 1
+def test_a_spent_quota_is_said(provider: str, line: Line) -> None:
+    assert "the account has no quota or credit left" in fail(provider, line, retries=0)[0]
 
 
 @pytest.mark.parametrize("provider", SERVICES)
@@ -301,7 +265,7 @@ def test_an_unknown_model_and_a_forbidden_one(provider: str) -> None:
 @pytest.mark.parametrize("provider", SERVICES)
 def test_a_slow_service_times_out(provider: str) -> None:
     text, asked = fail(provider, answer(GOOD, delay=5), timeout=0.3, retries=0)
-    assert "did not answer within 0.3 s, tried once" in text
+    assert "did not answer within 0.3 s." in text
     assert asked == 1
 
 
@@ -309,7 +273,7 @@ def test_a_slow_service_times_out(provider: str) -> None:
 def test_an_answer_that_trickles_times_out(provider: str) -> None:
     body = {"padding": "x" * 10_000}  # a byte every 0.05 s: no pause is as long as the timeout
     text, asked = fail(provider, Scripted(body, trickle=0.05), timeout=0.5, retries=0)
-    assert "did not answer within 0.5 s, tried once" in text
+    assert "did not answer within 0.5 s." in text
     assert asked == 1
 
 
@@ -320,23 +284,17 @@ def test_a_timeout_may_pass() -> None:
 
 
 @pytest.mark.parametrize("provider", SERVICES)
-def test_an_unreachable_service_is_told_at_once(provider: str, caplog: pytest.LogCaptureFixture) -> None:
+def test_an_unreachable_service_is_told(provider: str) -> None:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         url = f"http://127.0.0.1:{free.getsockname()[1]}/v1"
-    with (
-        caplog.at_level(logging.INFO, "crce"),
-        pytest.raises(SuggestError, match=f"{provider}:tiny at {url} can't be reached"),
-    ):
-        load_chat(f"{provider}:tiny", base_url=url).complete(QUESTION, SCHEMA)
-    assert pauses_of(caplog) == []
+    with pytest.raises(SuggestError, match=f"{provider}:tiny at {url} can't be reached"):
+        load_chat(f"{provider}:tiny", base_url=url, retries=0).complete(QUESTION, SCHEMA)
 
 
-def test_a_connection_that_breaks_is_tried_again() -> None:
+def test_an_answer_that_breaks_off_is_an_error() -> None:
     whole = json.dumps({"choices": [{"message": {"content": GOOD}}]})
-    reply, requests = ask("openai", Scripted(whole, cut=10), Scripted(whole))
-    assert reply == Reply(GOOD)
-    assert len(requests) == 2
+    assert "can't be reached: " in fail("openai", Scripted(whole, cut=10))[0]
 
 
 # Odd answers.
@@ -536,7 +494,7 @@ def test_importing_the_modules_imports_no_client() -> None:
     script = (
         f"from crce.llm import {modules}\n"
         "import sys\n"
-        "print({'torch', 'transformers', 'openai', 'anthropic', 'llguidance', 'tenacity'} & set(sys.modules))"
+        "print({'torch', 'transformers', 'openai', 'anthropic', 'llguidance'} & set(sys.modules))"
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "set()"

@@ -24,7 +24,7 @@ def load_chat(
     *,
     base_url: str | None = None,
     timeout: float = 60.0,
-    retries: int = 4,
+    retries: int = 3,
     token_budget: int = 100_000,
 ) -> Chat:
     """Prepare a language model; nothing is sent and no weights are read yet.
@@ -34,7 +34,7 @@ def load_chat(
             "local:model.gguf".
         base_url: address of the service; None takes that of the environment, else the public one.
         timeout: seconds for a connection, and for each answer in all; a local model takes the time it needs.
-        retries: how often to try again after a temporary error.
+        retries: how often the client tries again after a temporary error.
         token_budget: tokens for all questions and answers together.
 
     Raises:

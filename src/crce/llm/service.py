@@ -1,4 +1,4 @@
-"""A language model behind a web service: requests, retries, and the parameters that a service accepts.
+"""A language model behind a web service: requests, and the parameters that a service accepts.
 
 The clients of OpenAI and of Anthropic are built alike, so one class serves both; `openai_chat` and `anthropic_chat`
 add what differs.
@@ -7,15 +7,13 @@ add what differs.
 from __future__ import annotations
 
 import json
-import logging
 import os
 import re
+import time
 from abc import abstractmethod
 from collections.abc import Callable
-from concurrent.futures import Future, wait
 from dataclasses import dataclass, replace
 from importlib import import_module
-from threading import Thread
 from typing import TYPE_CHECKING, Any, ClassVar
 from urllib.parse import urlsplit
 
@@ -27,10 +25,6 @@ from crce.llm.service_errors import FILTERED, Declined, ServiceErrors
 
 if TYPE_CHECKING:
     from types import ModuleType
-
-    from tenacity import RetryCallState
-
-logger = logging.getLogger(__name__)
 
 MAX_REPLY = 200_000  # bytes of one answer; a list of phrases takes a tenth of it
 NO_KEY = "none"  # the clients insist on a key, also for servers that need none
@@ -87,7 +81,6 @@ class ServiceChat(CountingChat):
             ) from error
         check_numbers(timeout=timeout, retries=retries)
         super().__init__(model, token_budget)
-        self._retries = retries
         given = base_url or os.environ.get(self.url_variable)
         if not (url := given or self.default_url):
             raise SuggestError(
@@ -101,7 +94,7 @@ class ServiceChat(CountingChat):
                 "needs none, or use --suggester lexicon."
             )
         self._errors = ServiceErrors(sdk, f"{self.provider}:{model}", place_of(url), self.key_variable, key, timeout)
-        resource = self._connect(sdk, base_url=url, api_key=key or NO_KEY, timeout=timeout, max_retries=0)
+        resource = self._connect(sdk, base_url=url, api_key=key or NO_KEY, timeout=timeout, max_retries=retries)
         self._create = resource.with_streaming_response.create
 
     @staticmethod
@@ -139,64 +132,32 @@ class ServiceChat(CountingChat):
         return self._read(body)
 
     def _send(self, **params: Any) -> dict[str, Any]:
-        """Send a request, again after temporary errors, and return the parsed body of the response."""
-        from tenacity import Retrying, retry_if_exception, stop_after_attempt
-
-        retrying = Retrying(
-            stop=stop_after_attempt(self._retries + 1),
-            wait=self._pause,
-            retry=retry_if_exception(self._errors.is_temporary),
-            before_sleep=self._log_retry,
-            reraise=True,
-        )
-        try:
-            content = retrying(lambda: self._content(params))
-        except self._errors.sdk.APIError as error:
-            # Not chained: the client's error holds the service's own words, which may repeat the key.
-            raise self._errors.explain(error, retrying.statistics["attempt_number"]) from None
-        if len(content) > MAX_REPLY:
-            raise self._errors.too_long(len(content), MAX_REPLY)
-        try:
-            body = json.loads(content)
-        except (ValueError, RecursionError):
-            raise self._errors.unreadable("it is not JSON") from None
-        if not isinstance(body, dict):
-            raise self._errors.unreadable("it is not a JSON object")
-        return body
-
-    def _content(self, params: dict[str, Any]) -> bytes:
-        """The body of a response. A service may send a byte at a time without end: the timeout is for all of it."""
-        content: Future[bytes] = Future()
-        Thread(target=self._receive, args=(params, content), daemon=True).start()
-        if not wait([content], self._errors.timeout).done:
-            raise self._errors.sdk.APITimeoutError(request=None)
-        return content.result()
-
-    def _receive(self, params: dict[str, Any], content: Future[bytes]) -> None:
-        sdk, received = self._errors.sdk, b""
+        """The parsed body of the response to a request, which the client repeats after temporary errors."""
+        errors, received = self._errors, b""
         try:
             with self._create(**params) as response:
-                for chunk in response.iter_bytes():
-                    received += chunk
-                    if len(received) > MAX_REPLY:
-                        break
-            content.set_result(received)
-        except Exception as error:
-            broken = sdk.APIConnectionError(request=None)  # where the client's HTTP library raises an error of its own
-            broken.__cause__ = error
-            content.set_exception(error if isinstance(error, sdk.APIError | TypeError) else broken)
-
-    def _pause(self, state: RetryCallState) -> float:
-        from tenacity import wait_exponential_jitter
-
-        wait = self._errors.wait(state.outcome.exception() if state.outcome else None)
-        return wait_exponential_jitter(initial=0.5, max=8.0, jitter=0.5)(state) if wait is None else wait
-
-    def _log_retry(self, state: RetryCallState) -> None:
-        # Only the kind of error: its text may hold the service's words about the key.
-        error = state.outcome.exception() if state.outcome else None
-        pause = state.next_action.sleep if state.next_action else 0.0
-        logger.info("%s:%s: %s; trying again in %.1f s", self.provider, self.model, type(error).__name__, pause)
+                end = time.monotonic() + errors.timeout  # a service may send a byte at a time without end
+                try:
+                    for chunk in response.iter_bytes():
+                        received += chunk
+                        if len(received) > MAX_REPLY:
+                            raise errors.too_long(len(received), MAX_REPLY)
+                        if time.monotonic() > end:
+                            raise errors.sdk.APITimeoutError(request=None)
+                except (SuggestError, errors.sdk.APIError):
+                    raise
+                except Exception as error:  # of the client's HTTP library
+                    raise errors.sdk.APIConnectionError(request=None) from error
+        except errors.sdk.APIError as error:
+            # Not chained: the client's error holds the service's own words, which may repeat the key.
+            raise errors.explain(error) from None
+        try:
+            body = json.loads(received)
+        except (ValueError, RecursionError):
+            raise errors.unreadable("it is not JSON") from None
+        if not isinstance(body, dict):
+            raise errors.unreadable("it is not a JSON object")
+        return body
 
 
 def read_key(variable: str) -> str:
