@@ -215,11 +215,11 @@ def test_phrases(phrases: list[str], certainty: Any) -> None:
 
 
 @fuzz(120)
-@given(text=mutated("answer.txt", "judgements.txt"), cut_off=st.booleans())
-def test_answers_of_language_models(text: str, cut_off: bool) -> None:
+@given(text=mutated("answer.txt", "judgements.txt"))
+def test_answers_of_language_models(text: str) -> None:
     for parse in (
-        lambda: parse_proposals(text, cut_off, [], target="cat"),
-        lambda: parse_judgements(text, cut_off, [], count=2),
+        lambda: parse_proposals(text, [], target="cat"),
+        lambda: parse_judgements(text, [], count=2),
     ):
         with contextlib.suppress(AnswerError):
             assert parse()

@@ -72,15 +72,11 @@ def test_an_answer_follows_the_schema_and_counts_its_tokens(chat: LocalChat) -> 
     assert reply.completion_tokens > 3
 
 
-def test_even_a_feverish_answer_follows_the_schema(chat: LocalChat) -> None:
-    check(chat.complete(QUESTION, SCHEMA, temperature=3.0, max_tokens=15).text)
-
-
-@pytest.mark.parametrize("max_tokens", [1, 15])
-def test_an_answer_that_is_cut_off_is_closed(chat: LocalChat, max_tokens: int) -> None:
-    reply = chat.complete(QUESTION, SCHEMA, max_tokens=max_tokens)
-    check(reply.text)
-    assert reply.finish == "length"
+@pytest.mark.parametrize("temperature", [0.0, 3.0])
+def test_an_answer_that_is_cut_off_begins_as_the_schema_says(chat: LocalChat, temperature: float) -> None:
+    reply = chat.complete(QUESTION, SCHEMA, max_tokens=15, temperature=temperature)
+    assert reply.text.startswith('{"corefs": [{"text": "')
+    assert (reply.finish, reply.completion_tokens) == ("length", 15)
 
 
 def test_the_seed_decides(chat: LocalChat) -> None:
@@ -102,37 +98,12 @@ def test_the_random_numbers_of_others_stay_as_they_are(chat: LocalChat) -> None:
     assert torch.equal(torch.rand(3), expected)
 
 
-@pytest.mark.parametrize(
-    "schema",
-    [
-        {"type": "object", "properties": {"n": {"type": "integer"}}, "required": ["n"], "additionalProperties": False},
-        {"type": "array", "items": {"type": "string"}, "maxItems": 1},
-        {"enum": ["always", "sometimes", "never"]},
-        {"type": "object", "properties": {"a": {"type": "string"}, "b": {"type": "boolean"}}},
-    ],
-    ids=["number", "array", "choice", "nothing required"],
-)
-def test_other_schemas_are_closed_too(chat: LocalChat, schema: dict[str, Any]) -> None:
-    reply = chat.complete(QUESTION, schema, max_tokens=8)
-    answer = json.loads(reply.text)
-    if "enum" in schema:
-        assert answer in schema["enum"]
-    else:
-        assert isinstance(answer, dict if schema["type"] == "object" else list)
-
-
-def test_a_string_full_of_brackets_and_quotes_is_closed(chat: LocalChat) -> None:
-    question = [Message("user", 'Repeat: "]}"]}"]} \\" \\\\ "]}')]
-    schema = {"type": "array", "items": {"type": "string"}, "minItems": 1, "maxItems": 9}
-    for max_tokens in (2, 4, 7):
-        assert isinstance(json.loads(chat.complete(question, schema, max_tokens=max_tokens).text), list)
-
-
 def test_a_folder_of_transformers_answers_too(tiny_lm: Path) -> None:
     """The classes are real, the model is tiny: a folder of the model above takes as long as half of these tests."""
     chat = load_chat(f"local:{tiny_lm}")
-    answers = [chat.complete(QUESTION, SCHEMA, max_tokens=20) for _ in range(2)]
+    answers = [chat.complete(QUESTION, SCHEMA, max_tokens=600, temperature=3.0) for _ in range(2)]
     check(answers[0].text)
+    assert answers[0].finish == "stop"
     assert answers[0] == answers[1]
     assert chat.model == tiny_lm.name
 

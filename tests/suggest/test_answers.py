@@ -23,14 +23,14 @@ from crce.suggest.schemas import (
 GOOD = lists({"kitty": "High", "Felis catus": "Very High"}, {"dog": "Very High", "lynx": "Low"})
 
 
-def parse_proposals(text, cut_off=False):
+def parse_proposals(text):
     notes = []
-    return SimpleNamespace(value=schemas.parse_proposals(text, cut_off, notes), notes=notes)
+    return SimpleNamespace(value=schemas.parse_proposals(text, notes), notes=notes)
 
 
-def parse_judgements(text, cut_off=False, *, count):
+def parse_judgements(text, *, count):
     notes = []
-    return SimpleNamespace(value=schemas.parse_judgements(text, cut_off, notes, count=count), notes=notes)
+    return SimpleNamespace(value=schemas.parse_judgements(text, notes, count=count), notes=notes)
 
 
 def texts(proposals):
@@ -87,7 +87,7 @@ def test_of_an_answer_that_is_cut_off_only_whole_entries_are_read(share):
     cut, notes = long[: len(long) * share // 100], []
     whole = cut.count('"certainty": "High"') + cut.count('"certainty": "Low"')
     try:
-        value = schemas.parse_proposals(cut, True, notes)
+        value = schemas.parse_proposals(cut, notes)
     except AnswerError as error:
         if error.partial is None:
             assert whole == 0
@@ -97,20 +97,6 @@ def test_of_an_answer_that_is_cut_off_only_whole_entries_are_read(share):
     assert set(corefs + retains) <= {f"coref {i}" for i in range(8)} | {f"retain {i}" for i in range(8)}
     assert abs(len(corefs) + len(retains) - whole) <= 1  # one whose certainty is half written is still plain
     assert any("cut off" in note or "repaired" in note for note in notes)
-
-
-def test_what_was_made_up_to_close_an_answer_is_left_out():
-    value = json.loads(lists({"kitty": "High", "tom": "High", "puss i": "High"}, {"x": "Very High"}))
-    value["retains"][0]["reason"] = ""
-    notes = []
-    with pytest.raises(AnswerError, match="contains no retains") as error:
-        schemas.parse_proposals(json.dumps(value), True, notes)
-    assert texts(error.value.partial) == (["kitty", "tom"], [])
-    assert "its last entries (2) are left out" in notes[0]
-    answers = {str(i): {"reason": "seen" if i < 4 else "", "answer": "always"} for i in range(1, 7)}
-    with pytest.raises(AnswerError, match="no answer for 3, 4, 5, 6") as error:
-        parse_judgements(json.dumps(answers), cut_off=True, count=6)
-    assert list(error.value.partial) == [1, 2]
 
 
 def test_an_empty_phrase_that_follows_the_form_is_left_out():
@@ -211,7 +197,7 @@ def test_a_list_in_one_phrase_is_split(text, phrases):
 
 def test_no_more_is_taken_than_was_asked_for():
     many = lists({f"coref {i}": "High" for i in range(9)}, {f"retain {i}": "High" for i in range(9)})
-    found = schemas.parse_proposals(many, False, [], most={"coref": 3, "retain": 4})
+    found = schemas.parse_proposals(many, [], most={"coref": 3, "retain": 4})
     assert [len(found[side]) for side in ("coref", "retain")] == [3, 4]
 
 

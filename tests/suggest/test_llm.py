@@ -208,7 +208,7 @@ def test_a_bad_day_of_a_server_still_ends_in_candidates(day):
     [
         ((answer(None, refusal=REFUSAL),), "refused to answer about 'cat'"),
         ((answer("PWNED"),), "no usable answer about 'cat' in 3 tries"),
-        ((answer("bla " * 2_500_000),), "at most 200000 are read"),
+        ((answer("bla " * 2_500_000),), "it has more than 200000 bytes"),
     ],
     ids=["refusal", "nonsense", "10 MB"],
 )

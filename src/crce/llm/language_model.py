@@ -109,13 +109,13 @@ def locate(model: str) -> tuple[str, str | None]:
         if path.suffix != ".gguf":
             raise SuggestError(f"local:{model} is a file of another type. Give a folder or a GGUF file (.gguf).")
         return str(path.parent), path.name
-    parts, is_file = model.split("/"), model.endswith(".gguf")
-    # A name on the Hub is "repository" or "owner/repository"; anything that looks like a path is a path.
-    if path.is_absolute() or model.startswith((".", "~")) or "\\" in model or "" in parts:
-        raise SuggestError(f"local:{model}: there is no such file or folder. Check the path.")
-    if is_file and len(parts) == 3:
-        return f"{parts[0]}/{parts[1]}", parts[2]
-    if is_file or len(parts) > 2:
-        what, where = ("file", "OWNER/REPOSITORY/FILE.gguf on the Hub") if is_file else ("folder", "OWNER/REPOSITORY")
-        raise SuggestError(f"local:{model}: there is no such {what}. Check the path, or give {where}.")
-    return model, None
+    names = model.removesuffix(".gguf").split("/")
+    on_hub = len(names) == 3 if model.endswith(".gguf") else len(names) <= 2
+    # anything that looks like a path is a path
+    if not on_hub or "" in names or model.startswith((".", "~")) or "\\" in model:
+        raise SuggestError(
+            f"local:{model}: there is no such file or folder. Check the path, or give OWNER/REPOSITORY or "
+            "OWNER/REPOSITORY/FILE.gguf on the Hub."
+        )
+    *repository, file = model.split("/")
+    return ("/".join(repository), file) if model.endswith(".gguf") else (model, None)

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-import re
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from crce.errors import SuggestError
 from crce.llm.language_model import check_packages, load_language_model, locate
-from crce.llm.protocol import CountingChat, Message, Reply
+from crce.llm.protocol import Chat, Message, Reply
 
 
 if TYPE_CHECKING:
@@ -21,8 +20,8 @@ if TYPE_CHECKING:
 class Constraint:
     """A logits processor of transformers that allows only tokens with which the answer can follow the schema."""
 
-    def __init__(self, vocabulary: LLTokenizer, schema: dict[str, Any], asked: int, max_tokens: int) -> None:
-        """Build the grammar; the input begins with `asked` tokens, and after `max_tokens` the answer is closed."""
+    def __init__(self, vocabulary: LLTokenizer, schema: dict[str, Any], asked: int) -> None:
+        """Build the grammar; the input begins with `asked` tokens."""
         from llguidance import LLMatcher
 
         # No free white space: a small model would fill its answer with it.
@@ -31,10 +30,7 @@ class Constraint:
         self._matcher: LLMatcher = LLMatcher(vocabulary, grammar, log_level=0)
         if self._matcher.is_error():
             raise SuggestError(f"The schema of the answer can't be enforced: {self._matcher.get_error()}.")
-        self._vocabulary = vocabulary
         self._asked = asked
-        self._max_tokens = max_tokens
-        self.closing = False  # whether the maximum of tokens was reached, and the rest only closes the answer
 
     def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
         """Set the logits `scores`, shape (1, V), to -inf where the schema does not allow a token.
@@ -45,36 +41,20 @@ class Constraint:
         """
         import torch
 
-        answered = input_ids[0, self._asked :].tolist()
-        if answered:
-            self._matcher.consume_token(answered[-1])
+        if input_ids.shape[1] > self._asked:
+            self._matcher.consume_token(int(input_ids[0, -1]))
         if self._matcher.is_error():
             raise SuggestError(f"The answer left its schema: {self._matcher.get_error()}. Choose another model.")
         allowed = torch.frombuffer(bytearray(self._matcher.compute_logit_bias()), dtype=torch.uint8).bool()
-        if len(answered) >= self._max_tokens and not self._matcher.is_stopped():
-            self.closing = True
-            self._close(allowed, answered)
         allowed = torch.nn.functional.pad(allowed, (0, scores.shape[-1] - len(allowed)))  # models pad their vocabulary
         return scores.masked_fill(~allowed.to(scores.device), float("-inf"))
 
-    def _close(self, allowed: Tensor, answered: list[int]) -> None:
-        """Narrow `allowed`, shape (V,), to the one token that ends the innermost open element, if there is one."""
-        text = self._vocabulary.decode_bytes(answered).decode(errors="replace")
-        inside_string = re.sub(r"\\.", "", text, flags=re.DOTALL).count('"') % 2
-        closers = [self._vocabulary.tokenize_str(mark) for mark in ('"' if inside_string else "}]")]
-        for token in (self._vocabulary.eos_token, *(tokens[0] for tokens in closers if len(tokens) == 1)):
-            if bool(allowed[token]):
-                allowed[:] = False
-                allowed[token] = True
-                return
 
-
-CLOSING = 400  # tokens beyond the maximum, for closing the answer
 CONTEXT = 4096  # tokens, for a model that does not state its own
 
 
-class LocalChat(CountingChat):
-    """A causal language model that always answers in JSON of the schema."""
+class LocalChat(Chat):
+    """A causal language model that answers in JSON of the schema."""
 
     provider = "local"
     remote = False
@@ -108,13 +88,13 @@ class LocalChat(CountingChat):
         inputs = encode(loaded.tokenizer, messages).to(model.device)
         asked = inputs.shape[1]
         limit = getattr(model.config.get_text_config(), "max_position_embeddings", None) or CONTEXT
-        room = limit - asked - CLOSING
+        room = limit - asked
         if room < 1:
             raise SuggestError(
                 f"The question has {asked} tokens, too many for local:{self.model}, which takes {limit} in all. "
                 "Ask for fewer phrases, or choose a model with a longer context."
             )
-        constraint = Constraint(loaded.vocabulary, schema, asked, min(max_tokens, room))
+        end = loaded.vocabulary.eos_token
         devices = [model.device] if model.device.type == "cuda" else []
         with torch.random.fork_rng(devices), torch.inference_mode():
             torch.manual_seed(seed)
@@ -124,15 +104,15 @@ class LocalChat(CountingChat):
             output = model.generate(
                 inputs,
                 attention_mask=torch.ones_like(inputs),
-                max_new_tokens=min(max_tokens, room) + CLOSING,
-                logits_processor=[constraint],
-                pad_token_id=loaded.vocabulary.eos_token,
-                eos_token_id=loaded.vocabulary.eos_token,
+                max_new_tokens=min(max_tokens, room),
+                logits_processor=[Constraint(loaded.vocabulary, schema, asked)],
+                pad_token_id=end,
+                eos_token_id=end,
                 **sampling,
             )
         tokens = output[0, asked:].tolist()
         text = loaded.tokenizer.decode(tokens, skip_special_tokens=True, clean_up_tokenization_spaces=False)
-        return Reply(str(text), "length" if constraint.closing else "stop", asked, len(tokens))
+        return Reply(str(text), "stop" if tokens[-1] == end else "length", asked, len(tokens))
 
 
 def encode(tokenizer: Any, messages: list[Message]) -> Tensor:

@@ -1,10 +1,10 @@
-"""The messages, replies and protocol of chats with language models."""
+"""The messages, replies and base class of chats with language models."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
 
 from crce.bounds import check_numbers
 from crce.errors import SuggestError
@@ -21,27 +21,29 @@ class Message:
 
 @dataclass(frozen=True)
 class Reply:
-    """The answer of a language model.
+    """The answer of a language model."""
 
-    Attributes:
-        text: the answer, unparsed.
-        finish: why it ended: "stop", "length" (cut off) or "refusal".
-        prompt_tokens: tokens of the question, 0 if the server does not count them.
-        completion_tokens: tokens of the answer, 0 if the server does not count them.
-    """
-
-    text: str
-    finish: Literal["stop", "length", "refusal"] = "stop"
-    prompt_tokens: int = 0
+    text: str  # unparsed
+    finish: Literal["stop", "length", "refusal"] = "stop"  # why it ended; "length" is cut off
+    prompt_tokens: int = 0  # 0 if the server does not count them
     completion_tokens: int = 0
 
 
-class Chat(Protocol):
-    """A language model that answers in JSON."""
+SHORTEST_ANSWER = 100  # tokens; a shorter answer is cut off before it says anything
+CHARACTERS = 4  # in a token, roughly, where the server does not count
+IMAGE = 1000  # tokens of an image, roughly: services count 100 to 1600, by its size
+
+
+class Chat(ABC):
+    """A language model that answers in JSON, with the tokens of all questions and answers within a budget."""
 
     provider: str  # "openai", "azure", "anthropic" or "local"
-    model: str  # the model's name at that provider
     remote: bool  # whether questions go over the network (and may cost money)
+
+    def __init__(self, model: str, token_budget: int) -> None:
+        check_numbers(token_budget=token_budget)
+        self.model = model  # its name at that provider
+        self._budget, self._spent = token_budget, 0
 
     def complete(
         self,
@@ -57,32 +59,6 @@ class Chat(Protocol):
         Raises:
             SuggestError: it can't be reached, refuses the key, is out of quota or time, or the token budget is spent.
         """
-        ...
-
-
-SHORTEST_ANSWER = 100  # tokens; a shorter answer is cut off before it says anything
-CHARACTERS = 4  # in a token, roughly, where the server does not count
-IMAGE = 1000  # tokens of an image, roughly: services count 100 to 1600, by its size
-
-
-class CountingChat(ABC):
-    """Base of the chats here: it counts the tokens of all questions and answers against a budget."""
-
-    def __init__(self, model: str, token_budget: int) -> None:
-        check_numbers(token_budget=token_budget)
-        self.model = model
-        self._budget, self._spent = token_budget, 0
-
-    def complete(
-        self,
-        messages: list[Message],
-        schema: dict[str, Any],
-        *,
-        max_tokens: int = 2000,
-        temperature: float = 0.0,
-        seed: int = 0,
-    ) -> Reply:
-        """See `Chat.complete`."""
         room = self._budget - self._spent - _tokens(messages)
         if room < min(max_tokens, SHORTEST_ANSWER):
             raise SuggestError(

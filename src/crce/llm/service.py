@@ -19,7 +19,7 @@ from urllib.parse import urlsplit
 
 from crce.bounds import check_numbers
 from crce.errors import SuggestError
-from crce.llm.protocol import CountingChat, Message, Reply
+from crce.llm.protocol import Chat, Message, Reply
 from crce.llm.service_errors import FILTERED, Declined, ServiceErrors
 
 
@@ -51,7 +51,7 @@ class RequestForm:
         return replace(self, formats=self.formats[1:]) if len(self.formats) > 1 else None
 
 
-class ServiceChat(CountingChat):
+class ServiceChat(Chat):
     """A model behind a web service; the key comes from the environment only.
 
     A request starts with all parameters of `form` and drops those that the service declines; the form that it accepted
@@ -93,7 +93,9 @@ class ServiceChat(CountingChat):
                 f"No key for {self.provider}:{model}. Set {self.key_variable}, give the --base-url of a server that "
                 "needs none, or use --suggester lexicon."
             )
-        self._errors = ServiceErrors(sdk, f"{self.provider}:{model}", place_of(url), self.key_variable, key, timeout)
+        self._errors = ServiceErrors(
+            sdk, f"{self.provider}:{model} at {place_of(url)}", self.key_variable, key, timeout
+        )
         resource = self._connect(sdk, base_url=url, api_key=key or NO_KEY, timeout=timeout, max_retries=retries)
         self._create = resource.with_streaming_response.create
 
@@ -141,7 +143,7 @@ class ServiceChat(CountingChat):
                     for chunk in response.iter_bytes():
                         received += chunk
                         if len(received) > MAX_REPLY:
-                            raise errors.too_long(len(received), MAX_REPLY)
+                            raise errors.unreadable(f"it has more than {MAX_REPLY} bytes")
                         if time.monotonic() > end:
                             raise errors.sdk.APITimeoutError(request=None)
                 except (SuggestError, errors.sdk.APIError):

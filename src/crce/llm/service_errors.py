@@ -14,7 +14,6 @@ if TYPE_CHECKING:
 
 MIN_KEY = 12  # characters; real keys are longer
 FILTERED = "content_filter"  # error code of Azure, which filters the question before the model reads it
-QUOTA_CODES = {"insufficient_quota", "billing_hard_limit_reached", "billing_not_active", "billing_error"}
 OTHERWISE = "Or use --suggester lexicon, which needs no network."
 
 
@@ -32,15 +31,10 @@ class ServiceErrors:
     """The errors of one service."""
 
     sdk: ModuleType  # the package `openai` or `anthropic`, which defines the errors
-    name: str  # "provider:model"
-    place: str  # the address, as it may be shown
+    who: str  # "provider:model at https://address", as it may be shown
     key_variable: str  # environment variable of the key
     key: str = field(repr=False)  # which is never shown; "" if there is none
     timeout: float  # seconds before an attempt fails
-
-    @property
-    def _who(self) -> str:
-        return f"{self.name} at {self.place}"
 
     def without_key(self, text: str) -> str:
         """`text` without the key.
@@ -59,20 +53,13 @@ class ServiceErrors:
     def unreadable(self, why: str) -> SuggestError:
         """The error for a response that is not of the expected format."""
         return SuggestError(
-            f"The response of {self._who} can't be read: {why}. Check that the base URL is that of a chat service (it "
+            f"The response of {self.who} can't be read: {why}. Check that the base URL is that of a chat service (it "
             f"often ends in /v1), or choose another model. {OTHERWISE}"
-        )
-
-    def too_long(self, size: int, allowed: int) -> SuggestError:
-        """The error for a response of `size` bytes."""
-        return SuggestError(
-            f"The response of {self._who} has {size} bytes, and at most {allowed} are read. Ask for fewer phrases, or "
-            f"choose another model. {OTHERWISE}"
         )
 
     def explain(self, error: Any) -> SuggestError:
         """The error for one of the client, which has tried again: `Declined` if a simpler request may help."""
-        who = self._who
+        who = self.who
         if isinstance(error, self.sdk.APITimeoutError):
             return SuggestError(
                 f"{who} did not answer within {self.timeout:g} s. "
@@ -86,11 +73,6 @@ class ServiceErrors:
         if not isinstance(error, self.sdk.APIStatusError):
             return self.unreadable(self.redact(str(error)))
         status, said = error.status_code, self._said(error)
-        if self._is_quota(error):
-            return SuggestError(
-                f"{who}: the account has no quota or credit left ({status}). "
-                f"Add credit, or set the key of another account in {self.key_variable}. {OTHERWISE}"
-            )
         if status in (400, 422):
             text = f"{who} rejects the request ({status}): {said}. Ask for fewer phrases, or choose another model."
             return Declined(text, said, str(_inner(error).get("code") or ""))
@@ -103,15 +85,10 @@ class ServiceErrors:
             403: f"{who} denies access (403): {said}. Choose a model that the account may use. {OTHERWISE}",
             404: f"{who}: no such model or address (404): {said}. "
             "Check the name of the model, and --base-url (it often ends in /v1).",
-            429: f"{who} is over its rate limit (429).{pause} Try again later. {OTHERWISE}",
+            402: f"{who} wants to be paid (402): {said}. Add credit, or set the key of another account. {OTHERWISE}",
+            429: f"{who} is over its rate limit or quota (429): {said}.{pause} Try again later. {OTHERWISE}",
         }
         return SuggestError(known.get(status, f"{who} failed ({status}): {said}. Try again later. {OTHERWISE}"))
-
-    def _is_quota(self, error: Any) -> bool:
-        inner = _inner(error)
-        if error.status_code == 402 or QUOTA_CODES & {str(inner.get("code")), str(inner.get("type"))}:
-            return True
-        return error.status_code == 400 and "credit balance" in self._said(error)
 
     def _said(self, error: Any) -> str:
         """The service's own words about an error: one line, no full stop."""

@@ -78,14 +78,14 @@ class LLMSuggester:
         about: str,
         messages: list[Message],
         schema: dict[str, Any],
-        parse: Callable[[str, bool, list[str]], T],
+        parse: Callable[[str, list[str]], T],
         max_tokens: int,
     ) -> T:
         """Ask about a target until `parse` can read the answer; each repeated question says why it could not.
 
-        `parse` is given the answer, whether it was cut off and a list for its notes, and raises AnswerError. An answer
-        that was cut off may have twice as many tokens the next time, at most 8000. If every attempt failed, what could
-        be read of the last answer with any content is returned.
+        `parse` is given the answer and a list for its notes, and raises AnswerError. An answer that was cut off may
+        have twice as many tokens the next time. If every attempt failed, what could be read of the last answer with
+        any content is returned.
 
         Raises:
             UnreadableAnswer: no answer could be read.
@@ -116,7 +116,7 @@ class LLMSuggester:
                 cure = "Use another model, or --suggester lexicon."
                 raise SuggestError(f"{self.name} refused to answer about {about!r}{said}. {cure}")
             try:
-                return parse(reply.text, reply.finish == "length", notes)
+                return parse(reply.text, notes)
             except AnswerError as error:
                 fault = str(error)
                 notes.insert(0, f"not used: {fault}")

@@ -157,13 +157,11 @@ def judgements_schema(count: int) -> dict[str, Any]:
 
 
 def parse_proposals(
-    text: str, cut_off: bool, notes: list[str], *, target: str | None = None, most: Mapping[Side, int] | None = None
+    text: str, notes: list[str], *, target: str | None = None, most: Mapping[Side, int] | None = None
 ) -> Proposals:
     """Read the answer `text` to the question for corefs and retains; corrections are added to `notes`.
 
     Args:
-        cut_off: whether it reached its maximum length. If it is whole JSON all the same, it was closed by force, and
-            what was made up for that is left out.
         target: left out where it is proposed itself, as small models like to do.
         most: how many phrases were asked for on each side; more are not taken.
 
@@ -185,9 +183,6 @@ def parse_proposals(
         sides[side] = [p for item in items[:MAX_ITEMS] if (p := _read(Proposal, item)) is not None]
         if len(sides[side]) < len(items):
             notes.append(f"{side}s that can't be used are left out: {len(items) - len(sides[side])}")
-    if cut_off and whole:
-        kept, corefs = _unforced([*sides["coref"], *sides["retain"]], notes), len(sides["coref"])
-        sides = {"coref": kept[:corefs], "retain": kept[corefs:]}
     own = fold(target or "")
     others: Proposals = {side: [p for p in proposed if fold(p.text) != own] for side, proposed in sides.items()}
     if same := sum(len(sides[side]) - len(others[side]) for side in sides):
@@ -204,17 +199,15 @@ def parse_proposals(
     return others
 
 
-def parse_judgements(text: str, cut_off: bool, notes: list[str], *, count: int) -> dict[int, Judgement]:
+def parse_judgements(text: str, notes: list[str], *, count: int) -> dict[int, Judgement]:
     """The judgement of each number from 1 in the answer about `count` phrases; the rest is as in `parse_proposals`.
 
     Raises:
         AnswerError: numbers are missing (those there are its `partial`), or there is none.
     """
-    value, whole = _object_in(text, _NUMBERS, notes)
+    value, _ = _object_in(text, _NUMBERS, notes)
     numbers = range(1, count + 1)
     judgements = {n: judgement for n in numbers if (judgement := _read(Judgement, value.get(str(n)))) is not None}
-    if cut_off and whole:
-        judgements = dict(zip(judgements, _unforced(list(judgements.values()), notes), strict=False))
     if missing := [str(n) for n in numbers if n not in judgements]:
         why = f"there is no answer for {', '.join(missing)}. Answer one of {', '.join(VERDICTS)} for each number"
         raise AnswerError(why, judgements or None)
@@ -260,13 +253,6 @@ def _read(model: type[Entry], item: object) -> Entry | None:
         return model.model_validate(item)
     except ValidationError:
         return None
-
-
-def _unforced(entries: list[Entry], notes: list[str]) -> list[Entry]:
-    """The entries before the last one with a reason: it was cut off, and those after it made up for the schema."""
-    last = max((i for i, entry in enumerate(entries) if entry.reason), default=0)
-    notes.append(f"the answer reached its maximum length, its last entries ({len(entries) - last}) are left out")
-    return entries[:last]
 
 
 def _folded(item: object) -> dict[str, Any]:
