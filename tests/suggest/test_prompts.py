@@ -8,7 +8,6 @@ import pytest
 from crce.concepts import CERTAINTY_WORDS, KINDS
 from crce.errors import CRCEError, SuggestError
 from crce.suggest.candidates import Example, Request
-from crce.suggest.llm import prompt_hash
 from crce.suggest.prompts import (
     TEMPLATES,
     propose_messages,
@@ -143,14 +142,6 @@ def test_a_page_of_text_is_no_name(where):
     request = Request("x" * 5000 if where == "target" else "cat", "object", sense="y" * 5000)
     with pytest.raises(SuggestError, match=r"The concept .* has 5000 characters. Use at most 200"):
         propose_messages(request, 3, 4)
-
-
-def test_the_hash_identifies_the_messages():
-    messages = propose_messages(Request("cat", "object"), 3, 4)
-    assert prompt_hash(messages) == prompt_hash(propose_messages(Request("cat", "object"), 3, 4))
-    assert prompt_hash(messages) != prompt_hash(propose_messages(Request("cat", "object"), 3, 5))
-    assert prompt_hash(messages) != prompt_hash(list(reversed(messages)))
-    assert re.fullmatch("[0-9a-f]{16}", prompt_hash(messages))
 
 
 def test_the_bundled_prompts_are_exactly_the_templates():

@@ -7,6 +7,7 @@ import pytest
 from crce.demo.embedding import Embedder, load_embedder
 from crce.suggest.candidates import Candidate
 from crce.suggest.mmr import NEAR_DUPLICATE, select
+from crce.suggest.record import SuggestionSettings
 
 
 COREFS = "kitty, house cat, tabby, moggy, kitten, tomcat, pussycat, feline, Siamese, Persian, Manx, mouser".split(", ")
@@ -143,6 +144,6 @@ def test_the_choice_is_the_same_every_time(embedder):
 
 
 @pytest.mark.parametrize("wrong", [{"corefs": -1}, {"held_out": -2}, {"diversity": 1.5}, {"diversity": -0.1}])
-def test_counts_and_diversity_out_of_range(embedder, wrong):
-    with pytest.raises(ValueError, match="diversity"):
-        select([], embedder, **wrong)
+def test_counts_and_diversity_out_of_range(wrong):
+    with pytest.raises(ValueError, match=next(iter(wrong))):
+        SuggestionSettings(**{"corefs": 1, "retains": 1, "held_out": 1, "diversity": 0.3, **wrong})

@@ -119,9 +119,9 @@ class ConceptSet:
 
     def train(self, side: Literal["coref", "retain"], text: str) -> ConceptSet:
         """The set with a phrase trained on this side: one that it has is no longer held out, another is added."""
-        others = tuple(r for r in getattr(self, f"{side}s") if fold(r.text) != fold(text))
-        known = (r for r in getattr(self, f"{side}s") if fold(r.text) == fold(text))
-        related = (*others, replace(next(known, Related(text)), held_out=False))
+        own = {fold(r.text): r for r in (self.corefs if side == "coref" else self.retains)}
+        trained = replace(own.pop(fold(text), Related(text)), held_out=False)
+        related = (*own.values(), trained)
         return replace(self, corefs=related) if side == "coref" else replace(self, retains=related)
 
 

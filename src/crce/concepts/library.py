@@ -6,7 +6,6 @@ import functools
 import logging
 import os
 from collections.abc import Sequence
-from importlib import resources
 from pathlib import Path
 
 from crce.concepts.concept_set import ConceptSet, Kind, fold, name_key
@@ -22,6 +21,7 @@ logger = logging.getLogger(__name__)
 
 NAMED: tuple[Kind, ...] = ("person", "character", "style")  # kinds whose names have variants
 SUFFIXES = (".yaml", ".yml", ".json")
+ATLAS = Path(__file__).parent / "atlas"
 
 
 def read_concepts(path: Path | str) -> ConceptSet:
@@ -132,7 +132,7 @@ def find_concepts(name_or_path: str | Path) -> ConceptSet:
 
 def atlas() -> dict[str, ConceptSet]:
     """The bundled concept sets by target, sorted."""
-    return {concepts.target: concepts for concepts in _atlas().values()}
+    return {concepts.target: concepts for concepts in _atlas(ATLAS)}
 
 
 def atlas_names() -> list[str]:
@@ -172,25 +172,11 @@ def _names() -> dict[str, ConceptSet]:
 
 
 @functools.cache
-def _atlas() -> dict[str, ConceptSet]:
-    return read_atlas(Path(str(resources.files("crce.concepts") / "atlas")))
-
-
-def read_atlas(folder: Path) -> dict[str, ConceptSet]:
-    """Every concept set of a folder of YAML files, by folded target, sorted.
-
-    Raises:
-        ConceptError: lists the faults of the first file that has any, or a target that is in two files.
-    """
-    sets: dict[str, ConceptSet] = {}
-    files: dict[str, str] = {}
-    for file in sorted(folder.glob("*.yaml")):
-        for concepts in parse_sets(read_text(file), file.name, phrase_source="atlas"):
-            earlier = files.setdefault(fold(concepts.target), file.name)
-            if earlier != file.name:
-                raise ConceptError(f"{file.name}: target '{concepts.target}' is also in {earlier}. Keep one of them.")
-            sets[fold(concepts.target)] = concepts
-    return dict(sorted(sets.items()))
+def _atlas(folder: Path) -> tuple[ConceptSet, ...]:
+    """Every concept set of a folder of YAML files, sorted."""
+    files = sorted(folder.glob("*.yaml"))
+    sets = [c for file in files for c in parse_sets(read_text(file), file.name, phrase_source="atlas")]
+    return tuple(sorted(sets, key=lambda concepts: fold(concepts.target)))
 
 
 def _suggestion(name: str) -> str:

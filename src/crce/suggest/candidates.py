@@ -85,15 +85,12 @@ class Request:
 
     @property
     def wanted(self) -> dict[Side, int]:
-        """How many phrases are wanted on each side."""
         return {"coref": self.corefs, "retain": self.retains}
 
     def takes(self, text: str, side: Side) -> bool:
         """Whether a phrase is neither the target nor rejected for this side."""
         rejected = {fold(phrase) for avoided, phrase in self.avoid if avoided == side}
-        same = (
-            name_key if side == "retain" else fold
-        )  # a target in another spelling can be a coref, and never a retain
+        same = name_key if side == "retain" else fold  # a target in another spelling can be a coref, never a retain
         return fold(text) not in rejected and same(text) != same(self.target)
 
 

@@ -180,13 +180,10 @@ def ground(
 def _sample(
     backbone: Backbone, texts: list[str], seed: int, latents: int, timesteps: int, images: int
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Sample trajectories of P phrases, of which the first is the target, and compare predictions on them.
+    """d_t of P phrases, the first the target, over their own latents and its, shape (P, T), and the last latents.
 
     K = `latents` trajectories are compared, at T = `timesteps` noise levels; all stop at the last without `images`.
-
-    Returns:
-        d_t of every phrase over its own latents and the target's, shape (P, T), and the last latents, shape
-        (P, max(latents, images), C, h, w).
+    The last latents have shape (P, max(latents, images), C, h, w).
     """
     import torch
 

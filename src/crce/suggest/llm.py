@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
-from crce.concepts.concept_set import CERTAINTY_WORDS
+from crce.concepts.concept_set import CERTAINTY_WORDS, tidy
 from crce.errors import SuggestError
 from crce.llm import Chat, Message
 from crce.suggest.candidates import Candidate, Request
@@ -29,22 +29,10 @@ class UnreadableAnswer(SuggestError):
     """A language model answered, but nothing usable, however often it was asked."""
 
 
-def prompt_hash(messages: Sequence[Message]) -> str:
-    """16 hexadecimal digits that identify these messages."""
-    content = json.dumps([[message.role, message.content] for message in messages], ensure_ascii=False)
-    return hashlib.sha256(content.encode("utf-8", "surrogatepass")).hexdigest()[:16]
-
-
 class LLMSuggester:
     """Asks a language model for more phrases than are wanted, so that there is something to choose from.
 
-    Attributes:
-        name: "provider:model", also the source of each candidate.
-        chat: the language model.
-        prompts: folder of own prompts; None reads CRCE_PROMPTS.
-        retries: how often to ask again if an answer can't be read.
-        seed: of the answers.
-        exchanges: every question and answer so far.
+    An answer that can't be read is asked for again, `retries` times. `exchanges` are all questions and answers so far.
     """
 
     def __init__(self, chat: Chat, prompts: Path | str | None = None, retries: int = RETRIES, seed: int = 0) -> None:
@@ -97,10 +85,11 @@ class LLMSuggester:
             warmth, seed = _TEMPERATURE if attempt else 0.0, self.seed + attempt
             reply = self.chat.complete(question, schema, max_tokens=max_tokens, temperature=warmth, seed=seed)
             notes: list[str] = []  # how the answer was corrected, or why it could not be used
+            content = json.dumps([[message.role, message.content] for message in question])
             self.exchanges.append(
                 {
                     "kind": kind,
-                    "prompt_hash": prompt_hash(question),
+                    "prompt_hash": hashlib.sha256(content.encode()).hexdigest()[:16],
                     "messages": [{"role": message.role, "content": message.content} for message in question],
                     "reply": reply.text[:MAX_CHARS],
                     "finish": reply.finish,
@@ -111,8 +100,7 @@ class LLMSuggester:
             )
             if reply.finish == "refusal":
                 notes.append("not used: the model refused to answer")
-                words = " ".join(reply.text[:600].split())[:120]
-                said = f" ({words!r})" if words else ""
+                said = f" ({tidy(reply.text)[:120]!r})" if reply.text.strip() else ""
                 cure = "Use another model, or --suggester lexicon."
                 raise SuggestError(f"{self.name} refused to answer about {about!r}{said}. {cure}")
             try:

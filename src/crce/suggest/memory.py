@@ -13,7 +13,6 @@ import logging
 import math
 import os
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from datetime import datetime, timezone
 from itertools import zip_longest
@@ -26,7 +25,7 @@ from pydantic import AfterValidator, Field, StrictBool, TypeAdapter, ValidationE
 from crce.concepts.concept_set import KINDS, Kind, fold, text_fault, tidy
 from crce.concepts.faults import did_you_mean
 from crce.errors import SuggestError
-from crce.files import read_bytes, write_text
+from crce.files import append_line, read_bytes, write_text
 from crce.suggest.candidates import SIDES, Candidate, Example, Side
 from crce.suggest.phrases import name_of
 
@@ -140,7 +139,7 @@ class Memory:
         """Record that the decisions of a review changed from `before` to `after`: what is missing is taken back.
 
         Raises:
-            SuggestError: the file can't be written.
+            RunError: the file can't be written.
         """
         old, new = ({d.key: d for d in decisions} for decisions in (before, after))
         lines = [_line(d, taken_back=True) for key, d in old.items() if new.get(key) != d]
@@ -164,8 +163,8 @@ class Memory:
         """Add the decisions of an exported file; one that contradicts a decision of the user is not added.
 
         Raises:
-            SuggestError: the file is missing, or one of its lines can't be read (then nothing is added), or the
-                memory can't be read or written.
+            SuggestError: the file is missing, or a line of it or of the memory can't be read (then nothing is added).
+            RunError: the memory can't be written.
         """
         if not Path(path).is_file():
             raise SuggestError(f"There is no file {path}. Name a file that `crce feedback --export` wrote.")
@@ -180,29 +179,19 @@ class Memory:
         """Delete the file, if there is one.
 
         Raises:
-            SuggestError: it can't be deleted.
+            OSError: it can't be deleted.
         """
-        with self._explaining("delete", "Check its permissions."):
-            self.path.unlink(missing_ok=True)
+        self.path.unlink(missing_ok=True)
 
     def _append(self, lines: Iterable[str]) -> None:
         """Add whole lines in one write, so that two reviews at a time do not mix theirs."""
-        if not (text := "".join(lines)):
-            return
-        with self._explaining("write", "Free some space, or set CRCE_DECISIONS to a file that can be written."):
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            with open(self.path, "ab+") as file:
-                file.seek(0)
-                data = file.read()
-                torn = data and not data.endswith(b"\n")  # a line torn by a crash must not swallow the next one
-                file.write((f"\n{text}" if torn else text).encode())
-                file.flush()
-                os.fsync(file.fileno())
+        if text := "".join(lines):
+            torn = self.path.exists() and not (read_bytes(self.path) or b"\n").endswith(b"\n")
+            append_line(self.path, ("\n" if torn else "") + text.removesuffix("\n"))  # the torn line stays alone
 
     def _read(self) -> Iterator[tuple[int, Decision, bool]]:
         """The lines of the file: number, decision, and whether it takes the decision back."""
-        with self._explaining("read", "Check its permissions."):
-            data = read_bytes(self.path) if self.path.exists() else b""
+        data = read_bytes(self.path) if self.path.exists() else b""
         for number, raw in enumerate(data.splitlines(), start=1):
             if not raw.strip():
                 continue
@@ -219,14 +208,6 @@ class Memory:
                 cure = "Correct or delete this line; the others are kept as they are."
                 raise SuggestError(f"{self.path}:{number}: {_fault(error)}. {cure}") from error
             yield number, decision, taken_back
-
-    @contextmanager
-    def _explaining(self, verb: str, cure: str) -> Iterator[None]:
-        """Raises SuggestError where the file can't be read, written or deleted."""
-        try:
-            yield
-        except OSError as error:
-            raise SuggestError(f"Cannot {verb} {self.path}: {error.strerror or error}. {cure}") from error
 
 
 def _line(decision: Decision, *, taken_back: bool = False) -> str:

@@ -56,15 +56,7 @@ def select(
 
     Returns:
         The chosen ones with their outcome, corefs first and training phrases before held-out ones; and the others.
-
-    Raises:
-        ValueError: a count is negative, or `diversity` is outside [0, 1].
     """
-    if min(corefs, retains, held_out) < 0 or not 0 <= diversity <= 1:
-        raise ValueError(
-            f"corefs={corefs}, retains={retains}, held_out={held_out}, diversity={diversity}: counts must not be "
-            "negative, and diversity is a number from 0 to 1."
-        )
     chosen: list[Candidate] = []
     for side, train in zip(SIDES, (corefs, retains), strict=True):
         own = [c for c in candidates if c.side == side]

@@ -9,7 +9,15 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, FieldSerializationInfo, ValidationError, field_serializer
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    FieldSerializationInfo,
+    NonNegativeInt,
+    ValidationError,
+    field_serializer,
+)
 
 from crce.concepts import ConceptSet
 from crce.concepts.concept_set import fold
@@ -37,11 +45,11 @@ class _Model(BaseModel):
 class SuggestionSettings(_Model):
     """How many phrases are wanted, and how they are chosen."""
 
-    corefs: int
-    retains: int
-    held_out: int
-    diversity: float
-    verify: Literal["question", "consistency"] | None = None  # consistency: records of earlier versions
+    corefs: NonNegativeInt
+    retains: NonNegativeInt
+    held_out: NonNegativeInt
+    diversity: float = Field(ge=0, le=1)
+    verify: Literal["question"] | None = None
     ground: str | None = None  # the text-to-image model
     prompts: str | None = None
     retries: int | None = None  # if an answer can't be read; None without a language model
@@ -68,37 +76,23 @@ class Score(_Model):
 
 
 class Record(_Model):
-    """Everything about one suggestion, enough to repeat it offline.
+    """Everything about one suggestion, enough to repeat it offline."""
 
-    Attributes:
-        crce: version that made it.
-        provider, model: of the language model; None without one.
-        prompt_hash: of the prompt that asked for phrases; None without a language model.
-        proposed: every candidate, as it was proposed.
-        exchanges: every question to the language model and its answer.
-        verified: the answers to the second questions.
-        grounding: what the text-to-image model generates for each phrase.
-        scores: by earlier decisions; empty with too few of them.
-        decisions: the outcome of each phrase, and why.
-        warnings: what the person who asked should know.
-        concepts: the concept set, with the keys of its YAML form.
-    """
-
-    crce: str
+    crce: str  # version that made it
     suggester: str
-    provider: str | None = None
+    provider: str | None = None  # of the language model, as are the next two; None without one
     model: str | None = None
-    prompt_hash: str | None = None
+    prompt_hash: str | None = None  # of the prompt that asked for phrases
     request: Request
     settings: SuggestionSettings
-    proposed: tuple[Candidate, ...]
-    exchanges: tuple[dict[str, Any], ...] = ()
-    verified: tuple[Verified, ...] = ()
-    grounding: dict[str, Grounded] = {}
-    scores: tuple[Score, ...] = ()
-    decisions: tuple[Candidate, ...] = ()
-    warnings: tuple[str, ...] = ()
-    concepts: dict[str, Any] = {}
+    proposed: tuple[Candidate, ...]  # as they were proposed
+    exchanges: tuple[dict[str, Any], ...] = ()  # every question to the language model and its answer
+    verified: tuple[Verified, ...] = ()  # the answers to the second questions
+    grounding: dict[str, Grounded] = {}  # what the text-to-image model generates for each phrase
+    scores: tuple[Score, ...] = ()  # by earlier decisions; empty with too few of them
+    decisions: tuple[Candidate, ...] = ()  # the outcome of each phrase, and why
+    warnings: tuple[str, ...] = ()  # what the person who asked should know
+    concepts: dict[str, Any] = {}  # the concept set, with the keys of its YAML form
 
     @field_serializer("request")
     def _request(self, request: Request) -> dict[str, Any]:

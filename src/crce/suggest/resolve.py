@@ -24,16 +24,11 @@ Concept = str | Path | ConceptSet
 
 
 class Resolved(NamedTuple):
-    """A concept set and where it came from.
-
-    Attributes:
-        record: of the suggestion that made it; None for a set that nobody suggested.
-        suggested: whether it was suggested just now, because the concept is neither in the atlas nor a file.
-    """
+    """A concept set and where it came from."""
 
     concepts: ConceptSet
-    record: Record | None = None
-    suggested: bool = False
+    record: Record | None = None  # of the suggestion that made it
+    suggested: bool = False  # just now, because the concept is neither in the atlas nor a file
 
 
 def resolve_concept(concept: Concept) -> ConceptSet:

@@ -51,15 +51,11 @@ _NUMBERS = re.compile(r"(\{\s*)?(?P<rest>[\"'“]\d{1,3}[\"'”]\s*:\s*[{\"'“]
 
 
 class AnswerError(ValueError):
-    """An answer that can't be used.
-
-    Attributes:
-        partial: what could be read all the same, to be used if no better answer comes; None if nothing could.
-    """
+    """An answer that can't be used."""
 
     def __init__(self, text: str, partial: Any = None) -> None:
         super().__init__(text)
-        self.partial = partial
+        self.partial = partial  # what could be read all the same, to be used if no better answer comes
 
 
 def _line(given: object) -> str:
