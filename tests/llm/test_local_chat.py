@@ -11,8 +11,7 @@ import pytest
 
 from crce.errors import SuggestError
 from crce.llm import Message, load_chat
-from crce.llm.language_model import load_language_model
-from crce.llm.local_chat import LocalChat, encode
+from crce.llm.local_chat import LocalChat, encode, load_language_model
 
 
 QUESTION = [

@@ -182,17 +182,16 @@ def place_of(base_url: str) -> str:
     """
     try:
         parts = urlsplit(base_url)
-        host, port = parts.hostname, parts.port
-        valid = parts.scheme in ("http", "https") and base_url.isprintable() and " " not in base_url
+        valid = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
+        valid = valid and base_url.isprintable() and " " not in base_url
     except ValueError:
         valid = False
-    if not valid or not host:
+    if not valid:
         raise SuggestError(
             "The base URL is not a web address. It starts with http:// or https://, "
             "e.g. --base-url http://localhost:11434/v1."
         )
-    host = f"[{host}]" if ":" in host else host
-    return f"{parts.scheme}://{host}{f':{port}' if port else ''}{parts.path.rstrip('/')}"
+    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path.rstrip('/')}"
 
 
 def with_schema(messages: list[Message], schema: dict[str, Any]) -> list[Message]:
