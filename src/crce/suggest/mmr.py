@@ -47,10 +47,7 @@ def select(
     trained, as the atlas says of its own, is used that way first, and the other way only if nothing else is left.
 
     Args:
-        candidates: cleaned, so that no two say the same.
-        embedder: measures how similar two phrases are.
-        corefs, retains: M and N, phrases to train.
-        held_out: phrases to hold out on each side.
+        corefs, retains: M and N, phrases to train; `held_out` are held out on each side.
         diversity: 0 takes the highest scores, 1 the phrases farthest from each other.
         score: how much a candidate is worth, in [0, 1]; None takes its certainty.
 

@@ -30,11 +30,8 @@ def complete(
 ) -> tuple[ConceptSet, Record]:
     """The concept set that a record's proposals make, and the record with every step's results.
 
-    Args:
-        record: the request, the settings and what was proposed.
-        verify: asks a second question about each candidate; see `crce.suggest.verification.verify`.
-        measure: measures what the text-to-image model generates for phrases; see `crce.suggest.grounding.ground`.
-        rank: scores the candidates by earlier decisions of a person, which count as much as the certainty.
+    `verify` is as in `crce.suggest.verification`, `measure` as `crce.suggest.grounding.ground`. The scores of `rank`,
+    by earlier decisions of a person, count as much as the certainty.
 
     Raises:
         SuggestError: no candidate is left.

@@ -157,9 +157,7 @@ def parse_proposals(
 ) -> Proposals:
     """Read the answer `text` to the question for corefs and retains; corrections are added to `notes`.
 
-    Args:
-        target: left out where it is proposed itself, as small models like to do.
-        most: how many phrases were asked for on each side; more are not taken.
+    The `target` is left out where it is proposed itself, and of each side at most as many phrases as `most` are taken.
 
     Raises:
         AnswerError: it contains no such lists; or only one of them, and that one is its `partial`.
