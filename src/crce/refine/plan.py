@@ -8,13 +8,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import zip_longest
-from pathlib import Path
-from shlex import quote
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from crce.concepts import ConceptSet, Related
 from crce.concepts.concept_set import fold
-from crce.errors import RunError, SuggestError
+from crce.errors import SuggestError
 from crce.evaluate.prompts import ERASING
 from crce.evaluate.verdict import ERASED_WELL
 from crce.judges import is_known
@@ -22,7 +20,6 @@ from crce.refine.record import Outcome, PhraseChange
 from crce.refine.split import Split, held_out
 from crce.suggest.candidates import SIDES, Candidate, Request, Side, Suggester
 from crce.suggest.phrases import clean, key
-from crce.training.run_folder import read_report
 
 
 if TYPE_CHECKING:
@@ -69,19 +66,6 @@ def find_failures(concepts: ConceptSet, report: Mapping[str, Any], split: Split)
             certainty = certainties.get(fold(change["text"]), 1.0)
             found.append(Failure(change["text"], change["group"], certainty, _shown(change)))
     return found
-
-
-def read_failures(folder: Path) -> dict[str, Any]:
-    """The report.json of a run, with all that a refinement reads.
-
-    Raises:
-        RunError: it can't be read, or is not a report.
-    """
-    report = read_report(folder) or {}
-    if missing := {"groups", "leaks", "broken", "judge", "settings", "revision"} - report.keys():
-        cure = f"Make it again: crce evaluate {quote(str(folder))}"
-        raise RunError(f"{folder / 'report.json'} is not a report: {min(missing)!r} is missing. {cure}")
-    return report
 
 
 def covers(report: dict[str, Any], erasure: Erasure, images: int | None, judge: str | Judge) -> bool:

@@ -13,7 +13,7 @@ from crce.concepts import write_concepts
 from crce.demo.embedding import load_embedder
 from crce.errors import ConfigError, RunError
 from crce.evaluate import Drawn, evaluate
-from crce.refine.plan import RoundPlanner, covers, find_failures, read_failures
+from crce.refine.plan import RoundPlanner, covers, find_failures
 from crce.refine.record import (
     FILE,
     Refinement,
@@ -31,7 +31,7 @@ from crce.suggest.llm import LLMSuggester
 from crce.suggest.memory import Memory
 from crce.suggest.suggesters import load_suggester
 from crce.training import Erasure, Event, erase, load_base, resume
-from crce.training.run_folder import alone, file_hash
+from crce.training.run_folder import alone, file_hash, read_report
 
 
 if TYPE_CHECKING:
@@ -176,7 +176,7 @@ class _Loop:
     def _start(self, images: int | None, min_gain: float) -> Refinement:
         """The state before the first round, with the run's own report if it is sufficient, else a new one."""
         root, concepts = self.erasure.folder, self.erasure.concepts
-        report = read_failures(root) if (root / "report.json").exists() else None
+        report = read_report(root)
         if report is None or not covers(report, self.erasure, images, self.judge):
             report = self._evaluate(self.erasure, {"images_per_prompt": images or IMAGES_PER_PROMPT})
         judge = self.judge if self.judge != "auto" else (report["judge"] or {}).get("name", "auto")
@@ -205,7 +205,7 @@ class _Loop:
     def _plan(self, state: Refinement, planner: RoundPlanner) -> Round | None:
         """The next round, with its concept set in its folder; None without failures outside the test half."""
         best = state.best_round
-        failures = find_failures(best.concepts, read_failures(best.folder), state.split)
+        failures = find_failures(best.concepts, read_report(best.folder) or {}, state.split)
         if not failures:
             return None
         number = len(state.rounds)
