@@ -173,10 +173,6 @@ def test_a_model_that_says_never_to_the_made_up_word_keeps_its_trust(caplog):
     assert "control phrases wrong" not in caplog.text
 
 
-def test_no_candidates_no_question():
-    assert verify([], CAT, ScriptedChat()) == []
-
-
 def test_phrases_without_an_answer_are_asked_again_and_keep_their_certainty():
     chat = judging(dog="never", kitty=None)
     dog, kitty = verify([candidate("dog", "retain"), candidate("kitty", "coref", 0.6)], CAT, chat)

@@ -60,6 +60,13 @@ _LIST_KEYS = tuple(name + suffix for name in _LISTS for suffix in ("", "-certain
 _KEYS = ("type", "concept", "erase-from", "anchor", *_LIST_KEYS)
 
 
+def is_corefconcept(value: object) -> bool:
+    """Whether a JSON value looks like a CorefConcept file rather than like one concept set."""
+    groups = value.values() if isinstance(value, dict) else ()
+    items = (item for group in groups if isinstance(group, list) for item in group)
+    return any(isinstance(item, dict) and "concept" in item for item in items)
+
+
 def read_corefconcept(path: Path | str) -> tuple[list[ConceptSet], list[Fault]]:
     """Read every usable concept of a CorefConcept file.
 
@@ -70,19 +77,8 @@ def read_corefconcept(path: Path | str) -> tuple[list[ConceptSet], list[Fault]]:
     Raises:
         ConceptError: the file can't be read, or is not in this form at all.
     """
-    return parse_corefconcept(read_text(Path(path)), Path(path).name)
-
-
-def is_corefconcept(value: object) -> bool:
-    """Whether a JSON value looks like a CorefConcept file rather than like one concept set."""
-    groups = value.values() if isinstance(value, dict) else ()
-    items = (item for group in groups if isinstance(group, list) for item in group)
-    return any(isinstance(item, dict) and "concept" in item for item in items)
-
-
-def parse_corefconcept(text: str, file: str) -> tuple[list[ConceptSet], list[Fault]]:
-    """As `read_corefconcept`, for the text of a file."""
-    value, repeated_keys = json_value(text, file)
+    file = Path(path).name
+    value, repeated_keys = json_value(read_text(Path(path)), file)
     if repeated_keys:
         raise error_from(file, repeated_keys)
     if not isinstance(value, dict) or not all(isinstance(entries, list) for entries in value.values()):
@@ -219,13 +215,11 @@ class _EntryReader:
         return []
 
     def text(self, text: object, field: str, index: int | None = None) -> str | None:
-        reason = (
-            text_fault(text)
-            if isinstance(text, str)
-            else f"{shown(text)} is not text. Write a phrase in double quotes."
-        )
-        if not isinstance(text, str) or reason:
-            self.fault(str(reason), field, index)
+        if not isinstance(text, str):
+            self.fault(f"{shown(text)} is not text. Write a phrase in double quotes.", field, index)
+            return None
+        if reason := text_fault(text):
+            self.fault(reason, field, index)
             return None
         if tidy(text) != text:
             self.fault(f"{text!r} has white space to spare; read as {tidy(text)!r}.", field, index, "repaired")

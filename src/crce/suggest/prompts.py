@@ -28,7 +28,6 @@ from crce.suggest.phrases import parse_concept
 VERIFY = "verify"
 TEMPLATES: tuple[str, ...] = (*KINDS, VERIFY)
 MAX_AVOID = 80
-MAX_EXAMPLES = 24
 BUNDLED = Path(__file__).parent / "prompts"
 
 _PLACEHOLDER = re.compile(r"\{([A-Za-z_]+)\}")
@@ -62,7 +61,7 @@ def propose_messages(request: Request, corefs: int, retains: int, folder: Path |
     """
     avoid = [f"- {side} {quoted(text)}" for side, text in sorted(request.avoid)[:MAX_AVOID]]
     examples = []
-    for e in request.examples[:MAX_EXAMPLES]:
+    for e in request.examples:
         decided = "accepted" if e.accepted else "rejected"
         examples.append(f"- for the target {quoted(e.target)}: {e.side} {quoted(e.text)} was {decided}")
     lists = {"avoid": "\n".join(avoid) or "- none", "examples": "\n".join(examples) or "- none"}

@@ -47,8 +47,6 @@ def verify(candidates: Sequence[Candidate], request: Request, suggester: LLMSugg
     Raises:
         SuggestError: the model can't be reached or refuses.
     """
-    if not candidates:
-        return []
     # without the side and in alphabetical order, neither of which gives the wanted answer away
     controls = _controls(candidates, request, suggester.seed)
     named = {fold(text): text for text in controls} | {fold(c.text): c.text for c in candidates}
