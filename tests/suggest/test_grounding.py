@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import logging
 import math
-import subprocess
-import sys
-from dataclasses import asdict
 
 import pytest
 import torch
@@ -192,13 +189,3 @@ def test_images_overrule_closeness() -> None:
 def test_a_candidate_that_was_not_measured_stays_as_it_is() -> None:
     assert apply_grounding([coref("kitty", 0.6)], {}) == [coref("kitty", 0.6)]
     assert priority(coref("kitty", 0.6)) == 0.6
-
-
-def test_numbers_survive_the_record() -> None:
-    grounded = measured(0.9, 0.75)
-    assert Grounded(**asdict(grounded)) == grounded
-
-
-def test_importing_it_loads_no_torch() -> None:
-    code = "import sys, crce.suggest.grounding; print('torch' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip() == "False"

@@ -3,6 +3,7 @@ from __future__ import annotations
 import pytest
 
 from crce.demo.embedding import load_embedder
+from crce.suggest import nearest
 from crce.suggest.candidates import Candidate, Request
 from crce.suggest.nearest import NearestSuggester
 
@@ -47,7 +48,8 @@ def test_rejected_pairs_are_left_out(church):
 
 
 @pytest.mark.parametrize("target", ["🦄", "a very long phrase " * 30])
-def test_every_target_has_neighbours(target):
+def test_every_target_has_neighbours(target, monkeypatch):
+    monkeypatch.setattr(nearest, "_SHORTLIST", 50)
     found = NearestSuggester().propose(Request(target, "other", corefs=2, retains=2))
     assert len(found) == 8
 
@@ -57,8 +59,9 @@ def test_few_of_all_the_nouns_are_embedded_and_none_twice(monkeypatch):
     embedder, passed = load_embedder(), []
     own = embedder._forward
     monkeypatch.setattr(embedder, "_forward", lambda ids: passed.append(len(ids)) or own(ids))
+    monkeypatch.setattr(nearest, "_SHORTLIST", 100)
     NearestSuggester().propose(Request("lighthouse", "object"))
-    assert sum(passed) <= 1 + 800  # the target and the shortlist; what is frequent is known from the tests before
+    assert sum(passed) <= 1 + 100  # the target and the shortlist; what is frequent is known from the tests before
     passed.clear()
     NearestSuggester().propose(Request("lighthouse", "object", corefs=4))
     assert not passed

@@ -135,19 +135,16 @@ class ServiceChat(Chat):
         try:
             with self._create(**params) as response:
                 end = time.monotonic() + errors.timeout  # a service may send a byte at a time without end
-                try:
-                    for chunk in response.iter_bytes():
-                        received += chunk
-                        if len(received) > MAX_REPLY:
-                            raise errors.unreadable(f"it has more than {MAX_REPLY} bytes")
-                        if time.monotonic() > end:
-                            raise errors.sdk.APITimeoutError(request=None)
-                except (SuggestError, errors.sdk.APIError):
-                    raise
-                except Exception as error:  # of the client's HTTP library
-                    raise errors.sdk.APIConnectionError(request=None) from error
-        except errors.sdk.APIError as error:
-            # Not chained: the client's error holds the service's own words, which may repeat the key.
+                for chunk in response.iter_bytes():
+                    received += chunk
+                    if len(received) > MAX_REPLY:
+                        raise errors.unreadable(f"it has more than {MAX_REPLY} bytes")
+                    if time.monotonic() > end:
+                        raise errors.sdk.APITimeoutError(request=None)
+        except (SuggestError, TypeError):
+            raise
+        except Exception as error:  # of the client, or of the HTTP library below it
+            # Not chained: it holds the service's own words, which may repeat the key.
             raise errors.explain(error) from None
         try:
             body = json.loads(received)

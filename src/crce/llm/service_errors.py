@@ -65,13 +65,11 @@ class ServiceErrors:
                 f"{who} did not answer within {self.timeout:g} s. "
                 f"Set a longer timeout, or choose a faster model. {OTHERWISE}"
             )
-        if isinstance(error, self.sdk.APIConnectionError):
+        if not isinstance(error, self.sdk.APIStatusError):
             why = self.redact(str(error.__cause__ or error))
             return SuggestError(
                 f"{who} can't be reached: {why}. Start the server, or check --base-url and the network. {OTHERWISE}"
             )
-        if not isinstance(error, self.sdk.APIStatusError):
-            return self.unreadable(self.redact(str(error)))
         status, said = error.status_code, self._said(error)
         if status in (400, 422):
             text = f"{who} rejects the request ({status}): {said}. Ask for fewer phrases, or choose another model."

@@ -14,7 +14,7 @@ from crce.concepts.concept_set import fold
 from crce.concepts.faults import likely_slip
 from crce.concepts.library import SUFFIXES, atlas_kind
 from crce.errors import ConceptError, SuggestError
-from crce.suggest.phrases import MAX_LENGTH, brief, parse_concept
+from crce.suggest.phrases import brief, parse_concept
 from crce.suggest.record import Record, record_beside
 
 
@@ -95,8 +95,6 @@ def _known(concept: Concept | Resolved) -> list[Resolved] | None:
     file = Path(concept if os.path.isfile(concept) else str(concept).partition("#")[0])
     suffix = file.suffix.lower()
     is_file = isinstance(concept, Path) or suffix in SUFFIXES or os.path.exists(file)
-    if not is_file and len(str(concept)) > MAX_LENGTH:
-        parse_concept(str(concept))  # raises, unless it is white space that makes it so long
     if os.path.isfile(concept) and suffix in (".yaml", ".yml"):
         return [Resolved(c, record_beside(file, c)) for c in read_sets(file)]
     try:
