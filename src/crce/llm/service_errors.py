@@ -60,7 +60,7 @@ class ServiceErrors:
     def explain(self, error: Any) -> SuggestError:
         """The error for one of the client, which has tried again: `Declined` if a simpler request may help."""
         who = self.who
-        if isinstance(error, self.sdk.APITimeoutError):
+        if isinstance(error, self.sdk.APITimeoutError) or type(error).__name__ == "ReadTimeout":  # of the HTTP library
             return SuggestError(
                 f"{who} did not answer within {self.timeout:g} s. "
                 f"Set a longer timeout, or choose a faster model. {OTHERWISE}"
