@@ -80,15 +80,11 @@ def time_run(
     return {"device": str(backbone.device), "loading": loading, "steps": steps, "images": images}
 
 
-def minutes(seconds: float) -> str:
+def duration(seconds: float) -> str:
     """A duration in words."""
-    return (
-        f"{seconds:.0f} s"
-        if seconds < 100
-        else f"{seconds / 60:.0f} min"
-        if seconds < 6000
-        else f"{seconds / 3600:.1f} h"
-    )
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"
 
 
 def _seconds(work: Any) -> float:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import secrets
+import shutil
 
 from fastapi import APIRouter, Request, UploadFile
 from fastapi.responses import HTMLResponse, Response
@@ -126,7 +127,7 @@ def plan(request: Request, name: str, method: str = "esd") -> HTMLResponse:
         method=method,
         words=in_words(config),
         fields=describe(config),
-        minutes=None if seconds is None else max(1, round(seconds * config.steps / 60)),
+        seconds=None if seconds is None else seconds * config.steps,
         once=secrets.token_hex(8),
         ahead=sum(job.active for job in site(request).queue.jobs()),
     )
@@ -149,20 +150,14 @@ async def begin(request: Request, name: str) -> Response:
     """Put the erasure into the queue."""
     form = {key: value for key, value in (await request.form()).items() if isinstance(value, str)}
     here, once = site(request), form.get("once", "")
-    if once not in here.begun:  # a button that was pressed twice begins one run
-        here.begun[once] = _begin(here, name, form)
-    run = here.begun[once]
-    if not once:
-        del here.begun[once]
+    run = here.begun.get(once) or _begin(here, name, form)
+    if once:  # a button that was pressed twice begins one run
+        here.begun[once] = run
     return see(f"/runs/{run}")
 
 
 def _begin(here: Site, name: str, form: dict[str, str]) -> str:
-    """Claim a run folder and queue the command that fills it.
-
-    Raises:
-        ConfigError: a setting can't be used, or the queue is full; nothing has been made then.
-    """
+    """Claim a run folder and queue the command that fills it; where that fails, nothing has been made."""
     draft = here.drafts.get(name)
     concepts = _concepts(here, draft)
     method = form.get("method", "esd")
@@ -180,19 +175,13 @@ def _begin(here: Site, name: str, form: dict[str, str]) -> str:
     try:
         here.queue.add(f"Erase {concepts.target}", command, folder.name)
     except CRCEError:
-        for path in folder.iterdir():
-            path.unlink()
-        folder.rmdir()
+        shutil.rmtree(folder)
         raise
     return folder.name
 
 
 def _concepts(here: Site, draft: Draft) -> ConceptSet:
-    """The set of a draft as it is now.
-
-    Raises:
-        ConceptError: it has not been suggested yet, or can't be.
-    """
+    """The set of a draft as it is now; a ConceptError if it has not been suggested yet, or can't be."""
     if draft.error is not None or not here.drafts.ready(draft):
         raise ConceptError(draft.error or f"The words for '{draft.concept}' are still being suggested.")
     return here.drafts.review(draft).concepts
@@ -209,10 +198,6 @@ def _images(here: Site, draft: Draft, review: Review) -> dict[int, dict[str, str
     phrases = {0: review.base.target, **{entry.number: entry.related.text for entry in review.entries}}
     found: dict[int, dict[str, str | None]] = {}
     for number, text in phrases.items():
-        image = Wanted(text, draft.model)
-        error = here.sampler.error(image.key)
-        if error is None and here.sampler.find(image.key) is None:
-            here.sampler.want(image)
-        there = here.sampler.find(image.key) is not None
-        found[number] = {"src": f"/images/{image.key}.webp" if there else None, "error": error, "text": text}
+        src, error = here.sampler.ask(Wanted(text, draft.model))
+        found[number] = {"src": src, "error": error, "text": text}
     return found

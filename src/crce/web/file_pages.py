@@ -26,8 +26,7 @@ IMMUTABLE = {"cache-control": "private, max-age=31536000, immutable"}
 def export(request: Request, name: str, to: Word) -> Response:
     """Write a run in a format that other programs load."""
     run = site(request).runs.get(name)
-    if to not in FORMATS:
-        raise ConfigError(f"There is no format {to!r}. Use one of: {', '.join(FORMATS)}.")
+    FORMATS.find(to)  # refused before it is queued
     site(request).queue.add(f"Export {run.title} as {to}", ["export", str(run.folder), "--to", to, "--force"], name)
     return see(f"/runs/{name}")
 

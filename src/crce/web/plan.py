@@ -22,23 +22,14 @@ PATIENCE = 180  # seconds for the estimate of the memory
 
 @dataclass(frozen=True)
 class Setting:
-    """A setting as a form shows it.
+    """A setting as a form shows it."""
 
-    Attributes:
-        name: the field of `ErasureConfig`.
-        title: in words.
-        help: what it does.
-        value: of the recipe.
-        choices: what may be chosen; empty for what is typed.
-        number: "any" for a number, "1" for a whole one; "" for text.
-    """
-
-    name: str
+    name: str  # the field of `ErasureConfig`
     title: str
     help: str
-    value: str
-    choices: tuple[str, ...] = ()
-    number: str = ""
+    value: str  # of the recipe
+    choices: tuple[str, ...]  # empty for what is typed
+    number: str  # "any" for a number, "1" for a whole one; "" for text
 
 
 def describe(config: ErasureConfig) -> list[Setting]:
@@ -61,11 +52,7 @@ def _setting(name: str, config: ErasureConfig) -> Setting:
 
 
 def read_form(config: ErasureConfig, form: Mapping[str, str]) -> dict[str, Any]:
-    """The settings of a form that differ from the recipe's.
-
-    Raises:
-        ConfigError: one can't be read; which values are allowed is checked where they are used.
-    """
+    """The settings of a form that differ from the recipe's, as typed; they are checked where they are used."""
     changed: dict[str, Any] = {}
     for setting in describe(config):
         given = form.get(setting.name, setting.value).strip()
@@ -73,11 +60,6 @@ def read_form(config: ErasureConfig, form: Mapping[str, str]) -> dict[str, Any]:
             continue
         if setting.choices == ("yes", "no"):
             changed[setting.name] = given == "yes"
-        elif setting.number:
-            try:
-                changed[setting.name] = int(given) if setting.number == "1" else float(given)
-            except ValueError as error:
-                raise ConfigError(f"{setting.title} is {given!r}. Use a number.") from error
         elif isinstance(getattr(config, setting.name), tuple):
             changed[setting.name] = [line.strip() for line in given.splitlines() if line.strip()]
         else:
@@ -99,11 +81,7 @@ def flags(changed: Mapping[str, Any]) -> list[str]:
 
 
 def recipe(method: str, model: str, kind: str, changed: Mapping[str, Any] | None = None) -> ErasureConfig:
-    """The settings of a method for a model and a kind of target.
-
-    Raises:
-        ConfigError: there is no such method, or a setting is out of range.
-    """
+    """The settings of a method for a model and a kind of target."""
     return load_config(None, {"method": method, **(changed or {})}, model=model, kind=kind)
 
 
@@ -125,11 +103,7 @@ def in_words(config: ErasureConfig) -> list[str]:
 
 
 def estimate(model: str, config: ErasureConfig) -> dict[str, Any]:
-    """The memory that an erasure needs, by `crce plan`, and the memory that is there, by `crce env`.
-
-    Raises:
-        ConfigError: the estimate failed; the message is that of the command.
-    """
+    """The memory that an erasure needs, by `crce plan`, and the memory that is there, by `crce env`."""
     machine = _json("env")
     gpu = "device_memory_gib" in machine
     there = machine["device_memory_gib" if gpu else "memory_gib"]

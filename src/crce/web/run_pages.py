@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from fastapi import APIRouter, Form, Request
+from fastapi import APIRouter, Form, Query, Request
 from fastapi.responses import HTMLResponse, Response, StreamingResponse
 from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
@@ -17,19 +17,18 @@ from crce.concepts import dump_concepts
 from crce.errors import ConfigError
 from crce.export.formats import FORMATS
 from crce.sampling.film import REQUEST, film_phrases, frames_of
+from crce.web.queue import WebJob
 from crce.web.runs import Run, time_left
 from crce.web.sampler import Wanted
-from crce.web.site import Site, Word, page, see, site
+from crce.web.site import Site, page, see, site
 
 
 router = APIRouter()
 CHANGES = ("erase", "evaluate", "refine")  # while one of these works, the results are old
 PROMPTS = 8  # of the free prompts drawn at once
-Prompts = Annotated[str, Form(max_length=4000)]
-STRENGTH = (0.0, 1.5)
+STRONGEST = 1.5
 _DOING = {"erasing": "Training: step", "generating and judging": "Drawing and judging pictures:"}
 _PROGRESS = re.compile(r"(generating and judging|erasing) (\d+)/(\d+)")
-IMMUTABLE = {"cache-control": "private, max-age=31536000, immutable"}
 
 
 @router.get("/runs")
@@ -57,7 +56,7 @@ def show(request: Request, name: str, seed: int = 0) -> HTMLResponse:
     run, job = here.runs.get(name), here.queue.of_run(name)
     if run.report is None or (job is not None and job.active and job.arguments[0] in CHANGES):
         return page(request, "live.html.j2", **_live(here, run))
-    return page(request, "run.html.j2", **_compared(here, run, seed))
+    return page(request, "run.html.j2", **_compared(here, run, job, seed))
 
 
 @router.get("/runs/{name}/events")
@@ -138,16 +137,31 @@ def restore(request: Request, name: str) -> Response:
     return see(f"/runs/{site(request).runs.restore(name)}")
 
 
-@router.post("/runs/{name}/draw")
-def draw(request: Request, name: str, prompt: Prompts, seed: Word = "0", strength: Word = "1") -> HTMLResponse:
-    """Draw prompts, one a line, with the base model and with the run at a strength of its adapter."""
-    return _drawn(request, name, prompt, seed, strength)
-
-
 @router.get("/runs/{name}/drawn")
-def drawn(request: Request, name: str, prompt: str, seed: str, strength: str) -> HTMLResponse:
-    """The images that `draw` asked for, as far as they are there."""
-    return _drawn(request, name, prompt, seed, strength)
+def drawn(
+    request: Request,
+    name: str,
+    prompt: Annotated[str, Query(max_length=4000)],
+    seed: Annotated[int, Query(ge=0, lt=2**31)] = 0,
+    strength: Annotated[float, Query(ge=0, le=STRONGEST)] = 1.0,
+) -> HTMLResponse:
+    """Prompts, one a line, drawn by the base model and by the run at a strength of its adapter, as far as they are."""
+    here, run = site(request), site(request).runs.get(name)
+    prompts = [line.strip() for line in prompt.splitlines() if line.strip()]
+    if not 0 < len(prompts) <= PROMPTS:
+        raise ConfigError(f"Give 1 to {PROMPTS} prompts, one a line.")
+    if not run.trained:
+        raise ConfigError("This run has not finished. Wait for it.")
+    written, model = (run.folder / "adapter.safetensors").stat().st_mtime, str(run.info["model"])
+    pairs, waiting = [], False
+    for text in prompts:
+        before, error = here.sampler.ask(Wanted(text, model, seed))
+        after, other = here.sampler.ask(Wanted(text, model, seed, str(run.folder), strength, written))
+        pairs.append({"text": text, "before": before, "after": after, "error": error or other})
+        waiting |= not (error or other or (before and after))
+    given = {"prompt": prompt, "seed": seed, "strength": strength}
+    busy = waiting and here.queue.busy()
+    return page(request, "drawn.html.j2", run=run, pairs=pairs, waiting=waiting, given=given, busy=busy)
 
 
 def _live(here: Site, run: Run) -> dict[str, Any]:
@@ -174,22 +188,21 @@ def _live(here: Site, run: Run) -> dict[str, Any]:
         "frames": [(int(frame.stem[5:]), frame.name) for frame in frames],
         "phrases": film_phrases(run.sets) if run.sets else [],
         "log": log,
-        "error": here.queue.error(job) if job and job.state == "failed" else None,
+        "error": here.queue.error(job),
     }
 
 
-def _compared(here: Site, run: Run, seed: int) -> dict[str, Any]:
+def _compared(here: Site, run: Run, job: WebJob | None, seed: int) -> dict[str, Any]:
     """What the page of an evaluated run shows."""
     from crce.evaluate.page import GROUPS
 
     data = run.report or {}
     count = int(data["settings"]["images_per_prompt"])
     folders = sorted(run.folder.glob("push-*"))
-    job = here.queue.of_run(run.name)
     return {
         "run": run,
         "job": job,
-        "error": here.queue.error(job) if job and job.state == "failed" else None,
+        "error": here.queue.error(job),
         "data": data,
         "groups": [(GROUPS[name], group) for name, group in data.get("groups", {}).items() if group["prompts"]],
         "seed": min(max(seed, 0), count - 1),
@@ -209,38 +222,6 @@ def _files(run: Run, places: list[Path]) -> Iterator[tuple[str, int]]:
         for path in sorted(place.rglob("*")) if place.is_dir() else [place]:
             if path.is_file():
                 yield path.relative_to(run.folder).as_posix(), path.stat().st_size
-
-
-def _drawn(request: Request, name: str, prompt: str, seed: str, strength: str) -> HTMLResponse:
-    here, run = site(request), site(request).runs.get(name)
-    prompts = [line.strip() for line in prompt.splitlines() if line.strip()]
-    if not 0 < len(prompts) <= PROMPTS:
-        raise ConfigError(f"Give 1 to {PROMPTS} prompts, one a line.")
-    try:
-        number, scale = int(seed), float(strength)
-    except ValueError as error:
-        raise ConfigError("Seed and strength are numbers.") from error
-    if not (0 <= number < 2**31 and STRENGTH[0] <= scale <= STRENGTH[1]):
-        raise ConfigError(f"Use a seed from 0 and a strength from {STRENGTH[0]:g} to {STRENGTH[1]:g}.")
-    if not run.trained:
-        raise ConfigError("This run has not finished. Wait for it.")
-    written, model = (run.folder / "adapter.safetensors").stat().st_mtime, str(run.info["model"])
-    pairs, waiting = [], False
-    for text in prompts:
-        pair: dict[str, Any] = {"text": text, "error": None}
-        before = Wanted(text, model, number)
-        after = Wanted(text, model, number, str(run.folder), scale, written)
-        for side, image in (("before", before), ("after", after)):
-            pair["error"] = pair["error"] or here.sampler.error(image.key)
-            if here.sampler.find(image.key):
-                pair[side] = f"/images/{image.key}.webp"
-            elif not pair["error"]:
-                here.sampler.want(image)
-                pair[side], waiting = None, True
-        pairs.append(pair)
-    given = {"prompt": prompt, "seed": seed, "strength": strength}
-    busy = waiting and here.queue.busy()
-    return page(request, "drawn.html.j2", run=run, pairs=pairs, waiting=waiting, given=given, busy=busy)
 
 
 def _event(name: str, text: str) -> str:
