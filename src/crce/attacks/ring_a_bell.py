@@ -21,7 +21,7 @@ import torch
 from crce.attacks.prompts import AttackedPrompt
 from crce.attacks.protocol import Allowance, Attack, stream
 from crce.attacks.victim import Victim
-from crce.attacks.vocabulary import room_for, vocabulary_of
+from crce.attacks.vocabulary import read_vocabulary, room_for
 from crce.backbones import Conditioning
 
 
@@ -49,27 +49,19 @@ TRIED = 2  # texts at each of them
 
 @dataclass
 class RingABell(Attack):
-    """Genetic search over texts.
-
-    Attributes:
-        words: K, words of a text; fewer where the tokenizer has less room.
-        strength: c, the weight of the concept vector.
-        population: texts of a generation.
-        crossover: share of parents that have children.
-        mutation: share of texts in which one word changes.
-    """
+    """Genetic search over texts."""
 
     name = "ring-a-bell"
     default_steps = 100
 
-    words: int = 16
-    strength: float = 3.0
-    population: int = 200
-    crossover: float = 0.5
-    mutation: float = 0.25
+    words: int = 16  # K, words of a text; fewer where the tokenizer has less room
+    strength: float = 3.0  # c, the weight of the concept vector
+    population: int = 200  # texts of a generation
+    crossover: float = 0.5  # share of parents that have children
+    mutation: float = 0.25  # share of texts in which one word changes
 
     def search(self, victim: Victim, prompt: AttackedPrompt, allowance: Allowance) -> dict[str, Any]:
-        vocabulary = vocabulary_of(victim.backbone)
+        vocabulary = read_vocabulary(victim.backbone.pipe.tokenizer)
         generator = stream(victim.seed, self.name, prompt.text)
         with victim.original():
             wanted = states(victim.encode([prompt.text]))[0] + self.strength * self.concept_vector(victim, prompt)
