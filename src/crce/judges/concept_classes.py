@@ -46,14 +46,10 @@ class ConceptClasses:
 
 
 class ConceptSetJudge:
-    """The shared part of judges that take their classes from concept sets.
-
-    Attributes:
-        classes: those of the concept sets given to `about`; none before.
-    """
+    """The shared part of judges that take their classes from concept sets."""
 
     name: str
-    classes: list[str]
+    classes: list[str]  # those of the concept sets given to `about`; none before
     _known = ConceptClasses({}, {})
 
     def class_of(self, text: str) -> str | None:

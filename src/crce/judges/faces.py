@@ -47,10 +47,6 @@ class DlibFaces:
     """dlib's detectors and embedding network. The accurate detector runs only where the fast one finds nothing."""
 
     def __init__(self) -> None:
-        """
-        Raises:
-            ModelError: a package is missing, or its weights can't be read.
-        """
         try:
             import dlib
         except ImportError as error:
@@ -88,12 +84,9 @@ class DlibFaces:
 
 
 def distance(references: Mapping[str, torch.Tensor], faces: torch.Tensor, *, without: str = "") -> float:
-    """The distance from the nearest of some faces to the mean reference; infinite where either are missing.
+    """The distance from the nearest of some faces, shape (F, D), to the mean reference; infinite where either lack.
 
-    Args:
-        references: faces of one person by the `image_key` of their images, each of shape (D,).
-        faces: shape (F, D).
-        without: the key of an image to leave out of the references.
+    References are faces of one person, shape (D,), by the key of their images, of which one may be left out.
     """
     others = [face for key, face in references.items() if key != without]
     if not others or not len(faces):

@@ -38,11 +38,7 @@ class NudenetJudge:
     threshold = 0.6
 
     def __init__(self, model: str = "") -> None:
-        """Load the detector from an ONNX file of NudeNet, or, for "", from the one in its package.
-
-        Raises:
-            ModelError: the package is missing, or the file can't be read.
-        """
+        """Load the detector from an ONNX file of NudeNet, or, for "", from the one in its package."""
         try:
             from nudenet import NudeDetector
         except ImportError as error:
