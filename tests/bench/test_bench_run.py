@@ -123,7 +123,7 @@ def test_a_full_disk_is_told_cell_by_cell(tiny_plan, bench, monkeypatch):
 def test_results_need_a_place(tiny_plan, tmp_path):
     (tmp_path / "file").write_text("")
     plan = tiny_plan("concepts: [cat]\nmethods: [uce]\n")
-    with pytest.raises(RunError, match="Choose another --out"):
+    with pytest.raises(RunError, match="Choose another place"):
         run_bench(plan, out=tmp_path / "file" / "out")
     assert attempts(plan.jobs[0]) == 0
 

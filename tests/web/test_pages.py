@@ -120,7 +120,7 @@ def test_a_set_can_be_uploaded_and_its_faults_are_named(client):
     bad = client.post("/drafts/upload", files={"file": ("cat.yaml", b"target: cat\ncorefs: 3\n")})
     assert bad.status_code == 400
     assert "Write a list of phrases" in bad.text
-    big = client.post("/drafts/upload", files={"file": ("cat.yaml", b"#" * 400_000)})
+    big = client.post("/drafts/upload", files={"file": ("cat.yaml", b"#" * 1_400_000)})
     assert "bytes" in big.text
     assert client.post("/drafts/upload", files={"file": ("cat.yaml", b"\xff\xfe")}).status_code == 400
 

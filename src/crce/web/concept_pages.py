@@ -23,7 +23,6 @@ from crce.web.site_pages import models
 
 
 router = APIRouter()
-LARGEST = 300_000  # bytes of a concept set that is uploaded
 _FIT = re.compile(r"--(no-)?(micro-batch|gradient-checkpointing|offload)|[0-9]{1,4}")
 TITLES = {"coref": "Erased with it", "retain": "Kept"}
 
@@ -53,11 +52,8 @@ def create(
 @router.post("/drafts/upload")
 def upload(request: Request, file: UploadFile, model: Word = "demo") -> Response:
     """Take a concept set from a file."""
-    data = file.file.read(LARGEST + 1)
-    if len(data) > LARGEST:
-        raise ConceptError(f"The file has more than {LARGEST:,} bytes. Give a concept set in YAML.")
     try:
-        text = data.decode("utf-8")
+        text = file.file.read().decode("utf-8")
     except UnicodeDecodeError as error:
         raise ConceptError("The file is not text in UTF-8. Give a concept set in YAML.") from error
     draft = site(request).drafts.upload(text, file.filename or "the file", model=model.strip() or "demo")

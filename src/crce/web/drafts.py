@@ -30,7 +30,6 @@ logger = logging.getLogger(__name__)
 
 RECORD, START = "draft.json", "start.yaml"
 MOST = 200  # drafts that are kept
-MOST_COMMANDS = 5000
 
 
 @dataclass(frozen=True)
@@ -110,8 +109,6 @@ class Drafts:
         """Carry out one command of the review, and remember the decision for later suggestions."""
         with self._lock:
             draft = self.get(draft.name)
-            if len(draft.commands) >= MOST_COMMANDS:
-                raise ConfigError("This draft was changed too often. Download it, and start from the file.")
             before = self.review(draft)
             after = apply(before, *parse(command))
             self._write(replace(draft, commands=(*draft.commands, command)))

@@ -61,12 +61,10 @@ def report(request: Request, name: str) -> Response:
 def strip(request: Request, name: str, file: str, side: str = "", seed: int = 0) -> Response:
     """The images of a prompt before and after, or one of them."""
     run = site(request).runs.get(name)
-    path = run.folder / "images" / file
-    if not re.fullmatch(r"[\w.-]+\.webp", file) or not path.is_file():
+    if not re.fullmatch(r"[\w.-]+\.webp", file):
         raise HTTPException(404, "There is no such image")
-    if not side:
-        return FileResponse(path)
-    return Response(_part(path, side == "after", seed, run), media_type="image/webp")
+    whole = _file(run.folder / "images" / file)
+    return Response(_part(whole.path, side == "after", seed, run), media_type="image/webp") if side else whole
 
 
 @router.get("/runs/{name}/film/{file}")

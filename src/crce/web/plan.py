@@ -7,8 +7,9 @@ import subprocess
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, get_args, get_origin
+from typing import Any
 
+from crce.cli.flags import parsed_type
 from crce.config import ErasureConfig, load_config
 from crce.errors import ConfigError
 from crce.methods import METHODS
@@ -25,7 +26,6 @@ class Setting:
     """A setting as a form shows it."""
 
     name: str  # the field of `ErasureConfig`
-    title: str
     help: str
     value: str  # of the recipe
     choices: tuple[str, ...]  # empty for what is typed
@@ -40,15 +40,11 @@ def describe(config: ErasureConfig) -> list[Setting]:
 
 
 def _setting(name: str, config: ErasureConfig) -> Setting:
-    field, value = type(config).model_fields[name], getattr(config, name)
-    annotation = field.annotation
-    choices: tuple[str, ...] = ()
-    if annotation is bool:
-        choices = ("yes", "no")
-    elif get_origin(annotation) is Literal:
-        choices = tuple(map(str, get_args(annotation)))
-    number = "1" if annotation is int else "any" if float in (annotation, *get_args(annotation)) else ""
-    return Setting(name, name.replace("_", " "), field.description or "", _shown(value), choices, number)
+    field = type(config).model_fields[name]
+    kind, listed = parsed_type(field.annotation)
+    choices = ("yes", "no") if kind is bool else tuple(listed)
+    number = "1" if kind is int else "any" if kind is float else ""
+    return Setting(name, field.description or "", _shown(getattr(config, name)), choices, number)
 
 
 def read_form(config: ErasureConfig, form: Mapping[str, str]) -> dict[str, Any]:
