@@ -97,11 +97,7 @@ def latents_of(backbone: Backbone, images: Sequence[Image]) -> torch.Tensor:
 
 
 def concept_latents(victim: Victim, prompt: AttackedPrompt, count: int) -> torch.Tensor:
-    """x_0 of images that the base model generates for a prompt and the judge recognises, shape (count, C, h, w).
-
-    Raises:
-        RunError: the judge recognises none of four times as many images.
-    """
+    """x_0 of images that the base model generates for a prompt and the judge recognises, shape (count, C, h, w)."""
     kept: list[Image] = []
     with victim.original():
         for start in range(IMAGE_SEED, IMAGE_SEED + CANDIDATES * count, count):

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Collection, Iterable
+from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass, field
-from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from crce.concepts.faults import listed
 from crce.export.comparison import AGREEMENT, RunComparison, compare
 from crce.export.layers import AdapterFile
 from crce.export.names import TensorFile, read_file, readers
@@ -116,7 +116,7 @@ def _inspect_lora(found: Inspection, file: TensorFile) -> None:
     if file.format == "mixed":
         found.faults.append("keys of several formats in one file: programs load a part of it, or nothing")
     elif not found.readers:
-        found.faults.append(f"no program known to crce maps these names: {_some(layers)}")
+        found.faults.append(f"no program known to crce maps these names: {listed(list(layers), SHOWN)}")
     found.warnings += _found(file.rest, "keys belong to no layer")
     found.faults += _found((name for name in layers if name not in whole), "layers lack their up or down matrix")
     unfit = (name for name, parts in whole.items() if parts["up"].shape[1] != parts["down"].shape[0])
@@ -171,12 +171,8 @@ def stated_alpha(file: TensorFile) -> float | None:
 
 def _found(names: Iterable[str], words: str) -> list[str]:
     """A sentence about these layers or tensors, if there are any."""
-    listed = list(names)
-    return [f"{len(listed)} {words}: {_some(listed)}"] if listed else []
-
-
-def _some(names: Collection[str]) -> str:
-    return ", ".join(islice(names, SHOWN)) + (", ..." if len(names) > SHOWN else "")
+    found = list(names)
+    return [f"{len(found)} {words}: {listed(found, SHOWN)}"] if found else []
 
 
 def _counts(values: Iterable[Any]) -> dict[Any, int]:

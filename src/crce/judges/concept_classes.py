@@ -39,11 +39,6 @@ class ConceptClasses:
     phrases: Mapping[str, tuple[str, ...]]
     kinds: Mapping[str, str]
 
-    def class_of(self, text: str) -> str | None:
-        """The class that a phrase names, or None."""
-        folded = fold(text)
-        return next((name for name, texts in self.phrases.items() if folded in map(fold, texts)), None)
-
 
 class ConceptSetJudge:
     """The shared part of judges that take their classes from concept sets."""
@@ -54,7 +49,8 @@ class ConceptSetJudge:
 
     def class_of(self, text: str) -> str | None:
         """The class that a phrase of the concept sets names; None for other phrases."""
-        return self._known.class_of(text)
+        folded = fold(text)
+        return next((name for name, texts in self._known.phrases.items() if folded in map(fold, texts)), None)
 
     def _check_classes(self) -> None:
         """Raise a `ConfigError` where it has none yet."""

@@ -29,7 +29,6 @@ TITLES = {"coref": "Erased with it", "retain": "Kept"}
 
 @router.get("/")
 def start(request: Request) -> HTMLResponse:
-    """Where one names a concept."""
     return page(
         request,
         "start.html.j2",
@@ -51,7 +50,6 @@ def create(
 
 @router.post("/drafts/upload")
 def upload(request: Request, file: UploadFile, model: Word = "demo") -> Response:
-    """Take a concept set from a file."""
     try:
         text = file.file.read().decode("utf-8")
     except UnicodeDecodeError as error:
@@ -101,7 +99,6 @@ def pictures(request: Request, name: str) -> HTMLResponse:
 
 @router.get("/drafts/{name}/concepts.yaml")
 def download(request: Request, name: str) -> Response:
-    """The set as a file."""
     concepts = _concepts(site(request), site(request).drafts.get(name))
     headers = {"content-disposition": f'attachment; filename="{slug(concepts.target)}.yaml"'}
     return Response(dump_concepts(concepts), media_type="application/yaml", headers=headers)
@@ -109,7 +106,6 @@ def download(request: Request, name: str) -> Response:
 
 @router.get("/drafts/{name}/plan")
 def plan(request: Request, name: str, method: str = "esd") -> HTMLResponse:
-    """How it will be erased."""
     draft = site(request).drafts.get(name)
     concepts = _concepts(site(request), draft)
     config = recipe(method, draft.model, concepts.kind)
@@ -131,7 +127,6 @@ def plan(request: Request, name: str, method: str = "esd") -> HTMLResponse:
 
 @router.get("/drafts/{name}/fit")
 def fit(request: Request, name: str, method: str = "esd") -> HTMLResponse:
-    """Whether it fits this machine's memory."""
     draft = site(request).drafts.get(name)
     config = recipe(method, draft.model, _concepts(site(request), draft).kind)
     try:
@@ -143,7 +138,6 @@ def fit(request: Request, name: str, method: str = "esd") -> HTMLResponse:
 
 @router.post("/drafts/{name}/start")
 async def begin(request: Request, name: str) -> Response:
-    """Put the erasure into the queue."""
     form = {key: value for key, value in (await request.form()).items() if isinstance(value, str)}
     here, once = site(request), form.get("once", "")
     run = here.begun.get(once) or _begin(here, name, form)

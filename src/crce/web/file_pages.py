@@ -24,7 +24,6 @@ IMMUTABLE = {"cache-control": "private, max-age=31536000, immutable"}
 
 @router.post("/runs/{name}/export")
 def export(request: Request, name: str, to: Word) -> Response:
-    """Write a run in a format that other programs load."""
     run = site(request).runs.get(name)
     FORMATS.find(to)  # refused before it is queued
     site(request).queue.add(f"Export {run.title} as {to}", ["export", str(run.folder), "--to", to, "--force"], name)
@@ -44,7 +43,6 @@ def push(request: Request, name: str, repo: Word, upload: Word = "") -> Response
 
 @router.get("/images/{key}.webp")
 def image(request: Request, key: str) -> Response:
-    """An image that was generated for a page."""
     path = site(request).sampler.find(key)
     if path is None:
         raise HTTPException(404, "There is no such image")
@@ -53,7 +51,6 @@ def image(request: Request, key: str) -> Response:
 
 @router.get("/runs/{name}/report.html")
 def report(request: Request, name: str) -> Response:
-    """The report, to print."""
     return _file(site(request).runs.get(name).folder / "report.html")
 
 
@@ -69,7 +66,6 @@ def strip(request: Request, name: str, file: str, side: str = "", seed: int = 0)
 
 @router.get("/runs/{name}/film/{file}")
 def frame(request: Request, name: str, file: str) -> Response:
-    """A frame of the film."""
     if not re.fullmatch(r"step-\d+\.webp", file):
         raise HTTPException(404, "There is no such image")
     return _file(site(request).runs.get(name).folder / FOLDER / file, IMMUTABLE)

@@ -84,18 +84,15 @@ def recipe(method: str, model: str, kind: str, changed: Mapping[str, Any] | None
 def in_words(config: ErasureConfig) -> list[str]:
     """What the erasure does, in a few sentences."""
     method = METHODS.find(config.method)
-    name = config.method.upper()
-    corefs = "Corefs are erased with the target and retains are held."
-    sides = corefs if config.crce else "Corefs and retains are not used."
-    if method.solved:
-        return [f"{name}: {method.description}.", "The weights are computed in one step, without training.", sides]
-    what = f"a LoRA of rank {config.rank}" if config.adapter == "lora" else "the weights themselves"
-    batch = f"Each step takes up to {config.corefs_per_step} corefs and {config.retains_per_step} retains."
-    return [
-        f"{name}: {method.description}.",
-        f"{config.steps} steps train {what} in the layers “{config.layers}”.",
-        f"{sides} {batch}" if config.crce else sides,
-    ]
+    how, sides = "The weights are computed in one step, without training.", "Corefs and retains are not used."
+    if config.crce:
+        sides = "Corefs are erased with the target and retains are held."
+    if not method.solved:
+        what = f"a LoRA of rank {config.rank}" if config.adapter == "lora" else "the weights themselves"
+        how = f"{config.steps} steps train {what} in the layers “{config.layers}”."
+    if config.crce and not method.solved:
+        sides += f" Each step takes up to {config.corefs_per_step} corefs and {config.retains_per_step} retains."
+    return [f"{config.method.upper()}: {method.description}.", how, sides]
 
 
 def estimate(model: str, config: ErasureConfig) -> dict[str, Any]:

@@ -209,10 +209,7 @@ class Queue:
         return [WebJob(**read_json(path, WebJob, f"Delete {path.parent}.")) for path in records]
 
     def _write(self, job: WebJob) -> None:
-        try:
-            write_json(self._folder(job.number) / RECORD, asdict(job))
-        except RunError as error:
-            raise ConfigError(f"The job can't be recorded. {error}") from error
+        write_json(self._folder(job.number) / RECORD, asdict(job))
 
 
 def _held(path: Path) -> bool:

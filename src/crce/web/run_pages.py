@@ -33,7 +33,6 @@ _PROGRESS = re.compile(r"(generating and judging|erasing) (\d+)/(\d+)")
 
 @router.get("/runs")
 def runs(request: Request, q: str = "", kind: str = "", deleted: str = "") -> HTMLResponse:
-    """All runs."""
     here = site(request)
     jobs = {job.run: job for job in reversed(here.queue.jobs())}
     found = here.runs.find(q[:200], kind[:20])
@@ -44,7 +43,6 @@ def runs(request: Request, q: str = "", kind: str = "", deleted: str = "") -> HT
 
 @router.get("/compare")
 def compare(request: Request, a: str, b: str) -> HTMLResponse:
-    """Two runs side by side."""
     both = [site(request).runs.get(name) for name in (a, b)]
     return page(request, "compare.html.j2", runs=both)
 
@@ -122,7 +120,6 @@ def words(request: Request, name: str) -> Response:
 
 @router.post("/runs/{name}/delete")
 def delete(request: Request, name: str) -> Response:
-    """Move a run to the trash."""
     here = site(request)
     run, job = here.runs.get(name), here.queue.of_run(name)
     if job is not None and job.active:
@@ -133,7 +130,6 @@ def delete(request: Request, name: str) -> Response:
 
 @router.post("/trash/{name}/restore")
 def restore(request: Request, name: str) -> Response:
-    """Bring a deleted run back."""
     return see(f"/runs/{site(request).runs.restore(name)}")
 
 

@@ -12,10 +12,9 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from crce import files
 from crce.concepts import ConceptSet, read_sets
-from crce.errors import ConfigError, CRCEError, RunError
-from crce.files import free_file, free_folder, slug
+from crce.errors import ConfigError, CRCEError
+from crce.files import free_file, free_folder, read_json, slug
 
 
 TRASH = "trash"  # in the folder of the web app
@@ -60,29 +59,24 @@ class Run:
 
     def attacks(self) -> Iterator[tuple[str, Mapping[str, Any]]]:
         for path in sorted((self.folder / "attacks").glob("*.json")):
-            if result := json_or_empty(path):
+            if result := content(path):
                 yield path.stem, result
 
     def downloads(self) -> list[Path]:
         return sorted(path for path in (self.folder / "export").glob("*") if not path.name.startswith("."))
 
 
-def json_or_empty(path: Path) -> dict[str, Any]:
-    """A JSON object, not to be changed; empty if the file is missing or holds something else."""
+@lru_cache(KEPT)
+def _parse(path: Path, written: int) -> Any:
+    return read_sets(path) if path.suffix == ".yaml" else read_json(path, dict[str, Any], "")
+
+
+def content(path: Path) -> Any:
+    """A JSON object or the concept sets in a file, not to be changed; empty if it is missing or damaged."""
     try:
-        return _parse_json(path, path.stat().st_mtime_ns)
-    except (OSError, RunError):
+        return _parse(path, path.stat().st_mtime_ns)
+    except (OSError, CRCEError):
         return {}
-
-
-@lru_cache(KEPT)
-def _parse_json(path: Path, written: int) -> dict[str, Any]:
-    return files.read_json(path, dict[str, Any], "")
-
-
-@lru_cache(KEPT)
-def _parse_sets(path: Path, written: int) -> tuple[ConceptSet, ...]:
-    return tuple(read_sets(path))
 
 
 class Runs:
@@ -148,14 +142,8 @@ class Runs:
         return sorted(path.name for path in self._trash.iterdir()) if self._trash.is_dir() else []
 
     def _read(self, folder: Path) -> Run:
-        path = folder / "concepts.yaml"
-        try:
-            sets = _parse_sets(path, path.stat().st_mtime_ns)
-        except (CRCEError, OSError):
-            sets = ()
-        report = json_or_empty(folder / "report.json")
-        name = ROUND.join(folder.relative_to(self.root).parts)
-        return Run(name, folder, json_or_empty(folder / "run.json"), sets, report or None)
+        name, sets = ROUND.join(folder.relative_to(self.root).parts), tuple(content(folder / "concepts.yaml"))
+        return Run(name, folder, content(folder / "run.json"), sets, content(folder / "report.json") or None)
 
 
 def time_left(run: Run, trace: list[dict[str, Any]]) -> float | None:

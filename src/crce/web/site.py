@@ -15,7 +15,7 @@ from crce.concepts import KINDS, certainty_word
 from crce.evaluate.page import make_environment
 from crce.web.drafts import Drafts
 from crce.web.queue import Queue, WebJob
-from crce.web.runs import Runs, json_or_empty
+from crce.web.runs import Runs, content
 from crce.web.sampler import Sampler
 
 
@@ -44,7 +44,7 @@ class Site:
     @property
     def settings(self) -> dict[str, str]:
         """Those of the settings page."""
-        return {**SETTINGS, **json_or_empty(self.home / "settings.json")}
+        return {**SETTINGS, **content(self.home / "settings.json")}
 
     def render(self, template: str, **context: Any) -> str:
         """A template as text."""

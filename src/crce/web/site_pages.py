@@ -20,7 +20,6 @@ KEYS = ("OPENAI_API_KEY", "ANTHROPIC_API_KEY", "HF_TOKEN")
 
 @router.get("/queue")
 def queue(request: Request) -> HTMLResponse:
-    """The jobs."""
     template = "queue_rows.html.j2" if is_fragment(request) else "queue.html.j2"
     jobs = site(request).queue.jobs()
     errors = {job.number: site(request).queue.error(job) for job in jobs}
@@ -36,7 +35,6 @@ def ask(request: Request, number: int, what: Literal["pause", "resume", "cancel"
 
 @router.get("/settings")
 def settings(request: Request, saved: bool = False) -> HTMLResponse:
-    """Models, suggester, keys, device, appearance."""
     return page(
         request,
         "settings.html.j2",
