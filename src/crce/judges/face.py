@@ -21,7 +21,7 @@ from crce.concepts.concept_set import fold
 from crce.concepts.faults import listed
 from crce.errors import ConfigError
 from crce.judges.concept_classes import ConceptClasses, ConceptSetJudge, concept_classes
-from crce.judges.faces import SAME_PERSON, DlibFaces, Faces, agreeing, distance, image_key
+from crce.judges.faces import SAME_PERSON, DlibFaces, agreeing, distance, image_key
 from crce.judges.judge import Known
 
 
@@ -40,7 +40,7 @@ class FaceJudge(ConceptSetJudge):
     threshold = 1 - SAME_PERSON
     known_pictures = sys.maxsize  # it is calibrated with all images of the base model that there are
 
-    def __init__(self, model: str = "", *, faces: Faces | None = None) -> None:
+    def __init__(self, model: str = "", *, faces: DlibFaces | None = None) -> None:
         """Load dlib, or what replaces it; photos are read once the run's persons are known.
 
         `model` is a folder with a folder of photos for each person, under the person's name; "" takes the base model's
@@ -53,7 +53,7 @@ class FaceJudge(ConceptSetJudge):
                 "Give a folder with a folder of photos for each person, FOLDER/NAME/, or none."
             )
         self.name = f"face:{model}" if model else "face"
-        self._faces: Faces = faces or DlibFaces()
+        self._faces = faces or DlibFaces()
         self.version = self._faces.version
         self.hash = self._faces.hash
         self.classes: list[str] = []

@@ -13,7 +13,7 @@ import hashlib
 from collections.abc import Mapping
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
@@ -31,16 +31,6 @@ WEIGHTS = (
     "shape_predictor_5_face_landmarks.dat",
 )
 SIDES = (1024, 512)  # pixels of the longer side, for the fast detector and the accurate one
-
-
-class Faces(Protocol):
-    """Finds and embeds the faces in an image; version and hash are those of a `Judge`."""
-
-    version: str
-    hash: str
-
-    def find(self, image: Image) -> torch.Tensor:
-        """An embedding of each face, the most confident detection first, shape (F, D)."""
 
 
 class DlibFaces:
@@ -71,7 +61,7 @@ class DlibFaces:
         self.version = f"dlib {dlib.__version__}"
 
     def find(self, image: Image) -> torch.Tensor:
-        """See `Faces.find`; D is 128."""
+        """An embedding of each face, the most confident detection first, shape (F, 128)."""
         pixels = _scaled(image, SIDES[0])
         boxes, scores, _ = self._fast.run(pixels, 0, 0.0)
         found = list(zip(scores, boxes, strict=True))

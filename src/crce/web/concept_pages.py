@@ -32,7 +32,7 @@ def start(request: Request) -> HTMLResponse:
     return page(
         request,
         "start.html.j2",
-        drafts=site(request).drafts.all()[:12],
+        drafts=site(request).drafts.latest(100),
         suggesters=list(SUGGESTERS),
         models=models(request),
     )

@@ -29,7 +29,6 @@ from crce.suggest.review import Review
 logger = logging.getLogger(__name__)
 
 RECORD, START = "draft.json", "start.yaml"
-MOST = 200  # drafts that are kept
 
 
 @dataclass(frozen=True)
@@ -82,10 +81,10 @@ class Drafts:
             self._suggest(draft)  # the server was killed while it waited for the suggestion
         return draft
 
-    def all(self) -> list[Draft]:
+    def latest(self, most: int) -> list[Draft]:
         """The drafts, the newest first."""
         paths = sorted(self._home.glob(f"*/{RECORD}"), key=lambda path: path.stat().st_mtime, reverse=True)
-        return [self.get(path.parent.name) for path in paths[:MOST]]
+        return [self.get(path.parent.name) for path in paths[:most]]
 
     def delete(self, draft: Draft) -> None:
         shutil.rmtree(self.folder(draft), ignore_errors=True)
@@ -128,8 +127,6 @@ class Drafts:
     def _new(self, concept: str, **given: Any) -> Draft:
         if reason := text_fault(concept):
             raise ConceptError(f"The concept {reason}")
-        if sum(1 for _ in self._home.iterdir()) >= MOST:
-            raise ConfigError(f"There are {MOST} drafts. Delete some of them on the first page.")
         draft = Draft(secrets.token_hex(6), concept.strip(), **given)
         self._write(draft)
         return draft

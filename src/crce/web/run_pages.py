@@ -15,9 +15,10 @@ from starlette.exceptions import HTTPException
 
 from crce.concepts import dump_concepts
 from crce.errors import ConfigError
+from crce.evaluate.curve import draw_curve, read_trace
+from crce.evaluate.page import GROUPS
 from crce.export.formats import FORMATS
 from crce.sampling.film import REQUEST, film_phrases, frames_of
-from crce.web.queue import WebJob
 from crce.web.runs import Run, time_left
 from crce.web.sampler import Wanted
 from crce.web.site import Site, page, see, site
@@ -54,7 +55,26 @@ def show(request: Request, name: str, seed: int = 0) -> HTMLResponse:
     run, job = here.runs.get(name), here.queue.of_run(name)
     if run.report is None or (job is not None and job.active and job.arguments[0] in CHANGES):
         return page(request, "live.html.j2", **_live(here, run))
-    return page(request, "run.html.j2", **_compared(here, run, job, seed))
+    count = int(run.report["settings"]["images_per_prompt"])
+    groups = run.report.get("groups", {}).items()
+    folders = sorted(run.folder.glob("push-*"))
+    return page(
+        request,
+        "run.html.j2",
+        run=run,
+        job=job,
+        error=here.queue.error(job),
+        data=run.report,
+        groups=[(GROUPS[name], group) for name, group in groups if group["prompts"]],
+        seed=min(max(seed, 0), count - 1),
+        count=count,
+        attacks=list(run.attacks()),
+        rounds=run.rounds(),
+        formats={name: FORMATS[name].summary for name in FORMATS},
+        downloads=list(_files(run, run.downloads())),
+        published=list(_files(run, folders[-1:])),
+        card=(folders[-1] / "README.md").read_text(encoding="utf-8") if folders else None,
+    )
 
 
 @router.get("/runs/{name}/events")
@@ -162,8 +182,6 @@ def drawn(
 
 def _live(here: Site, run: Run) -> dict[str, Any]:
     """What the page of a working run shows."""
-    from crce.evaluate.curve import draw_curve, read_trace
-
     jobs = here.queue.jobs()
     job = next((job for job in jobs if job.run == run.name), None)
     trace, log = read_trace(run.folder), here.queue.log(job) if job else ""
@@ -185,30 +203,6 @@ def _live(here: Site, run: Run) -> dict[str, Any]:
         "phrases": film_phrases(run.sets) if run.sets else [],
         "log": log,
         "error": here.queue.error(job),
-    }
-
-
-def _compared(here: Site, run: Run, job: WebJob | None, seed: int) -> dict[str, Any]:
-    """What the page of an evaluated run shows."""
-    from crce.evaluate.page import GROUPS
-
-    data = run.report or {}
-    count = int(data["settings"]["images_per_prompt"])
-    folders = sorted(run.folder.glob("push-*"))
-    return {
-        "run": run,
-        "job": job,
-        "error": here.queue.error(job),
-        "data": data,
-        "groups": [(GROUPS[name], group) for name, group in data.get("groups", {}).items() if group["prompts"]],
-        "seed": min(max(seed, 0), count - 1),
-        "count": count,
-        "attacks": list(run.attacks()),
-        "rounds": run.rounds(),
-        "formats": {name: FORMATS[name].summary for name in FORMATS},
-        "downloads": list(_files(run, run.downloads())),
-        "published": list(_files(run, folders[-1:])),
-        "card": (folders[-1] / "README.md").read_text(encoding="utf-8") if folders else None,
     }
 
 
