@@ -31,8 +31,7 @@ State = Literal["queued", "running", "paused", "cancelled", "finished", "failed"
 LONGEST = 20  # jobs that wait
 STARTUP = 30.0  # seconds until a process that was started must hold its lock
 TAIL = 8000  # characters of a log that are shown
-SHOWN = 50
-READ = 100  # of all that there have been; those that wait are among the latest
+SHOWN = 100  # of all that there have been; those that wait are among the latest
 
 
 @dataclass(frozen=True)
@@ -90,7 +89,7 @@ class Queue:
     def jobs(self) -> list[WebJob]:
         """The jobs, the newest first."""
         with self._lock:
-            return [self._settle(job) for job in reversed(self._read())][:SHOWN]
+            return [self._settle(job) for job in reversed(self._read())]
 
     def of_run(self, run: str) -> WebJob | None:
         """The newest job of a run."""
@@ -204,7 +203,7 @@ class Queue:
 
     def _read(self) -> list[WebJob]:
         numbers = sorted(int(path.name) for path in self._home.iterdir() if re.fullmatch(r"\d+", path.name))
-        folders = [self._folder(number) for number in numbers[-READ:]]
+        folders = [self._folder(number) for number in numbers[-SHOWN:]]
         records = [path for folder in folders if (path := folder / RECORD).is_file()]
         return [WebJob(**read_json(path, WebJob, f"Delete {path.parent}.")) for path in records]
 

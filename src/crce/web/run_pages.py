@@ -6,6 +6,7 @@ import asyncio
 import re
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
+from statistics import median
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Form, Query, Request
@@ -19,7 +20,7 @@ from crce.evaluate.curve import draw_curve, read_trace
 from crce.evaluate.page import GROUPS
 from crce.export.formats import FORMATS
 from crce.sampling.film import REQUEST, film_phrases, frames_of
-from crce.web.runs import Run, time_left
+from crce.web.runs import Run
 from crce.web.sampler import Wanted
 from crce.web.site import Site, page, see, site
 
@@ -28,6 +29,7 @@ router = APIRouter()
 CHANGES = ("erase", "evaluate", "refine")  # while one of these works, the results are old
 PROMPTS = 8  # of the free prompts drawn at once
 STRONGEST = 1.5
+LATEST = 12  # steps by which the time left is told
 _DOING = {"erasing": "Training: step", "generating and judging": "Drawing and judging pictures:"}
 _PROGRESS = re.compile(r"(generating and judging|erasing) (\d+)/(\d+)")
 
@@ -191,15 +193,16 @@ def _live(here: Site, run: Run) -> dict[str, Any]:
     elif told := _PROGRESS.findall(log):
         what, done, total = told[-1]
         progress = (_DOING[what], int(done), int(total))
-    frames = frames_of(run.folder)
+    latest = [row["seconds"] for row in trace[-LATEST:]]
+    timed = len(latest) == LATEST and not run.trained
     return {
         "run": run,
         "job": job,
         "ahead": sum(j.active and job is not None and j.number < job.number for j in jobs),
         "progress": progress,
-        "left": None if run.trained else time_left(run, trace),
+        "left": median(latest) * (run.steps - len(trace)) if timed else None,
         "curve": draw_curve(trace) if len(trace) > 2 else None,
-        "frames": [(int(frame.stem[5:]), frame.name) for frame in frames],
+        "frames": [(int(frame.stem[5:]), frame.name) for frame in frames_of(run.folder)],
         "phrases": film_phrases(run.sets) if run.sets else [],
         "log": log,
         "error": here.queue.error(job),

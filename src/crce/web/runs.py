@@ -21,7 +21,6 @@ TRASH = "trash"  # in the folder of the web app
 ROUND = "~"  # between the name of a run and that of a round of its refinement
 _SAFE = re.compile(r"[\w][\w.-]{0,120}")
 KEPT = 1000  # files whose content is remembered until they are written again
-SHORT = 12  # steps after which the time left can be told
 
 
 @dataclass(frozen=True)
@@ -144,9 +143,3 @@ class Runs:
     def _read(self, folder: Path) -> Run:
         name, sets = ROUND.join(folder.relative_to(self.root).parts), tuple(content(folder / "concepts.yaml"))
         return Run(name, folder, content(folder / "run.json"), sets, content(folder / "report.json") or None)
-
-
-def time_left(run: Run, trace: list[dict[str, Any]]) -> float | None:
-    """Seconds of training to come, by the latest steps; None before there are enough of them."""
-    latest = [row["seconds"] for row in trace[-SHORT:]]
-    return median(latest) * (run.steps - len(trace)) if len(latest) == SHORT else None

@@ -26,7 +26,6 @@ logger = logging.getLogger(__name__)
 WAITING = 200  # images that may be asked for at once
 IDLE = 300.0  # seconds until the model is dropped
 BATCH = 4
-_LOADING = threading.Lock()  # while transformers loads a model, everything that other threads make has no data
 
 
 @dataclass(frozen=True)
@@ -121,8 +120,7 @@ class Sampler:
 
         errors: dict[str, str] = {}
         try:
-            with _LOADING:
-                backbone = self._load(batch[0].side)
+            backbone = self._load(batch[0].side)
             own = defaults_of(backbone).sampling
             prompts, seeds = [image.prompt for image in batch], [image.seed for image in batch]
             drawn = draw(backbone.pipe, prompts, seeds, steps=own.steps, guidance=own.guidance, solver=own.solver)
