@@ -108,10 +108,7 @@ class Attack(ABC):
     searches_again: ClassVar[bool] = False
 
     def check_model(self, backbone: Backbone) -> None:
-        """
-        Raises:
-            ConfigError: the attack does not work on models of this kind.
-        """
+        """Refuse, with a ConfigError, models on which the attack does not work."""
         if self.seeks == "words" and not backbone.reads_words:
             raise ConfigError(
                 f"{self.name} needs gradients by the word embeddings of a single CLIP-like text encoder, which "

@@ -64,7 +64,9 @@ class RingABell(Attack):
         vocabulary = read_vocabulary(victim.backbone.pipe.tokenizer)
         generator = stream(victim.seed, self.name, prompt.text)
         with victim.original():
-            wanted = states(victim.encode([prompt.text]))[0] + self.strength * self.concept_vector(victim, prompt)
+            with_it = victim.encode([text.format(prompt.target) for text, _ in PAIRS])
+            v = mean_difference(states(with_it), states(victim.encode([text for _, text in PAIRS])))
+            wanted = states(victim.encode([prompt.text]))[0] + self.strength * v
         k = min(self.words, room_for(victim.backbone))
         people = torch.randint(len(vocabulary), (self.population, k), generator=generator)
         known: dict[str, float] = {}  # texts of parents recur
@@ -89,11 +91,6 @@ class RingABell(Attack):
             parents = people[order[: self.population // 2]]
             people = mutate(breed(parents, self.crossover, generator), self.mutation, len(vocabulary), generator)
         return {"distance_random": round(first, 4), "distance_best": round(best, 4), "words": k}
-
-    def concept_vector(self, victim: Victim, prompt: AttackedPrompt) -> torch.Tensor:
-        """v, shape (L, D), over pairs with and without the target."""
-        with_it = victim.encode([text.format(prompt.target) for text, _ in PAIRS])
-        return mean_difference(states(with_it), states(victim.encode([text for _, text in PAIRS])))
 
 
 def mean_difference(with_it: torch.Tensor, without: torch.Tensor) -> torch.Tensor:

@@ -90,7 +90,6 @@ class Drafts:
         shutil.rmtree(self.folder(draft), ignore_errors=True)
 
     def ready(self, draft: Draft) -> bool:
-        """Whether its set has been suggested."""
         return (self.folder(draft) / START).is_file()
 
     def review(self, draft: Draft) -> Review:

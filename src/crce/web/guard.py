@@ -32,12 +32,8 @@ class Guard:
     """Middleware that refuses what no page of this server would send.
 
     A foreign page can make a browser send requests here, so every host name but the own ones is refused (a name that
-    was rebound to this machine), and so is every change that does not come from one of our pages.
-
-    Args:
-        app: the application.
-        hosts: names by which the server may be called.
-        token: what everybody must present once, as `?token=`; None where only this machine can connect.
+    was rebound to this machine), and so is every change that does not come from one of our pages. The token is what
+    everybody must present once, as `?token=`; it is None where only this machine can connect.
     """
 
     def __init__(self, app: ASGIApp, hosts: Collection[str], token: str | None) -> None:

@@ -92,7 +92,6 @@ class Queue:
             return [self._settle(job) for job in reversed(self._read())]
 
     def of_run(self, run: str) -> WebJob | None:
-        """The newest job of a run."""
         return next((job for job in self.jobs() if job.run == run), None)
 
     def busy(self) -> bool:
@@ -118,7 +117,6 @@ class Queue:
         self._awake.set()
 
     def log(self, job: WebJob) -> str:
-        """The end of a job's output."""
         path = self._folder(job.number) / "log.txt"
         if not path.is_file():
             return ""

@@ -28,7 +28,6 @@ def queue(request: Request) -> HTMLResponse:
 
 @router.post("/jobs/{number}/{what}")
 def ask(request: Request, number: int, what: Literal["pause", "resume", "cancel"], back: Word = "/queue") -> Response:
-    """Pause, resume or cancel a job."""
     site(request).queue.ask(number, what)
     return see(back if back.startswith("/") and not back.startswith("//") else "/queue")
 
