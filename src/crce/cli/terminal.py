@@ -25,7 +25,6 @@ class _Lines(logging.Handler):
 
 
 def error_line(text: str) -> None:
-    """Print an error to stderr."""
     typer.echo(f"error: {escaped(text)}", err=True)
 
 

@@ -50,8 +50,9 @@ def create_app(root: str | Path, *, hosts: Collection[str], token: str | None = 
     app.add_api_route("/health", lambda: JSONResponse({"status": "ok"}))
     for pages in (concept_pages, run_pages, file_pages, site_pages):
         app.include_router(pages.router)
-    for error in (CRCEError, RequestValidationError, HTTPException):
-        app.add_exception_handler(error, _on_error)
+    app.add_exception_handler(CRCEError, _on_error)
+    app.add_exception_handler(RequestValidationError, _on_error)
+    app.add_exception_handler(HTTPException, _on_error)
     return app
 
 
