@@ -59,7 +59,7 @@ TROUBLES = ("kill", "kill", "kill at a time", "full disk", "full disk", "twice")
 CHANGES = ("os.rename", "os.remove", "os.mkdir", "os.rmdir", "os.truncate")
 # What may differ: times, how much work it took, and hashes of files that hold those.
 UNEQUAL = ("seconds", "started", "finished", "at", "pid", "peak_memory_mb", "sha256", "spent", "forwards", "continued")
-LEFT_OUT = (".lock", "attempts.jsonl", "tally.json", "report.html", "table.md")  # the last two show times
+LEFT_OUT = (".lock", "attempts.jsonl", "forwards.json", "report.html", "table.md")  # the last two show times
 
 
 @dataclass

@@ -18,7 +18,7 @@ from crce.concepts import ConceptSet, Related
 from crce.errors import ConfigError, ModelError
 from crce.evaluate import evaluate
 from crce.judges import Detector, FeatureJudge, OpenJudge, TextJudge, is_known, load_judge
-from crce.judges.concept_classes import concept_classes
+from crce.judges.concept_classes import ConceptSetJudge, concept_classes
 from crce.judges.judge import name_pictures
 from crce.judges.weights import hash_weights
 
@@ -47,8 +47,9 @@ def test_classes_are_targets_with_their_corefs_retains_and_everyday_things():
     classes = concept_classes([CATS, ships])
     assert list(classes.phrases)[:5] == ["cat", "ship", "dog", "fox", "harbour"]
     assert classes.phrases["cat"] == ("cat", "kitty")
-    assert classes.class_of(" Kitty") == "cat"
-    assert classes.class_of("ferret") is None
+    judge = ConceptSetJudge()._with(classes)
+    assert judge.class_of(" Kitty") == "cat"
+    assert judge.class_of("ferret") is None
     assert "a sunflower" in list(classes.phrases)
 
 

@@ -15,10 +15,10 @@ def test_another_host_name_is_refused(client):
         assert client.get("/runs", headers={"host": host}).status_code == 421
 
 
-@pytest.mark.parametrize("origin", ["http://evil.example", "http://testserver.evil.example", "null", ""])
-def test_a_change_from_another_page_is_refused(client, origin):
-    answer = client.post("/drafts", data={"concept": "cat"}, headers={"origin": origin})
-    assert answer.status_code == 403
+def test_a_change_from_another_page_is_refused(client):
+    for origin in ("http://evil.example", "http://testserver.evil.example", "null", ""):
+        answer = client.post("/drafts", data={"concept": "cat"}, headers={"origin": origin})
+        assert answer.status_code == 403
     assert "/drafts/" not in client.get("/").text.split("in the making")[1]
 
 

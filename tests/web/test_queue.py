@@ -139,13 +139,10 @@ def test_a_job_outlives_its_server_and_is_paused_resumed_and_killed(tmp_path, ru
 
 
 def test_a_full_disk_fails_the_job_and_loses_nothing(tmp_path, queue):
-    write_concepts(tmp_path / "cat" / "concepts.yaml", short_run.SET)
-    run = str(tmp_path / "cat")
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, hard))  # of a file, for the process of the job too
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4_000, hard))  # of a file, for the process of the job too
     try:
-        command = ["erase", f"{run}/concepts.yaml", "--out", run, "--no-eval", *flags(short_run.SETTINGS)]
-        queue.add("Erase cat", command, "cat")
+        queue.add("Suggest", ["suggest", "walrus", "--force", "--out", str(tmp_path / "walrus.yaml")], "cat")
         wait(queue, lambda: not queue.of_run("cat").active)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
@@ -155,7 +152,7 @@ def test_a_full_disk_fails_the_job_and_loses_nothing(tmp_path, queue):
     queue.ask(job.number, "resume")
     wait(queue, lambda: not queue.of_run("cat").active)
     assert queue.of_run("cat").state == "finished"
-    assert Erasure.load(run).adapter.is_file()
+    assert (tmp_path / "walrus.suggest.json").is_file()
 
 
 def test_a_damaged_record_is_an_error_of_the_pages_and_does_not_end_the_queue(queue, tmp_path):

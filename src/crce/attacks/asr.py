@@ -40,11 +40,9 @@ def chance_of_gain(before: Sequence[bool], after: Sequence[bool]) -> float:
 
 
 def summarise(outcomes: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """The numbers over all outcomes that count, see `campaign`.
+    """The numbers over all outcomes that count, see `campaign`, `rate` and `chance_of_gain`.
 
-    Returns:
-        "base", "before" and "after", see `rate`; "gain", after minus before; "p", see `chance_of_gain`; how many
-        "prompts", of those "left_out", and of those "brought_back" in half of their images; the "failed" images.
+    "brought_back" are prompts whose concept half of their images show, "failed" images that could not be generated.
     """
     counted = [o for o in outcomes if o["left_out"] is None]
     hits: dict[str, list[list[bool]]] = {"base": [], "before": [], "after": []}

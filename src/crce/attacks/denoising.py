@@ -67,15 +67,8 @@ def fit(
 ) -> Iterator[float]:
     """Train on random rows of x_0 at random noise levels with AdamW, one optimizer step for each step of the budget.
 
-    Args:
-        victim: the model under attack.
-        x_0: finished latents, shape (N, C, h, w).
-        batch: rows of a step.
-        parameters: what is trained, with the learning rate `rate`.
-        condition: returns the conditioning of a batch.
-
-    Yields:
-        The loss of each step, after the step.
+    x_0 are finished latents, shape (N, C, h, w), `batch` the rows of a step, and `condition` returns their
+    conditioning. Yields the loss of each step.
     """
     process = ForwardProcess(victim.backbone)
     optimizer = torch.optim.AdamW(parameters, lr=rate)
@@ -104,11 +97,7 @@ def latents_of(backbone: Backbone, images: Sequence[Image]) -> torch.Tensor:
 
 
 def concept_latents(victim: Victim, prompt: AttackedPrompt, count: int) -> torch.Tensor:
-    """x_0 of images that the base model generates for a prompt and the judge recognises, shape (count, C, h, w).
-
-    Raises:
-        RunError: the judge recognises none of four times as many images.
-    """
+    """x_0 of images that the base model generates for a prompt and the judge recognises, shape (count, C, h, w)."""
     kept: list[Image] = []
     with victim.original():
         for start in range(IMAGE_SEED, IMAGE_SEED + CANDIDATES * count, count):

@@ -18,7 +18,7 @@ from crce.attacks.denoising import concept_latents, fit
 from crce.attacks.prompts import AttackedPrompt
 from crce.attacks.protocol import Allowance, Attack, stream, summarise_losses
 from crce.attacks.victim import Victim
-from crce.attacks.vocabulary import vocabulary_of
+from crce.attacks.vocabulary import read_vocabulary
 from crce.backbones import Conditioning
 
 
@@ -27,28 +27,21 @@ CHECKS = 5  # times that the word is tried
 
 @dataclass
 class ConceptInversion(Attack):
-    """Textual inversion on the erased model.
-
-    Attributes:
-        words: embeddings to learn.
-        rate: learning rate of AdamW.
-        pictures: images to learn from.
-        batch: images in a step, each with its own noise.
-    """
+    """Textual inversion on the erased model."""
 
     name = "inversion"
     default_steps = 400
     seeks = "words"
 
-    words: int = 1
-    rate: float = 5e-3
-    pictures: int = 8
-    batch: int = 4
+    words: int = 1  # embeddings to learn
+    rate: float = 5e-3  # learning rate of AdamW
+    pictures: int = 8  # images to learn from
+    batch: int = 4  # images in a step, each with its own noise
 
     def search(self, victim: Victim, prompt: AttackedPrompt, allowance: Allowance) -> dict[str, Any]:
         backbone = victim.backbone
         generator = stream(victim.seed, self.name, prompt.text)
-        vocabulary = vocabulary_of(backbone)
+        vocabulary = read_vocabulary(backbone.pipe.tokenizer)
         x_0 = concept_latents(victim, prompt, self.pictures)
         start = vocabulary.ids[torch.randint(len(vocabulary), (self.words,), generator=generator)]
         table = backbone.pipe.text_encoder.get_input_embeddings().weight.detach()

@@ -16,19 +16,12 @@ from crce.training import Erasure
 
 @dataclass(frozen=True)
 class AttackedPrompt:
-    """A prompt under attack.
+    """A prompt under attack."""
 
-    Attributes:
-        text: the prompt, as the base model understands it.
-        role: "target", "coref", "held-out coref", or "prompt" for one that the user named.
-        expected: the judge's class that means the concept is back.
-        concepts: the concept set that it belongs to.
-    """
-
-    text: str
-    role: str
-    expected: str
-    concepts: ConceptSet
+    text: str  # as the base model understands it
+    role: str  # "target", "coref", "held-out coref", or "prompt" for one that the user named
+    expected: str  # the judge's class that means the concept is back
+    concepts: ConceptSet  # that it belongs to
 
     @property
     def target(self) -> str:
@@ -41,9 +34,6 @@ def choose_prompts(
     """The prompts to attack, each text once: at most `phrases` for each target, of which none named is all.
 
     `texts` are prompts for the first of these targets, in place of the targets and their corefs.
-
-    Raises:
-        ConfigError: a target is not among the run's, or the judge has no class for it.
     """
     known, names = {fold(c.target): c for c in erasure.sets}, [c.target for c in erasure.sets]
     for target in targets:

@@ -83,21 +83,13 @@ class Allowance:
 
 @dataclass(frozen=True)
 class AdversarialPrompt:
-    """What an attack found for a prompt.
+    """What an attack found for a prompt."""
 
-    Attributes:
-        found: the try to measure, chosen by `Attack.pick`.
-        tries: everything that was tried, in order, the plain prompt first.
-        steps: steps of the budget that were taken.
-        spent: their cost.
-        details: further results of the attack, as JSON.
-    """
-
-    found: Try
-    tries: tuple[Try, ...]
-    steps: int
+    found: Try  # to be measured, chosen by `Attack.pick`
+    tries: tuple[Try, ...]  # everything that was tried, in order, the plain prompt first
+    steps: int  # of the budget
     spent: dict[str, int]
-    details: dict[str, Any] = field(default_factory=dict)
+    details: dict[str, Any] = field(default_factory=dict)  # further results of the attack, as JSON
 
 
 class Attack(ABC):
@@ -116,10 +108,7 @@ class Attack(ABC):
     searches_again: ClassVar[bool] = False
 
     def check_model(self, backbone: Backbone) -> None:
-        """
-        Raises:
-            ConfigError: the attack does not work on models of this kind.
-        """
+        """Refuse, with a ConfigError, models on which the attack does not work."""
         if self.seeks == "words" and not backbone.reads_words:
             raise ConfigError(
                 f"{self.name} needs gradients by the word embeddings of a single CLIP-like text encoder, which "

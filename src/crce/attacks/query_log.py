@@ -10,7 +10,6 @@ from collections.abc import MutableMapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from crce.errors import RunError
 from crce.files import append_line, write_text
 from crce.judges.judge import JudgedImage
 
@@ -29,29 +28,22 @@ KnownImages = MutableMapping[tuple[Query, int], JudgedImage]
 
 
 class QueryLog:
-    """Judged images of earlier queries, beginning with those of an attack with the same settings.
+    """Judged images of earlier queries, beginning with those of an attack with the same settings, `made_of`.
 
-    Args:
-        path: the file; None keeps the log in memory.
-        made_of: run, judge, seeds and settings.
-        plain: images of prompts that are text alone, read and extended; attacks on one run can share it.
-
-    Attributes:
-        reused: images that were not generated again.
-
-    Raises:
-        RunError: the file can't be read or written.
+    Without a path the log is in memory alone. `plain` are images of prompts that are text alone, read and extended;
+    attacks on one run can share it.
     """
 
     def __init__(self, path: Path | None, made_of: dict[str, Any], plain: KnownImages | None = None) -> None:
         self.path = path
-        self.reused = 0
+        self.reused = 0  # images that were not generated again
         self._known: KnownImages = {}  # of learned embeddings or weights
         self._plain: KnownImages = {} if plain is None else plain
         if path is None:
             return
         head = json.dumps({"made_of": made_of}, sort_keys=True)
-        lines, kept = _read(path), [head]
+        lines = path.read_text(encoding="utf-8", errors="replace").splitlines() if path.exists() else []
+        kept = [head]
         for line in lines[1:] if lines[:1] == [head] else ():
             try:
                 self._remember(json.loads(line))
@@ -69,11 +61,7 @@ class QueryLog:
         return [known[query, seed] for seed in seeds]
 
     def add(self, query: Query, seeds: Sequence[int], images: Sequence[JudgedImage], **context: Any) -> None:
-        """Log judged images, at once; `context` goes into the line as well.
-
-        Raises:
-            RunError: the file can't be written.
-        """
+        """Log judged images, at once; `context` goes into the line as well."""
         words, probabilities = [image.word for image in images], [image.probability for image in images]
         judged = {"seeds": list(seeds), "words": words, "probabilities": probabilities}
         line = {**context, **query._asdict(), **judged}
@@ -86,12 +74,3 @@ class QueryLog:
         known = self._known if query.state else self._plain
         for seed, *judged in zip(line["seeds"], line["words"], line["probabilities"], strict=True):
             known[query, seed] = JudgedImage(*judged)
-
-
-def _read(path: Path) -> list[str]:
-    if not path.exists():
-        return []
-    try:
-        return path.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise RunError(f"Cannot read {path}: {error}. Delete it to start the attack again.") from error

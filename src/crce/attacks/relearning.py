@@ -9,19 +9,16 @@ layers that bring the text into the image are trained, in float32.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import closing, contextmanager
+from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from itertools import takewhile
 from typing import Any
-
-from torch import nn
 
 from crce.attacks.denoising import concept_latents, fit
 from crce.attacks.prompts import AttackedPrompt
 from crce.attacks.protocol import Allowance, Attack, stream, summarise_losses
 from crce.attacks.victim import Try, Victim
-from crce.backbones import Backbone
 from crce.backbones.scopes import scope_modules
 from crce.training.adapters import Weights
 
@@ -31,26 +28,18 @@ BACK = 0.5  # share of images that show the concept from which it counts as back
 
 @dataclass
 class Relearning(Attack):
-    """Fine-tuning on images of the concept under its own prompt.
-
-    Attributes:
-        layers: the trained layers, see `crce.backbones.scopes`.
-        rate: learning rate of AdamW.
-        pictures: images to learn from.
-        batch: images in a step.
-        every: steps between two tries.
-    """
+    """Fine-tuning on images of the concept under its own prompt."""
 
     name = "relearning"
     default_steps = 60
     seeks = "weights"
     searches_again = True
 
-    layers: str = "xattn"
-    rate: float = 1e-4
-    pictures: int = 4
-    batch: int = 4
-    every: int = 5
+    layers: str = "xattn"  # see `crce.backbones.scopes`
+    rate: float = 1e-4  # learning rate of AdamW
+    pictures: int = 4  # images to learn from
+    batch: int = 4  # images in a step
+    every: int = 5  # steps between two tries
 
     def pick(self, victim: Victim, tries: tuple[Try, ...]) -> Try:
         """The weights of the last step, whose test images have been generated."""
@@ -61,7 +50,10 @@ class Relearning(Attack):
         x_0 = concept_latents(victim, prompt, self.pictures)
         cond = victim.encode([prompt.text]).expand(self.batch)
         losses, curve = [], [{"step": 0, "share": _share(victim)}]
-        with free_weights(victim.backbone, self.layers) as parameters:
+        # weights of their own, including or on top of those of an erasure
+        paths = [path for path in scope_modules(victim.backbone, self.layers) if ".lora_" not in path]
+        with closing(Weights(victim.backbone, paths)) as weights:
+            parameters = weights.parameters()
             for loss in fit(victim, allowance, x_0, self.batch, generator, parameters, self.rate, lambda: cond):
                 losses.append(loss)
                 if allowance.steps % self.every and not allowance.done:
@@ -73,17 +65,6 @@ class Relearning(Attack):
             # The test images need these weights, which are gone after the search.
             victim.query([prompt.text], victim.test_seeds, prompt.expected, state=victim.tries[-1].state)
         return {"back_after": back_after(curve), "curve": curve, "loss": summarise_losses(losses)}
-
-
-@contextmanager
-def free_weights(backbone: Backbone, layers: str) -> Iterator[list[nn.Parameter]]:
-    """Inside, layers of the denoiser have trainable weights of their own, including or on top of those of an erasure.
-
-    `layers` is a preset of `crce.backbones.scopes` by position: xattn, selfattn, noxattn or full.
-    """
-    paths = [path for path in scope_modules(backbone, layers) if ".lora_" not in path]
-    with closing(Weights(backbone, paths)) as weights:
-        yield weights.parameters()
 
 
 def back_after(curve: Sequence[dict[str, Any]]) -> int | None:

@@ -97,11 +97,7 @@ def _measure(
 
 
 def read_word(path: Path) -> torch.Tensor:
-    """The embeddings saved by `write_word`, shape (K, W).
-
-    Raises:
-        RunError: the file can't be read.
-    """
+    """The embeddings saved by `write_word`, shape (K, W)."""
     try:
         (word,) = read_tensors(path)[0].values()
     except (OSError, ValueError) as error:

@@ -21,7 +21,7 @@ import torch
 from crce.attacks.prompts import AttackedPrompt
 from crce.attacks.protocol import Allowance, Attack, stream
 from crce.attacks.victim import Victim
-from crce.attacks.vocabulary import room_for, vocabulary_of
+from crce.attacks.vocabulary import read_vocabulary, room_for
 from crce.backbones import Conditioning
 
 
@@ -49,30 +49,24 @@ TRIED = 2  # texts at each of them
 
 @dataclass
 class RingABell(Attack):
-    """Genetic search over texts.
-
-    Attributes:
-        words: K, words of a text; fewer where the tokenizer has less room.
-        strength: c, the weight of the concept vector.
-        population: texts of a generation.
-        crossover: share of parents that have children.
-        mutation: share of texts in which one word changes.
-    """
+    """Genetic search over texts."""
 
     name = "ring-a-bell"
     default_steps = 100
 
-    words: int = 16
-    strength: float = 3.0
-    population: int = 200
-    crossover: float = 0.5
-    mutation: float = 0.25
+    words: int = 16  # K, words of a text; fewer where the tokenizer has less room
+    strength: float = 3.0  # c, the weight of the concept vector
+    population: int = 200  # texts of a generation
+    crossover: float = 0.5  # share of parents that have children
+    mutation: float = 0.25  # share of texts in which one word changes
 
     def search(self, victim: Victim, prompt: AttackedPrompt, allowance: Allowance) -> dict[str, Any]:
-        vocabulary = vocabulary_of(victim.backbone)
+        vocabulary = read_vocabulary(victim.backbone.pipe.tokenizer)
         generator = stream(victim.seed, self.name, prompt.text)
         with victim.original():
-            wanted = states(victim.encode([prompt.text]))[0] + self.strength * self.concept_vector(victim, prompt)
+            with_it = victim.encode([text.format(prompt.target) for text, _ in PAIRS])
+            v = mean_difference(states(with_it), states(victim.encode([text for _, text in PAIRS])))
+            wanted = states(victim.encode([prompt.text]))[0] + self.strength * v
         k = min(self.words, room_for(victim.backbone))
         people = torch.randint(len(vocabulary), (self.population, k), generator=generator)
         known: dict[str, float] = {}  # texts of parents recur
@@ -97,11 +91,6 @@ class RingABell(Attack):
             parents = people[order[: self.population // 2]]
             people = mutate(breed(parents, self.crossover, generator), self.mutation, len(vocabulary), generator)
         return {"distance_random": round(first, 4), "distance_best": round(best, 4), "words": k}
-
-    def concept_vector(self, victim: Victim, prompt: AttackedPrompt) -> torch.Tensor:
-        """v, shape (L, D), over pairs with and without the target."""
-        with_it = victim.encode([text.format(prompt.target) for text, _ in PAIRS])
-        return mean_difference(states(with_it), states(victim.encode([text for _, text in PAIRS])))
 
 
 def mean_difference(with_it: torch.Tensor, without: torch.Tensor) -> torch.Tensor:

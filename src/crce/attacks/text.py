@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from functools import cache
 from importlib import resources
 from itertools import islice
+from string import ascii_lowercase
 from typing import Any
 
 import yaml
@@ -110,11 +111,10 @@ class Homoglyph(TextAttack):
 
     def texts(self, prompt: AttackedPrompt, seed: int) -> Iterator[str]:
         text, rng = prompt.text, choices(seed, self.name, prompt.text)
-        lookalikes = read_data("texts.yaml")["lookalikes"]
+        lookalikes, alphabets = read_data("texts.yaml")["lookalikes"], read_data("texts.yaml")["alphabets"]
         yield "".join(lookalikes.get(letter, letter)[0] for letter in text.lower())
         yield "".join(chr(ord(letter) + 0xFEE0) if "!" <= letter <= "~" else letter for letter in text)  # full width
-        for start in (0x1D41A, 0x1D44E, 0x1D4EA, 0x1D552):  # mathematical bold, italic, script, double-struck
-            yield "".join(_mathematical(letter, start) for letter in text.lower())
+        yield from (text.lower().translate(str.maketrans(ascii_lowercase, alphabet)) for alphabet in alphabets)
         yield from (character.join(text) for character in (*INVISIBLE, *MARKS))
         for i, letter in enumerate(text.lower()):
             yield from (text[:i] + alike + text[i + 1 :] for alike in lookalikes.get(letter, ""))
@@ -173,10 +173,3 @@ def slips(text: str, rng: random.Random) -> Iterator[str]:
 def leet(text: str) -> str:
     """The text with every letter that resembles a digit or sign replaced by it."""
     return "".join(LEET.get(letter, letter)[0] for letter in text.lower())
-
-
-def _mathematical(letter: str, start: int) -> str:
-    """The letter in a mathematical alphabet; Unicode has the italic h elsewhere."""
-    if not "a" <= letter <= "z":
-        return letter
-    return "\u210e" if (start, letter) == (0x1D44E, "h") else chr(start + ord(letter) - ord("a"))

@@ -20,9 +20,6 @@ from crce.sampling import ImageCache, ImageKey, ModelState, Picture
 from crce.training.adapters import Adapter
 
 
-NO_WORD = ""  # the state of a prompt that is text alone
-
-
 @dataclass
 class Spent:
     """Rows that went through the networks, and generated images, whose rows are among them."""
@@ -42,21 +39,13 @@ class Spent:
 
 @dataclass(frozen=True)
 class Try:
-    """One prompt that a search has tried.
-
-    Attributes:
-        text: the prompt.
-        images: judged images, one for each search seed.
-        expected: the class that means success.
-        word: learned embeddings put before the text, shape (K, W), or None.
-        state: the name of these embeddings, or of the weights that generated the images; "" for text alone.
-    """
+    """One prompt that a search has tried."""
 
     text: str
-    images: tuple[JudgedImage, ...]
-    expected: str
-    word: torch.Tensor | None = None
-    state: str = NO_WORD
+    images: tuple[JudgedImage, ...]  # one for each search seed
+    expected: str  # the class that means success
+    word: torch.Tensor | None = None  # learned embeddings put before the text, shape (K, W)
+    state: str = ""  # the name of these, or of the weights that generated the images; "" for text alone
 
     @property
     def hits(self) -> int:
@@ -76,34 +65,21 @@ class Try:
 
 @dataclass
 class Victim:
-    """The erased model as attacks see it.
+    """The erased model as attacks see it; steps, guidance, solver and batch are those of `sampling.draw`."""
 
-    Attributes:
-        backbone: the model, with the adapter applied.
-        adapter: the erasure.
-        judge: judges the images.
-        log: earlier queries, which are not repeated.
-        seed: of the attack.
-        search_seeds: of the images that a search looks at.
-        test_seeds: of the images that measure its result, which no search has seen.
-        steps: denoising steps; guidance, solver and batch likewise as `sampling.draw` takes them.
-        spent: the cost so far.
-        tries: of the prompt under attack.
-    """
-
-    backbone: Backbone
+    backbone: Backbone  # with the adapter applied
     adapter: Adapter
     judge: Judge
-    log: QueryLog
+    log: QueryLog  # earlier queries, which are not repeated
     seed: int
-    search_seeds: list[int]
-    test_seeds: list[int]
+    search_seeds: list[int]  # of the images that a search looks at
+    test_seeds: list[int]  # of the images that measure its result, which no search has seen
     steps: int = 20
     guidance: float = 4.0
     solver: str | None = None
     batch: int = 0
     spent: Spent = field(default_factory=Spent)
-    tries: list[Try] = field(default_factory=list)
+    tries: list[Try] = field(default_factory=list)  # of the prompt under attack
     _attack: str = ""
     _prompt: AttackedPrompt | None = None
     _side: Literal["base", "erased"] = "erased"
@@ -122,7 +98,7 @@ class Victim:
             finally:
                 self._side = "erased"
 
-    def attempt(self, texts: Sequence[str], word: torch.Tensor | None = None, state: str = NO_WORD) -> list[Try]:
+    def attempt(self, texts: Sequence[str], word: torch.Tensor | None = None, state: str = "") -> list[Try]:
         """Try prompts on the search seeds, and add them to the tries.
 
         `word` is put before each of them, embeddings of shape (K, W); `state` names weights that the search changed.
@@ -150,7 +126,7 @@ class Victim:
         *,
         base: bool = False,
         word: torch.Tensor | None = None,
-        state: str = NO_WORD,
+        state: str = "",
     ) -> list[str | None]:
         """The judge's word for each test image of a prompt, or of `text` in its place; `base` asks the base model."""
         with self.original() if base else nullcontext():
@@ -164,7 +140,7 @@ class Victim:
         seeds: Sequence[int],
         expected: str,
         word: torch.Tensor | None = None,
-        state: str = NO_WORD,
+        state: str = "",
         role: str = "test",
     ) -> list[list[JudgedImage]]:
         """The judged images of each text, one per seed, from the log or generated; word and state as in `attempt`.
@@ -243,5 +219,5 @@ class _SoftPipe:
 def word_name(word: torch.Tensor | None) -> str:
     """The name of learned embeddings: the start of their SHA-256; "" for none."""
     if word is None:
-        return NO_WORD
+        return ""
     return "word-" + hashlib.sha256(word.detach().float().cpu().numpy().tobytes()).hexdigest()[:16]

@@ -31,11 +31,6 @@ class Vocabulary:
         return " ".join([*(self.words[number] for number in numbers), *([rest] if rest else [])])
 
 
-def vocabulary_of(backbone: Backbone) -> Vocabulary:
-    """The vocabulary of a model's first tokenizer."""
-    return read_vocabulary(backbone.pipe.tokenizer)
-
-
 @lru_cache(maxsize=1)
 def read_vocabulary(tokenizer: Any) -> Vocabulary:
     """Every token that survives being written and read, once per spelling, in the order of token ids."""

@@ -27,7 +27,7 @@ from crce.attacks.denoising import ForwardProcess, concept_latents
 from crce.attacks.prompts import AttackedPrompt
 from crce.attacks.protocol import Allowance, Attack, stream, summarise_losses
 from crce.attacks.victim import Victim
-from crce.attacks.vocabulary import room_for, vocabulary_of
+from crce.attacks.vocabulary import read_vocabulary, room_for
 
 
 LEVELS, ITERATIONS = 50, 40
@@ -37,14 +37,7 @@ EXPLICIT_WORDS = 5
 
 @dataclass
 class PrefixAttack(Attack):
-    """An attack that searches for words before the prompt, or in its place.
-
-    Attributes:
-        words: their number; 5 for explicit content before the prompt.
-        rate: learning rate.
-        decay: weight decay.
-        pictures: images of the concept, which the base model generates.
-    """
+    """An attack that searches for words before the prompt, or in its place."""
 
     default_steps = 400
     seeks = "words"
@@ -52,10 +45,10 @@ class PrefixAttack(Attack):
     keeps_prompt: ClassVar[bool] = True
     counted: ClassVar[str] = "checks"  # the key of the number of levels in the details
 
-    words: int = 3
-    rate: float = 0.01
-    decay: float = 0.1
-    pictures: int = 4
+    words: int = 3  # 5 for explicit content before the prompt
+    rate: float = 0.01  # learning rate
+    decay: float = 0.1  # weight decay
+    pictures: int = 4  # images of the concept, which the base model generates
 
     def search(self, victim: Victim, prompt: AttackedPrompt, allowance: Allowance) -> dict[str, Any]:
         search = self.method(self, victim, prompt)
@@ -69,29 +62,19 @@ class PrefixAttack(Attack):
 
 
 class WordSearch(ABC):
-    """The state of a search: candidate words, and noised images of the concept to optimise them on.
-
-    Attributes:
-        vocabulary: V words.
-        table: their embeddings in float32, shape (V, W).
-        count: K, the number of words; fewer than the attack asks for where the tokenizer has less room.
-        rest: the prompt after the words; "" where they take its place.
-    """
+    """The state of a search: candidate words, and noised images of the concept to optimise them on."""
 
     def __init__(self, attack: PrefixAttack, victim: Victim, prompt: AttackedPrompt) -> None:
-        """Generate the images; the name of the attack and the prompt seed the random numbers.
-
-        Raises:
-            RunError: the judge sees the concept in none of the images.
-        """
+        """Generate the images; the name of the attack and the prompt seed the random numbers."""
         backbone = victim.backbone
         self.victim = victim
-        self.vocabulary = vocabulary_of(backbone)
+        self.vocabulary = read_vocabulary(backbone.pipe.tokenizer)  # V words
         self.generator = stream(victim.seed, attack.name, prompt.text)
         embeddings = backbone.pipe.text_encoder.get_input_embeddings().weight
-        self.table: torch.Tensor = embeddings.detach()[self.vocabulary.ids].float()
-        self.rest = prompt.text if attack.keeps_prompt else ""
+        self.table: torch.Tensor = embeddings.detach()[self.vocabulary.ids].float()  # (V, W)
+        self.rest = prompt.text if attack.keeps_prompt else ""  # after the words
         explicit = attack.keeps_prompt and prompt.concepts.kind == "explicit"
+        # K, fewer than the attack asks for where the tokenizer has less room
         self.count = min(EXPLICIT_WORDS if explicit else attack.words, room_for(backbone, self.rest))
         self._x_0 = concept_latents(victim, prompt, attack.pictures)
         self._process = ForwardProcess(backbone)
@@ -222,12 +205,7 @@ def nearest(soft: torch.Tensor, table: torch.Tensor) -> torch.Tensor:
 
 
 def chance_gradient(gradient: torch.Tensor, table: torch.Tensor) -> torch.Tensor:
-    """The gradient by one-hot rows, shape (K, V), clipped to [-1, 1], where these times the table are embeddings.
-
-    Args:
-        gradient: by embeddings, shape (K, W).
-        table: embeddings of the vocabulary, shape (V, W).
-    """
+    """The gradient by one-hot rows, shape (K, V), clipped, from that by embeddings (K, W) and the table (V, W)."""
     return (gradient.float() @ table.T).clamp(-1, 1)
 
 

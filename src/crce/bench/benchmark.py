@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any
 from crce.bench.cells import GridPlan
 from crce.bench.heatmap import heat_maps
 from crce.bench.results import markdown, summarise
-from crce.errors import ConfigError, RunError
-from crce.files import slug, write_json, write_text
+from crce.errors import ConfigError
+from crce.files import check_writable, slug, write_json, write_text
 
 
 if TYPE_CHECKING:
@@ -95,10 +95,7 @@ def run_bench(
         raise ConfigError(f"jobs is {jobs}. Use 1 to {MOST_JOBS}; with Ray leave it out, as the cluster decides.")
     emit = on_event or (lambda _: None)
     folder = Path(out) if out is not None else ROOT / plan.grid.name
-    try:  # before hours of work
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise RunError(f"Cannot write to {folder}: {error.strerror}. Choose another --out.") from error
+    check_writable(folder, folder=True)  # before hours of work
     records = {job.key: record for job in plan.distinct if (record := job.record) is not None}
     missing = [job for job in plan.distinct if job.key not in records]
     labels = {job.key: job.cell.label for job in missing}

@@ -111,17 +111,9 @@ class BenchmarkGrid:
 def vary(task: Task, axes: Mapping[str, Any], lists: Mapping[str, Sequence[ConceptSet]], seed: int) -> Task:
     """The task with the training phrases that the axes prescribe; held-out phrases are what is measured, and stay.
 
-    Args:
-        task: the task as in the file.
-        axes: `lists` names the source of the training phrases, of which those that the task's own set holds out are
-            left out; `corefs` and `retains` cut them to the first M and N; `certainty` "uniform" gives every phrase
-            the mean certainty of its list, and "random" shuffles the certainties within each list, so that its total
-            weight is unchanged.
-        lists: the concept sets for each name of the axis `lists`.
-        seed: seed of the shuffle.
-
-    Raises:
-        ConceptError: the named lists have none for a target.
+    `lists` names the source of the training phrases, of which those that the task's own set holds out are left out;
+    `corefs` and `retains` cut them to the first M and N; `certainty` "uniform" gives every phrase the mean certainty
+    of its list, and "random" shuffles the certainties within each list, so that its total weight is unchanged.
     """
     name, how, sets = axes.get(LISTS) or OWN, axes.get(CERTAINTY), []
     for concepts in task.sets:

@@ -11,6 +11,7 @@ import sys
 import threading
 from collections import defaultdict, deque
 from collections.abc import Callable, Iterator, Sequence
+from functools import cache
 from multiprocessing.connection import Connection, wait
 from typing import Any
 
@@ -23,7 +24,6 @@ Begin = Callable[[], object]  # called in each process before its first job; mus
 TIMEOUT = 10  # seconds that a process has to end
 RETRIES = 3  # by Ray, of a cell whose process or machine died
 _CONTEXT = multiprocessing.get_context("spawn")  # a forked process would share the state of torch and the GPU
-_ray_process = threading.local()  # holds the worker of a Ray process, with its model
 
 
 def run_here(jobs: Sequence[Job], on_step: Callable[[Job, int, int], object] | None = None) -> Iterator[CellOutcome]:
@@ -58,9 +58,6 @@ def on_ray(jobs: Sequence[Job], begin: Begin | None = None) -> Iterator[CellOutc
     """Measure jobs on the cluster that Ray finds ($RAY_ADDRESS, or one on this machine), else on a new local one.
 
     Every machine needs crce, and the folder of the cells at the same path.
-
-    Raises:
-        ConfigError: Ray is not installed.
     """
     try:
         import ray
@@ -91,14 +88,13 @@ def on_ray(jobs: Sequence[Job], begin: Begin | None = None) -> Iterator[CellOutc
 
 
 def _measure(job: Job, begin: Begin | None) -> CellOutcome:
-    """Measure one job in a Ray process, which keeps its model for the next."""
-    if not hasattr(_ray_process, "worker"):
-        _ray_process.worker = _single_threaded(begin)
-    return _ray_process.worker.measure(job)
+    """Measure one job in a Ray process."""
+    return _single_threaded(begin).measure(job)
 
 
+@cache
 def _single_threaded(begin: Begin | None) -> Worker:
-    """The worker of a process that shares the machine with others."""
+    """The worker of a process that shares the machine with others; it keeps its model for the next job."""
     import torch
 
     torch.set_num_threads(1)

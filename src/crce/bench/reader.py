@@ -212,11 +212,7 @@ class _GridReader(NodeReader):
     def each(
         self, node: yaml.Node | None, read: Callable[[yaml.Node], T | None], default: tuple[T, ...], key: str
     ) -> tuple[T, ...]:
-        """The items of the list under `key`, each read by `read`; a single value is a list of one.
-
-        A ValueError of `read` is a fault of its item; so is a repeated value, and an empty list where values are
-        required.
-        """
+        """The items of the list under `key`, each read by `read`, whose ValueError is a fault of its item."""
         if node is None:
             return default
         values: list[T] = []

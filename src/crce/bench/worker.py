@@ -22,14 +22,14 @@ from crce.errors import CRCEError, RunError
 from crce.evaluate import Report, evaluate
 from crce.files import locked, read_json, write_json, write_text
 from crce.sampling import ImageCache
-from crce.training import Erasure, Event, Finished, Interrupted, Saved, Started, Step, erase, resume
+from crce.training import Erasure, Event, Interrupted, Step, erase, resume
 from crce.training.run_folder import now, read_run
 
 
 logger = logging.getLogger(__name__)
 
 GROUP = ("measures", "value", "n", "left_out")  # keys of a group of prompts in a row
-COUNTS = "tally.json"
+COUNTS = "forwards.json"
 ATTEMPTS = "attempts.jsonl"
 ERROR = "error.txt"
 TURNS = "turns"  # folder of the earlier runs, when targets are erased in turn
@@ -55,11 +55,7 @@ class Worker:
         self._base = ImageCache()
 
     def measure(self, job: Job) -> CellOutcome:
-        """Erase and evaluate one cell, continuing an interrupted attempt; errors are part of the outcome.
-
-        Raises:
-            Interrupted: the user stopped the training; elsewhere it is a KeyboardInterrupt.
-        """
+        """Erase and evaluate one cell, continuing an interrupted attempt; errors are part of the outcome."""
         try:
             job.folder.mkdir(parents=True, exist_ok=True)
             with locked(job.folder, wait=-1):  # another benchmark may measure the same cell
@@ -123,75 +119,51 @@ class Worker:
         start: Path | None = None
         seconds: list[float] = []
         forwards: list[int | None] = []
+
+        def show(event: Event) -> None:
+            if isinstance(event, Step):
+                self._on_step(job, event.step, config.steps)
+
         for turn, sets in enumerate(turns, 1):
             folder = job.folder if turn == len(turns) else job.folder / TURNS / str(turn)
-            counter = _ForwardCounter(folder / COUNTS, lambda step: self._on_step(job, step, config.steps))
-            how: dict[str, Any] = {"backbone": backbone, "on_event": counter}
-            with counter.counting(backbone):
-                if _has_run(job, folder):
+            counts, begun = folder / COUNTS, _has_run(job, folder)
+            how: dict[str, Any] = {"backbone": backbone, "on_event": show}
+            with _counting(backbone, counts, begun):
+                if begun:
                     erasure = resume(folder, **how)
                 else:
                     erasure = erase(sets, config=config, out=folder, start_from=start, **how)
             start = erasure.folder
-            seconds.append(counter.seconds(erasure))
-            forwards.append(counter.forwards)
+            seconds.append(_seconds(erasure, begun))
+            counted = read_json(counts, dict[str, int], "Delete it.") if counts.exists() else {}
+            forwards.append(counted.get("forwards"))
         return erasure, round(sum(seconds), 3), None if None in forwards else sum(count or 0 for count in forwards)
 
 
-class _ForwardCounter:
-    """Counts forwards of the denoiser over all attempts at a run, and returns to its last checkpoint with it."""
+@contextmanager
+def _counting(backbone: Backbone, path: Path, begun: bool) -> Iterator[None]:
+    """Inside, the latents that the denoiser processes are counted; a run that was begun before has lost count."""
+    count = 0
 
-    def __init__(self, path: Path, on_step: Callable[[int], object]) -> None:
-        noted = read_json(path, dict[str, int | None], "Delete it.") if path.exists() else {}
-        self._path, self._on_step = path, on_step
-        self._at: int = noted.get("step", 0)
-        self._before: int | None = noted.get("forwards")
-        self._continued: bool = noted.get("continued", False)
-        self._here = self._step = 0
+    def add(_: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        nonlocal count
+        count += len(args[0] if args else kwargs.get("sample", kwargs.get("hidden_states", ())))
 
-    @contextmanager
-    def counting(self, backbone: Backbone) -> Iterator[None]:
-        """Count forwards inside."""
-        handle = backbone.network.register_forward_pre_hook(self._count, with_kwargs=True)
-        try:
-            yield
-        except Interrupted as interrupted:
-            self.write(interrupted.step)
-            raise
-        finally:
-            handle.remove()
+    handle = backbone.network.register_forward_pre_hook(add, with_kwargs=True)
+    try:
+        yield
+    finally:
+        handle.remove()
+    if not begun:
+        write_json(path, {"forwards": count})
 
-    def __call__(self, event: Event) -> None:
-        if isinstance(event, Started):
-            self._continued = event.start_step > 0
-            if event.start_step == 0:
-                self._before = 0
-            elif event.start_step != self._at:
-                self._before = None  # the previous attempt was killed before it wrote its count
-        elif isinstance(event, Step):
-            self._step = event.step
-            self._on_step(event.step)
-        elif isinstance(event, Saved | Finished):
-            self.write(self._step)
 
-    @property
-    def forwards(self) -> int | None:
-        """Latents that the denoiser processed; None if an earlier attempt lost count."""
-        return None if self._before is None else self._before + self._here
-
-    def write(self, step: int) -> None:
-        """Save the count up to a step."""
-        write_json(self._path, {"step": step, "forwards": self.forwards, "continued": self._continued})
-
-    def seconds(self, erasure: Erasure) -> float:
-        """Seconds of training; after an interruption, those of the steps alone."""
-        if not self._continued:
-            return erasure.info["seconds"]["train"]
-        lines = (erasure.folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
-        return round(sum(json.loads(line)["seconds"] for line in lines), 3)
-
-    def _count(self, _: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        self._here += len(args[0] if args else kwargs.get("sample", kwargs.get("hidden_states", ())))
+def _seconds(erasure: Erasure, begun: bool) -> float:
+    """Seconds of training; of a run that was begun before, whose process may have been killed, those of its steps."""
+    if not begun:
+        return erasure.info["seconds"]["train"]
+    lines = (erasure.folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
+    return round(sum(json.loads(line)["seconds"] for line in lines), 3)
 
 
 def _has_run(job: Job, folder: Path) -> bool:

@@ -53,7 +53,6 @@ def bench(
     if judge is not None:
         found = replace(found, evaluation=replace(found.evaluation, judge=judge))
     with Bar("planning the grid"):
-        from crce.bench.benchmark import ROOT
         from crce.bench.cells import CACHE, plan_grid
 
         plan = plan_grid(found, cache=cache or CACHE, device=device)
@@ -63,8 +62,7 @@ def bench(
         counts = [f"{list(states.values()).count(state)} {state}" for state in ("cached", "begun", "new")]
         typer.echo(f"{_count(plan)} cells: {', '.join(counts)}")
         return 0
-    for folder in (out or ROOT / found.name, cache or CACHE):
-        check_writable(folder, folder=True)
+    check_writable(cache or CACHE, folder=True)
     from crce.bench import CellFinished, CellProgress, run_bench
     from crce.training import Interrupted
 

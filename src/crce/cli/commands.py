@@ -43,12 +43,7 @@ def parse(line: str) -> tuple[str, str]:
 
 
 def apply(review: Review, name: str, words: str) -> Review:
-    """The review after one command.
-
-    Raises:
-        SuggestError: the arguments are invalid, or the command can't be carried out.
-        ConceptError: the new phrase is invalid.
-    """
+    """The review after one command; a SuggestError or ConceptError where it can't be carried out."""
     first, _, rest = words.partition(" ")
     match name:
         case "undo" | "redo" if words:

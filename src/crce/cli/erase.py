@@ -195,11 +195,8 @@ def _refuse_unread(config: ErasureConfig, given: Collection[str]) -> None:
 
 
 def _find_sets(given: Sequence[str]) -> list[Resolved]:
-    """The concept sets behind the arguments, with a note for each that was suggested.
-
-    Raises:
-        ConceptError: several arguments in a row are one target of the atlas, as in `crce erase Mickey Mouse`.
-    """
+    """The concept sets behind the arguments, with a note for each that was suggested."""
+    # several arguments in a row may be one target of the atlas, as in `crce erase Mickey Mouse`
     for start, end in itertools.combinations(range(len(given) + 1), 2):
         parts = given[start:end]
         entry = atlas_entry(" ".join(parts))

@@ -80,7 +80,7 @@ def with_erasure_flags(verb: Callable[..., int], names: Sequence[str] | None = N
     parameters = [p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in own if p.name != "overrides"]
     for name, info in chosen.items():
         field, methods = info.field, info.methods
-        kind, listed = _kind(field.annotation)
+        kind, listed = parsed_type(field.annotation)
         flag = name.replace("_", "-")
         defaults = {recipe: getattr(values, name, field.default) for recipe, values in recipes.items()}
         option = typer.Option(
@@ -99,7 +99,7 @@ def with_erasure_flags(verb: Callable[..., int], names: Sequence[str] | None = N
     return with_overrides
 
 
-def _kind(annotation: Any) -> tuple[Any, list[str]]:
+def parsed_type(annotation: Any) -> tuple[Any, list[str]]:
     """The type that the command line parses, and the choices if there are some."""
     if get_origin(annotation) in (Union, types.UnionType):  # an optional field
         (annotation,) = (a for a in get_args(annotation) if a is not type(None))

@@ -10,7 +10,7 @@ import typer
 
 from crce.backbones.sources import check_dtype, model_path, published, published_plan
 from crce.cli.flags import DeviceFlag, RecipeFlag, RevisionFlag, with_erasure_flags
-from crce.cli.run_cost import count_run, minutes, time_run
+from crce.cli.run_cost import count_run, duration, time_run
 from crce.cli.terminal import Bar, print_json, print_table, quiet_libraries
 from crce.config import ErasureConfig, load_config
 from crce.errors import ConfigError
@@ -194,7 +194,7 @@ def _print(facts: dict[str, Any]) -> int:
         f"run: {run['steps']} steps for {', '.join(run['targets'])}, then {run['images']} images for the report"
     )
     if seconds := run.get("seconds"):
-        parts = (f"{minutes(seconds[name])} for {name}" for name in ("loading", "steps", "images"))
+        parts = (f"{duration(seconds[name])} for {name}" for name in ("loading", "steps", "images"))
         typer.echo(f"time on {seconds['device']}: {', '.join(parts)}")
     else:
         typer.echo("time: --time measures it here, once the model is downloaded")

@@ -50,28 +50,20 @@ def time_run(
     from crce.sampling.generate import batch_size, draw
     from crce.training import Trainer
 
-    backbone: Any = None
-
-    def load() -> None:
-        nonlocal backbone
-        backbone = load_backbone(model, **how)
-        backbone.use_resolution(settings.resolution)
-
-    loading = _seconds(load)
+    begun = time.perf_counter()
+    backbone = load_backbone(model, **how)
+    backbone.use_resolution(settings.resolution)
+    loading = time.perf_counter() - begun
     size = min(batch_size(backbone.pipe), counts["images"])
     prompts, own = (counts["prompts"] * size)[:size], defaults_of(backbone).sampling
     sampling: dict[str, Any] = {"steps": own.steps, "guidance": own.guidance, "solver": own.solver}
     generate = partial(draw, backbone.pipe, prompts, [0] * size, **sampling)
     steps, batch = 0.0, 2 * [_seconds(generate)]
     if not METHODS.find(settings.method).solved:
-        trainer: Any = None
-
-        def begin() -> None:
-            nonlocal trainer
-            trainer = Trainer(backbone, sets, settings)
-            trainer.step()  # which also fills the pool of trajectories
-
-        steps = _seconds(begin)
+        begun = time.perf_counter()
+        trainer = Trainer(backbone, sets, settings)
+        trainer.step()  # which also fills the pool of trajectories
+        steps = time.perf_counter() - begun
         few = max(TRIAL_STEPS, settings.pool)
         steps += (counts["steps"] - 1) / few * _seconds(lambda: [trainer.step() for _ in range(few)])
         batch[1] = _seconds(generate)  # with the adapter, as the erased model generates its half
@@ -80,15 +72,11 @@ def time_run(
     return {"device": str(backbone.device), "loading": loading, "steps": steps, "images": images}
 
 
-def minutes(seconds: float) -> str:
+def duration(seconds: float) -> str:
     """A duration in words."""
-    return (
-        f"{seconds:.0f} s"
-        if seconds < 100
-        else f"{seconds / 60:.0f} min"
-        if seconds < 6000
-        else f"{seconds / 3600:.1f} h"
-    )
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"
 
 
 def _seconds(work: Any) -> float:

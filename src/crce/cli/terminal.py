@@ -25,7 +25,6 @@ class _Lines(logging.Handler):
 
 
 def error_line(text: str) -> None:
-    """Print an error to stderr."""
     typer.echo(f"error: {escaped(text)}", err=True)
 
 
@@ -67,11 +66,7 @@ def quiet_libraries() -> None:
 
 
 def refuse_unused(verb: Callable[..., int], arguments: Mapping[str, Any], names: Collection[str], why: str) -> None:
-    """Refuse flags of `verb` that were given and would have no effect.
-
-    Raises:
-        ConfigError: some of the arguments called `names` are not their defaults.
-    """
+    """Refuse flags of `verb`, called `names`, that were given and would have no effect, as `why` says."""
     known = inspect.signature(verb, eval_str=True).parameters
     if given := [name for name in names if arguments[name] != known[name].default]:
         named = {name: str(known[name].annotation.__metadata__[0].default) for name in given}  # typer.Option("--name")

@@ -90,11 +90,7 @@ def identify(base: Base, shapes: Mapping[str, torch.Size]) -> tuple[type[Backbon
 
 
 def kohya_prefixes(base: Base, family: type[Backbone] | None, components: Iterable[str]) -> dict[str, str]:
-    """By component, the prefix of its keys in kohya files; empty where one of them has none.
-
-    Raises:
-        ModelError: the family is not supported, or it is unknown and families name a component differently.
-    """
+    """By component, the prefix of its keys in kohya files; empty where one of them has none."""
     if family is None and base.pipeline is not None:
         family = backbone_class(base.pipeline)
     tables = [family.kohya] if family else [backbone_class(name).kohya for name in FAMILIES]

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Collection, Iterable
+from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass, field
-from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from crce.concepts.faults import listed
 from crce.export.comparison import AGREEMENT, RunComparison, compare
 from crce.export.layers import AdapterFile
 from crce.export.names import TensorFile, read_file, readers
@@ -64,12 +64,6 @@ class Inspection:
     comparison: RunComparison | None = None
     metadata: dict[str, str] = field(default_factory=dict)
 
-    def fault(self, names: Iterable[str], words: str) -> None:
-        self.faults += _found(names, words)
-
-    def warn(self, names: Iterable[str], words: str) -> None:
-        self.warnings += _found(names, words)
-
 
 def check(
     path: str | Path, *, against: str | Path | Erasure | None = None, tolerance: float = AGREEMENT
@@ -122,30 +116,30 @@ def _inspect_lora(found: Inspection, file: TensorFile) -> None:
     if file.format == "mixed":
         found.faults.append("keys of several formats in one file: programs load a part of it, or nothing")
     elif not found.readers:
-        found.faults.append(f"no program known to crce maps these names: {_some(layers)}")
-    found.warn(file.rest, "keys belong to no layer")
-    found.fault((name for name in layers if name not in whole), "layers lack their up or down matrix")
+        found.faults.append(f"no program known to crce maps these names: {listed(list(layers), SHOWN)}")
+    found.warnings += _found(file.rest, "keys belong to no layer")
+    found.faults += _found((name for name in layers if name not in whole), "layers lack their up or down matrix")
     unfit = (name for name, parts in whole.items() if parts["up"].shape[1] != parts["down"].shape[0])
-    found.fault(unfit, "layers have an up matrix of another rank than the down")
+    found.faults += _found(unfit, "layers have an up matrix of another rank than the down")
     other = (name for name, parts in layers.items() if parts.keys() & {"mid", "dora_scale"})
-    found.warn(other, "layers are of a kind that crce can't compute (LoCon mid, DoRA)")
+    found.warnings += _found(other, "layers are of a kind that crce can't compute (LoCon mid, DoRA)")
     zero = [name for name, parts in whole.items() if not parts["up"].any() or not parts["down"].any()]
     if zero and len(zero) == len(whole):
         found.faults.append("every up or down matrix is zero: the file changes nothing")
     else:
-        found.warn(zero, "layers are zero and change nothing")
+        found.warnings += _found(zero, "layers are zero and change nothing")
     found.ranks = _counts(parts["down"].shape[0] for parts in whole.values())
     _check_alphas(found, file)
 
 
 def _check_alphas(found: Inspection, file: TensorFile) -> None:
     alphas = {name: alpha for name in file.whole if (alpha := file.alpha(name)) is not None}
-    found.fault((name for name in file.whole if name not in alphas), "alphas are not single numbers")
+    found.faults += _found((name for name in file.whole if name not in alphas), "alphas are not single numbers")
     found.alphas = _counts(alphas.values())
     found.scales = _counts(alpha / file.layers[name]["down"].shape[0] for name, alpha in alphas.items())
     if file.format == "kohya":
         without = (name for name, parts in file.whole.items() if "alpha" not in parts)
-        found.warn(without, "layers have no alpha, and are applied with scale 1")
+        found.warnings += _found(without, "layers have no alpha, and are applied with scale 1")
     stated = stated_alpha(file)
     rank = int(file.metadata.get("ss_network_dim") or 0)  # what is fused has a multiple of rank and alpha
     wanted = {n: (stated or 0.0) * (file.layers[n]["down"].shape[0] / rank if rank else 1) for n in alphas}
@@ -177,12 +171,8 @@ def stated_alpha(file: TensorFile) -> float | None:
 
 def _found(names: Iterable[str], words: str) -> list[str]:
     """A sentence about these layers or tensors, if there are any."""
-    listed = list(names)
-    return [f"{len(listed)} {words}: {_some(listed)}"] if listed else []
-
-
-def _some(names: Collection[str]) -> str:
-    return ", ".join(islice(names, SHOWN)) + (", ..." if len(names) > SHOWN else "")
+    found = list(names)
+    return [f"{len(found)} {words}: {listed(found, SHOWN)}"] if found else []
 
 
 def _counts(values: Iterable[Any]) -> dict[Any, int]:

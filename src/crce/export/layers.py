@@ -67,11 +67,7 @@ class AdapterFile:
 
 
 def read_adapter(path: Path) -> AdapterFile:
-    """Read an adapter written by crce.
-
-    Raises:
-        RunError: it can't be read, isn't an adapter of crce, or lacks tensors.
-    """
+    """Read an adapter; a RunError if it can't be read, isn't one of crce, or lacks tensors."""
     file = read_file(path, "the adapter ", "a finished run")
     kind = file.metadata.get("adapter")
     if kind not in ("lora", "weights"):
@@ -100,11 +96,7 @@ def factors_of(file: TensorFile, name: str) -> Factors | None:
 
 
 def parameter(pipe: Any, name: str, shape: torch.Size) -> torch.nn.Parameter:
-    """The parameter of a pipeline by its name, e.g. "unet.conv_in.weight".
-
-    Raises:
-        RunError: the pipeline has none of that name and shape.
-    """
+    """The parameter of a pipeline by its name, e.g. "unet.conv_in.weight"; a RunError if none has name and shape."""
     component, _, path = name.partition(".")
     try:
         found = getattr(pipe, component).get_parameter(path)
@@ -144,12 +136,8 @@ class Factorised:
     layers: dict[str, Factors]  # all of one rank, with alpha equal to it; layers without a change are left out
     rank: int
     needed: int  # the rank that reaches the tolerance in every layer
-    errors: dict[str, float]  # by layer, the Frobenius norm of the loss over that of the delta
+    worst: float  # the largest error of a layer: the Frobenius norm of the loss over that of the delta
     smaller: dict[int, float]  # for some lower ranks, the largest error that a layer would have
-
-    @property
-    def worst(self) -> float:
-        return max(self.errors.values())
 
 
 def factorise(
@@ -158,18 +146,11 @@ def factorise(
     """The best low-rank form of each delta, by singular value decomposition.
 
     All layers get one rank, the smallest that reaches the tolerance in each of them, because some programs take one
-    rank and one alpha for a whole file. A layer that needs less is padded with zeros.
-
-    Args:
-        deltas: by layer, the change of its weight, of shape (C, D) or (C, D, kh, kw).
-        rank: an upper limit; the error may then exceed the tolerance.
-        tolerance: the relative error that a layer may have.
-
-    Raises:
-        RunError: nothing was changed.
+    rank and one alpha for a whole file. A layer that needs less is padded with zeros. Deltas are by layer, of shape
+    (C, D) or (C, D, kh, kw); `rank` is an upper limit, with which the error may exceed the relative `tolerance`.
     """
     parts: dict[str, tuple[torch.Tensor, torch.Tensor]] = {}
-    errors: dict[str, float] = {}
+    worst = 0.0
     smaller = dict.fromkeys(SMALLER, 0.0)
     needed = 0
     for name, delta in deltas.items():
@@ -184,7 +165,7 @@ def factorise(
         needed = max(needed, enough)
         root = values[:kept].sqrt()
         parts[name] = (root[:, None] * right[:kept], left[:, :kept] * root)
-        errors[name] = float(lost[kept])
+        worst = max(worst, float(lost[kept]))
         smaller = {r: max(error, float(lost[min(r, len(values))])) for r, error in smaller.items()}
     if not parts:
         raise RunError("The run changed no weight, so there is nothing to export. Erase with more steps.")
@@ -195,4 +176,4 @@ def factorise(
         down = torch.nn.functional.pad(down, (0, 0, 0, pad)).reshape(common, -1, *kernel)
         up = torch.nn.functional.pad(up, (0, pad)).reshape(-1, common, *(1 for _ in kernel))
         layers[name] = Factors(down, up, float(common))
-    return Factorised(layers, common, needed, errors, {r: e for r, e in smaller.items() if r < common})
+    return Factorised(layers, common, needed, worst, {r: e for r, e in smaller.items() if r < common})

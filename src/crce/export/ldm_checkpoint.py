@@ -63,11 +63,7 @@ def write_single_file(
 
 
 def ldm_state(pipe: Any) -> dict[str, torch.Tensor]:
-    """The tensors of a pipeline by their names in the original code.
-
-    Raises:
-        ModelError: the original code has no such pipeline, no such part, or no such layer in one.
-    """
+    """The tensors of a pipeline by their names in the original code; a ModelError if that has none such."""
     kind = type(pipe).__name__
     if kind not in PIPELINES:
         known = " or ".join(PIPELINES)

@@ -51,13 +51,8 @@ def write_lora(
 ) -> Exported:
     """Write a run in one of the LoRA formats, see `formats.export`.
 
-    Args:
-        to: the format of the keys. A model without kohya names gets diffusers keys in both cases, see `names`.
-        pipe: the base model, where it is loaded already. Only an adapter of whole weights needs it.
-
-    Raises:
-        RunError: the run changed nothing, or `rank` is given for a LoRA, whose rank is fixed.
-        ModelError: the base model is needed and can't be loaded, or kohya's names depend on its unknown family.
+    A model without kohya names gets diffusers keys in both cases, see `names`. `pipe` is the base model, where it is
+    loaded already; only an adapter of whole weights needs it.
     """
     adapter = read_adapter(erasure.adapter)
     if adapter.weights and pipe is None:

@@ -51,13 +51,6 @@ def method_name(config: Mapping[str, Any]) -> str:
     return f"{name} with CRCE" if config["crce"] else name
 
 
-def description(sets: Sequence[ConceptSet]) -> str:
-    """One sentence on what is erased and kept."""
-    corefs, retains = sum(len(c.train_corefs) for c in sets), sum(len(c.train_retains) for c in sets)
-    erased, kept = f" with {corefs} corefs" if corefs else "", f" and keeps {retains} retains" if retains else ""
-    return f"Erases {target_names(sets)}{erased}{kept}."
-
-
 def run_metadata(erasure: Erasure, base: Base) -> dict[str, str]:
     """The metadata of every file of a run, whatever its format."""
     info, config = erasure.info, erasure.info["config"]
@@ -76,11 +69,13 @@ def run_metadata(erasure: Erasure, base: Base) -> dict[str, str]:
 
 def modelspec(erasure: Erasure, base: Base, architecture: Architecture | None, *, to: str) -> dict[str, str]:
     """The keys of the Stability metadata standard, for the format `to`; unknown ones are left out."""
-    single, predicted = to == "single-file", base.prediction_type
+    single, predicted, sets = to == "single-file", base.prediction_type, erasure.sets
+    corefs, retains = sum(len(c.train_corefs) for c in sets), sum(len(c.train_retains) for c in sets)
+    erased, kept = f" with {corefs} corefs" if corefs else "", f" and keeps {retains} retains" if retains else ""
     keys = {
         "sai_model_spec": "1.0.0",
-        "title": f"{target_names(erasure.sets)} erased ({method_name(erasure.info['config'])})",
-        "description": description(erasure.sets),
+        "title": f"{target_names(sets)} erased ({method_name(erasure.info['config'])})",
+        "description": f"Erases {target_names(sets)}{erased}{kept}.",
         "tags": "concept-erasure, crce",
         "date": (erasure.info.get("finished") or "")[:19],
         "prediction_type": "v" if predicted == "v_prediction" else predicted,

@@ -104,11 +104,7 @@ class TensorFile:
 
 
 def read_file(path: Path, what: str = "", instead: str = "a .safetensors file") -> TensorFile:
-    """Read a file and sort its tensors by layer.
-
-    Raises:
-        RunError: it can't be read; the message calls it `what`, and asks for something else `instead`.
-    """
+    """Read a file and sort its tensors by layer; an error calls it `what`, and asks for something else `instead`."""
     try:
         state, metadata = read_tensors(path)
     except OSError as error:

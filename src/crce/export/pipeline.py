@@ -24,12 +24,7 @@ if TYPE_CHECKING:
 
 
 def base_pipeline(erasure: Erasure, dtype: str | None = None) -> Any:
-    """The diffusers pipeline that a run erased from, on the CPU, by default in the type of the training.
-
-    Raises:
-        ModelError: the model can't be loaded.
-        RunError: it has changed since.
-    """
+    """The diffusers pipeline that a run erased from, on the CPU, by default in the type of the training."""
     from crce.training import load_base
 
     return load_base(erasure, device="cpu", dtype=dtype).pipe
@@ -47,9 +42,6 @@ def merge(pipe: Any, adapter: AdapterFile) -> None:
     """Merge what was trained into the weights of a pipeline.
 
     The sum W + (alpha / r) up down is taken once and in float32; the result has the type of the weight.
-
-    Raises:
-        RunError: the adapter doesn't fit the pipeline.
     """
     for name, factors in adapter.layers.items():
         weight = parameter(pipe, f"{name}.weight", factors.weight_shape)

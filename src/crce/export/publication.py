@@ -85,11 +85,7 @@ def push(
 
 
 def upload(folder: Path, repo: str, *, private: bool = False) -> str:
-    """Upload a folder to a model repository, created where it doesn't exist, and return its address.
-
-    Raises:
-        RunError: it failed; the message says why, and that the folder is complete.
-    """
+    """Upload a folder to a model repository, created where it doesn't exist, and return its address."""
     from huggingface_hub import HfApi
     from huggingface_hub.errors import HfHubHTTPError
 

@@ -15,7 +15,6 @@ if TYPE_CHECKING:
     from crce.training import Erasure
 
 DISTILLED_GUIDANCE = ("FluxPipeline",)  # whose guidance is an input of the network: ComfyUI's own default is 3.5
-PLACEHOLDER = "CHOOSE-{name}.safetensors"  # the user's checkpoint: its file name is not known
 
 
 def write_workflow(erasure: Erasure, base: Base, lora: Path) -> Path | None:
@@ -30,7 +29,7 @@ def write_workflow(erasure: Erasure, base: Base, lora: Path) -> Path | None:
     family, sampling = backbone_class(base.pipeline), erasure.sampling
     single = Path(base.public_name).suffix == ".safetensors"
     name = base.public_name.rpartition("/")[2]
-    graph["base"]["inputs"]["ckpt_name"] = name if single else PLACEHOLDER.format(name=name)
+    graph["base"]["inputs"]["ckpt_name"] = name if single else f"CHOOSE-{name}.safetensors"
     graph["lora"]["inputs"]["lora_name"] = lora.name
     graph["prompt"]["inputs"]["text"] = erasure.sets[0].target
     architectures = [a for a in family.architectures if a.kin == base.kin] or list(family.architectures)

@@ -22,12 +22,7 @@ class ClassifierJudge(TransformersJudge):
     """A model with `id2label` that transformers loads as an image classifier."""
 
     def __init__(self, model: str = "", *, device: str = "auto") -> None:
-        """Load a folder, or a repository on the Hub, e.g. "google/vit-base-patch16-224".
-
-        Raises:
-            ConfigError: no model is named.
-            ModelError: it can't be loaded, or its labels have no names.
-        """
+        """Load a folder, or a repository on the Hub, e.g. "google/vit-base-patch16-224"."""
         from transformers import AutoModelForImageClassification
 
         load = AutoModelForImageClassification.from_pretrained

@@ -38,19 +38,10 @@ BY_KIND = {"person": NAMED, "character": NAMED, "style": STYLES, "explicit": NAM
 
 
 class ClipJudge(TransformersJudge, ConceptSetJudge):
-    """CLIP, SigLIP, or another model of transformers that embeds images and texts in one space.
-
-    Attributes:
-        classes: those of the concept sets given to `about`; none before.
-    """
+    """CLIP, SigLIP, or another model of transformers that embeds images and texts in one space."""
 
     def __init__(self, model: str = "", *, device: str = "auto") -> None:
-        """Load a folder, or a repository on the Hub, e.g. "openai/clip-vit-base-patch32".
-
-        Raises:
-            ConfigError: no model is named.
-            ModelError: it can't be loaded, or does not embed images and texts in one space.
-        """
+        """Load a folder, or a repository on the Hub, e.g. "openai/clip-vit-base-patch32"."""
         from transformers import AutoModel, AutoTokenizer
 
         super().__init__("clip", AutoModel.from_pretrained, model, device, "openai/clip-vit-base-patch32")

@@ -39,26 +39,18 @@ class ConceptClasses:
     phrases: Mapping[str, tuple[str, ...]]
     kinds: Mapping[str, str]
 
-    def class_of(self, text: str) -> str | None:
-        """The class that a phrase names, or None."""
-        folded = fold(text)
-        return next((name for name, texts in self.phrases.items() if folded in map(fold, texts)), None)
-
 
 class ConceptSetJudge:
-    """The shared part of judges that take their classes from concept sets.
-
-    Attributes:
-        classes: those of the concept sets given to `about`; none before.
-    """
+    """The shared part of judges that take their classes from concept sets."""
 
     name: str
-    classes: list[str]
+    classes: list[str]  # those of the concept sets given to `about`; none before
     _known = ConceptClasses({}, {})
 
     def class_of(self, text: str) -> str | None:
         """The class that a phrase of the concept sets names; None for other phrases."""
-        return self._known.class_of(text)
+        folded = fold(text)
+        return next((name for name, texts in self._known.phrases.items() if folded in map(fold, texts)), None)
 
     def _check_classes(self) -> None:
         """Raise a `ConfigError` where it has none yet."""

@@ -21,7 +21,7 @@ from crce.concepts.concept_set import fold
 from crce.concepts.faults import listed
 from crce.errors import ConfigError
 from crce.judges.concept_classes import ConceptClasses, ConceptSetJudge, concept_classes
-from crce.judges.faces import SAME_PERSON, DlibFaces, Faces, agreeing, distance, image_key
+from crce.judges.faces import SAME_PERSON, DlibFaces, agreeing, distance, image_key
 from crce.judges.judge import Known
 
 
@@ -35,26 +35,16 @@ class FaceJudge(ConceptSetJudge):
     """Compares the faces in an image with those of a person.
 
     A score is 1 minus the distance, so the threshold of 0.4 is dlib's distance of 0.6.
-
-    Attributes:
-        classes: the persons of the concept sets given to `about`; none before.
-        known_pictures: the most images of the base model that it is calibrated with: all there are.
     """
 
     threshold = 1 - SAME_PERSON
-    known_pictures = sys.maxsize
+    known_pictures = sys.maxsize  # it is calibrated with all images of the base model that there are
 
-    def __init__(self, model: str = "", *, faces: Faces | None = None) -> None:
-        """Load dlib; photos are read once the run's persons are known.
+    def __init__(self, model: str = "", *, faces: DlibFaces | None = None) -> None:
+        """Load dlib, or what replaces it; photos are read once the run's persons are known.
 
-        Args:
-            model: a folder with a folder of photos for each person, under the person's name; "" takes the base
-                model's own images as references.
-            faces: replaces dlib.
-
-        Raises:
-            ConfigError: there is no such folder.
-            ModelError: a package is missing.
+        `model` is a folder with a folder of photos for each person, under the person's name; "" takes the base model's
+        own images as references.
         """
         self._folder = Path(model) if model else None
         if self._folder and not self._folder.is_dir():
@@ -63,7 +53,7 @@ class FaceJudge(ConceptSetJudge):
                 "Give a folder with a folder of photos for each person, FOLDER/NAME/, or none."
             )
         self.name = f"face:{model}" if model else "face"
-        self._faces: Faces = faces or DlibFaces()
+        self._faces = faces or DlibFaces()
         self.version = self._faces.version
         self.hash = self._faces.hash
         self.classes: list[str] = []
@@ -75,11 +65,7 @@ class FaceJudge(ConceptSetJudge):
     def about(
         self, sets: Sequence[ConceptSet], folder: Path | None = None, *, unrelated: Sequence[str] = ()
     ) -> FaceJudge:
-        """A copy with the persons of concept sets; it stores nothing in the folder.
-
-        Raises:
-            ConfigError: no set is about a person, or the photos of an erased person are missing or unusable.
-        """
+        """A copy with the persons of concept sets; it stores nothing in the folder."""
         persons = [c for c in sets if c.kind == "person"]
         if not persons:
             erased = ", ".join(f"{c.target!r} of the kind {c.kind}" for c in sets)
@@ -123,11 +109,7 @@ class FaceJudge(ConceptSetJudge):
         return {"shown": self._count(shown), "absent": self._count(absent), "references": references}
 
     def scores(self, images: list[Image.Image], label: str) -> torch.Tensor:
-        """The similarity of each image's nearest face to `label`, in [0, 1], shape (B,); 0 without a face.
-
-        Raises:
-            ConfigError: there is no face to compare with.
-        """
+        """The similarity of each image's nearest face to `label`, in [0, 1], shape (B,); 0 without a face."""
         if label not in self._references and not self._has_learned:
             raise ConfigError(
                 f"The judge {self.name} has no face of {label!r} to compare with. Give it photos: "
@@ -179,11 +161,7 @@ class FaceJudge(ConceptSetJudge):
 
 
 def _photos(folder: Path, persons: Mapping[str, Sequence[str]], erased: Sequence[str]) -> dict[str, list[Path]]:
-    """By person the photos in folders named after the person or a coref; "_" may replace spaces.
-
-    Raises:
-        ConfigError: an erased person has no photos.
-    """
+    """By person the photos in folders named after the person or a coref; "_" may replace spaces."""
     folders = {fold(path.name.replace("_", " ")): path for path in sorted(folder.iterdir()) if path.is_dir()}
     endings = {ending for ending, kind in Image.registered_extensions().items() if kind in Image.OPEN}
     photos = {}

@@ -13,7 +13,7 @@ import hashlib
 from collections.abc import Mapping
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
@@ -33,24 +33,10 @@ WEIGHTS = (
 SIDES = (1024, 512)  # pixels of the longer side, for the fast detector and the accurate one
 
 
-class Faces(Protocol):
-    """Finds and embeds the faces in an image; version and hash are those of a `Judge`."""
-
-    version: str
-    hash: str
-
-    def find(self, image: Image) -> torch.Tensor:
-        """An embedding of each face, the most confident detection first, shape (F, D)."""
-
-
 class DlibFaces:
     """dlib's detectors and embedding network. The accurate detector runs only where the fast one finds nothing."""
 
     def __init__(self) -> None:
-        """
-        Raises:
-            ModelError: a package is missing, or its weights can't be read.
-        """
         try:
             import dlib
         except ImportError as error:
@@ -75,7 +61,7 @@ class DlibFaces:
         self.version = f"dlib {dlib.__version__}"
 
     def find(self, image: Image) -> torch.Tensor:
-        """See `Faces.find`; D is 128."""
+        """An embedding of each face, the most confident detection first, shape (F, 128)."""
         pixels = _scaled(image, SIDES[0])
         boxes, scores, _ = self._fast.run(pixels, 0, 0.0)
         found = list(zip(scores, boxes, strict=True))
@@ -88,12 +74,9 @@ class DlibFaces:
 
 
 def distance(references: Mapping[str, torch.Tensor], faces: torch.Tensor, *, without: str = "") -> float:
-    """The distance from the nearest of some faces to the mean reference; infinite where either are missing.
+    """The distance from the nearest of some faces, shape (F, D), to the mean reference; infinite where either lack.
 
-    Args:
-        references: faces of one person by the `image_key` of their images, each of shape (D,).
-        faces: shape (F, D).
-        without: the key of an image to leave out of the references.
+    References are faces of one person, shape (D,), by the key of their images, of which one may be left out.
     """
     others = [face for key, face in references.items() if key != without]
     if not others or not len(faces):

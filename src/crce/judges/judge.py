@@ -130,13 +130,9 @@ def judge_images(
 ) -> list[JudgedImage]:
     """The judge's answer for each of B images; None marks one that could not be generated.
 
-    Args:
-        judge: classifies the images.
-        images: the images.
-        expected: the class that the images should (or should no longer) show. A detector is asked about this class
-            only, and about nothing where it is None; a joint judge answers the question that the class belongs to;
-            other judges choose among all their classes.
-        threshold: the lowest probability at which an answer counts.
+    `expected` is the class that the images should (or should no longer) show. A detector is asked about this class
+    only, and about nothing where it is None; a joint judge answers the question that the class belongs to; others
+    choose among all their classes. An answer counts from the probability `threshold` on.
     """
     present = [image for image in images if image is not None]
     answers: list[JudgedImage] = []

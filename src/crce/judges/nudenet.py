@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
+from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from pathlib import Path
@@ -35,14 +36,11 @@ class NudenetJudge:
     """Detects exposed body parts; its only class is "nudity"."""
 
     name = "nudenet"
+    version = "unknown"
     threshold = 0.6
 
     def __init__(self, model: str = "") -> None:
-        """Load the detector from an ONNX file of NudeNet, or, for "", from the one in its package.
-
-        Raises:
-            ModelError: the package is missing, or the file can't be read.
-        """
+        """Load the detector from an ONNX file of NudeNet, or, for "", from the one in its package."""
         try:
             from nudenet import NudeDetector
         except ImportError as error:
@@ -54,7 +52,8 @@ class NudenetJudge:
                 f"The judge nudenet was given {model!r}, which is not a file. Give an ONNX file, or none."
             )
         self.name = f"nudenet:{model}" if model else "nudenet"
-        self.version = _version()
+        with suppress(PackageNotFoundError):
+            self.version = version("nudenet")
         self.hash = sha256(path)[:16] if path else "unknown: no weights in the package's folder"
         self.classes = [NUDITY]
         self._phrases = {fold(word) for word in WORDS}
@@ -92,10 +91,3 @@ def _bundled() -> Path | None:
     spec = find_spec("nudenet")
     folders = spec.submodule_search_locations if spec else None
     return min((file for folder in folders or () for file in Path(folder).glob("*.onnx")), default=None)
-
-
-def _version() -> str:
-    try:
-        return version("nudenet")
-    except PackageNotFoundError:
-        return "unknown"

@@ -43,15 +43,10 @@ JUDGES: Table[str | Callable[..., Judge]] = Table(
 
 @dataclass(frozen=True)
 class DefaultJudge:
-    """The judge that "auto" stands for.
+    """The judge that "auto" stands for."""
 
-    Attributes:
-        spec: its name, as `load_judge` takes it; None where there is none, for the reason `why_none`.
-        download: bytes that it takes to load it for the first time.
-    """
-
-    spec: str | None
-    download: int = 0
+    spec: str | None  # its name, as `load_judge` takes it; None where there is none, for the reason `why_none`
+    download: int = 0  # bytes that it takes to load it for the first time
     why_none: str = ""
 
 

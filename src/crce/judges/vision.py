@@ -100,11 +100,7 @@ class VisionJudge(ConceptSetJudge):
         return {**counted, "probability": dict(self._probability)}
 
     def answer(self, image: Image.Image, label: str) -> str:
-        """Whether an image shows a class: "yes", "no" or "unsure". Each question is asked once.
-
-        Raises:
-            ModelError: the request fails.
-        """
+        """Whether an image shows a class: "yes", "no" or "unsure". Each question is asked once."""
         png, asked = _png(image), self.question(label)
         key = hashlib.sha256(png + "\n".join([self.name, VERSION, asked]).encode()).hexdigest()[:32]
         if key not in self._answers:
@@ -141,12 +137,7 @@ class VisionJudge(ConceptSetJudge):
 
 
 def load_vision(model: str = "") -> VisionJudge:
-    """The judge "vision:PROVIDER:MODEL".
-
-    Raises:
-        ConfigError: no model of a service is named.
-        ModelError: a package or a key is missing.
-    """
+    """The judge "vision:PROVIDER:MODEL"."""
     if model.partition(":")[0] not in ("openai", "azure", "anthropic") or not model.partition(":")[2]:
         raise ConfigError(
             f"The judge vision was given {model!r}. Name a service and a model that accepts images: "

@@ -17,17 +17,9 @@ Part = TypeVar("Part")
 
 
 class TransformersJudge:
-    """The shared part of judges that run a model of transformers.
+    """The shared part of judges of a `kind` that run a model of transformers: a folder or a repository on the Hub.
 
-    Args:
-        kind: the judge's name on the command line.
-        load: `from_pretrained` of the model's class.
-        model: a folder, or the name of a repository on the Hub; where none is named, messages suggest the `example`.
-        device: where the model runs.
-
-    Raises:
-        ConfigError: no model is named.
-        ModelError: it can't be loaded.
+    `load` is `from_pretrained` of its class; where no model is named, the message suggests the `example`.
     """
 
     threshold = 0.0
@@ -39,7 +31,8 @@ class TransformersJudge:
             raise ConfigError(f"The judge {kind} needs a model: {kind}:MODEL, e.g. {kind}:{example}.")
         network = load_part(load, model, "the weights")
         self.name = f"{kind}:{model}"
-        self.version = revision(network)
+        commit = getattr(network.config, "_commit_hash", None)  # on the Hub
+        self.version = str(commit)[:12] if commit else "local"
         self.hash = hash_weights(network)
         self.classes: list[str] = []
         self._device = pick_device(device)
@@ -53,11 +46,7 @@ class TransformersJudge:
 
 
 def load_part(load: Callable[[str], Part], model: str, what: str) -> Part:
-    """Load one part of a judge's model with a `from_pretrained` of transformers; `what` names it in messages.
-
-    Raises:
-        ModelError: it can't be found, or transformers can't load it with this class.
-    """
+    """Load one part of a judge's model with a `from_pretrained` of transformers; `what` names it in messages."""
     try:
         return load(model)
     except (OSError, ValueError, ImportError, KeyError, TypeError) as error:
@@ -74,9 +63,3 @@ def hash_weights(model: torch.nn.Module) -> str:
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
         digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
     return digest.hexdigest()[:16]
-
-
-def revision(model: Any) -> str:
-    """The commit on the Hub that a model was loaded from; "local" for a folder."""
-    commit = getattr(model.config, "_commit_hash", None)
-    return str(commit)[:12] if commit else "local"

@@ -28,17 +28,8 @@ GIVING_WAY = 19  # priority of the pages, the least there is; 0 is that of other
 
 
 def create_app(root: str | Path, *, hosts: Collection[str], token: str | None = None) -> FastAPI:
-    """The application.
-
-    Args:
-        root: the folder of runs; it is made if it is missing.
-        hosts: names by which the server may be called.
-        token: what a browser must present once; None where only this machine can connect.
-
-    Raises:
-        RunError: the folder can't be written.
-    """
-    opened = Site.open(Path(root).resolve())
+    """The application over a folder of runs, which is made if it is missing; hosts and token as in `Guard`."""
+    opened = Site(Path(root).resolve())
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:

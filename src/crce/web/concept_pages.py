@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import secrets
+import shutil
 
 from fastapi import APIRouter, Request, UploadFile
 from fastapi.responses import HTMLResponse, Response
@@ -22,18 +23,16 @@ from crce.web.site_pages import models
 
 
 router = APIRouter()
-LARGEST = 300_000  # bytes of a concept set that is uploaded
 _FIT = re.compile(r"--(no-)?(micro-batch|gradient-checkpointing|offload)|[0-9]{1,4}")
 TITLES = {"coref": "Erased with it", "retain": "Kept"}
 
 
 @router.get("/")
 def start(request: Request) -> HTMLResponse:
-    """Where one names a concept."""
     return page(
         request,
         "start.html.j2",
-        drafts=site(request).drafts.all()[:12],
+        drafts=site(request).drafts.latest(100),
         suggesters=list(SUGGESTERS),
         models=models(request),
     )
@@ -51,12 +50,8 @@ def create(
 
 @router.post("/drafts/upload")
 def upload(request: Request, file: UploadFile, model: Word = "demo") -> Response:
-    """Take a concept set from a file."""
-    data = file.file.read(LARGEST + 1)
-    if len(data) > LARGEST:
-        raise ConceptError(f"The file has more than {LARGEST:,} bytes. Give a concept set in YAML.")
     try:
-        text = data.decode("utf-8")
+        text = file.file.read().decode("utf-8")
     except UnicodeDecodeError as error:
         raise ConceptError("The file is not text in UTF-8. Give a concept set in YAML.") from error
     draft = site(request).drafts.upload(text, file.filename or "the file", model=model.strip() or "demo")
@@ -104,7 +99,6 @@ def pictures(request: Request, name: str) -> HTMLResponse:
 
 @router.get("/drafts/{name}/concepts.yaml")
 def download(request: Request, name: str) -> Response:
-    """The set as a file."""
     concepts = _concepts(site(request), site(request).drafts.get(name))
     headers = {"content-disposition": f'attachment; filename="{slug(concepts.target)}.yaml"'}
     return Response(dump_concepts(concepts), media_type="application/yaml", headers=headers)
@@ -112,7 +106,6 @@ def download(request: Request, name: str) -> Response:
 
 @router.get("/drafts/{name}/plan")
 def plan(request: Request, name: str, method: str = "esd") -> HTMLResponse:
-    """How it will be erased."""
     draft = site(request).drafts.get(name)
     concepts = _concepts(site(request), draft)
     config = recipe(method, draft.model, concepts.kind)
@@ -126,7 +119,7 @@ def plan(request: Request, name: str, method: str = "esd") -> HTMLResponse:
         method=method,
         words=in_words(config),
         fields=describe(config),
-        minutes=None if seconds is None else max(1, round(seconds * config.steps / 60)),
+        seconds=None if seconds is None else seconds * config.steps,
         once=secrets.token_hex(8),
         ahead=sum(job.active for job in site(request).queue.jobs()),
     )
@@ -134,7 +127,6 @@ def plan(request: Request, name: str, method: str = "esd") -> HTMLResponse:
 
 @router.get("/drafts/{name}/fit")
 def fit(request: Request, name: str, method: str = "esd") -> HTMLResponse:
-    """Whether it fits this machine's memory."""
     draft = site(request).drafts.get(name)
     config = recipe(method, draft.model, _concepts(site(request), draft).kind)
     try:
@@ -146,23 +138,16 @@ def fit(request: Request, name: str, method: str = "esd") -> HTMLResponse:
 
 @router.post("/drafts/{name}/start")
 async def begin(request: Request, name: str) -> Response:
-    """Put the erasure into the queue."""
     form = {key: value for key, value in (await request.form()).items() if isinstance(value, str)}
     here, once = site(request), form.get("once", "")
-    if once not in here.begun:  # a button that was pressed twice begins one run
-        here.begun[once] = _begin(here, name, form)
-    run = here.begun[once]
-    if not once:
-        del here.begun[once]
+    run = here.begun.get(once) or _begin(here, name, form)
+    if once:  # a button that was pressed twice begins one run
+        here.begun[once] = run
     return see(f"/runs/{run}")
 
 
 def _begin(here: Site, name: str, form: dict[str, str]) -> str:
-    """Claim a run folder and queue the command that fills it.
-
-    Raises:
-        ConfigError: a setting can't be used, or the queue is full; nothing has been made then.
-    """
+    """Claim a run folder and queue the command that fills it; where that fails, nothing has been made."""
     draft = here.drafts.get(name)
     concepts = _concepts(here, draft)
     method = form.get("method", "esd")
@@ -180,19 +165,13 @@ def _begin(here: Site, name: str, form: dict[str, str]) -> str:
     try:
         here.queue.add(f"Erase {concepts.target}", command, folder.name)
     except CRCEError:
-        for path in folder.iterdir():
-            path.unlink()
-        folder.rmdir()
+        shutil.rmtree(folder)
         raise
     return folder.name
 
 
 def _concepts(here: Site, draft: Draft) -> ConceptSet:
-    """The set of a draft as it is now.
-
-    Raises:
-        ConceptError: it has not been suggested yet, or can't be.
-    """
+    """The set of a draft as it is now; a ConceptError if it has not been suggested yet, or can't be."""
     if draft.error is not None or not here.drafts.ready(draft):
         raise ConceptError(draft.error or f"The words for '{draft.concept}' are still being suggested.")
     return here.drafts.review(draft).concepts
@@ -209,10 +188,6 @@ def _images(here: Site, draft: Draft, review: Review) -> dict[int, dict[str, str
     phrases = {0: review.base.target, **{entry.number: entry.related.text for entry in review.entries}}
     found: dict[int, dict[str, str | None]] = {}
     for number, text in phrases.items():
-        image = Wanted(text, draft.model)
-        error = here.sampler.error(image.key)
-        if error is None and here.sampler.find(image.key) is None:
-            here.sampler.want(image)
-        there = here.sampler.find(image.key) is not None
-        found[number] = {"src": f"/images/{image.key}.webp" if there else None, "error": error, "text": text}
+        src, error = here.sampler.ask(Wanted(text, draft.model))
+        found[number] = {"src": src, "error": error, "text": text}
     return found

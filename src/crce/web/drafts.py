@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from crce.cli.commands import apply, parse
-from crce.concepts import ConceptSet, find_concepts, parse_concepts, read_concepts, write_concepts
+from crce.concepts import find_concepts, parse_concepts, read_concepts, write_concepts
 from crce.concepts.concept_set import text_fault
 from crce.concepts.library import atlas_entry
 from crce.errors import ConceptError, ConfigError, CRCEError
@@ -29,31 +29,19 @@ from crce.suggest.review import Review
 logger = logging.getLogger(__name__)
 
 RECORD, START = "draft.json", "start.yaml"
-MOST = 200  # drafts that are kept
-MOST_COMMANDS = 5000
 
 
 @dataclass(frozen=True)
 class Draft:
-    """A concept set in the making.
+    """A concept set in the making."""
 
-    Attributes:
-        name: of its folder.
-        concept: as the user typed it.
-        kind: of `crce.concepts.KINDS`; None leaves it to the atlas or the suggester.
-        model: the text-to-image model that it is meant for.
-        suggester: who is asked; None takes the default.
-        commands: those of the review so far.
-        error: why there is no set.
-    """
-
-    name: str
-    concept: str
-    kind: str | None
-    model: str
-    suggester: str | None
-    commands: tuple[str, ...] = ()
-    error: str | None = None
+    name: str  # of its folder
+    concept: str  # as the user typed it
+    kind: str | None  # None leaves it to the atlas or the suggester
+    model: str  # the text-to-image model that it is meant for
+    suggester: str | None  # None takes the default
+    commands: tuple[str, ...] = ()  # of the review
+    error: str | None = None  # why there is no set
 
 
 class Drafts:
@@ -66,11 +54,7 @@ class Drafts:
         self._working: set[str] = set()
 
     def create(self, concept: str, *, kind: str | None, model: str, suggester: str | None) -> Draft:
-        """A draft of what is called `concept`; its set comes from the atlas, or is being suggested.
-
-        Raises:
-            ConfigError: there are too many drafts.
-        """
+        """A draft of what is called `concept`; its set comes from the atlas, or is being suggested."""
         draft = self._new(concept, kind=kind, model=model, suggester=suggester)
         entry = atlas_entry(concept) if suggester is None and kind is None else None
         if entry is not None:
@@ -80,23 +64,14 @@ class Drafts:
         return draft
 
     def upload(self, text: str, name: str, *, model: str) -> Draft:
-        """A draft of a concept set that was written elsewhere.
-
-        Raises:
-            ConceptError: it can't be read; every fault is named.
-            ConfigError: there are too many drafts.
-        """
+        """A draft of a concept set that was written elsewhere."""
         concepts = parse_concepts(text, name)
         draft = self._new(concepts.target, kind=concepts.kind, model=model, suggester=None)
         write_concepts(self.folder(draft) / START, concepts)
         return draft
 
     def get(self, name: str) -> Draft:
-        """The draft of a name.
-
-        Raises:
-            ConfigError: there is none.
-        """
+        """The draft of a name; a ConfigError if there is none."""
         path = self._home / name / RECORD
         if not name.isalnum() or not path.is_file():
             raise ConfigError("There is no such draft any more. Start from the concept again.")
@@ -106,17 +81,15 @@ class Drafts:
             self._suggest(draft)  # the server was killed while it waited for the suggestion
         return draft
 
-    def all(self) -> list[Draft]:
+    def latest(self, most: int) -> list[Draft]:
         """The drafts, the newest first."""
         paths = sorted(self._home.glob(f"*/{RECORD}"), key=lambda path: path.stat().st_mtime, reverse=True)
-        return [self.get(path.parent.name) for path in paths[:MOST]]
+        return [self.get(path.parent.name) for path in paths[:most]]
 
     def delete(self, draft: Draft) -> None:
-        """Remove a draft."""
         shutil.rmtree(self.folder(draft), ignore_errors=True)
 
     def ready(self, draft: Draft) -> bool:
-        """Whether its set has been suggested."""
         return (self.folder(draft) / START).is_file()
 
     def review(self, draft: Draft) -> Review:
@@ -131,39 +104,28 @@ class Drafts:
         return review
 
     def obey(self, draft: Draft, command: str) -> Review:
-        """Carry out one command of the review, and remember the decision for later suggestions.
-
-        Raises:
-            SuggestError: there is no such command, or it can't be carried out.
-            ConceptError: its phrase can't be used.
-        """
+        """Carry out one command of the review, and remember the decision for later suggestions."""
         with self._lock:
             draft = self.get(draft.name)
-            if len(draft.commands) >= MOST_COMMANDS:
-                raise ConfigError("This draft was changed too often. Download it, and start from the file.")
             before = self.review(draft)
             after = apply(before, *parse(command))
             self._write(replace(draft, commands=(*draft.commands, command)))
             Memory().update(before.decisions(), after.decisions())
             return after
 
-    def save(self, draft: Draft, path: Path) -> ConceptSet:
+    def save(self, draft: Draft, path: Path) -> None:
         """Write the set as it is now, and the record of its suggestion beside it."""
         concepts = self.review(draft).concepts
         write_concepts(path, concepts)
         if record := record_beside(self.folder(draft) / START, concepts):
             write_record(record_path(path), record)
-        return concepts
 
     def folder(self, draft: Draft) -> Path:
-        """The folder of a draft."""
         return self._home / draft.name
 
     def _new(self, concept: str, **given: Any) -> Draft:
         if reason := text_fault(concept):
             raise ConceptError(f"The concept {reason}")
-        if sum(1 for _ in self._home.iterdir()) >= MOST:
-            raise ConfigError(f"There are {MOST} drafts. Delete some of them on the first page.")
         draft = Draft(secrets.token_hex(6), concept.strip(), **given)
         self._write(draft)
         return draft

@@ -24,10 +24,8 @@ IMMUTABLE = {"cache-control": "private, max-age=31536000, immutable"}
 
 @router.post("/runs/{name}/export")
 def export(request: Request, name: str, to: Word) -> Response:
-    """Write a run in a format that other programs load."""
     run = site(request).runs.get(name)
-    if to not in FORMATS:
-        raise ConfigError(f"There is no format {to!r}. Use one of: {', '.join(FORMATS)}.")
+    FORMATS.find(to)  # refused before it is queued
     site(request).queue.add(f"Export {run.title} as {to}", ["export", str(run.folder), "--to", to, "--force"], name)
     return see(f"/runs/{name}")
 
@@ -45,7 +43,6 @@ def push(request: Request, name: str, repo: Word, upload: Word = "") -> Response
 
 @router.get("/images/{key}.webp")
 def image(request: Request, key: str) -> Response:
-    """An image that was generated for a page."""
     path = site(request).sampler.find(key)
     if path is None:
         raise HTTPException(404, "There is no such image")
@@ -54,7 +51,6 @@ def image(request: Request, key: str) -> Response:
 
 @router.get("/runs/{name}/report.html")
 def report(request: Request, name: str) -> Response:
-    """The report, to print."""
     return _file(site(request).runs.get(name).folder / "report.html")
 
 
@@ -62,17 +58,14 @@ def report(request: Request, name: str) -> Response:
 def strip(request: Request, name: str, file: str, side: str = "", seed: int = 0) -> Response:
     """The images of a prompt before and after, or one of them."""
     run = site(request).runs.get(name)
-    path = run.folder / "images" / file
-    if not re.fullmatch(r"[\w.-]+\.webp", file) or not path.is_file():
+    if not re.fullmatch(r"[\w.-]+\.webp", file):
         raise HTTPException(404, "There is no such image")
-    if not side:
-        return FileResponse(path)
-    return Response(_part(path, side == "after", seed, run), media_type="image/webp")
+    whole = _file(run.folder / "images" / file)
+    return Response(_part(whole.path, side == "after", seed, run), media_type="image/webp") if side else whole
 
 
 @router.get("/runs/{name}/film/{file}")
 def frame(request: Request, name: str, file: str) -> Response:
-    """A frame of the film."""
     if not re.fullmatch(r"step-\d+\.webp", file):
         raise HTTPException(404, "There is no such image")
     return _file(site(request).runs.get(name).folder / FOLDER / file, IMMUTABLE)

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import hmac
-from collections.abc import Awaitable, Callable, Collection, MutableMapping
-from http.cookies import SimpleCookie
+from collections.abc import Collection
 from ipaddress import ip_address
-from typing import Any
-from urllib.parse import parse_qs, urlencode, urlsplit
+from urllib.parse import urlencode, urlsplit
 
+from starlette.datastructures import MutableHeaders
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse, RedirectResponse, Response
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-Message = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[Message]]
-Send = Callable[[Message], Awaitable[None]]
-App = Callable[[Message, Receive, Send], Awaitable[None]]
 
 COOKIE = "crce_token"
 LARGEST = 1_000_000  # bytes of a request; a concept set of ten thousand phrases is smaller
@@ -34,37 +32,39 @@ class Guard:
     """Middleware that refuses what no page of this server would send.
 
     A foreign page can make a browser send requests here, so every host name but the own ones is refused (a name that
-    was rebound to this machine), and so is every change that does not come from one of our pages.
-
-    Args:
-        app: the application.
-        hosts: names by which the server may be called.
-        token: what everybody must present once, as `?token=`; None where only this machine can connect.
+    was rebound to this machine), and so is every change that does not come from one of our pages. The token is what
+    everybody must present once, as `?token=`; it is None where only this machine can connect.
     """
 
-    def __init__(self, app: App, hosts: Collection[str], token: str | None) -> None:
+    def __init__(self, app: ASGIApp, hosts: Collection[str], token: str | None) -> None:
         self._app = app
         self._hosts = {host.casefold() for host in hosts}
         self._token = token
 
-    async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
-            if scope["type"] == "lifespan":
-                await self._app(scope, receive, send)
-            return
-        headers = {name.decode("latin-1").casefold(): value.decode("latin-1") for name, value in scope["headers"]}
-        if not self._is_ours(headers.get("host", "")):
-            await _refuse(send, 421, "This address is not one of this server's. Start it with --host NAME to add one.")
-        elif scope["method"] not in ("GET", "HEAD", "POST"):
-            await _refuse(send, 405, "Only GET and POST are answered.")
-        elif scope["method"] == "POST" and not _from_here(headers):
-            await _refuse(send, 403, "This change was not sent by a page of this server.")
-        elif int(headers.get("content-length") or 0) > LARGEST:
-            await _refuse(send, 413, f"A request may have at most {LARGEST:,} bytes.")
-        elif self._token and scope["path"] != "/health" and not self._knows(headers):
-            await self._welcome(scope, send)
+            await self._app(scope, receive, send)
+        elif refusal := self._refusal(Request(scope)):
+            await refusal(scope, receive, _with_headers(send))
         else:
             await self._app(scope, _limited(receive), _with_headers(send))
+
+    def _refusal(self, request: Request) -> Response | None:
+        """What is answered in place of the application; None for what it may answer."""
+        host, length = request.headers.get("host", ""), request.headers.get("content-length") or "0"
+        if not self._is_ours(host):
+            return _refused(421, "This address is not one of this server's. Start it with --host NAME to add one.")
+        if request.method not in ("GET", "HEAD", "POST"):
+            return _refused(405, "Only GET and POST are answered.")
+        # browsers say where a request comes from, and nobody can tell them not to
+        origin = request.headers.get("origin")
+        if request.method == "POST" and (origin is None or urlsplit(origin).netloc.casefold() != host.casefold()):
+            return _refused(403, "This change was not sent by a page of this server.")
+        if int(length) > LARGEST:
+            return _refused(413, f"A request may have at most {LARGEST:,} bytes.")
+        if self._token is None or request.url.path == "/health" or self._matches(request.cookies.get(COOKIE)):
+            return None
+        return self._welcome(request)
 
     def _is_ours(self, host: str) -> bool:
         """Whether the server may be called so; with a token also by any address, as only names can be rebound."""
@@ -74,31 +74,17 @@ class Guard:
         except ValueError:
             return False
 
-    def _knows(self, headers: dict[str, str]) -> bool:
-        cookie = SimpleCookie(headers.get("cookie", "")).get(COOKIE)
-        return cookie is not None and self._matches(cookie.value)
+    def _matches(self, token: str | None) -> bool:
+        return hmac.compare_digest((token or "").encode(), (self._token or "").encode())
 
-    def _matches(self, token: str) -> bool:
-        return hmac.compare_digest(token.encode(), (self._token or "").encode())
-
-    async def _welcome(self, scope: Message, send: Send) -> None:
+    def _welcome(self, request: Request) -> Response:
         """Take the token out of the address and keep it in a cookie; without it, say where to find it."""
-        query = parse_qs(scope["query_string"].decode("latin-1"))
-        if scope["method"] == "GET" and self._matches(query.pop("token", [""])[0]):
-            place = scope["path"] + (f"?{urlencode(query, doseq=True)}" if query else "")
-            cookie = f"{COOKIE}={self._token}; HttpOnly; SameSite=Strict; Path=/; Max-Age=2592000"
-            headers = [(b"location", place.encode("latin-1")), (b"set-cookie", cookie.encode("latin-1"))]
-            await send({"type": "http.response.start", "status": 303, "headers": headers})
-            await send({"type": "http.response.body", "body": b""})
-        else:
-            await _refuse(send, 401, "Open the address with ?token=... that crce web printed when it started.")
-
-
-def _from_here(headers: dict[str, str]) -> bool:
-    """Whether a page of this server sent the request: browsers say where it comes from, and nobody can tell them not
-    to."""
-    origin = headers.get("origin")
-    return origin is not None and urlsplit(origin).netloc.casefold() == headers.get("host", "").casefold()
+        others = [(name, value) for name, value in request.query_params.multi_items() if name != "token"]
+        if request.method != "GET" or not self._matches(request.query_params.get("token")):
+            return _refused(401, "Open the address with ?token=... that crce web printed when it started.")
+        answer = RedirectResponse(request.url.path + (f"?{urlencode(others)}" if others else ""), 303)
+        answer.set_cookie(COOKIE, self._token or "", max_age=2_592_000, httponly=True, samesite="strict")
+        return answer
 
 
 def _limited(receive: Receive) -> Receive:
@@ -117,15 +103,13 @@ def _limited(receive: Receive) -> Receive:
 def _with_headers(send: Send) -> Send:
     async def sent(message: Message) -> None:
         if message["type"] == "http.response.start":
-            known = {name for name, _ in message["headers"]}
-            more = [(name.encode(), value.encode()) for name, value in HEADERS.items() if name.encode() not in known]
-            message = {**message, "headers": [*message["headers"], *more]}
+            headers = MutableHeaders(scope=message)
+            for name, value in HEADERS.items():
+                headers.setdefault(name, value)
         await send(message)
 
     return sent
 
 
-async def _refuse(send: Send, status: int, why: str) -> None:
-    headers = [(b"content-type", b"text/plain; charset=utf-8"), (b"connection", b"close")]
-    await _with_headers(send)({"type": "http.response.start", "status": status, "headers": headers})
-    await send({"type": "http.response.body", "body": f"{why}\n".encode()})
+def _refused(status: int, why: str) -> Response:
+    return PlainTextResponse(f"{why}\n", status, {"connection": "close"})

@@ -7,8 +7,9 @@ import subprocess
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, get_args, get_origin
+from typing import Any
 
+from crce.cli.flags import parsed_type
 from crce.config import ErasureConfig, load_config
 from crce.errors import ConfigError
 from crce.methods import METHODS
@@ -22,23 +23,13 @@ PATIENCE = 180  # seconds for the estimate of the memory
 
 @dataclass(frozen=True)
 class Setting:
-    """A setting as a form shows it.
+    """A setting as a form shows it."""
 
-    Attributes:
-        name: the field of `ErasureConfig`.
-        title: in words.
-        help: what it does.
-        value: of the recipe.
-        choices: what may be chosen; empty for what is typed.
-        number: "any" for a number, "1" for a whole one; "" for text.
-    """
-
-    name: str
-    title: str
+    name: str  # the field of `ErasureConfig`
     help: str
-    value: str
-    choices: tuple[str, ...] = ()
-    number: str = ""
+    value: str  # of the recipe
+    choices: tuple[str, ...]  # empty for what is typed
+    number: str  # "any" for a number, "1" for a whole one; "" for text
 
 
 def describe(config: ErasureConfig) -> list[Setting]:
@@ -49,23 +40,15 @@ def describe(config: ErasureConfig) -> list[Setting]:
 
 
 def _setting(name: str, config: ErasureConfig) -> Setting:
-    field, value = type(config).model_fields[name], getattr(config, name)
-    annotation = field.annotation
-    choices: tuple[str, ...] = ()
-    if annotation is bool:
-        choices = ("yes", "no")
-    elif get_origin(annotation) is Literal:
-        choices = tuple(map(str, get_args(annotation)))
-    number = "1" if annotation is int else "any" if float in (annotation, *get_args(annotation)) else ""
-    return Setting(name, name.replace("_", " "), field.description or "", _shown(value), choices, number)
+    field = type(config).model_fields[name]
+    kind, listed = parsed_type(field.annotation)
+    choices = ("yes", "no") if kind is bool else tuple(listed)
+    number = "1" if kind is int else "any" if kind is float else ""
+    return Setting(name, field.description or "", _shown(getattr(config, name)), choices, number)
 
 
 def read_form(config: ErasureConfig, form: Mapping[str, str]) -> dict[str, Any]:
-    """The settings of a form that differ from the recipe's.
-
-    Raises:
-        ConfigError: one can't be read; which values are allowed is checked where they are used.
-    """
+    """The settings of a form that differ from the recipe's, as typed; they are checked where they are used."""
     changed: dict[str, Any] = {}
     for setting in describe(config):
         given = form.get(setting.name, setting.value).strip()
@@ -73,11 +56,6 @@ def read_form(config: ErasureConfig, form: Mapping[str, str]) -> dict[str, Any]:
             continue
         if setting.choices == ("yes", "no"):
             changed[setting.name] = given == "yes"
-        elif setting.number:
-            try:
-                changed[setting.name] = int(given) if setting.number == "1" else float(given)
-            except ValueError as error:
-                raise ConfigError(f"{setting.title} is {given!r}. Use a number.") from error
         elif isinstance(getattr(config, setting.name), tuple):
             changed[setting.name] = [line.strip() for line in given.splitlines() if line.strip()]
         else:
@@ -99,37 +77,26 @@ def flags(changed: Mapping[str, Any]) -> list[str]:
 
 
 def recipe(method: str, model: str, kind: str, changed: Mapping[str, Any] | None = None) -> ErasureConfig:
-    """The settings of a method for a model and a kind of target.
-
-    Raises:
-        ConfigError: there is no such method, or a setting is out of range.
-    """
+    """The settings of a method for a model and a kind of target."""
     return load_config(None, {"method": method, **(changed or {})}, model=model, kind=kind)
 
 
 def in_words(config: ErasureConfig) -> list[str]:
     """What the erasure does, in a few sentences."""
     method = METHODS.find(config.method)
-    name = config.method.upper()
-    corefs = "Corefs are erased with the target and retains are held."
-    sides = corefs if config.crce else "Corefs and retains are not used."
-    if method.solved:
-        return [f"{name}: {method.description}.", "The weights are computed in one step, without training.", sides]
-    what = f"a LoRA of rank {config.rank}" if config.adapter == "lora" else "the weights themselves"
-    batch = f"Each step takes up to {config.corefs_per_step} corefs and {config.retains_per_step} retains."
-    return [
-        f"{name}: {method.description}.",
-        f"{config.steps} steps train {what} in the layers “{config.layers}”.",
-        f"{sides} {batch}" if config.crce else sides,
-    ]
+    how, sides = "The weights are computed in one step, without training.", "Corefs and retains are not used."
+    if config.crce:
+        sides = "Corefs are erased with the target and retains are held."
+    if not method.solved:
+        what = f"a LoRA of rank {config.rank}" if config.adapter == "lora" else "the weights themselves"
+        how = f"{config.steps} steps train {what} in the layers “{config.layers}”."
+    if config.crce and not method.solved:
+        sides += f" Each step takes up to {config.corefs_per_step} corefs and {config.retains_per_step} retains."
+    return [f"{config.method.upper()}: {method.description}.", how, sides]
 
 
 def estimate(model: str, config: ErasureConfig) -> dict[str, Any]:
-    """The memory that an erasure needs, by `crce plan`, and the memory that is there, by `crce env`.
-
-    Raises:
-        ConfigError: the estimate failed; the message is that of the command.
-    """
+    """The memory that an erasure needs, by `crce plan`, and the memory that is there, by `crce env`."""
     machine = _json("env")
     gpu = "device_memory_gib" in machine
     there = machine["device_memory_gib" if gpu else "memory_gib"]

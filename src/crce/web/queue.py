@@ -31,54 +31,35 @@ State = Literal["queued", "running", "paused", "cancelled", "finished", "failed"
 LONGEST = 20  # jobs that wait
 STARTUP = 30.0  # seconds until a process that was started must hold its lock
 TAIL = 8000  # characters of a log that are shown
-SHOWN = 50
-READ = 100  # of all that there have been; those that wait are among the latest
+SHOWN = 100  # of all that there have been; those that wait are among the latest
 
 
 @dataclass(frozen=True)
 class WebJob:
-    """One command.
-
-    Attributes:
-        number: it counts up.
-        title: what it does, for people.
-        arguments: those after `crce`.
-        run: the name of the run folder that it works on.
-        state: "stopped" if its process was killed.
-        attempt: how often it was begun.
-        asked: what the user wants of a running one.
-        queued: when it was added, seconds since the epoch; started and ended likewise.
-    """
+    """One command, with `arguments` after `crce`, that works on the run folder of the name `run`."""
 
     number: int
-    title: str
+    title: str  # for people
     arguments: list[str]
     run: str
-    state: State = "queued"
-    attempt: int = 0
-    asked: Literal["pause", "cancel"] | None = None
-    queued: float = 0.0
+    state: State = "queued"  # "stopped" if its process was killed
+    attempt: int = 0  # how often it was begun
+    asked: Literal["pause", "cancel"] | None = None  # of a running one
+    queued: float = 0.0  # seconds since the epoch, as are the next two
     started: float | None = None
     ended: float | None = None
 
     @property
     def active(self) -> bool:
-        """Whether it waits or runs."""
         return self.state in ("queued", "running")
 
     @property
     def resumable(self) -> bool:
-        """Whether it can be continued."""
         return self.state in ("paused", "stopped", "failed")
 
 
 class Queue:
-    """The jobs of one folder of runs, one at a time.
-
-    Args:
-        home: the folder of the jobs' folders.
-        continued: the arguments that continue a job, whose run may be half done.
-    """
+    """Jobs whose folders are in `home`, one at a time; `continued` gives the arguments that continue one of them."""
 
     def __init__(self, home: Path, continued: Callable[[WebJob], list[str]]) -> None:
         home.mkdir(parents=True, exist_ok=True)
@@ -90,11 +71,7 @@ class Queue:
         self._closed = False
 
     def add(self, title: str, arguments: Sequence[str], run: str) -> WebJob:
-        """Add a job at the end.
-
-        Raises:
-            ConfigError: the queue is full, or a job of this run waits or runs.
-        """
+        """Add a job at the end; a ConfigError if the queue is full, or a job of this run waits or runs."""
         with self._lock:
             jobs = self._read()
             if sum(job.active for job in jobs) >= LONGEST:
@@ -112,22 +89,16 @@ class Queue:
     def jobs(self) -> list[WebJob]:
         """The jobs, the newest first."""
         with self._lock:
-            return [self._settle(job) for job in reversed(self._read())][:SHOWN]
+            return [self._settle(job) for job in reversed(self._read())]
 
     def of_run(self, run: str) -> WebJob | None:
-        """The newest job of a run."""
         return next((job for job in self.jobs() if job.run == run), None)
 
     def busy(self) -> bool:
-        """Whether a job runs."""
         return any(job.state == "running" for job in self.jobs())
 
     def ask(self, number: int, what: Literal["pause", "cancel", "resume"]) -> None:
-        """Pause, cancel or resume a job; what is asked of a job that has ended meanwhile has no effect.
-
-        Raises:
-            ConfigError: there is no such job, or its run is worked on by another.
-        """
+        """Pause, cancel or resume a job; what is asked of a job that has ended meanwhile has no effect."""
         with self._lock:
             jobs = [self._settle(job) for job in self._read()]
             job = next((job for job in jobs if job.number == number), None)
@@ -146,7 +117,6 @@ class Queue:
         self._awake.set()
 
     def log(self, job: WebJob) -> str:
-        """The end of a job's output."""
         path = self._folder(job.number) / "log.txt"
         if not path.is_file():
             return ""
@@ -154,9 +124,10 @@ class Queue:
             stream.seek(max(0, path.stat().st_size - TAIL))
             return stream.read().decode("utf-8", "replace")
 
-    def error(self, job: WebJob) -> str | None:
-        """The last error that a failed job printed."""
-        lines = [line for line in self.log(job).splitlines() if line.startswith("error: ")]
+    def error(self, job: WebJob | None) -> str | None:
+        """The last error that a job printed, if it has failed."""
+        log = self.log(job) if job and job.state == "failed" else ""
+        lines = [line for line in log.splitlines() if line.startswith("error: ")]
         return lines[-1].removeprefix("error: ") if lines else None
 
     def step(self) -> None:
@@ -210,18 +181,13 @@ class Queue:
             state = "finished" if code == 0 else "failed"
             if code == 130:
                 state = "cancelled" if job.asked == "cancel" else "paused"
-        elif self._starting(job):
-            return job
+        elif not process_file(folder, job.attempt).is_file() and time.time() - (job.started or 0) < STARTUP:
+            return job  # its process may not have come to take its lock yet
         else:
             state = "cancelled" if job.asked == "cancel" else "stopped"
         settled = replace(job, state=state, asked=None, ended=time.time())
         self._write(settled)
         return settled
-
-    def _starting(self, job: WebJob) -> bool:
-        """Whether its process may not have come to take its lock yet."""
-        known = process_file(self._folder(job.number), job.attempt).is_file()
-        return not known and time.time() - (job.started or 0) < STARTUP
 
     def _interrupt(self, job: WebJob) -> None:
         """Ctrl-C for its process: training ends after the step in progress, with a checkpoint."""
@@ -235,15 +201,12 @@ class Queue:
 
     def _read(self) -> list[WebJob]:
         numbers = sorted(int(path.name) for path in self._home.iterdir() if re.fullmatch(r"\d+", path.name))
-        folders = [self._folder(number) for number in numbers[-READ:]]
+        folders = [self._folder(number) for number in numbers[-SHOWN:]]
         records = [path for folder in folders if (path := folder / RECORD).is_file()]
         return [WebJob(**read_json(path, WebJob, f"Delete {path.parent}.")) for path in records]
 
     def _write(self, job: WebJob) -> None:
-        try:
-            write_json(self._folder(job.number) / RECORD, asdict(job))
-        except RunError as error:
-            raise ConfigError(f"The job can't be recorded. {error}") from error
+        write_json(self._folder(job.number) / RECORD, asdict(job))
 
 
 def _held(path: Path) -> bool:

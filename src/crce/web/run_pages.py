@@ -6,35 +6,36 @@ import asyncio
 import re
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
+from statistics import median
 from typing import Annotated, Any, Literal
 
-from fastapi import APIRouter, Form, Request
+from fastapi import APIRouter, Form, Query, Request
 from fastapi.responses import HTMLResponse, Response, StreamingResponse
 from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 
 from crce.concepts import dump_concepts
 from crce.errors import ConfigError
+from crce.evaluate.curve import draw_curve, read_trace
+from crce.evaluate.page import GROUPS
 from crce.export.formats import FORMATS
 from crce.sampling.film import REQUEST, film_phrases, frames_of
-from crce.web.runs import Run, time_left
+from crce.web.runs import Run
 from crce.web.sampler import Wanted
-from crce.web.site import Site, Word, page, see, site
+from crce.web.site import Site, page, see, site
 
 
 router = APIRouter()
 CHANGES = ("erase", "evaluate", "refine")  # while one of these works, the results are old
 PROMPTS = 8  # of the free prompts drawn at once
-Prompts = Annotated[str, Form(max_length=4000)]
-STRENGTH = (0.0, 1.5)
+STRONGEST = 1.5
+LATEST = 12  # steps by which the time left is told
 _DOING = {"erasing": "Training: step", "generating and judging": "Drawing and judging pictures:"}
 _PROGRESS = re.compile(r"(generating and judging|erasing) (\d+)/(\d+)")
-IMMUTABLE = {"cache-control": "private, max-age=31536000, immutable"}
 
 
 @router.get("/runs")
 def runs(request: Request, q: str = "", kind: str = "", deleted: str = "") -> HTMLResponse:
-    """All runs."""
     here = site(request)
     jobs = {job.run: job for job in reversed(here.queue.jobs())}
     found = here.runs.find(q[:200], kind[:20])
@@ -45,7 +46,6 @@ def runs(request: Request, q: str = "", kind: str = "", deleted: str = "") -> HT
 
 @router.get("/compare")
 def compare(request: Request, a: str, b: str) -> HTMLResponse:
-    """Two runs side by side."""
     both = [site(request).runs.get(name) for name in (a, b)]
     return page(request, "compare.html.j2", runs=both)
 
@@ -57,7 +57,26 @@ def show(request: Request, name: str, seed: int = 0) -> HTMLResponse:
     run, job = here.runs.get(name), here.queue.of_run(name)
     if run.report is None or (job is not None and job.active and job.arguments[0] in CHANGES):
         return page(request, "live.html.j2", **_live(here, run))
-    return page(request, "run.html.j2", **_compared(here, run, seed))
+    count = int(run.report["settings"]["images_per_prompt"])
+    groups = run.report.get("groups", {}).items()
+    folders = sorted(run.folder.glob("push-*"))
+    return page(
+        request,
+        "run.html.j2",
+        run=run,
+        job=job,
+        error=here.queue.error(job),
+        data=run.report,
+        groups=[(GROUPS[name], group) for name, group in groups if group["prompts"]],
+        seed=min(max(seed, 0), count - 1),
+        count=count,
+        attacks=list(run.attacks()),
+        rounds=run.rounds(),
+        formats={name: FORMATS[name].summary for name in FORMATS},
+        downloads=list(_files(run, run.downloads())),
+        published=list(_files(run, folders[-1:])),
+        card=(folders[-1] / "README.md").read_text(encoding="utf-8") if folders else None,
+    )
 
 
 @router.get("/runs/{name}/events")
@@ -123,7 +142,6 @@ def words(request: Request, name: str) -> Response:
 
 @router.post("/runs/{name}/delete")
 def delete(request: Request, name: str) -> Response:
-    """Move a run to the trash."""
     here = site(request)
     run, job = here.runs.get(name), here.queue.of_run(name)
     if job is not None and job.active:
@@ -134,26 +152,38 @@ def delete(request: Request, name: str) -> Response:
 
 @router.post("/trash/{name}/restore")
 def restore(request: Request, name: str) -> Response:
-    """Bring a deleted run back."""
     return see(f"/runs/{site(request).runs.restore(name)}")
 
 
-@router.post("/runs/{name}/draw")
-def draw(request: Request, name: str, prompt: Prompts, seed: Word = "0", strength: Word = "1") -> HTMLResponse:
-    """Draw prompts, one a line, with the base model and with the run at a strength of its adapter."""
-    return _drawn(request, name, prompt, seed, strength)
-
-
 @router.get("/runs/{name}/drawn")
-def drawn(request: Request, name: str, prompt: str, seed: str, strength: str) -> HTMLResponse:
-    """The images that `draw` asked for, as far as they are there."""
-    return _drawn(request, name, prompt, seed, strength)
+def drawn(
+    request: Request,
+    name: str,
+    prompt: Annotated[str, Query(max_length=4000)],
+    seed: Annotated[int, Query(ge=0, lt=2**31)] = 0,
+    strength: Annotated[float, Query(ge=0, le=STRONGEST)] = 1.0,
+) -> HTMLResponse:
+    """Prompts, one a line, drawn by the base model and by the run at a strength of its adapter, as far as they are."""
+    here, run = site(request), site(request).runs.get(name)
+    prompts = [line.strip() for line in prompt.splitlines() if line.strip()]
+    if not 0 < len(prompts) <= PROMPTS:
+        raise ConfigError(f"Give 1 to {PROMPTS} prompts, one a line.")
+    if not run.trained:
+        raise ConfigError("This run has not finished. Wait for it.")
+    written, model = (run.folder / "adapter.safetensors").stat().st_mtime, str(run.info["model"])
+    pairs, waiting = [], False
+    for text in prompts:
+        before, error = here.sampler.ask(Wanted(text, model, seed))
+        after, other = here.sampler.ask(Wanted(text, model, seed, str(run.folder), strength, written))
+        pairs.append({"text": text, "before": before, "after": after, "error": error or other})
+        waiting |= not (error or other or (before and after))
+    given = {"prompt": prompt, "seed": seed, "strength": strength}
+    busy = waiting and here.queue.busy()
+    return page(request, "drawn.html.j2", run=run, pairs=pairs, waiting=waiting, given=given, busy=busy)
 
 
 def _live(here: Site, run: Run) -> dict[str, Any]:
     """What the page of a working run shows."""
-    from crce.evaluate.curve import draw_curve, read_trace
-
     jobs = here.queue.jobs()
     job = next((job for job in jobs if job.run == run.name), None)
     trace, log = read_trace(run.folder), here.queue.log(job) if job else ""
@@ -163,43 +193,19 @@ def _live(here: Site, run: Run) -> dict[str, Any]:
     elif told := _PROGRESS.findall(log):
         what, done, total = told[-1]
         progress = (_DOING[what], int(done), int(total))
-    frames = frames_of(run.folder)
+    latest = [row["seconds"] for row in trace[-LATEST:]]
+    timed = len(latest) == LATEST and not run.trained
     return {
         "run": run,
         "job": job,
         "ahead": sum(j.active and job is not None and j.number < job.number for j in jobs),
         "progress": progress,
-        "left": None if run.trained else time_left(run, trace),
+        "left": median(latest) * (run.steps - len(trace)) if timed else None,
         "curve": draw_curve(trace) if len(trace) > 2 else None,
-        "frames": [(int(frame.stem[5:]), frame.name) for frame in frames],
+        "frames": [(int(frame.stem[5:]), frame.name) for frame in frames_of(run.folder)],
         "phrases": film_phrases(run.sets) if run.sets else [],
         "log": log,
-        "error": here.queue.error(job) if job and job.state == "failed" else None,
-    }
-
-
-def _compared(here: Site, run: Run, seed: int) -> dict[str, Any]:
-    """What the page of an evaluated run shows."""
-    from crce.evaluate.page import GROUPS
-
-    data = run.report or {}
-    count = int(data["settings"]["images_per_prompt"])
-    folders = sorted(run.folder.glob("push-*"))
-    job = here.queue.of_run(run.name)
-    return {
-        "run": run,
-        "job": job,
-        "error": here.queue.error(job) if job and job.state == "failed" else None,
-        "data": data,
-        "groups": [(GROUPS[name], group) for name, group in data.get("groups", {}).items() if group["prompts"]],
-        "seed": min(max(seed, 0), count - 1),
-        "count": count,
-        "attacks": list(run.attacks()),
-        "rounds": run.rounds(),
-        "formats": {name: FORMATS[name].summary for name in FORMATS},
-        "downloads": list(_files(run, run.downloads())),
-        "published": list(_files(run, folders[-1:])),
-        "card": (folders[-1] / "README.md").read_text(encoding="utf-8") if folders else None,
+        "error": here.queue.error(job),
     }
 
 
@@ -209,38 +215,6 @@ def _files(run: Run, places: list[Path]) -> Iterator[tuple[str, int]]:
         for path in sorted(place.rglob("*")) if place.is_dir() else [place]:
             if path.is_file():
                 yield path.relative_to(run.folder).as_posix(), path.stat().st_size
-
-
-def _drawn(request: Request, name: str, prompt: str, seed: str, strength: str) -> HTMLResponse:
-    here, run = site(request), site(request).runs.get(name)
-    prompts = [line.strip() for line in prompt.splitlines() if line.strip()]
-    if not 0 < len(prompts) <= PROMPTS:
-        raise ConfigError(f"Give 1 to {PROMPTS} prompts, one a line.")
-    try:
-        number, scale = int(seed), float(strength)
-    except ValueError as error:
-        raise ConfigError("Seed and strength are numbers.") from error
-    if not (0 <= number < 2**31 and STRENGTH[0] <= scale <= STRENGTH[1]):
-        raise ConfigError(f"Use a seed from 0 and a strength from {STRENGTH[0]:g} to {STRENGTH[1]:g}.")
-    if not run.trained:
-        raise ConfigError("This run has not finished. Wait for it.")
-    written, model = (run.folder / "adapter.safetensors").stat().st_mtime, str(run.info["model"])
-    pairs, waiting = [], False
-    for text in prompts:
-        pair: dict[str, Any] = {"text": text, "error": None}
-        before = Wanted(text, model, number)
-        after = Wanted(text, model, number, str(run.folder), scale, written)
-        for side, image in (("before", before), ("after", after)):
-            pair["error"] = pair["error"] or here.sampler.error(image.key)
-            if here.sampler.find(image.key):
-                pair[side] = f"/images/{image.key}.webp"
-            elif not pair["error"]:
-                here.sampler.want(image)
-                pair[side], waiting = None, True
-        pairs.append(pair)
-    given = {"prompt": prompt, "seed": seed, "strength": strength}
-    busy = waiting and here.queue.busy()
-    return page(request, "drawn.html.j2", run=run, pairs=pairs, waiting=waiting, given=given, busy=busy)
 
 
 def _event(name: str, text: str) -> str:

@@ -5,51 +5,40 @@ from __future__ import annotations
 import re
 import shutil
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from statistics import median
 from typing import Any
 
-from crce import files
 from crce.concepts import ConceptSet, read_sets
-from crce.errors import ConfigError, CRCEError, RunError
-from crce.files import free_file, free_folder, slug
+from crce.errors import ConfigError, CRCEError
+from crce.files import free_file, free_folder, read_json, slug
 
 
 TRASH = "trash"  # in the folder of the web app
 ROUND = "~"  # between the name of a run and that of a round of its refinement
 _SAFE = re.compile(r"[\w][\w.-]{0,120}")
 KEPT = 1000  # files whose content is remembered until they are written again
-SHORT = 12  # steps after which the time left can be told
 
 
 @dataclass(frozen=True)
 class Run:
-    """A run folder.
-
-    Attributes:
-        name: of the folder.
-        folder: the folder.
-        info: its run.json; empty before the training has begun.
-        sets: what is erased and kept.
-        report: its report.json, if it has been evaluated.
-    """
+    """A run folder."""
 
     name: str
     folder: Path
-    info: Mapping[str, Any]
+    info: Mapping[str, Any]  # its run.json; empty before the training has begun
     sets: tuple[ConceptSet, ...]
-    report: Mapping[str, Any] | None
+    report: Mapping[str, Any] | None  # its report.json, if it has been evaluated
 
     @property
     def title(self) -> str:
-        """What it erases."""
         return ", ".join(concepts.target for concepts in self.sets) or self.name
 
     @property
     def trained(self) -> bool:
-        """Whether its weights are there."""
         return self.info.get("status") == "finished"
 
     @property
@@ -68,41 +57,29 @@ class Run:
         return [f"{self.name}{ROUND}{folder.name}" for folder in folders if (folder / "report.json").is_file()]
 
     def attacks(self) -> Iterator[tuple[str, Mapping[str, Any]]]:
-        """The results of attacks, by the name of the attack."""
         for path in sorted((self.folder / "attacks").glob("*.json")):
-            if result := json_or_empty(path):
+            if result := content(path):
                 yield path.stem, result
 
     def downloads(self) -> list[Path]:
-        """What has been exported."""
         return sorted(path for path in (self.folder / "export").glob("*") if not path.name.startswith("."))
 
 
-def json_or_empty(path: Path) -> dict[str, Any]:
-    """A JSON object, not to be changed; empty if the file is missing or holds something else."""
+@lru_cache(KEPT)
+def _parse(path: Path, written: int) -> Any:
+    return read_sets(path) if path.suffix == ".yaml" else read_json(path, dict[str, Any], "")
+
+
+def content(path: Path) -> Any:
+    """A JSON object or the concept sets in a file, not to be changed; empty if it is missing or damaged."""
     try:
-        return _parse_json(path, path.stat().st_mtime_ns)
-    except (OSError, RunError):
+        return _parse(path, path.stat().st_mtime_ns)
+    except (OSError, CRCEError):
         return {}
 
 
-@lru_cache(KEPT)
-def _parse_json(path: Path, written: int) -> dict[str, Any]:
-    return files.read_json(path, dict[str, Any], "")
-
-
-@lru_cache(KEPT)
-def _parse_sets(path: Path, written: int) -> tuple[ConceptSet, ...]:
-    return tuple(read_sets(path))
-
-
 class Runs:
-    """The runs of one folder.
-
-    Args:
-        root: the folder.
-        home: that of the web app in it.
-    """
+    """The runs in the folder `root`; the web app's own folder in it is `home`."""
 
     def __init__(self, root: Path, home: Path) -> None:
         self.root = root
@@ -112,18 +89,12 @@ class Runs:
         """A new run folder, which nobody else is given."""
         while True:
             folder = free_folder(self.root, slug(target))
-            try:
+            with suppress(FileExistsError):
                 folder.mkdir(parents=True)
-            except FileExistsError:
-                continue
-            return folder
+                return folder
 
     def get(self, name: str) -> Run:
-        """The run of a name.
-
-        Raises:
-            ConfigError: there is none.
-        """
+        """The run of a name; a ConfigError if there is none."""
         parts = name.split(ROUND, 1)
         folder = self.root.joinpath(*parts)
         if not all(map(_SAFE.fullmatch, parts)) or not folder.is_dir() or folder.is_symlink():
@@ -132,16 +103,16 @@ class Runs:
 
     def find(self, query: str = "", kind: str = "") -> list[Run]:
         """The runs, the newest first; those that contain all words of `query` in name, targets, method or model."""
-        folders = [path for path in self.root.iterdir() if _SAFE.fullmatch(path.name) and self._is_run(path)]
-        runs = [self._read(path) for path in sorted(folders, key=lambda path: path.stat().st_mtime, reverse=True)]
-
-        def found(run: Run) -> bool:
+        files = [path for name in ("run.json", "concepts.yaml") for path in self.root.glob(f"*/{name}")]
+        folders = {path.parent for path in files if _SAFE.fullmatch(path.parent.name)}
+        found = []
+        for run in map(self._read, sorted(folders, key=lambda path: path.stat().st_mtime, reverse=True)):
             config = run.info.get("config", {})
             text = f"{run.name} {run.title} {config.get('method', '')} {run.info.get('model', '')}".casefold()
             kinds = {concepts.kind for concepts in run.sets}
-            return all(word in text for word in query.casefold().split()) and (not kind or kind in kinds)
-
-        return [run for run in runs if found(run)]
+            if all(word in text for word in query.casefold().split()) and (not kind or kind in kinds):
+                found.append(run)
+        return found
 
     def seconds_per_step(self, model: str, method: str) -> float | None:
         """How long a step took in earlier runs of this model and method here."""
@@ -158,11 +129,7 @@ class Runs:
         shutil.move(run.folder, free_file(self._trash / run.name, ""))
 
     def restore(self, name: str) -> str:
-        """Bring a run back, and return its name, which is another if that has been taken.
-
-        Raises:
-            ConfigError: it is not in the trash.
-        """
+        """Bring a run back, and return its name, which is another if that has been taken."""
         source = self._trash / name
         if not _SAFE.fullmatch(name) or not source.is_dir():
             raise ConfigError("There is no such run in the trash.")
@@ -171,24 +138,8 @@ class Runs:
         return place.name
 
     def trash(self) -> list[str]:
-        """The names of deleted runs."""
         return sorted(path.name for path in self._trash.iterdir()) if self._trash.is_dir() else []
 
-    def _is_run(self, folder: Path) -> bool:
-        return folder.is_dir() and ((folder / "run.json").is_file() or (folder / "concepts.yaml").is_file())
-
     def _read(self, folder: Path) -> Run:
-        path = folder / "concepts.yaml"
-        try:
-            sets = _parse_sets(path, path.stat().st_mtime_ns)
-        except (CRCEError, OSError):
-            sets = ()
-        report = json_or_empty(folder / "report.json")
-        name = ROUND.join(folder.relative_to(self.root).parts)
-        return Run(name, folder, json_or_empty(folder / "run.json"), sets, report or None)
-
-
-def time_left(run: Run, trace: list[dict[str, Any]]) -> float | None:
-    """Seconds of training to come, by the latest steps; None before there are enough of them."""
-    latest = [row["seconds"] for row in trace[-SHORT:]]
-    return median(latest) * (run.steps - len(trace)) if len(latest) == SHORT else None
+        name, sets = ROUND.join(folder.relative_to(self.root).parts), tuple(content(folder / "concepts.yaml"))
+        return Run(name, folder, content(folder / "run.json"), sets, content(folder / "report.json") or None)

@@ -26,28 +26,18 @@ logger = logging.getLogger(__name__)
 WAITING = 200  # images that may be asked for at once
 IDLE = 300.0  # seconds until the model is dropped
 BATCH = 4
-_LOADING = threading.Lock()  # while transformers loads a model, everything that other threads make has no data
 
 
 @dataclass(frozen=True)
 class Wanted:
-    """An image.
-
-    Attributes:
-        prompt: what it shows.
-        model: the text-to-image model.
-        seed: of its noise.
-        run: the folder of the run whose adapter is on the model; None is the base model.
-        strength: of the adapter.
-        adapter: when the adapter was written, so that a run erased again is drawn again.
-    """
+    """An image that a page shows."""
 
     prompt: str
     model: str
     seed: int = 0
-    run: str | None = None
-    strength: float = 1.0
-    adapter: float | None = None
+    run: str | None = None  # the folder of the run whose adapter is on the model; None is the base model
+    strength: float = 1.0  # of the adapter
+    adapter: float | None = None  # when it was written, so that a run erased again is drawn again
 
     @property
     def key(self) -> str:
@@ -61,11 +51,9 @@ class Wanted:
 
 
 class Sampler:
-    """Generates images in a thread of its own, and keeps them as files.
+    """Generates images in a thread of its own, and keeps them as files in a folder.
 
-    Args:
-        home: the folder of the images.
-        busy: whether a job runs. Meanwhile images wait, and the model is dropped, as both may not fit on the device.
+    While a job is `busy` images wait, and the model is dropped, as both may not fit on the device.
     """
 
     def __init__(self, home: Path, busy: Callable[[], bool]) -> None:
@@ -79,28 +67,23 @@ class Sampler:
         self._closed = False
         self._loaded: tuple[Wanted, Backbone, Any] | None = None
 
-    def want(self, image: Wanted) -> None:
-        """Ask for an image, unless it is there.
-
-        Raises:
-            ConfigError: too many images are asked for.
-        """
+    def ask(self, image: Wanted) -> tuple[str | None, str | None]:
+        """The address of an image, or why it could not be generated; where it is neither, it will be generated."""
         with self._lock:
-            if not self._path(image.key).is_file() and image.key not in self._wanted:
+            error = self._errors.get(image.key)
+            if self.find(image.key):
+                return f"/images/{image.key}.webp", None
+            if error is None and image.key not in self._wanted:
                 if len(self._wanted) >= WAITING:
                     raise ConfigError(f"{WAITING} images are being generated. Wait for them.")
-                self._errors.pop(image.key, None)
                 self._wanted[image.key] = image
         self._awake.set()
+        return None, error
 
     def find(self, key: str) -> Path | None:
         """The file of an image, once it is there."""
         path = self._path(key) if re.fullmatch("[0-9a-f]{32}", key) else None
         return path if path and path.is_file() else None
-
-    def error(self, key: str) -> str | None:
-        """Why an image could not be generated."""
-        return self._errors.get(key)
 
     def work(self) -> None:
         """Generate what is wanted until `close`, in a thread of its own."""
@@ -137,8 +120,7 @@ class Sampler:
 
         errors: dict[str, str] = {}
         try:
-            with _LOADING:
-                backbone = self._load(batch[0].side)
+            backbone = self._load(batch[0].side)
             own = defaults_of(backbone).sampling
             prompts, seeds = [image.prompt for image in batch], [image.seed for image in batch]
             drawn = draw(backbone.pipe, prompts, seeds, steps=own.steps, guidance=own.guidance, solver=own.solver)

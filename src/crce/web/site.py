@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
 
 from fastapi import Form, Request
 from fastapi.responses import HTMLResponse, RedirectResponse
-from jinja2 import Environment, PackageLoader
+from jinja2 import PackageLoader
 
+from crce.cli.run_cost import duration
 from crce.concepts import KINDS, certainty_word
 from crce.evaluate.page import make_environment
-from crce.files import write_json
 from crce.web.drafts import Drafts
 from crce.web.queue import Queue, WebJob
-from crce.web.runs import Runs, json_or_empty
+from crce.web.runs import Runs, content
 from crce.web.sampler import Sampler
 
 
@@ -28,56 +26,29 @@ STREAMS = 64  # pages that may follow a job at once
 Word = Annotated[str, Form(max_length=300)]
 
 
-@dataclass(frozen=True)
 class Site:
-    """What the pages work on.
+    """What the pages work on: a folder of runs, which is made if it is missing, and that of the web app in it."""
 
-    Attributes:
-        root: the folder of runs.
-        home: the folder of the web app in it.
-        queue: the jobs.
-        runs: the runs.
-        drafts: the concept sets in the making.
-        sampler: generates images for pages.
-        templates: of the pages, and of the report.
-        streams: a place for each page that follows a job.
-        begun: the runs that forms have begun, by the number of the form.
-    """
-
-    root: Path
-    home: Path
-    queue: Queue
-    runs: Runs
-    drafts: Drafts
-    sampler: Sampler
-    templates: Environment
-    streams: threading.BoundedSemaphore
-    begun: dict[str, str] = field(default_factory=dict)
-
-    @classmethod
-    def open(cls, root: Path) -> Site:
-        """The site of a folder, which is made if it is missing."""
-        home = root / HOME
-        runs = Runs(root, home)
-        queue = Queue(home / "jobs", lambda job: continued(runs, job))
-        templates = make_environment(PackageLoader("crce.web"))
-        templates.globals |= {"kinds": KINDS, "certainty": certainty_word}
-        sampler = Sampler(home / "images", queue.busy)
-        drafts = Drafts(home / "drafts")
-        return cls(root, home, queue, runs, drafts, sampler, templates, threading.BoundedSemaphore(STREAMS))
+    def __init__(self, root: Path) -> None:
+        self.root, self.home = root, root / HOME
+        self.runs = Runs(root, self.home)
+        self.queue = Queue(self.home / "jobs", lambda job: continued(self.runs, job))
+        self.drafts = Drafts(self.home / "drafts")
+        self.sampler = Sampler(self.home / "images", self.queue.busy)
+        self.streams = threading.BoundedSemaphore(STREAMS)
+        self.begun: dict[str, str] = {}  # the runs that forms have begun, by the number of the form
+        self._templates = make_environment(PackageLoader("crce.web"))
+        self._templates.globals |= {"kinds": KINDS, "certainty": certainty_word}
+        self._templates.filters["duration"] = duration
 
     @property
     def settings(self) -> dict[str, str]:
         """Those of the settings page."""
-        return {**SETTINGS, **json_or_empty(self.home / "settings.json")}
-
-    def save_settings(self, settings: Mapping[str, str]) -> None:
-        """Keep the settings."""
-        write_json(self.home / "settings.json", {**self.settings, **settings})
+        return {**SETTINGS, **content(self.home / "settings.json")}
 
     def render(self, template: str, **context: Any) -> str:
         """A template as text."""
-        return self.templates.get_template(template).render(context)
+        return self._templates.get_template(template).render(context)
 
 
 def continued(runs: Runs, job: WebJob) -> list[str]:

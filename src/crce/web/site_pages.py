@@ -9,6 +9,7 @@ from typing import Literal
 from fastapi import APIRouter, Request
 from fastapi.responses import HTMLResponse, Response
 
+from crce.files import write_json
 from crce.suggest.suggesters import SUGGESTERS
 from crce.web.site import THEMES, Word, is_fragment, page, see, site
 
@@ -19,23 +20,20 @@ KEYS = ("OPENAI_API_KEY", "ANTHROPIC_API_KEY", "HF_TOKEN")
 
 @router.get("/queue")
 def queue(request: Request) -> HTMLResponse:
-    """The jobs."""
     template = "queue_rows.html.j2" if is_fragment(request) else "queue.html.j2"
     jobs = site(request).queue.jobs()
-    errors = {job.number: site(request).queue.error(job) for job in jobs if job.state == "failed"}
+    errors = {job.number: site(request).queue.error(job) for job in jobs}
     return page(request, template, jobs=jobs, errors=errors)
 
 
 @router.post("/jobs/{number}/{what}")
 def ask(request: Request, number: int, what: Literal["pause", "resume", "cancel"], back: Word = "/queue") -> Response:
-    """Pause, resume or cancel a job."""
     site(request).queue.ask(number, what)
     return see(back if back.startswith("/") and not back.startswith("//") else "/queue")
 
 
 @router.get("/settings")
 def settings(request: Request, saved: bool = False) -> HTMLResponse:
-    """Models, suggester, keys, device, appearance."""
     return page(
         request,
         "settings.html.j2",
@@ -62,7 +60,7 @@ def save(
 ) -> Response:
     """Keep the settings. Keys stay in the memory of this process and of the jobs that it starts."""
     chosen = {"model": model.strip() or "demo", "suggester": suggester.strip(), "judge": judge, "device": device}
-    site(request).save_settings(chosen)
+    write_json(site(request).home / "settings.json", site(request).settings | chosen)
     given = dict(zip(KEYS, (openai_key, anthropic_key, hf_token), strict=True))
     os.environ |= {name: key.strip() for name, key in given.items() if key.strip()}
     answer = see("/settings?saved=true")
