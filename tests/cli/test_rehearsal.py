@@ -55,7 +55,7 @@ def erase(crce, tmp_path):
     return erase
 
 
-@pytest.mark.parametrize("name", [name for name in FAMILIES if name != "sd1"])  # which the bundled model is
+@pytest.mark.parametrize("name", FAMILIES)
 def test_every_verb_works_on_every_family(name, crce, erase, clip, tmp_path):
     kin, side = FAMILIES[name]
     run, _ = erase(name, "--judge", clip, "--images-per-prompt", 1)
