@@ -33,14 +33,14 @@ def weights() -> dict[str, torch.Tensor]:
 def rows() -> Rows:
     guide = states(8)
     erase = [Row(states(3), guide, 1.0), Row(states(4), guide, 1.6, "coref"), Row(states(5), guide, 0.8, "coref")]
-    kept = [(states(6), 3.0), (states(7), 1.8)]
-    return Rows(tuple(erase), tuple(Row(k, k, weight, "retain") for k, weight in kept), states(9))
+    keep = tuple(Row(k, k, weight, "retain") for k, weight in [(states(6), 3.0), (states(7), 1.8)])
+    return Rows(tuple(erase), keep, states(9), (Row(states(10), states(10), 0.3, "retain"),))
 
 
 def loss(new: torch.Tensor, old: torch.Tensor, rows: Rows, ridge: float) -> torch.Tensor:
     """The objective of UCE, one token after the other."""
     total = ridge * (new - old).square().sum()
-    for row in (*rows.erase, *rows.keep):
+    for row in (*rows.erase, *rows.keep, *rows.everyday):
         for key, value in zip(row.prompt.double(), row.source.double(), strict=True):
             total = total + row.weight * (new @ key - old @ value).square().sum()
     return total
@@ -116,6 +116,18 @@ def test_speed_moves_nothing_that_the_retains_and_the_empty_prompt_span():
     # The influence filter leaves out the retains that an unconstrained edit would move less than the mean.
     assert touched.min() < 1e-6
     assert (change @ null.T.double()).norm() < 1e-6 * weights["v"].norm()
+
+
+def test_speed_moves_everyday_words_less_the_more_they_weigh():
+    width = 24
+    weights = {"v": states(1, 30, width)}
+    erase, word = Row(states(4, 4, width), states(5, 4, width), 1.0), states(2, 4, width)
+
+    def moved(weight: float) -> float:
+        rows = Rows((erase,), (), states(3, 3, width), (Row(word, word, weight, "retain"),))
+        return float(((SPEED().edit(weights, rows, CONFIG)["v"] - weights["v"]) @ word.T).norm())
+
+    assert moved(0.0) > 2 * moved(1.0) > 4 * moved(100.0) > 0
 
 
 def test_the_sums_over_copies_are_those_of_copies_that_are_made():

@@ -34,11 +34,13 @@ class Rows:
         erase: target and corefs, each answered like what it becomes.
         keep: retains, each answered like itself.
         null: token states of the empty prompt, shape (L, D).
+        everyday: everyday words, each answered like itself: what is neither erased nor named as a retain.
     """
 
     erase: tuple[Row[Tensor], ...]
     keep: tuple[Row[Tensor], ...]
     null: Tensor
+    everyday: tuple[Row[Tensor], ...] = ()
 
 
 class ClosedFormMethod:

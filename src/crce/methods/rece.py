@@ -33,7 +33,7 @@ class RECE(ClosedFormMethod):
                 state = (row.prompt.double().cpu() @ attack.T).to(row.prompt)
                 weight = row.weight * (share if row.role == "coref" else 1)
                 found.append(replace(row, prompt=state, weight=weight))
-            edited = least_squares(edited, (*found, *rows.keep), config.ridge)
+            edited = least_squares(edited, (*found, *rows.keep, *rows.everyday), config.ridge)
         return edited
 
     @staticmethod

@@ -22,7 +22,13 @@ class AdvUnlearnConfig(ErasureConfig):
     attack_rate: Rate = Field(0.01, description="how far a step of the search moves each number of the word")
 
 
-class RidgeConfig(ErasureConfig):
+class ClosedFormConfig(ErasureConfig):
+    """Settings of every closed form."""
+
+    everyday: Weight = Field(0.0, description="weight of everyday words beside the retains, all together")
+
+
+class RidgeConfig(ClosedFormConfig):
     """Settings of a ridge least squares: UCE and MACE."""
 
     ridge: Scale = Field(0.5, description="how firmly weights stay where no prompt pulls at them")
@@ -35,7 +41,7 @@ class RECEConfig(RidgeConfig):
     rece_rho: Scale = Field(0.1, description="how small the attack is kept")
 
 
-class SPEEDConfig(ErasureConfig):
+class SPEEDConfig(ClosedFormConfig):
     """Settings of SPEED."""
 
     speed_threshold: Scale = Field(0.1, description="what retains use less than this is free to be edited")

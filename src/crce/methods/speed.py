@@ -27,11 +27,16 @@ class SPEED(ClosedFormMethod):
     """
 
     def edit(self, weights: Mapping[str, Tensor], rows: Rows, config: SPEEDConfig) -> dict[str, Tensor]:
-        """W' = W + W (S - T) P (I - M K (K^T P M K)^-1 K^T P) M with M = (T P + ridge I)^-1."""
+        """W' = W + W (S - T) P (I - M K (K^T P M K)^-1 K^T P) M with M = ((T + E) P + ridge I)^-1.
+
+        Everyday words enter by E, the sum of their k k^T, as a price of moving them: they are so many that they
+        would leave no null space.
+        """
         width = rows.null.shape[-1]
         cross, gram = sums(rows.erase)
         held = _held(rows.null.double().cpu(), config.seed)
         identity = torch.eye(width, dtype=torch.float64)
+        priced = gram + sums(rows.everyday)[1] if rows.everyday else gram
         probe = (cross - gram) @ torch.linalg.inv(identity + gram)
         states = rows.null[1:].double().cpu()  # held where there are no retains
         state_weights = torch.ones(len(states), dtype=torch.float64)
@@ -42,7 +47,7 @@ class SPEED(ClosedFormMethod):
         for path, weight in weights.items():
             w = weight.double().cpu()
             p = null_space(_influenced(w, w @ probe, states, state_weights, generator), config.speed_threshold)
-            m = torch.linalg.inv(gram @ p + config.speed_retain_scale * identity)
+            m = torch.linalg.inv(priced @ p + config.speed_retain_scale * identity)
             edit = w @ (cross - gram) @ p
             held_free, held_moved = held.T @ p, m @ held
             # pinv: where the null space leaves out a held direction, that direction is safe already.

@@ -20,4 +20,4 @@ class UCE(ClosedFormMethod):
 
     def edit(self, weights: Mapping[str, Tensor], rows: Rows, config: RidgeConfig) -> dict[str, Tensor]:
         """W' = W (sum w v k^T + ridge I)(sum w k k^T + ridge I)^-1."""
-        return least_squares(weights, (*rows.erase, *rows.keep), config.ridge)
+        return least_squares(weights, (*rows.erase, *rows.keep, *rows.everyday), config.ridge)

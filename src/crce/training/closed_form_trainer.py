@@ -17,8 +17,11 @@ from crce.methods.mace import around
 from crce.methods.objective import ROLES, Role, Row
 from crce.methods.table import load_method, refuse_unsupported
 from crce.training.adapters import Weights
-from crce.training.prompts import NULL, PromptTable, SetPrompts, make_table
+from crce.training.prompts import NULL, PromptTable, SetPrompts, everyday_words, make_table
 from crce.training.trainer import StepResult
+
+
+EVERYDAY = 300  # words
 
 
 def closed_form_rows(
@@ -46,7 +49,17 @@ def closed_form_rows(
             for i, certainty in prompts.retains
         ),
         null=table.cond.hidden[NULL],
+        everyday=_everyday_rows(backbone, sets, config),
     )
+
+
+def _everyday_rows(backbone: Backbone, sets: Sequence[ConceptSet], config: Any) -> tuple[Row[torch.Tensor], ...]:
+    """Rows that hold everyday words as they are; none where corefs and retains are off, as in the published form."""
+    if not (config.crce and config.everyday):
+        return ()
+    words = everyday_words(backbone, sets, EVERYDAY)
+    states = backbone.encode(words).hidden if words else ()
+    return tuple(Row(k, k, config.everyday / len(words), "retain") for k in states)
 
 
 def _text_rows(table: PromptTable, prompts: SetPrompts, templates: Sequence[str], alpha: float) -> Iterator[Row[str]]:
@@ -104,7 +117,7 @@ class ClosedFormTrainer:
             ) from error
         self.adapter.set_weights(after)
         self.step_count += 1
-        rows = (*self._rows.erase, *self._rows.keep)
+        rows = (*self._rows.erase, *self._rows.keep, *self._rows.everyday)
         terms: dict[str, float] = {
             role: _left(before, after, [row for row in rows if row.role == role]) for role in ROLES
         }

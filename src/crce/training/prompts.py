@@ -13,6 +13,7 @@ from crce.concepts import ConceptSet, atlas
 from crce.concepts.concept_set import fold
 
 
+MARKS = "▁Ġ"  # how tokenizers write the space before a word
 NULL = 0  # index of the empty prompt
 
 
@@ -101,3 +102,17 @@ def near_vocabulary(backbone: Backbone, sets: Sequence[ConceptSet], count: int) 
     states = backbone.encode([*(c.target for c in sets), *words]).hidden.float().flatten(1)
     nearest = torch.cdist(states[len(sets) :], states[: len(sets)]).amin(1).argsort()
     return [words[i] for i in nearest[:count].tolist()]
+
+
+def everyday_words(backbone: Backbone, sets: Sequence[ConceptSet], count: int) -> list[str]:
+    """Words of the model's own tokenizer, evenly from its commoner ones, less those of what the sets erase.
+
+    A tokenizer lists its words by how common they were where it was learned, so that every model has them.
+    """
+    erased = [t for c in sets for t in (c.target, *(r.text for r in c.train_corefs))]
+    gone = tuple({word for t in erased for word in fold(t).split() if len(word) > 2})
+    ranks = backbone.pipe.tokenizer.get_vocab()
+    listed = (token.strip(MARKS).removesuffix("</w>") for token in sorted(ranks, key=ranks.get))
+    words = [w for w in dict.fromkeys(listed) if len(w) > 2 and w.isascii() and w.isalpha()]
+    words = [w for w in words[: len(words) // 2] if not fold(w).startswith(gone)]  # nor their plurals
+    return words[:: max(1, len(words) // count)][:count]
