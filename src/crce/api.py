@@ -37,7 +37,7 @@ def erase(
     Args:
         concepts: a name, a file or a `ConceptSet`, or several of them. Corefs and retains of a name that is not in
             the atlas are suggested; see `crce.suggest.resolve_concepts`.
-        model: "demo" (bundled), a Hub id, a folder or a single .safetensors file.
+        model: "demo" or "demo-flow" (bundled), a Hub id, a folder or a single .safetensors file.
         config: name or file of a recipe, or settings that are complete. None takes the recipe of the method, or of the
             model; see `crce.config.load_config`.
         out: the run folder; None takes the next free runs/<target>-<number>.

@@ -14,7 +14,7 @@ import yaml
 from pydantic import BaseModel, Field, ValidationError, ValidationInfo, field_validator, model_validator
 from pydantic.fields import FieldInfo
 
-from crce import bounds
+from crce import bounds, demo
 from crce.concepts import KINDS
 from crce.concepts.concept_set import text_fault
 from crce.concepts.nodes import LOADER, read_text, value_of, yaml_node
@@ -56,12 +56,18 @@ class ErasureConfig(BaseModel):
         "constant", description="learning rate over the run: constant as published, or falling to zero along a cosine"
     )
     layers: Literal["qk", "kv", "xattn", "noxattn", "selfattn", "full", "text"] = Field(
-        "qk", description="which layers are trained; text: the text encoder instead of the denoiser"
+        "qk",
+        description="which layers are trained; text: those that the text alone passes, or with a method that trains "
+        "the text encoder that encoder",
     )
     target_modules: str | None = Field(
         None,
         description="other layers than those of the preset, as in peft: names separated by commas, such as to_k,to_v, "
         "or a regular expression of the whole path",
+    )
+    text_tokens_only: bool = Field(
+        False,
+        description="in layers that text and image share, a LoRA for the tokens of the text alone; only crce reads it",
     )
     adapter: Literal["lora", "weights"] = Field("lora", description="train a LoRA, or the weights themselves")
     rank: bounds.Rank = Field(16, description="rank of the LoRA")
@@ -140,11 +146,9 @@ class ErasureConfig(BaseModel):
             raise ValueError(
                 f"{self.method} trains the weights of the text encoder. Use layers: text and adapter: weights{example}"
             )
-        if self.layers == "text" and not method.trains_text:
-            able = [name for name in METHODS if METHODS[name].trains_text]
+        if self.text_tokens_only and self.adapter != "lora":
             raise ValueError(
-                f"layers is 'text', but {self.method} does not train the text encoder. Use other layers, or a method "
-                f"that does: {', '.join(able)}"
+                f"text_tokens_only is for a LoRA, and adapter is {self.adapter!r}. Use adapter: lora, or leave it out"
             )
         if method.solved and any(getattr(self, name) != value for name, value in ONE_STEP.items()):
             needed = ", ".join(f"{name}: {value}" for name, value in ONE_STEP.items())
@@ -239,7 +243,7 @@ def load_config(
     if recipe is None and method.solved and method.recipe is None:
         name, settings = "defaults", dict(ONE_STEP)
     else:
-        name = str(recipe or method.recipe or ("demo" if model == "demo" else "sd15"))
+        name = str(recipe or method.recipe or (model if model in demo.MODELS else "sd15"))
         settings = _read_recipe(name) | _of_model(name, model, implied=recipe is None and method.recipe is None)
     kinds = settings.pop("kinds", {})
     if not isinstance(kinds, dict) or not all(k in KINDS and isinstance(v, dict) for k, v in kinds.items()):
@@ -254,7 +258,7 @@ def load_config(
 
 def _of_model(recipe: str, model: str, *, implied: bool) -> dict[str, Any]:
     """What a model needs, over a bundled recipe: all of it where none was named, and a distilled model always."""
-    if model == "demo" or recipe not in recipe_names():
+    if model in demo.MODELS or recipe not in recipe_names():
         return {}
     from crce.backbones.defaults import find_defaults
 

@@ -147,7 +147,7 @@ def test_a_card_that_is_too_small_is_told_what_is_missing(crce):
         (["--dtype", "int8"], "dtype is 'int8'"),
         (["--layers", "strict"], "layers is 'strict'"),
         (["--vram", "0"], "Invalid value for '--vram'"),
-        (["--config", "advunlearn"], "layers is 'text'"),
+        (["--config", "advunlearn"], "advunlearn trains the text encoder"),
     ],
 )
 def test_what_can_not_be_planned_is_one_line(crce, arguments, says):

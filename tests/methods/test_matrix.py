@@ -52,7 +52,7 @@ def test_what_is_supported_is_trained_and_nothing_else(backbone, cats, method):
     before = {name: p.detach().clone() for name, p in parameters(backbone).items()}
     settings = {} if method in SOLVED else FEW | {"steps": 2} | ({"attack_steps": 1} if method == "advunlearn" else {})
     config = load_config(None, {"method": method, **settings})
-    kind = ClosedFormTrainer if method in SOLVED else TextTrainer if config.layers == "text" else Trainer
+    kind = ClosedFormTrainer if method in SOLVED else TextTrainer if METHODS[method].trains_text else Trainer
     trainer = kind(backbone, [cats], config)
     start = [p.detach().clone() for p in trainer.adapter.parameters()]
     losses = [trainer.step().loss for _ in range(config.steps)]

@@ -37,6 +37,11 @@ def resolution_of(pipe: Any) -> int | None:
     return getattr(pipe, "crce_resolution", None)
 
 
+def tokens_of(pipe: Any) -> int | None:
+    """How many tokens of a prompt a pipeline is to read; None is its own limit. See `Backbone.set_up`."""
+    return getattr(pipe, "crce_tokens", None)
+
+
 QKV = {"q": 1, "k": 1, "v": 1}  # rows of queries, keys and values in one layer of `Backbone.original_layers`
 
 
@@ -74,6 +79,8 @@ class Backbone(ABC):
         reads_states: whether the layers of "kv" read the token states that `encode` returns, which is what
             closed-form methods edit. In joint attention they read what earlier layers have made of the text.
         reads_words: whether `encode_soft` accepts word embeddings and passes gradients; for one text encoder.
+        text_layers: the layers that only the text passes, as a regular expression of the whole path.
+        shared_layers: likewise those that the tokens of text and image pass alike; "" where there are none.
         kohya: by component, the prefix of its keys in kohya LoRA files; empty where kohya's keys have no equivalent.
         original_layers: by the path of a layer of a transformer, as a regular expression, the layer of the original
             code, dots as in kohya's keys, and the heights of what is fused there, by the pattern's group "part".
@@ -92,6 +99,8 @@ class Backbone(ABC):
     prompts_at_once: ClassVar[int]
     reads_states: ClassVar[bool]
     reads_words: ClassVar[bool] = False
+    text_layers: ClassVar[str] = ""
+    shared_layers: ClassVar[str] = ""
     kohya: ClassVar[Mapping[str, str]] = {}
     original_layers: ClassVar[Mapping[str, tuple[str, Mapping[str, int]]]] = {}
     architectures: ClassVar[Sequence[Architecture]] = ()
@@ -103,6 +112,7 @@ class Backbone(ABC):
             raise TypeError(f"{cls.__name__} does not set {', '.join(missing)}; see the attributes of Backbone.")
 
     def __init__(self, pipe: Any, model: str, revision: str | None = None) -> None:
+        self.set_up(pipe)
         self.pipe = pipe
         self.model = model
         self.revision = revision
@@ -115,6 +125,16 @@ class Backbone(ABC):
     def load_options(cls, index: Mapping[str, Any]) -> dict[str, Any]:
         """Arguments for loading the pipeline, from its model_index.json; a single file has none but its class."""
         return {}
+
+    @classmethod
+    def set_up(cls, pipe: Any) -> None:
+        """Tell a loaded pipeline what its class does not read from the model: the native size, the tokens it reads."""
+        return
+
+    @staticmethod
+    def text_tokens(named: Mapping[str, Any], *arguments: Any) -> slice:
+        """The place of the text's tokens in what `shared_layers` read, by the arguments of the denoiser."""
+        raise NotImplementedError("the family has no shared layers")
 
     @classmethod
     def kin(cls, scheduler: Mapping[str, Any], denoiser: Mapping[str, Any]) -> str:

@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from crce import demo
 from crce.backbones.sampling_defaults import SamplingDefaults
 from crce.errors import CRCEError
 
@@ -41,7 +42,7 @@ def choose_defaults(
 ) -> ModelDefaults:
     """The defaults of a model as the user named it; the configs of its scheduler and denoiser are empty if unknown."""
     named = _KIN.search(re.split(r"[/\\]", model.rstrip("/\\"))[-1].lower())
-    kin = "demo" if model == "demo" else named[1] if named else family.kin(scheduler, denoiser)
+    kin = "demo" if model in demo.MODELS else named[1] if named else family.kin(scheduler, denoiser)
     kin = kin if kin in family.defaults else ""
     return ModelDefaults(kin, family.defaults[kin])
 

@@ -6,16 +6,17 @@ prediction. schnell was distilled to sample without guidance.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
 import torch
 
-from crce.backbones.backbone import QKV, Architecture, Backbone, one_layer
+from crce.backbones.backbone import QKV, Architecture, Backbone, one_layer, tokens_of
 from crce.backbones.conditioning import Conditioning
 from crce.backbones.noise import FlowGrid
 from crce.backbones.sampling_defaults import SamplingDefaults, distilled
-from crce.backbones.scopes import two_stream_role
+from crce.backbones.scopes import TWO_STREAM_TEXT, two_stream_role
 
 
 NO_GUIDANCE = 1.0  # input of a network with a guidance input where none is asked for
@@ -34,6 +35,8 @@ class FluxBackbone(Backbone):
     encoder_tokens = {"text_encoder": None, "text_encoder_2": T5_TOKENS}
     prompts_at_once = 8
     reads_states = False
+    text_layers = TWO_STREAM_TEXT
+    shared_layers = r"single_transformer_blocks\.\d+\.(attn\.to_[qkv]|proj_mlp|proj_out)"
     architectures = (
         Architecture("flux-1-dev", "flux1", 1024, _CODE),
         Architecture("flux-1-schnell", "flux1", 1024, _CODE, kin="schnell"),
@@ -46,6 +49,9 @@ class FluxBackbone(Backbone):
             QKV | {"proj_mlp": 4},
         ),
         **one_layer(
+            (r"context_embedder", "txt_in"),
+            (r"time_text_embed\.text_embedder\.linear_1", "vector_in_in_layer"),
+            (r"time_text_embed\.text_embedder\.linear_2", "vector_in_out_layer"),
             (rf"{_BLOCK}attn\.to_out\.0", r"double_blocks_\1_img_attn_proj"),
             (rf"{_BLOCK}attn\.to_add_out", r"double_blocks_\1_txt_attn_proj"),
             (rf"{_BLOCK}ff\.net\.0\.proj", r"double_blocks_\1_img_mlp_0"),
@@ -61,8 +67,21 @@ class FluxBackbone(Backbone):
     layer_role = staticmethod(two_stream_role)
     defaults = {
         "": SamplingDefaults(28, 3.5, "FluxPipeline of diffusers", 28, 3.5),
+        "demo": SamplingDefaults(20, 3.5, "benchmarks/demo/flow_model.json"),
         "schnell": distilled(4, "model card of black-forest-labs/FLUX.1-schnell: 1 to 4 steps"),
     }
+
+    @classmethod
+    def set_up(cls, pipe: Any) -> None:
+        # The tokens of its largest image, where the shift of noise levels ends: 4096 for FLUX.1, which is the only
+        # size that the class knows.
+        tokens = pipe.scheduler.config.get("max_image_seq_len", 4096)
+        pipe.default_sample_size = 2 * math.isqrt(tokens)
+        pipe.crce_tokens = min(T5_TOKENS, getattr(pipe.tokenizer_2, "model_max_length", T5_TOKENS))
+
+    @staticmethod
+    def text_tokens(named: Mapping[str, Any], *arguments: Any) -> slice:
+        return slice(named["encoder_hidden_states"].shape[1])  # the text is first
 
     @classmethod
     def kin(cls, scheduler: Mapping[str, Any], denoiser: Mapping[str, Any]) -> str:
@@ -92,7 +111,9 @@ class FluxBackbone(Backbone):
         return self.predict(x_t, t, cond, guidance)
 
     def _encode(self, prompts: list[str]) -> Conditioning:
-        hidden, pooled, _ = self.pipe.encode_prompt(prompts, device=self.device)
+        hidden, pooled, _ = self.pipe.encode_prompt(
+            prompts, device=self.device, max_sequence_length=tokens_of(self.pipe)
+        )
         return Conditioning(hidden, pooled)
 
     def _forward(self, x_t: torch.Tensor, t: torch.Tensor, cond: Conditioning, guidance: float | None) -> torch.Tensor:

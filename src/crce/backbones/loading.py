@@ -68,7 +68,7 @@ def load_backbone(
     """Load a text-to-image model to erase from.
 
     Args:
-        model: "demo" (the bundled model), a Hub id, a folder in diffusers format, or one .safetensors file.
+        model: "demo" or "demo-flow" (bundled), a Hub id, a folder in diffusers format, or one .safetensors file.
         device: "auto", "cpu", "cuda", "mps", ...
         dtype: "auto", "float32", "float16" or "bfloat16".
         revision: branch, tag or commit of a Hub model.
@@ -126,6 +126,8 @@ def load_pipeline(
         source = _find(model, revision)
         family = source.family() if source.pipeline in FAMILIES or source.path.is_file() else None
         pipe = source.load(family, pick_dtype(dtype, place, family.half if family else torch.bfloat16))
+    if family:
+        family.set_up(pipe)
     return pipe.to(place)
 
 

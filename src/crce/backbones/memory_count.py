@@ -19,7 +19,7 @@ def plan_memory(model: MetaModel, work: Workload, dtype: torch.dtype) -> MemoryP
         ConfigError: the layer preset is unknown or matches nothing.
     """
     network = model.backbone.network
-    modules = scope_modules(model.backbone, work.layers, work.target_modules)
+    modules = scope_modules(model.backbone, work.layers, work.target_modules, text_tokens_only=work.text_tokens_only)
     # Buffers count: the table of positions of Stable Diffusion 3.5 has a tenth of its weights.
     weights = {
         part: sum(t.numel() * t.element_size() for t in (*net.to(dtype).parameters(), *net.buffers()))

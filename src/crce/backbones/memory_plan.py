@@ -42,6 +42,7 @@ class Workload:
     rows: int  # prompts of one step: the target, its corefs and retains
     trajectories: int  # sampled together, each with and without its prompt
     target_modules: str | None = None  # instead of the preset
+    text_tokens_only: bool = False  # layers that text and image share are trained too
     trained: bool = True  # whether there are optimizer steps; a closed-form method has none
 
 

@@ -54,7 +54,7 @@ def read_meta_model(model: str = "demo", *, revision: str | None = None) -> Meta
     """Build a supported model without weights; of a Hub model only its small JSON files are downloaded.
 
     Args:
-        model: "demo", a Hub id, or a folder in diffusers format.
+        model: "demo" or "demo-flow", a Hub id, or a folder in diffusers format.
 
     Raises:
         ModelError: the model can't be found or read, its kind isn't supported, or it is a single file.

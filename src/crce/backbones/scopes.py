@@ -17,6 +17,7 @@ from crce.errors import ConfigError
 SCOPES: dict[str, str] = {
     "qk": "queries and keys of cross-attention, or of the text in joint attention (the official CRCE choice)",
     "kv": "keys and values of cross-attention, or of the text in joint attention (how text enters the image)",
+    "text": "every linear layer that the text alone passes",
     "xattn": "every linear layer of cross-attention, or of the text's side of joint attention",
     "noxattn": "every linear and convolution layer outside those of xattn",
     "selfattn": "every linear layer of self-attention, or of the image's side of joint attention",
@@ -34,6 +35,11 @@ _ENDINGS = {
     "qk": ("to_q", "to_k", "add_q_proj", "add_k_proj"),
     "kv": ("to_k", "to_v", "add_k_proj", "add_v_proj"),
 }
+# of networks where text and image have layers of their own
+TWO_STREAM_TEXT = (
+    r"context_embedder|time_text_embed\.text_embedder\..+"
+    r"|transformer_blocks\.\d+\.(attn\.(add_[qkv]_proj|to_add_out)|ff_context\..+)"
+)
 
 
 def two_stream_role(path: list[str]) -> Role:
@@ -50,21 +56,28 @@ def two_stream_role(path: list[str]) -> Role:
     return "other" if "transformer_blocks" in path[0] and not path[-2].startswith("norm") else "full only"
 
 
-def scope_modules(backbone: Backbone, scope: str, target_modules: str | None = None) -> list[str]:
+def scope_modules(
+    backbone: Backbone, scope: str, target_modules: str | None = None, *, text_tokens_only: bool = False
+) -> list[str]:
     """Module paths of the denoiser that a preset trains, in the network's order.
 
     The queries of the text are left out of a block that discards their result (the last one of SD 3). With
     `target_modules` they are those that it names instead, by the convention of peft: names of layers or ends of their
     paths, separated by commas, or a regular expression of the whole path.
 
+    With `text_tokens_only` layers that text and image share count as the text's.
+
     Raises:
-        ConfigError: the preset is unknown, the pattern is no regular expression, or the network has no such layer.
+        ConfigError: the preset is unknown, the pattern is no regular expression, or the network has no such layer;
+            with `text_tokens_only` also if none of them is shared, or one is the image's.
     """
     if scope not in SCOPES:
         raise ConfigError(f"layers is {scope!r}. Use one of: {', '.join(SCOPES)}.")
     network = backbone.network
     if target_modules is not None:
-        return _named_modules(network, target_modules)
+        named = _named_modules(network, target_modules)
+        return _text_side(backbone, named) if text_tokens_only else named
+    patterns = [backbone.text_layers] * (scope == "text") + [backbone.shared_layers] * text_tokens_only
     layers = _layers(network)
     unused = {
         f"{attention}.add_q_proj"
@@ -75,7 +88,10 @@ def scope_modules(backbone: Backbone, scope: str, target_modules: str | None = N
         path
         for path in layers
         if path not in unused
-        and backbone.layer_role(path.split(".")) in _ROLES[scope]
+        and (
+            backbone.layer_role(path.split(".")) in _ROLES.get(scope, ())
+            or any(re.fullmatch(pattern, path) for pattern in patterns)
+        )
         and (scope not in _ENDINGS or path.rpartition(".")[2] in _ENDINGS[scope])
     ]
     if not found:
@@ -83,7 +99,28 @@ def scope_modules(backbone: Backbone, scope: str, target_modules: str | None = N
             f"layers is {scope!r}, but {type(network).__name__} has no such layer. "
             f"Try another preset: {', '.join(SCOPES)}."
         )
-    return found
+    return _text_side(backbone, found) if text_tokens_only else found
+
+
+def shared_modules(backbone: Backbone, modules: list[str]) -> list[str]:
+    """Those of some layers that the tokens of text and image pass alike."""
+    return [path for path in modules if re.fullmatch(backbone.shared_layers, path)]
+
+
+def _text_side(backbone: Backbone, modules: list[str]) -> list[str]:
+    """The layers, if an adapter for the text's tokens alone can be trained in them."""
+    kind, shared = type(backbone.network).__name__, shared_modules(backbone, modules)
+    if not shared:
+        raise ConfigError(
+            f"text_tokens_only is for layers that text and image share, and {kind} has none among these. Leave it out."
+        )
+    of_image = [path for path in modules if path not in shared and not re.fullmatch(backbone.text_layers, path)]
+    if of_image:
+        raise ConfigError(
+            f"text_tokens_only is set, but {of_image[0]} of {kind} reads the image alone. Use layers qk, kv, xattn or "
+            "text, or other target_modules."
+        )
+    return modules
 
 
 def _layers(network: nn.Module) -> list[str]:

@@ -11,7 +11,7 @@ from crce.backbones.backbone import QKV, Architecture, Backbone, one_layer
 from crce.backbones.conditioning import Conditioning
 from crce.backbones.noise import FlowGrid
 from crce.backbones.sampling_defaults import SamplingDefaults, distilled
-from crce.backbones.scopes import two_stream_role
+from crce.backbones.scopes import TWO_STREAM_TEXT, two_stream_role
 
 
 _BLOCK = r"transformer_blocks\.(\d+)\."
@@ -28,11 +28,15 @@ class SD3Backbone(Backbone):
     encoder_tokens = {"text_encoder": None, "text_encoder_2": None, "text_encoder_3": T5_TOKENS}
     prompts_at_once = 8
     reads_states = False
+    text_layers = TWO_STREAM_TEXT
     architectures = (Architecture("stable-diffusion-3", "sd3", 1024, "https://github.com/Stability-AI/sd3-ref"),)
     original_layers = {
         rf"{_BLOCK}(attn2?)\.to_(?P<part>[qkv])": (r"joint_blocks_\1_x_block_\2_qkv", QKV),
         rf"{_BLOCK}attn\.add_(?P<part>[qkv])_proj": (r"joint_blocks_\1_context_block_attn_qkv", QKV),
         **one_layer(
+            (r"context_embedder", "context_embedder"),
+            (r"time_text_embed\.text_embedder\.linear_1", "y_embedder_mlp_0"),
+            (r"time_text_embed\.text_embedder\.linear_2", "y_embedder_mlp_2"),
             (rf"{_BLOCK}(attn2?)\.to_out\.0", r"joint_blocks_\1_x_block_\2_proj"),
             (rf"{_BLOCK}attn\.to_add_out", r"joint_blocks_\1_context_block_attn_proj"),
             (rf"{_BLOCK}ff\.net\.0\.proj", r"joint_blocks_\1_x_block_mlp_fc1"),

@@ -39,7 +39,7 @@ def model_path(model: str, revision: str | None = None) -> Path:
     """
     if fault := text_fault(model):
         raise ModelError(f"The name of the model {fault}")
-    path = demo.model_path() if model == "demo" else Path(model).expanduser()
+    path = demo.model_path(model) if model in demo.MODELS else Path(model).expanduser()
     like_a_path = model.startswith((".", "/", "~")) or model.count("/") > 1 or "\\" in model
     if not path.exists() and (like_a_path or model.endswith(".safetensors")):
         raise ModelError(f"There is no model at {path}. Give a Hub id, a folder, a .safetensors file, or demo.")
@@ -65,7 +65,7 @@ def published_json(entry: Mapping[str, Any], name: str) -> dict[str, Any] | None
 
 def published_plan(entry: Mapping[str, Any], settings: Any) -> dict[str, Any] | None:
     """The memory that an erasure takes, as fields of a `MemoryPlan`; None for settings that no recipe has."""
-    if settings.resolution or settings.target_modules:
+    if settings.resolution or settings.target_modules or settings.text_tokens_only:
         return None
     wanted = [getattr(settings, name) for name in PLANNED]
     return next((plan for *found, plan in entry["plans"] if found == wanted), None)

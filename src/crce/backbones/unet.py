@@ -31,6 +31,7 @@ class UNetBackbone(Backbone):
     prompts_at_once = 64
     reads_states = True
     reads_words = True
+    text_layers = r".+\.attn2\.to_[kv]"
     kohya = {"unet": "lora_unet", "text_encoder": "lora_te"}
     architectures: ClassVar[Sequence[Architecture]] = (
         Architecture("stable-diffusion-v1", "sd_v1", 512, _COMPVIS, text_width=768),

@@ -8,6 +8,9 @@ noise - x_0 at the timesteps of the scheduler. Its pipeline counts guidance from
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 import torch
 from torch.nn.functional import pad
 
@@ -20,6 +23,7 @@ from crce.backbones.sampling_defaults import SamplingDefaults, distilled
 SIDE = 1024  # pixels of the pipeline's native resolution
 _BLOCK = r"(layers|context_refiner|noise_refiner)\.(\d+)\."
 TOKENS = 512  # that the pipeline reads of a prompt at most
+PADDED = 32  # tokens of image and of text come in multiples of it
 PHRASE_TOKENS = 64  # of a short phrase in the chat template, padded as the network does
 
 
@@ -33,10 +37,13 @@ class ZImageBackbone(Backbone):
     encoder_tokens = {"text_encoder": TOKENS}
     prompts_at_once = 8
     reads_states = False
+    text_layers = r"(cap_embedder|context_refiner)\..+"
+    shared_layers = r"layers\.\d+\.(attention|feed_forward)\..+"
     architectures = (Architecture("z-image", "z_image", 1024, "https://github.com/Tongyi-MAI/Z-Image"),)
     original_layers = {
         rf"{_BLOCK}attention\.to_(?P<part>[qkv])": (r"\1_\2_attention_qkv", QKV),
         **one_layer(
+            (r"cap_embedder\.1", "cap_embedder_1"),
             (rf"{_BLOCK}attention\.to_out\.0", r"\1_\2_attention_out"),
             (rf"{_BLOCK}feed_forward\.(w[123])", r"\1_\2_feed_forward_\3"),
             (rf"{_BLOCK}adaLN_modulation\.(\d)", r"\1_\2_adaLN_modulation_\3"),
@@ -46,6 +53,11 @@ class ZImageBackbone(Backbone):
         "": SamplingDefaults(50, 5.0, "ZImagePipeline of diffusers", trajectory_steps=28),
         "turbo": distilled(9, "model card of Tongyi-MAI/Z-Image-Turbo: 9 steps"),
     }
+
+    @staticmethod
+    def text_tokens(named: Mapping[str, Any], *arguments: Any) -> slice:
+        _, _, height, width = arguments[0][0].shape  # the image is first, padded as the network does
+        return slice(-(-(height // 2) * (width // 2) // PADDED) * PADDED, None)
 
     @staticmethod
     def layer_role(path: list[str]) -> Role:

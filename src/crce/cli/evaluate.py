@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from crce import demo
 from crce.cli.flags import DeviceFlag, GuidanceFlag, ImagesFlag, JudgeFlag, StepsFlag
 from crce.cli.terminal import Bar, print_table, refuse_unused
 from crce.files import check_writable
@@ -105,7 +106,7 @@ def judge_lines(judge: str, model: str, sets: Sequence[ConceptSet]) -> list[str]
     """What to say before anything that costs time: the judge of "auto", and what must be downloaded for it."""
     from crce.judges.table import AUTO, default_judge
 
-    if judge != AUTO or model == "demo":
+    if judge != AUTO or model in demo.MODELS:
         return []
     default = default_judge(model, sets)
     if default.spec is None:

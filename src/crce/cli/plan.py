@@ -21,7 +21,8 @@ if TYPE_CHECKING:
     from crce.backbones.memory_plan import MemoryPlan, Workload
 
 CARDS = (8.0, 12.0, 16.0, 24.0, 48.0, 80.0)
-SETTINGS = ("layers", "target_modules", "adapter", "rank", "corefs_per_step", "retains_per_step", "resolution")
+SETTINGS = ("layers", "target_modules", "text_tokens_only", "adapter", "rank", "resolution")
+SETTINGS += ("corefs_per_step", "retains_per_step")
 
 
 def plan_command() -> Callable[..., int]:
@@ -141,9 +142,9 @@ def _work(settings: ErasureConfig) -> Workload:
     from crce.backbones.memory_plan import Workload
     from crce.methods import METHODS, load_method
 
-    if settings.layers == "text":
+    if METHODS.find(settings.method).trains_text:
         raise ConfigError(
-            "crce plan estimates the training of a denoiser, but layers is 'text'. Use another method or other layers."
+            f"crce plan estimates the training of a denoiser, but {settings.method} trains the text encoder."
         )
     trained = not METHODS.find(settings.method).solved
     method = load_method(settings.method)
@@ -152,7 +153,7 @@ def _work(settings: ErasureConfig) -> Workload:
     rows += method.extra_rows(settings) if trained else 0
     trajectories = 1 if settings.x_t_source == "student" else settings.pool
     shape = settings.layers, settings.adapter, settings.rank
-    return Workload(*shape, rows, trajectories, settings.target_modules, trained)
+    return Workload(*shape, rows, trajectories, settings.target_modules, settings.text_tokens_only, trained)
 
 
 def _card(gigabytes: float, made: MemoryPlan, settings: ErasureConfig, start: list[str]) -> dict[str, Any]:

@@ -1,6 +1,6 @@
-"""The bundled text-to-image model, its world and its judge's weights."""
+"""The bundled text-to-image models, their world and their judge's weights."""
 
-from crce.demo.model import model_path, weights_path, world
+from crce.demo.model import MODELS, model_path, weights_path, world
 
 
-__all__ = ["model_path", "weights_path", "world"]
+__all__ = ["MODELS", "model_path", "weights_path", "world"]

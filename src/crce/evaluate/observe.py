@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
+from crce import demo
 from crce.concepts import ConceptSet
 from crce.evaluate.model_pair import ModelPair, ModelSide, SamplingPlan
 from crce.evaluate.prompt_sets.concept_set import OtherSets, common_unrelated, make_groups
@@ -162,7 +163,7 @@ def concept_set_questions(
         is a judge.
     """
     model = erasure.info["model"]
-    bundled = load_judge() if model == "demo" else None
+    bundled = load_judge() if model in demo.MODELS else None
     others = [[o for o in erasure.sets if o is not c] for c in erasure.sets]
     unrelated = [common_unrelated(c, rest, bundled) for c, rest in zip(erasure.sets, others, strict=True)]
     things, folder = [text for texts in unrelated for text in texts], erasure.folder / FOLDER

@@ -43,9 +43,13 @@ class Base:
         return is_hub_id(self.model) and ":" not in (self.revision or "")
 
     @property
+    def is_bundled(self) -> bool:
+        return self.model in demo.MODELS
+
+    @property
     def public_name(self) -> str:
         """The model without the folders of this machine."""
-        return self.model if self.is_hub_id or self.model == "demo" else Path(self.model).name
+        return self.model if self.is_hub_id or self.is_bundled else Path(self.model).name
 
 
 def is_hub_id(name: str) -> bool:
@@ -59,8 +63,8 @@ def describe_base(info: Mapping[str, Any], pipe: Any | None = None) -> Base:
     index, scheduler, card = (
         _load(model, revision, name) for name in ("model_index.json", "scheduler/scheduler_config.json", "README.md")
     )
-    # the bundled model is MIT, as crce is; see NOTICE for the artwork behind it
-    licence = "mit" if model == "demo" else card.get("license")
+    # the bundled models are MIT, as crce is; see NOTICE for the artwork behind it
+    licence = "mit" if model in demo.MODELS else card.get("license")
     pipeline = index.get("_class_name") or (None if pipe is None else type(pipe).__name__)
     stated = licence if isinstance(licence, str) else None
     kin = info.get("sampling", {}).get("kin", "")
@@ -110,7 +114,7 @@ def kohya_prefixes(base: Base, family: type[Backbone] | None, components: Iterab
 
 def _load(model: str, revision: str | None, name: str) -> dict[str, Any]:
     """The mapping in a model's file on this machine; empty where there is none, or it can't be read."""
-    folder = demo.model_path() if model == "demo" else Path(model).expanduser()
+    folder = demo.model_path(model) if model in demo.MODELS else Path(model).expanduser()
     file: Any = folder / name
     if not folder.is_dir():
         file = try_to_load_from_cache(model, name, revision=revision) if is_hub_id(model) else None

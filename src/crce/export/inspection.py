@@ -10,11 +10,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from crce import demo
 from crce.concepts.faults import listed
 from crce.export.comparison import AGREEMENT, RunComparison, compare
 from crce.export.layers import AdapterFile
 from crce.export.names import TensorFile, read_file, readers
 from crce.files import read_json
+from crce.training.adapters import TEXT_TOKENS
 from crce.training.run_folder import RunFile, changed_files
 
 
@@ -100,9 +102,11 @@ def check(
         if metadata.get("adapter") == "lora" and "crce" in metadata:
             found.kind = "crce adapter (a diffusers LoRA)"
         _inspect_lora(found, file)
+        if metadata.get("adapter") == TEXT_TOKENS:
+            found.kind, found.readers = "crce adapter (a LoRA for the tokens of the text alone)", ["crce"]
     else:
         found.faults.append("it holds no LoRA and no checkpoint that crce knows")
-    if metadata.get("base_model") == "demo":  # the bundled model itself is for diffusers alone
+    if metadata.get("base_model") in demo.MODELS:  # the bundled models themselves are for diffusers alone
         found.readers = [name for name in found.readers if name in ("diffusers", "crce")]
     if against is not None:
         found.comparison = compare(file, against, tolerance)

@@ -21,6 +21,7 @@ from crce.errors import RunError
 from crce.export.formats import TOLERANCE
 from crce.export.names import TensorFile, read_file
 from crce.files import read_json
+from crce.training.adapters import TEXT_TOKENS
 
 
 SMALLER = (8, 32, 128)  # ranks whose error is reported beside that of the chosen one
@@ -70,6 +71,11 @@ def read_adapter(path: Path) -> AdapterFile:
     """Read an adapter; a RunError if it can't be read, isn't one of crce, or lacks tensors."""
     file = read_file(path, "the adapter ", "a finished run")
     kind = file.metadata.get("adapter")
+    if kind == TEXT_TOKENS:
+        raise RunError(
+            f"{path} changes the answers to the text's tokens alone (text_tokens_only), which no LoRA and no weights "
+            "can hold: it works in crce only. Erase with --layers text for a file that other programs load."
+        )
     if kind not in ("lora", "weights"):
         raise RunError(f"{path} is not an adapter written by crce: its metadata says {kind!r}.")
     made = {name: factors_of(file, name) for name in file.layers} if kind == "lora" else {}

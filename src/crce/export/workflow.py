@@ -23,7 +23,7 @@ def write_workflow(erasure: Erasure, base: Base, lora: Path) -> Path | None:
     It is in ComfyUI's API format, which its editor opens too. The checkpoint must be chosen there, unless the run
     erased from a single file.
     """
-    if base.model == "demo" or base.pipeline is None or base.pipeline not in FAMILIES:
+    if base.is_bundled or base.pipeline is None or base.pipeline not in FAMILIES:
         return None
     graph = json.loads(Path(__file__).with_name("workflow.json").read_text(encoding="utf-8"))
     family, sampling = backbone_class(base.pipeline), erasure.sampling

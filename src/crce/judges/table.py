@@ -10,6 +10,7 @@ from inspect import signature
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from crce import demo
 from crce.errors import ConfigError
 from crce.judges.judge import Judge, OpenJudge
 from crce.registry import Table
@@ -51,8 +52,8 @@ class DefaultJudge:
 
 
 def default_judge(model: str, sets: Sequence[ConceptSet] = ()) -> DefaultJudge:
-    """The judge of a base model: that of the bundled one, or CLIP where it is in the cache or can be downloaded."""
-    if model == "demo":
+    """The judge of a base model: that of the bundled ones, or CLIP where it is in the cache or can be downloaded."""
+    if model in demo.MODELS:
         return DefaultJudge(DEFAULT_FOR_STYLES if any(concepts.kind == "style" for concepts in sets) else DEFAULT)
     download = _clip_download()
     if download is None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from crce.backbones.backbone import latents_at_once, resolution_of
+from crce.backbones.backbone import latents_at_once, resolution_of, tokens_of
 from crce.backbones.sampling_defaults import SOLVERS
 
 
@@ -97,6 +97,7 @@ def _draw_batch(
                 # Not every pipeline knows a negative prompt.
                 **({} if negative is None else {"negative_prompt": [negative] * len(prompts)}),
                 **({"height": side, "width": side} if (side := resolution_of(pipe)) else {}),
+                **({"max_sequence_length": tokens} if (tokens := tokens_of(pipe)) else {}),
                 num_inference_steps=steps,
                 guidance_scale=guidance,
                 generator=generators,

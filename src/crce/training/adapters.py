@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import logging
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TypeAlias
@@ -13,21 +14,39 @@ from peft import LoraConfig, get_peft_model_state_dict, set_peft_model_state_dic
 from torch import nn
 
 from crce.backbones import Backbone
-from crce.backbones.scopes import scope_modules
+from crce.backbones.scopes import scope_modules, shared_modules
 from crce.config import ErasureConfig
 from crce.errors import ConfigError, RunError
 from crce.files import read_tensors
+from crce.methods.table import METHODS
+from crce.training.token_mask import TokenMask
 
+
+logger = logging.getLogger(__name__)
 
 NAME = "crce"
 TEXT_ENCODER = "text_encoder"
+TEXT_TOKENS = "lora of text tokens"  # as metadata names a LoRA with a mask
 _PLAIN = (str, bool, int, float, list, type(None))  # what metadata keeps of PEFT's config
 
 
 class LoRA:
-    """A PEFT LoRA. Its file is a diffusers LoRA: `pipe.load_lora_weights` reads it."""
+    """A PEFT LoRA. Its file is a diffusers LoRA: `pipe.load_lora_weights` reads it.
 
-    def __init__(self, backbone: Backbone, modules: list[str], rank: int, alpha: float, seed: int = 0) -> None:
+    With `text_tokens_only` the layers that text and image share change their answers to the text's tokens alone, as
+    in Z-Erase (2026), which a file of weights can't say: only crce reads it.
+    """
+
+    def __init__(
+        self,
+        backbone: Backbone,
+        modules: list[str],
+        rank: int,
+        alpha: float,
+        seed: int = 0,
+        *,
+        text_tokens_only: bool = False,
+    ) -> None:
         self._network = backbone.network
         self._component = backbone.component
         # PEFT's annotation says int, but it only ever divides by the rank.
@@ -39,6 +58,9 @@ class LoRA:
         self._parameters = [p for p in self._network.parameters() if p.requires_grad]
         for p in self._parameters:
             p.data = p.data.float()
+        shared = shared_modules(backbone, modules) if text_tokens_only else []
+        changes = [self._network.get_submodule(f"{path}.lora_B.{NAME}") for path in shared]
+        self._mask = TokenMask(backbone, changes) if changes else None
 
     def parameters(self) -> list[nn.Parameter]:
         """The trained parameters, in float32."""
@@ -80,10 +102,16 @@ class LoRA:
         """What `apply_adapter` needs to read a file of `state`."""
         config = self._config.to_dict() | {"target_modules": sorted(self._config.target_modules or ())}
         config = {f"{self._component}.{k}": v for k, v in config.items() if isinstance(v, _PLAIN)}
-        return {"adapter": "lora", "lora_adapter_metadata": json.dumps(config), "format": "pt"}
+        return {
+            "adapter": TEXT_TOKENS if self._mask else "lora",
+            "lora_adapter_metadata": json.dumps(config),
+            "format": "pt",
+        }
 
     def close(self) -> None:
         """Remove the adapter from the network."""
+        if self._mask:
+            self._mask.close()
         self._network.unload_lora()
         self._network.requires_grad_(False)
 
@@ -181,11 +209,20 @@ def new_adapter(backbone: Backbone, config: ErasureConfig) -> Adapter:
     Raises:
         ConfigError: the layer preset is unknown or matches nothing.
     """
-    if config.layers == "text":
+    if METHODS.find(config.method).trains_text:
         return Weights(backbone, text_modules(backbone), TEXT_ENCODER)
-    modules = scope_modules(backbone, config.layers, config.target_modules)
+    only = config.text_tokens_only
+    modules = scope_modules(backbone, config.layers, config.target_modules, text_tokens_only=only)
+    if (shared := shared_modules(backbone, modules)) and not only:
+        logger.warning(
+            "Text and image share %d of the %d trained layers, where an erasure can damage every image: --layers text "
+            "or --text-tokens-only spares the image.",
+            len(shared),
+            len(modules),
+        )
     if config.adapter == "lora":
-        return LoRA(backbone, modules, config.rank, config.lora_alpha or config.rank, config.seed)
+        alpha = config.lora_alpha or config.rank
+        return LoRA(backbone, modules, config.rank, alpha, config.seed, text_tokens_only=only)
     return Weights(backbone, modules)
 
 
@@ -220,19 +257,19 @@ def apply_adapter(backbone: Backbone, path: Path) -> Adapter:
     except OSError as error:
         raise RunError(f"Cannot read the adapter {path}: {error}. Give a finished run.") from error
     kind = metadata.get("adapter")
-    if kind not in ("lora", "weights"):
+    if kind not in ("lora", TEXT_TOKENS, "weights"):
         raise RunError(f"{path} is not an adapter written by crce: its metadata says {kind!r}.")
     adapter: Adapter
     with contextlib.ExitStack() as undo:
         try:
-            if kind == "lora":
+            if kind != "weights":
                 config = json.loads(metadata["lora_adapter_metadata"])
                 modules, rank, alpha = (
                     config[f"{backbone.component}.{name}"] for name in ("target_modules", "r", "lora_alpha")
                 )
                 if any(len(down) != rank for name, down in state.items() if ".lora_A." in name):
                     raise ValueError(f"its metadata says rank {rank}, its tensors have another")
-                adapter = LoRA(backbone, modules, rank, alpha)
+                adapter = LoRA(backbone, modules, rank, alpha, text_tokens_only=kind == TEXT_TOKENS)
             else:
                 adapter = Weights(backbone, json.loads(metadata["modules"]), metadata.get("component"))
             undo.callback(adapter.close)

@@ -81,7 +81,8 @@ def start_record(folder: str | Path, config: ErasureConfig, backbone: Backbone) 
     shapes = []  # the settings that decide which tensors an adapter has and what they mean
     for c in (earlier.config, config):
         lora = {"rank": c.rank, "lora_alpha": c.lora_alpha or c.rank} if config.adapter == "lora" else {}
-        shapes.append({"adapter": c.adapter, "layers": c.layers, "target_modules": c.target_modules, **lora})
+        own = {name: getattr(c, name) for name in ("adapter", "layers", "target_modules", "text_tokens_only")}
+        shapes.append(own | lora)
     if wrong := [name for name in shapes[0] if shapes[0][name] != shapes[1][name]]:
         theirs, ours = (", ".join(f"{name} {shape[name]}" for name in wrong) for shape in shapes)
         raise RunError(f"Can't start from the run {folder}: it has {theirs}, these settings {ours}. Use the same.")

@@ -9,6 +9,7 @@ from typing import Literal
 from fastapi import APIRouter, Request
 from fastapi.responses import HTMLResponse, Response
 
+from crce import demo
 from crce.files import write_json
 from crce.suggest.suggesters import SUGGESTERS
 from crce.web.site import THEMES, Word, is_fragment, page, see, site
@@ -75,4 +76,4 @@ def models(request: Request) -> list[str]:
     used = [str(run.info["model"]) for run in site(request).runs.find() if run.info]
     indexes = Path(HF_HUB_CACHE).glob("models--*/snapshots/*/model_index.json")
     cached = [path.parts[-4].removeprefix("models--").replace("--", "/") for path in indexes]
-    return list(dict.fromkeys(["demo", *used, *sorted(cached)]))
+    return list(dict.fromkeys([*demo.MODELS, *used, *sorted(cached)]))
