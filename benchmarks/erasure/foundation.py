@@ -24,6 +24,7 @@ from typing import Any
 import torch
 
 from crce.backbones import load_backbone
+from crce.backbones.loading import find_model
 from crce.concepts import find_concepts
 from crce.evaluate import evaluate
 from crce.files import write_json
@@ -35,20 +36,27 @@ CONCEPTS = ("cat", "dog", "car", "airplane", "bird", "apple", "ship", "horse", "
 PHRASES = 5  # of each list of the concept set; the held-out lists have no more
 NUMBERS = ("erased", "coref_erased", "kept", "H")
 
+Cell = tuple[str, ErasureConfig, str | None]  # a concept, the settings, and the name of their layers where these vary
+
 
 @contextmanager
 def counted(backbone: Any) -> Iterator[list[int]]:
     """Inside, the list holds the batch size of every forward of the denoiser."""
     sizes: list[int] = []
-    handle = backbone.network.register_forward_pre_hook(lambda _, arguments: sizes.append(len(arguments[0])))
+
+    def count(_: Any, arguments: tuple[Any, ...], named: dict[str, Any]) -> None:
+        sizes.append(len(arguments[0] if arguments else named["hidden_states"]))
+
+    handle = backbone.network.register_forward_pre_hook(count, with_kwargs=True)
     try:
         yield sizes
     finally:
         handle.remove()
 
 
-def measure(concept: str, config: ErasureConfig, backbone: Any, cache: ImageCache, images: int) -> dict[str, Any]:
+def measure(cell: Cell, backbone: Any, cache: ImageCache, images: int) -> dict[str, Any]:
     """Erase one concept and score it; the run itself is thrown away."""
+    concept, config, scope = cell
     with tempfile.TemporaryDirectory() as folder:
         with counted(backbone) as sizes:
             run = erase(find_concepts(concept), config=config, backbone=backbone, out=Path(folder) / "run")
@@ -65,41 +73,41 @@ def measure(concept: str, config: ErasureConfig, backbone: Any, cache: ImageCach
     }
     row["settings"] = report.data["settings"]
     row["device"] = backbone.device.type
-    return row
+    return row | ({"scope": scope, "unrelated": groups["unrelated"]["value"]} if scope else {})
 
 
 class _Worker:
     """The model, and what it drew before any erasure, kept from one cell to the next."""
 
-    def __init__(self, device: str) -> None:
-        self.backbone = load_backbone("demo", device=device, dtype="float32")
+    def __init__(self, model: str, device: str) -> None:
+        self.backbone = load_backbone(model, device=device, dtype="float32")
         self.caches: dict[str, ImageCache] = defaultdict(ImageCache)
 
-    def measure(self, concept: str, config: ErasureConfig, images: int) -> dict[str, Any]:
-        return measure(concept, config, self.backbone, self.caches[concept], images)
+    def measure(self, cell: Cell, images: int) -> dict[str, Any]:
+        return measure(cell, self.backbone, self.caches[cell[0]], images)
 
 
 _worker: _Worker  # of a process of its own
 
 
-def _begin(device: str) -> None:
+def _begin(model: str, device: str) -> None:
     global _worker
     torch.set_num_threads(1)
-    _worker = _Worker(device)
+    _worker = _Worker(model, device)
 
 
-def _measure(concept: str, config: ErasureConfig, images: int) -> dict[str, Any]:
-    return _worker.measure(concept, config, images)
+def _measure(cell: Cell, images: int) -> dict[str, Any]:
+    return _worker.measure(cell, images)
 
 
-def _measured(cells: list[tuple[str, ErasureConfig]], images: int, device: str, jobs: int) -> Iterator[dict[str, Any]]:
+def _measured(cells: list[Cell], model: str, images: int, device: str, jobs: int) -> Iterator[dict[str, Any]]:
     """The rows of all cells, each as soon as it is there."""
     if jobs == 1:
-        worker = _Worker(device)
-        yield from (worker.measure(concept, config, images) for concept, config in cells)
+        worker = _Worker(model, device)
+        yield from (worker.measure(cell, images) for cell in cells)
         return
-    with ProcessPoolExecutor(jobs, get_context("spawn"), _begin, (device,)) as pool:
-        futures = [pool.submit(_measure, concept, config, images) for concept, config in cells]
+    with ProcessPoolExecutor(jobs, get_context("spawn"), _begin, (model, device)) as pool:
+        futures = [pool.submit(_measure, cell, images) for cell in cells]
         for future in as_completed(futures):
             if error := future.exception():  # the others go on; the row is missing, and the next run tries again
                 print(f"a cell failed: {error!r}", file=sys.stderr)
@@ -110,11 +118,12 @@ def _measured(cells: list[tuple[str, ErasureConfig]], images: int, device: str, 
 def means(rows: list[dict[str, Any]]) -> dict[str, dict[str, float]]:
     """Means over concepts and seeds; a number that could not be measured is left out and counted."""
     table: dict[str, dict[str, float]] = {}
-    for method, crce in dict.fromkeys((row["method"], row["crce"]) for row in rows):
-        part = [row for row in rows if (row["method"], row["crce"]) == (method, crce)]
-        name = f"{method}+crce" if crce else method
+    for key in dict.fromkeys((row["method"], row["crce"], row.get("scope")) for row in rows):
+        part = [row for row in rows if (row["method"], row["crce"], row.get("scope")) == key]
+        method, crce, scope = key
+        name = (f"{method}+crce" if crce else method) + (f" {scope}" if scope else "")
         table[name] = {"rows": len(part)}
-        for number in NUMBERS:
+        for number in (*NUMBERS, "unrelated") if scope else NUMBERS:
             values = [row[number] for row in part if row[number] is not None]
             table[name][number] = round(statistics.fmean(values), 4) if values else float("nan")
             table[name][f"{number}_unmeasured"] = len(part) - len(values)
@@ -122,10 +131,11 @@ def means(rows: list[dict[str, Any]]) -> dict[str, dict[str, float]]:
 
 
 def measure_all(
-    cells: Iterable[tuple[str, ErasureConfig]],
+    cells: Iterable[Cell],
     args: argparse.Namespace,
     facts: dict[str, Any],
     known: Iterable[dict[str, Any]] = (),
+    model: str = "demo",
 ) -> None:
     """Measure every concept and config that the JSON file does not hold yet, and write it after each.
 
@@ -134,16 +144,20 @@ def measure_all(
         args: what `flags` read.
         facts: what else stands in the file.
         known: rows of the same settings measured before, taken over as they are.
+        model: the bundled model that is erased from.
     """
     rows: list[dict[str, Any]] = json.loads(args.out.read_text())["rows"] if args.out.exists() else list(known)
-    done = {(row["method"], row["crce"], row["concept"], row["seed"]) for row in rows}
-    wanted = [(c, config) for c, config in cells if (config.method, config.crce, c, config.seed) not in done]
-    facts = facts | {"model": load_backbone("demo", device="cpu").revision, "jobs": args.jobs}
-    for row in _measured(wanted, args.images, args.device, args.jobs):
+    done = {(row["method"], row["crce"], row["concept"], row["seed"], row.get("scope")) for row in rows}
+    wanted = [cell for cell in cells if (cell[1].method, cell[1].crce, cell[0], cell[1].seed, cell[2]) not in done]
+    facts = facts | {"model": find_model(model)[1], "jobs": args.jobs}
+    for row in _measured(wanted, model, args.images, args.device, args.jobs):
         rows.append(row)
         write_json(args.out, {"rows": rows, "means": means(rows), **facts, "threads": torch.get_num_threads()})
-        shown = " ".join(f"{name} {row[name]}" for name in (*NUMBERS, "seconds", "forwards"))
-        print(f"{row['concept']:12} {row['method']} crce={row['crce']!s:5} seed={row['seed']} {shown}", flush=True)
+        shown = " ".join(
+            f"{name} {row[name]}" for name in (*NUMBERS, "unrelated", "seconds", "forwards") if name in row
+        )
+        name = f"{row['concept']:12} {row['method']} crce={row['crce']!s:5} {row.get('scope', '')}"
+        print(f"{name} seed={row['seed']} {shown}", flush=True)
     print(json.dumps(means(rows), indent=2))
 
 
@@ -162,7 +176,7 @@ def flags(description: str | None, concepts: Iterable[str], seeds: list[int], ou
 def main() -> None:
     args = flags(__doc__, CONCEPTS, [0], Path(__file__).with_suffix(".json")).parse_args()
     cells = (
-        (concept, load_config("demo", {"crce": crce, "seed": seed}))
+        (concept, load_config("demo", {"crce": crce, "seed": seed}), None)
         for concept in args.concepts
         for seed in args.seeds
         for crce in (False, True)

@@ -40,7 +40,7 @@ def main() -> None:
     parser.add_argument("--methods", nargs="+", default=list(METHODS), choices=list(METHODS))
     args = parser.parse_args()
     cells = (
-        (concept, load_config(None, {"method": method, "crce": crce, "seed": seed}))
+        (concept, load_config(None, {"method": method, "crce": crce, "seed": seed}), None)
         for seed in args.seeds
         for concept in args.concepts
         for method in args.methods

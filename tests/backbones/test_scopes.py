@@ -75,8 +75,13 @@ def test_a_network_without_attention_has_no_such_layer(tiny_backbone: UNetBackbo
 
 # By family and preset, what the paths of its layers must match as a whole; all that match are in it.
 TEXT = r"transformer_blocks\.\d\.attn\.(add_{}_proj)"
+TEXT_ALONE = (
+    r"context_embedder|time_text_embed\.text_embedder\.linear_[12]|transformer_blocks\.\d\."
+    r"(attn\.(add_[qkv]_proj|to_add_out)|ff_context\.net\.(0\.proj|2))"
+)
 EXPECTED = {
     "sd3": {
+        "text": TEXT_ALONE,
         "qk": TEXT.format("[qk]"),
         "kv": TEXT.format("[kv]"),
         "xattn": TEXT.format("[qkv]") + r"|transformer_blocks\.\d\.(attn\.to_add_out|ff_context\..+)",
@@ -84,6 +89,7 @@ EXPECTED = {
         "noxattn": r"transformer_blocks\.\d\.(attn2?\.to_(q|k|v|out\.0)|ff\..+)",
     },
     "flux_dev": {
+        "text": TEXT_ALONE,
         "qk": TEXT.format("[qk]"),
         "kv": TEXT.format("[kv]"),
         "xattn": TEXT.format("[qkv]") + r"|transformer_blocks\.\d\.(attn\.to_add_out|ff_context\..+)",
@@ -91,6 +97,7 @@ EXPECTED = {
         "noxattn": r"(single_)?transformer_blocks\.\d\.(attn\.to_(q|k|v|out\.0)|ff\..+|proj_mlp|proj_out)",
     },
     "z_image": {
+        "text": r"cap_embedder\.1|context_refiner\.\d\.(attention\.to_(q|k|v|out\.0)|feed_forward\.w[123])",
         "qk": r"layers\.\d\.attention\.to_[qk]",
         "kv": r"layers\.\d\.attention\.to_[kv]",
         "xattn": r"layers\.\d\.attention\.to_(q|k|v|out\.0)|context_refiner\..+",
@@ -98,6 +105,7 @@ EXPECTED = {
         "noxattn": r"noise_refiner\.\d\.(attention|feed_forward)\..+|layers\.\d\.feed_forward\..+",
     },
     "sdxl": {
+        "text": r".+\.attn2\.to_[kv]",
         "kv": r".+\.attn2\.to_[kv]",
         "selfattn": r".+\.attn1\..+",
         "noxattn": r"(?!.*\.attn2\.)(?!time_embedding|add_embedding|conv_out).+",
@@ -121,3 +129,32 @@ def test_presets_hold_exactly_their_layers_in_every_family(family: str, tmp_path
     assert found["qk"] | found["kv"] < found["xattn"]
     assert found["selfattn"] < found["noxattn"]
     assert not found["xattn"] & found["noxattn"]
+
+
+# With text_tokens_only: what is shared beside the text's own; of the last block keys and values.
+FIRST, LAST = r"single_transformer_blocks\.0\.({})", r"single_transformer_blocks\.1\.({})"
+MASKED = [
+    ("flux_dev", "kv", "|".join([TEXT.format("[kv]"), FIRST.format(r"attn\.to_[kv]"), LAST.format(r"attn\.to_[kv]")])),
+    (
+        "flux_dev",
+        "text",
+        "|".join([TEXT_ALONE, FIRST.format(r"attn\.to_[qkv]|proj_mlp|proj_out"), LAST.format(r"attn\.to_[kv]")]),
+    ),
+    ("z_image", "qk", r"layers\.0\.attention\.to_[qk]|layers\.1\.attention\.to_k"),
+]
+
+
+@pytest.mark.parametrize(("family", "scope", "pattern"), MASKED)
+def test_with_text_tokens_only_what_text_and_image_share_counts_as_the_texts(family, scope, pattern, tmp_path: Path):
+    pipe = tiny_families.BUILDERS[family](tmp_path)
+    backbone = backbone_class(type(pipe).__name__)(pipe, family)
+    layers = [path for path, module in backbone.network.named_modules() if isinstance(module, nn.Linear)]
+    found = scope_modules(backbone, scope, text_tokens_only=True)
+    assert found == [path for path in layers if re.fullmatch(pattern, path)]
+    with pytest.raises(ConfigError, match="reads the image alone. Use layers qk, kv, xattn or text"):
+        scope_modules(backbone, "noxattn", text_tokens_only=True)
+
+
+def test_text_tokens_only_is_refused_where_nothing_is_shared(tiny_backbone: UNetBackbone):
+    with pytest.raises(ConfigError, match="text and image share, and UNet2DConditionModel has none among these"):
+        scope_modules(tiny_backbone, "kv", text_tokens_only=True)

@@ -20,7 +20,11 @@ from crce.export.layers import read_adapter, trained_deltas
 from crce.files import read_tensors, write_tensors
 
 
-LAYERS = {"flux_dev": ["kv", "selfattn", "noxattn"], "sd3": ["qk", "xattn", "selfattn"], "z_image": ["kv", "noxattn"]}
+LAYERS = {
+    "flux_dev": ["kv", "text", "selfattn", "noxattn"],
+    "sd3": ["qk", "text", "selfattn"],
+    "z_image": ["kv", "text", "noxattn"],
+}
 CASES = [(family, layers) for family, presets in LAYERS.items() for layers in presets]
 
 
@@ -47,6 +51,10 @@ def split(family: str, path: Path) -> dict[str, torch.Tensor]:
         # the converter knows the first layer of single blocks by the width of FLUX.1, which the tiny model has not
         state = {key: tensor for key, tensor in read_tensors(path)[0].items() if "_linear1." not in key}
         made = _convert_kohya_flux_lora_to_diffusers(state)
+        # nor does it put "transformer." before the layers outside blocks
+        made = {
+            key if key.startswith("transformer.") else f"transformer.{key}": tensor for key, tensor in made.items()
+        }
         names = {key.removesuffix(".lora_A.weight") for key in made if key.endswith(".lora_A.weight")}
         found = {name: made[f"{name}.lora_B.weight"] @ made[f"{name}.lora_A.weight"] for name in names}
         for name, delta in deltas_of(path).items():
@@ -60,6 +68,8 @@ def split(family: str, path: Path) -> dict[str, torch.Tensor]:
     if family == "z_image":
         dotted = {}
         for name, delta in fused.items():
+            if name == "cap_embedder_1":
+                dotted["cap_embedder.1.weight"] = delta
             for block in ("layers", "noise_refiner", "context_refiner"):
                 if name.startswith(f"{block}_"):
                     number, _, rest = name.removeprefix(f"{block}_").partition("_")
@@ -68,6 +78,12 @@ def split(family: str, path: Path) -> dict[str, torch.Tensor]:
         made = convert_z_image_transformer_checkpoint_to_diffusers(dotted)
         return {f"transformer.{key.removesuffix('.weight')}": delta for key, delta in made.items()}
     made = {}
+    outside = {
+        "context_embedder": "context_embedder",
+        "y_embedder_mlp_0": "time_text_embed.text_embedder.linear_1",
+        "y_embedder_mlp_2": "time_text_embed.text_embedder.linear_2",
+    }
+    made |= {f"transformer.{outside[name]}": fused.pop(name) for name in outside if name in fused}
     for name, delta in fused.items():  # as convert_sd3_transformer_checkpoint_to_diffusers, which wants every tensor
         number, _, rest = name.removeprefix("joint_blocks_").partition("_")
         block = f"transformer.transformer_blocks.{number}"

@@ -17,8 +17,8 @@ from crce.errors import ConfigError
 SCOPES: dict[str, str] = {
     "qk": "queries and keys of cross-attention, or of the text in joint attention (the official CRCE choice)",
     "kv": "keys and values of cross-attention, or of the text in joint attention (how text enters the image)",
-    "text": "every linear layer that the text alone passes",
     "xattn": "every linear layer of cross-attention, or of the text's side of joint attention",
+    "text": "every linear layer that the text alone passes",
     "noxattn": "every linear and convolution layer outside those of xattn",
     "selfattn": "every linear layer of self-attention, or of the image's side of joint attention",
     "full": "every linear and convolution layer",
@@ -108,7 +108,10 @@ def shared_modules(backbone: Backbone, modules: list[str]) -> list[str]:
 
 
 def _text_side(backbone: Backbone, modules: list[str]) -> list[str]:
-    """The layers, if an adapter for the text's tokens alone can be trained in them."""
+    """The layers where an adapter for the text's tokens alone changes images, or a ConfigError.
+
+    Of the text the last block uses keys and values alone: its other results there are discarded.
+    """
     kind, shared = type(backbone.network).__name__, shared_modules(backbone, modules)
     if not shared:
         raise ConfigError(
@@ -120,7 +123,9 @@ def _text_side(backbone: Backbone, modules: list[str]) -> list[str]:
             f"text_tokens_only is set, but {of_image[0]} of {kind} reads the image alone. Use layers qk, kv, xattn or "
             "text, or other target_modules."
         )
-    return modules
+    *_, last = shared_modules(backbone, _layers(backbone.network))
+    block = ".".join(last.split(".")[:2]) + "."
+    return [path for path in modules if not path.startswith(block) or path.endswith((".to_k", ".to_v"))]
 
 
 def _layers(network: nn.Module) -> list[str]:
