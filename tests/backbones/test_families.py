@@ -231,6 +231,18 @@ def test_flux_dev_is_told_its_guidance_in_one_forward_and_schnell_never(load: Ca
         assert torch.equal(plain, guided) == (name == "flux_schnell")
 
 
+def test_flux_has_the_size_of_its_scheduler_and_reads_as_many_tokens_as_its_tokenizer(load: Callable[..., Backbone]):
+    backbone = load("flux_schnell")
+    assert backbone.pipe.crce_tokens == 512
+    backbone.pipe.scheduler.register_to_config(max_image_seq_len=9)
+    backbone.pipe.tokenizer_2.model_max_length = 20
+    type(backbone).set_up(backbone.pipe)
+    assert backbone.native_shape == (4, 6, 6)
+    assert backbone.encode(["a cat"]).hidden.shape[1] == 20
+    (picture,) = draw(backbone.pipe, ["a cat"], [1], steps=1)
+    assert picture.size == (12, 12)
+
+
 @pytest.mark.parametrize("name", ["sd3", "flux_dev", "z_image"])
 def test_grounding_measures_a_flow_model(load: Callable[..., Backbone], name: str):
     grounded = ground("cat", ["kitty"], load(name), latents=1, timesteps=2, unrelated=["house"])
