@@ -44,7 +44,7 @@ def erase(
     ] = None,
     config: RecipeFlag = None,
     model: Annotated[
-        str | None, typer.Option(help="Hub id, folder, .safetensors file, demo or demo-flow.", show_default="demo")
+        str | None, typer.Option(help="Hub id, folder, .safetensors file, or demo.", show_default="demo")
     ] = None,
     revision: RevisionFlag = None,
     device: DeviceFlag = "auto",
