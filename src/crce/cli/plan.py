@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from crce.backbones.memory_plan import MemoryPlan, Workload
 
 CARDS = (8.0, 12.0, 16.0, 24.0, 48.0, 80.0)
-SETTINGS = ("layers", "target_modules", "text_tokens_only", "adapter", "rank", "resolution")
+SETTINGS: tuple[str, ...] = ("layers", "target_modules", "text_tokens_only", "adapter", "rank", "resolution")
 SETTINGS += ("corefs_per_step", "retains_per_step")
 
 
