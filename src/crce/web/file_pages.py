@@ -60,8 +60,8 @@ def strip(request: Request, name: str, file: str, side: str = "", seed: int = 0)
     run = site(request).runs.get(name)
     if not re.fullmatch(r"[\w.-]+\.webp", file):
         raise HTTPException(404, "There is no such image")
-    whole = _file(run.folder / "images" / file)
-    return Response(_part(whole.path, side == "after", seed, run), media_type="image/webp") if side else whole
+    whole = _file(path := run.folder / "images" / file)
+    return Response(_part(path, side == "after", seed, run), media_type="image/webp") if side else whole
 
 
 @router.get("/runs/{name}/film/{file}")
