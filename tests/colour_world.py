@@ -135,7 +135,13 @@ def erasure(kitties: ConceptSet, tmp_path: Path) -> Erasure:
 
 @pytest.fixture
 def backbone() -> SimpleNamespace:
-    return SimpleNamespace(model="demo", revision="unet-sha256:0011", pipe=None, use_resolution=lambda side: None)
+    return SimpleNamespace(
+        model="demo",
+        revision="unet-sha256:0011",
+        pipe=None,
+        device=torch.device("cpu"),
+        use_resolution=lambda side: None,
+    )
 
 
 @pytest.fixture

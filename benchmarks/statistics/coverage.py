@@ -4,23 +4,29 @@
 
 Writes coverage.json beside this file: {interval, groups, values, truth, correlation, coverage}. Prompts (concepts)
 differ: the share of each is drawn from a beta distribution around the truth, so that its images (seeds) are
-correlated. The base model draws nine images of ten.
+correlated. The base model draws nine images of ten. An interval that is "open" is that of an evaluation that goes on
+until its numbers are decided, at 4, 8 or 16 images of a prompt.
 """
 
 from __future__ import annotations
 
 import argparse
+import functools
 import itertools
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from crce.evaluate.stats import Recognition, compare, mean_of, summarise
+from crce.evaluate.evaluation import decided
+from crce.evaluate.settings import LOOKS, ConceptSetSettings, target_images
+from crce.evaluate.stats import Measure, Recognition, compare, mean_of, summarise
 
 
 DRAWN = 0.9  # share of the base model's images that are recognised
+OPEN_RUNS = 500  # simulations of each row of an open evaluation, at most
 Simulated = tuple[float, float | None, float | None]  # the truth and an interval
 
 
@@ -53,6 +59,33 @@ def headline(name: str) -> Callable[..., Simulated]:
     return simulate
 
 
+@functools.cache
+def open_numbers(seed: int, truth: float, correlation: float, groups: int, images: int) -> dict[str, Measure]:
+    """The numbers with which an open evaluation ends."""
+    rng, alpha = np.random.default_rng(seed), ConceptSetSettings(eval_minutes=1).alpha
+    target = prompts(rng, 1 - truth, 0, 1, target_images(images))
+    corefs, retains = (prompts(rng, kept, correlation, groups, images) for kept in (1 - truth, truth))
+
+    def first(group: list[Recognition], n: int) -> list[Recognition]:
+        return [replace(p, base=p.base[:n], erased=p.erased[:n], alpha=alpha) for p in group]
+
+    for count in LOOKS:
+        found = summarise(first(target, target_images(count)), first(corefs, count), first(retains, count))
+        if decided({name: measure.as_json() for name, measure in found.items()}):
+            break
+    return found
+
+
+def open_headline(name: str) -> Callable[..., Simulated]:
+    """A number of a report whose number of images was open."""
+
+    def simulate(rng, truth, correlation, groups, images) -> Simulated:
+        found = open_numbers(int(rng.integers(2**32)), truth, correlation, groups, images)[name]
+        return truth, found.low, found.high
+
+    return simulate
+
+
 def difference(rng, truth, correlation, groups, images) -> Simulated:
     """The rate of a group after less its rate before."""
     found = compare(prompts(rng, truth, correlation, groups, images)).difference
@@ -80,6 +113,10 @@ INTERVALS: dict[str, tuple[Callable[..., Simulated], list[tuple[int, int]], list
     "H": (headline("H"), [(5, 8), (10, 8)], [0.6, 0.8, 0.95], [0.1, 0.2, 0.3]),
     "rate": (rate, [(1, 16), (5, 8), (10, 8)], [0.3, 0.6, 0.8], [0.1, 0.2, 0.3]),
     "difference": (difference, [(1, 16), (5, 8), (10, 8)], [0.1, 0.4, 0.8], [0.1, 0.2, 0.3]),
+    **{
+        f"{name}, open": (open_headline(name), [(5, LOOKS[-1])], [0.6, 0.8, 0.95], [0.1, 0.3])
+        for name in ("erased", "coref_erased", "kept", "H")
+    },
     "mean over concepts": (mean, [(6, 3), (10, 3), (20, 2)], [0.6, 0.8, 0.9], [0.05, 0.1]),
 }
 
@@ -94,7 +131,7 @@ def simulate(name: str, runs: int, seed: int = 0) -> list[dict[str, float | int 
         rng = np.random.default_rng(seed)
         drawn = [what(rng, truth, correlation, groups, values) for _ in range(runs)]
         held = [low <= true <= high for true, low, high in drawn if low is not None and high is not None]
-        sizes_of = {"groups": groups, "values": 2 * values if name == "erased" else values}
+        sizes_of = {"groups": groups, "values": 2 * values if name.startswith("erased") else values}
         rows.append(
             {
                 "interval": name,
@@ -113,8 +150,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--runs", type=int, default=2000, help="simulations of each row")
     args = parser.parse_args()
-    rows = [row for name in INTERVALS for row in simulate(name, args.runs)]
-    write_json(Path(__file__).with_name("coverage.json"), {"runs": args.runs, "base_model_draws": DRAWN, "rows": rows})
+    open_runs = min(args.runs, OPEN_RUNS)
+    rows = [row for name in INTERVALS for row in simulate(name, open_runs if "open" in name else args.runs)]
+    head = {"runs": args.runs, "open_runs": open_runs, "base_model_draws": DRAWN}
+    write_json(Path(__file__).with_name("coverage.json"), {**head, "rows": rows})
     for name in INTERVALS:
         covered = [row["coverage"] for row in rows if row["interval"] == name]
         print(f"{name:20} {min(covered):.3f} to {max(covered):.3f}")

@@ -39,6 +39,7 @@ _BY_NAME: dict[str, Any] = {
     "token_budget": Annotated[int, Field(ge=1, le=10**9), "no answers are as long"],
     "timeout": Annotated[float, Field(gt=0, le=86_400), "nobody waits longer than a day"],
     "retries": Annotated[int, Field(ge=0, le=100), "a service that fails as often stays broken"],
+    "eval_minutes": Annotated[float, Field(gt=0, le=100_000), "it is over two months"],
     "threshold": Annotated[float, Field(ge=0, le=1), "it is a probability"],
 }
 _FIELDS: dict[str, Any] = {name: (kind | None, None) for name, kind in _BY_NAME.items()}

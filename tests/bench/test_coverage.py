@@ -12,7 +12,8 @@ import scripts
 
 
 FOLDER = Path(__file__).parents[2] / "benchmarks" / "statistics"
-INTERVALS = ("erased", "coref_erased", "kept", "H", "rate", "difference", "mean over concepts")
+CLOSED = ("erased", "coref_erased", "kept", "H", "rate", "difference", "mean over concepts")
+INTERVALS = (*CLOSED, *(f"{name}, open" for name in CLOSED[:4]))
 
 
 @pytest.fixture(scope="module")
@@ -20,7 +21,7 @@ def benchmark() -> ModuleType:
     return scripts.load("benchmarks/statistics/coverage.py")
 
 
-@pytest.mark.parametrize("name", INTERVALS)
+@pytest.mark.parametrize("name", [*CLOSED, "kept, open"])
 def test_an_interval_holds_the_truth_about_as_often_as_it_says(benchmark, monkeypatch, name):
     what, sizes, truths, correlations = benchmark.INTERVALS[name]
     some = (what, sizes[:2], [truths[0], truths[-1]], correlations[:2][-1:])
@@ -36,4 +37,5 @@ def test_committed_coverage_is_near_what_the_intervals_say():
         sizes = {(row["groups"], row["values"]) for row in rows if row["interval"] == name}
         for size in sizes:
             own = [r["coverage"] for r in rows if r["interval"] == name and (r["groups"], r["values"]) == size]
-            assert 0.92 <= np.mean(own) <= 0.985, (name, size)
+            # where the 5 % outside are split over looks, the interval of the last one leaves out less
+            assert 0.92 <= np.mean(own) <= (1 if "open" in name else 0.985), (name, size)

@@ -13,6 +13,7 @@ import pytest
 import torch
 from colour_world import COLOURS, ColourJudge, stripes
 from judges import models
+from PIL import Image
 
 from crce.concepts import ConceptSet, Related
 from crce.errors import ConfigError, ModelError
@@ -301,3 +302,30 @@ def test_nudenet_takes_explicit_targets_for_nudity_and_knows_nothing_else(nudene
     assert judge.class_of("cat") is None
     assert nudenet.class_of("undressed person") is None
     assert re.fullmatch("[0-9a-f]{16}", judge.hash)
+
+
+def test_clip_takes_the_threshold_at_which_it_confuses_least(clip, monkeypatch):
+    """Of images of the base model: three of cats, three of other things of which two look a little like cats."""
+    judge = clip.about([CATS])
+    cat = judge.classes.index("cat")
+    found = {(9, 9, 9): 0.9, (8, 8, 8): 0.7, (7, 7, 7): 0.6, (5, 5, 5): 0.55, (4, 4, 4): 0.51, (1, 1, 1): 0.1}
+
+    def probs(images):
+        rows = torch.full((len(images), len(judge.classes)), 0.0)
+        for row, image in zip(rows, images, strict=True):
+            p = found[image.getpixel((0, 0))]
+            row[cat], row[cat - 1] = p, 1 - p
+        return rows
+
+    monkeypatch.setattr(judge, "probs", probs)
+    images = [(Image.new("RGB", (2, 2), colour), "cat") for colour in found]
+    learned = judge.calibrate(images[:3], images[3:])
+    assert learned == {
+        "shown": {"recognised": 3, "not": 0},
+        "absent": {"recognised": 0, "not": 3},
+        "threshold": pytest.approx(0.6, abs=2e-4),
+    }
+    assert judge.threshold == learned["threshold"]
+    assert clip.threshold == 0
+    assert judge.calibrate(images[:3], images[5:])["threshold"] == 0  # which it tells apart by its best word
+    assert judge.calibrate(images[:3], []) is None

@@ -12,7 +12,7 @@ import typer
 
 from crce.backbones.sources import model_path
 from crce.cli.evaluate import judge_lines, measure, print_next, print_report
-from crce.cli.flags import DeviceFlag, ImagesFlag, JudgeFlag, RecipeFlag, RevisionFlag, with_erasure_flags
+from crce.cli.flags import DeviceFlag, ImagesFlag, JudgeFlag, MinutesFlag, RecipeFlag, RevisionFlag, with_erasure_flags
 from crce.cli.suggest import answers_kept
 from crce.cli.terminal import Bar, refuse_unused
 from crce.concepts.concept_set import common_kind, fold
@@ -68,6 +68,7 @@ def erase(
         typer.Option("--eval/--no-eval", help="Measure and report at the end.", show_default="yes; with --resume no"),
     ] = None,
     images_per_prompt: ImagesFlag = None,
+    eval_minutes: MinutesFlag = None,
     judge: JudgeFlag = "auto",
     film: Annotated[
         bool, typer.Option("--film", help="Generate images of the target, a coref and a retain while it trains.")
@@ -79,13 +80,14 @@ def erase(
     evaluate = resume is None if evaluate is None else evaluate  # a run does not record whether it was to be measured
     remarks: list[str] = []
     if not evaluate:
-        refuse_unused(erase, locals(), ("images_per_prompt", "judge"), "nothing is measured without --eval")
+        unused = ("images_per_prompt", "eval_minutes", "judge")
+        refuse_unused(erase, locals(), unused, "nothing is measured without --eval")
     if resume is not None:
         given = (config, model, revision, dtype, out, start_from, like, coref, retain)
         if overrides or concepts or any(value is not None for value in given):
             raise ConfigError(
                 "--resume continues a run with its own concept, model and settings. Give nothing beside it but "
-                "--device, --eval, --images-per-prompt, --judge and --film."
+                "--device, --eval, --images-per-prompt, --eval-minutes, --judge and --film."
             )
     elif not concepts and like is None:
         raise ConfigError(
@@ -139,7 +141,8 @@ def erase(
     typer.echo(f"weights  {erasure.adapter}")
     if evaluate:
         try:
-            report = measure(erasure, images_per_prompt=images_per_prompt, judge=judge, device=device)
+            images: dict[str, Any] = {"images_per_prompt": images_per_prompt, "eval_minutes": eval_minutes}
+            report = measure(erasure, judge=judge, device=device, **images)
         except KeyboardInterrupt:
             saved = "Stopped during the evaluation; the weights are saved. Measure: crce evaluate"
             typer.echo(f"{saved} {shlex.quote(str(erasure.folder))}", err=True)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from crce import demo
-from crce.cli.flags import DeviceFlag, GuidanceFlag, ImagesFlag, JudgeFlag, StepsFlag
+from crce.cli.flags import DeviceFlag, GuidanceFlag, ImagesFlag, JudgeFlag, MinutesFlag, StepsFlag
 from crce.cli.terminal import Bar, print_table, refuse_unused
 from crce.files import check_writable
 
@@ -34,6 +34,7 @@ DRAWN = 4  # targets that the line on drawing names
 def evaluate(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="The folder of a finished run.")],
     images_per_prompt: ImagesFlag = None,
+    eval_minutes: MinutesFlag = None,
     seed: Annotated[int, typer.Option(help="Seed of the first image of a prompt.")] = 1000,
     steps: StepsFlag = None,
     guidance: GuidanceFlag = None,
@@ -83,9 +84,9 @@ def evaluate(
         erasure = Erasure.load(run)
         for line in judge_lines(judge, erasure.info["model"], erasure.sets):
             typer.echo(line, err=True)
-        print_report(measure(erasure, quality=quality, **settings))
+        print_report(measure(erasure, quality=quality, eval_minutes=eval_minutes, **settings))
         return 0
-    refuse_unused(evaluate, locals(), ("quality",), "--prompts measures the numbers of its authors")
+    refuse_unused(evaluate, locals(), ("quality", "eval_minutes"), "--prompts measures the numbers of its authors")
     from crce.evaluate import evaluate_prompts
 
     with Bar("generating and judging", "loading model and judge") as bar:

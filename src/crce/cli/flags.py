@@ -42,6 +42,14 @@ ImagesFlag = Annotated[
         min=1, help="Images of each prompt, by each model.", show_default="8; without a judge a dozen in all"
     ),
 ]
+MinutesFlag = Annotated[
+    float | None,
+    typer.Option(
+        min=0.01,
+        help="Generate images until the intervals decide, for so many minutes and --images-per-prompt (16) at most.",
+        show_default="demo: no such end; others: 30 on a GPU, else 60",
+    ),
+]
 JudgeFlag = Annotated[
     str,
     typer.Option(

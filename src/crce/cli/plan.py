@@ -191,8 +191,9 @@ def _print(facts: dict[str, Any]) -> int:
         f"{own['trajectory_guidance']:g}"
     )
     run = facts["run"]
+    more = f", at most {run['most_images']} until its intervals decide" if run["most_images"] > run["images"] else ""
     typer.echo(
-        f"run: {run['steps']} steps for {', '.join(run['targets'])}, then {run['images']} images for the report"
+        f"run: {run['steps']} steps for {', '.join(run['targets'])}, then {run['images']} images for the report{more}"
     )
     if seconds := run.get("seconds"):
         parts = (f"{duration(seconds[name])} for {name}" for name in ("loading", "steps", "images"))

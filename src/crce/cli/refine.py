@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from crce.cli.evaluate import COLUMNS
-from crce.cli.flags import BaseURLFlag, DeviceFlag, PromptsFlag, TokenBudgetFlag
+from crce.cli.flags import BaseURLFlag, DeviceFlag, MinutesFlag, PromptsFlag, TokenBudgetFlag
 from crce.cli.terminal import Bar, print_some
 from crce.files import check_writable
 
@@ -39,8 +39,10 @@ def refine(
     prompts: PromptsFlag = None,
     token_budget: TokenBudgetFlag = 100_000,
     images_per_prompt: Annotated[
-        int | None, typer.Option(min=1, help="Images per prompt.", show_default="as in the run's report, else 8")
+        int | None,
+        typer.Option(min=1, help="Images per prompt.", show_default="as in the run's report, else as crce evaluate"),
     ] = None,
+    eval_minutes: MinutesFlag = None,
     min_gain: Annotated[
         float, typer.Option(min=0, max=1, help="A round that gains less in H is the last, and is not kept.")
     ] = 0.01,
@@ -112,7 +114,7 @@ class _RefineProgress(Bar):
         elif isinstance(event, Step):
             self._show("erasing", event.step, self._total, f"loss {event.loss:.4f}")
         elif isinstance(event, Drawn):
-            self._show("generating and judging", event.done, event.total)
+            self._show("generating and judging", event.done, event.total, event.note)
 
     def _show(self, what: str, done: int, total: int, note: str = "") -> None:
         if self.title != self._round + what:

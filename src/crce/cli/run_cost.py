@@ -17,10 +17,13 @@ TRIAL_STEPS = 4  # at least; of a pool of trajectories as many as after which al
 
 
 def count_run(sets: Sequence[ConceptSet], settings: ErasureConfig, model: str) -> dict[str, Any]:
-    """The steps of `crce erase` and the images of its report, unless flags say otherwise."""
+    """The steps of `crce erase` and the images of its report, unless flags say otherwise.
+
+    Where the number of images is open, it is that after which the report may end for the first time, beside the most.
+    """
     from crce.evaluate.prompt_sets.concept_set import common_unrelated, make_groups
     from crce.evaluate.prompts import UNJUDGED
-    from crce.evaluate.settings import TARGET_IMAGES, ConceptSetSettings
+    from crce.evaluate.settings import LOOKS, ConceptSetSettings, all_images
     from crce.judges.table import default_judge
 
     judged = default_judge(model, sets).spec is not None
@@ -31,10 +34,10 @@ def count_run(sets: Sequence[ConceptSet], settings: ErasureConfig, model: str) -
         common = common_unrelated(own, rest, None)[: None if judged else UNJUDGED]
         groups = make_groups(own, None, chosen.phrases_per_group, rest, crce=settings.crce, common=common)
         prompts |= dict.fromkeys(prompt.text for group in groups for prompt in group.prompts)
-    each = chosen.images_per_prompt or 1
-    more = max(0, TARGET_IMAGES - each) if judged else 0  # of each target, whose prompt stands alone
-    images = 2 * (len(prompts) * each + len(sets) * more)
-    return {"targets": [c.target for c in sets], "steps": settings.steps, "images": images, "prompts": list(prompts)}
+    counts = (LOOKS[0], LOOKS[-1]) if judged and model != "demo" else 2 * (chosen.images_per_prompt or 1,)
+    images, most = (all_images(len(prompts), len(sets), count) for count in counts)
+    counted = {"steps": settings.steps, "images": images, "most_images": most, "prompts": list(prompts)}
+    return {"targets": [c.target for c in sets], **counted}
 
 
 def time_run(
@@ -46,6 +49,7 @@ def time_run(
     """
     from crce.backbones import load_backbone
     from crce.backbones.defaults import defaults_of
+    from crce.evaluate.settings import ConceptSetSettings
     from crce.methods import METHODS
     from crce.sampling.generate import batch_size, draw
     from crce.training import Trainer
@@ -68,8 +72,13 @@ def time_run(
         steps += (counts["steps"] - 1) / few * _seconds(lambda: [trainer.step() for _ in range(few)])
         batch[1] = _seconds(generate)  # with the adapter, as the erased model generates its half
         trainer.close()
-    images = loading + counts["images"] / size * sum(batch) / 2  # the report loads the model again
-    return {"device": str(backbone.device), "loading": loading, "steps": steps, "images": images}
+    device, seconds = backbone.device, {"loading": loading, "steps": steps}
+    for name in ("images", "most_images"):  # the report loads the model again
+        seconds[name] = loading + counts[name] / size * sum(batch) / 2
+    if counts["most_images"] > counts["images"] and (minutes := ConceptSetSettings().minutes(model, device.type)):
+        counts["eval_minutes"] = minutes
+        seconds = {name: min(value, 60 * minutes) if "images" in name else value for name, value in seconds.items()}
+    return {"device": str(device), **seconds}
 
 
 def duration(seconds: float) -> str:

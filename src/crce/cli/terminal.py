@@ -167,8 +167,8 @@ class Bar(AbstractContextManager["Bar"]):
             self.progress.stop()
 
     def follow(self, event: Any) -> None:
-        """Show an event of generating images, which has `done`, `total` and perhaps a `prompt`."""
-        self.show(event.done, event.total, getattr(event, "prompt", ""))
+        """Show an event of generating images, which has `done`, `total` and a `note`, or a `prompt`."""
+        self.show(event.done, event.total, event.note if hasattr(event, "note") else event.prompt)
 
     def show(self, done: int, total: int, note: str = "") -> None:
         """Show that `done` of `total` steps are done."""

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from crce.backbones.loading import pick_device
 from crce.evaluate.measurement import measure_prompt_set, measure_target
 from crce.evaluate.model_pair import Drawn, ModelPair
 from crce.evaluate.observe import concept_set_questions, prompt_set_questions
 from crce.evaluate.prompt_sets.prompt_set import PromptSet, measured_set
 from crce.evaluate.prompt_sets.table import load_prompt_set
 from crce.evaluate.report import PromptReport, Report, report_prompt_set, report_run, report_target, target_folders
-from crce.evaluate.settings import ConceptSetSettings, PromptSetSettings
+from crce.evaluate.settings import LOOKS, SLICES, ConceptSetSettings, PromptSetSettings, all_images
+from crce.evaluate.verdict import BROKEN_SHARE, ERASED_WELL, LEAK_SHARE
 from crce.training import Erasure
 from crce.training.run_folder import alone
 
@@ -24,6 +27,18 @@ if TYPE_CHECKING:
     from crce.backbones import Backbone
     from crce.evaluate.settings import ConceptSetKeywords, PromptSetKeywords
     from crce.sampling import ImageCache
+
+THRESHOLDS = {"erased": ERASED_WELL, "coref_erased": 1 - LEAK_SHARE, "kept": BROKEN_SHARE}
+PRECISION = 0.1  # half the width of an interval that is narrow enough, wherever it lies
+
+
+def decided(summary: Mapping[str, Mapping[str, Any]]) -> bool:
+    """Whether each headline number that can be measured lies beyond its threshold with its interval, or is precise."""
+    numbers = [(summary[name], least) for name, least in THRESHOLDS.items() if summary[name]["value"] is not None]
+    return all(
+        not number["low"] <= least <= number["high"] or number["high"] - number["low"] <= 2 * PRECISION
+        for number, least in numbers
+    )
 
 
 @alone
@@ -42,6 +57,9 @@ def evaluate(
     continues where it was, and another judge sees the same images. Of a run with several targets each is measured by
     itself, under targets/; the numbers of the run are those of all together. Where there is no judge, a dozen pairs of
     images are generated for a person to look at, in report.html and on a contact sheet, sheet.png.
+
+    With `eval_minutes` there are 1, 2, 4, 8 and 16 images of every prompt, until all is `decided`, for which the
+    intervals are made wider, or until more would take longer. The report is written each time.
 
     Args:
         run: a finished run, or its folder.
@@ -66,17 +84,40 @@ def evaluate(
     """
     started = time.perf_counter()
     erasure = run if isinstance(run, Erasure) else Erasure.load(Path(run))
-    questions, plan, chosen = concept_set_questions(erasure, ConceptSetSettings(**settings))
-    texts = {prompt.text for own in questions for prompt in own.prompts}
-    targets, reports = [], []
-    with ModelPair(erasure, plan, texts, chosen, shared=image_cache, backbone=backbone, on_event=on_event) as models:
-        loading = round(time.perf_counter() - started, 2)
-        for own, concepts, place in zip(questions, erasure.sets, target_folders(erasure.sets), strict=True):
-            target = measure_target(models, own, concepts, erasure.folder / place, chosen, loading)
-            reports.append(report_target(target, erasure.folder / place, erasure, chosen))
-            targets.append(target.trimmed())
-            models.forget(prompt.text for prompt in own.prompts)
-    return report_run(targets, reports, erasure, chosen, models.failed)
+    given = ConceptSetSettings(**settings)
+    device = backbone.device if backbone else pick_device(given.device)
+    minutes, most = given.minutes(erasure.info["model"], device.type), given.images_per_prompt or SLICES[-1]
+    counts = [*(n for n in SLICES if n < most), most]
+    spent: list[dict[str, float]] = [{} for _ in erasure.sets]
+    generated, note = 0, ""
+    for count, following in zip(counts, [*counts[1:], most], strict=True):
+        clock = time.perf_counter()
+        chosen = given if minutes is None else replace(given, images_per_prompt=count, eval_minutes=minutes)
+        questions, plan, chosen = concept_set_questions(erasure, chosen)
+        texts = {prompt.text for own in questions for prompt in own.prompts}
+        last, now, then = (all_images(len(texts), len(spent), n) for n in (most, count, following))
+        if chosen.eval_minutes is not None:
+            note = f"until the intervals decide, at most {last} images in {chosen.eval_minutes:g} minutes"
+        how: dict[str, Any] = {"shared": image_cache, "backbone": backbone, "on_event": on_event, "note": note}
+        targets, reports = [], []
+        with ModelPair(erasure, plan, texts, chosen, **how) as models:
+            loading, folders = time.perf_counter() - clock, target_folders(erasure.sets)
+            for own, concepts, place, seconds in zip(questions, erasure.sets, folders, spent, strict=True):
+                seconds["load"] = round(seconds.get("load", 0) + loading, 2)
+                target = measure_target(models, own, concepts, erasure.folder / place, chosen, seconds)
+                reports.append(report_target(target, erasure.folder / place, erasure, chosen))
+                targets.append(target.trimmed())
+                models.forget(prompt.text for prompt in own.prompts)
+        report = report_run(targets, reports, erasure, chosen, models.failed)
+        backbone, generated = models.backbone, generated + models.generated
+        if chosen.eval_minutes is None or now == last or (count in LOOKS and decided(report.summary)):
+            break
+        # The judge is asked again about all images: what it is calibrated with has grown.
+        drawing, judging = (sum(seconds[name] for seconds in spent) for name in ("draw", "score"))
+        more = drawing / max(1, generated) * (then - now) + judging
+        if time.perf_counter() - started + more > 60 * chosen.eval_minutes:
+            break
+    return report
 
 
 @alone

@@ -15,6 +15,7 @@ from crce.evaluate.observe import Images, Questions, observe
 from crce.evaluate.prompts import SHOWN, spread
 from crce.evaluate.quality import make_pairs, measure_quality
 from crce.evaluate.scores import ScoredGroup, score_group
+from crce.evaluate.stats import ALPHA
 from crce.sampling.pictures import Picture, write_strips
 
 
@@ -58,21 +59,22 @@ def measure_target(
     concepts: ConceptSet,
     folder: Path,
     settings: ConceptSetSettings,
-    loading: float,
+    spent: dict[str, float],
 ) -> MeasuredTarget:
     """Generate the images of a target's prompts, judge them, count, and write strips of them to FOLDER/images.
 
-    `loading` is how many seconds it took to load model and judge, for the report.
+    `spent` are the seconds of the report so far, to which those spent here are added.
     """
     names, most = [(group.name, prompt.text) for group, prompt in questions.listed], settings.images_per_prompt
     clock = time.perf_counter()
     before, after = models.images([text for _, text in names])
     generated = time.perf_counter()
+    learned = questions.calibrate(models.base)
     judge = questions.describe()
     if judge is not None:
-        judge |= questions.calibrate(models.base)
+        judge |= learned
     questions.ask(models, questions.prompts)
-    groups = score(models, [questions])
+    groups = score(models, [questions], settings.alpha)
     files = iter(write_strips(folder / "images", names, *([row[:most] for row in side] for side in (before, after))))
     listed = {name: group.as_json() for name, group in groups.items()}
     for prompt in (prompt for group in listed.values() for prompt in group["prompts"]):
@@ -81,27 +83,25 @@ def measure_target(
     if settings.quality:
         quality = measure_quality(make_pairs(names, before, after), questions.judge)
         locality = measure_locality(concepts.target, groups, embedding_distances)
+    spent["draw"] = round(spent.get("draw", 0) + generated - clock, 2)
+    spent["score"] = round(spent.get("score", 0) + time.perf_counter() - generated, 2)
     parts = {
         "failed": {"base": failures(before), "erased": failures(after)},
         "groups": listed,
         "quality": quality,
         "locality": locality,
-        "seconds": {
-            "load": loading,
-            "draw": round(generated - clock, 2),
-            "score": round(time.perf_counter() - generated, 2),
-        },
+        "seconds": dict(spent),
     }
     return MeasuredTarget(concepts, groups, judge, parts, names, before, after)
 
 
-def score(models: ModelPair, questions: Sequence[Questions]) -> dict[str, ScoredGroup]:
+def score(models: ModelPair, questions: Sequence[Questions], alpha: float = ALPHA) -> dict[str, ScoredGroup]:
     """The groups of all questions by name, with the answers of the judge, which was asked before."""
     scored = {}
     for own in questions:
         for group in own.groups:
             base, erased = (own.answers(side, group.prompts) for side in (models.base, models.erased))
-            scored[group.name] = score_group(group, base, erased)
+            scored[group.name] = score_group(group, base, erased, alpha)
     return scored
 
 

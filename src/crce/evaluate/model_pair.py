@@ -21,10 +21,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Drawn:
-    """Progress: images generated so far, of base and erased model together."""
+    """Progress: images generated so far, of base and erased model together; the note says how it goes on."""
 
     done: int
     total: int
+    note: str = ""
 
 
 @dataclass(frozen=True)
@@ -70,6 +71,7 @@ class ModelPair:
         shared: images of the base model that several runs share.
         backbone: the run's base model, if it is loaded already.
         on_event: called after each batch of images.
+        note: of these events.
 
     Raises:
         ModelError: the model can't be loaded.
@@ -88,6 +90,7 @@ class ModelPair:
         shared: ImageCache | None = None,
         backbone: Backbone | None = None,
         on_event: Callable[[Drawn], None] | None = None,
+        note: str = "",
     ) -> None:
         info = erasure.info
         dtype = settings.dtype or info["dtype"]
@@ -98,7 +101,10 @@ class ModelPair:
         self.base, self.erased = ModelSide(self, base), ModelSide(self, replace(base, side="erased", adapter=adapter))
         self._erasure, self._settings, self._dtype, self._backbone = erasure, settings, dtype, backbone
         keys = [key for text in texts for side in (self.base, self.erased) for key in side.keys(text)]
-        self._done, self._total, self._on_event = 0, len(keys), on_event
+        self._done, self._total, self._on_event, self._note = 0, len(keys), on_event, note
+        if on_event and note:
+            on_event(Drawn(0, len(keys), note))
+        self.generated = 0  # images that were not there already
         if backbone is not None or any(key not in self.cache for key in keys):  # one that is given is checked
             self._load()
 
@@ -109,6 +115,11 @@ class ModelPair:
         if self._adapter is not None:
             self._adapter.close()  # the backbone may be the caller's, and go on to the next run
         self.forget(self._texts)  # a shared cache goes on too, also after an error
+
+    @property
+    def backbone(self) -> Backbone | None:
+        """The base model, if it is loaded."""
+        return self._backbone
 
     def images(self, texts: Sequence[str]) -> tuple[list[list[Picture]], list[list[Picture]]]:
         """The base and the erased model's images of each text, one per seed."""
@@ -131,6 +142,7 @@ class ModelPair:
         """Generate those images of one model that the cache lacks."""
         missing = self.cache.missing(keys)
         self._report(len(keys) - len(missing))
+        self.generated += len(missing)
         if missing:
             pipe, batch = self._load().pipe, self._settings.batch
             with nullcontext() if missing[0].state.side == "erased" else self._adapter.disabled():
@@ -146,7 +158,7 @@ class ModelPair:
     def _report(self, count: int) -> None:
         self._done += count
         if self._on_event and count:
-            self._on_event(Drawn(self._done, self._total))
+            self._on_event(Drawn(self._done, self._total, self._note))
 
 
 @dataclass

@@ -12,7 +12,7 @@ from crce.evaluate.model_pair import ModelPair, ModelSide, SamplingPlan
 from crce.evaluate.prompt_sets.concept_set import OtherSets, common_unrelated, make_groups
 from crce.evaluate.prompt_sets.prompt_set import PromptSet, sample, seeds_of
 from crce.evaluate.prompts import NO_JUDGE, UNJUDGED, Domain, Prompt, PromptGroup, no_class, spread
-from crce.evaluate.settings import STANDARD_IMAGES, TARGET_IMAGES
+from crce.evaluate.settings import target_images
 from crce.judges import choose_judge, load_judge
 from crce.judges.judge import CalibratedJudge, Detector, JointJudge, OpenJudge, describe_judge, name_pictures
 from crce.sampling.image_cache import FOLDER
@@ -66,7 +66,7 @@ class Questions:
     Attributes:
         groups: the groups, with the judge's class of every prompt.
         judge: the judge; None where nobody judges.
-        threshold: the lowest probability at which its word counts.
+        threshold: the lowest probability at which its word counts; None takes the judge's own, once it is calibrated.
         domain: the kind of things that it picks from; None where it is not bound to one.
         sampled: whether images are generated for the calibration, so that there should be few; else all are there.
         words: its answers; questions about several targets of a run share them.
@@ -74,7 +74,7 @@ class Questions:
 
     groups: Sequence[PromptGroup]
     judge: Judge | None
-    threshold: float
+    threshold: float | None
     domain: str | None = None
     sampled: bool = False
     words: Answers = field(default_factory=dict)
@@ -97,7 +97,7 @@ class Questions:
                 key = self._key(side, prompt)
                 if key not in self.words:
                     (images,) = side.images([prompt.text])
-                    self.words[key] = name_pictures(self.judge, images, key[2], self.threshold)
+                    self.words[key] = name_pictures(self.judge, images, key[2], self._least)
 
     def answers(self, side: ModelSide, prompts: Sequence[Prompt]) -> list[list[str | None]] | None:
         """The judge's word for every image of each prompt; None without a judge."""
@@ -127,7 +127,11 @@ class Questions:
 
     def describe(self) -> dict[str, Any] | None:
         """The judge as report.json names it."""
-        return describe_judge(self.judge, self.threshold)
+        return describe_judge(self.judge, self._least)
+
+    @property
+    def _least(self) -> float:
+        return self.threshold if self.threshold is not None else self.judge.threshold if self.judge else 0.0
 
     @property
     def _most(self) -> int:
@@ -172,16 +176,16 @@ def concept_set_questions(
         unrelated = [texts[:UNJUDGED] for texts in unrelated]
     settings = settings.filled(judged=judge is not None)
     words: Answers = {}
-    limit, crce, least = settings.phrases_per_group, erasure.config.crce, settings.least(judge)
+    limit, crce = settings.phrases_per_group, erasure.config.crce
     groups = [
         make_groups(c, judge, limit, rest, crce=crce, common=common)
         for c, rest, common in zip(erasure.sets, others, unrelated, strict=True)
     ]
-    questions = [Questions(own, judge, least, words=words) for own in groups]
+    questions = [Questions(own, judge, settings.threshold, words=words) for own in groups]
     alone = frozenset(p.text for own in questions for group, p in own.listed if group.name == "unrelated")
-    count, standard = settings.images_per_prompt or 1, (settings.images_per_prompt or 1) >= STANDARD_IMAGES
-    seeds, many = (range(settings.seed, settings.seed + n) for n in (count, max(count, TARGET_IMAGES)))
-    more = {c.target: many for c in erasure.sets if judge is not None and standard}
+    count = settings.images_per_prompt or 1
+    seeds, many = (range(settings.seed, settings.seed + n) for n in (count, target_images(count)))
+    more = {c.target: many for c in erasure.sets if judge is not None and len(many) > count}
     plan = SamplingPlan(seeds, *settings.sampling(erasure.sampling), erasure.config.scenes, alone, more)
     return questions, plan, settings
 
@@ -206,7 +210,7 @@ def prompt_set_questions(
         elsewhere = OtherSets([c for c in erasure.sets if c is not concepts], asked, crce=erasure.config.crce)
         with_classes = [_with_classes(group, asked, target, target_class, elsewhere) for group in own]
         kind = domain.kind if domain else None
-        questions.append(Questions(with_classes, asked, settings.least(judge), kind, sampled=True))
+        questions.append(Questions(with_classes, asked, settings.threshold, kind, sampled=True))
     seeds = seeds_of(groups, settings.images_per_prompt, settings.seed)
     return questions, SamplingPlan([settings.seed], *settings.sampling(erasure.sampling), own_seeds=seeds)
 

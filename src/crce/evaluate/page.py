@@ -227,6 +227,8 @@ def _answers(calibration: Mapping[str, Any]) -> str:
     if "references" in calibration:  # faces are compared with these
         known = ", ".join(f"{count} of {name}" for name, count in calibration["references"].items())
         return f"{'; '.join(sides)}; faces to compare with: {known}"
+    if "threshold" in calibration:
+        return f"{'; '.join(sides)}, from its threshold on"
     worth = ", ".join(f"{answer} {share:.2f}" for answer, share in calibration["probability"].items())
     return f"{'; '.join(sides)}; so the thing is there with probability {worth}"
 

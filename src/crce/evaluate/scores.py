@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from crce.evaluate.prompts import NO_JUDGE, Prompt, PromptGroup
-from crce.evaluate.stats import Measure, RateComparison, Recognition, compare, measure, recognise, summarise
+from crce.evaluate.stats import ALPHA, Measure, RateComparison, Recognition, compare, measure, recognise, summarise
 
 
 Words = Sequence[str | None]
@@ -109,14 +109,14 @@ class ScoredGroup:
 
 
 def score_group(
-    group: PromptGroup, base_words: Sequence[Words] | None, erased_words: Sequence[Words] | None
+    group: PromptGroup, base_words: Sequence[Words] | None, erased_words: Sequence[Words] | None, alpha: float = ALPHA
 ) -> ScoredGroup:
     """Score a group by the judge's words for both models' images of each prompt; None without a judge."""
     if base_words is None or erased_words is None:
         prompts = tuple(ScoredPrompt(p, None, None, p.left_out or NO_JUDGE) for p in group.prompts)
     else:
         paired = zip(group.prompts, base_words, erased_words, strict=True)
-        prompts = tuple(_score(p, b, a, group.erasing) for p, b, a in paired)
+        prompts = tuple(_score(p, b, a, group.erasing, alpha) for p, b, a in paired)
     scored = ScoredGroup(group, prompts, Measure(None, None, None, 0))
     numbers, _ = measure(scored.recognitions, erasing=group.erasing, reason=scored.missing)
     return ScoredGroup(group, prompts, numbers)
@@ -134,11 +134,11 @@ def summarise_groups(groups: Mapping[str, ScoredGroup]) -> dict[str, Measure]:
     return summarise(target.recognitions, corefs.recognitions, retains.recognitions, reasons=reasons)
 
 
-def _score(prompt: Prompt, base_words: Words, erased_words: Words, erasing: bool) -> ScoredPrompt:
+def _score(prompt: Prompt, base_words: Words, erased_words: Words, erasing: bool, alpha: float) -> ScoredPrompt:
     words = {"base": base_words, "erased": erased_words}
     if prompt.expected is None:
         return ScoredPrompt(prompt, words, None, prompt.left_out)
-    recognition = recognise(base_words, erased_words, prompt.expected, erasing=erasing)
+    recognition = replace(recognise(base_words, erased_words, prompt.expected, erasing=erasing), alpha=alpha)
     seen, n, left_out = int(recognition.base.sum()), recognition.base.size, None
     if n == 0:
         left_out = "the base model failed to draw it"

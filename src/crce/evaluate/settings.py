@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, TypedDict
 
 from crce.backbones.defaults import fill_sampling
 from crce.bounds import check_numbers
+from crce.evaluate.stats import ALPHA
 
 
 if TYPE_CHECKING:
@@ -15,7 +16,21 @@ if TYPE_CHECKING:
     from crce.judges import Judge
 
 STANDARD_IMAGES = 8  # of a prompt
-TARGET_IMAGES = 16  # of a target, from the standard on: it is a single prompt, and tested by itself
+TARGET_IMAGES = 16  # of a target, for every standard ones: it is a single prompt, and tested by itself
+SLICES = (1, 2, 4, 8, 16)  # images of a prompt by which an evaluation grows
+LOOKS = (4, 8, 16)  # those at which its numbers decide whether it ends
+MINUTES = {"cuda": 30.0}  # by device, else `MINUTES_ELSEWHERE`: how long it may take
+MINUTES_ELSEWHERE = 60.0
+
+
+def target_images(count: int) -> int:
+    """Images of a concept set's target where other prompts have `count`."""
+    return max(count, TARGET_IMAGES * (count // STANDARD_IMAGES))
+
+
+def all_images(prompts: int, targets: int, count: int) -> int:
+    """Images of both models, `count` of each prompt and more of those that are targets."""
+    return 2 * (prompts * count + targets * (target_images(count) - count))
 
 
 @dataclass(frozen=True)
@@ -23,8 +38,9 @@ class EvaluationSettings:
     """Settings of every evaluation.
 
     Attributes:
-        images_per_prompt: images of each prompt by each model; None takes 8, or one where nobody judges them; of a
-            prompt set as many as its authors take. With 8 or more, a concept set's target has at least 16.
+        images_per_prompt: images of each prompt by each model; None takes 8 (see also `eval_minutes`), or one where
+            nobody judges them; of a prompt set as many as its authors take. With 8 or more, a concept set's target
+            has at least 16.
         seed: of each prompt's first image, and of a sample of prompts.
         steps: sampling steps with the model's own scheduler; None takes those of the model, see
             `crce.backbones.defaults`, with its solver if it has one.
@@ -57,16 +73,13 @@ class EvaluationSettings:
         """Steps, guidance and solver; those of the run's model (`Erasure.sampling`) where they are None."""
         return fill_sampling(model, self.steps, self.guidance)
 
-    def least(self, judge: Judge | None) -> float:
-        """The threshold, of the judge where it is None."""
-        return self.threshold if self.threshold is not None else judge.threshold if judge else 0.0
-
     def as_json(self, model: Mapping[str, Any]) -> dict[str, Any]:
         """The settings that report.json holds, with the sampling of the run's model: what the images depend on."""
         steps, guidance, solver = self.sampling(model)
         filled = {**vars(self), "steps": steps, "guidance": guidance, **({"solver": solver} if solver else {})}
         named = ("images_per_prompt", "limit", "seed", "steps", "guidance", "solver", "phrases_per_group")
-        return {name: filled[name] for name in named if name in filled}
+        own = {name: filled[name] for name in named if name in filled}
+        return own | {"eval_minutes": minutes} if (minutes := filled.get("eval_minutes")) else own
 
 
 @dataclass(frozen=True)
@@ -77,16 +90,31 @@ class ConceptSetSettings(EvaluationSettings):
         quality: whether to measure drift, image quality and locality too.
         phrases_per_group: most phrases taken from each list of a concept set; None takes 10, or 2 where nobody
             judges the images, which a person then looks at.
+        eval_minutes: makes `images_per_prompt`, or 16, the most, see `crce.evaluate.evaluate`; None takes 30 on a GPU
+            and 60 elsewhere, but for the bundled model, or beside `images_per_prompt`, a fixed number of images.
     """
 
     quality: bool = False
     phrases_per_group: int | None = None
+    eval_minutes: float | None = None
+
+    @property
+    def alpha(self) -> float:
+        """The probability outside intervals; it is split over the looks that decide whether there are more images."""
+        return ALPHA if self.eval_minutes is None else ALPHA / len(LOOKS)
+
+    def minutes(self, model: str, device: str) -> float | None:
+        """The minutes that an evaluation may take; None where its number of images is fixed."""
+        if self.eval_minutes is None and model != "demo" and self.images_per_prompt is None:
+            return MINUTES.get(device, MINUTES_ELSEWHERE)
+        return self.eval_minutes
 
     def filled(self, *, judged: bool) -> ConceptSetSettings:
         """The settings with numbers for those that are None."""
         images, phrases = (STANDARD_IMAGES, 10) if judged else (1, 2)
         images, phrases = self.images_per_prompt or images, self.phrases_per_group or phrases
-        return replace(self, images_per_prompt=images, phrases_per_group=phrases)
+        minutes = self.eval_minutes if judged else None
+        return replace(self, images_per_prompt=images, phrases_per_group=phrases, eval_minutes=minutes)
 
 
 @dataclass(frozen=True)
@@ -121,6 +149,7 @@ class ConceptSetKeywords(EvaluationKeywords, total=False):
 
     quality: bool
     phrases_per_group: int | None
+    eval_minutes: float | None
 
 
 class PromptSetKeywords(EvaluationKeywords, total=False):

@@ -16,7 +16,8 @@ Intervals of shares and rates are those of Jeffreys, a beta distribution with k 
 a Dirichlet distribution of lost, gained and unchanged images in the same way. So they have a width also where all
 images agree. n is divided by the design effect 1 + (m - 1) rho (Kish 1965), as m images of one prompt say less than
 those of m prompts: rho is estimated by the analysis of variance and drawn towards `CORRELATION`, since a handful of
-prompts can't tell it, and n is reduced once more by Student's t for their number (Korn and Graubard 1998).
+prompts can't tell it, and n is reduced once more by Student's t for their number (Korn and Graubard 1998). Where the
+numbers decide whether there are more images, the 5 % outside are split over the looks at them (Bonferroni).
 """
 
 from __future__ import annotations
@@ -45,6 +46,7 @@ class Recognition:
 
     base: NDArray[np.bool_]
     erased: NDArray[np.bool_]
+    alpha: float = ALPHA  # the probability outside intervals, smaller at each of several looks
 
     @property
     def drawable(self) -> bool:
@@ -161,8 +163,9 @@ def measure(
     ratio = min(1.0, erased / base)
     kept = [np.arange(p.base.sum()) < p.erased.sum() for p in drawable]
     value = 1 - ratio if erasing else ratio
-    samples = _samples([value, 1 - value], independent(kept))[:, 0]
-    return with_interval(value, samples, base), samples
+    alpha = drawable[0].alpha
+    samples = _samples([value, 1 - value], independent(kept, alpha))[:, 0]
+    return with_interval(value, samples, base, alpha), samples
 
 
 def summarise(
@@ -187,7 +190,7 @@ def summarise(
         return {**measures, "H": Measure(None, None, None, 0, f"it takes all three; missing: {', '.join(missing)}")}
     value = float(harmonic_mean(np.array([[measures[name].value] for name in MEASURES], dtype=float))[0])
     n = sum(m.n for m in measures.values())
-    return {**measures, "H": with_interval(value, harmonic_mean(np.stack(samples)), n)}
+    return {**measures, "H": with_interval(value, harmonic_mean(np.stack(samples)), n, target[0].alpha)}
 
 
 def harmonic_mean(shares: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -196,12 +199,12 @@ def harmonic_mean(shares: NDArray[np.float64]) -> NDArray[np.float64]:
         return shares.shape[0] / (1 / shares).sum(0)
 
 
-def rate_of(groups: Sequence[NDArray[np.bool_]]) -> Rate:
+def rate_of(groups: Sequence[NDArray[np.bool_]], alpha: float = ALPHA) -> Rate:
     """The rate of the images of all prompts, those of each of shape (n_i,); there is at least one image."""
     values = np.concatenate(groups)
     value = float(values.mean())
-    samples = _samples([value, 1 - value], independent(groups))[:, 0]
-    return Rate(int(values.sum()), values.size, value, *interval(value, samples))
+    samples = _samples([value, 1 - value], independent(groups, alpha))[:, 0]
+    return Rate(int(values.sum()), values.size, value, *interval(value, samples, alpha))
 
 
 def mcnemar(lost: int, gained: int, alternative: Literal["two-sided", "less", "greater"] = "two-sided") -> float:
@@ -224,11 +227,12 @@ def compare(prompts: Sequence[Recognition]) -> RateComparison | None:
     every = np.concatenate(changes)
     lost, gained = int((every < 0).sum()), int((every > 0).sum())
     shares = [lost / every.size, gained / every.size, 1 - (lost + gained) / every.size]
-    samples = _samples(shares, independent(changes))
-    value = float(every.mean())
-    low, high = interval(value, samples[:, 1] - samples[:, 0])
-    difference = RateDifference(value, low, high, mcnemar(lost, gained), lost, gained)
-    return RateComparison(rate_of(base), rate_of(erased), difference)
+    value, alpha = float(every.mean()), prompts[0].alpha
+    samples = _samples(shares, independent(changes, alpha))
+    low, high = interval(value, samples[:, 1] - samples[:, 0], alpha)
+    p = min(1.0, mcnemar(lost, gained) * ALPHA / alpha)
+    difference = RateDifference(value, low, high, p, lost, gained)
+    return RateComparison(rate_of(base, alpha), rate_of(erased, alpha), difference)
 
 
 def mean_of(groups: Sequence[Sequence[float]]) -> Measure:
@@ -252,7 +256,7 @@ def mean_of(groups: Sequence[Sequence[float]]) -> Measure:
     return Measure(value, max(value - half, least), min(value + half, most), values.size)
 
 
-def independent(groups: Sequence[NDArray[Any]]) -> float:
+def independent(groups: Sequence[NDArray[Any]], alpha: float = ALPHA) -> float:
     """How many independent values say as much as those of several groups, each of shape (n_i,)."""
     from scipy.stats import norm, t
 
@@ -267,18 +271,18 @@ def independent(groups: Sequence[NDArray[Any]]) -> float:
     spread = between + (size - 1) * within
     own = (between - within) / spread if spread > 0 else 0.0
     rho = np.clip(((count - 1) * own + OWN_WEIGHT * CORRELATION) / (count - 1 + OWN_WEIGHT), 0, 1)
-    wider = t.ppf(1 - ALPHA / 2, count - 1 + OWN_WEIGHT) / norm.ppf(1 - ALPHA / 2)
+    wider = t.ppf(1 - alpha / 2, count - 1 + OWN_WEIGHT) / norm.ppf(1 - alpha / 2)
     return float(total / (1 + (size - 1) * rho) / wider**2)
 
 
-def with_interval(value: float, samples: NDArray[np.float64], n: int) -> Measure:
+def with_interval(value: float, samples: NDArray[np.float64], n: int, alpha: float = ALPHA) -> Measure:
     """A value over n images with the interval of its samples."""
-    return Measure(value, *interval(value, samples), n)
+    return Measure(value, *interval(value, samples, alpha), n)
 
 
-def interval(value: float, samples: NDArray[np.float64]) -> tuple[float, float]:
-    """The 95 % interval of samples; it holds the value, which percentiles can miss by a hair."""
-    low, high = np.nanpercentile(samples, [50 * ALPHA, 100 - 50 * ALPHA])
+def interval(value: float, samples: NDArray[np.float64], alpha: float = ALPHA) -> tuple[float, float]:
+    """The interval of samples, `alpha` outside; it holds the value, which percentiles can miss by a hair."""
+    low, high = np.nanpercentile(samples, [50 * alpha, 100 - 50 * alpha])
     return min(float(low), value), max(float(high), value)
 
 

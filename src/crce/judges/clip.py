@@ -18,7 +18,7 @@ from torch.nn.functional import normalize
 from crce.concepts import ConceptSet
 from crce.errors import ModelError
 from crce.judges.concept_classes import ConceptSetJudge, concept_classes
-from crce.judges.judge import without_article
+from crce.judges.judge import Known, judge_images, without_article
 from crce.judges.weights import TransformersJudge, load_part
 
 
@@ -70,6 +70,31 @@ class ClipJudge(TransformersJudge, ConceptSetJudge):
         sizes = [len(self._known.phrases[name]) for name in self.classes]
         nearest = torch.stack([part.amax(1) for part in cosines.split(sizes, 1)], 1)  # (B, K)
         return (nearest * self._network.logit_scale.exp().cpu()).softmax(1)
+
+    def calibrate(self, shown: Known, absent: Known) -> dict[str, Any] | None:
+        """Set the threshold: of those with the largest J (Youden 1950), the lowest.
+
+        J is the share of `shown` that it calls by the class, less that of `absent`, so that no more is read into an
+        image than into those of the base model. Where it confuses nothing, its best word counts.
+        """
+        if not shown or not absent:
+            return None
+        sides = {"shown": shown, "absent": absent}
+        named: dict[str, list[float]] = {side: [] for side in sides}  # probabilities where the class is its best word
+        for side, (image, label) in ((side, pair) for side, pairs in sides.items() for pair in pairs):
+            (said,) = judge_images(self, [image], label, 0.0)
+            named[side] += [said.probability] if said.word == label else []
+
+        def counts(side: str, least: float) -> int:
+            return sum(p >= least for p in named[side])
+
+        def youden(least: float) -> float:
+            return counts("shown", least) / len(shown) - counts("absent", least) / len(absent)
+
+        self.threshold = max([0.0, *sorted(named["shown"])], key=youden)
+        found = {side: counts(side, self.threshold) for side in sides}
+        answers = {side: {"recognised": k, "not": len(sides[side]) - k} for side, k in found.items()}
+        return {**answers, "threshold": self.threshold}
 
     @torch.inference_mode()
     def features(self, images: list[Image]) -> torch.Tensor:

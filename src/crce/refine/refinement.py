@@ -39,7 +39,6 @@ if TYPE_CHECKING:
     from crce.judges import Judge
     from crce.suggest.candidates import Suggester
 
-IMAGES_PER_PROMPT = 8
 SAMPLING = ("images_per_prompt", "seed", "steps", "guidance")  # settings of the report that all rounds share
 PHRASES = 10  # at least as many as the default of the evaluation
 
@@ -71,6 +70,7 @@ def refine(
     prompts: str | Path | None = None,
     token_budget: int = 100_000,
     images_per_prompt: int | None = None,
+    eval_minutes: float | None = None,
     min_gain: float = 0.01,
     judge: str | Judge = "auto",
     device: str = "auto",
@@ -92,7 +92,8 @@ def refine(
         base_url: address of an OpenAI-compatible server.
         prompts: folder with prompts that replace bundled ones.
         token_budget: tokens that a language model may use in total.
-        images_per_prompt: images per prompt; None takes the number in the run's report, else 8.
+        images_per_prompt: images per prompt; None takes the number in the run's report, else as `evaluate` does.
+        eval_minutes: where the run has no such report, see `evaluate`; each round has as many images.
         min_gain: a round that gains less is the last, and is not kept.
         judge: see `evaluate`; "auto" takes the judge of the run's report.
         device: where to train and generate, unless `backbone` is given.
@@ -110,7 +111,7 @@ def refine(
         SuggestError: there is no such suggester, or its language model fails; call again to continue.
         Interrupted: the user stopped it; call again to continue.
     """
-    check_numbers(rounds=rounds, images_per_prompt=images_per_prompt)
+    check_numbers(rounds=rounds, images_per_prompt=images_per_prompt, eval_minutes=eval_minutes)
     if not 0 <= min_gain < 1:
         raise ConfigError(f"min_gain is {min_gain}. Use a share of H from 0 to below 1, e.g. 0.01.")
     erasure = Erasure.load(run)
@@ -131,7 +132,8 @@ def refine(
     if suggester is None or isinstance(suggester, str):
         suggester = load_suggester(suggester, base_url=base_url, prompts=prompts, token_budget=token_budget)
     backbone = load_base(erasure, backbone=backbone, device=device, offload=erasure.config.offload)
-    loop = _Loop(erasure, backbone, suggester, memory or Memory(), judge, on_event or (lambda event: None))
+    emit = on_event or (lambda event: None)
+    loop = _Loop(erasure, backbone, suggester, memory or Memory(), judge, emit, eval_minutes)
     return loop.run(rounds, images_per_prompt, min_gain)
 
 
@@ -145,6 +147,7 @@ class _Loop:
     memory: Memory
     judge: str | Judge
     emit: Callable[[RefineEvent], None]
+    minutes: float | None
     images: ImageCache = field(default_factory=ImageCache)
 
     def run(self, rounds: int, images: int | None, min_gain: float) -> Refinement:
@@ -178,7 +181,7 @@ class _Loop:
         root, concepts = self.erasure.folder, self.erasure.concepts
         report = read_report(root)
         if report is None or not covers(report, self.erasure, images, self.judge):
-            report = self._evaluate(self.erasure, {"images_per_prompt": images or IMAGES_PER_PROMPT})
+            report = self._evaluate(self.erasure, {"images_per_prompt": images, "eval_minutes": self.minutes})
         judge = self.judge if self.judge != "auto" else (report["judge"] or {}).get("name", "auto")
         settings = RefineSettings(
             suggester=self.suggester.name,

@@ -9,13 +9,14 @@ it enters a concept set. Every round is scored on it.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from crce.concepts import ConceptSet, Related
 from crce.concepts.concept_set import fold
 from crce.errors import RunError
 from crce.evaluate.prompts import ERASING
+from crce.evaluate.settings import ConceptSetSettings
 from crce.evaluate.stats import Recognition, recognise, summarise
 from crce.suggest.phrases import words
 
@@ -77,6 +78,7 @@ def score(report: Mapping[str, Any], split: Split) -> dict[str, dict[str, Any]]:
         RunError: one of them can't be measured.
     """
     recognised: list[list[Recognition]] = []
+    alpha = ConceptSetSettings(eval_minutes=report["settings"].get("eval_minutes")).alpha
     groups = {"target": "the target", "coref_held_out": "a held-out coref", "retain_held_out": "a held-out retain"}
     for group, what in groups.items():
         prompts = [p for p in report["groups"][group]["prompts"] if group == "target" or split.holds(p["text"])]
@@ -87,6 +89,7 @@ def score(report: Mapping[str, Any], split: Split) -> dict[str, dict[str, Any]]:
                 if p["left_out"] is None
             ]
         )
+        recognised[-1] = [replace(each, alpha=alpha) for each in recognised[-1]]
         if not recognised[-1]:
             nothing = "" if group == "target" else ": the concept set holds none"
             why = next((f": {p['left_out']}" for p in prompts if p["left_out"]), nothing)
