@@ -5,8 +5,9 @@
 writes lazy_closed_form.json beside this file; its rows are kept. The models have the configs of the published
 ones, and weights of true size and random values in the layers that are edited. Their shards hold nothing else, so that
 another tensor could not be read. Their text encoders are of true width with thin layers, and are taken off the memory.
-100 targets with 5 corefs and 5 retains each are erased, in a process of its own each time. Seconds are from encoded
-prompts to the saved file; those of the processor are of all cores together, for machines that do other work meanwhile.
+100 targets with 5 corefs and 5 retains each are erased, without everyday words, each time in a process of its own.
+Seconds are from the encoded prompts to the saved file; those of the processor are of all cores together, for machines
+that do other work meanwhile.
 """
 
 from __future__ import annotations
@@ -156,7 +157,7 @@ def measure(folder: Path, method: str, out: Path) -> dict[str, Any]:
         clocks[type(event).__name__] = [time.perf_counter(), time.process_time()]
 
     begun = time.perf_counter()
-    config = load_config(None, {"method": method})
+    config = load_config(None, {"method": method, "everyday": 0.0})
     run = erase(concept_sets(), config=config, model=str(folder), out=out, device="cpu", on_event=on_event)
     solving, processor = (b - a for a, b in zip(clocks["Started"], clocks["Finished"], strict=True))
     return {

@@ -96,5 +96,6 @@ def least_squares(weights: Mapping[str, Tensor], rows: Sequence[Row[Tensor]], ri
     cross, gram = sums(rows)
     for each in (cross, gram):
         each.diagonal().add_(ridge)
-    factor = torch.cholesky_solve(cross.T, torch.linalg.cholesky(gram)).T
+    torch.linalg.cholesky(gram, out=gram)
+    factor = torch.cholesky_solve(cross.T, gram).T
     return {path: (w.double().cpu() @ factor).to(w) for path, w in weights.items()}

@@ -95,9 +95,10 @@ def _left(
     if not rows:
         return 0.0, 0.0
     kept, (cross, gram) = rows[0].role == "retain", sums(rows)
-    aside = apart = gram - cross  # sum w (k - v) k^T, and sum w (k - v) (k - v)^T
-    if not kept:
-        apart = aside - cross.T + sums([replace(row, prompt=row.source) for row in rows])[1]
+    if not kept:  # in place, as the width may be thousands
+        apart = sums([replace(row, prompt=row.source) for row in rows])[1]
+        apart.sub_(cross).sub_(cross.T).add_(gram)  # sum w (k - v) (k - v)^T
+        cross.neg_().add_(gram)  # sum w (k - v) k^T
     left = size = 0.0
     for path, w in before.items():
         old = w.double().cpu()
@@ -105,7 +106,7 @@ def _left(
         left += _trace(change, gram, change)
         whole = _trace(old, gram if kept else apart, old)
         if not kept:  # W' k - W v = (W' - W) k + W (k - v)
-            left += 2 * _trace(change, aside.T, old) + whole
+            left += 2 * _trace(change, cross.T, old) + whole
         size += whole
     return left, size
 
