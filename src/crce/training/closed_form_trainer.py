@@ -48,7 +48,8 @@ class ClosedFormTrainer:
             The remainder of each sum of the objective, relative to its size before the edit for erased rows, and to
             the size of the answers for kept rows.
         """
-        before, after = self.adapter.base_weights(), {}
+        before = self.adapter.base_weights()
+        after: dict[str, torch.Tensor] = {}
         parts = [
             ({p: before[p] for p, own in self._layers.items() if own == name}, self._rows[name]) for name in self._rows
         ]
