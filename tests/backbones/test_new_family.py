@@ -24,7 +24,6 @@ FACTS: dict[str, Any] = {
     "half": torch.bfloat16,
     "encoder_tokens": {"text_encoder": None},
     "prompts_at_once": 8,
-    "reads_states": False,
     "defaults": {},
 }
 CODE: dict[str, Any] = {

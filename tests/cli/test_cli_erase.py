@@ -128,3 +128,13 @@ def test_folder_that_cannot_be_written(crce, tiny_folder, tmp_path):
     assert result.code == 2
     assert str(out) in result.err
     assert result.err.splitlines()[-1].startswith("error: Cannot write")
+
+
+def test_a_model_that_was_read_in_part_is_measured_on_a_cpu_only_if_asked(crce, tiny_folder, tmp_path, monkeypatch):
+    monkeypatch.setattr("crce.backbones.text_side.SMALL", 0)
+    how = ("--method", "uce", "--model", tiny_folder, "--device", "cpu", "--out", tmp_path / "run")
+    result = crce("erase", "cat", *how)
+    assert result.code == 0, result.err
+    assert "measured no, as images of a model of this size take hours on a CPU" in result.out
+    assert json.loads((tmp_path / "run" / "run.json").read_text())["loaded"] == "text side"
+    assert not (tmp_path / "run" / "report.json").exists()

@@ -13,7 +13,7 @@ import published
 import pytest
 
 from crce.backbones.families import FAMILIES
-from crce.backbones.memory_plan import SHARE
+from crce.backbones.memory_plan import GIB, SHARE
 from crce.backbones.scopes import SCOPES
 from crce.evaluate.observe import concept_set_questions
 from crce.evaluate.settings import ConceptSetSettings
@@ -49,6 +49,15 @@ def test_a_row_for_each_of_the_usual_cards_or_one_for_yours(crce, folders):
     assert usual[80]["flags"] == []
     assert usual[8]["flags"] == ["--micro-batch", "4"]
     assert list(cards(crce, "--vram", "11.5")) == [11.5]
+
+
+def test_a_closed_form_on_a_large_model_is_planned_by_what_it_reads_of_it(crce):
+    facts = json.loads(crce("plan", "--model", "black-forest-labs/FLUX.1-dev", "--config", "uce", "--json").out)
+    assert facts["trained_layers"] == 2
+    assert facts["trained_parameters"] == 3072 * (4096 + 1) + 3072 * (768 + 1)
+    sizes = facts["bytes"]
+    encoders = sum(size for name, size in sizes["weights"].items() if name.startswith("text_encoder"))
+    assert encoders + 2 * GIB <= sizes["text_side"] < encoders + 3 * GIB < sizes["weights"]["transformer"]
 
 
 @pytest.mark.parametrize("name", published.MODELS)

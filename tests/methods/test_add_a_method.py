@@ -59,7 +59,7 @@ def test_the_methods_are_in_the_table_with_their_settings():
     with pytest.raises(ConfigError, match="fade_share is 2: input should be less than or equal to 1"):
         load_config(None, {"method": "fade", "fade_share": 2})
     assert support("fade", "StableDiffusionPipeline").level == "experimental"  # nobody has measured it
-    assert support("ridge1", "FluxPipeline").level == "refused"
+    assert support("ridge1", "FluxPipeline").level == "experimental"
 
 
 @pytest.mark.usefixtures("package")

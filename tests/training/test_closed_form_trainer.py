@@ -15,8 +15,9 @@ from crce.concepts import ConceptSet, atlas, find_concepts
 from crce.errors import ConfigError, CRCEError
 from crce.methods import METHODS, load_method
 from crce.training import apply_adapter, erase, load_config, resume
-from crce.training.closed_form_trainer import ClosedFormTrainer, closed_form_rows
+from crce.training.closed_form_trainer import ClosedFormTrainer
 from crce.training.prompts import everyday_words
+from crce.training.state_rows import closed_form_rows
 
 
 SOLVED = [name for name in METHODS if METHODS[name].solved]
@@ -67,7 +68,7 @@ def test_every_allowed_number_gives_finite_weights_or_one_error(tiny_backbone, c
 
 def test_rows_carry_certainty_and_roles(tiny_backbone, cats):
     config = load_config(None, {"method": "uce", "alpha": 2.0, "beta": 3.0})
-    rows = closed_form_rows(tiny_backbone, [cats], load_method("uce"), config)
+    rows = closed_form_rows(tiny_backbone, [cats], load_method("uce"), config)["hidden"]
     assert [row.weight for row in rows.erase] == pytest.approx([1, 2, 1.6, 1.2, 0.8])
     assert [row.weight for row in rows.keep] == pytest.approx([3, 2.4, 1.5])
     assert [row.role for row in rows.erase] == ["target", *["coref"] * 4]
@@ -75,7 +76,7 @@ def test_rows_carry_certainty_and_roles(tiny_backbone, cats):
     assert all(torch.allclose(row.source, null, atol=1e-5) for row in rows.erase)
     assert all(row.source is row.prompt for row in rows.keep)
     dogs = ConceptSet("dog", anchor="pet")
-    both = closed_form_rows(tiny_backbone, [cats, dogs], load_method("uce"), config)
+    both = closed_form_rows(tiny_backbone, [cats, dogs], load_method("uce"), config)["hidden"]
     assert len(both.erase) == 6
     assert len(both.keep) == 2  # dog is erased, so it is no longer kept
     torch.testing.assert_close(both.erase[-1].source, tiny_backbone.encode(["pet"]).hidden[0])
@@ -83,10 +84,10 @@ def test_rows_carry_certainty_and_roles(tiny_backbone, cats):
 
 def test_everyday_words_are_held_beside_the_retains_and_are_none_of_what_goes(demo_backbone, cats):
     config = load_config(None, {"method": "uce", "everyday": 60.0})
-    rows = closed_form_rows(demo_backbone, [cats], load_method("uce"), config)
+    rows = closed_form_rows(demo_backbone, [cats], load_method("uce"), config)["hidden"]
     assert sum(row.weight for row in rows.everyday) == pytest.approx(60)
     plain = load_config(None, {"method": "uce", "everyday": 60.0, "crce": False})
-    assert closed_form_rows(demo_backbone, [cats], load_method("uce"), plain).everyday == ()
+    assert closed_form_rows(demo_backbone, [cats], load_method("uce"), plain)["hidden"].everyday == ()
     words = everyday_words(demo_backbone, [cats], 300)
     assert len(words) == len(set(words)) == 300
     assert not [word for word in words if word.startswith(("cat", "kitty", "feline"))]
@@ -96,7 +97,7 @@ def test_everyday_words_are_held_beside_the_retains_and_are_none_of_what_goes(de
 def test_rows_of_mace_leave_out_the_phrase_itself(demo_backbone):
     config = load_config(None, {"method": "mace", "crce": False})
     method = load_method("mace")
-    rows = closed_form_rows(demo_backbone, [ConceptSet("cat", anchor="dog")], method, config)
+    rows = closed_form_rows(demo_backbone, [ConceptSet("cat", anchor="dog")], method, config)["hidden"]
     assert len(rows.erase) == len(method.templates)
     assert sum(row.weight for row in rows.erase) == pytest.approx(1.0)
     cat = demo_backbone.encode(["a photo of cat"]).hidden[0]
@@ -110,7 +111,7 @@ def test_rows_of_mace_leave_out_the_phrase_itself(demo_backbone):
 
 def test_mace_reads_the_target_in_sentences_and_corefs_alone(tiny_backbone, cats):
     config = load_config(None, {"method": "mace"})
-    rows = closed_form_rows(tiny_backbone, [cats], load_method("mace"), config)
+    rows = closed_form_rows(tiny_backbone, [cats], load_method("mace"), config)["hidden"]
     sentences = len(load_method("mace").templates)
     assert [row.role for row in rows.erase] == ["target"] * sentences + ["coref"] * 4
     assert [row.weight for row in rows.erase] == pytest.approx([1 / sentences] * sentences + [1, 0.8, 0.6, 0.4])

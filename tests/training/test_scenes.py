@@ -9,8 +9,8 @@ from crce.concepts import ConceptSet, Related
 from crce.errors import ConfigError
 from crce.methods.speed import SPEED
 from crce.training import ErasureConfig, Trainer, load_config
-from crce.training.closed_form_trainer import closed_form_rows
 from crce.training.prompts import NULL, make_table
+from crce.training.state_rows import closed_form_rows
 from crce.training.step_sampler import StepBatch
 
 
@@ -78,8 +78,8 @@ def test_a_step_stays_in_one_scene_and_steers_away_from_the_style_alone(tiny_bac
 
 def test_scenes_share_the_weight_of_a_phrase_in_a_closed_form(tiny_backbone, style):
     config = load_config("speed")
-    alone = closed_form_rows(tiny_backbone, [style], SPEED(), config)
-    shown = closed_form_rows(tiny_backbone, [style], SPEED(), config.model_copy(update={"scenes": SCENES}))
+    alone = closed_form_rows(tiny_backbone, [style], SPEED(), config)["hidden"]
+    shown = closed_form_rows(tiny_backbone, [style], SPEED(), config.model_copy(update={"scenes": SCENES}))["hidden"]
     assert len(shown.erase) == 2 * len(alone.erase)
     assert sum(row.weight for row in shown.erase) == pytest.approx(sum(row.weight for row in alone.erase))
     assert sum(row.weight for row in shown.keep) == pytest.approx(1 + sum(row.weight for row in alone.keep))

@@ -98,6 +98,16 @@ def closed_form() -> str:
     return _table(["seconds", *(f"{count} target{'' if count == 1 else 's'}" for count in counts)], rows)
 
 
+def lazy_closed_form() -> str:
+    """Seconds and memory of closed forms on large models, from the encoded prompts on."""
+    rows = []
+    for row in _read("speed/lazy_closed_form.json")["rows"]:
+        numbers = (row["processor_seconds_solving"], row["seconds_solving"], row["beside_encoders_mb"] / 1024)
+        rows.append([f"`{row['model']}`", f"`{row['method']}`", str(row["threads"]), *(f"{n:.1f}" for n in numbers)])
+    head = ["shaped like", "method", "threads", "processor seconds", "seconds", "GiB beside the text encoders"]
+    return _table(head, rows)
+
+
 def coverage() -> str:
     """How often each interval holds the truth, over the truths and correlations that were simulated."""
     held: dict[tuple[str, int, int], list[float]] = defaultdict(list)
@@ -126,6 +136,7 @@ def decidable() -> str:
 
 TABLES: dict[str, Callable[[], str]] = {
     "closed_form": closed_form,
+    "lazy_closed_form": lazy_closed_form,
     "coverage": coverage,
     "decidable": decidable,
     "memory": memory,

@@ -76,8 +76,9 @@ class Backbone(ABC):
         encoder_tokens: by text encoder, how many tokens it reads; None is the limit of the first tokenizer.
         prompts_at_once: how many prompts the text encoders read in one batch; few for large encoders, which pad
             every prompt to hundreds of tokens.
-        reads_states: whether the layers of "kv" read the token states that `encode` returns, which is what
-            closed-form methods edit. In joint attention they read what earlier layers have made of the text.
+        state_layers: the linear layers that read what `encode` returns, which closed forms edit: by their path, as a
+            regular expression, "hidden", "pooled", or the path of the norm that the token states pass before.
+        state_tokenizers: the pipeline's names for the tokenizers whose tokens the token states stand for, in order.
         reads_words: whether `encode_soft` accepts word embeddings and passes gradients; for one text encoder.
         text_layers: the layers that only the text passes, as a regular expression of the whole path.
         shared_layers: likewise those that the tokens of text and image pass alike; "" where there are none.
@@ -97,7 +98,8 @@ class Backbone(ABC):
     half: ClassVar[torch.dtype]
     encoder_tokens: ClassVar[Mapping[str, int | None]]
     prompts_at_once: ClassVar[int]
-    reads_states: ClassVar[bool]
+    state_layers: ClassVar[Mapping[str, str]] = {}
+    state_tokenizers: ClassVar[Sequence[str]] = ("tokenizer",)
     reads_words: ClassVar[bool] = False
     text_layers: ClassVar[str] = ""
     shared_layers: ClassVar[str] = ""
@@ -125,6 +127,10 @@ class Backbone(ABC):
     def load_options(cls, index: Mapping[str, Any]) -> dict[str, Any]:
         """Arguments for loading the pipeline, from its model_index.json; a single file has none but its class."""
         return {}
+
+    def chat(self, prompt: str) -> str:
+        """What the tokenizer reads of a prompt: for a language model, the prompt in its chat template."""
+        return prompt
 
     @classmethod
     def set_up(cls, pipe: Any) -> None:
@@ -205,7 +211,7 @@ class Backbone(ABC):
 
     @property
     def offloaded(self) -> bool:
-        """Whether `offload` was called."""
+        """Whether networks are elsewhere until they work, or not loaded whole (see `text_side`)."""
         return self._place is not None
 
     def offload(self, device: torch.device) -> None:
@@ -215,6 +221,12 @@ class Backbone(ABC):
         (`adapter: weights`) can't be used with it.
         """
         self.pipe.enable_model_cpu_offload(device=device)
+        self._place = device
+
+    def encode_on(self, device: torch.device) -> None:
+        """Move the text encoders alone to a device, where the other networks are not loaded whole."""
+        for name in self._networks.keys() & self.encoder_tokens.keys():
+            self._networks[name].to(device)
         self._place = device
 
     def begin_training(self) -> None:

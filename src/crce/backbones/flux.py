@@ -16,7 +16,7 @@ from crce.backbones.backbone import QKV, Architecture, Backbone, one_layer, toke
 from crce.backbones.conditioning import Conditioning
 from crce.backbones.noise import FlowGrid
 from crce.backbones.sampling_defaults import SamplingDefaults, distilled
-from crce.backbones.scopes import TWO_STREAM_TEXT, two_stream_role
+from crce.backbones.scopes import TWO_STREAM_STATES, TWO_STREAM_TEXT, two_stream_role
 
 
 NO_GUIDANCE = 1.0  # input of a network with a guidance input where none is asked for
@@ -34,7 +34,8 @@ class FluxBackbone(Backbone):
     half = torch.bfloat16
     encoder_tokens = {"text_encoder": None, "text_encoder_2": T5_TOKENS}
     prompts_at_once = 8
-    reads_states = False
+    state_layers = TWO_STREAM_STATES
+    state_tokenizers = ("tokenizer_2",)
     text_layers = TWO_STREAM_TEXT
     shared_layers = r"single_transformer_blocks\.\d+\.(attn\.to_[qkv]|proj_mlp|proj_out)"
     architectures = (

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import diffusers
 import torch
@@ -63,6 +63,7 @@ def load_backbone(
     dtype: str = "auto",
     revision: str | None = None,
     offload: bool = False,
+    parts: PartsReader | None = None,
     accept: Callable[[str], object] | None = None,
 ) -> Backbone:
     """Load a text-to-image model to erase from.
@@ -73,6 +74,7 @@ def load_backbone(
         dtype: "auto", "float32", "float16" or "bfloat16".
         revision: branch, tag or commit of a Hub model.
         offload: keep only the network that works on the device, see `Backbone.offload`; no effect on a CPU.
+        parts: makes parts of the pipeline, which are not loaded then and can't predict; see `text_side_parts`.
         accept: called with the pipeline's class name before weights are read; may raise to refuse it.
 
     Raises:
@@ -86,9 +88,14 @@ def load_backbone(
         family = source.family()
         if accept:
             accept(source.pipeline)
-        pipe = source.load(family, pick_dtype(dtype, place, family.half))
+        numbers = pick_dtype(dtype, place, family.half)
+        made = parts(source, family, numbers, place) if parts else {}
+        pipe = source.load(family, numbers, **made)
         backbone = family(pipe, model, source.revision(family))
     refuse_unfit(backbone)
+    if made:
+        backbone.encode_on(place)
+        return backbone
     if offload and place.type != "cpu":
         backbone.offload(place)
     else:
@@ -170,9 +177,9 @@ class Source:
             )
         return backbone_class(name)
 
-    def load(self, family: type[Backbone] | None, dtype: torch.dtype) -> Any:
-        """Its pipeline in the computer's memory. Pickled weights can run code, so they are never read."""
-        options = {"dtype": dtype} | (family.load_options(self.index) if family else {})
+    def load(self, family: type[Backbone] | None, dtype: torch.dtype, **parts: Any) -> Any:
+        """Its pipeline, with these parts, in memory. Pickled weights can run code, so they are never read."""
+        options = {"dtype": dtype} | (family.load_options(self.index) if family else {}) | parts
         if self.path.is_file():
             pipe = getattr(diffusers, self.pipeline).from_single_file(self.path, **options)
         else:
@@ -184,7 +191,8 @@ class Source:
                 raise ModelError(
                     f"{self.model!r} is damaged: {part}/tokenizer_config.json is missing, or says nothing."
                 )
-            for name, tensor in network.named_parameters() if isinstance(network, torch.nn.Module) else ():
+            whole = part not in parts and isinstance(network, torch.nn.Module)
+            for name, tensor in network.named_parameters() if whole else ():
                 if tensor.is_meta or not tensor.isfinite().all():
                     raise ModelError(f"{self.model!r} is damaged: {part}.{name} is missing, or not finite.")
         return pipe
@@ -197,6 +205,9 @@ class Source:
             files = sorted((self.path / family.component).glob("*.safetensors"))
             return f"{family.component}-sha256:{sha256(*files)[:16]}"
         return self.commit
+
+
+PartsReader: TypeAlias = Callable[[Source, type[Backbone], torch.dtype, torch.device], dict[str, Any]]
 
 
 @contextmanager

@@ -8,7 +8,7 @@ from peft import LoraConfig
 from crce.backbones.backbone import decoding_dtype
 from crce.backbones.memory_plan import Activations, MemoryPlan, Workload
 from crce.backbones.meta_model import ActivationMemory, MetaModel
-from crce.backbones.scopes import scope_modules
+from crce.backbones.scopes import scope_modules, state_layers
 from crce.errors import ConfigError
 
 
@@ -19,7 +19,12 @@ def plan_memory(model: MetaModel, work: Workload, dtype: torch.dtype) -> MemoryP
         ConfigError: the layer preset is unknown or matches nothing.
     """
     network = model.backbone.network
-    modules = scope_modules(model.backbone, work.layers, work.target_modules, text_tokens_only=work.text_tokens_only)
+    if work.trained:
+        modules = scope_modules(
+            model.backbone, work.layers, work.target_modules, text_tokens_only=work.text_tokens_only
+        )
+    else:
+        modules = list(state_layers(network, type(model.backbone)))
     # Buffers count: the table of positions of Stable Diffusion 3.5 has a tenth of its weights.
     weights = {
         part: sum(t.numel() * t.element_size() for t in (*net.to(dtype).parameters(), *net.buffers()))

@@ -19,6 +19,7 @@ CONTEXT = 0.7 * GIB
 SHARE = 0.93  # of the memory that a card is sold with; error correction can take 6% of it
 ALIVE, ALIVE_DECODING = 3, 6
 LOST = 0.05
+SMALL = 2 * GIB  # a closed form loads a denoiser up to this size whole, and takes no more beside a larger one
 
 
 def on_device(parts: Iterable[str], phase: Literal["encode", "predict", "decode"], *, offload: bool) -> list[str]:
@@ -112,6 +113,14 @@ class MemoryPlan:
             resident("decode") + 4 * self.trained + ALIVE_DECODING * self.decoding,
         )
         return int(peak + CONTEXT)
+
+    @property
+    def text_side(self) -> int | None:
+        """Peak of a closed form that reads only a part of the denoiser, before any image; None of other runs."""
+        if self.work.trained or next(iter(self.weights.values())) <= SMALL:
+            return None
+        encoders = sum(size for part, size in self.weights.items() if part.startswith("text"))
+        return encoders + ALIVE * self.encoding + SMALL
 
     def options(self) -> Iterator[MemoryOptions]:
         """All that there is to choose from, the fastest first.

@@ -67,7 +67,7 @@ def read_meta_model(model: str = "demo", *, revision: str | None = None) -> Meta
     family, name = found.family(), found.pipeline
     try:
         with quiet_diffusers():
-            parts = _parts(source, found.index, revision)
+            parts = read_parts(source, found.index, revision)
             backbone = family(_pipeline(getattr(diffusers, name), parts), model)
             refuse_unfit(backbone)
     except (OSError, LookupError, TypeError, ValueError, AttributeError, RuntimeError) as error:
@@ -83,7 +83,7 @@ def read_meta_model(model: str = "demo", *, revision: str | None = None) -> Meta
     return MetaModel(backbone, encoders, tokens)
 
 
-def _parts(source: Path | str, index: dict[str, Any], revision: str | None) -> dict[str, Any]:
+def read_parts(source: Path | str, index: dict[str, Any], revision: str | None) -> dict[str, Any]:
     """The scheduler, and on the meta device every network of the index that is used."""
     parts: dict[str, Any] = {}
     for part, origin in index.items():

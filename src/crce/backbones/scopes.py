@@ -35,6 +35,8 @@ _ENDINGS = {
     "qk": ("to_q", "to_k", "add_q_proj", "add_k_proj"),
     "kv": ("to_k", "to_v", "add_k_proj", "add_v_proj"),
 }
+# `Backbone.state_layers` of SD 3 and FLUX.1
+TWO_STREAM_STATES = {"context_embedder": "hidden", r"time_text_embed\.text_embedder\.linear_1": "pooled"}
 # of networks where text and image have layers of their own
 TWO_STREAM_TEXT = (
     r"context_embedder|time_text_embed\.text_embedder\..+"
@@ -126,6 +128,18 @@ def _text_side(backbone: Backbone, modules: list[str]) -> list[str]:
     *_, last = shared_modules(backbone, _layers(backbone.network))
     block = ".".join(last.split(".")[:2]) + "."
     return [path for path in modules if not path.startswith(block) or path.endswith((".to_k", ".to_v"))]
+
+
+def state_layers(network: nn.Module, family: type[Backbone]) -> dict[str, str]:
+    """Paths of the layers that a closed form edits, in the network's order, each with its input.
+
+    Only what reads the text encoders' output is among them, for which no forward pass is needed: what a deeper layer
+    reads depends on the image and on the noise level. In SD 3, FLUX.1 and Z-Image all that the text tells passes these
+    layers, so that an edit there reaches every deeper one, as the edit of all keys and values does in a UNet.
+    """
+    linear = [path for path, module in network.named_modules() if isinstance(module, nn.Linear)]
+    table = family.state_layers.items()
+    return {path: source for path in linear for pattern, source in table if re.fullmatch(pattern, path)}
 
 
 def _layers(network: nn.Module) -> list[str]:

@@ -11,7 +11,7 @@ from crce.backbones.backbone import QKV, Architecture, Backbone, one_layer
 from crce.backbones.conditioning import Conditioning
 from crce.backbones.noise import FlowGrid
 from crce.backbones.sampling_defaults import SamplingDefaults, distilled
-from crce.backbones.scopes import TWO_STREAM_TEXT, two_stream_role
+from crce.backbones.scopes import TWO_STREAM_STATES, TWO_STREAM_TEXT, two_stream_role
 
 
 _BLOCK = r"transformer_blocks\.(\d+)\."
@@ -27,7 +27,8 @@ class SD3Backbone(Backbone):
     half = torch.bfloat16
     encoder_tokens = {"text_encoder": None, "text_encoder_2": None, "text_encoder_3": T5_TOKENS}
     prompts_at_once = 8
-    reads_states = False
+    state_layers = TWO_STREAM_STATES
+    state_tokenizers = ("tokenizer", "tokenizer_3")
     text_layers = TWO_STREAM_TEXT
     architectures = (Architecture("stable-diffusion-3", "sd3", 1024, "https://github.com/Stability-AI/sd3-ref"),)
     original_layers = {

@@ -29,7 +29,7 @@ class UNetBackbone(Backbone):
     half = torch.float16
     encoder_tokens = {"text_encoder": None}
     prompts_at_once = 64
-    reads_states = True
+    state_layers: ClassVar[Mapping[str, str]] = {r".*\.attn2\.to_[kv]": "hidden"}
     reads_words = True
     text_layers = r".+\.attn2\.to_[kv]"
     kohya = {"unet": "lora_unet", "text_encoder": "lora_te"}

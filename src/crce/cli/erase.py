@@ -77,7 +77,10 @@ def erase(
     overrides: dict[str, Any],
 ) -> int:
     """Erase concepts with their corefs, keep their retains, and report the result."""
-    evaluate = resume is None if evaluate is None else evaluate  # a run does not record whether it was to be measured
+    asked, evaluate = (
+        evaluate,
+        resume is None if evaluate is None else evaluate,
+    )  # a run does not record whether it was to be measured
     remarks: list[str] = []
     if not evaluate:
         unused = ("images_per_prompt", "eval_minutes", "judge")
@@ -139,6 +142,9 @@ def erase(
             typer.echo(f"{interrupted}{' --eval' if evaluate else ''}", err=True)
             return 130
     typer.echo(f"weights  {erasure.adapter}")
+    if evaluate and asked is None and (erasure.info["loaded"], erasure.info["device"]) == ("text side", "cpu"):
+        typer.echo("measured no, as images of a model of this size take hours on a CPU; crce evaluate generates them")
+        evaluate = False
     if evaluate:
         try:
             images: dict[str, Any] = {"images_per_prompt": images_per_prompt, "eval_minutes": eval_minutes}

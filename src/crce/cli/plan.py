@@ -88,6 +88,7 @@ def plan(
             "activations": made.steps(MemoryOptions()),
             "activations_checkpointed": made.steps(MemoryOptions(checkpointing=True)),
             "peak": made.need(MemoryOptions()),
+            **({} if made.text_side is None else {"text_side": made.text_side}),
         },
         "trained_parameters": made.trained,
         "trained_layers": made.layers,
@@ -103,7 +104,10 @@ def _find(
     from crce.backbones.memory_plan import MemoryPlan
 
     entry = published(model, revision)
-    plan = published_plan(entry, settings) if entry and dtype == "auto" else None
+    known = (
+        entry and dtype == "auto" and (work.trained or "unet" in entry["parts"])
+    )  # trained, the layers are the same
+    plan = published_plan(entry, settings) if entry and known else None
     if entry and plan:
         sampling = {"kin": entry["kin"], **{name: entry["sampling"][name] for name in ("steps", "guidance", "source")}}
         own = {"sampling": sampling | entry["images"], "pipeline": entry["pipeline"], "dtype": entry["dtype"]}
@@ -204,6 +208,7 @@ def _print(facts: dict[str, Any]) -> int:
         "adapter": "adapter, its gradients and Adam",
         "activations_checkpointed": "activations with --gradient-checkpointing",
         "peak": "peak, with no flags",
+        "text_side": "the edit alone, before images",
     }
     parts = facts["bytes"]["weights"] | facts["bytes"]
     sizes = [(names.get(name, name), _gib(size)) for name, size in parts.items() if name != "weights"]

@@ -49,7 +49,7 @@ def compare(file: TensorFile, run: str | Path | Erasure, tolerance: float) -> Ru
     if file.is_checkpoint:
         return _compare_checkpoint(file.state, erasure, adapter, tolerance)
     whole = file.metadata.get("adapter") == "weights"
-    pipe = base_pipeline(erasure) if adapter.weights or whole else None
+    pipe = base_pipeline(erasure, edited_only=not whole) if adapter.weights or whole else None
     expected = trained_deltas(adapter, pipe)
     if whole:
         return _judge(expected, dict(trained_deltas(AdapterFile({}, file.state), pipe)), tolerance)

@@ -56,7 +56,7 @@ def write_lora(
     """
     adapter = read_adapter(erasure.adapter)
     if adapter.weights and pipe is None:
-        pipe = base_pipeline(erasure)
+        pipe = base_pipeline(erasure, edited_only=True)
     base = describe_base(erasure.info, pipe)
     layers, error, extra, notes = adapter.layers, 0.0, {}, []
     if not layers:

@@ -17,17 +17,23 @@ from crce.export.formats import Exported
 from crce.export.layers import AdapterFile, parameter, read_adapter
 from crce.export.metadata import METADATA_FILE, run_metadata
 from crce.files import write_json
+from crce.methods.table import is_solved
 
 
 if TYPE_CHECKING:
     from crce.training import Erasure
 
 
-def base_pipeline(erasure: Erasure, dtype: str | None = None) -> Any:
-    """The diffusers pipeline that a run erased from, on the CPU, by default in the type of the training."""
+def base_pipeline(erasure: Erasure, dtype: str | None = None, *, edited_only: bool = False) -> Any:
+    """The diffusers pipeline that a run erased from, on the CPU, by default in the type of the training.
+
+    With `edited_only` the denoiser need not have other weights than those that a closed form has edited.
+    """
+    from crce.backbones.text_side import text_side_parts
     from crce.training import load_base
 
-    return load_base(erasure, device="cpu", dtype=dtype).pipe
+    parts = text_side_parts if edited_only and is_solved(erasure.config.method) else None
+    return load_base(erasure, device="cpu", dtype=dtype, parts=parts).pipe
 
 
 def erased_pipeline(erasure: Erasure, dtype: str | None) -> tuple[Any, Base, AdapterFile]:

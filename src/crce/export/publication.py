@@ -106,7 +106,7 @@ def upload(folder: Path, repo: str, *, private: bool = False) -> str:
 
 def _write_folder(folder: Path, erasure: Erasure, repo: str, rank: int | None) -> tuple[str, ...]:
     adapter = read_adapter(erasure.adapter)
-    pipe = base_pipeline(erasure) if adapter.weights else None
+    pipe = base_pipeline(erasure, edited_only=True) if adapter.weights else None
     base = describe_base(erasure.info, pipe)
     notes, kohya = write_lora(erasure, folder / LORA, "diffusers", pipe=pipe, rank=rank).notes, None
     if kohya_prefixes(base, identify(base, adapter.shapes())[0], adapter.components):

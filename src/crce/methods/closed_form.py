@@ -26,6 +26,9 @@ from torch import Tensor
 from crce.methods.objective import Row
 
 
+CHUNK = 128  # rows that are summed at once
+
+
 @dataclass(frozen=True)
 class Rows:
     """A concept set as rows.
@@ -66,15 +69,24 @@ class ClosedFormMethod:
 
 
 def sums(rows: Sequence[Row[Tensor]]) -> tuple[Tensor, Tensor]:
-    """sum w v k^T and sum w k k^T over rows and tokens, each of shape (D, D), in float64."""
-    keys, values, weights = stacked(rows)
-    weighted = weights[:, None] * keys
-    return values.T @ weighted, keys.T @ weighted
+    """sum w v k^T and sum w k k^T over rows and tokens, each of shape (D, D), in float64.
+
+    Few rows are in memory as float64 at a time. What is kept takes one product instead of two.
+    """
+    cross, gram = torch.zeros(2, *2 * rows[0].prompt.shape[-1:], dtype=torch.float64)
+    for start in range(0, len(rows), CHUNK):
+        keys, values, weights = stacked(rows[start : start + CHUNK])
+        weighted = weights[:, None] * keys
+        gram += (part := keys.T @ weighted)
+        cross += part if values is keys else values.T @ weighted
+    return cross, gram
 
 
 def stacked(rows: Sequence[Row[Tensor]]) -> tuple[Tensor, Tensor, Tensor]:
     """Keys and values of all rows, token by token, each of shape (T, D), and their weights (T,), in float64."""
-    keys, values = (torch.cat([getattr(row, side) for row in rows]).cpu().double() for side in ("prompt", "source"))
+    keys = torch.cat([row.prompt for row in rows]).cpu().double()
+    kept = all(row.source is row.prompt for row in rows)
+    values = keys if kept else torch.cat([row.source for row in rows]).cpu().double()
     counts = torch.tensor([len(row.prompt) for row in rows])
     return keys, values, torch.tensor([row.weight for row in rows], dtype=torch.float64).repeat_interleave(counts)
 
@@ -82,7 +94,8 @@ def stacked(rows: Sequence[Row[Tensor]]) -> tuple[Tensor, Tensor, Tensor]:
 def least_squares(weights: Mapping[str, Tensor], rows: Sequence[Row[Tensor]], ridge: float) -> dict[str, Tensor]:
     """Every W times E = (sum w v k^T + ridge I)(sum w k k^T + ridge I)^-1, by one Cholesky."""
     cross, gram = sums(rows)
-    identity = torch.eye(len(gram), dtype=gram.dtype)
-    lower = torch.linalg.cholesky(gram + ridge * identity)
-    factor = torch.cholesky_solve((cross + ridge * identity).T, lower).T
+    for each in (cross, gram):
+        each.diagonal().add_(ridge)
+    torch.linalg.cholesky(gram, out=gram)
+    factor = torch.cholesky_solve(cross.T, gram).T
     return {path: (w.double().cpu() @ factor).to(w) for path, w in weights.items()}

@@ -29,7 +29,7 @@ def around(prompt: Sequence[int], other: Sequence[int]) -> list[tuple[int, int]]
     length = min(len(prompt), len(other))
     lead = next((i for i in range(length) if prompt[i] != other[i]), length)
     # The end of the words, not of the padding, is where both are compared backwards.
-    ends = [_end(tokens) for tokens in (prompt, other)]
+    ends = [end_of_words(tokens) for tokens in (prompt, other)]
     rest = min(ends) - lead
     follow = next((i for i in range(rest) if prompt[ends[0] - 1 - i] != other[ends[1] - 1 - i]), max(rest, 0))
     pads = min(len(prompt) - ends[0], len(other) - ends[1])
@@ -38,7 +38,7 @@ def around(prompt: Sequence[int], other: Sequence[int]) -> list[tuple[int, int]]
     return pairs + [(ends[0] + i, ends[1] + i) for i in range(pads)]
 
 
-def _end(tokens: Sequence[int]) -> int:
+def end_of_words(tokens: Sequence[int]) -> int:
     """Where the padding begins: the last token repeats to the end, save the one that closes the prompt."""
     end = len(tokens)
     while end > 1 and tokens[end - 1] == tokens[-1] and tokens[end - 2] == tokens[-1]:

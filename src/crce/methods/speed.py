@@ -38,7 +38,7 @@ class SPEED(ClosedFormMethod):
         identity = torch.eye(width, dtype=torch.float64)
         priced = gram + sums(rows.everyday)[1] if rows.everyday else gram
         probe = (cross - gram) @ torch.linalg.inv(identity + gram)
-        states = rows.null[1:].double().cpu()  # held where there are no retains
+        states = rows.null[-max(1, len(rows.null) - 1) :].double().cpu()  # held where there are no retains
         state_weights = torch.ones(len(states), dtype=torch.float64)
         if rows.keep:
             states, _, state_weights = stacked(rows.keep)

@@ -137,8 +137,8 @@ class Support:
 def support(method: str, pipeline: str) -> Support:
     """How far a method, a name in METHODS, is known to work on a pipeline class, a name in FAMILIES."""
     entry, backbone = METHODS.find(method), backbone_class(pipeline)
-    if entry.solved and not backbone.reads_states:
-        return Support("refused", "solves for layers that read the text alone, and {} mixes text and image")
+    if entry.solved and not backbone.state_layers:
+        return Support("refused", "solves for layers that read the text encoder's states, and of {} none are known")
     if entry.trains_text and not backbone.reads_words:
         return Support("refused", "trains the one text encoder of Stable Diffusion 1.x and 2.x, and {} has others")
     return Support("tested" if pipeline == MEASURED and entry.results else "experimental")

@@ -15,23 +15,24 @@ def load_base(
     backbone: Backbone | None = None,
     device: str = "auto",
     dtype: str | None = None,
-    offload: bool = False,
+    **how: Any,
 ) -> Backbone:
     """The model that a run erased from, as it was then; `apply_adapter` puts what was trained on it.
 
     Args:
         erasure: the run.
         backbone: that model, if it is loaded already; it is checked, and returned at the resolution of the run.
-        device: see `load_backbone`, as are dtype and offload.
+        device: see `load_backbone`, as is dtype.
         dtype: None takes that of the training.
-        offload: gradients can't pass through a network that was moved away: for inference, and training by `erase`.
+        how: `offload`, with which gradients can't pass a network that was moved away: for inference, and training by
+            `erase`; and `parts`.
 
     Raises:
         ModelError: the model can't be loaded.
         ConfigError: device or dtype can't be used.
         RunError: the model has changed since.
     """
-    backbone = backbone or load_recorded(erasure.info, device=device, dtype=dtype, offload=offload)
+    backbone = backbone or load_recorded(erasure.info, device=device, dtype=dtype, **how)
     then, now = erasure.info["revision"], backbone.revision
     if then != now:
         raise RunError(
@@ -42,12 +43,10 @@ def load_base(
     return backbone
 
 
-def load_recorded(
-    info: dict[str, Any], *, device: str = "auto", dtype: str | None = None, offload: bool = False
-) -> Backbone:
+def load_recorded(info: dict[str, Any], *, device: str = "auto", dtype: str | None = None, **how: Any) -> Backbone:
     """The model named in a run.json; the caller checks whether it has changed since."""
-    how: dict[str, Any] = {"device": device, "dtype": dtype or info["dtype"], "offload": offload}
-    return load_backbone(info["model"], revision=recorded_commit(info), **how)
+    dtype = dtype or info["dtype"]
+    return load_backbone(info["model"], device=device, dtype=dtype, revision=recorded_commit(info), **how)
 
 
 def recorded_commit(info: dict[str, Any]) -> str | None:

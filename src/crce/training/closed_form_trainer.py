@@ -2,84 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
 
 from crce.backbones import Backbone
-from crce.backbones.scopes import scope_modules
+from crce.backbones.scopes import state_layers
 from crce.concepts import ConceptSet
 from crce.config import ErasureConfig
 from crce.errors import ConfigError, first_line
-from crce.methods.closed_form import ClosedFormMethod, Rows, stacked
-from crce.methods.mace import around
-from crce.methods.objective import ROLES, Role, Row
+from crce.methods.closed_form import sums
+from crce.methods.objective import ROLES, Row
 from crce.methods.table import load_method, refuse_unsupported
 from crce.training.adapters import Weights
-from crce.training.prompts import NULL, PromptTable, SetPrompts, everyday_words, make_table
+from crce.training.state_rows import closed_form_rows
 from crce.training.trainer import StepResult
-
-
-EVERYDAY = 300  # words
-
-
-def closed_form_rows(
-    backbone: Backbone, sets: Sequence[ConceptSet], method: ClosedFormMethod, config: ErasureConfig
-) -> Rows:
-    """Rows of concept sets side by side: the certainty weighs a coref (times alpha) and a retain (times beta).
-
-    A target in several templates, or a phrase in several scenes, shares its weight among them.
-    """
-    table = make_table(backbone, sets, crce=config.crce, scenes=config.scenes)
-    share = len(sets) / len(table.sets)  # of a scene
-    texts = [row for prompts in table.sets for row in _text_rows(table, prompts, method.templates, config.alpha)]
-    states = dict(zip(table.texts, table.cond.hidden, strict=True))
-    if unread := list(dict.fromkeys(t for row in texts for t in (row.prompt, row.source) if t not in states)):
-        states.update(zip(unread, backbone.encode(unread).hidden, strict=True))
-    tokens = _shared_tokens(backbone, texts) if method.around else [(slice(None), slice(None))] * len(texts)
-    return Rows(
-        erase=tuple(
-            Row(states[row.prompt][own], states[row.source][other], share * row.weight, row.role)
-            for row, (own, other) in zip(texts, tokens, strict=True)
-        ),
-        keep=tuple(
-            Row(state := table.cond.hidden[i], state, share * config.beta * certainty, "retain")
-            for prompts in table.sets
-            for i, certainty in prompts.retains
-        ),
-        null=table.cond.hidden[NULL],
-        everyday=_everyday_rows(backbone, sets, config),
-    )
-
-
-def _everyday_rows(backbone: Backbone, sets: Sequence[ConceptSet], config: Any) -> tuple[Row[torch.Tensor], ...]:
-    """Rows that hold everyday words as they are; none where corefs and retains are off, as in the published form."""
-    if not (config.crce and config.everyday):
-        return ()
-    words = everyday_words(backbone, sets, EVERYDAY)
-    states = backbone.encode(words).hidden if words else ()
-    return tuple(Row(k, k, config.everyday / len(words), "retain") for k in states)
-
-
-def _text_rows(table: PromptTable, prompts: SetPrompts, templates: Sequence[str], alpha: float) -> Iterator[Row[str]]:
-    """The erased rows as texts: the target in every template, corefs in the first."""
-    phrases: list[tuple[int, str, float, Role]] = [
-        (prompts.target, t, 1 / len(templates), "target") for t in templates
-    ]
-    phrases += [(i, templates[0], alpha * certainty, "coref") for i, certainty in prompts.corefs]
-    for phrase, template, weight, role in phrases:
-        prompt, base = (" ".join(template.format(table.texts[i]).split()) for i in (phrase, prompts.base))
-        yield Row(prompt, base, weight, role)
-
-
-def _shared_tokens(backbone: Backbone, rows: Sequence[Row[str]]) -> list[tuple[list[int], list[int]]]:
-    """The positions in each row's prompt and source of the tokens that both have."""
-    tokenizer = backbone.pipe.tokenizer
-    padding = {"padding": "max_length", "max_length": tokenizer.model_max_length, "truncation": True}
-    own, other = (tokenizer([getattr(row, s) for row in rows], **padding).input_ids for s in ("prompt", "source"))
-    shared = (zip(*around(a, b), strict=True) for a, b in zip(own, other, strict=True))
-    return [(list(left), list(right)) for left, right in shared]
 
 
 class ClosedFormTrainer:
@@ -96,9 +35,11 @@ class ClosedFormTrainer:
         refuse_unsupported(config.method, type(backbone.pipe).__name__)
         self.config = config
         self._method = load_method(config.method)
-        self.adapter = Weights(backbone, scope_modules(backbone, config.layers))
-        self.step_count = 0
         self._rows = closed_form_rows(backbone, sets, self._method, config)
+        layers = state_layers(backbone.network, type(backbone))
+        self._layers = {path: name for path, name in layers.items() if name in self._rows}
+        self.adapter = Weights(backbone, list(self._layers))
+        self.step_count = 0
 
     def step(self) -> StepResult:
         """Solve for the weights.
@@ -108,8 +49,13 @@ class ClosedFormTrainer:
             the size of the answers for kept rows.
         """
         before = self.adapter.base_weights()
+        after: dict[str, torch.Tensor] = {}
+        parts = [
+            ({p: before[p] for p, own in self._layers.items() if own == name}, self._rows[name]) for name in self._rows
+        ]
         try:
-            after = self._method.edit(before, self._rows, self.config)
+            for weights, rows in parts:
+                after |= self._method.edit(weights, rows, self.config)
         except (torch.linalg.LinAlgError, ValueError) as error:  # scipy refuses what is not finite
             raise ConfigError(
                 f"{self.config.method} can't solve for the weights: {first_line(error)}. Use a larger ridge or "
@@ -117,10 +63,14 @@ class ClosedFormTrainer:
             ) from error
         self.adapter.set_weights(after)
         self.step_count += 1
-        rows = (*self._rows.erase, *self._rows.keep, *self._rows.everyday)
-        terms: dict[str, float] = {
-            role: _left(before, after, [row for row in rows if row.role == role]) for role in ROLES
-        }
+        terms: dict[str, float] = {}
+        for role in ROLES:
+            own = [
+                (w, [row for row in (*rows.erase, *rows.keep, *rows.everyday) if row.role == role])
+                for w, rows in parts
+            ]
+            left, size = map(sum, zip(*(_left(w, after, rows) for w, rows in own), strict=True))
+            terms[role] = max(left, 0.0) / size if size else 0.0
         return StepResult(sum(terms.values()), terms, 0)
 
     def close(self) -> None:
@@ -128,27 +78,28 @@ class ClosedFormTrainer:
         self.adapter.close()
 
     def state(self) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
-        """Tensors and plain values that `load_state` continues from exactly."""
-        return {f"adapter.{k}": v for k, v in self.adapter.state().items()}, {"step": self.step_count}
+        """No tensors, as there is nothing between the base model and the end, and the step."""
+        return {}, {"step": self.step_count}
 
     def load_state(self, tensors: dict[str, torch.Tensor], values: dict[str, Any]) -> None:
         """Continue from what `state` returned."""
-        self.adapter.load({k.removeprefix("adapter."): v for k, v in tensors.items()})
         self.step_count = values["step"]
 
 
 def _left(
     before: Mapping[str, torch.Tensor], after: Mapping[str, torch.Tensor], rows: Sequence[Row[torch.Tensor]]
-) -> float:
-    """sum w |W' k - W v|^2 over rows and layers, relative to sum w |W k - W v|^2, or to sum w |W k|^2 where k is v.
+) -> tuple[float, float]:
+    """sum w |W' k - W v|^2 over rows and layers, and sum w |W k - W v|^2, or sum w |W k|^2 where k is v.
 
     Rows are many and enter squared, so their sums of outer products suffice: sum w |A k|^2 = tr(A K A^T).
     """
     if not rows:
-        return 0.0
-    keys, values, weights = stacked(rows)
-    kept, aside = rows[0].role == "retain", keys - values
-    gram, cross, apart = (_outer(a, weights, b) for a, b in ((keys, keys), (keys, aside), (aside, aside)))
+        return 0.0, 0.0
+    kept, (cross, gram) = rows[0].role == "retain", sums(rows)
+    if not kept:  # in place, as the width may be thousands
+        apart = sums([replace(row, prompt=row.source) for row in rows])[1]
+        apart.sub_(cross).sub_(cross.T).add_(gram)  # sum w (k - v) (k - v)^T
+        cross.neg_().add_(gram)  # sum w (k - v) k^T
     left = size = 0.0
     for path, w in before.items():
         old = w.double().cpu()
@@ -156,14 +107,9 @@ def _left(
         left += _trace(change, gram, change)
         whole = _trace(old, gram if kept else apart, old)
         if not kept:  # W' k - W v = (W' - W) k + W (k - v)
-            left += 2 * _trace(change, cross, old) + whole
+            left += 2 * _trace(change, cross.T, old) + whole
         size += whole
-    return max(left, 0.0) / size if size else 0.0
-
-
-def _outer(a: torch.Tensor, weights: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
-    """sum w a b^T over rows."""
-    return a.T @ (weights[:, None] * b)
+    return left, size
 
 
 def _trace(a: torch.Tensor, gram: torch.Tensor, b: torch.Tensor) -> float:

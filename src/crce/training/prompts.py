@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 
@@ -42,16 +43,21 @@ class PromptTable:
     sets: tuple[SetPrompts, ...]
 
 
-def make_table(
-    backbone: Backbone,
+def make_table(backbone: Backbone, sets: Sequence[ConceptSet], **how: Any) -> PromptTable:
+    """Encode the training phrases of concept sets; the arguments are those of `place_prompts`."""
+    texts, prompts = place_prompts(sets, **how)
+    return PromptTable(texts, backbone.encode(texts), prompts)
+
+
+def place_prompts(
     sets: Sequence[ConceptSet],
     *,
     crce: bool,
     vocabulary: Sequence[str] = (),
     scenes: Sequence[str] = (),
     parted: bool = True,
-) -> PromptTable:
-    """Encode the training phrases of concept sets.
+) -> tuple[list[str], tuple[SetPrompts, ...]]:
+    """The training phrases of concept sets, each once, and the sets as indices into them.
 
     A phrase that one set erases and another keeps is erased: what must go goes. A scene is kept as it is alone.
 
@@ -86,8 +92,7 @@ def make_table(
                     everyday=[(place(text, scene), weight) for text, weight in own if crce],
                 )
             )
-    texts = list(index)
-    return PromptTable(texts, backbone.encode(texts), tuple(prompts))
+    return list(index), tuple(prompts)
 
 
 def near_vocabulary(backbone: Backbone, sets: Sequence[ConceptSet], count: int) -> list[str]:

@@ -17,6 +17,7 @@ from typing import Any
 import torch
 
 from crce.backbones import Backbone, load_backbone
+from crce.backbones.text_side import text_side_parts
 from crce.concepts import ConceptSet, write_sets
 from crce.concepts.concept_set import fold
 from crce.config import ErasureConfig
@@ -104,9 +105,10 @@ def erase(
         refuse_taken(Path(out))
     names = sets
     clock = time.perf_counter()
+    parts = text_side_parts if METHODS.find(config.method).solved else None
     refuse = partial(refuse_unsupported, config.method)  # before gigabytes are read, and before a folder is made
     loaded = backbone or load_backbone(
-        model, device=device, dtype=dtype, revision=revision, offload=config.offload, accept=refuse
+        model, device=device, dtype=dtype, revision=revision, offload=config.offload, parts=parts, accept=refuse
     )
     refuse(type(loaded.pipe).__name__)
     seconds = time.perf_counter() - clock
@@ -142,7 +144,8 @@ def resume(
     if info["status"] == "finished":
         (folder / CHECKPOINT).unlink(missing_ok=True)  # of a run that was killed right before this
         return Erasure(folder, sets, config, info)
-    loaded = backbone or load_recorded(info, device=device, offload=config.offload)
+    parts = text_side_parts if METHODS.find(config.method).solved else None
+    loaded = backbone or load_recorded(info, device=device, offload=config.offload, parts=parts)
     if loaded.revision != info["revision"]:
         raise RunError(
             f"The model {info['model']!r} has changed since {folder} began ({info['revision']} then, "

@@ -249,6 +249,7 @@ def new_info(
         "seconds": {"load": round(seconds_loading, 3), "train": 0.0},
         "peak_memory_mb": None,
         "device": str(backbone.device),
+        "loaded": "text side" if any(p.is_meta for p in backbone.network.parameters()) else "whole",
         "dtype": str(backbone.dtype).removeprefix("torch."),
         "threads": torch.get_num_threads(),
         "versions": {"python": platform.python_version()} | {p: version(p) for p in PACKAGES},
