@@ -12,10 +12,16 @@ import tiny
 import torch
 from diffusers import (
     AutoencoderKL,
+    AutoencoderKLFlux2,
+    AutoencoderKLQwenImage,
     EulerDiscreteScheduler,
     FlowMatchEulerDiscreteScheduler,
+    Flux2KleinPipeline,
+    Flux2Transformer2DModel,
     FluxPipeline,
     FluxTransformer2DModel,
+    QwenImagePipeline,
+    QwenImageTransformer2DModel,
     SD3Transformer2DModel,
     StableDiffusion3Pipeline,
     StableDiffusionPipeline,
@@ -31,7 +37,10 @@ from transformers import (
     CLIPTextModelWithProjection,
     CLIPTokenizer,
     PreTrainedTokenizerFast,
+    Qwen2_5_VLConfig,
+    Qwen2_5_VLForConditionalGeneration,
     Qwen3Config,
+    Qwen3ForCausalLM,
     Qwen3Model,
     T5Config,
     T5EncoderModel,
@@ -216,10 +225,108 @@ def flux_schnell(folder: Path) -> FluxPipeline:
     return _flux(folder, False, FlowMatchEulerDiscreteScheduler(shift=1.0))
 
 
-def z_image(folder: Path) -> ZImagePipeline:
-    """Z-Image; its pipeline draws 1024 pixels whatever it is made of, so the autoencoder shrinks them 128 times."""
+def qwen(words: PreTrainedTokenizerFast, layers: int, width: int = 32) -> dict[str, int]:
+    """The config of a language model."""
+    return {
+        "vocab_size": len(words),
+        "hidden_size": width,
+        "intermediate_size": 37,
+        "num_hidden_layers": layers,
+        "num_attention_heads": 2,
+        "num_key_value_heads": 2,
+        "head_dim": width // 2,
+        "pad_token_id": 0,
+        "bos_token_id": None,
+        "eos_token_id": 1,
+    }
+
+
+def chat_letters() -> PreTrainedTokenizerFast:
+    """A tokenizer with a chat template."""
     words = letters("<|user|>", "<|assistant|>")
     words.chat_template = CHAT
+    return words
+
+
+def flux2_klein(folder: Path, *, is_distilled: bool = False) -> Flux2KleinPipeline:
+    """FLUX.2 Klein base; the states of three layers of its text encoder, the 27th the last of them."""
+    words = chat_letters()
+    transformer = Flux2Transformer2DModel(
+        in_channels=16,
+        num_layers=2,
+        num_single_layers=2,
+        attention_head_dim=16,
+        num_attention_heads=2,
+        joint_attention_dim=3 * 16,
+        timestep_guidance_channels=8,
+        axes_dims_rope=(4, 4, 4, 4),
+        guidance_embeds=False,
+    )
+    autoencoder = AutoencoderKLFlux2(
+        block_out_channels=(8, 8),
+        down_block_types=("DownEncoderBlock2D",) * 2,
+        up_block_types=("UpDecoderBlock2D",) * 2,
+        layers_per_block=1,
+        latent_channels=4,
+        norm_num_groups=4,
+    )
+    autoencoder.bn.running_mean.normal_()
+    autoencoder.bn.running_var.uniform_(0.5, 2.0)
+    return Flux2KleinPipeline(
+        scheduler=FlowMatchEulerDiscreteScheduler(shift=3.0, use_dynamic_shifting=True),
+        vae=autoencoder,
+        text_encoder=Qwen3ForCausalLM(Qwen3Config(**qwen(words, layers=27, width=16))),
+        tokenizer=words,
+        transformer=transformer,
+        is_distilled=is_distilled,
+    )
+
+
+def flux2_klein_distilled(folder: Path) -> Flux2KleinPipeline:
+    """FLUX.2 Klein."""
+    return flux2_klein(folder, is_distilled=True)
+
+
+def qwen_image(folder: Path) -> QwenImagePipeline:
+    """Qwen-Image; its text encoder sees as well, but is not shown anything."""
+    words = letters()
+    config = qwen(words, layers=2)
+    rope = {"rope_type": "default", "mrope_section": [2, 3, 3]}
+    sight = {"depth": 1, "hidden_size": 32, "intermediate_size": 37, "num_heads": 2, "out_hidden_size": 32}
+    encoder = Qwen2_5_VLForConditionalGeneration(
+        Qwen2_5_VLConfig(text_config=config | {"rope_parameters": rope}, vision_config=sight)
+    )
+    transformer = QwenImageTransformer2DModel(
+        in_channels=16,
+        out_channels=4,
+        num_layers=2,
+        attention_head_dim=16,
+        num_attention_heads=2,
+        joint_attention_dim=32,
+        axes_dims_rope=(4, 6, 6),
+    )
+    return QwenImagePipeline(
+        scheduler=FlowMatchEulerDiscreteScheduler(
+            use_dynamic_shifting=True, max_image_seq_len=8192, max_shift=0.9, shift_terminal=0.02
+        ),
+        vae=AutoencoderKLQwenImage(
+            base_dim=8,
+            z_dim=4,
+            dim_mult=[1, 2],
+            num_res_blocks=1,
+            temperal_downsample=[False],
+            latents_mean=[-0.7, 0.1, 0.4, 1.5],
+            latents_std=[2.8, 1.4, 0.7, 2.0],
+        ),
+        text_encoder=encoder,
+        tokenizer=words,
+        transformer=transformer,
+    )
+
+
+def z_image(folder: Path) -> ZImagePipeline:
+    """Z-Image; its pipeline draws 1024 pixels whatever it is made of, so the autoencoder shrinks them 128 times."""
+    words = chat_letters()
     transformer = ZImageTransformer2DModel(
         in_channels=4,
         dim=32,
@@ -231,19 +338,7 @@ def z_image(folder: Path) -> ZImagePipeline:
         axes_dims=[4, 6, 6],
         axes_lens=[600, 16, 16],
     )
-    encoder = Qwen3Model(
-        Qwen3Config(
-            vocab_size=len(words),
-            hidden_size=32,
-            intermediate_size=37,
-            num_hidden_layers=2,
-            num_attention_heads=2,
-            num_key_value_heads=2,
-            head_dim=16,
-            pad_token_id=0,
-            eos_token_id=1,
-        )
-    )
+    encoder = Qwen3Model(Qwen3Config(**qwen(words, layers=2)))
     return ZImagePipeline(
         scheduler=FlowMatchEulerDiscreteScheduler(shift=3.0),
         vae=vae(4, blocks=8, width=4),
@@ -254,7 +349,20 @@ def z_image(folder: Path) -> ZImagePipeline:
 
 
 BUILDERS: dict[str, Callable[[Path], object]] = {
-    f.__name__: f for f in (sd1, sd2, sdxl, sd3, sd3_without_t5, flux_dev, flux_schnell, z_image)
+    f.__name__: f
+    for f in (
+        sd1,
+        sd2,
+        sdxl,
+        sd3,
+        sd3_without_t5,
+        flux_dev,
+        flux_schnell,
+        flux2_klein,
+        flux2_klein_distilled,
+        qwen_image,
+        z_image,
+    )
 }
 
 

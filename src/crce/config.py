@@ -69,6 +69,9 @@ class ErasureConfig(BaseModel):
         False,
         description="in layers that text and image share, a LoRA for the tokens of the text alone; only crce reads it",
     )
+    gradient_surgery: bool = Field(
+        False, description="where gradients conflict, erased prompts yield to kept ones; two backward passes a step"
+    )
     adapter: Literal["lora", "weights"] = Field("lora", description="train a LoRA, or the weights themselves")
     rank: bounds.Rank = Field(16, description="rank of the LoRA")
     lora_alpha: bounds.Scale | None = Field(None, description="scale of the LoRA is lora_alpha / rank; default: rank")
@@ -156,6 +159,8 @@ class ErasureConfig(BaseModel):
                 f"{self.method} computes the weights of the layers that read the text in one step. Use "
                 f"{needed}{example}"
             )
+        if self.gradient_surgery and method.solved:
+            raise ValueError(f"{self.method} has no gradients. Leave gradient_surgery out")
         if self.target_modules is not None and (method.trains_text or method.solved):
             raise ValueError(f"{self.method} chooses the layers that it changes. Leave target_modules out")
         if self.offload and self.adapter != "lora":

@@ -35,6 +35,9 @@ from crce.training.trajectories import GuidedSampler
         ("sd35_medium", "stable-diffusion-3.5-medium", "3.5", 28, 3.5),
         ("sd35_medium", "stable-diffusion-3.5-large-turbo", "turbo", 4, 0),
         ("flux_dev", "FLUX.1-dev", "", 28, 3.5),
+        ("flux2_klein_4b", "FLUX.2-klein-4B", "distilled", 4, 0),
+        ("flux2_klein_base_4b", "FLUX.2-klein-base-4B", "", 50, 4),
+        ("qwen_image", "Qwen-Image", "", 50, 4),
         ("z_image_turbo", "Z-Image-Turbo", "turbo", 9, 0),
         ("z_image_turbo", "Z-Image", "", 50, 5),
     ],
@@ -67,7 +70,7 @@ def test_the_loaded_model_says_the_same(name, tmp_path):
     folder = str(tiny_families.saved(name, tmp_path))
     found = find_defaults(folder)
     assert found == defaults_of(load_backbone(folder, device="cpu"))
-    assert found.kin == {"flux_schnell": "schnell"}.get(name, found.kin)
+    assert found.kin == {"flux_schnell": "schnell", "flux2_klein_distilled": "distilled"}.get(name, found.kin)
 
 
 def test_a_model_that_can_not_be_read_has_none(tmp_path):
@@ -105,13 +108,13 @@ def test_every_entry_says_where_it_comes_from():
             assert (sampling.guidance == 0) == (sampling.trajectory_guidance == 1), (pipeline, kin)
 
 
-@pytest.mark.parametrize("name", ["sd1", "sdxl", "sd3", "flux_schnell", "z_image"])
+@pytest.mark.parametrize("name", ["sd1", "sdxl", "sd3", "flux_schnell", "flux2_klein", "qwen_image", "z_image"])
 def test_a_resolution_is_that_of_training_and_images(name, tmp_path):
     backbone = load_backbone(str(tiny_families.saved(name, tmp_path)), device="cpu")
     native, factor = backbone.latent_shape, backbone.pipe.vae_scale_factor
     backbone.use_resolution(8 * factor)
     assert backbone.latent_shape == (native[0], 8, 8)
-    (image,) = draw(backbone.pipe, ["a cat"], [0], steps=1, guidance=0.0)
+    (image,) = draw(backbone.pipe, ["a cat"], [0], steps=2, guidance=0.0)
     assert image.size == (8 * factor, 8 * factor)
     with pytest.raises(ConfigError, match=rf"resolution is {8 * factor + 1}, .* Use a multiple of {2 * factor}"):
         backbone.use_resolution(8 * factor + 1)

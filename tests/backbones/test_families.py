@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -18,7 +19,7 @@ from crce.suggest.grounding import ground
 from crce.training import Trainer, apply_adapter, erase, load_config
 
 
-FAMILIES = list(tiny_families.BUILDERS)
+FAMILIES = [name for name in tiny_families.BUILDERS if name != "flux2_klein_distilled"]
 PROMPTS = ["a cat", "the tall dog, 3"]  # of different lengths
 FEW = {"ddim_steps": 4, "pool": 2, "learning_rate": 1e-3, "steps": 2, "corefs_per_step": 1, "retains_per_step": 1}
 
@@ -32,8 +33,8 @@ def load(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Backbone]:
         if name not in folders:
             folders[name] = tiny_families.saved(name, tmp_path_factory.mktemp("family"))
         backbone = load_backbone(str(folders[name]), device="cpu", dtype=dtype)
-        if name.startswith("flux"):
-            backbone.pipe.default_sample_size = 8  # its pipeline knows 128 only
+        if name.startswith(("flux", "qwen")):
+            backbone.pipe.default_sample_size = 8  # their pipelines know 128 only
         return backbone
 
     return load_family
@@ -55,16 +56,19 @@ def by_the_pipeline(backbone: Backbone, guidance: float, output: str, steps: int
     kind = type(pipe).__name__
     if kind in ("StableDiffusionPipeline", "StableDiffusionXLPipeline"):
         pipe.scheduler = DDIMScheduler.from_config(pipe.scheduler.config, clip_sample=False)
-    elif kind == "FluxPipeline":
+    elif kind in ("FluxPipeline", "QwenImagePipeline"):
         latents = pipe._pack_latents(latents, *latents.shape)
+    elif kind == "Flux2KleinPipeline":
+        latents = pipe._patchify_latents(latents)
     elif kind == "ZImagePipeline":
         guidance -= 1
-    out = pipe(
-        list(PROMPTS), num_inference_steps=steps, guidance_scale=guidance, latents=latents, output_type=output
-    ).images
-    if kind == "FluxPipeline" and output == "latent":
+    scale = {"guidance_scale": guidance}
+    if kind == "QwenImagePipeline":
+        scale = {"true_cfg_scale": guidance, "negative_prompt": [""] * len(PROMPTS)}
+    out = pipe(prompt=list(PROMPTS), num_inference_steps=steps, latents=latents, output_type=output, **scale).images
+    if kind in ("FluxPipeline", "QwenImagePipeline") and output == "latent":
         side = backbone.latent_shape[1] * pipe.vae_scale_factor
-        return pipe._unpack_latents(out, side, side, pipe.vae_scale_factor)
+        return pipe._unpack_latents(out, side, side, pipe.vae_scale_factor).reshape(len(out), *backbone.latent_shape)
     return out
 
 
@@ -79,8 +83,10 @@ def by_the_backbone(backbone: Backbone, guidance: float, steps: int = 4) -> torc
 
 @pytest.mark.parametrize("guidance", [1.0, 3.5])
 def test_the_latents_of_a_picture_are_the_pipelines(backbone: Backbone, guidance):
-    expected = by_the_pipeline(backbone, guidance, "latent")
-    torch.testing.assert_close(by_the_backbone(backbone, guidance), expected, rtol=1e-4, atol=1e-4)
+    expected, found = by_the_pipeline(backbone, guidance, "latent"), by_the_backbone(backbone, guidance)
+    if type(backbone.pipe).__name__ == "Flux2KleinPipeline":  # which scales them for its autoencoder before
+        found = backbone.vae_latents(found)
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
 
 
 def test_decoding_gives_the_pipelines_pictures(backbone: Backbone):
@@ -241,6 +247,42 @@ def test_flux_has_the_size_of_its_scheduler_and_reads_as_many_tokens_as_its_toke
     assert backbone.encode(["a cat"]).hidden.shape[1] == 20
     (picture,) = draw(backbone.pipe, ["a cat"], [1], steps=1)
     assert picture.size == (12, 12)
+
+
+def test_a_distilled_klein_is_sampled_without_guidance_whatever_is_asked_for(load: Callable[..., Backbone]):
+    backbone = load("flux2_klein_distilled")
+    plain, guided = by_the_backbone(backbone, 1.0), by_the_backbone(backbone, 3.5)
+    torch.testing.assert_close(guided, plain, rtol=1e-4, atol=1e-4)
+    expected = by_the_pipeline(backbone, 3.5, "latent")
+    torch.testing.assert_close(backbone.vae_latents(guided), expected, rtol=1e-4, atol=1e-4)
+
+
+def test_images_of_qwen_image_are_drawn_with_the_guidance_asked_for(load: Callable[..., Backbone]):
+    """Its pipeline calls it `true_cfg_scale`, and ignores it where there is no negative prompt."""
+    pipe = load("qwen_image").pipe
+    drawn = {scale: draw(pipe, ["a cat"], [1], steps=2, guidance=scale)[0] for scale in (0.0, 1.0, 4.0)}
+    assert drawn[0.0] == drawn[1.0]
+    own = {"prompt": ["a cat"], "num_inference_steps": 2, "generator": [torch.Generator().manual_seed(1)]}
+    assert drawn[4.0] == pipe(**own, true_cfg_scale=4.0, negative_prompt=[""]).images[0] != drawn[1.0]
+
+
+@pytest.mark.parametrize("name", ["flux2_klein", "qwen_image"])
+def test_the_layers_of_the_text_read_tokens_of_the_text_alone(load: Callable[..., Backbone], name: str):
+    """Those of `state_layers` read the token states themselves, after a norm where one is named."""
+    backbone, seen = load(name), {}
+    network = backbone.network
+    for path, module in network.named_modules():
+        if isinstance(module, torch.nn.Linear):
+            module.register_forward_hook(lambda _, args, out, path=path: seen.update({path: args[0]}))
+    cond, x_t = backbone.encode(["a cat"]), noise(backbone, 1)
+    with torch.no_grad():
+        backbone.predict(x_t, 500, cond)
+        tokens = cond.hidden.shape[1] if cond.mask is None else int(cond.mask.sum())
+        for path, source in backbone.state_layers.items():
+            states = cond.hidden if source == "hidden" else network.get_submodule(source)(cond.hidden)
+            torch.testing.assert_close(seen[path], states[:, :tokens], rtol=1e-5, atol=1e-6)
+    text = {path for path, given in seen.items() if given.ndim == 3 and given.shape[1] == tokens}
+    assert text == {path for path in seen if re.fullmatch(backbone.text_layers, path)}
 
 
 @pytest.mark.parametrize("name", ["sd3", "flux_dev", "z_image"])

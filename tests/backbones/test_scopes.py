@@ -96,6 +96,20 @@ EXPECTED = {
         "selfattn": r"(single_)?transformer_blocks\.\d\.attn\.to_(q|k|v|out\.0)",
         "noxattn": r"(single_)?transformer_blocks\.\d\.(attn\.to_(q|k|v|out\.0)|ff\..+|proj_mlp|proj_out)",
     },
+    "flux2_klein": {
+        "qk": TEXT.format("[qk]"),
+        "kv": TEXT.format("[kv]"),
+        "xattn": TEXT.format("[qkv]") + r"|transformer_blocks\.\d\.(attn\.to_add_out|ff_context\..+)",
+        "selfattn": r"transformer_blocks\.\d\.attn\.to_(q|k|v|out\.0)|single_transformer_blocks\..+",
+        "noxattn": r"transformer_blocks\.\d\.(attn\.to_(q|k|v|out\.0)|ff\..+)|single_transformer_blocks\..+",
+    },
+    "qwen_image": {
+        "qk": TEXT.format("[qk]"),
+        "kv": TEXT.format("[kv]"),
+        "xattn": TEXT.format("[qkv]") + r"|transformer_blocks\.\d\.(attn\.to_add_out|txt_mlp\..+)",
+        "selfattn": r"transformer_blocks\.\d\.attn\.to_(q|k|v|out\.0)",
+        "noxattn": r"transformer_blocks\.\d\.(attn\.to_(q|k|v|out\.0)|img_mlp\..+)",
+    },
     "z_image": {
         "text": r"cap_embedder\.1|context_refiner\.\d\.(attention\.to_(q|k|v|out\.0)|feed_forward\.w[123])",
         "qk": r"layers\.\d\.attention\.to_[qk]",
@@ -118,8 +132,10 @@ def test_presets_hold_exactly_their_layers_in_every_family(family: str, tmp_path
     pipe = tiny_families.BUILDERS[family](tmp_path)
     backbone = backbone_class(type(pipe).__name__)(pipe, family)
     layers = [path for path, module in backbone.network.named_modules() if isinstance(module, (nn.Linear, nn.Conv2d))]
-    # The text's last queries in SD 3 ask for something that no later layer reads.
-    unused = {"transformer_blocks.1.attn.add_q_proj"} if family == "sd3" else set()
+    # What SD 3 and Qwen-Image make of the text in their last block, no later layer reads.
+    ends = {"sd3": ["attn.add_q_proj"], "qwen_image": ["attn.add_q_proj", "attn.to_add_out", "txt_mlp.net.0.proj"]}
+    ends["qwen_image"].append("txt_mlp.net.2")
+    unused = {f"transformer_blocks.1.{end}" for end in ends.get(family, [])}
     assert set(layers) >= unused
     for scope, pattern in EXPECTED[family].items():
         expected = [path for path in layers if re.fullmatch(pattern, path) and path not in unused]

@@ -138,6 +138,12 @@ def test_settings_decide_the_memory(crce):
     assert peak("--config", "uce") < own  # no activations are kept
 
 
+def test_a_step_of_gem_takes_its_prompts_at_all_its_early_x_t(crce):
+    model = "stable-diffusion-v1-5/stable-diffusion-v1-5"
+    facts = json.loads(crce("plan", "--model", model, "--config", "gem", "--json").out)
+    assert facts["prompts_per_step"] == 10 * (1 + 5 + 5)
+
+
 def test_a_card_that_is_too_small_is_told_what_is_missing(crce):
     large = ["--layers", "full", "--adapter", "weights", "--dtype", "float32"]
     result = crce("plan", "--vram", 1, *large)

@@ -22,6 +22,7 @@ FAMILIES = {
     "sdxl": ("turbo", 32),
     "sd3": ("turbo", 32),
     "flux_schnell": ("schnell", 32),
+    "flux2_klein_distilled": ("distilled", 32),
     "z_image": ("turbo", 512),  # its tiny autoencoder makes 128 pixels of one latent
 }
 SETS = """\

@@ -46,6 +46,8 @@ def test_a_format_of_another_package_is_written_by_its_function(run, monkeypatch
         ("StableDiffusionXLPipeline", 32, "epsilon", "stable-diffusion-xl-v1-base"),
         ("StableDiffusion3Pipeline", 1536, None, "stable-diffusion-3"),
         ("FluxPipeline", 1, None, "flux-1-dev"),
+        ("Flux2KleinPipeline", 1, None, "flux-2-klein"),
+        ("QwenImagePipeline", 1, None, "Qwen-Image"),
         ("ZImagePipeline", 768, None, "z-image"),
         ("KandinskyPipeline", 768, "epsilon", None),
         (None, 768, None, "stable-diffusion-v1"),

@@ -9,7 +9,11 @@ from pathlib import Path
 import pytest
 import tiny_families
 import torch
-from diffusers.loaders.lora_conversion_utils import _convert_kohya_flux_lora_to_diffusers
+from diffusers.loaders.lora_conversion_utils import (
+    _convert_kohya_flux2_lora_to_diffusers,
+    _convert_kohya_flux_lora_to_diffusers,
+    _convert_non_diffusers_qwen_lora_to_diffusers,
+)
 from diffusers.loaders.single_file_utils import convert_z_image_transformer_checkpoint_to_diffusers
 from runs import make_run
 from test_lora import deltas_of
@@ -22,8 +26,15 @@ from crce.files import read_tensors, write_tensors
 
 LAYERS = {
     "flux_dev": ["kv", "text", "selfattn", "noxattn"],
+    "flux2_klein": ["kv", "noxattn"],
+    "qwen_image": ["xattn", "full"],
     "sd3": ["qk", "text", "selfattn"],
     "z_image": ["kv", "text", "noxattn"],
+}
+CONVERTERS = {  # of diffusers, for files of sd-scripts and musubi-tuner
+    "flux_dev": _convert_kohya_flux_lora_to_diffusers,
+    "flux2_klein": _convert_kohya_flux2_lora_to_diffusers,
+    "qwen_image": _convert_non_diffusers_qwen_lora_to_diffusers,
 }
 CASES = [(family, layers) for family, presets in LAYERS.items() for layers in presets]
 
@@ -47,18 +58,16 @@ def exported(folders, tmp_path):
 
 def split(family: str, path: Path) -> dict[str, torch.Tensor]:
     """By layer of diffusers, the change that a kohya file makes."""
-    if family == "flux_dev":
-        # the converter knows the first layer of single blocks by the width of FLUX.1, which the tiny model has not
-        state = {key: tensor for key, tensor in read_tensors(path)[0].items() if "_linear1." not in key}
-        made = _convert_kohya_flux_lora_to_diffusers(state)
+    if family in CONVERTERS:
+        # that of FLUX.1 knows the first layer of single blocks by its width, which the tiny model has not
+        state, wide = read_tensors(path)[0], "_linear1." if family == "flux_dev" else "no layer"
+        made = CONVERTERS[family]({key: tensor for key, tensor in state.items() if wide not in key})
         # nor does it put "transformer." before the layers outside blocks
-        made = {
-            key if key.startswith("transformer.") else f"transformer.{key}": tensor for key, tensor in made.items()
-        }
+        made = {f"transformer.{key.removeprefix('transformer.')}": tensor for key, tensor in made.items()}
         names = {key.removesuffix(".lora_A.weight") for key in made if key.endswith(".lora_A.weight")}
         found = {name: made[f"{name}.lora_B.weight"] @ made[f"{name}.lora_A.weight"] for name in names}
         for name, delta in deltas_of(path).items():
-            if name.endswith("_linear1"):
+            if name.endswith("_linear1") and family == "flux_dev":
                 block = f"transformer.single_transformer_blocks.{name.split('_')[4]}"
                 *qkv, mlp = delta.split([len(delta) // 7] * 3 + [len(delta) // 7 * 4])
                 found |= {f"{block}.attn.to_{part}": d for part, d in zip("qkv", qkv, strict=True)}
@@ -113,6 +122,8 @@ def test_the_change_under_the_names_of_the_original_code_is_the_trained_one(expo
     inspection = check(path, against=erasure)
     assert not inspection.faults
     assert "AUTOMATIC1111" not in inspection.readers
+    assert ("diffusers" in inspection.readers) == (family in CONVERTERS)
+    assert ("Forge" in inspection.readers) == (family == "flux_dev")
     assert set(inspection.scales) == {0.5}
 
 
@@ -137,6 +148,8 @@ def test_what_the_original_code_has_no_layer_for_is_written_for_diffusers(folder
     [
         ("flux_dev", "dev", "flux-1-dev", "networks.lora_flux"),
         ("flux_schnell", "schnell", "flux-1-schnell", "networks.lora_flux"),
+        ("flux2_klein", "4B", "flux-2-klein", "networks.lora_flux_2"),
+        ("qwen_image", "", "Qwen-Image", "networks.lora_qwen_image"),
         ("z_image", "turbo", "z-image", "networks.lora_zimage"),
     ],
 )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -62,7 +64,7 @@ def test_ablation_answers_like_the_anchor_does_now(tiny_backbone):
     """L = |eps(x_t, target) - sg eps(x_t, anchor)|^2, both of the network in training, at x_t of the anchor."""
     t = stirred(trainer(tiny_backbone, ConceptSet("cat", anchor="pet"), "ablation"))
     (prompts,) = t.table.sets
-    x_erase, _ = t.sampler.trajectories(0)
+    ((x_erase, _),) = t.sampler.trajectories(0)
     assert t.table.texts[x_erase.prompt] == "pet"
     rows, _ = t.sampler.rows(prompts, x_erase.prompt, x_erase)
     (loss,) = t.backward(StepBatch(prompts, rows, x_erase.x_t, torch.tensor([300]), 300.0))
@@ -88,6 +90,72 @@ def test_ablation_learns_from_the_base_models_pictures_of_the_anchor(tiny_backbo
     assert 0.7 < float(noise.std()) < 1.3
     places = {t.sampler.take(0, "erase").index for _ in range(20)}
     assert len(places) > 3
+
+
+def test_gem_is_answered_nearer_to_the_anchor_than_to_the_concept_on_early_steps(tiny_backbone, cats):
+    """e = relu(rms(v - v_base) - eta rms(v - v_concept)), at the first x_t of one trajectory, a third each."""
+    t = stirred(trainer(tiny_backbone, cats, "gem", early_steps=3, eta=0.7, beta=2.0))
+    batch = t.sampler.batch()
+    each = len(batch.rows) // 3
+    assert batch.places == 3
+    assert batch.t[::each].tolist() == batch.t[each - 1 :: each].tolist() == t.sampler.timesteps[1:4]
+    assert [row.weight for row in batch.rows[::each]] == pytest.approx([1 / 3] * 3)
+    assert sum(row.weight for row in batch.rows if row.role == "retain") == pytest.approx(
+        2.0 * sum(w for _, w in t.table.sets[0].retains) / len(t.table.sets[0].retains)
+    )
+    losses = t.backward(batch)
+    assert all(bool(p.grad.isfinite().all()) for p in t.adapter.parameters())
+    for row, x_t, time, loss in zip(batch.rows, batch.x_t.split(1), batch.t, losses, strict=True):
+        student = eps(tiny_backbone, x_t, time, t.table.cond[[row.prompt]])
+        with t.adapter.disabled():
+            base, concept = (eps(tiny_backbone, x_t, time, t.table.cond[[i]]) for i in (0, row.source))
+        near, far = ((student - own).square().mean().sqrt() for own in (base, concept))
+        expected = (student - concept).square().mean() if row.role == "retain" else (near - 0.7 * far).clamp(min=0)
+        assert loss == pytest.approx(float(expected), rel=1e-3, abs=1e-6)
+    assert any(losses)
+
+
+def test_gem_takes_no_other_x_t():
+    with pytest.raises(ConfigError, match="x_t_source is 'rolling': input should be 'student'"):
+        load_config(None, {"method": "gem", "x_t_source": "rolling"})
+
+
+@pytest.mark.parametrize(("method", "own"), [("esd", {}), ("gem", {"early_steps": 2, "micro_batch": 3})])
+def test_gradient_surgery_never_points_against_the_retains(tiny_backbone, cats, method, own):
+    settings = {"retains_per_step": 2, "corefs_per_step": 1, "x_t_source": "student"}
+    t = stirred(trainer(tiny_backbone, cats, method, **settings, **own))
+
+    def gradient(rows, surgery=False):
+        t.config = t.config.model_copy(update={"gradient_surgery": surgery})
+        own = [i for i, row in enumerate(batch.rows) if row in rows]
+        part = replace(batch, rows=[batch.rows[i] for i in own], x_t=batch.x_t[own], t=batch.t[own])
+        t.optimizer.zero_grad()
+        losses = t.backward(part)
+        return losses, torch.cat([p.grad.flatten() for p in t.adapter.parameters()])
+
+    seen = set()
+    for _ in range(30):
+        batch = t.sampler.batch()
+        sides = [[row for row in batch.rows if (row.role == "retain") is kept] for kept in (False, True)]
+        erase, keep = (gradient(rows)[1] for rows in sides)
+        losses, plain = gradient(batch.rows)
+        again, found = gradient(batch.rows, surgery=True)
+        assert again == pytest.approx(losses, rel=1e-4, abs=1e-7)
+        torch.testing.assert_close(plain, erase + keep, rtol=1e-3, atol=1e-6)
+        inner = erase @ keep
+        assert found @ keep >= 0
+        expected = erase + keep - min(0, inner / keep.square().sum()) * keep
+        torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-6)
+        seen.add(bool(inner < 0))
+        if seen == {True, False} or (method == "gem" and seen == {True}):
+            break
+    assert True in seen  # there was a conflict,
+    assert False in seen or method == "gem"  # and a batch without one
+
+
+def test_gradient_surgery_is_refused_where_there_are_no_gradients():
+    with pytest.raises(ConfigError, match="uce has no gradients. Leave gradient_surgery out"):
+        load_config(None, {"method": "uce", "gradient_surgery": True})
 
 
 def test_spm_holds_random_states_of_the_targets_size(tiny_backbone):
@@ -179,7 +247,7 @@ def test_advunlearn_without_retains_keeps_everyday_words(tiny_backbone):
     t = trainer(tiny_backbone, ConceptSet("cat"), "advunlearn", retains_per_step=2, attack_steps=0)
     (prompts,) = t.table.sets
     assert prompts.retains == []
-    x_erase, x_retain = t.sampler.trajectories(0)
+    ((x_erase, x_retain),) = t.sampler.trajectories(0)
     assert x_erase.prompt == prompts.target
     assert x_retain.prompt in dict(prompts.everyday)
     assert t.step().terms["retain"] >= 0

@@ -14,7 +14,7 @@ from crce.errors import ConfigError, MemoryShortage
 from crce.training import Trainer, erase, load_config, resume
 
 
-FAMILIES = ["sd1", "sdxl", "sd3", "flux_dev", "z_image"]
+FAMILIES = ["sd1", "sdxl", "sd3", "flux_dev", "flux2_klein", "qwen_image", "z_image"]
 FEW = {"ddim_steps": 4, "pool": 2, "learning_rate": 1e-3, "steps": 3, "corefs_per_step": 2, "retains_per_step": 1}
 FEW |= {"layers": "xattn", "rank": 4}
 
@@ -26,8 +26,8 @@ def folder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
 
 def load(folder: Path) -> Backbone:
     backbone = load_backbone(str(folder), device="cpu")
-    if folder.name.startswith("flux"):
-        backbone.pipe.default_sample_size = 8  # its pipeline knows 128 only
+    if folder.name.startswith(("flux", "qwen")):
+        backbone.pipe.default_sample_size = 8  # their pipelines know 128 only
     return backbone
 
 

@@ -111,7 +111,7 @@ def test_a_mix_gives_retains_their_own_latents_and_includes_whose_they_are(tiny_
     retains, corefs = {i for i, _ in prompts.retains}, {i for i, _ in prompts.corefs}
     erase_prompts = set()
     for _ in range(12):
-        x_erase, x_retain = t.sampler.trajectories(0)
+        ((x_erase, x_retain),) = t.sampler.trajectories(0)
         assert x_retain.prompt in retains
         assert not torch.equal(x_erase.x_t, x_retain.x_t)
         rows, _ = t.sampler.rows(prompts, x_erase.prompt, x_retain)
@@ -121,7 +121,7 @@ def test_a_mix_gives_retains_their_own_latents_and_includes_whose_they_are(tiny_
     assert erase_prompts - {prompts.prompt} <= corefs
     t.adapter.close()
     only = trainer(tiny_backbone, cats, x_t_prompts="target")
-    x_erase, x_retain = only.sampler.trajectories(0)
+    ((x_erase, x_retain),) = only.sampler.trajectories(0)
     assert x_erase is x_retain
     assert x_erase.prompt == prompts.prompt
 

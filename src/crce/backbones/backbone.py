@@ -84,7 +84,8 @@ class Backbone(ABC):
         shared_layers: likewise those that the tokens of text and image pass alike; "" where there are none.
         kohya: by component, the prefix of its keys in kohya LoRA files; empty where kohya's keys have no equivalent.
         original_layers: by the path of a layer of a transformer, as a regular expression, the layer of the original
-            code, dots as in kohya's keys, and the heights of what is fused there, by the pattern's group "part".
+            code, dots as in kohya's keys ("" for the same path), and the heights of what is fused there, by the
+            pattern's group "part".
         architectures: the names of its architectures in metadata, the first one that fits applies.
         defaults: how its models are sampled, by what they were distilled to; "" for the others.
         pipe: the diffusers pipeline; its networks are frozen and in evaluation mode.
@@ -110,7 +111,7 @@ class Backbone(ABC):
 
     def __init_subclass__(cls) -> None:
         missing = [name for name in Backbone.__annotations__ if not hasattr(cls, name)]
-        if missing:
+        if missing and ABC not in cls.__bases__:  # what families share need not say all
             raise TypeError(f"{cls.__name__} does not set {', '.join(missing)}; see the attributes of Backbone.")
 
     def __init__(self, pipe: Any, model: str, revision: str | None = None) -> None:
@@ -195,6 +196,11 @@ class Backbone(ABC):
         self.pipe.crce_resolution = side
 
     @property
+    def unread(self) -> set[str]:
+        """Paths of layers whose result no later layer reads: they are not trained."""
+        return set()
+
+    @property
     def network(self) -> Any:
         """The denoiser."""
         return getattr(self.pipe, self.component)
@@ -247,15 +253,21 @@ class Backbone(ABC):
     def decode(self, latents: torch.Tensor) -> list[Image]:
         """The images of finished latents, shape (B, C, h, w)."""
         vae = self.pipe.vae
-        config, own, dtype = vae.config, vae.dtype, decoding_dtype(vae)
-        latents = latents / config.scaling_factor + (config.get("shift_factor") or 0)
-        parts = latents.split(latents_at_once(*latents.shape[-2:]))
-        vae.to(dtype)
+        own, dtype = vae.dtype, decoding_dtype(vae)
+        parts = self.vae_latents(latents).split(latents_at_once(*latents.shape[-2:]))
+        if dtype != own:
+            vae.to(dtype)
         try:
-            decoded = torch.cat([vae.decode(part.to(dtype)).sample.float() for part in parts])
+            decoded = torch.cat([vae.decode(part.to(dtype)).sample.float().flatten(1, -3) for part in parts])
         finally:
-            vae.to(own)
+            if dtype != own:
+                vae.to(own)
         return self.pipe.image_processor.postprocess(decoded, output_type="pil")
+
+    def vae_latents(self, latents: torch.Tensor) -> torch.Tensor:
+        """Finished latents, shape (B, C, h, w), as the autoencoder reads them; that of videos has a dimension more."""
+        config = self.pipe.vae.config
+        return latents / config.scaling_factor + (config.get("shift_factor") or 0)
 
     def predict(
         self, x_t: torch.Tensor, t: torch.Tensor | float, cond: Conditioning, guidance: float | None = None
@@ -290,6 +302,10 @@ class Backbone(ABC):
         times = torch.as_tensor(t, device=x_t.device).expand(len(x_t)).repeat(2)
         both = Conditioning.cat([null.expand(len(cond)), cond])
         out_null, out = self.predict(torch.cat([x_t, x_t]), times, both).chunk(2)
+        return self.guided(out_null, out, guidance)
+
+    def guided(self, out_null: torch.Tensor, out: torch.Tensor, guidance: float) -> torch.Tensor:
+        """Classifier-free guidance of predictions without and with the prompts, shape (B, C, h, w)."""
         return out_null + guidance * (out - out_null)
 
 

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
+from torch.nn.functional import pad
 
 
 @dataclass(frozen=True)
@@ -45,6 +46,13 @@ class Conditioning:
         # Within a family all have pooled states and masks, or none.
         hidden, *others = zip(*((part.hidden, part.pooled, part.mask) for part in parts), strict=True)
         return Conditioning(torch.cat(hidden), *(None if each[0] is None else torch.cat(each) for each in others))
+
+    @staticmethod
+    def padded(states: Sequence[torch.Tensor], length: int) -> Conditioning:
+        """Prompts of different lengths, each of shape (L, D), padded with zeros that the mask leaves out."""
+        hidden = torch.stack([pad(tokens, (0, 0, 0, length - len(tokens))) for tokens in states])
+        lengths = torch.tensor([[len(tokens)] for tokens in states], device=hidden.device)
+        return Conditioning(hidden, mask=torch.arange(length, device=hidden.device) < lengths)
 
     @staticmethod
     def empty(

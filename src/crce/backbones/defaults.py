@@ -40,7 +40,7 @@ class ModelDefaults:
 def choose_defaults(
     family: type[Backbone], model: str, scheduler: Mapping[str, Any], denoiser: Mapping[str, Any]
 ) -> ModelDefaults:
-    """The defaults of a model as the user named it; the configs of its scheduler and denoiser are empty if unknown."""
+    """The defaults of a model as the user named it; configs are empty if unknown; its index is in `denoiser`."""
     named = _KIN.search(re.split(r"[/\\]", model.rstrip("/\\"))[-1].lower())
     kin = "demo" if model in demo.MODELS else named[1] if named else family.kin(scheduler, denoiser)
     kin = kin if kin in family.defaults else ""
@@ -49,8 +49,8 @@ def choose_defaults(
 
 def defaults_of(backbone: Backbone) -> ModelDefaults:
     """The defaults of a loaded model."""
-    configs = backbone.pipe.scheduler.config, backbone.network.config
-    return choose_defaults(type(backbone), backbone.model, *configs)
+    scheduler, denoiser = backbone.pipe.scheduler.config, backbone.network.config
+    return choose_defaults(type(backbone), backbone.model, scheduler, {**backbone.pipe.config, **denoiser})
 
 
 def find_defaults(model: str, revision: str | None = None) -> ModelDefaults | None:
@@ -71,7 +71,8 @@ def find_defaults(model: str, revision: str | None = None) -> ModelDefaults | No
         index = read_json(source, "model_index.json", revision) or {}
         family = backbone_class(str(index.get("_class_name")))
         configs = ("scheduler/scheduler_config.json", f"{family.component}/config.json")
-        return choose_defaults(family, model, *(read_json(source, name, revision) or {} for name in configs))
+        scheduler, denoiser = (read_json(source, name, revision) or {} for name in configs)
+        return choose_defaults(family, model, scheduler, {**index, **denoiser})
     except (CRCEError, OSError, ValueError):
         return None
 

@@ -24,6 +24,8 @@ FAMILIES: Table[type[Backbone] | str] = Table(
         "StableDiffusionXLPipeline": "crce.backbones.sdxl:SDXLBackbone",
         "StableDiffusion3Pipeline": "crce.backbones.sd3:SD3Backbone",
         "FluxPipeline": "crce.backbones.flux:FluxBackbone",
+        "Flux2KleinPipeline": "crce.backbones.flux2:Flux2KleinBackbone",
+        "QwenImagePipeline": "crce.backbones.qwen_image:QwenImageBackbone",
         "ZImagePipeline": "crce.backbones.z_image:ZImageBackbone",
     },
     ModelError,

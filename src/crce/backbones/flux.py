@@ -12,39 +12,42 @@ from typing import Any
 
 import torch
 
-from crce.backbones.backbone import QKV, Architecture, Backbone, one_layer, tokens_of
+from crce.backbones.backbone import QKV, Architecture, one_layer, tokens_of
 from crce.backbones.conditioning import Conditioning
-from crce.backbones.noise import FlowGrid
 from crce.backbones.sampling_defaults import SamplingDefaults, distilled
-from crce.backbones.scopes import TWO_STREAM_STATES, TWO_STREAM_TEXT, two_stream_role
+from crce.backbones.scopes import TWO_STREAM_STATES
+from crce.backbones.transformer import FlowTransformer, pack, unpack
 
 
 NO_GUIDANCE = 1.0  # input of a network with a guidance input where none is asked for
 _CODE = "https://github.com/black-forest-labs/flux"
 _BLOCK = r"transformer_blocks\.(\d+)\."
+DOUBLE_BLOCKS = {  # of FLUX.2 too
+    rf"{_BLOCK}attn\.to_(?P<part>[qkv])": (r"double_blocks_\1_img_attn_qkv", QKV),
+    rf"{_BLOCK}attn\.add_(?P<part>[qkv])_proj": (r"double_blocks_\1_txt_attn_qkv", QKV),
+    **one_layer(
+        (rf"{_BLOCK}attn\.to_out\.0", r"double_blocks_\1_img_attn_proj"),
+        (rf"{_BLOCK}attn\.to_add_out", r"double_blocks_\1_txt_attn_proj"),
+    ),
+}
 T5_TOKENS = 512  # to which the pipeline pads a prompt for its second text encoder
 
 
-class FluxBackbone(Backbone):
+class FluxBackbone(FlowTransformer):
     """A `FluxPipeline`. Latents are (B, C, h, w) outside; the network's tokens are 2 x 2 patches of them."""
 
-    component = "transformer"
     models = "FLUX.1 dev and schnell"
     single_files = ("flux-dev", "flux-schnell")
-    half = torch.bfloat16
     encoder_tokens = {"text_encoder": None, "text_encoder_2": T5_TOKENS}
-    prompts_at_once = 8
     state_layers = TWO_STREAM_STATES
     state_tokenizers = ("tokenizer_2",)
-    text_layers = TWO_STREAM_TEXT
     shared_layers = r"single_transformer_blocks\.\d+\.(attn\.to_[qkv]|proj_mlp|proj_out)"
     architectures = (
         Architecture("flux-1-dev", "flux1", 1024, _CODE),
         Architecture("flux-1-schnell", "flux1", 1024, _CODE, kin="schnell"),
     )
     original_layers = {
-        rf"{_BLOCK}attn\.to_(?P<part>[qkv])": (r"double_blocks_\1_img_attn_qkv", QKV),
-        rf"{_BLOCK}attn\.add_(?P<part>[qkv])_proj": (r"double_blocks_\1_txt_attn_qkv", QKV),
+        **DOUBLE_BLOCKS,
         r"single_transformer_blocks\.(\d+)\.(?:attn\.to_)?(?P<part>[qkv]|proj_mlp)": (
             r"single_blocks_\1_linear1",
             QKV | {"proj_mlp": 4},
@@ -53,8 +56,6 @@ class FluxBackbone(Backbone):
             (r"context_embedder", "txt_in"),
             (r"time_text_embed\.text_embedder\.linear_1", "vector_in_in_layer"),
             (r"time_text_embed\.text_embedder\.linear_2", "vector_in_out_layer"),
-            (rf"{_BLOCK}attn\.to_out\.0", r"double_blocks_\1_img_attn_proj"),
-            (rf"{_BLOCK}attn\.to_add_out", r"double_blocks_\1_txt_attn_proj"),
             (rf"{_BLOCK}ff\.net\.0\.proj", r"double_blocks_\1_img_mlp_0"),
             (rf"{_BLOCK}ff\.net\.2", r"double_blocks_\1_img_mlp_2"),
             (rf"{_BLOCK}ff_context\.net\.0\.proj", r"double_blocks_\1_txt_mlp_0"),
@@ -65,7 +66,6 @@ class FluxBackbone(Backbone):
             (r"single_transformer_blocks\.(\d+)\.norm\.linear", r"single_blocks_\1_modulation_lin"),
         ),
     }
-    layer_role = staticmethod(two_stream_role)
     defaults = {
         "": SamplingDefaults(28, 3.5, "FluxPipeline of diffusers", 28, 3.5),
         "demo": SamplingDefaults(20, 3.5, "benchmarks/demo/flow_model.json"),
@@ -88,15 +88,6 @@ class FluxBackbone(Backbone):
     def kin(cls, scheduler: Mapping[str, Any], denoiser: Mapping[str, Any]) -> str:
         return "" if denoiser.get("guidance_embeds", True) else "schnell"
 
-    @property
-    def native_shape(self) -> tuple[int, int, int]:
-        side = self.pipe.default_sample_size
-        return self.network.config.in_channels // 4, side, side
-
-    def grid(self, steps: int) -> FlowGrid:
-        _, height, width = self.latent_shape
-        return FlowGrid(self.pipe.scheduler.config, steps, (height // 2) * (width // 2), even=True)
-
     def empty_conditioning(self, count: int, tokens: int, dtype: torch.dtype) -> Conditioning:
         config = self.network.config
         width, pooled = config.joint_attention_dim, config.pooled_projection_dim
@@ -118,19 +109,16 @@ class FluxBackbone(Backbone):
         return Conditioning(hidden, pooled)
 
     def _forward(self, x_t: torch.Tensor, t: torch.Tensor, cond: Conditioning, guidance: float | None) -> torch.Tensor:
-        batch, channels, height, width = x_t.shape
-        scales = None
-        if self.network.config.guidance_embeds:
-            scale = NO_GUIDANCE if guidance is None else guidance
-            scales = torch.full((batch,), scale, dtype=torch.float32, device=x_t.device)
+        batch, _, height, width = x_t.shape
+        scale = NO_GUIDANCE if guidance is None else guidance
+        scales = torch.full((batch,), scale, dtype=torch.float32, device=x_t.device)
         out = self.network(
-            hidden_states=self.pipe._pack_latents(x_t, batch, channels, height, width),
+            hidden_states=pack(x_t),
             timestep=t.to(x_t.dtype) / 1000,  # in the latents' type, as the pipeline does
-            guidance=scales,
+            guidance=scales if self.network.config.guidance_embeds else None,
             pooled_projections=cond.pooled,
             encoder_hidden_states=cond.hidden,
             txt_ids=torch.zeros(cond.hidden.shape[1], 3, dtype=x_t.dtype, device=x_t.device),
             img_ids=self.pipe._prepare_latent_image_ids(batch, height // 2, width // 2, x_t.device, x_t.dtype),
         ).sample
-        factor = self.pipe.vae_scale_factor
-        return self.pipe._unpack_latents(out, height * factor, width * factor, factor)
+        return unpack(out, x_t)

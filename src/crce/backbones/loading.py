@@ -109,7 +109,8 @@ def refuse_unfit(backbone: Backbone) -> None:
     Raises:
         ModelError: it takes more than latents, is distilled without DDIM steps, or has noise levels of another kind.
     """
-    model, channels, latent = backbone.model, backbone.latent_shape[0], backbone.pipe.vae.config.latent_channels
+    model, channels, config = backbone.model, backbone.latent_shape[0], backbone.pipe.vae.config
+    latent = config.get("latent_channels") or config["z_dim"]
     if channels != latent:
         raise ModelError(
             f"{model!r} takes {channels} input channels where its latents have {latent}: an inpainting or editing "

@@ -6,12 +6,14 @@ import torch
 from peft import LoraConfig
 
 from crce.backbones.backbone import decoding_dtype
+from crce.backbones.loading import quiet_diffusers
 from crce.backbones.memory_plan import Activations, MemoryPlan, Workload
 from crce.backbones.meta_model import ActivationMemory, MetaModel
 from crce.backbones.scopes import scope_modules, state_layers
 from crce.errors import ConfigError
 
 
+@quiet_diffusers()
 def plan_memory(model: MetaModel, work: Workload, dtype: torch.dtype) -> MemoryPlan:
     """Estimate the memory that a run will need, `dtype` being that of the frozen weights; the adapter stays on.
 
@@ -82,6 +84,7 @@ def _decoding(model: MetaModel) -> int:
     own, dtype = vae.dtype, decoding_dtype(vae)
     vae.to(dtype)
     with ActivationMemory(vae, torch.float32) as memory:
-        vae.decode(torch.empty(1, *model.backbone.latent_shape, dtype=dtype, device="meta"))
+        latents = torch.empty(1, *model.backbone.latent_shape, dtype=dtype, device="meta")
+        vae.decode(model.backbone.vae_latents(latents))
     vae.to(own)
     return memory.largest

@@ -68,7 +68,7 @@ def read_meta_model(model: str = "demo", *, revision: str | None = None) -> Meta
     try:
         with quiet_diffusers():
             parts = read_parts(source, found.index, revision)
-            backbone = family(_pipeline(getattr(diffusers, name), parts), model)
+            backbone = family(_pipeline(getattr(diffusers, name), parts, found.index), model)
             refuse_unfit(backbone)
     except (OSError, LookupError, TypeError, ValueError, AttributeError, RuntimeError) as error:
         raise ModelError(f"The configs of {model!r} are damaged: {first_line(error)}.") from error
@@ -106,11 +106,12 @@ def read_parts(source: Path | str, index: dict[str, Any], revision: str | None) 
     return parts
 
 
-def _pipeline(kind: Any, parts: dict[str, Any]) -> Any:
+def _pipeline(kind: Any, parts: dict[str, Any], index: dict[str, Any]) -> Any:
     """A pipeline of the parts except its text encoders, which can't read without a tokenizer."""
     parameters = inspect.signature(kind).parameters
     readable = {name: part for name, part in parts.items() if not name.startswith("text_encoder")}
     given = {name: readable.get(name) for name, p in parameters.items() if p.default in (p.empty, None)}
+    given |= {name: own for name, own in index.items() if name in parameters and not isinstance(own, list)}
     if "requires_safety_checker" in parameters:
         given["requires_safety_checker"] = False
     return kind(**given)

@@ -59,13 +59,14 @@ class DDIMGrid:
 class FlowGrid:
     """Euler steps of a rectified flow: x_t = (1 - sigma) x_0 + sigma noise, and the network predicts noise - x_0."""
 
-    def __init__(self, scheduler_config: Any, steps: int, tokens: int, *, even: bool) -> None:
+    def __init__(self, scheduler_config: Any, steps: int, tokens: int, *, even: bool, mu: float | None = None) -> None:
         """
         Args:
             scheduler_config: of the pipeline's `FlowMatchEulerDiscreteScheduler`.
             steps: number of levels.
             tokens: of an image, which shift the levels in schedules that depend on its size.
             even: before the shift sigma is 1, ..., 2 / steps, 1 / steps; else as the scheduler has it.
+            mu: the shift; None takes it from `tokens` by the scheduler's config.
 
         Raises:
             ModelError: the scheduler is not for a rectified flow.
@@ -77,7 +78,7 @@ class FlowGrid:
         scheduler = FlowMatchEulerDiscreteScheduler.from_config(scheduler_config)
         small, large = scheduler.config.base_image_seq_len, scheduler.config.max_image_seq_len
         low, high = scheduler.config.base_shift, scheduler.config.max_shift
-        mu = low + (high - low) * (tokens - small) / (large - small)
+        mu = low + (high - low) * (tokens - small) / (large - small) if mu is None else mu
         levels = [1 - i / steps for i in range(steps)] if even else None
         scheduler.set_timesteps(steps, sigmas=levels, mu=mu)
         self.timesteps: list[float] = scheduler.timesteps.tolist()

@@ -45,17 +45,18 @@ TWO_STREAM_TEXT = (
 
 
 def two_stream_role(path: list[str]) -> Role:
-    """The role of a layer where text and image have layers of their own and share one attention (SD 3, FLUX).
+    """The role of a layer where text and image have layers of their own and share one attention.
 
     Blocks in which both pass through the same layers (FLUX's single blocks) count as the image's.
     """
     if path[-1] in ("add_q_proj", "add_k_proj", "add_v_proj", "to_add_out"):
         return "cross-attention"
-    if "ff_context" in path:
+    if "ff_context" in path or "txt_mlp" in path:
         return "text"
     if "attn" in path or "attn2" in path:  # attn2 is a second self-attention of the image, in SD 3.5 medium
         return "self-attention"
-    return "other" if "transformer_blocks" in path[0] and not path[-2].startswith("norm") else "full only"
+    modulation = ("norm", "img_mod", "txt_mod")
+    return "other" if "transformer_blocks" in path[0] and not path[-2].startswith(modulation) else "full only"
 
 
 def scope_modules(
@@ -81,7 +82,7 @@ def scope_modules(
         return _text_side(backbone, named) if text_tokens_only else named
     patterns = [backbone.text_layers] * (scope == "text") + [backbone.shared_layers] * text_tokens_only
     layers = _layers(network)
-    unused = {
+    unused = backbone.unread | {
         f"{attention}.add_q_proj"
         for attention, _, name in (path.rpartition(".") for path in layers)
         if name == "add_k_proj" and f"{attention}.to_add_out" not in layers

@@ -7,29 +7,26 @@ from typing import Any
 
 import torch
 
-from crce.backbones.backbone import QKV, Architecture, Backbone, one_layer
+from crce.backbones.backbone import QKV, Architecture, one_layer
 from crce.backbones.conditioning import Conditioning
-from crce.backbones.noise import FlowGrid
 from crce.backbones.sampling_defaults import SamplingDefaults, distilled
-from crce.backbones.scopes import TWO_STREAM_STATES, TWO_STREAM_TEXT, two_stream_role
+from crce.backbones.scopes import TWO_STREAM_STATES
+from crce.backbones.transformer import FlowTransformer
 
 
 _BLOCK = r"transformer_blocks\.(\d+)\."
 T5_TOKENS = 256  # to which the pipeline pads a prompt for its third text encoder
 
 
-class SD3Backbone(Backbone):
+class SD3Backbone(FlowTransformer):
     """A `StableDiffusion3Pipeline`. Without its third text encoder (T5), zeros replace that encoder's states."""
 
-    component = "transformer"
+    even = False
     models = "Stable Diffusion 3 and 3.5"
     single_files = ("sd3", "sd35_medium", "sd35_large")
-    half = torch.bfloat16
     encoder_tokens = {"text_encoder": None, "text_encoder_2": None, "text_encoder_3": T5_TOKENS}
-    prompts_at_once = 8
     state_layers = TWO_STREAM_STATES
     state_tokenizers = ("tokenizer", "tokenizer_3")
-    text_layers = TWO_STREAM_TEXT
     architectures = (Architecture("stable-diffusion-3", "sd3", 1024, "https://github.com/Stability-AI/sd3-ref"),)
     original_layers = {
         rf"{_BLOCK}(attn2?)\.to_(?P<part>[qkv])": (r"joint_blocks_\1_x_block_\2_qkv", QKV),
@@ -47,7 +44,6 @@ class SD3Backbone(Backbone):
             (rf"{_BLOCK}norm1\.linear", r"joint_blocks_\1_x_block_adaLN_modulation_1"),
         ),
     }
-    layer_role = staticmethod(two_stream_role)
     defaults = {
         "": SamplingDefaults(28, 7.0, "StableDiffusion3Pipeline of diffusers", trajectory_steps=28),
         "3.5": SamplingDefaults(28, 3.5, "model card of stable-diffusion-3.5-large", trajectory_steps=28),
@@ -67,11 +63,6 @@ class SD3Backbone(Backbone):
     def native_shape(self) -> tuple[int, int, int]:
         config = self.network.config
         return config.in_channels, config.sample_size, config.sample_size
-
-    def grid(self, steps: int) -> FlowGrid:
-        _, height, width = self.latent_shape
-        patch = self.network.config.patch_size
-        return FlowGrid(self.pipe.scheduler.config, steps, (height // patch) * (width // patch), even=False)
 
     def empty_conditioning(self, count: int, tokens: int, dtype: torch.dtype) -> Conditioning:
         config = self.network.config

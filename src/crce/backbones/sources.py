@@ -58,7 +58,7 @@ def published_json(entry: Mapping[str, Any], name: str) -> dict[str, Any] | None
     parts = entry["parts"]
     if name == "model_index.json":
         index = {part: origin for part, (*origin, _) in parts.items()}
-        return {"_class_name": entry["pipeline"], **index}
+        return {"_class_name": entry["pipeline"], **entry.get("index", {}), **index}
     part = parts.get(name.partition("/")[0])
     return {"_class_name": part[1], **part[2]} if part and name.endswith("config.json") else None
 

@@ -12,12 +12,11 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
-from torch.nn.functional import pad
 
-from crce.backbones.backbone import QKV, Architecture, Backbone, Role, one_layer
+from crce.backbones.backbone import QKV, Architecture, Role, one_layer
 from crce.backbones.conditioning import Conditioning
-from crce.backbones.noise import FlowGrid
 from crce.backbones.sampling_defaults import SamplingDefaults, distilled
+from crce.backbones.transformer import FlowTransformer
 
 
 SIDE = 1024  # pixels of the pipeline's native resolution
@@ -27,15 +26,12 @@ PADDED = 32  # tokens of image and of text come in multiples of it
 PHRASE_TOKENS = 64  # of a short phrase in the chat template, padded as the network does
 
 
-class ZImageBackbone(Backbone):
+class ZImageBackbone(FlowTransformer):
     """A `ZImagePipeline`. Token states are padded to `TOKENS`; the mask selects those that the network reads."""
 
-    component = "transformer"
     models = "Z-Image and Z-Image-Turbo"
     single_files = ("z-image-turbo",)
-    half = torch.bfloat16
     encoder_tokens = {"text_encoder": TOKENS}
-    prompts_at_once = 8
     state_layers = {r"cap_embedder\.1": "cap_embedder.0"}
     text_layers = r"(cap_embedder|context_refiner)\..+"
     shared_layers = r"layers\.\d+\.(attention|feed_forward)\..+"
@@ -74,10 +70,6 @@ class ZImageBackbone(Backbone):
         side = 2 * (SIDE // (2 * self.pipe.vae_scale_factor))
         return self.network.in_channels, side, side
 
-    def grid(self, steps: int) -> FlowGrid:
-        _, height, width = self.latent_shape
-        return FlowGrid(self.pipe.scheduler.config, steps, (height // 2) * (width // 2), even=True)
-
     def empty_conditioning(self, count: int, tokens: int, dtype: torch.dtype) -> Conditioning:
         return Conditioning.empty(count, PHRASE_TOKENS, self.network.config.cap_feat_dim, dtype, masked=True)
 
@@ -91,9 +83,7 @@ class ZImageBackbone(Backbone):
         states, _ = self.pipe.encode_prompt(
             list(prompts), device=self.device, do_classifier_free_guidance=False, max_sequence_length=TOKENS
         )
-        hidden = torch.stack([pad(tokens, (0, 0, 0, TOKENS - len(tokens))) for tokens in states])
-        lengths = torch.tensor([[len(tokens)] for tokens in states], device=hidden.device)
-        return Conditioning(hidden, mask=torch.arange(TOKENS, device=hidden.device) < lengths)
+        return Conditioning.padded(states, TOKENS)
 
     def _forward(self, x_t: torch.Tensor, t: torch.Tensor, cond: Conditioning, guidance: float | None) -> torch.Tensor:
         assert cond.mask is not None  # `encode` makes one

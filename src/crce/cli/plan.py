@@ -154,7 +154,7 @@ def _work(settings: ErasureConfig) -> Workload:
     method = load_method(settings.method)
     keeps = settings.crce or (trained and method.vocabulary > 0)
     rows = 1 + (settings.corefs_per_step if settings.crce else 0) + (settings.retains_per_step if keeps else 0)
-    rows += method.extra_rows(settings) if trained else 0
+    rows = (rows + (method.extra_rows(settings) if trained else 0)) * getattr(settings, "early_steps", 1)
     trajectories = 1 if settings.x_t_source == "student" else settings.pool
     shape = settings.layers, settings.adapter, settings.rank
     return Workload(*shape, rows, trajectories, settings.target_modules, settings.text_tokens_only, trained)

@@ -41,7 +41,8 @@ def original_parts(names: Iterable[str], family: type[Backbone] | None) -> dict[
             if component == family.component and (match := re.fullmatch(pattern, path)):
                 before = list(heights)[: list(heights).index(match.groupdict().get("part", ""))]
                 start, height = sum(heights[part] for part in before), heights[match.groupdict().get("part", "")]
-                found[name] = Part(PREFIX + match.expand(template), start, height, sum(heights.values()))
+                own = match.expand(template) or path.replace(".", "_")
+                found[name] = Part(PREFIX + own, start, height, sum(heights.values()))
         if name not in found:
             return None
     return found

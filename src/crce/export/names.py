@@ -131,6 +131,9 @@ def read_file(path: Path, what: str = "", instead: str = "a .safetensors file") 
 
 def readers(keys: TensorFile) -> list[str]:
     """The programs that load a LoRA with these keys, according to their public code."""
+    late = keys.metadata.get("ss_base_model_version") in ("flux_2_klein", "qwen_image")
+    if keys.format in ("kohya", "diffusers") and late:
+        return ["ComfyUI", "diffusers"]
     if keys.format == "kohya":
         paths = [name.removeprefix("lora_unet_") for name in keys.layers if name.startswith("lora_unet_")]
         if any("transformer_blocks_" in path and not path.startswith(_UNET_PARTS) for path in paths):

@@ -37,7 +37,8 @@ def write_workflow(erasure: Erasure, base: Base, lora: Path) -> Path | None:
     graph["latent"]["inputs"] |= {"width": side, "height": side}
     flow = family.component == "transformer"
     if flow:
-        graph["latent"]["class_type"] = "EmptySD3LatentImage"  # of 16 channels, for FLUX and Z-Image too
+        flux2 = base.pipeline == "Flux2KleinPipeline"  # whose latents are patches; the others have 16 channels
+        graph["latent"]["class_type"] = "EmptyFlux2LatentImage" if flux2 else "EmptySD3LatentImage"
     unguided = base.pipeline in DISTILLED_GUIDANCE or sampling["guidance"] <= 1
     for sampler in ("draw_before", "draw_after"):
         graph[sampler]["inputs"] |= {

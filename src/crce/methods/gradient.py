@@ -13,6 +13,11 @@ from torch import Tensor
 from crce.backbones import Conditioning
 
 
+def squared_errors(eps_student: Tensor, eps_target: Tensor) -> Tensor:
+    """The mean squared error of each prediction, shape (B,)."""
+    return (eps_student - eps_target).square().mean((1, 2, 3))
+
+
 class GradientMethod:
     """A method that fine-tunes towards a target prediction made of other predictions. Shapes: latents (B, C, h, w).
 
@@ -44,6 +49,11 @@ class GradientMethod:
             Target prediction; all tensors have shape (B, C, h, w) or broadcast to it.
         """
         raise NotImplementedError
+
+    def erase_error(self, eps_student: Tensor, eps_target: Tensor, eps_concept: Tensor, config: Any) -> Tensor:
+        """The errors of erased rows, shape (B,), from predictions of the student, from what they should be, and from
+        those of the teacher for the concept, each of shape (B, C, h, w)."""
+        return squared_errors(eps_student, eps_target)
 
     def extra_rows(self, config: Any) -> int:
         """How many states `kept_states` gives in a step; `crce plan` counts them."""

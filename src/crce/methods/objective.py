@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from crce.config import ErasureConfig
-from crce.methods.gradient import GradientMethod
+from crce.methods.gradient import GradientMethod, squared_errors
 
 
 Role = Literal["target", "coref", "retain"]
@@ -50,8 +50,10 @@ class Row(Generic[PromptT]):
     role: Role = "target"
 
 
-def crce_loss(eps_student: Tensor, eps_target: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
-    """The CRCE loss over rows: sum_r weight_r * mean((student_r - target_r)^2).
+def crce_loss(
+    eps_student: Tensor, eps_target: Tensor, weights: Tensor, errors: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
+    """The CRCE loss over rows: sum_r weight_r * error_r, with mean((student_r - target_r)^2) as the error.
 
     It is a sum, so the losses of the parts of a batch add up to the loss of the whole.
 
@@ -59,11 +61,12 @@ def crce_loss(eps_student: Tensor, eps_target: Tensor, weights: Tensor) -> tuple
         eps_student: predictions of the network in training, shape (R, C, h, w).
         eps_target: what they should be, see `row_targets`, shape (R, C, h, w).
         weights: 1 for the target, alpha w_i / M for a coref, beta w_j / N for a retain, see `step_rows`; shape (R,).
+        errors: of rows, shape (R,), where they are others, see `row_errors`.
 
     Returns:
-        The loss, a scalar, and the mean squared error of each row, without its weight, shape (R,).
+        The loss, a scalar, and the error of each row, without its weight, shape (R,).
     """
-    errors = (eps_student - eps_target).square().mean((1, 2, 3))
+    errors = squared_errors(eps_student, eps_target) if errors is None else errors
     return (weights * errors).sum(), errors
 
 
@@ -101,8 +104,8 @@ def row_targets(
     """What the student should predict for each row, all from teacher predictions.
 
     Args:
-        eps_base: where erased prompts should land, at the erased rows' x_t, shape (1, C, h, w).
-        eps_null: for the empty prompt at the erased rows' x_t, shape (1, C, h, w).
+        eps_base: where erased prompts should land, at the erased rows' x_t, shape (1, C, h, w) or (R, C, h, w).
+        eps_null: for the empty prompt at the erased rows' x_t, of the same shape.
         eps_sources: for each row's source at that row's x_t, shape (R, C, h, w).
 
     Returns:
@@ -111,6 +114,32 @@ def row_targets(
     erased = method.erase_target(eps_base, eps_sources, eps_null, config)
     keep = torch.tensor([row.role == "retain" for row in rows], device=eps_sources.device)
     return torch.where(keep[:, None, None, None], eps_sources, erased)
+
+
+def row_errors(
+    method: GradientMethod, rows: Sequence[Row], predictions: tuple[Tensor, Tensor, Tensor], config: ErasureConfig
+) -> Tensor:
+    """The errors of rows, shape (R,): of erased ones the method's, of retains the mean squared ones.
+
+    The `predictions` are `eps_student` and `eps_target` of `crce_loss` and `eps_sources` of `row_targets`.
+    """
+    kept = squared_errors(*predictions[:2])
+    keep = torch.tensor([row.role == "retain" for row in rows], device=kept.device)
+    return torch.where(keep, kept, method.erase_error(*predictions, config))
+
+
+def without_conflict(erase: Sequence[Tensor], keep: Sequence[Tensor]) -> list[Tensor]:
+    """The sum of two gradients; where they conflict, the erasing one first loses its part along the keeping one.
+
+        g = g_keep + g_erase - min(0, <g_erase, g_keep>) / |g_keep|^2 g_keep
+
+    Each has a tensor for each parameter; inner products go over all of them, so that <g, g_keep> is never negative.
+    Yu et al., Gradient Surgery for Multi-Task Learning, NeurIPS 2020; Z-Erase's code changes the keeping one instead.
+    """
+    conflict = float(torch.stack([(e * k).sum() for e, k in zip(erase, keep, strict=True)]).sum())
+    size = float(torch.stack([k.square().sum() for k in keep]).sum())
+    share = min(0.0, conflict) / size if size else 0.0
+    return [e + (1 - share) * k for e, k in zip(erase, keep, strict=True)]
 
 
 def role_terms(rows: Sequence[Row], errors: Sequence[float]) -> dict[str, float]:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from pydantic import Field
 
-from crce.bounds import Count, Phrases, Rate, Scale, Weight
+from crce.bounds import Count, NoiseLevels, Phrases, Rate, Scale, Weight
 from crce.config import ErasureConfig
 
 
@@ -20,6 +22,13 @@ class AdvUnlearnConfig(ErasureConfig):
 
     attack_steps: Phrases = Field(4, description="steps of the search for an adversarial word")
     attack_rate: Rate = Field(0.01, description="how far a step of the search moves each number of the word")
+
+
+class GEMConfig(ErasureConfig):
+    """Settings of GEM."""
+
+    x_t_source: Literal["student"] = Field("student", description="new trajectories of the network in training")
+    early_steps: NoiseLevels = Field(10, description="x_t of a step: the first ones of the trajectory")
 
 
 class ClosedFormConfig(ErasureConfig):

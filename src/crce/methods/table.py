@@ -56,6 +56,12 @@ METHODS: Table[Method] = Table(
             results=1,
         ),
         "eap": Method("crce.methods.eap:EAP", "ESD that keeps what it damages most", recipe="eap", results=1),
+        "gem": Method(
+            "crce.methods.gem:GEM",
+            "nearer to the anchor than to the concept, on the early steps of an image",
+            settings="crce.methods.settings:GEMConfig",
+            recipe="gem",
+        ),
         "advunlearn": Method(
             "crce.methods.advunlearn:AdvUnlearn",
             "ESD for the text encoder, against an attack on its input",

@@ -90,16 +90,19 @@ def _draw_batch(
     pipe: Any, prompts: list[str], seeds: list[int], steps: int, guidance: float, negative: str | None
 ) -> list[Picture]:
     generators = [torch.Generator().manual_seed(seed) for seed in seeds]
+    scale = "guidance_scale"
+    if type(pipe).__name__ == "QwenImagePipeline":  # which is guided only where a negative prompt is given
+        scale, negative = "true_cfg_scale", negative or ("" if guidance > 1 else None)
     try:
         with torch.inference_mode():
             return pipe(
-                list(prompts),  # some pipelines write their template into the list
+                prompt=list(prompts),  # some pipelines write their template into the list
                 # Not every pipeline knows a negative prompt.
                 **({} if negative is None else {"negative_prompt": [negative] * len(prompts)}),
                 **({"height": side, "width": side} if (side := resolution_of(pipe)) else {}),
                 **({"max_sequence_length": tokens} if (tokens := tokens_of(pipe)) else {}),
                 num_inference_steps=steps,
-                guidance_scale=guidance,
+                **{scale: guidance},
                 generator=generators,
             ).images
     except (RuntimeError, ValueError) as error:  # torch.OutOfMemoryError is a RuntimeError

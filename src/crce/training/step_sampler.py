@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -56,6 +56,7 @@ class StepBatch:
     t: torch.Tensor  # the timestep that the network is given for each row, shape (R,)
     timestep: float  # that of the erased rows
     extra: Conditioning | None = None  # states beyond the prompt table, which indices after its end mean
+    places: int = 1  # of the erased rows on their trajectory; the rows of each follow one another
 
 
 class StepSampler:
@@ -85,25 +86,32 @@ class StepSampler:
         """The batch of the next step."""
         which = self.below(len(self._table.sets)) if len(self._table.sets) > 1 else 0
         prompts = self._table.sets[which]
-        x_erase, x_retain = self.trajectories(which)
+        found = self.trajectories(which)
+        x_erase, x_retain = found[0]
         rows, extra = self.rows(prompts, x_erase.prompt, x_retain)
         # States beyond the table are kept where the target is erased: they have no images of their own.
         known = len(self._table.texts)
-        places = [x_retain if row.role == "retain" and row.prompt < known else x_erase for row in rows]
+        apart = [row.role == "retain" and row.prompt < known for row in rows]
+        places = [pair[kept] for pair in found for kept in apart]
         x_t = torch.cat([place.x_t for place in places])
         t = torch.tensor([self.timesteps[place.index] for place in places], device=x_t.device)
-        return StepBatch(prompts, rows, x_t, t, self.timesteps[x_erase.index], extra)
+        share = [replace(row, weight=row.weight / len(found)) for row in rows] if len(found) > 1 else rows
+        return StepBatch(prompts, share * len(found), x_t, t, self.timesteps[x_erase.index], extra, len(found))
 
     def below(self, n: int) -> int:
         """A random number from 0 to n - 1."""
         return int(torch.randint(n, (), generator=self._generator))
 
-    def trajectories(self, which: int) -> tuple[Trajectory, Trajectory]:
-        """The trajectories whose x_t the erased rows and the retain rows of a set use."""
+    def trajectories(self, which: int) -> list[tuple[Trajectory, Trajectory]]:
+        """The trajectories whose x_t the erased rows and the retain rows of a set use, a pair for each x_t."""
         prompts = self._table.sets[which]
-        x_erase = self.take(which, "erase")
         own_retain = self._config.x_t_prompts == "mix" and bool(prompts.retains or prompts.everyday)
-        return x_erase, self.take(which, "retain") if own_retain else x_erase
+        if early := getattr(self._config, "early_steps", 0):
+            wanted = [self._erase_prompt(prompts)] + ([self.retain_prompt(prompts)] if own_retain else [])
+            places = self.guided.beginnings(wanted, early, self._predictor.micro_batch)
+            return [(place[0], place[-1]) for place in places]
+        x_erase = self.take(which, "erase")
+        return [(x_erase, self.take(which, "retain") if own_retain else x_erase)]
 
     def _erase_prompt(self, prompts: SetPrompts) -> int:
         """Whose trajectory erased prompts learn from: under `mix`, every second one is a coref's."""

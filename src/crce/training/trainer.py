@@ -15,7 +15,7 @@ from crce.backbones import Backbone
 from crce.backbones.conditioning import Conditioning
 from crce.concepts import ConceptSet
 from crce.config import ErasureConfig
-from crce.methods.objective import Row, crce_loss, role_terms, row_targets
+from crce.methods.objective import Row, crce_loss, role_terms, row_errors, row_targets, without_conflict
 from crce.methods.table import load_method
 from crce.training.adapters import new_adapter, refuse_unlike
 from crce.training.prompts import make_table, near_vocabulary
@@ -77,7 +77,7 @@ class Trainer:
         return StepResult(sum(terms.values()), terms, batch.timestep)
 
     def backward(self, batch: StepBatch) -> list[float]:
-        """Accumulate the gradient of the objective, and return each row's mean squared error, without its weight.
+        """Accumulate the gradient of the objective, and return each row's error, without its weight.
 
         Where memory runs out, it continues with half as many prompts per forward.
         """
@@ -95,15 +95,29 @@ class Trainer:
 
     def _backward(self, batch: StepBatch) -> list[float]:
         cond = self.table.cond if batch.extra is None else Conditioning.cat([self.table.cond, batch.extra])
-        eps_target = self.targets(batch, cond)
+        eps_target, eps_sources = self.targets(batch, cond)
         weights = torch.tensor([row.weight for row in batch.rows], device=batch.x_t.device)
-        errors: list[float] = []
-        for part in self.predictor.parts(len(batch.rows)):
-            states = self.student_states(batch.rows[part], cond)
-            eps_student = self.backbone.predict(batch.x_t[part], batch.t[part], states)
-            loss, part_errors = crce_loss(eps_student, eps_target[part], weights[part])
-            loss.backward()
-            errors += part_errors.tolist()
+        errors = [0.0] * len(batch.rows)
+        apart = self.config.gradient_surgery and any(row.role == "retain" for row in batch.rows)
+        trained = self.adapter.parameters()
+        gradients: list[list[torch.Tensor]] = []
+        for side in (False, True) if apart else (None,):
+            group = [i for i, row in enumerate(batch.rows) if side in (None, row.role == "retain")]
+            for part in self.predictor.parts(len(group)):
+                own = group[part]
+                rows = [batch.rows[i] for i in own]
+                eps_student = self.backbone.predict(batch.x_t[own], batch.t[own], self.student_states(rows, cond))
+                given = (eps_student, eps_target[own], eps_sources[own])
+                loss, found = crce_loss(*given[:2], weights[own], row_errors(self._method, rows, given, self.config))
+                loss.backward()
+                for i, value in zip(own, found.tolist(), strict=True):
+                    errors[i] = value
+            if apart:
+                gradients.append([p.grad if p.grad is not None else torch.zeros_like(p) for p in trained])
+                self.optimizer.zero_grad(set_to_none=True)
+        if apart:
+            for parameter, gradient in zip(trained, without_conflict(*gradients), strict=True):
+                parameter.grad = gradient
         return errors
 
     def student_states(self, rows: Sequence[Row[int]], cond: Conditioning) -> Conditioning:
@@ -111,21 +125,26 @@ class Trainer:
         return cond[[row.prompt for row in rows]]
 
     @torch.no_grad()
-    def targets(self, batch: StepBatch, cond: Conditioning) -> torch.Tensor:
-        """What the student should predict for the rows of a batch, shape (R, C, h, w).
+    def targets(self, batch: StepBatch, cond: Conditioning) -> tuple[torch.Tensor, torch.Tensor]:
+        """What the student should predict for the rows of a batch, and what the teacher does for their sources.
 
-        `cond` are the prompts of the table, then those of the batch beyond it.
+        Each has shape (R, C, h, w); `cond` are the prompts of the table, then those of the batch beyond it.
         """
         # In addition to the rows' sources: the empty prompt or scene, and the base where that is something else.
         prompts, x_t, t = batch.prompts, batch.x_t, batch.t
         others = [prompts.null] if prompts.base == prompts.null else [prompts.null, prompts.base]
-        n = len(others)
-        x_all, t_all = torch.cat([x_t[:1].expand(n, -1, -1, -1), x_t]), torch.cat([t[:1].expand(n), t])
-        eps = self.predictor.teacher(x_all, t_all, cond[others + [row.source for row in batch.rows]])
-        eps_null, eps_base = eps[:1], eps[n - 1 : n]
+        each = len(batch.rows) // batch.places  # rows of one x_t, the target's first
+        x_erase, t_erase = x_t[::each], t[::each]
+        x_all, t_all = torch.cat([x_erase] * len(others) + [x_t]), torch.cat([t_erase] * len(others) + [t])
+        asked = [i for i in others for _ in range(batch.places)] + [row.source for row in batch.rows]
+        *eps_others, eps = self.predictor.teacher(x_all, t_all, cond[asked]).tensor_split(
+            [batch.places * (i + 1) for i in range(len(others))]
+        )
+        eps_null, eps_base = eps_others[0], eps_others[-1]
         if self._method.base_from == "student":
-            eps_base = self.predictor.student(x_t[:1], t[:1], cond[[prompts.base]])
-        return row_targets(self._method, batch.rows, eps_base, eps_null, eps[n:], self.config)
+            eps_base = self.predictor.student(x_erase, t_erase, cond[[prompts.base] * batch.places])
+        eps_null, eps_base = (own.repeat_interleave(each, 0) for own in (eps_null, eps_base))
+        return row_targets(self._method, batch.rows, eps_base, eps_null, eps, self.config), eps
 
     def close(self) -> None:
         """Restore the backbone."""

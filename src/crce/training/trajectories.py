@@ -8,7 +8,7 @@ used, so that an x_t costs one guided step. `noised` generates a few images once
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
@@ -67,6 +67,15 @@ class GuidedSampler:
         while moving := [t for t, position in zip(trajectories, positions, strict=True) if t.index < position]:
             self.advance(moving, micro_batch)
         return trajectories
+
+    def beginnings(self, prompts: list[int], count: int, micro_batch: int = 0) -> list[list[Trajectory]]:
+        """New trajectories of prompts, as they are after 1, 2, ... `count` steps, as far as the grid goes."""
+        moving = [Trajectory(prompt, 0, self.noise()) for prompt in prompts]
+        places = []
+        for _ in range(min(count, len(self.timesteps) - 1)):
+            self.advance(moving, micro_batch)
+            places.append([replace(trajectory) for trajectory in moving])
+        return places
 
     def noised(self, finished: Trajectory) -> Trajectory:
         """A finished image, noised to a random position."""
