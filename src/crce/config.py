@@ -57,17 +57,14 @@ class ErasureConfig(BaseModel):
     )
     layers: Literal["qk", "kv", "xattn", "noxattn", "selfattn", "full", "text"] = Field(
         "qk",
-        description="which layers are trained; text: those that the text alone passes, or with a method that trains "
-        "the text encoder that encoder",
+        description="which layers are trained; text: what the text alone passes, or the text encoder, as the method",
     )
     target_modules: str | None = Field(
         None,
-        description="other layers than those of the preset, as in peft: names separated by commas, such as to_k,to_v, "
-        "or a regular expression of the whole path",
+        description="other layers, as in peft: names such as to_k,to_v, or a regular expression of the whole path",
     )
     text_tokens_only: bool = Field(
-        False,
-        description="in layers that text and image share, a LoRA for the tokens of the text alone; only crce reads it",
+        False, description="where layers are shared, a LoRA for the tokens of the text alone; only crce reads it"
     )
     gradient_surgery: bool = Field(
         False, description="where gradients conflict, erased prompts yield to kept ones; two backward passes a step"
@@ -92,8 +89,7 @@ class ErasureConfig(BaseModel):
     ddim_steps: bounds.NoiseLevels = Field(50, ge=3, description="steps of the DDIM grid that x_t lies on")
     guidance: bounds.GuidanceStrength = Field(3.0, ge=1, description="classifier-free guidance of the trajectories")
     resolution: bounds.Side | None = Field(
-        None,
-        description="side of the images in pixels, of the training and of the report; default: the model's",
+        None, description="side of the images in pixels, of the training and of the report; default: the model's"
     )
     micro_batch: bounds.Phrases = Field(
         0, description="prompts per forward; 0: all at once, halved when memory runs out"

@@ -7,11 +7,11 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import torch
 
+from crce.backbones.architecture import Architecture
 from crce.backbones.conditioning import Conditioning
 from crce.backbones.memory_plan import on_device
 from crce.backbones.noise import Grid
@@ -40,27 +40,6 @@ def resolution_of(pipe: Any) -> int | None:
 def tokens_of(pipe: Any) -> int | None:
     """How many tokens of a prompt a pipeline is to read; None is its own limit. See `Backbone.set_up`."""
     return getattr(pipe, "crce_tokens", None)
-
-
-QKV = {"q": 1, "k": 1, "v": 1}  # rows of queries, keys and values in one layer of `Backbone.original_layers`
-
-
-def one_layer(*pairs: tuple[str, str]) -> dict[str, tuple[str, dict[str, int]]]:
-    """Entries of `Backbone.original_layers` for layers that nothing is fused with."""
-    return {pattern: (template, {"": 1}) for pattern, template in pairs}
-
-
-@dataclass(frozen=True)
-class Architecture:
-    """The names of a model architecture in the metadata of exported files."""
-
-    name: str  # in the Stability metadata standard (`modelspec.architecture`)
-    kohya: str  # in kohya's metadata (`ss_base_model_version`)
-    resolution: int  # width and height of its images in pixels
-    implementation: str  # URL of the original code, by the Stability standard
-    text_width: int | None = None  # of the token states that cross-attention reads, where it identifies it
-    prediction_type: str | None = None  # of the denoiser, where it distinguishes it from another architecture
-    kin: str = ""  # what it was distilled to, where that makes it another architecture
 
 
 class Backbone(ABC):

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch.nn.functional import pixel_shuffle, pixel_unshuffle
 
-from crce.backbones.backbone import Architecture, one_layer
+from crce.backbones.architecture import Architecture, one_layer
 from crce.backbones.conditioning import Conditioning
 from crce.backbones.flux import DOUBLE_BLOCKS
 from crce.backbones.noise import FlowGrid

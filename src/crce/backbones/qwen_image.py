@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from crce.backbones.backbone import Architecture, one_layer
+from crce.backbones.architecture import Architecture, one_layer
 from crce.backbones.conditioning import Conditioning
 from crce.backbones.sampling_defaults import SamplingDefaults
 from crce.backbones.transformer import FlowTransformer, pack, unpack

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from crce.backbones.backbone import QKV, Architecture, one_layer
+from crce.backbones.architecture import QKV, Architecture, one_layer
 from crce.backbones.conditioning import Conditioning
 from crce.backbones.sampling_defaults import SamplingDefaults, distilled
 from crce.backbones.scopes import TWO_STREAM_STATES

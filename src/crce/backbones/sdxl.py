@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from crce.backbones.backbone import Architecture
+from crce.backbones.architecture import Architecture
 from crce.backbones.conditioning import Conditioning
 from crce.backbones.sampling_defaults import SamplingDefaults, distilled
 from crce.backbones.unet import HYPER, LCM, LIGHTNING, UNetBackbone

@@ -7,7 +7,8 @@ from typing import Any, ClassVar
 
 import torch
 
-from crce.backbones.backbone import Architecture, Backbone, Role
+from crce.backbones.architecture import Architecture
+from crce.backbones.backbone import Backbone, Role
 from crce.backbones.conditioning import Conditioning
 from crce.backbones.noise import DDIMGrid
 from crce.backbones.sampling_defaults import SamplingDefaults, distilled

@@ -13,7 +13,8 @@ from typing import Any
 
 import torch
 
-from crce.backbones.backbone import QKV, Architecture, Role, one_layer
+from crce.backbones.architecture import QKV, Architecture, one_layer
+from crce.backbones.backbone import Role
 from crce.backbones.conditioning import Conditioning
 from crce.backbones.sampling_defaults import SamplingDefaults, distilled
 from crce.backbones.transformer import FlowTransformer

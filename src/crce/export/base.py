@@ -20,7 +20,9 @@ from crce.errors import ModelError
 if TYPE_CHECKING:
     import torch
 
-    from crce.backbones.backbone import Architecture, Backbone
+    from crce.backbones.architecture import Architecture
+from crce.backbones.backbone import Backbone
+
 
 REPOSITORY = r"[\w-][\w.-]*/[\w-][\w.-]*"  # "user/name" of the Hub
 TEXT_LAYERS = ("attn2.to_k", "attn2.to_v")  # of cross-attention; their weights are as wide as the token states
