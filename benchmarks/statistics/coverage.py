@@ -17,7 +17,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from crce.evaluate.stats import Recognition, compare, mean_of, summarise
+from crce.evaluate.intervals import mean_of
+from crce.evaluate.settings import PROBES
+from crce.evaluate.stats import Recognition, compare, summarise
 
 
 DRAWN = 0.9  # share of the base model's images that are recognised
@@ -36,18 +38,19 @@ def prompts(rng: np.random.Generator, kept: float, correlation: float, groups: i
     """Prompts of which a share of the base model's recognised images is recognised after the erasure."""
     found = []
     for share in shares(rng, kept, correlation, groups):
-        base = rng.random(images) < DRAWN
-        found.append(Recognition(base, base & (rng.random(images) < share)))
+        base, probe = rng.random(images) < DRAWN, rng.random(PROBES) < DRAWN
+        found.append(Recognition(base, base & (rng.random(images) < share), probe))
     return found
 
 
 def headline(name: str) -> Callable[..., Simulated]:
-    """A number of a report: of one target with twice the images, and of corefs and retains."""
+    """A number of a report: of one target with twice the images, of corefs, retains and unrelated prompts."""
 
     def simulate(rng, truth, correlation, groups, images) -> Simulated:
         target = prompts(rng, 1 - truth, 0, 1, 2 * images)
         corefs = prompts(rng, 1 - truth, correlation, groups, images)
-        found = summarise(target, corefs, prompts(rng, truth, correlation, groups, images))[name]
+        kept = (prompts(rng, truth, correlation, groups, images) for _ in range(2))
+        found = summarise([target, corefs, *kept])[name]
         return truth, found.low, found.high
 
     return simulate
@@ -77,7 +80,9 @@ INTERVALS: dict[str, tuple[Callable[..., Simulated], list[tuple[int, int]], list
     "erased": (headline("erased"), [(1, 8)], [0.6, 0.8, 0.95], [0.0]),
     "coref_erased": (headline("coref_erased"), [(5, 8), (10, 8)], [0.6, 0.8, 0.95], [0.1, 0.2, 0.3]),
     "kept": (headline("kept"), [(5, 8), (10, 8)], [0.6, 0.8, 0.95], [0.1, 0.2, 0.3]),
+    "unrelated": (headline("unrelated"), [(6, 8)], [0.6, 0.8, 0.95], [0.1, 0.2, 0.3]),
     "H": (headline("H"), [(5, 8), (10, 8)], [0.6, 0.8, 0.95], [0.1, 0.2, 0.3]),
+    "H3": (headline("H3"), [(5, 8), (10, 8)], [0.6, 0.8, 0.95], [0.1, 0.2, 0.3]),
     "rate": (rate, [(1, 16), (5, 8), (10, 8)], [0.3, 0.6, 0.8], [0.1, 0.2, 0.3]),
     "difference": (difference, [(1, 16), (5, 8), (10, 8)], [0.1, 0.4, 0.8], [0.1, 0.2, 0.3]),
     "mean over concepts": (mean, [(6, 3), (10, 3), (20, 2)], [0.6, 0.8, 0.9], [0.05, 0.1]),

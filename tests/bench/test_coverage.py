@@ -12,7 +12,7 @@ import scripts
 
 
 FOLDER = Path(__file__).parents[2] / "benchmarks" / "statistics"
-INTERVALS = ("erased", "coref_erased", "kept", "H", "rate", "difference", "mean over concepts")
+INTERVALS = ("erased", "coref_erased", "kept", "unrelated", "H", "H3", "rate", "difference", "mean over concepts")
 
 
 @pytest.fixture(scope="module")

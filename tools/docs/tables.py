@@ -18,7 +18,7 @@ from typing import Any
 from crce.backbones.families import FAMILIES
 from crce.backbones.memory_plan import GIB
 from crce.bench.statistics import PairedDifference
-from crce.evaluate.stats import Measure
+from crce.evaluate.intervals import Measure
 from crce.files import write_text
 from crce.methods import METHODS
 from crce.methods.table import support

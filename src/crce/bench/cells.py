@@ -34,6 +34,7 @@ from crce.methods.table import METHODS
 logger = logging.getLogger(__name__)
 
 CACHE = Path("runs") / "cells"
+COUNTING = 2  # version of how images become numbers and phrases are held out, raised with every change of either
 RECORD = "cell.json"  # written last: a folder that holds it is measured
 # Cells were first hashed with the settings of all methods, so those of others stay in the hash, as they were then. The
 # settings of later methods are not added, so that they change no other cell.
@@ -163,6 +164,7 @@ def cell_content(
     later = [name for name in ("resolution", "target_modules") if not config[name]]
     config = {name: value for name, value in config.items() if name not in later}
     more = {"target_images": TARGET_IMAGES} if evaluation.images_per_prompt >= STANDARD_IMAGES else {}
+    more["counting"] = COUNTING
     return {
         "results": METHODS.find(cell.config.method).results,
         "model": cell.source.model,

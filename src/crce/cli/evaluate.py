@@ -23,9 +23,11 @@ HEADLINES = {
     "erased": "erased (target)",
     "coref_erased": "erased (held-out corefs)",
     "kept": "kept (held-out retains)",
+    "unrelated": "kept (unrelated)",
     "H": "harmonic mean H",
+    "H3": "H without unrelated",
 }
-COLUMNS = {"erased": "erased", "coref_erased": "corefs", "kept": "kept", "H": "H"}
+COLUMNS = {"erased": "erased", "coref_erased": "corefs", "kept": "kept", "unrelated": "unrelated", "H": "H"}
 WIDTH = 26  # of the names before numbers
 DRAWN = 4  # targets that the line on drawing names
 

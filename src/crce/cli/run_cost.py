@@ -20,7 +20,7 @@ def count_run(sets: Sequence[ConceptSet], settings: ErasureConfig, model: str) -
     """The steps of `crce erase` and the images of its report, unless flags say otherwise."""
     from crce.evaluate.prompt_sets.concept_set import common_unrelated, make_groups
     from crce.evaluate.prompts import UNJUDGED
-    from crce.evaluate.settings import TARGET_IMAGES, ConceptSetSettings
+    from crce.evaluate.settings import PROBES, TARGET_IMAGES, ConceptSetSettings
     from crce.judges.table import default_judge
 
     judged = default_judge(model, sets).spec is not None
@@ -33,7 +33,7 @@ def count_run(sets: Sequence[ConceptSet], settings: ErasureConfig, model: str) -
         prompts |= dict.fromkeys(prompt.text for group in groups for prompt in group.prompts)
     each = chosen.images_per_prompt or 1
     more = max(0, TARGET_IMAGES - each) if judged else 0  # of each target, whose prompt stands alone
-    images = 2 * (len(prompts) * each + len(sets) * more)
+    images = 2 * (len(prompts) * each + len(sets) * more) + len(prompts) * (min(PROBES, each) if judged else 0)
     return {"targets": [c.target for c in sets], "steps": settings.steps, "images": images, "prompts": list(prompts)}
 
 

@@ -100,8 +100,7 @@ def score(models: ModelPair, questions: Sequence[Questions]) -> dict[str, Scored
     scored = {}
     for own in questions:
         for group in own.groups:
-            base, erased = (own.answers(side, group.prompts) for side in (models.base, models.erased))
-            scored[group.name] = score_group(group, base, erased)
+            scored[group.name] = score_group(group, *(own.answers(side, group.prompts) for side in models.sides))
     return scored
 
 

@@ -33,6 +33,7 @@ class SamplingPlan:
 
     Attributes:
         seeds: of every text, but for `own_seeds`.
+        probe_seeds: of the base model's images that say which texts it can draw; none where that is not asked.
         scenes: what phrases are shown in, in turn; none shows them alone.
         alone: texts that are never shown in a scene.
     """
@@ -44,10 +45,11 @@ class SamplingPlan:
     scenes: Sequence[str] = ()
     alone: frozenset[str] = frozenset()
     own_seeds: Mapping[str, Sequence[int]] = field(default_factory=dict)
+    probe_seeds: Sequence[int] = ()
 
-    def keys(self, text: str, state: ModelState) -> list[ImageKey]:
+    def keys(self, text: str, state: ModelState, *, probing: bool = False) -> list[ImageKey]:
         """The images of a text, each with the prompt that it is generated from."""
-        seeds = self.own_seeds.get(text, self.seeds)
+        seeds = self.probe_seeds if probing else self.own_seeds.get(text, self.seeds)
         return [
             ImageKey(self.shown(text, seed), seed, self.steps, self.guidance, state, self.solver) for seed in seeds
         ]
@@ -96,8 +98,10 @@ class ModelPair:
         self._shared = shared is not None
         base = ModelState("base", info["model"], info["revision"], dtype, resolution=erasure.config.resolution)
         self.base, self.erased = ModelSide(self, base), ModelSide(self, replace(base, side="erased", adapter=adapter))
+        self.probe = ModelSide(self, base, probing=True)
+        self.sides = (self.base, self.erased, *([self.probe] if plan.probe_seeds else []))
         self._erasure, self._settings, self._dtype, self._backbone = erasure, settings, dtype, backbone
-        keys = [key for text in texts for side in (self.base, self.erased) for key in side.keys(text)]
+        keys = [key for text in texts for side in self.sides for key in side.keys(text)]
         self._done, self._total, self._on_event = 0, len(keys), on_event
         if backbone is not None or any(key not in self.cache for key in keys):  # one that is given is checked
             self._load()
@@ -115,6 +119,7 @@ class ModelPair:
         both = self.base.images(texts), self.erased.images(texts)
         if self._done and sum(self.failed.values()) == self._done:
             raise RunError("No image could be generated, as the warnings say. Nothing is measured.")
+        self.probe.images(texts)
         return both
 
     @property
@@ -124,7 +129,7 @@ class ModelPair:
 
     def forget(self, texts: Iterable[str]) -> None:
         """Free the memory of the images of these texts, but for the base model's in a cache that runs share."""
-        for side in (self.erased,) if self._shared else (self.base, self.erased):
+        for side in (self.erased,) if self._shared else self.sides:
             self.cache.forget(key for text in texts for key in side.keys(text))
 
     def generate(self, keys: Sequence[ImageKey]) -> None:
@@ -151,16 +156,20 @@ class ModelPair:
 
 @dataclass
 class ModelSide:
-    """One of the two models: the state of its weights, and how many of its images could not be generated."""
+    """One of the two models: the state of its weights, and how many of its images could not be generated.
+
+    `probing` are its images of the plan's probe seeds.
+    """
 
     models: ModelPair
     state: ModelState
+    probing: bool = False
     failed: int = 0
     _known: set[str] = field(default_factory=set)
 
     def keys(self, text: str) -> list[ImageKey]:
         """The keys of a text's images."""
-        return self.models.plan.keys(text, self.state)
+        return self.models.plan.keys(text, self.state, probing=self.probing)
 
     def images(self, texts: Sequence[str]) -> list[list[Picture]]:
         """The images of each text, one per seed."""

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
 STANDARD_IMAGES = 8  # of a prompt
 TARGET_IMAGES = 16  # of a target, from the standard on: it is a single prompt, and tested by itself
+PROBES = 4  # images of a prompt by the base model, at most, that say whether it can draw it
+PROBE_SEED = 10_000  # added to the seeds of the images that are scored
 
 
 @dataclass(frozen=True)

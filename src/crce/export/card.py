@@ -14,6 +14,7 @@ from markupsafe import Markup
 from crce.concepts import Related, certainty_word
 from crce.concepts.concept_set import target_names
 from crce.errors import escaped
+from crce.evaluate.prompts import HEADLINES
 from crce.export.base import Base
 from crce.export.metadata import concepts_hash, method_name
 from crce.files import write_text
@@ -24,13 +25,6 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from crce.training import Erasure
-
-HEADLINES = {
-    "erased": "erased",
-    "coref_erased": "erased, held-out corefs",
-    "kept": "kept, held-out retains",
-    "H": "H, the harmonic mean of the three",
-}
 
 
 def write_card(
