@@ -118,6 +118,13 @@ def test_speed_moves_nothing_that_the_retains_and_the_empty_prompt_span():
     assert (change @ null.T.double()).norm() < 1e-6 * weights["v"].norm()
 
 
+def test_the_retain_scale_of_speed_means_the_same_however_many_rows_are_erased(weights, rows):
+    settings = SimpleNamespace(**vars(CONFIG) | {"speed_threshold": 10.0})
+    once, thrice = (SPEED().edit(weights, Rows(rows.erase * k, (), rows.null), settings) for k in (1, 3))
+    torch.testing.assert_close(once, thrice)
+    assert any(not torch.allclose(once[path], w, atol=1e-3) for path, w in weights.items())
+
+
 def test_the_sums_over_copies_are_those_of_copies_that_are_made():
     w, touched, kept = (states(seed, n, D).double() for seed, n in ((1, 8), (2, 8), (3, 5)))
     weights = torch.rand(5, dtype=torch.float64, generator=torch.Generator().manual_seed(4))
@@ -140,14 +147,13 @@ def test_a_null_space_projector_keeps_what_is_orthogonal_and_kills_the_rest():
 
 
 def test_mace_pairs_the_words_that_two_prompts_share():
-    # [CLS] a photo of [cat] in snow [SEP] pad pad pad  |  [CLS] a photo of [a living] ... of two words
-    cat = [1, 10, 11, 12, 50, 20, 21, 2, 0, 0, 0, 0]
-    other = [1, 10, 11, 12, 60, 61, 20, 21, 2, 0, 0, 0]
+    # [CLS] a photo of [cat] in snow [SEP] pad pad pad pad  |  [CLS] a photo of [a living] ... of two words
+    cat, other = [1, 10, 11, 12, 50, 20, 21, 2], [1, 10, 11, 12, 60, 61, 20, 21, 2]
     shared = [(0, 0), (1, 1), (2, 2), (3, 3), (5, 6), (6, 7), (7, 8), (8, 9), (9, 10), (10, 11)]
-    assert around(cat, other) == shared
-    # a tokenizer that pads with the token that ends a prompt
-    cat, nothing = [1, 10, 11, 50, 2, 2, 2, 2], [1, 10, 11, 2, 2, 2, 2, 2]
-    assert around(cat, nothing) == [(0, 0), (1, 1), (2, 2), (4, 3), (5, 4), (6, 5), (7, 6)]
-    # without padding, and a phrase at the beginning
-    assert around([1, 50, 51, 10, 2], [1, 60, 10, 2]) == [(0, 0), (3, 2), (4, 3)]
-    assert around([1, 50, 2], [1, 50, 2]) == [(0, 0), (1, 1), (2, 2)]
+    assert around(cat, other, 12) == shared
+    # what is padded is read as far as both have room
+    assert around([1, 10, 11, 50, 2], [1, 10, 11, 2], 8) == [(0, 0), (1, 1), (2, 2), (4, 3), (5, 4), (6, 5), (7, 6)]
+    # a prompt that fills its length keeps its closing token, and the words before it
+    assert around([1, 50, 51, 10, 2], [1, 60, 10, 2], 5) == [(0, 0), (3, 2), (4, 3)]
+    assert around([1, 50, 10, 2], [1, 2], 4) == [(0, 0), (3, 1)]
+    assert around([1, 50, 2], [1, 50, 2], 3) == [(0, 0), (1, 1), (2, 2)]

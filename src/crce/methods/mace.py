@@ -21,26 +21,15 @@ class MACE(UCE):
     around = True
 
 
-def around(prompt: Sequence[int], other: Sequence[int]) -> list[tuple[int, int]]:
+def around(prompt: Sequence[int], other: Sequence[int], length: int) -> list[tuple[int, int]]:
     """Pairs of positions of the words that two prompts of one template share: what leads and what follows.
 
-    Both are token sequences of length L: `prompt` with the phrase, `other` with what it becomes.
+    Both are token sequences from the opening to the closing token, `prompt` with the phrase, `other` with what it
+    becomes; the text encoder reads them padded to `length`, so the padding that both have is shared too.
     """
-    length = min(len(prompt), len(other))
-    lead = next((i for i in range(length) if prompt[i] != other[i]), length)
-    # The end of the words, not of the padding, is where both are compared backwards.
-    ends = [_end(tokens) for tokens in (prompt, other)]
-    rest = min(ends) - lead
-    follow = next((i for i in range(rest) if prompt[ends[0] - 1 - i] != other[ends[1] - 1 - i]), max(rest, 0))
-    pads = min(len(prompt) - ends[0], len(other) - ends[1])
+    short = min(len(prompt), len(other))
+    lead = next((i for i in range(short) if prompt[i] != other[i]), short)
+    follow = next((i for i in range(short - lead) if prompt[-1 - i] != other[-1 - i]), short - lead)
     pairs = [(i, i) for i in range(lead)]
-    pairs += [(ends[0] - i, ends[1] - i) for i in range(follow, 0, -1)]
-    return pairs + [(ends[0] + i, ends[1] + i) for i in range(pads)]
-
-
-def _end(tokens: Sequence[int]) -> int:
-    """Where the padding begins: the last token repeats to the end, save the one that closes the prompt."""
-    end = len(tokens)
-    while end > 1 and tokens[end - 1] == tokens[-1] and tokens[end - 2] == tokens[-1]:
-        end -= 1
-    return end - 1 if end < len(tokens) else end
+    pads = length - max(len(prompt), len(other))
+    return pairs + [(len(prompt) + i, len(other) + i) for i in range(-follow, pads)]

@@ -23,13 +23,16 @@ class SPEED(ClosedFormMethod):
     are held by an equality constraint.
 
     References:
-        Li et al., SPEED: Scalable, Precise, and Efficient Concept Erasure for Diffusion Models, 2025.
+        Li et al., SPEED: Scalable, Precise, and Efficient Concept Erasure for Diffusion Models, 2025. The means T and
+        S run over all token positions, weighted by the certainties, where the authors' run over the last subject
+        tokens: the retain scale means the same, however many corefs a set has.
     """
 
     def edit(self, weights: Mapping[str, Tensor], rows: Rows, config: SPEEDConfig) -> dict[str, Tensor]:
         """W' = W + W (S - T) P (I - M K (K^T P M K)^-1 K^T P) M with M = (T P + ridge I)^-1."""
         width = rows.null.shape[-1]
-        cross, gram = sums(rows.erase)
+        total = sum(row.weight * len(row.prompt) for row in rows.erase) or 1.0
+        cross, gram = (part / total for part in sums(rows.erase))
         held = _held(rows.null.double().cpu(), config.seed)
         identity = torch.eye(width, dtype=torch.float64)
         probe = (cross - gram) @ torch.linalg.inv(identity + gram)

@@ -41,7 +41,7 @@ METHODS: Table[Method] = Table(
     "method",
     "crce.methods",
     {
-        "esd": Method("crce.methods.esd:ESD", "negative guidance as a training target", results=1),
+        "esd": Method("crce.methods.esd:ESD", "negative guidance as a training target", results=2),
         "ablation": Method(
             "crce.methods.ablation:ConceptAblation",
             "the prompt is answered like its anchor",
@@ -53,16 +53,16 @@ METHODS: Table[Method] = Table(
             "ESD with a LoRA of rank 1, while random states are kept",
             settings="crce.methods.settings:SPMConfig",
             recipe="spm",
-            results=1,
+            results=2,
         ),
-        "eap": Method("crce.methods.eap:EAP", "ESD that keeps what it damages most", recipe="eap", results=1),
+        "eap": Method("crce.methods.eap:EAP", "ESD that keeps what it damages most", recipe="eap", results=2),
         "advunlearn": Method(
             "crce.methods.advunlearn:AdvUnlearn",
             "ESD for the text encoder, against an attack on its input",
             settings="crce.methods.settings:AdvUnlearnConfig",
             recipe="advunlearn",
             trains_text=True,
-            results=1,
+            results=2,
         ),
         "uce": Method(
             "crce.methods.uce:UCE",
@@ -88,7 +88,7 @@ METHODS: Table[Method] = Table(
             settings="crce.methods.settings:SPEEDConfig",
             recipe="speed",
             solved=True,
-            results=1,
+            results=2,
         ),
         "mace": Method(
             "crce.methods.mace:MACE",
@@ -97,7 +97,7 @@ METHODS: Table[Method] = Table(
             recipe="mace",
             solved=True,
             random=False,
-            results=2,
+            results=3,
         ),
     },
 )

@@ -63,9 +63,10 @@ def _text_rows(table: PromptTable, prompts: SetPrompts, templates: Sequence[str]
 def _shared_tokens(backbone: Backbone, rows: Sequence[Row[str]]) -> list[tuple[list[int], list[int]]]:
     """The positions in each row's prompt and source of the tokens that both have."""
     tokenizer = backbone.pipe.tokenizer
-    padding = {"padding": "max_length", "max_length": tokenizer.model_max_length, "truncation": True}
-    own, other = (tokenizer([getattr(row, s) for row in rows], **padding).input_ids for s in ("prompt", "source"))
-    shared = (zip(*around(a, b), strict=True) for a, b in zip(own, other, strict=True))
+    length = tokenizer.model_max_length
+    texts = ([getattr(row, side) for row in rows] for side in ("prompt", "source"))
+    own, other = (tokenizer(side, max_length=length, truncation=True).input_ids for side in texts)
+    shared = (zip(*around(a, b, length), strict=True) for a, b in zip(own, other, strict=True))
     return [(list(left), list(right)) for left, right in shared]
 
 
