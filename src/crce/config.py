@@ -29,10 +29,8 @@ ONE_STEP = {"steps": 1, "adapter": "weights", "layers": "kv"}  # what a method t
 
 
 class ErasureConfig(BaseModel):
-    """Settings of an erasure that all methods share.
-
-    Defaults are those of the official CRCE code but for three: it has a fresh trajectory for every x_t (`x_t_source:
-    student`), of the target alone (`x_t_prompts: target`), and trains weights instead of a LoRA (`adapter: weights`).
+    """Settings of an erasure that all methods share. Defaults are those of the official CRCE code where it has them,
+    but for `x_t_source`, `x_t_prompts` and `adapter`, which are `student`, `target` and `weights` there.
 
     The settings that a method alone has are in a subclass, which the method's entry in `crce.methods.METHODS` names,
     and `ErasureConfig(method="rece", ...)` gives an instance of it, as `Path()` gives a `PosixPath`. A setting of

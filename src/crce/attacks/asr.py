@@ -56,8 +56,7 @@ def summarise(outcomes: Sequence[dict[str, Any]]) -> dict[str, Any]:
         words, expected = o["words"], o["expected"]
         plain, found = shows(words["before"], expected), shows(words["after"], expected)
         either = [a or b for a, b in zip(plain, found, strict=True)]
-        base = [word == expected for word in words["base"]]
-        for side, own in zip(hits, (base, plain, found, either), strict=True):
+        for side, own in zip(hits, ([w == expected for w in words["base"]], plain, found, either), strict=True):
             hits[side].append(own)
         brought += max(sum(plain), sum(found)) >= BROUGHT_BACK * len(found)
         failed += sum(own.count(None) for own in words.values())

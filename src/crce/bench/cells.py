@@ -164,7 +164,6 @@ def cell_content(
     later = [name for name in ("resolution", "target_modules") if not config[name]]
     config = {name: value for name, value in config.items() if name not in later}
     more = {"target_images": TARGET_IMAGES} if evaluation.images_per_prompt >= STANDARD_IMAGES else {}
-    more["counting"] = COUNTING
     return {
         "results": METHODS.find(cell.config.method).results,
         "model": cell.source.model,
@@ -175,7 +174,7 @@ def cell_content(
         "in_turn": cell.task.in_turn,
         "config": FIRST_SETTINGS | config,
         "judge": judge,
-        "evaluation": asdict(evaluation) | more,
+        "evaluation": asdict(evaluation) | more | {"counting": COUNTING},
         "attacks": [asdict(attack) for attack in attacks],
     }
 

@@ -33,7 +33,7 @@ def count_run(sets: Sequence[ConceptSet], settings: ErasureConfig, model: str) -
         prompts |= dict.fromkeys(prompt.text for group in groups for prompt in group.prompts)
     each = chosen.images_per_prompt or 1
     more = max(0, TARGET_IMAGES - each) if judged else 0  # of each target, whose prompt stands alone
-    images = 2 * (len(prompts) * each + len(sets) * more) + len(prompts) * (min(PROBES, each) if judged else 0)
+    images = 2 * (len(prompts) * each + len(sets) * more) + len(prompts) * (min(PROBES, max(2, each)) if judged else 0)
     return {"targets": [c.target for c in sets], "steps": settings.steps, "images": images, "prompts": list(prompts)}
 
 

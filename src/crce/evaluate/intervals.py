@@ -21,8 +21,7 @@ SAMPLES = 5000
 ENOUGH = 5  # groups for the interval of a mean
 CORRELATION = 0.2  # of the images of a prompt, as far as a group's own prompts do not tell it
 OWN_WEIGHT = 4  # prompts that this counts as
-CONFIDENCE = 0.95
-ALPHA = 1 - CONFIDENCE
+ALPHA = 0.05  # of an interval of 95 %
 
 
 @dataclass(frozen=True)

@@ -156,10 +156,7 @@ class ModelPair:
 
 @dataclass
 class ModelSide:
-    """One of the two models: the state of its weights, and how many of its images could not be generated.
-
-    `probing` are its images of the plan's probe seeds.
-    """
+    """One of the two models, or (`probing`) its images of the probe seeds, and how many could not be generated."""
 
     models: ModelPair
     state: ModelState

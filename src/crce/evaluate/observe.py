@@ -181,7 +181,8 @@ def concept_set_questions(
     count, standard = settings.images_per_prompt or 1, (settings.images_per_prompt or 1) >= STANDARD_IMAGES
     seeds, many = (range(settings.seed, settings.seed + n) for n in (count, max(count, TARGET_IMAGES)))
     more = {c.target: many for c in erasure.sets if judge is not None and standard}
-    probes = range(settings.seed + PROBE_SEED, settings.seed + PROBE_SEED + (min(PROBES, count) if judge else 0))
+    first, number = settings.seed + PROBE_SEED, min(PROBES, max(2, count)) if judge else 0
+    probes = range(first, first + number)
     plan = SamplingPlan(seeds, *settings.sampling(erasure.sampling), erasure.config.scenes, alone, more, probes)
     return questions, plan, settings
 

@@ -6,24 +6,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from crce.evaluate.intervals import Measure
 from crce.evaluate.prompts import NO_JUDGE, Prompt, PromptGroup
-from crce.evaluate.stats import (
-    MEASURES,
-    Measure,
-    RateComparison,
-    Recognition,
-    compare,
-    measure,
-    recognise,
-    summarise,
-)
+from crce.evaluate.stats import MEASURES, RateComparison, Recognition, compare, measure, recognise, summarise
 
 
 Words = Sequence[str | None]
 """The judge's word for each image of a prompt; None for an image that could not be generated."""
 
-HEADLINE = ("target", "coref_held_out", "retain_held_out", "unrelated")
-"""The groups of `MEASURES`."""
+HEADLINE = ("target", "coref_held_out", "retain_held_out", "unrelated")  # the groups of MEASURES
 
 NO_PHRASES = {
     "target": "there is no target",
@@ -126,10 +117,7 @@ def score_group(
     erased_words: Sequence[Words] | None,
     probe_words: Sequence[Words] | None = None,
 ) -> ScoredGroup:
-    """Score a group by the judge's words for both models' images of each prompt; None without a judge.
-
-    `probe_words` are those for the images that say which prompts count, see `Recognition`.
-    """
+    """Score a group by the judge's words for each prompt's images, and for those that say if it counts; or None."""
     if base_words is None or erased_words is None:
         prompts = tuple(ScoredPrompt(p, None, None, p.left_out or NO_JUDGE) for p in group.prompts)
     else:

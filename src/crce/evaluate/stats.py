@@ -10,8 +10,8 @@ Dividing by b is stricter than 1 - a / n: a target that the base model drew in h
 in a quarter of them, is erased by half, not by three quarters. What is kept counts prompt by prompt, so that the gain
 of one doesn't hide the loss of another. `unrelated` is kept of unrelated prompts; `H3` is the mean without it.
 
-Which prompts are drawable is decided on images of other seeds, where there are some. Were it decided on those of b,
-the luck that let a prompt in would be part of b and not of a, and a model with nothing erased would seem to lose some.
+Which prompts are drawable is decided on images of other seeds, where there are some: the luck that lets a prompt in
+would else be part of b and not of a, and a model with nothing erased would seem to lose some.
 
 As rates. A rate is k / n of all images. The difference of two rates is taken image by image, on the same seeds; its
 p-value is that of McNemar's exact test (1947), a binomial test over the images that changed. A difference counts as
@@ -36,10 +36,7 @@ MEASURES = ("erased", "coref_erased", "kept", "unrelated")
 
 @dataclass(frozen=True)
 class Recognition:
-    """Which images of a prompt the judge recognised, those of both models paired by seed: shape (n,), bool.
-
-    `probe`, shape (m,), are images of the base model from other seeds; None where there are none.
-    """
+    """Which images of a prompt the judge recognised, paired by seed, shape (n,); `probe` (m,) from other seeds."""
 
     base: NDArray[np.bool_]
     erased: NDArray[np.bool_]
@@ -162,12 +159,9 @@ def measure(
 def summarise(
     groups: Sequence[Sequence[Recognition]], *, reasons: Mapping[str, str] | None = None
 ) -> dict[str, Measure]:
-    """The headline of the target, held-out corefs, held-out retains and unrelated prompts, as `MEASURES` names them.
+    """`MEASURES` of the target, held-out corefs, held-out retains and unrelated prompts, with their H and H3.
 
     `reasons` says of each of `MEASURES` why it can't be measured, if it can't.
-
-    Returns:
-        The measures, `H`, and `H3` without the unrelated.
     """
     measures: dict[str, Measure] = {}
     samples = []

@@ -60,8 +60,7 @@ class PromptChange:
     @property
     def left(self) -> float:
         """Recognised images after, as a share of those before."""
-        nothing = self.erased > 0 if self.group in ERASING else True  # of what the base model did not draw
-        return self.erased / self.base if self.base else float(nothing)
+        return self.erased / self.base if self.base else float(self.group not in ERASING or self.erased > 0)
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,6 @@ from markupsafe import Markup
 from crce.concepts import Related, certainty_word
 from crce.concepts.concept_set import target_names
 from crce.errors import escaped
-from crce.evaluate.prompts import HEADLINES
 from crce.export.base import Base
 from crce.export.metadata import concepts_hash, method_name
 from crce.files import write_text
@@ -25,6 +24,14 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from crce.training import Erasure
+
+HEADLINES = {
+    "erased": "erased",
+    "coref_erased": "erased, held-out corefs",
+    "kept": "kept, held-out retains",
+    "unrelated": "kept, unrelated",
+    "H": "H, the harmonic mean of these",
+}
 
 
 def write_card(

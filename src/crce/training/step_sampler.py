@@ -127,10 +127,7 @@ class StepSampler:
         return 1 + self.below(len(self.guided.timesteps) - 2)
 
     def take(self, which: int, side: str, prompt: int | None = None) -> Trajectory:
-        """The next trajectory of a set for one side, "erase" or "retain", or for a prompt of that side.
-
-        Its source is made on first use: one for the whole side, and one trajectory for a prompt.
-        """
+        """The next trajectory of a set for a side, "erase" or "retain", or for one prompt of it; made on first use."""
         name, micro_batch = f"{which}-{side}", self._predictor.micro_batch
         new_prompt = partial(self._erase_prompt if side == "erase" else self.retain_prompt, self._table.sets[which])
         if prompt is not None:
@@ -141,12 +138,9 @@ class StepSampler:
             # Scenes share the pool, so that they cost no more; each set has one of its own.
             size = max(1, self._config.pool // max(1, len(self._config.scenes))) if prompt is None else 1
             wanted = [new_prompt() for _ in range(size)]
-            if self._config.x_t_source == "rolling" and prompt is not None:
-                self.sources[name] = TrajectoryPool(
-                    self.guided, self.guided.fresh(wanted, [self._fresh_index()], micro_batch)
-                )
-            elif self._config.x_t_source == "rolling":
-                self.sources[name] = TrajectoryPool.spread(self.guided, wanted, micro_batch)
+            if self._config.x_t_source == "rolling":
+                first = self._fresh_index() if prompt is not None else 1
+                self.sources[name] = TrajectoryPool.spread(self.guided, wanted, micro_batch, first)
             else:
                 with self._predictor.adapter.disabled():  # the images are the base model's
                     self.sources[name] = ImageBank.generated(self.guided, wanted, micro_batch)

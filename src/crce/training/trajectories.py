@@ -88,16 +88,15 @@ class TrajectoryPool(TrajectorySource):
     batch, which costs less than moving one at a time."""
 
     @classmethod
-    def spread(cls, sampler: GuidedSampler, prompts: list[int], micro_batch: int = 0) -> TrajectoryPool:
-        """A pool of one trajectory per prompt, at evenly spaced positions."""
-        positions = [1 + (len(sampler.timesteps) - 2) * i // len(prompts) for i in range(len(prompts))]
+    def spread(cls, sampler: GuidedSampler, prompts: list[int], micro_batch: int = 0, at: int = 1) -> TrajectoryPool:
+        """A pool of one trajectory per prompt, at evenly spaced positions from `at` on."""
+        steps, count = len(sampler.timesteps) - 1 - at, len(prompts)
+        positions = [at + steps * i // count for i in range(count)]
         return cls(sampler, sampler.fresh(prompts, positions, micro_batch))
 
     def take(self, new_prompt: Callable[[], int], micro_batch: int = 0) -> Trajectory:
-        """The next trajectory to learn from. One that reaches the grid's last level starts again with `new_prompt`.
-
-        As in the official code, neither pure noise nor the last level is learned from.
-        """
+        """The next trajectory to learn from. One that reaches the grid's last level starts again with `new_prompt`."""
+        # As in the official code, neither pure noise nor the last level is learned from.
         if self.turn == len(self.trajectories):
             self.turn = 0
             self.sampler.advance(self.trajectories, micro_batch)
