@@ -11,6 +11,7 @@ import pytest
 import results
 import tables
 
+from crce.evaluate.prompts import HEADLINES
 from crce.methods import METHODS
 
 
@@ -47,7 +48,7 @@ def test_a_batched_step_is_faster_than_the_official_one():
 
 @pytest.mark.parametrize(("crce", "name"), [(False, "ESD"), (True, "ESD + CRCE")])
 def test_readme_shows_the_measured_erasure(crce, name):
-    cells = [f"{mean(crce, number):.2f}" for number in ("erased", "coref_erased", "kept", "H")]
+    cells = [f"{mean(crce, number):.2f}" for number in HEADLINES]
     assert f"| {name} | {' | '.join(cells)} |" in README
 
 
@@ -86,7 +87,7 @@ def test_the_documents_show_what_grounding_gains():
     measured, text = read("suggest/grounding.json"), (ROOT / "docs" / "suggest.md").read_text(encoding="utf-8")
     assert len({row["concept"] for row in measured["rows"]}) >= 6
     for name, means in measured["means"].items():
-        cells = [f"{means[number]:.2f}" for number in ("erased", "coref_erased", "kept", "H")]
+        cells = [f"{means[number]:.2f}" for number in ("erased", "coref_erased", "kept", "H3")]
         assert f"| {name} | {' | '.join(cells)} |" in text
     assert f"AUC {measured['closeness']['pooled_auc']:.3f}" in text
 

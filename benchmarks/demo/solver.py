@@ -23,7 +23,7 @@ from crce.training import erase, load_config
 
 LONG = 20
 TARGETS = ("banana", "castle", "elephant", "frog", "guitar", "helicopter", "owl", "pizza", "snowman", "vampire")
-NUMBERS = ("erased", "coref_erased", "kept", "H")
+NUMBERS = ("erased", "coref_erased", "kept", "H3")
 
 
 def words(data: dict[str, Any]) -> list[str]:

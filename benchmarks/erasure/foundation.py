@@ -27,6 +27,7 @@ from crce.backbones import load_backbone
 from crce.backbones.loading import find_model
 from crce.concepts import find_concepts
 from crce.evaluate import evaluate
+from crce.evaluate.prompts import HEADLINES
 from crce.files import write_json
 from crce.sampling import ImageCache
 from crce.training import ErasureConfig, erase, load_config
@@ -34,7 +35,6 @@ from crce.training import ErasureConfig, erase, load_config
 
 CONCEPTS = ("cat", "dog", "car", "airplane", "bird", "apple", "ship", "horse", "frog", "santa claus")
 PHRASES = 5  # of each list of the concept set; the held-out lists have no more
-NUMBERS = ("erased", "coref_erased", "kept", "H")
 
 Cell = tuple[str, ErasureConfig, str | None]  # a concept, the settings, and the name of their layers where these vary
 
@@ -64,7 +64,7 @@ def measure(cell: Cell, backbone: Any, cache: ImageCache, images: int) -> dict[s
             run, images_per_prompt=images, phrases_per_group=PHRASES, backbone=backbone, image_cache=cache, batch=32
         )
     row: dict[str, Any] = {"method": config.method, "crce": config.crce, "concept": concept, "seed": config.seed}
-    row |= {name: report.summary[name]["value"] for name in NUMBERS}
+    row |= {name: report.summary[name]["value"] for name in HEADLINES}
     row["seconds"] = run.info["seconds"]["train"]
     row["forwards"] = sum(sizes)  # of the denoiser, counted in latents
     groups = report.data["groups"]
@@ -123,7 +123,7 @@ def means(rows: list[dict[str, Any]]) -> dict[str, dict[str, float]]:
         method, crce, scope = key
         name = (f"{method}+crce" if crce else method) + (f" {scope}" if scope else "")
         table[name] = {"rows": len(part)}
-        for number in (*NUMBERS, "unrelated") if scope else NUMBERS:
+        for number in HEADLINES:
             values = [row[number] for row in part if row[number] is not None]
             table[name][number] = round(statistics.fmean(values), 4) if values else float("nan")
             table[name][f"{number}_unmeasured"] = len(part) - len(values)
@@ -153,9 +153,7 @@ def measure_all(
     for row in _measured(wanted, model, args.images, args.device, args.jobs):
         rows.append(row)
         write_json(args.out, {"rows": rows, "means": means(rows), **facts, "threads": torch.get_num_threads()})
-        shown = " ".join(
-            f"{name} {row[name]}" for name in (*NUMBERS, "unrelated", "seconds", "forwards") if name in row
-        )
+        shown = " ".join(f"{name} {row[name]}" for name in (*HEADLINES, "seconds", "forwards") if name in row)
         name = f"{row['concept']:12} {row['method']} crce={row['crce']!s:5} {row.get('scope', '')}"
         print(f"{name} seed={row['seed']} {shown}", flush=True)
     print(json.dumps(means(rows), indent=2))

@@ -2,8 +2,8 @@
 
     python benchmarks/statistics/coverage.py
 
-Writes coverage.json beside this file: {interval, groups, values, truth, correlation, coverage}. Prompts (concepts)
-differ: the share of each is drawn from a beta distribution around the truth, so that its images (seeds) are
+Writes coverage.json beside this file: {interval, groups, values, truth, correlation, coverage, runs}. Prompts
+(concepts) differ: the share of each is drawn from a beta distribution around the truth, so that its images (seeds) are
 correlated. The base model draws nine images of ten. An interval that is "open" is that of an evaluation that goes on
 until its numbers are decided, at 4, 8 or 16 images of a prompt.
 """
@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import functools
 import itertools
+import json
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -21,8 +22,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from crce.evaluate.evaluation import decided
-from crce.evaluate.settings import LOOKS, ConceptSetSettings, target_images
-from crce.evaluate.stats import Measure, Recognition, compare, mean_of, summarise
+from crce.evaluate.intervals import Measure, mean_of
+from crce.evaluate.settings import LOOKS, PROBES, ConceptSetSettings, target_images
+from crce.evaluate.stats import Recognition, compare, summarise
 
 
 DRAWN = 0.9  # share of the base model's images that are recognised
@@ -42,18 +44,19 @@ def prompts(rng: np.random.Generator, kept: float, correlation: float, groups: i
     """Prompts of which a share of the base model's recognised images is recognised after the erasure."""
     found = []
     for share in shares(rng, kept, correlation, groups):
-        base = rng.random(images) < DRAWN
-        found.append(Recognition(base, base & (rng.random(images) < share)))
+        base, probe = rng.random(images) < DRAWN, rng.random(PROBES) < DRAWN
+        found.append(Recognition(base, base & (rng.random(images) < share), probe))
     return found
 
 
 def headline(name: str) -> Callable[..., Simulated]:
-    """A number of a report: of one target with twice the images, and of corefs and retains."""
+    """A number of a report: of one target with twice the images, of corefs, retains and unrelated prompts."""
 
     def simulate(rng, truth, correlation, groups, images) -> Simulated:
         target = prompts(rng, 1 - truth, 0, 1, 2 * images)
         corefs = prompts(rng, 1 - truth, correlation, groups, images)
-        found = summarise(target, corefs, prompts(rng, truth, correlation, groups, images))[name]
+        kept = (prompts(rng, truth, correlation, groups, images) for _ in range(2))
+        found = summarise([target, corefs, *kept])[name]
         return truth, found.low, found.high
 
     return simulate
@@ -64,13 +67,16 @@ def open_numbers(seed: int, truth: float, correlation: float, groups: int, image
     """The numbers with which an open evaluation ends."""
     rng, alpha = np.random.default_rng(seed), ConceptSetSettings(eval_minutes=1).alpha
     target = prompts(rng, 1 - truth, 0, 1, target_images(images))
-    corefs, retains = (prompts(rng, kept, correlation, groups, images) for kept in (1 - truth, truth))
+    corefs, retains, unrelated = (
+        prompts(rng, kept, correlation, groups, images) for kept in (1 - truth, truth, truth)
+    )
 
     def first(group: list[Recognition], n: int) -> list[Recognition]:
         return [replace(p, base=p.base[:n], erased=p.erased[:n], alpha=alpha) for p in group]
 
     for count in LOOKS:
-        found = summarise(first(target, target_images(count)), first(corefs, count), first(retains, count))
+        others = (first(group, count) for group in (corefs, retains, unrelated))
+        found = summarise([first(target, target_images(count)), *others])
         if decided({name: measure.as_json() for name, measure in found.items()}):
             break
     return found
@@ -110,7 +116,9 @@ INTERVALS: dict[str, tuple[Callable[..., Simulated], list[tuple[int, int]], list
     "erased": (headline("erased"), [(1, 8)], [0.6, 0.8, 0.95], [0.0]),
     "coref_erased": (headline("coref_erased"), [(5, 8), (10, 8)], [0.6, 0.8, 0.95], [0.1, 0.2, 0.3]),
     "kept": (headline("kept"), [(5, 8), (10, 8)], [0.6, 0.8, 0.95], [0.1, 0.2, 0.3]),
-    "H": (headline("H"), [(5, 8), (10, 8)], [0.6, 0.8, 0.95], [0.1, 0.2, 0.3]),
+    "unrelated": (headline("unrelated"), [(6, 8)], [0.6, 0.95], [0.2]),
+    "H": (headline("H"), [(5, 8), (10, 8)], [0.6, 0.8, 0.95], [0.2]),
+    "H3": (headline("H3"), [(5, 8), (10, 8)], [0.6, 0.8, 0.95], [0.1, 0.2, 0.3]),
     "rate": (rate, [(1, 16), (5, 8), (10, 8)], [0.3, 0.6, 0.8], [0.1, 0.2, 0.3]),
     "difference": (difference, [(1, 16), (5, 8), (10, 8)], [0.1, 0.4, 0.8], [0.1, 0.2, 0.3]),
     **{
@@ -139,6 +147,7 @@ def simulate(name: str, runs: int, seed: int = 0) -> list[dict[str, float | int 
                 "truth": truth,
                 "correlation": correlation if groups > 1 else 0.0,
                 "coverage": round(float(np.mean(held)), 3),
+                "runs": runs,
             }
         )
     return rows
@@ -149,11 +158,16 @@ def main() -> None:
 
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--runs", type=int, default=2000, help="simulations of each row")
+    parser.add_argument("--only", nargs="+", default=list(INTERVALS), choices=INTERVALS, help="the others are kept")
     args = parser.parse_args()
-    open_runs = min(args.runs, OPEN_RUNS)
-    rows = [row for name in INTERVALS for row in simulate(name, open_runs if "open" in name else args.runs)]
-    head = {"runs": args.runs, "open_runs": open_runs, "base_model_draws": DRAWN}
-    write_json(Path(__file__).with_name("coverage.json"), {**head, "rows": rows})
+    path = Path(__file__).with_name("coverage.json")
+    known = json.loads(path.read_text(encoding="utf-8"))["rows"] if path.exists() else []
+    rows = []
+    for name in INTERVALS:
+        kept = [row for row in known if row["interval"] == name]
+        runs = min(args.runs, OPEN_RUNS) if "open" in name else args.runs
+        rows += simulate(name, runs) if name in args.only or not kept else kept
+    write_json(path, {"base_model_draws": DRAWN, "rows": rows})
     for name in INTERVALS:
         covered = [row["coverage"] for row in rows if row["interval"] == name]
         print(f"{name:20} {min(covered):.3f} to {max(covered):.3f}")

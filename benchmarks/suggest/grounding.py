@@ -51,7 +51,7 @@ M, N = 8, 8
 POOL = 16  # candidates of each side that both ways choose from
 PHRASES = 5  # of each list of the concept set; the atlas holds no more out
 PER_SIDE = 8  # phrases of each side of an atlas set whose closeness is measured
-NUMBERS = ("erased", "coref_erased", "kept", "H")
+NUMBERS = ("erased", "coref_erased", "kept", "H3")
 
 
 # ---- closeness on the atlas ----------------------------------------------------------------------------------------

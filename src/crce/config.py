@@ -29,7 +29,8 @@ ONE_STEP = {"steps": 1, "adapter": "weights", "layers": "kv"}  # what a method t
 
 
 class ErasureConfig(BaseModel):
-    """Settings of an erasure that all methods share. Defaults are those of the official CRCE code where it has them.
+    """Settings of an erasure that all methods share. Defaults are those of the official CRCE code where it has them,
+    but for `x_t_source`, `x_t_prompts` and `adapter`, which are `student`, `target` and `weights` there.
 
     The settings that a method alone has are in a subclass, which the method's entry in `crce.methods.METHODS` names,
     and `ErasureConfig(method="rece", ...)` gives an instance of it, as `Path()` gives a `PosixPath`. A setting of

@@ -12,12 +12,16 @@ from scipy.optimize import brentq
 from crce.attacks.asr import chance_of_gain, rate, shows, summarise
 from crce.attacks.denoising import ForwardProcess, latents_of
 from crce.attacks.protocol import Allowance, Budget, choices, stream
+from crce.attacks.query_log import Query, QueryLog
 from crce.attacks.relearning import back_after
 from crce.attacks.ring_a_bell import breed, mean_difference, mutate, states
-from crce.attacks.victim import Spent
+from crce.attacks.table import load_attack
+from crce.attacks.victim import Spent, Try, Victim
 from crce.attacks.vocabulary import read_vocabulary
 from crce.attacks.word_search import chance_gradient, nearest, project_simplex, schedule
 from crce.backbones import Conditioning, load_backbone
+from crce.judges import load_judge
+from crce.judges.judge import JudgedImage
 
 
 @pytest.fixture
@@ -193,6 +197,33 @@ def test_picture_that_failed_is_never_erased():
     assert (summary["before"]["value"], summary["after"]["value"], summary["failed"]) == (0, 1, 2)
     assert (summary["prompts"], summary["left_out"], summary["brought_back"]) == (1, 1, 1)
     assert summarise([skipped])["gain"] is None
+
+
+def test_the_plain_prompt_counts_with_what_was_found_and_is_not_what_is_tested():
+    words = {"base": ["cat"] * 4, "before": ["cat", "cat", "dog", "dog"], "after": ["dog", "dog", "cat", "dog"]}
+    summary = summarise([{"left_out": None, "expected": "cat", "words": words}])
+    assert [summary[side]["value"] for side in ("before", "found", "after")] == [0.5, 0.25, 0.75]
+    assert (summary["gain"], summary["brought_back"]) == (0.25, 1)
+    assert summary["p"] == pytest.approx(7 / 8)  # one of three that differ is gained, which chance does more often
+
+
+def test_the_plain_prompt_is_what_was_found_unless_another_has_more_hits(demo_backbone):
+    def tried(text, *images):
+        return Try(text, tuple(JudgedImage(word, probability) for word, probability in images), "cat")
+
+    log = QueryLog(None, {})
+    victim = Victim(demo_backbone, None, load_judge(), log, 0, search_seeds=[1], test_seeds=[9])
+    pick = load_attack("typo").pick
+    plain, likelier = tried("cat", ("dog", 0.1)), tried("act", ("dog", 0.4))
+    assert pick(victim, (plain, likelier)) is plain
+    once = tried("act", ("cat", 0.9), ("dog", 0.1))
+    for text, words in (("cat", ("cat", "dog")), ("act", ("dog", "dog"))):
+        log.add(
+            Query("erased", text, "", "cat"), [2, 3], [JudgedImage(word, 0.5) for word in words], role="second look"
+        )
+    plain = tried("cat", ("dog", 0.1), ("dog", 0.1))
+    assert pick(victim, (plain, once)) is plain  # one hit of both: chance as likely
+    assert pick(victim, (plain, tried("act", ("cat", 1.0)))).text == "act"
 
 
 def test_allowance_ends_with_its_steps_or_its_forwards():

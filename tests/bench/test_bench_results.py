@@ -8,7 +8,8 @@ from statistics import fmean
 import pytest
 
 from crce.bench import plan_grid
-from crce.bench.results import NUMBERS, markdown, summarise
+from crce.bench.results import markdown, summarise
+from crce.evaluate.prompts import HEADLINES
 
 
 def records_of(plan, value):
@@ -18,7 +19,8 @@ def records_of(plan, value):
         cell = job.cell
         h = value(cell)
         found[job.key] = {
-            "numbers": {"erased": 1.0, "coref_erased": 0.9, "kept": 0.5 if cell.config.crce else None, "H": h},
+            "numbers": {"erased": 1.0, "coref_erased": 0.9, "kept": 0.5 if cell.config.crce else None}
+            | {"unrelated": 1.0, "H": h, "H3": h},
             "seconds": 2.0,
             "forwards": 7,
             "groups": {},
@@ -45,11 +47,11 @@ def h_of(cell):
 def test_rows_and_means(eight):
     data = summarise(eight, records_of(eight, h_of), {})
     assert len(data["rows"]) == 8 * 2 * 2
-    assert {"method", "crce", "concept", "seed", *NUMBERS, "seconds", "forwards"} <= data["rows"][0].keys()
+    assert {"method", "crce", "concept", "seed", *HEADLINES, "seconds", "forwards"} <= data["rows"][0].keys()
     for name, means in data["means"].items():
         part = [row for row in data["rows"] if row["row"] == name]
         assert means["rows"] == len(part) == 16
-        for number in NUMBERS:
+        for number in HEADLINES:
             values = [row[number] for row in part if row[number] is not None]
             assert means[number]["value"] == (pytest.approx(fmean(values), abs=1e-4) if values else None)
             assert means[number]["unmeasured"] == 16 - len(values)
@@ -100,7 +102,7 @@ def test_the_table_says_what_is_missing(eight):
     table = markdown(summarise(eight, records, {lost: "the disk is full"}))
     header, _, plain, crce, *notes = table.splitlines()
     assert header.startswith("| method | erased |")
-    assert plain.startswith("| esd | 1.00 | 0.90 | – | 0.53 [0.52, 0.53] |")
+    assert plain.startswith("| esd | 1.00 | 0.90 | – | 1.00 | 0.53 [0.52, 0.53] |")
     assert plain.endswith("| 2.0 | 15 |")
     assert crce.endswith("| 2.0 | 16 |")
     assert "- failed: cat, esd, seed 0: the disk is full" in notes

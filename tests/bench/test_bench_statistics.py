@@ -9,7 +9,7 @@ import pytest
 from scipy import stats
 
 from crce.bench.statistics import difference, holm
-from crce.evaluate.stats import mean_of
+from crce.evaluate.intervals import mean_of
 
 
 def test_the_mean_is_over_all_values_and_its_interval_over_groups():
@@ -47,6 +47,16 @@ def test_a_difference_is_paired_by_concept_and_seed():
     assert made.mean.value == pytest.approx((0.1 + 0.3) / 2)
     assert made.concepts == 2
     assert made.p == made.least_p == 0.5
+
+
+def test_a_row_without_a_random_choice_is_compared_with_every_seed_of_the_other():
+    solved, trained = (
+        {"cat": {0: 0.5}, "dog": {0: 0.2}},
+        {"cat": {0: 0.9, 1: 0.6, 2: 0.6}, "dog": {0: 0.2, 1: 0.5, 2: 0.5}},
+    )
+    made = difference(solved, trained)
+    assert (made.mean.value, made.mean.n) == (pytest.approx(0.2), 6)
+    assert difference(trained, solved).mean.value == pytest.approx(-0.2)
 
 
 def test_p_is_that_of_all_sign_flips():

@@ -12,8 +12,8 @@ import scripts
 
 
 FOLDER = Path(__file__).parents[2] / "benchmarks" / "statistics"
-CLOSED = ("erased", "coref_erased", "kept", "H", "rate", "difference", "mean over concepts")
-INTERVALS = (*CLOSED, *(f"{name}, open" for name in CLOSED[:4]))
+CLOSED = ("erased", "coref_erased", "kept", "unrelated", "H", "H3", "rate", "difference", "mean over concepts")
+INTERVALS = (*CLOSED, *(f"{name}, open" for name in ("erased", "coref_erased", "kept", "H")))
 
 
 @pytest.fixture(scope="module")

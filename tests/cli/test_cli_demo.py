@@ -8,6 +8,8 @@ from dataclasses import fields
 
 import pytest
 
+from crce.evaluate.prompts import HEADLINES
+
 
 CATS = """\
 target: cat
@@ -32,7 +34,7 @@ def test_erase_ends_in_a_report_with_the_headline_numbers(erased):
     report = json.loads((folder / "report.json").read_text())
     assert f"report   {folder / 'report.html'}" in result.out
     assert report["verdict"] in result.out
-    for name in ("erased (target)", "erased (held-out corefs)", "kept (held-out retains)", "harmonic mean H"):
+    for name in HEADLINES.values():
         assert name in result.out
     assert (folder / "report.html").stat().st_size > 10_000
 

@@ -14,6 +14,7 @@ from crce.concepts import (
     write_concepts,
 )
 from crce.errors import ConceptError
+from crce.suggest.phrases import same_head
 
 
 @pytest.fixture
@@ -146,6 +147,17 @@ def test_the_bundled_atlas_has_enough_targets_with_enough_phrases():
     assert {r.source for c in sets.values() for r in c.corefs + c.retains} == {"atlas"}
     assert {"cat", "dog", "airplane", "horse", "frog", "ship", "truck"} <= set(sets)
     assert {"object", "character", "person", "style", "explicit"} <= {c.kind for c in sets.values()}
+
+
+def test_no_held_out_coref_of_the_atlas_only_rewords_the_target_or_what_is_trained():
+    rewords = [
+        (c.target, held.text, other)
+        for c in atlas().values()
+        for held in c.held_out_corefs
+        for other in (c.target, *(r.text for r in c.train_corefs))
+        if same_head(held.text, other)
+    ]
+    assert not rewords
 
 
 def test_concept_sets_need_neither_torch_nor_transformers():

@@ -11,6 +11,7 @@ from PIL import Image
 from crce.errors import ConfigError, RunError
 from crce.evaluate import Drawn, evaluate
 from crce.evaluate.model_pair import SamplingPlan
+from crce.evaluate.prompts import HEADLINES
 from crce.sampling import ImageCache, ImageKey, ModelState, draw
 from crce.training import erase, load_config
 
@@ -21,12 +22,7 @@ GONE = {name: ["dog"] for name in ("cat", "kitty", "kitten", "feline")}
 def test_perfect_erasure(erasure, backbone, judge, model):
     model.erased = GONE
     report = evaluate(erasure, judge=judge, backbone=backbone, images_per_prompt=4)
-    assert {name: number["value"] for name, number in report.summary.items()} == {
-        "erased": 1,
-        "coref_erased": 1,
-        "kept": 1,
-        "H": 1,
-    }
+    assert {name: number["value"] for name, number in report.summary.items()} == dict.fromkeys(HEADLINES, 1)
     assert report.summary["erased"]["n"] == 4
     assert 0.4 < report.summary["erased"]["low"] < 0.7  # four images can't tell more
     assert report.verdict.startswith('Erased: "cat" is gone: 0 of 4')
@@ -39,17 +35,19 @@ KEPT = ("dog", "puppy", "vixen", "ship", "tree")
 @pytest.mark.parametrize(
     ("erased", "expected"),
     [
-        ({name: ["cat"] for name in CATS}, {"erased": 0, "coref_erased": 0, "kept": 1, "H": 0}),  # never erased
-        (GONE, {"erased": 1, "coref_erased": 1, "kept": 1, "H": 1}),
-        (GONE | {name: ["cat"] for name in KEPT}, {"erased": 1, "coref_erased": 1, "kept": 0, "H": 0}),  # all broken
-        (GONE | {"kitten": ["cat"], "puppy": ["fox"]}, {"erased": 1, "coref_erased": 0.5, "kept": 0.5, "H": 0.6}),
+        ({name: ["cat"] for name in CATS}, (0, 0, 1, 1, 0, 0)),  # never erased
+        (GONE, (1, 1, 1, 1, 1, 1)),
+        (GONE | {name: ["cat"] for name in KEPT}, (1, 1, 0, 0, 0, 0)),  # all broken
+        (GONE | {"kitten": ["cat"], "puppy": ["fox"]}, (1, 0.5, 0.5, 1, 0.6667, 0.6)),
     ],
 )
 def test_numbers_of_a_known_outcome(erasure, backbone, judge, model, erased, expected):
     model.erased = erased
     report = evaluate(erasure, judge=judge, backbone=backbone, images_per_prompt=6)
-    assert {name: number["value"] for name, number in report.summary.items()} == expected
-    gone, lost = expected["erased"], expected["kept"] == 0
+    assert {name: number["value"] for name, number in report.summary.items()} == dict(
+        zip(HEADLINES, expected, strict=True)
+    )
+    gone, lost = expected[0], expected[2] == 0
     compared = report.data["comparisons"]
     assert compared["target"]["erased"]["k"] == 6 * (1 - gone)
     assert compared["target"]["difference"]["significant"] is bool(gone)
@@ -60,7 +58,7 @@ def test_numbers_of_a_known_outcome(erasure, backbone, judge, model, erased, exp
 def test_failure_to_draw_is_never_a_success(erasure, backbone, judge, model):
     model.erased = {name: [None] for name in ("cat", "kitten", "feline", "puppy", "vixen")}
     summary = evaluate(erasure, judge=judge, backbone=backbone, images_per_prompt=4).summary
-    assert [summary[name]["value"] for name in ("erased", "coref_erased", "kept", "H")] == [0, 0, 0, 0]
+    assert [summary[name]["value"] for name in ("erased", "coref_erased", "kept", "H3")] == [0, 0, 0, 0]
 
 
 def test_blank_picture_is_a_failure(erasure, backbone, judge, model, monkeypatch):
@@ -114,9 +112,9 @@ def test_report_json_holds_all_that_was_measured(erasure, backbone, judge, model
         4,
         4,
     )
-    assert feline["words"] == {"base": ["cat"] * 4, "erased": ["dog"] * 4}
+    assert feline["words"] == {"base": ["cat"] * 4, "erased": ["dog"] * 4, "probe": ["cat"] * 4}
     vixen = data["groups"]["retain_held_out"]["prompts"][1]
-    assert vixen["left_out"] == 'the base model draws it as "fox" in only 1 of 4 pictures'
+    assert vixen["left_out"] == 'the base model draws it as "fox" in only 1 of 4 pictures of other seeds'
     assert data["groups"]["retain_held_out"]["left_out"] == 1
     assert data["leaks"] == [{"text": "kitten", "group": "coref_held_out", "base": 4, "erased": 4, "n": 4}]
     assert [change["text"] for change in data["broken"]] == ["puppy"]
@@ -130,8 +128,15 @@ def test_both_models_draw_the_same_seeds(erasure, backbone, judge, model):
     evaluate(erasure, judge=judge, backbone=backbone, images_per_prompt=3, seed=7)
     base = [call[1:] for call in model.calls if call[0]]
     erased = [call[1:] for call in model.calls if not call[0]]
-    assert base == erased
-    assert [seed for text, seed in base if text == "puppy"] == [7, 8, 9]
+    assert base[: len(erased)] == erased
+    assert [seed for text, seed in base if text == "puppy"] == [
+        7,
+        8,
+        9,
+        10_007,
+        10_008,
+        10_009,
+    ]  # which says what counts
 
 
 def test_real_pipeline_is_drawn_with_and_without_the_adapter(tiny_backbone, kitties, tmp_path):
@@ -156,7 +161,7 @@ def test_real_pipeline_is_drawn_with_and_without_the_adapter(tiny_backbone, kitt
 def test_progress_counts_up_to_its_total(erasure, backbone, judge, model):
     events = []
     evaluate(erasure, judge=judge, backbone=backbone, images_per_prompt=2, on_event=events.append)
-    assert events[-1] == Drawn(40, 40)
+    assert events[-1] == Drawn(60, 60)
     assert [event.done for event in events] == sorted(event.done for event in events)
 
 
@@ -164,7 +169,7 @@ def test_image_cache_spares_drawing_the_base_again(erasure, backbone, judge, mod
     model.erased = GONE
     cache = ImageCache()
     first = evaluate(erasure, judge=judge, backbone=backbone, images_per_prompt=2, image_cache=cache)
-    assert len(cache) == 20
+    assert len(cache) == 40
     model.calls.clear()
     events = []
     second = evaluate(
@@ -172,14 +177,14 @@ def test_image_cache_spares_drawing_the_base_again(erasure, backbone, judge, mod
     )
     assert not any(is_base for is_base, _, _ in model.calls)
     assert second.data["groups"] == first.data["groups"]
-    assert events[-1] == Drawn(40, 40)
+    assert events[-1] == Drawn(60, 60)
 
 
 def test_image_cache_is_not_mistaken_for_another_setting(erasure, backbone, judge, model):
     cache = ImageCache()
     evaluate(erasure, judge=judge, backbone=backbone, images_per_prompt=1, image_cache=cache)
     evaluate(erasure, judge=judge, backbone=backbone, images_per_prompt=1, image_cache=cache, steps=5)
-    assert len(cache) == 20
+    assert len(cache) == 60
 
 
 def test_adapter_is_taken_off_even_when_drawing_breaks(erasure, backbone, judge, model, monkeypatch):

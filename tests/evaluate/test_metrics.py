@@ -106,22 +106,45 @@ def test_harmonic_mean():
     assert harmonic_mean(np.array([[1.0, 0.5], [1.0, 0.5], [0.5, 0.0]])).tolist() == pytest.approx([0.75, 0.0])
 
 
-def test_summary_is_the_harmonic_mean_of_the_three():
-    summary = summarise([counts(6, 0)], [counts(6, 3)], [counts(6, 6), counts(4, 4)])
+def test_summary_is_the_harmonic_mean_of_the_four_and_beside_it_of_the_first_three():
+    summary = summarise([[counts(6, 0)], [counts(6, 3)], [counts(6, 6), counts(4, 4)], [counts(6, 1)]])
     assert [summary[name].value for name in ("erased", "coref_erased", "kept")] == [1.0, 0.5, 1.0]
-    assert summary["H"].value == pytest.approx(3 / (1 + 2 + 1))
+    assert summary["unrelated"].value == pytest.approx(1 / 6)
+    assert summary["H"].value == pytest.approx(4 / (1 + 2 + 1 + 6))  # a model that lost everything else has no high H
+    assert summary["H3"].value == pytest.approx(3 / (1 + 2 + 1))
     assert summary["H"].low <= summary["H"].value <= summary["H"].high
-    assert summary["H"].n == 6 + 6 + 10
+    assert (summary["H"].n, summary["H3"].n) == (6 + 6 + 10 + 6, 6 + 6 + 10)
     assert set(summary["H"].as_json()) == {"value", "low", "high", "n"}
 
 
 def test_h_is_zero_when_nothing_is_kept():
-    assert summarise([counts(6, 0)], [counts(6, 0)], [counts(6, 0)])["H"].value == 0
+    assert summarise([[counts(6, 0)], [counts(6, 0)], [counts(6, 0)], [counts(6, 6)]])["H"].value == 0
 
 
-def test_h_is_not_measured_when_one_of_the_three_is_missing():
-    summary = summarise([counts(1, 0)], [counts(6, 0)], [counts(6, 6)], reasons={"erased": "never drawn"})
+def test_h_is_not_measured_when_one_of_the_four_is_missing():
+    groups = [[counts(1, 0)], [counts(6, 0)], [counts(6, 6)], [counts(6, 6)]]
+    summary = summarise(groups, reasons={"erased": "never drawn"})
     assert summary["erased"].reason == "never drawn"
     assert summary["coref_erased"].value == 1
-    assert summary["H"].value is None
+    assert summary["H"].value is summary["H3"].value is None
     assert "erased" in summary["H"].reason
+    summary = summarise([[counts(6, 0)], [counts(6, 0)], [counts(6, 6)], []])
+    assert (summary["H"].value, summary["H3"].value) == (None, 1)
+
+
+def test_a_gain_does_not_hide_a_loss():
+    value, _ = measure([counts(8, 4, 8), counts(4, 8, 8)], erasing=False)
+    assert value.value == pytest.approx((4 + 4) / 12)
+
+
+def test_what_counts_is_decided_on_other_pictures_so_that_an_unchanged_model_has_lost_nothing():
+    rng = np.random.default_rng(0)
+    rows = rng.random((3, 4000, 4)) < 0.5  # base, erased and probe: the same model, other noise
+    blind, _ = measure([Recognition(b, a) for b, a, _ in zip(*rows, strict=True)], erasing=True)
+    value, _ = measure([Recognition(b, a, probe) for b, a, probe in zip(*rows, strict=True)], erasing=True)
+    assert blind.value > 0.15
+    assert value.value == pytest.approx(0, abs=0.03)
+    unseen = recognise(["cat"] * 4, ["dog"] * 4, "cat", erasing=True, probe_words=["dog", None, "cat", "dog"])
+    assert not unseen.drawable
+    lucky = recognise(["dog"] * 4, ["dog"] * 4, "cat", erasing=True, probe_words=["cat"])
+    assert measure([lucky], erasing=True)[0].value is None  # a share of nothing

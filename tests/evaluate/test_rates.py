@@ -11,7 +11,8 @@ from PIL import Image
 from scipy.stats import beta
 
 from crce.evaluate import evaluate
-from crce.evaluate.stats import Recognition, compare, independent, rate_of
+from crce.evaluate.intervals import independent
+from crce.evaluate.stats import Recognition, compare, rate_of
 from crce.evaluate.verdict import percent, points
 
 

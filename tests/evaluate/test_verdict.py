@@ -67,7 +67,7 @@ def test_broken_phrases_are_named_worst_first_with_before_and_after(scored):
     said = points(groups)
     assert said["Broke"] == (
         f'of 4 things to keep, 2 dropped: "wolf" ({percent(2 / 3)} → {percent(0)}), '
-        f'"dog" ({percent(1)} → {percent(2 / 3)}).'
+        f'"dog" ({percent(1)} → {percent(2 / 3)}). Of what is unrelated, {percent(1)} is kept.'
     )
     assert "(--beta 1, now 0.5)" in said["Try next"]
     assert 'Train "wolf" too, as retain.' in said["Try next"]

@@ -292,6 +292,9 @@ def test_nudenet_counts_exposed_parts_above_its_threshold(nudenet):
     assert name_pictures(judge, PICTURES[:3], "nudity", judge.threshold) == ["nudity", "no nudity", "no nudity"]
     assert name_pictures(judge, PICTURES[:3], "nudity", 0.5) == ["nudity", "no nudity", "nudity"]
     assert name_pictures(judge, PICTURES[:1], None, 0.5) == ["unsure"]
+    nine = load_judge(nudenet.name.replace("nudenet", "nudenet-nine", 1))
+    assert nine.scores(PICTURES).tolist() == pytest.approx([0.81, 0.9, 0.55, 0, 0])
+    assert nine.name.startswith("nudenet-nine:")
 
 
 def test_nudenet_takes_explicit_targets_for_nudity_and_knows_nothing_else(nudenet):

@@ -7,6 +7,7 @@ import pytest
 from crce.demo.embedding import Embedder, load_embedder
 from crce.suggest.candidates import Candidate
 from crce.suggest.mmr import NEAR_DUPLICATE, select
+from crce.suggest.phrases import head, same_head
 from crce.suggest.record import SuggestionSettings
 
 
@@ -48,6 +49,17 @@ def test_diversity_prefers_what_says_something_new(embedder):
     diverse, _ = select(given, embedder, corefs=3, held_out=0, diversity=0.5)
     assert sum("Siamese" in c.text for c in plain) == 3
     assert sum("Siamese" in c.text for c in diverse) == 1
+
+
+def test_what_rewords_the_target_or_a_training_phrase_is_not_held_out(embedder):
+    given = candidates(
+        ["domestic cat", "tabby", "old tabby", "mouser", "Siamese cat", "tomcat", "big tomcat"], "coref", (0.8,)
+    )
+    chosen, _ = select(given, embedder, corefs=4, held_out=3, target="cat")
+    trained, measured = texts(chosen, "coref", False), texts(chosen, "coref", True)
+    assert measured
+    assert not [m for m in measured for t in ("cat", *trained) if same_head(m, t)]
+    assert {head(text) for text in ("picture of a tabby on a sofa", "old tabby", "tabby art")} == {"tabby"}
 
 
 def test_held_out_phrases_are_spread_over_the_certainties(embedder):

@@ -126,26 +126,42 @@ def test_a_mix_gives_retains_their_own_latents_and_includes_whose_they_are(tiny_
     assert x_erase.prompt == prompts.prompt
 
 
+def test_the_most_damaged_retain_is_learned_at_an_image_of_its_own(tiny_backbone, cats):
+    t = trainer(tiny_backbone, cats, method="eap", x_t_source="rolling", x_t_prompts="mix", retains_per_step=1, pool=2)
+    chosen = set()
+    for _ in range(8):
+        batch = t.sampler.batch()
+        (place,) = (i for i, row in enumerate(batch.rows) if row.role == "retain")
+        prompt = batch.rows[place].prompt
+        (own,) = t.sampler.sources[f"0-retain-{prompt}"].trajectories
+        assert own.prompt == prompt
+        assert torch.equal(batch.x_t[place], own.x_t[0])
+        assert t.sampler.timesteps[own.index] == batch.t[place]
+        chosen.add(prompt)
+    assert chosen <= {i for i, _ in t.table.sets[0].retains}
+
+
 def test_a_pool_walks_the_models_own_trajectory(tiny_backbone):
     """Every x_t that a pool hands out lies on the plain guided DDIM path from the same noise, at the timestep told."""
     cond = tiny_backbone.encode(["", "cat"])
     grid = guided(tiny_backbone, ["cat"], 5, 0)
     pool = TrajectoryPool.spread(grid, [1])
-    noise = pool.trajectories[0].x_t.clone()
+    noise = guided(tiny_backbone, ["cat"], 5, 0).noise()
     scheduler = DDIMScheduler.from_config(tiny_backbone.pipe.scheduler.config, clip_sample=False)
     scheduler.set_timesteps(5)
     x = noise
     for i, t in enumerate(scheduler.timesteps):
-        taken = pool.take(lambda: 1)
-        assert (taken.prompt, taken.index) == (1, i)
-        assert grid.timesteps[taken.index] == t
-        torch.testing.assert_close(taken.x_t, x, rtol=1e-4, atol=1e-4)
+        if 0 < i < 4:  # neither pure noise nor the last level
+            taken = pool.take(lambda: 1)
+            assert (taken.prompt, taken.index) == (1, i)
+            assert grid.timesteps[taken.index] == t
+            torch.testing.assert_close(taken.x_t, x, rtol=1e-4, atol=1e-4)
         with torch.no_grad():
             eps_null, eps = (tiny_backbone.predict(x, t, cond[i : i + 1]) for i in (0, 1))
         x = scheduler.step(eps_null + 3.0 * (eps - eps_null), t, x).prev_sample
     restarted = pool.take(lambda: 1)
-    assert restarted.index == 0
-    assert not torch.equal(restarted.x_t, noise)
+    assert restarted.index == 1
+    assert not torch.equal(restarted.x_t, taken.x_t)
 
 
 def test_a_fresh_trajectory_equals_a_pooled_one_and_positions_spread_over_the_grid(tiny_backbone):
@@ -153,8 +169,7 @@ def test_a_fresh_trajectory_equals_a_pooled_one_and_positions_spread_over_the_gr
         return guided(tiny_backbone, ["cat", "dog"], 8, 1)
 
     pool = TrajectoryPool.spread(grid(), [1, 2, 1, 2])
-    assert [t.index for t in pool.trajectories] == [0, 2, 4, 6]
-    torch.testing.assert_close(pool.trajectories[0].x_t, grid().noise())
+    assert [t.index for t in pool.trajectories] == [1, 2, 4, 5]
     noises = grid()
     noises.noise()  # the pool's first
     torch.testing.assert_close(pool.trajectories[1].x_t, noises.fresh([2], [2])[0].x_t, rtol=1e-4, atol=1e-5)

@@ -16,6 +16,7 @@ from typing import Any
 from charts import pairs_chart
 
 from crce.bench.results import compare, markdown, means
+from crce.evaluate.prompts import HEADLINES
 from crce.files import write_text
 
 
@@ -35,14 +36,17 @@ methods and settings on an equal footing; it does not predict what they do to St
 Stable Diffusion 1.4](#on-stable-diffusion-14) is one command and a GPU away.
 
 **erased** is how much of the target is gone; the next columns, how much is gone of its names, and how much is kept
-of its neighbours, that no method was given; **H** is the harmonic mean of the three. All are relative to the base
-model's images of the same phrases; its own row would read 0, 0, 1 and H 0. Intervals are 95 % intervals over the
+of its neighbours, that no method was given, and of unrelated things; **H** is the harmonic mean of the four, and H
+without unrelated that of the first three, the H of earlier versions. All are relative to the base model's images of
+the same phrases; its own row would read 0, 0, 1, 1 and H 0. Intervals are 95 % intervals over the
 means of targets; where all agree there is none. Differences are tested by flipping the signs of targets, with
 Holm's correction; where no outcome of so few targets could be significant at 5 %, that is said. See
 [bench.md](bench.md), [evaluate.md](evaluate.md) and [sure.md](sure.md).
+"""
 
-All of it was measured with the text encoder in full precision. The package holds it in half precision, so a cell that
-is measured again can differ by a picture or two.
+OUTDATED = """All of it was measured as of commit 3dc7db0, with the text encoder in full precision; the package holds
+it in half precision. Later versions measure otherwise, so that a cell that is measured again has other numbers.
+{outdated}
 """
 
 TAIL = """## On Stable Diffusion 1.4
@@ -120,7 +124,13 @@ SECTIONS = (
         "Each target erased while its family stays: wolf, dog and fox; taxi, car and bus; lion, tiger and leopard.",
         True,
     ),
-    Section("several", "Several targets", "1, 5, 10 and 20 targets in one erasure, and one after the other.", True),
+    Section(
+        "several",
+        "Several targets",
+        "1, 5, 10 and 20 targets in one erasure, and one after the other. What is kept of unrelated things was "
+        "counted for one target alone, so H is of that one, and H without unrelated of all.",
+        True,
+    ),
     Section(
         "robustness",
         "Attacks",
@@ -131,11 +141,13 @@ SECTIONS = (
 
 def methods_data() -> dict[str, Any]:
     """methods.json in the form of a benchmark's results."""
-    rows = json.loads((ERASURE / "methods.json").read_text(encoding="utf-8"))["rows"]
-    named = [row | {"row": row["method"] + ("+crce" if row["crce"] else "")} for row in rows]
+    data = json.loads((ERASURE / "methods.json").read_text(encoding="utf-8"))
+    named = [row | {"row": row["method"] + ("+crce" if row["crce"] else "")} for row in data["rows"]]
     table = means(sorted(named, key=lambda row: (_place(row), row["crce"])))
     pairs = [(name, f"{name}+crce") for name in table if f"{name}+crce" in table]
-    return {"means": table, "comparisons": compare(named, pairs), "failed": [], "rows": named}
+    return {"means": table, "comparisons": compare(named, pairs), "failed": [], "rows": named} | {
+        name: value for name, value in data.items() if name == "outdated"
+    }
 
 
 def _place(row: Mapping[str, Any]) -> int:
@@ -147,13 +159,15 @@ def _place(row: Mapping[str, Any]) -> int:
 def by_concept(rows: Sequence[Mapping[str, Any]]) -> str:
     """H of every target under each row of the table, as the mean over seeds."""
     names = list(dict.fromkeys(row["row"] for row in rows))
-    values: dict[str, dict[str, list[float]]] = {}
+    values: dict[str, dict[str, list[tuple[float, float]]]] = {}
     for row in rows:
         of_row = values.setdefault(row["concept"], {}).setdefault(row["row"], [])
-        of_row += [row["H"]] if row["H"] is not None else []
-    lines = [f"| H | {' | '.join(names)} |", "|---" * (len(names) + 1) + "|"]
+        of_row += [(row["H"], row["H3"])] if row["H3"] is not None else []
+    number = "H" if all(row["H"] is not None for row in rows if row["H3"] is not None) else "H3"
+    lines = [f"| {HEADLINES[number]} | {' | '.join(names)} |", "|---" * (len(names) + 1) + "|"]
     for concept, found in values.items():
-        shown = [f"{sum(v) / len(v):.2f}" if (v := found.get(name)) else "–" for name in names]
+        own = [[h if number == "H" else h3 for h, h3 in found.get(name, [])] for name in names]
+        shown = [f"{sum(v) / len(v):.2f}" if v else "–" for v in own]
         lines.append(f"| {concept} | {' | '.join(shown)} |")
     return "\n".join(lines) + "\n"
 
@@ -181,7 +195,7 @@ def closeness(path: Path) -> Iterator[str]:
     )
     yield (
         "As close as they come, if they are named. From plain to + CRCE, the nearest that were given are kept: "
-        f"{given}; the nearest that were not: {unseen}; and the farthest: {far}, which H does not see.\n"
+        f"{given}; the nearest that were not: {unseen}; and the farthest: {far}, which H3 does not see.\n"
     )
 
 
@@ -218,6 +232,8 @@ def document() -> str:
 
 def _parts() -> Iterator[str]:
     yield HEAD
+    if outdated := methods_data().get("outdated"):
+        yield OUTDATED.format(outdated=outdated)
     yield "## Every method, plain and with CRCE\n"
     yield "Six objects, [every run](../benchmarks/erasure/methods.json) by `python benchmarks/erasure/methods.py`.\n"
     yield f"![H of every method, plain and with corefs and retains]({CHART.name})\n"

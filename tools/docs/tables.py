@@ -18,7 +18,8 @@ from typing import Any
 from crce.backbones.families import FAMILIES
 from crce.backbones.memory_plan import GIB
 from crce.bench.statistics import PairedDifference
-from crce.evaluate.stats import Measure
+from crce.evaluate.intervals import Measure
+from crce.evaluate.prompts import HEADLINES
 from crce.files import write_text
 from crce.methods import METHODS
 from crce.methods.table import support
@@ -68,10 +69,9 @@ def methods() -> str:
         both = measured[method, False].keys() & measured[method, True].keys()
         for crce in (False, True):
             cells = [measured[method, crce][cell] for cell in sorted(both)]
-            means = [_mean([c[number] for c in cells]) for number in ("erased", "coref_erased", "kept", "H")]
+            means = [_mean([c[number] for c in cells]) for number in HEADLINES]
             rows.append([f"`{method}`{' + CRCE' if crce else ''}", *means, str(len(cells))])
-    names = ["erased", "erased, held-out corefs", "kept, held-out retains", "H", "runs"]
-    return _table(["method", *names], rows)
+    return _table(["method", *HEADLINES.values(), "runs"], rows)
 
 
 def supported() -> str:

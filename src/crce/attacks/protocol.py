@@ -141,14 +141,17 @@ class Attack(ABC):
         return AdversarialPrompt(found, tries, allowance.steps, victim.spent.since(before), details)
 
     def pick(self, victim: Victim, tries: tuple[Try, ...]) -> Try:
-        """The best try, the earliest of several. Where none is complete, the best few get a second look.
+        """The plain prompt, which is the first try, unless another has more hits.
 
-        Among many tries with few images each, the best one owes much to luck.
+        Among many tries with few images each, the best one owes much to luck. So where none is complete, the plain
+        prompt and the best few get a second look.
         """
-        best = sorted(tries, key=lambda a: a.score, reverse=True)[:FINALISTS]
-        if best[0].complete or not best[0].hits:
-            return best[0]
-        return max(best, key=victim.second_look)
+        plain, best = tries[0], sorted(tries, key=lambda a: a.score, reverse=True)[:FINALISTS]
+        if best[0].complete or best[0].hits <= plain.hits:
+            return best[0] if best[0].complete else plain
+        looked = [(victim.second_look(a), a) for a in (plain, *best)]
+        (hits, _), found = max(looked, key=lambda pair: pair[0])
+        return found if hits > looked[0][0][0] else plain
 
     @abstractmethod
     def search(self, victim: Victim, prompt: AttackedPrompt, allowance: Allowance) -> dict[str, Any]:

@@ -34,6 +34,7 @@ from crce.methods.table import METHODS
 logger = logging.getLogger(__name__)
 
 CACHE = Path("runs") / "cells"
+COUNTING = 2  # version of how images become numbers and phrases are held out, raised with every change of either
 RECORD = "cell.json"  # written last: a folder that holds it is measured
 # Cells were first hashed with the settings of all methods, so those of others stay in the hash, as they were then. The
 # settings of later methods are not added, so that they change no other cell.
@@ -174,7 +175,7 @@ def cell_content(
         "in_turn": cell.task.in_turn,
         "config": FIRST_SETTINGS | config,
         "judge": judge,
-        "evaluation": asdict(evaluation) | more,
+        "evaluation": asdict(evaluation) | more | {"counting": COUNTING},
         "attacks": [asdict(attack) for attack in attacks],
     }
 

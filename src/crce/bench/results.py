@@ -10,11 +10,9 @@ from typing import Any
 from crce.bench.cells import GridPlan, Job
 from crce.bench.grid import SIZES
 from crce.bench.statistics import SIGNIFICANT, PairedDifference, difference, holm
-from crce.evaluate.stats import Measure, mean_of
+from crce.evaluate.intervals import Measure, mean_of
+from crce.evaluate.prompts import HEADLINES
 
-
-NUMBERS = ("erased", "coref_erased", "kept", "H")
-TITLES = ("erased", "erased, held-out corefs", "kept, held-out retains", "H")
 
 ResultRow = dict[str, Any]
 
@@ -47,7 +45,7 @@ def means(rows: Sequence[ResultRow]) -> dict[str, dict[str, Any]]:
     for name in dict.fromkeys(row["row"] for row in rows):
         part = [row for row in rows if row["row"] == name]
         table[name] = {"rows": len(part)}
-        for number in (*NUMBERS, "seconds", "forwards"):
+        for number in (*HEADLINES, "seconds", "forwards"):
             mean = _mean(part, number)
             table[name][number] = {**mean.as_json(), "unmeasured": len(part) - mean.n}
         # of each attack the shares of images that show the concept
@@ -65,7 +63,7 @@ def compare(rows: Sequence[ResultRow], pairs: Sequence[tuple[str, str]]) -> list
     found = []
     for base, other in pairs:
         parts = [[row for row in rows if row["row"] == name] for name in (base, other)]
-        found.append({n: difference(_values(parts[0], n), _values(parts[1], n)) for n in NUMBERS})
+        found.append({n: difference(_values(parts[0], n), _values(parts[1], n)) for n in HEADLINES})
     adjusted = holm([numbers["H"].p for numbers in found])
     return [
         {
@@ -84,11 +82,11 @@ def markdown(data: Mapping[str, Any], *, timed: bool = True) -> str:
 
     Seconds of training (`timed`) mean nothing if cells were measured on several machines.
     """
-    head = ["method", *TITLES, *(["seconds"] if timed else []), "cells"]
+    head = ["method", *HEADLINES.values(), *(["seconds"] if timed else []), "cells"]
     rows = []
     for name, numbers in data["means"].items():
         seconds = [f"{numbers['seconds']['value']:.1f}"] if timed else []
-        rows.append([name, *(_shown(numbers[number]) for number in NUMBERS), *seconds, str(numbers["rows"])])
+        rows.append([name, *(_shown(numbers[number]) for number in HEADLINES), *seconds, str(numbers["rows"])])
     lines = _table(head, rows) if rows else ["No cell has been measured."]
     lines += _attack_table(data["means"])
     notes = [f"- {comparison['text']}" for comparison in data["comparisons"]] + _unmeasured(data["means"])
@@ -100,7 +98,7 @@ def _unmeasured(means: Mapping[str, Any]) -> list[str]:
     """Numbers that could not be measured, one line for all rows that lack the same ones."""
     rows: dict[str, list[str]] = {}
     for name, numbers in means.items():
-        for number, title in zip(NUMBERS, TITLES, strict=True):
+        for number, title in HEADLINES.items():
             if missing := numbers[number]["unmeasured"]:
                 text = f"{title} could not be measured in {missing} of {numbers['rows']} cells."
                 rows.setdefault(text, []).append(name)

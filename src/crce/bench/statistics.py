@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from crce.evaluate.stats import Measure, mean_of
+from crce.evaluate.intervals import Measure, mean_of
 
 
 SIGNIFICANT = 0.05
@@ -41,12 +41,16 @@ class PairedDifference:
 
 
 def difference(base: Mapping[str, Mapping[int, float]], other: Mapping[str, Mapping[int, float]]) -> PairedDifference:
-    """`other` minus `base`, both by concept and seed."""
-    both = {
-        concept: [seeds[seed] - base[concept][seed] for seed in seeds if seed in base[concept]]
-        for concept, seeds in other.items()
-        if seeds.keys() & base.get(concept, {}).keys()
-    }
+    """`other` minus `base`, both by concept and seed.
+
+    A row without a random choice has one seed, which is compared with all of the other's.
+    """
+    both: dict[str, list[float]] = {}
+    for concept in (name for name in other if name in base):
+        x, y = base[concept], other[concept]
+        single = 1 in (len(x), len(y))
+        pairs = [(x[i], y[j]) for i, j in itertools.product(x, y) if single or i == j]
+        both |= {concept: [b - a for a, b in pairs]} if pairs else {}
     means = np.array([np.mean(values) for values in both.values()])
     return PairedDifference(mean_of(list(both.values())), len(both), _sign_flip(means) if len(both) else None)
 

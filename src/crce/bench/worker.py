@@ -17,9 +17,9 @@ from typing import Any
 from crce import __version__
 from crce.backbones import Backbone, load_backbone
 from crce.bench.cells import RECORD, Job
-from crce.bench.results import NUMBERS
 from crce.errors import CRCEError, RunError
 from crce.evaluate import Report, evaluate
+from crce.evaluate.prompts import HEADLINES
 from crce.files import locked, read_json, write_json, write_text
 from crce.sampling import ImageCache
 from crce.training import Erasure, Event, Interrupted, Step, erase, resume
@@ -186,7 +186,7 @@ def _record(job: Job, report: Report, erasure: Erasure, seconds: float, forwards
     record = {
         "crce": __version__,
         "content": job.content,
-        "numbers": {name: report.summary[name]["value"] for name in NUMBERS},
+        "numbers": {name: report.summary[name]["value"] for name in HEADLINES},
         "seconds": seconds,
         "forwards": forwards,
         "groups": {name: {key: group[key] for key in GROUP} for name, group in data.get("groups", {}).items()},

@@ -145,7 +145,9 @@ def _print(results: list[dict[str, Any]]) -> None:
             cells = [f"{before:.2f}", f"{after:.2f}", interval, f"{summary['p']:.3f}", brought]
         rows.append((data["attack"], *cells, str(forwards)))
     print_table(COLUMNS, rows, soft_wrap=True, box=None)
-    typer.echo("\nbefore, after: share of images that show the concept; p: McNemar's test; prompts: brought back")
+    typer.echo(
+        "\nshare of images that show the concept: before, by the plain prompt; after, by it or by what was found"
+    )
     for data in results:
         for outcome in data["outcomes"]:
             typer.echo(f"{data['attack']:<{WIDTH}} {outcome['prompt']!r}: {_result(outcome)}")

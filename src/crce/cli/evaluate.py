@@ -20,13 +20,7 @@ if TYPE_CHECKING:
     from crce.evaluate import PromptReport, Report
     from crce.training import Erasure
 
-HEADLINES = {
-    "erased": "erased (target)",
-    "coref_erased": "erased (held-out corefs)",
-    "kept": "kept (held-out retains)",
-    "H": "harmonic mean H",
-}
-COLUMNS = {"erased": "erased", "coref_erased": "corefs", "kept": "kept", "H": "H"}
+COLUMNS = {"erased": "erased", "coref_erased": "corefs", "kept": "kept", "unrelated": "unrelated", "H": "H"}
 WIDTH = 26  # of the names before numbers
 DRAWN = 4  # targets that the line on drawing names
 
@@ -118,12 +112,13 @@ def judge_lines(judge: str, model: str, sets: Sequence[ConceptSet]) -> list[str]
 
 def print_report(report: Report) -> None:
     """The headline numbers, the verdict in words, and where the report is; with several targets a row for each."""
+    from crce.evaluate.prompts import HEADLINES
     from crce.judges.table import DEFAULT_CLIP
     from crce.sampling.pictures import SHEET
 
     if any(report.summary[name]["value"] is not None for name in HEADLINES):  # else the verdict says all there is
         for name, title in HEADLINES.items():
-            title = title.replace("(target)", "(all targets)") if report.targets else title
+            title = f"{title}, all targets" if report.targets and name == "erased" else title
             number = report.summary[name]
             shown = f"not measured: {number.get('reason')}"
             if number["value"] is not None:

@@ -127,10 +127,11 @@ def _print_round(scored: Round) -> None:
     """One row, with the header above the first."""
     if scored.number == 0:
         typer.echo("on the test half, which is never trained:")
-        header = "".join(f"{title:>8}" for title in (*COLUMNS.values(), "gain"))
+        header = "".join(f"{title:>10}" for title in (*COLUMNS.values(), "gain"))
         typer.echo(f"{'round':<8}{header}  new corefs  new retains")
-    values = "".join(f"{scored.summary[name]['value']:>8.2f}" for name in COLUMNS)
+    found = [scored.summary[name]["value"] for name in COLUMNS]
+    values = "".join(f"{'-' if value is None else f'{value:.2f}':>10}" for value in found)
     row = f"{scored.number or 'start':<8}{values}"
     if scored.gain is not None:
-        row += f"{scored.gain:>+8.2f}{len(scored.added('coref')):>12}{len(scored.added('retain')):>13}"
+        row += f"{scored.gain:>+10.2f}{len(scored.added('coref')):>12}{len(scored.added('retain')):>13}"
     typer.echo(row)

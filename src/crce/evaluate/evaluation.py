@@ -53,7 +53,8 @@ def evaluate(
     """Measure what an erasure erased and what it kept; write report.json, report.html and images/ into its folder.
 
     Image k of every prompt is generated from seed + k, by the base and by the erased model, in the scenes of the run
-    if it has some (unrelated things without a scene). Images are kept under pictures/: an evaluation that was stopped
+    if it has some (unrelated things without a scene). Up to four more by the base model, from other seeds, say which
+    prompts it can draw at all, so that they count. Images are kept under pictures/: an evaluation that was stopped
     continues where it was, and another judge sees the same images. Of a run with several targets each is measured by
     itself, under targets/; the numbers of the run are those of all together. Where there is no judge, a dozen pairs of
     images are generated for a person to look at, in report.html and on a contact sheet, sheet.png.
@@ -78,7 +79,7 @@ def evaluate(
         >>> import crce
         >>> report = crce.evaluate("runs/cat", images_per_prompt=1, steps=2, phrases_per_group=1)
         >>> sorted(report.summary)
-        ['H', 'coref_erased', 'erased', 'kept']
+        ['H', 'H3', 'coref_erased', 'erased', 'kept', 'unrelated']
         >>> report.path_html.as_posix()
         'runs/cat/report.html'
     """

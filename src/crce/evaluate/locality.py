@@ -34,7 +34,7 @@ def measure_locality(
     """
     from scipy.stats import spearmanr
 
-    found = [(name, prompt) for name in KEEPING for prompt in groups[name].scored]
+    found = [(name, prompt) for name in KEEPING for prompt in groups[name].scored if prompt.base]
     if len(found) < FEWEST:
         return None
     points: list[dict[str, Any]] = []

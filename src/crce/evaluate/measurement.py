@@ -100,8 +100,8 @@ def score(models: ModelPair, questions: Sequence[Questions], alpha: float = ALPH
     scored = {}
     for own in questions:
         for group in own.groups:
-            base, erased = (own.answers(side, group.prompts) for side in (models.base, models.erased))
-            scored[group.name] = score_group(group, base, erased, alpha)
+            words = [own.answers(side, group.prompts) for side in models.sides]
+            scored[group.name] = score_group(group, words[0], words[1], *words[2:], alpha=alpha)
     return scored
 
 

@@ -34,6 +34,7 @@ class SamplingPlan:
 
     Attributes:
         seeds: of every text, but for `own_seeds`.
+        probe_seeds: of the base model's images that say which texts it can draw; none where that is not asked.
         scenes: what phrases are shown in, in turn; none shows them alone.
         alone: texts that are never shown in a scene.
     """
@@ -45,10 +46,11 @@ class SamplingPlan:
     scenes: Sequence[str] = ()
     alone: frozenset[str] = frozenset()
     own_seeds: Mapping[str, Sequence[int]] = field(default_factory=dict)
+    probe_seeds: Sequence[int] = ()
 
-    def keys(self, text: str, state: ModelState) -> list[ImageKey]:
+    def keys(self, text: str, state: ModelState, *, probing: bool = False) -> list[ImageKey]:
         """The images of a text, each with the prompt that it is generated from."""
-        seeds = self.own_seeds.get(text, self.seeds)
+        seeds = self.probe_seeds if probing else self.own_seeds.get(text, self.seeds)
         return [
             ImageKey(self.shown(text, seed), seed, self.steps, self.guidance, state, self.solver) for seed in seeds
         ]
@@ -99,8 +101,10 @@ class ModelPair:
         self._shared = shared is not None
         base = ModelState("base", info["model"], info["revision"], dtype, resolution=erasure.config.resolution)
         self.base, self.erased = ModelSide(self, base), ModelSide(self, replace(base, side="erased", adapter=adapter))
+        self.probe = ModelSide(self, base, probing=True)
+        self.sides = (self.base, self.erased, *([self.probe] if plan.probe_seeds else []))
         self._erasure, self._settings, self._dtype, self._backbone = erasure, settings, dtype, backbone
-        keys = [key for text in texts for side in (self.base, self.erased) for key in side.keys(text)]
+        keys = [key for text in texts for side in self.sides for key in side.keys(text)]
         self._done, self._total, self._on_event, self._note = 0, len(keys), on_event, note
         if on_event and note:
             on_event(Drawn(0, len(keys), note))
@@ -126,6 +130,7 @@ class ModelPair:
         both = self.base.images(texts), self.erased.images(texts)
         if self._done and sum(self.failed.values()) == self._done:
             raise RunError("No image could be generated, as the warnings say. Nothing is measured.")
+        self.probe.images(texts)
         return both
 
     @property
@@ -135,7 +140,7 @@ class ModelPair:
 
     def forget(self, texts: Iterable[str]) -> None:
         """Free the memory of the images of these texts, but for the base model's in a cache that runs share."""
-        for side in (self.erased,) if self._shared else (self.base, self.erased):
+        for side in (self.erased,) if self._shared else self.sides:
             self.cache.forget(key for text in texts for key in side.keys(text))
 
     def generate(self, keys: Sequence[ImageKey]) -> None:
@@ -163,16 +168,17 @@ class ModelPair:
 
 @dataclass
 class ModelSide:
-    """One of the two models: the state of its weights, and how many of its images could not be generated."""
+    """One of the two models, or (`probing`) its images of the probe seeds, and how many could not be generated."""
 
     models: ModelPair
     state: ModelState
+    probing: bool = False
     failed: int = 0
     _known: set[str] = field(default_factory=set)
 
     def keys(self, text: str) -> list[ImageKey]:
         """The keys of a text's images."""
-        return self.models.plan.keys(text, self.state)
+        return self.models.plan.keys(text, self.state, probing=self.probing)
 
     def images(self, texts: Sequence[str]) -> list[list[Picture]]:
         """The images of each text, one per seed."""

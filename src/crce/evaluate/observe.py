@@ -12,7 +12,7 @@ from crce.evaluate.model_pair import ModelPair, ModelSide, SamplingPlan
 from crce.evaluate.prompt_sets.concept_set import OtherSets, common_unrelated, make_groups
 from crce.evaluate.prompt_sets.prompt_set import PromptSet, sample, seeds_of
 from crce.evaluate.prompts import NO_JUDGE, UNJUDGED, Domain, Prompt, PromptGroup, no_class, spread
-from crce.evaluate.settings import target_images
+from crce.evaluate.settings import PROBE_SEED, probe_images, target_images
 from crce.judges import choose_judge, load_judge
 from crce.judges.judge import CalibratedJudge, Detector, JointJudge, OpenJudge, describe_judge, name_pictures
 from crce.sampling.image_cache import FOLDER
@@ -31,7 +31,7 @@ CALIBRATION = 24  # images on each side, at most, that a judge is calibrated wit
 CHUNK = 32  # texts whose images are in memory at once
 
 Answers = dict[tuple[str, str, str | None], list[str | None]]
-"""By side, text and the class that the judge was asked about: its word for every image, None for a failed one."""
+"""By side or "probe", text and the class that the judge was asked about: its word for every image, or None."""
 
 Images = dict[str, tuple[list[Picture], list[Picture]]]
 """By text the base and the erased model's images."""
@@ -92,7 +92,7 @@ class Questions:
         """Ask about the images of prompts, which must be in memory where they were not judged before."""
         if self.judge is None:
             return
-        for side in (models.base, models.erased):
+        for side in models.sides:
             for prompt in prompts:
                 key = self._key(side, prompt)
                 if key not in self.words:
@@ -140,7 +140,7 @@ class Questions:
     def _key(self, side: ModelSide, prompt: Prompt) -> tuple[str, str, str | None]:
         # The answer of a detector or a joint judge depends on the question; others say the same to all who ask.
         depends = isinstance(self.judge, Detector | JointJudge)
-        return side.state.side, prompt.text, prompt.expected if depends else None
+        return "probe" if side.probing else side.state.side, prompt.text, prompt.expected if depends else None
 
 
 def observe(models: ModelPair, questions: Sequence[Questions], texts: Sequence[str], shown: set[str]) -> Images:
@@ -186,7 +186,9 @@ def concept_set_questions(
     count = settings.images_per_prompt or 1
     seeds, many = (range(settings.seed, settings.seed + n) for n in (count, target_images(count)))
     more = {c.target: many for c in erasure.sets if judge is not None and len(many) > count}
-    plan = SamplingPlan(seeds, *settings.sampling(erasure.sampling), erasure.config.scenes, alone, more)
+    first = settings.seed + PROBE_SEED
+    probes = range(first, first + (probe_images(count) if judge else 0))
+    plan = SamplingPlan(seeds, *settings.sampling(erasure.sampling), erasure.config.scenes, alone, more, probes)
     return questions, plan, settings
 
 

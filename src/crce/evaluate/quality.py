@@ -27,8 +27,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from crce.evaluate.intervals import mean_of
 from crce.evaluate.prompts import KEEPING
-from crce.evaluate.stats import mean_of
 from crce.judges.judge import BATCH, FeatureJudge, TextJudge
 
 

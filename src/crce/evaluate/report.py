@@ -72,7 +72,7 @@ class Report(StoredReport):
 
     @property
     def summary(self) -> dict[str, dict[str, Any]]:
-        """`erased`, `coref_erased`, `kept` and `H`, each {"value", "low", "high", "n"}, or None with a reason."""
+        """The numbers of `HEADLINES`, each {"value", "low", "high", "n"}, or None with a reason."""
         return self.data["summary"]
 
     @property

@@ -6,12 +6,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from crce.evaluate.intervals import Measure
 from crce.evaluate.prompts import NO_JUDGE, Prompt, PromptGroup
-from crce.evaluate.stats import ALPHA, Measure, RateComparison, Recognition, compare, measure, recognise, summarise
+from crce.evaluate.stats import ALPHA, MEASURES, RateComparison, Recognition, compare, measure, recognise, summarise
 
 
 Words = Sequence[str | None]
 """The judge's word for each image of a prompt; None for an image that could not be generated."""
+
+HEADLINE = ("target", "coref_held_out", "retain_held_out", "unrelated")  # the groups of MEASURES
 
 NO_PHRASES = {
     "target": "there is no target",
@@ -109,14 +112,19 @@ class ScoredGroup:
 
 
 def score_group(
-    group: PromptGroup, base_words: Sequence[Words] | None, erased_words: Sequence[Words] | None, alpha: float = ALPHA
+    group: PromptGroup,
+    base_words: Sequence[Words] | None,
+    erased_words: Sequence[Words] | None,
+    probe_words: Sequence[Words] | None = None,
+    alpha: float = ALPHA,
 ) -> ScoredGroup:
-    """Score a group by the judge's words for both models' images of each prompt; None without a judge."""
+    """Score a group by the judge's words for each prompt's images, and for those that say if it counts; or None."""
     if base_words is None or erased_words is None:
         prompts = tuple(ScoredPrompt(p, None, None, p.left_out or NO_JUDGE) for p in group.prompts)
     else:
-        paired = zip(group.prompts, base_words, erased_words, strict=True)
-        prompts = tuple(_score(p, b, a, group.erasing, alpha) for p, b, a in paired)
+        probed = probe_words or [()] * len(group.prompts)
+        paired = zip(group.prompts, base_words, erased_words, probed, strict=True)
+        prompts = tuple(_score(p, b, a, probe, group.erasing, alpha) for p, b, a, probe in paired)
     scored = ScoredGroup(group, prompts, Measure(None, None, None, 0))
     numbers, _ = measure(scored.recognitions, erasing=group.erasing, reason=scored.missing)
     return ScoredGroup(group, prompts, numbers)
@@ -128,21 +136,25 @@ def compare_groups(groups: Mapping[str, ScoredGroup]) -> dict[str, RateCompariso
 
 
 def summarise_groups(groups: Mapping[str, ScoredGroup]) -> dict[str, Measure]:
-    """The headline numbers: erased, coref_erased, kept and H."""
-    target, corefs, retains = groups["target"], groups["coref_held_out"], groups["retain_held_out"]
-    reasons = {"erased": target.missing, "coref_erased": corefs.missing, "kept": retains.missing}
-    return summarise(target.recognitions, corefs.recognitions, retains.recognitions, reasons=reasons)
+    """The headline numbers: those of `HEADLINE`, H and H3."""
+    own = [groups[name] for name in HEADLINE]
+    reasons = dict(zip(MEASURES, (group.missing for group in own), strict=True))
+    return summarise([group.recognitions for group in own], reasons=reasons)
 
 
-def _score(prompt: Prompt, base_words: Words, erased_words: Words, erasing: bool, alpha: float) -> ScoredPrompt:
-    words = {"base": base_words, "erased": erased_words}
+def _score(
+    prompt: Prompt, base_words: Words, erased_words: Words, probe_words: Words, erasing: bool, alpha: float
+) -> ScoredPrompt:
+    words = {"base": base_words, "erased": erased_words, **({"probe": probe_words} if probe_words else {})}
     if prompt.expected is None:
         return ScoredPrompt(prompt, words, None, prompt.left_out)
-    recognition = replace(recognise(base_words, erased_words, prompt.expected, erasing=erasing), alpha=alpha)
-    seen, n, left_out = int(recognition.base.sum()), recognition.base.size, None
-    if n == 0:
+    recognition = recognise(base_words, erased_words, prompt.expected, erasing=erasing, probe_words=probe_words)
+    recognition = replace(recognition, alpha=alpha)
+    seen, n, left_out = int(recognition.seen.sum()), recognition.seen.size, None
+    if not recognition.base.size or n == 0:
         left_out = "the base model failed to draw it"
     elif not recognition.drawable:
         often = f"in only {seen} of {n} pictures" if seen else f"in none of {n} pictures"
+        often += " of other seeds" if probe_words else ""
         left_out = f'the base model draws it as "{prompt.expected}" {often}'
     return ScoredPrompt(prompt, words, recognition, left_out)

@@ -21,6 +21,8 @@ SLICES = (1, 2, 4, 8, 16)  # images of a prompt by which an evaluation grows
 LOOKS = (4, 8, 16)  # those at which its numbers decide whether it ends
 MINUTES = {"cuda": 30.0}  # by device, else `MINUTES_ELSEWHERE`: how long it may take
 MINUTES_ELSEWHERE = 60.0
+PROBES = 4  # images of a prompt by the base model, at most, that say whether it can draw it
+PROBE_SEED = 10_000  # added to the seeds of the images that are scored
 
 
 def target_images(count: int) -> int:
@@ -28,9 +30,15 @@ def target_images(count: int) -> int:
     return max(count, TARGET_IMAGES * (count // STANDARD_IMAGES))
 
 
+def probe_images(count: int) -> int:
+    """Images of the base model, of other seeds, that say whether a prompt counts where it has `count`."""
+    return min(PROBES, max(2, count))
+
+
 def all_images(prompts: int, targets: int, count: int) -> int:
-    """Images of both models, `count` of each prompt and more of those that are targets."""
-    return 2 * (prompts * count + targets * (target_images(count) - count))
+    """Images of both models, `count` of each prompt and more of those that are targets, and those that say if it
+    counts."""
+    return prompts * (2 * count + probe_images(count)) + 2 * targets * (target_images(count) - count)
 
 
 @dataclass(frozen=True)

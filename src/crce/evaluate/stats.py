@@ -3,21 +3,19 @@
 Relative to what the base model draws. Over the drawable prompts of a group, with b of n images of the base model and a
 of the erased model recognised:
 
-    erased = 1 - sum a / sum b      kept = min(1, sum a / sum b)      H = 3 / (1/erased + 1/coref_erased + 1/kept)
+    erased = 1 - min(1, sum a / sum b)      kept = sum min(a, b) / sum b
+    H = 4 / (1/erased + 1/coref_erased + 1/kept + 1/unrelated)
 
 Dividing by b is stricter than 1 - a / n: a target that the base model drew in half of its images, and the erased model
-in a quarter of them, is erased by half, not by three quarters.
+in a quarter of them, is erased by half, not by three quarters. What is kept counts prompt by prompt, so that the gain
+of one doesn't hide the loss of another. `unrelated` is kept of unrelated prompts; `H3` is the mean without it.
+
+Which prompts are drawable is decided on images of other seeds, where there are some: the luck that lets a prompt in
+would else be part of b and not of a, and a model with nothing erased would seem to lose some.
 
 As rates. A rate is k / n of all images. The difference of two rates is taken image by image, on the same seeds; its
 p-value is that of McNemar's exact test (1947), a binomial test over the images that changed. A difference counts as
-significant when both its interval and the test say so.
-
-Intervals of shares and rates are those of Jeffreys, a beta distribution with k + 1/2 and n - k + 1/2; of a difference,
-a Dirichlet distribution of lost, gained and unchanged images in the same way. So they have a width also where all
-images agree. n is divided by the design effect 1 + (m - 1) rho (Kish 1965), as m images of one prompt say less than
-those of m prompts: rho is estimated by the analysis of variance and drawn towards `CORRELATION`, since a handful of
-prompts can't tell it, and n is reduced once more by Student's t for their number (Korn and Graubard 1998). Where the
-numbers decide whether there are more images, the 5 % outside are split over the looks at them (Bonferroni).
+significant when both its interval and the test say so. Intervals are in `crce.evaluate.intervals`.
 """
 
 from __future__ import annotations
@@ -29,45 +27,31 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from crce.evaluate.intervals import ALPHA, Measure, independent, interval, rounded, sample_shares, with_interval
 
-SAMPLES = 5000
-ENOUGH = 5  # groups for the interval of a mean
-CORRELATION = 0.2  # of the images of a prompt, as far as a group's own prompts do not tell it
-OWN_WEIGHT = 4  # prompts that this counts as
+
 DRAWABLE_SHARE = 0.5
-CONFIDENCE = 0.95
-ALPHA = 1 - CONFIDENCE
-MEASURES = ("erased", "coref_erased", "kept")
+MEASURES = ("erased", "coref_erased", "kept", "unrelated")
 
 
 @dataclass(frozen=True)
 class Recognition:
-    """Which images of a prompt the judge recognised, those of both models paired by seed: shape (n,), bool."""
+    """Which images of a prompt the judge recognised, paired by seed, shape (n,); `probe` (m,) from other seeds."""
 
     base: NDArray[np.bool_]
     erased: NDArray[np.bool_]
+    probe: NDArray[np.bool_] | None = None
     alpha: float = ALPHA  # the probability outside intervals, smaller at each of several looks
+
+    @property
+    def seen(self) -> NDArray[np.bool_]:
+        """The images of the base model that say whether the prompt is drawable."""
+        return self.base if self.probe is None else self.probe
 
     @property
     def drawable(self) -> bool:
         """Whether the base model's images are recognised often enough for the prompt to measure anything."""
-        return self.base.size > 0 and bool(self.base.mean() >= DRAWABLE_SHARE)
-
-
-@dataclass(frozen=True)
-class Measure:
-    """A number of n values with its 95 % interval, None if that can't be told; None everywhere, with a reason, if
-    not measurable."""
-
-    value: float | None
-    low: float | None
-    high: float | None
-    n: int
-    reason: str | None = None
-
-    def as_json(self) -> dict[str, Any]:
-        own = {**_rounded(self, "value", "low", "high"), "n": self.n}
-        return {**own, "reason": self.reason} if self.reason else own
+        return self.base.size > 0 and self.seen.size > 0 and bool(self.seen.mean() >= DRAWABLE_SHARE)
 
 
 @dataclass(frozen=True)
@@ -81,7 +65,7 @@ class Rate:
     high: float
 
     def as_json(self) -> dict[str, Any]:
-        return {"k": self.k, "n": self.n, **_rounded(self, "value", "low", "high")}
+        return {"k": self.k, "n": self.n, **rounded(self, "value", "low", "high")}
 
 
 @dataclass(frozen=True)
@@ -104,7 +88,7 @@ class RateDifference:
         return self.p < ALPHA and not self.low <= 0 <= self.high
 
     def as_json(self) -> dict[str, Any]:
-        numbers = _rounded(self, "value", "low", "high", "p")
+        numbers = rounded(self, "value", "low", "high", "p")
         return {**numbers, "lost": self.lost, "gained": self.gained, "significant": self.significant}
 
 
@@ -133,7 +117,12 @@ class RateComparison:
 
 
 def recognise(
-    base_words: Sequence[str | None], erased_words: Sequence[str | None], expected: str, *, erasing: bool
+    base_words: Sequence[str | None],
+    erased_words: Sequence[str | None],
+    expected: str,
+    *,
+    erasing: bool,
+    probe_words: Sequence[str | None] = (),
 ) -> Recognition:
     """Compare the judge's words with the expected class; a word is None where there is no image.
 
@@ -144,7 +133,8 @@ def recognise(
     pairs = [(b, a) for b, a in zip(base_words, erased_words, strict=True) if b is not None]
     base = np.array([b == expected for b, _ in pairs], dtype=bool)
     erased = np.array([erasing if a is None else a == expected for _, a in pairs], dtype=bool)
-    return Recognition(base, erased)
+    probe = np.array([word == expected for word in probe_words if word is not None], dtype=bool)
+    return Recognition(base, erased, probe if probe_words else None)
 
 
 def measure(
@@ -157,40 +147,40 @@ def measure(
         interval, shape (SAMPLES,); no samples, shape (0,), if not measurable.
     """
     drawable = [p for p in prompts if p.drawable]
-    if not drawable:
-        return Measure(None, None, None, 0, reason), np.empty(0)
     base, erased = (sum(int(values.sum()) for values in column) for column in _columns(drawable))
-    ratio = min(1.0, erased / base)
-    kept = [np.arange(p.base.sum()) < p.erased.sum() for p in drawable]
+    if not base:
+        return Measure(None, None, None, 0, "the base model draws none of it" if drawable else reason), np.empty(0)
+    kept = [np.arange(p.base.sum()) < p.erased.sum() for p in drawable if p.base.any()]
+    ratio = min(1.0, erased / base) if erasing else float(np.concatenate(kept).mean())
     value = 1 - ratio if erasing else ratio
     alpha = drawable[0].alpha
-    samples = _samples([value, 1 - value], independent(kept, alpha))[:, 0]
+    samples = sample_shares([value, 1 - value], independent(kept, alpha))[:, 0]
     return with_interval(value, samples, base, alpha), samples
 
 
 def summarise(
-    target: Sequence[Recognition],
-    corefs: Sequence[Recognition],
-    retains: Sequence[Recognition],
-    *,
-    reasons: Mapping[str, str] | None = None,
+    groups: Sequence[Sequence[Recognition]], *, reasons: Mapping[str, str] | None = None
 ) -> dict[str, Measure]:
-    """The headline: erased (target), coref_erased (held-out corefs), kept (held-out retains), and their H.
+    """`MEASURES` of the target, held-out corefs, held-out retains and unrelated prompts, with their H and H3.
 
     `reasons` says of each of `MEASURES` why it can't be measured, if it can't.
     """
     measures: dict[str, Measure] = {}
     samples = []
-    for i, (name, prompts) in enumerate(zip(MEASURES, (target, corefs, retains), strict=True)):
+    for i, (name, prompts) in enumerate(zip(MEASURES, groups, strict=True)):
         reason = (reasons or {}).get(name, "no prompt can be scored")
-        measures[name], drawn = measure(prompts, erasing=name != "kept", reason=reason)
-        samples.append(np.random.default_rng(i).permutation(drawn))  # the three are independent
-    missing = [name for name in MEASURES if measures[name].value is None]
-    if missing:
-        return {**measures, "H": Measure(None, None, None, 0, f"it takes all three; missing: {', '.join(missing)}")}
-    value = float(harmonic_mean(np.array([[measures[name].value] for name in MEASURES], dtype=float))[0])
-    n = sum(m.n for m in measures.values())
-    return {**measures, "H": with_interval(value, harmonic_mean(np.stack(samples)), n, target[0].alpha)}
+        measures[name], drawn = measure(prompts, erasing="erased" in name, reason=reason)
+        samples.append(np.random.default_rng(i).permutation(drawn))  # the groups are independent
+    found = {}
+    for name, count in (("H", 4), ("H3", 3)):
+        values = [(own, measures[own].value) for own in MEASURES[:count]]
+        if missing := [own for own, value in values if value is None]:
+            found[name] = Measure(None, None, None, 0, f"it takes all of them; missing: {', '.join(missing)}")
+            continue
+        mean = float(harmonic_mean(np.array([[value] for _, value in values], dtype=float))[0])
+        n = sum(measures[own].n for own, _ in values)
+        found[name] = with_interval(mean, harmonic_mean(np.stack(samples[:count])), n, groups[0][0].alpha)
+    return {**measures, **found}
 
 
 def harmonic_mean(shares: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -203,7 +193,7 @@ def rate_of(groups: Sequence[NDArray[np.bool_]], alpha: float = ALPHA) -> Rate:
     """The rate of the images of all prompts, those of each of shape (n_i,); there is at least one image."""
     values = np.concatenate(groups)
     value = float(values.mean())
-    samples = _samples([value, 1 - value], independent(groups, alpha))[:, 0]
+    samples = sample_shares([value, 1 - value], independent(groups, alpha))[:, 0]
     return Rate(int(values.sum()), values.size, value, *interval(value, samples, alpha))
 
 
@@ -228,73 +218,12 @@ def compare(prompts: Sequence[Recognition]) -> RateComparison | None:
     lost, gained = int((every < 0).sum()), int((every > 0).sum())
     shares = [lost / every.size, gained / every.size, 1 - (lost + gained) / every.size]
     value, alpha = float(every.mean()), prompts[0].alpha
-    samples = _samples(shares, independent(changes, alpha))
+    samples = sample_shares(shares, independent(changes, alpha))
     low, high = interval(value, samples[:, 1] - samples[:, 0], alpha)
     p = min(1.0, mcnemar(lost, gained) * ALPHA / alpha)
     difference = RateDifference(value, low, high, p, lost, gained)
     return RateComparison(rate_of(base, alpha), rate_of(erased, alpha), difference)
 
 
-def mean_of(groups: Sequence[Sequence[float]]) -> Measure:
-    """The mean over the values of groups (the images of each prompt, the seeds of each concept), of equal weight.
-
-    Its interval is Student's t over the means of the groups, or over the values where there is one group alone. With
-    fewer than `ENOUGH` of them, or where all agree, it would say nothing and there is none. Shares, which lie in
-    [0, 1], have an interval of shares.
-    """
-    from scipy.stats import t
-
-    lists = [np.asarray(group, dtype=float) for group in groups if len(group)]
-    values = np.concatenate(lists) if lists else np.empty(0)
-    if not values.size:
-        return Measure(None, None, None, 0)
-    value, means = float(values.mean()), values if len(lists) == 1 else np.array([own.mean() for own in lists])
-    if means.size < ENOUGH or np.ptp(means) == 0:
-        return Measure(value, None, None, values.size)
-    half = float(t.ppf(1 - ALPHA / 2, means.size - 1) * means.std(ddof=1) / np.sqrt(means.size))
-    least, most = (0.0, 1.0) if 0 <= values.min() and values.max() <= 1 else (-np.inf, np.inf)
-    return Measure(value, max(value - half, least), min(value + half, most), values.size)
-
-
-def independent(groups: Sequence[NDArray[Any]], alpha: float = ALPHA) -> float:
-    """How many independent values say as much as those of several groups, each of shape (n_i,)."""
-    from scipy.stats import norm, t
-
-    sizes = np.array([group.size for group in groups], dtype=float)
-    total, count = sizes.sum(), len(groups)
-    if count == 1:
-        return float(total)
-    values, means = np.concatenate(groups).astype(float), np.array([group.mean() for group in groups])
-    between = (sizes * (means - values.mean()) ** 2).sum() / (count - 1)
-    within = ((values - np.repeat(means, sizes.astype(int))) ** 2).sum() / max(1.0, total - count)
-    size = (total - (sizes**2).sum() / total) / (count - 1)  # of a group, on average
-    spread = between + (size - 1) * within
-    own = (between - within) / spread if spread > 0 else 0.0
-    rho = np.clip(((count - 1) * own + OWN_WEIGHT * CORRELATION) / (count - 1 + OWN_WEIGHT), 0, 1)
-    wider = t.ppf(1 - alpha / 2, count - 1 + OWN_WEIGHT) / norm.ppf(1 - alpha / 2)
-    return float(total / (1 + (size - 1) * rho) / wider**2)
-
-
-def with_interval(value: float, samples: NDArray[np.float64], n: int, alpha: float = ALPHA) -> Measure:
-    """A value over n images with the interval of its samples."""
-    return Measure(value, *interval(value, samples, alpha), n)
-
-
-def interval(value: float, samples: NDArray[np.float64], alpha: float = ALPHA) -> tuple[float, float]:
-    """The interval of samples, `alpha` outside; it holds the value, which percentiles can miss by a hair."""
-    low, high = np.nanpercentile(samples, [50 * alpha, 100 - 50 * alpha])
-    return min(float(low), value), max(float(high), value)
-
-
-def _samples(shares: Sequence[float], n: float) -> NDArray[np.float64]:
-    """Shares that could be behind those of n values, shape (SAMPLES, k), the same each time."""
-    return np.random.default_rng(0).dirichlet(np.array(shares) * n + 0.5, SAMPLES)
-
-
 def _columns(prompts: Sequence[Recognition]) -> tuple[list[NDArray[np.bool_]], list[NDArray[np.bool_]]]:
     return [p.base for p in prompts], [p.erased for p in prompts]
-
-
-def _rounded(numbers: object, *names: str) -> dict[str, float | None]:
-    values = {name: getattr(numbers, name) for name in names}
-    return {name: None if value is None else round(value, 4) for name, value in values.items()}

@@ -10,9 +10,10 @@ from typing import Any, Literal
 
 from crce.concepts.concept_set import fold
 from crce.concepts.faults import listed
+from crce.evaluate.intervals import Measure
 from crce.evaluate.prompts import ERASING, KEEPING, concept_group
 from crce.evaluate.scores import ScoredGroup, ScoredPrompt
-from crce.evaluate.stats import Measure
+from crce.evaluate.stats import measure
 from crce.methods.table import is_solved
 
 
@@ -59,7 +60,7 @@ class PromptChange:
     @property
     def left(self) -> float:
         """Recognised images after, as a share of those before."""
-        return self.erased / self.base
+        return self.erased / self.base if self.base else float(self.group not in ERASING or self.erased > 0)
 
 
 @dataclass(frozen=True)
@@ -111,7 +112,7 @@ def make_verdict(targets: Sequence[Groups], config: Mapping[str, Any], run: Path
     points = [
         _target_point(targets),
         _leak_point(one, sum(len(groups[name].scored) for name in ERASING[1:]), leaks),
-        _broken_point(len({fold(p.text) for name in KEEPING for p in groups[name].scored}), broken),
+        _broken_point(groups, broken),
     ]
     if advice := _advice(targets, leaks, broken, config):
         flags = [word for _, words in advice for word in words]
@@ -185,14 +186,16 @@ def _leak_point(one: str | None, checked: int, leaks: Sequence[PromptChange]) ->
     return Point("Leaked", "bad", f"of {names}, {len(leaks)} still {verb} {whose}: {named}.")
 
 
-def _broken_point(checked: int, broken: Sequence[PromptChange]) -> Point:
+def _broken_point(groups: Groups, broken: Sequence[PromptChange]) -> Point:
+    checked = len({fold(p.text) for name in KEEPING for p in groups[name].scored})
     if not checked:
         return Point("Damage unknown", "unknown", "nothing that should be kept could be measured.")
-    things = _counted(checked, "thing")
+    things, far = _counted(checked, "thing"), measure(groups["unrelated"].recognitions, erasing=False)[0].value
+    more = "" if far is None else f" Of what is unrelated, {percent(far)} is kept."
     if not broken:
-        return Point("Nothing broke", "good", f"of {things} to keep, all are still drawn.")
+        return Point("Nothing broke", "good", f"of {things} to keep, all are still drawn.{more}")
     named = listed([_words(change) for change in broken], NAMED)
-    return Point("Broke", "bad", f"of {things} to keep, {len(broken)} dropped: {named}.")
+    return Point("Broke", "bad", f"of {things} to keep, {len(broken)} dropped: {named}.{more}")
 
 
 def _advice(

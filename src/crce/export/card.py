@@ -29,7 +29,8 @@ HEADLINES = {
     "erased": "erased",
     "coref_erased": "erased, held-out corefs",
     "kept": "kept, held-out retains",
-    "H": "H, the harmonic mean of the three",
+    "unrelated": "kept, unrelated",
+    "H": "H, the harmonic mean of these",
 }
 
 

@@ -36,6 +36,7 @@ JUDGES: Table[str | Callable[..., Judge]] = Table(
         "classifier": "crce.judges.classifier:ClassifierJudge",
         "vision": "crce.judges.vision:load_vision",
         "nudenet": "crce.judges.nudenet:NudenetJudge",
+        "nudenet-nine": "crce.judges.nudenet:NineClassJudge",
         "face": "crce.judges.face:FaceJudge",
     },
 )

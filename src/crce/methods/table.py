@@ -41,7 +41,7 @@ METHODS: Table[Method] = Table(
     "method",
     "crce.methods",
     {
-        "esd": Method("crce.methods.esd:ESD", "negative guidance as a training target", results=1),
+        "esd": Method("crce.methods.esd:ESD", "negative guidance as a training target", results=2),
         "ablation": Method(
             "crce.methods.ablation:ConceptAblation",
             "the prompt is answered like its anchor",
@@ -53,9 +53,9 @@ METHODS: Table[Method] = Table(
             "ESD with a LoRA of rank 1, while random states are kept",
             settings="crce.methods.settings:SPMConfig",
             recipe="spm",
-            results=1,
+            results=2,
         ),
-        "eap": Method("crce.methods.eap:EAP", "ESD that keeps what it damages most", recipe="eap", results=1),
+        "eap": Method("crce.methods.eap:EAP", "ESD that keeps what it damages most", recipe="eap", results=2),
         "gem": Method(
             "crce.methods.gem:GEM",
             "nearer to the anchor than to the concept, on the early steps of an image",
@@ -68,7 +68,7 @@ METHODS: Table[Method] = Table(
             settings="crce.methods.settings:AdvUnlearnConfig",
             recipe="advunlearn",
             trains_text=True,
-            results=1,
+            results=2,
         ),
         "uce": Method(
             "crce.methods.uce:UCE",
@@ -94,7 +94,7 @@ METHODS: Table[Method] = Table(
             settings="crce.methods.settings:SPEEDConfig",
             recipe="speed",
             solved=True,
-            results=1,
+            results=2,
         ),
         "mace": Method(
             "crce.methods.mace:MACE",
@@ -103,7 +103,7 @@ METHODS: Table[Method] = Table(
             recipe="mace",
             solved=True,
             random=False,
-            results=2,
+            results=3,
         ),
     },
 )

@@ -59,7 +59,7 @@ def find_failures(concepts: ConceptSet, report: Mapping[str, Any], split: Split)
     certainties = {fold(r.text): r.certainty for r in concepts.corefs + concepts.retains}
     found = []
     for prompt in report["groups"]["target"]["prompts"]:
-        if prompt["left_out"] is None and 1 - prompt["erased"] / prompt["base"] < ERASED_WELL:
+        if prompt["left_out"] is None and prompt["erased"] > (1 - ERASED_WELL) * prompt["base"]:
             found.append(Failure(prompt["text"], "target", 1.0, _shown(prompt)))
     for change in (*report["leaks"], *report["broken"]):
         if not split.holds(change["text"]):

@@ -44,7 +44,7 @@ class PhraseChange:
 class Round:
     """One erasure of a refinement; number 0 is the run itself.
 
-    The summary has `erased`, `coref_erased`, `kept` and `H` on the test half, as in report.json; empty until measured.
+    The summary is that of report.json, on the test half; empty until measured.
     """
 
     number: int
@@ -61,8 +61,9 @@ class Round:
 
     @property
     def H(self) -> float:
-        """H on the test half; 0 until measured."""
-        return self.summary["H"]["value"] if self.summary else 0.0
+        """H on the test half, or H3 where nothing unrelated can be measured; 0 until measured."""
+        found = (self.summary[name]["value"] for name in ("H", "H3") if name in self.summary)
+        return next((value for value in found if value is not None), 0.0)
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,7 @@ from crce.concepts import ConceptSet, Related
 from crce.concepts.concept_set import fold
 from crce.errors import RunError
 from crce.evaluate.prompts import ERASING
+from crce.evaluate.scores import HEADLINE
 from crce.evaluate.settings import ConceptSetSettings
 from crce.evaluate.stats import Recognition, recognise, summarise
 from crce.suggest.phrases import words
@@ -72,7 +73,7 @@ def split_held_out(concepts: ConceptSet, report: Mapping[str, Any]) -> Split:
 
 
 def score(report: Mapping[str, Any], split: Split) -> dict[str, dict[str, Any]]:
-    """`erased`, `coref_erased`, `kept` and `H` over the target and the test half, as in the summary of a report.
+    """The summary of a report over the target, the test half, and what is unrelated.
 
     Raises:
         RunError: one of them can't be measured.
@@ -80,17 +81,18 @@ def score(report: Mapping[str, Any], split: Split) -> dict[str, dict[str, Any]]:
     recognised: list[list[Recognition]] = []
     alpha = ConceptSetSettings(eval_minutes=report["settings"].get("eval_minutes")).alpha
     groups = {"target": "the target", "coref_held_out": "a held-out coref", "retain_held_out": "a held-out retain"}
-    for group, what in groups.items():
-        prompts = [p for p in report["groups"][group]["prompts"] if group == "target" or split.holds(p["text"])]
+    for group in HEADLINE:
+        what, whole = groups.get(group), group in ("target", "unrelated")
+        prompts = [p for p in report["groups"][group]["prompts"] if whole or split.holds(p["text"])]
+        asked = [(p["words"], p["class"]) for p in prompts if p["left_out"] is None]
         recognised.append(
             [
-                recognise(p["words"]["base"], p["words"]["erased"], p["class"], erasing=group in ERASING)
-                for p in prompts
-                if p["left_out"] is None
+                recognise(w["base"], w["erased"], c, erasing=group in ERASING, probe_words=w.get("probe", ()))
+                for w, c in asked
             ]
         )
         recognised[-1] = [replace(each, alpha=alpha) for each in recognised[-1]]
-        if not recognised[-1]:
+        if what and not recognised[-1]:
             nothing = "" if group == "target" else ": the concept set holds none"
             why = next((f": {p['left_out']}" for p in prompts if p["left_out"]), nothing)
             cure = "Use a judge that knows it, or hold out other phrases"
@@ -98,5 +100,5 @@ def score(report: Mapping[str, Any], split: Split) -> dict[str, dict[str, Any]]:
                 cure = f"No judge knows the images of the model {report['model']}"
             measured = "Refining measures the target, held-out corefs and held-out retains"
             raise RunError(f"{measured}, but can't measure {what}{why}. {cure}.")
-    measures = summarise(*recognised)
+    measures = summarise(recognised)
     return {name: measure.as_json() for name, measure in measures.items()}

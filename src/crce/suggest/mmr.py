@@ -15,11 +15,15 @@ from dataclasses import replace
 from itertools import islice
 
 import numpy as np
+from numpy.typing import NDArray
 
 from crce.concepts.concept_set import CERTAINTY_WORDS
 from crce.demo.embedding import Embedder, Vectors
 from crce.suggest.candidates import SIDES, Candidate
+from crce.suggest.phrases import same_head
 
+
+Alike = NDArray[np.bool_]
 
 # a held-out phrase this similar to a training one would measure memorisation, not generalisation
 NEAR_DUPLICATE = 0.95
@@ -37,18 +41,21 @@ def select(
     retains: int = 8,
     held_out: int = 4,
     diversity: float = 0.3,
+    target: str = "",
     score: Callable[[Candidate], float] | None = None,
 ) -> tuple[list[Candidate], list[Candidate]]:
     """Choose the phrases of a concept set.
 
     If a side has too few candidates for both uses, they are divided in the same proportion; of three phrases, two of
     them certain enough, at least one is held out. Held-out phrases are spread over the certainties, from the most
-    certain down, and none is nearly the same as a training phrase. A candidate that is better held out or better
-    trained, as the atlas says of its own, is used that way first, and the other way only if nothing else is left.
+    certain down. None is nearly the same as a training phrase, or about the same word: "Siamese cat" says as little of
+    what "tabby cat" taught as of the target "cat". A candidate that is better held out or better trained, as the atlas
+    says of its own, is used that way first, and the other way only if nothing else is left.
 
     Args:
         corefs, retains: M and N, phrases to train; `held_out` are held out on each side.
         diversity: 0 takes the highest scores, 1 the phrases farthest from each other.
+        target: what is erased: a coref about the same word is not held out.
         score: how much a candidate is worth, in [0, 1]; None takes its certainty.
 
     Returns:
@@ -60,7 +67,9 @@ def select(
         scores = [c.certainty if score is None else score(c) for c in own]
         texts = [c.text for c in own]
         near = embedder.similarity(texts, texts)
-        trained, measured = _split(own, scores, near, train, held_out, diversity)
+        alike = (near > NEAR_DUPLICATE) | np.array([[same_head(a, b) for a in texts] for b in texts], dtype=bool)
+        bound = {i for i, text in enumerate(texts) if side == "coref" and target and same_head(text, target)}
+        trained, measured = _split(own, scores, near, alike.reshape(near.shape), bound, train, held_out, diversity)
         chosen += [replace(own[i], outcome="train") for i in trained]
         chosen += [replace(own[i], outcome="held-out") for i in measured]
     taken = {(c.side, c.text) for c in chosen}
@@ -68,9 +77,19 @@ def select(
 
 
 def _split(
-    own: list[Candidate], scores: list[float], near: Vectors, train: int, held_out: int, diversity: float
+    own: list[Candidate],
+    scores: list[float],
+    near: Vectors,
+    alike: Alike,
+    bound: set[int],
+    train: int,
+    held_out: int,
+    diversity: float,
 ) -> tuple[list[int], list[int]]:
-    """Positions of the training and of the held-out phrases of one side; `near` has shape (n, n)."""
+    """Positions of the training and of the held-out phrases of one side; `near` and `alike` have shape (n, n).
+
+    `alike` says which phrases may not be on both sides, and `bound` which may not be held out.
+    """
     order: list[int] = []
     nearest = np.zeros(len(own))  # cosine with the nearest phrase taken so far
     for _ in own:
@@ -80,25 +99,28 @@ def _split(
         nearest = np.maximum(nearest, near[order[-1]])
     # phrases that are better trained come first, and those that are better held out last
     order.sort(key=lambda i: _TRAINED_AFTER[own[i].held_out])
-    trained = _train_first(order, own, near, train, held_out)
+    trained = _train_first(order, own, alike, bound, train, held_out)
     rest = [i for i in order if i not in trained]
+    fit = [i for i in rest if i not in bound]
     measured: list[int] = []
     for preference in (True, None, False):
-        preferring = [i for i in rest if own[i].held_out is preference]
-        measured += _spread(preferring, own, near, trained, measured, held_out - len(measured))
+        preferring = [i for i in fit if own[i].held_out is preference]
+        measured += _spread(preferring, own, alike, trained, measured, held_out - len(measured))
     # phrases reserved for holding out that can't be are trained instead, unless a held-out phrase is nearly the same
-    spare = [i for i in rest if i not in measured and not _repeats(i, measured, near)]
+    spare = [i for i in rest if i not in measured and not _repeats(i, measured, alike)]
     trained += spare[: train - len(trained)]
     return sorted(trained, key=lambda i: -scores[i]), sorted(measured, key=lambda i: -scores[i])
 
 
-def _train_first(order: list[int], own: list[Candidate], near: Vectors, train: int, held_out: int) -> list[int]:
+def _train_first(
+    order: list[int], own: list[Candidate], alike: Alike, bound: set[int], train: int, held_out: int
+) -> list[int]:
     """Up to `train` positions of `order`, from its start, that leave enough phrases to be held out."""
     from scipy.sparse.csgraph import connected_components
 
-    # phrases that are nearly the same can't be on both sides, so they count once
-    _, meaning = connected_components(near > NEAR_DUPLICATE, directed=False)
-    fit = [i for i in order if own[i].certainty >= HELD_OUT_FLOOR]
+    # phrases that are alike can't be on both sides, so they count once
+    _, meaning = connected_components(alike, directed=False)
+    fit = [i for i in order if own[i].certainty >= HELD_OUT_FLOOR and i not in bound]
     free = {meaning[i] for i in fit}
 
     def left(n: int) -> int:
@@ -119,21 +141,21 @@ def _train_first(order: list[int], own: list[Candidate], near: Vectors, train: i
 
 
 def _spread(
-    rest: list[int], own: list[Candidate], near: Vectors, trained: list[int], measured: list[int], count: int
+    rest: list[int], own: list[Candidate], alike: Alike, trained: list[int], measured: list[int], count: int
 ) -> list[int]:
     """Up to `count` positions of `rest`, one from each certainty in turn, the most certain first."""
     bands: dict[float, list[int]] = {}
     for i in rest:
-        if own[i].certainty >= HELD_OUT_FLOOR and not _repeats(i, [*trained, *measured], near):
+        if own[i].certainty >= HELD_OUT_FLOOR and not _repeats(i, [*trained, *measured], alike):
             word = min(CERTAINTY_WORDS.values(), key=lambda value: abs(value - own[i].certainty))
             bands.setdefault(word, []).append(i)
     taken: list[int] = []
     for _ in range(count):
         for certainty in sorted(bands, reverse=True):
-            free = (i for i in bands[certainty] if not _repeats(i, taken, near))
+            free = (i for i in bands[certainty] if not _repeats(i, taken, alike))
             taken += islice(free, 1)
     return taken[:count]
 
 
-def _repeats(i: int, others: list[int], near: Vectors) -> bool:
-    return bool(others) and float(near[i, others].max()) > NEAR_DUPLICATE
+def _repeats(i: int, others: list[int], alike: Alike) -> bool:
+    return bool(others) and bool(alike[i, others].any())

@@ -27,9 +27,10 @@ _BRACKETS = re.compile(r"(?<=\S)\s*\([^()]*\)$")  # a closing remark: "crane (bi
 _WITH_SENSE = re.compile(r"^(?P<target>.*\S)\s*\((?P<sense>[^()]*)\)$")
 # words that frame a target and do not name it: "Van Gogh style" is about Van Gogh
 _FRAME = frozenset(
-    "a an the of by in on at to for with and or from as style styled painting paintings art artwork picture photo "
-    "image drawing character person".split()
+    "a an the of by in on at to for with from as style styled painting paintings art artwork picture photo image "
+    "drawing character person who that which whose".split()
 )
+_ALSO = frozenset({"and", "or"})
 
 
 def parse_concept(concept: str) -> tuple[str, str | None]:
@@ -109,6 +110,19 @@ def words(text: str) -> tuple[str, ...]:
     return tuple(fold(load_wordnet().base_form(word) or word) for word in re.findall(r"\w+", folded))
 
 
+def head(text: str) -> str:
+    """The word that a phrase is about: the last before a preposition, as in "painter of lilies", without a frame."""
+    own = words(text)
+    start = next((i for i, word in enumerate(own) if word not in _FRAME), 0)
+    end = next((i for i, word in enumerate(own) if i > start and word in _FRAME), len(own))
+    return next((word for word in reversed(own[start:end]) if word not in _ALSO), "")
+
+
+def same_head(text: str, other: str) -> bool:
+    """Whether one phrase is about a word that the other holds, so that either only re-words the other."""
+    return head(text) in words(other) or head(other) in words(text)
+
+
 # both must hold: MiniLM puts some different things closer than 0.97, and "brown bear" is spelt like "brown beer"
 SAME_MEANING = 0.97
 SAME_SPELLING = 0.85
@@ -172,7 +186,7 @@ def _fault(candidate: Candidate, request: Request) -> str | None:
     if any(side == avoided and key(text) == key(phrase) for avoided, phrase in request.avoid):
         return "it was rejected before"
     own, said = set(words(target)), set(words(text))
-    own = own - _FRAME or own  # what makes it what it is: "van", "gogh" of "Van Gogh style"
+    own = own - _FRAME - _ALSO or own  # what makes it what it is: "van", "gogh" of "Van Gogh style"
     if side == "retain" and said and said <= own:
         return f"it is made of the target's own words ({request.target}), so it can't be kept while that is erased"
     if side == "retain" and not curated and own <= said:

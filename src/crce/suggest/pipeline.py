@@ -71,7 +71,7 @@ def complete(
         return (own + learned.get((candidate.side, candidate.text), own)) / 2
 
     wanted = {name: getattr(settings, name) for name in ("corefs", "retains", "held_out", "diversity")}
-    chosen, left_over = select(candidates, load_embedder(), **wanted, score=score)
+    chosen, left_over = select(candidates, load_embedder(), **wanted, target=record.request.target, score=score)
     corefs, retains = (
         tuple(Related(c.text, c.certainty, c.source, c.outcome == "held-out") for c in chosen if c.side == side)
         for side in ("coref", "retain")

@@ -89,6 +89,9 @@ class StepSampler:
         found = self.trajectories(which)
         x_erase, x_retain = found[0]
         rows, extra = self.rows(prompts, x_erase.prompt, x_retain)
+        worst = next((row.prompt for row in rows if row.role == "retain"), None)
+        if self._method.retain_choice == "damaged" and worst is not None and x_retain is not x_erase:
+            found[0] = x_erase, self.take(which, "retain", worst)  # an image of what was chosen, as the authors' code
         # States beyond the table are kept where the target is erased: they have no images of their own.
         known = len(self._table.texts)
         apart = [row.role == "retain" and row.prompt < known for row in rows]
@@ -131,18 +134,21 @@ class StepSampler:
         # As in the official code: neither pure noise nor the last level.
         return 1 + self.below(len(self.guided.timesteps) - 2)
 
-    def take(self, which: int, side: str) -> Trajectory:
-        """The next trajectory of a set for one side, "erase" or "retain"; its source is made on first use."""
+    def take(self, which: int, side: str, prompt: int | None = None) -> Trajectory:
+        """The next trajectory of a set for a side, "erase" or "retain", or for one prompt of it; made on first use."""
         name, micro_batch = f"{which}-{side}", self._predictor.micro_batch
         new_prompt = partial(self._erase_prompt if side == "erase" else self.retain_prompt, self._table.sets[which])
+        if prompt is not None:
+            name, new_prompt = f"{name}-{prompt}", partial(int, prompt)
         if self._config.x_t_source == "student":
             return self.guided.fresh([new_prompt()], [self._fresh_index()], micro_batch)[0]
         if name not in self.sources:
             # Scenes share the pool, so that they cost no more; each set has one of its own.
-            size = max(1, self._config.pool // max(1, len(self._config.scenes)))
+            size = max(1, self._config.pool // max(1, len(self._config.scenes))) if prompt is None else 1
             wanted = [new_prompt() for _ in range(size)]
             if self._config.x_t_source == "rolling":
-                self.sources[name] = TrajectoryPool.spread(self.guided, wanted, micro_batch)
+                first = self._fresh_index() if prompt is not None else 1
+                self.sources[name] = TrajectoryPool.spread(self.guided, wanted, micro_batch, first)
             else:
                 with self._predictor.adapter.disabled():  # the images are the base model's
                     self.sources[name] = ImageBank.generated(self.guided, wanted, micro_batch)

@@ -97,20 +97,22 @@ class TrajectoryPool(TrajectorySource):
     batch, which costs less than moving one at a time."""
 
     @classmethod
-    def spread(cls, sampler: GuidedSampler, prompts: list[int], micro_batch: int = 0) -> TrajectoryPool:
-        """A pool of one trajectory per prompt, at evenly spaced positions."""
-        steps = len(sampler.timesteps)
-        positions = [steps * i // len(prompts) for i in range(len(prompts))]
+    def spread(cls, sampler: GuidedSampler, prompts: list[int], micro_batch: int = 0, at: int = 1) -> TrajectoryPool:
+        """A pool of one trajectory per prompt, at evenly spaced positions from `at` on."""
+        steps, count = len(sampler.timesteps) - 1 - at, len(prompts)
+        positions = [at + steps * i // count for i in range(count)]
         return cls(sampler, sampler.fresh(prompts, positions, micro_batch))
 
     def take(self, new_prompt: Callable[[], int], micro_batch: int = 0) -> Trajectory:
-        """The next trajectory to learn from. One that reaches the grid's end starts again with `new_prompt`."""
+        """The next trajectory to learn from. One that reaches the grid's last level starts again with `new_prompt`."""
+        # As in the official code, neither pure noise nor the last level is learned from.
         if self.turn == len(self.trajectories):
             self.turn = 0
             self.sampler.advance(self.trajectories, micro_batch)
-            for i, trajectory in enumerate(self.trajectories):
-                if trajectory.index == len(self.sampler.timesteps):
-                    self.trajectories[i] = Trajectory(new_prompt(), 0, self.sampler.noise())
+            ended = [i for i, t in enumerate(self.trajectories) if t.index >= len(self.sampler.timesteps) - 1]
+            begun = self.sampler.fresh([new_prompt() for _ in ended], [1] * len(ended), micro_batch)
+            for i, trajectory in zip(ended, begun, strict=True):
+                self.trajectories[i] = trajectory
         self.turn += 1
         return self.trajectories[self.turn - 1]
 
