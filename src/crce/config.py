@@ -34,8 +34,7 @@ class ErasureConfig(BaseModel):
 
     The settings that a method alone has are in a subclass, which the method's entry in `crce.methods.METHODS` names,
     and `ErasureConfig(method="rece", ...)` gives an instance of it, as `Path()` gives a `PosixPath`. A setting of
-    another method is refused, whatever its value, in flags, recipes and Python. Only `from_record` drops it: runs of
-    earlier versions have recorded the settings of all methods.
+    another method is refused, whatever its value. Only `from_record` drops it: earlier versions have recorded all.
 
     Raises:
         ConfigError: there is no such method, or settings are unknown, of another method or out of range; all faults in

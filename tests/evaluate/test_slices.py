@@ -39,10 +39,10 @@ def test_an_open_evaluation_goes_on_until_it_is_decided_and_generates_no_image_t
     model.erased = GONE
     events = []
     report = evaluate(erasure, judge=judge, backbone=backbone, eval_minutes=5, on_event=events.append)
-    assert events[0] == Drawn(0, 20, "until the intervals decide, at most 352 images in 5 minutes")
+    assert events[0] == Drawn(0, 40, "until the intervals decide, at most 392 images in 5 minutes")
     settings = report.data["settings"]
     assert (settings["images_per_prompt"], settings["eval_minutes"]) == (16, 5)
-    assert len(model.calls) == len(set(model.calls)) == 352
+    assert len(model.calls) == len(set(model.calls)) == 392
     fixed = evaluate(erasure, judge=judge, backbone=backbone, images_per_prompt=16)
     assert "eval_minutes" not in fixed.data["settings"]
     for name in (*NAMES, "H"):
@@ -67,4 +67,4 @@ def test_a_number_of_images_beside_minutes_is_the_most(erasure, backbone, judge,
     model.erased = GONE
     report = evaluate(erasure, judge=judge, backbone=backbone, eval_minutes=5, images_per_prompt=3)
     assert report.data["settings"]["images_per_prompt"] == 3
-    assert len(model.calls) == 60
+    assert len(model.calls) == 90

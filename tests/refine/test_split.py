@@ -26,7 +26,8 @@ def test_only_the_target_and_the_test_half_are_scored(many_cats, reported):
     assert numbers["erased"] == 0.75
     assert numbers["coref_erased"] == 0.75  # kitten 2 of 4, Siamese cat 0 of 4
     assert numbers["kept"] == 0.75
-    assert numbers["H"] == pytest.approx(0.75)
+    assert numbers["H3"] == pytest.approx(0.75)
+    assert numbers["H"] == pytest.approx(0.8)  # all that is unrelated is kept
 
 
 @pytest.mark.parametrize(
