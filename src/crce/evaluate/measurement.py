@@ -100,8 +100,8 @@ def score(models: ModelPair, questions: Sequence[Questions], alpha: float = ALPH
     scored = {}
     for own in questions:
         for group in own.groups:
-            words = [own.answers(side, group.prompts) for side in models.sides]
-            scored[group.name] = score_group(group, words[0], words[1], *words[2:], alpha=alpha)
+            base, erased, *probe = (own.answers(side, group.prompts) for side in models.sides)
+            scored[group.name] = score_group(group, base, erased, probe[0] if probe else None, alpha)
     return scored
 
 
