@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from crce.errors import RunError
+from crce.evaluate.prompts import PAIRS
 from crce.sampling import ImageCache, ImageKey, ModelState
 from crce.sampling.pictures import Picture
 from crce.training import Erasure, apply_adapter, load_base
@@ -36,6 +37,8 @@ class SamplingPlan:
         seeds: of every text, but for `own_seeds`.
         scenes: what phrases are shown in, in turn; none shows them alone.
         alone: texts that are never shown in a scene.
+        own_seeds: of single texts.
+        known: texts whose images of the base model were judged before: as many are generated as are shown.
     """
 
     seeds: Sequence[int]
@@ -45,10 +48,12 @@ class SamplingPlan:
     scenes: Sequence[str] = ()
     alone: frozenset[str] = frozenset()
     own_seeds: Mapping[str, Sequence[int]] = field(default_factory=dict)
+    known: frozenset[str] = frozenset()
 
     def keys(self, text: str, state: ModelState) -> list[ImageKey]:
         """The images of a text, each with the prompt that it is generated from."""
         seeds = self.own_seeds.get(text, self.seeds)
+        seeds = seeds[:PAIRS] if state.side == "base" and text in self.known else seeds
         return [
             ImageKey(self.shown(text, seed), seed, self.steps, self.guidance, state, self.solver) for seed in seeds
         ]
@@ -58,6 +63,12 @@ class SamplingPlan:
         if not self.scenes or text in self.alone:
             return text
         return f"{self.scenes[(seed - self.seeds[0]) % len(self.scenes)]}, {text}"
+
+
+def base_state(erasure: Erasure, dtype: str | None) -> ModelState:
+    """The base model of a run; dtype None is that of the training."""
+    info, side = erasure.info, erasure.config.resolution
+    return ModelState("base", info["model"], info["revision"], dtype or info["dtype"], resolution=side)
 
 
 class ModelPair:
@@ -92,14 +103,12 @@ class ModelPair:
         on_event: Callable[[Drawn], None] | None = None,
         note: str = "",
     ) -> None:
-        info = erasure.info
-        dtype = settings.dtype or info["dtype"]
         adapter = file_hash(erasure.adapter) if erasure.adapter.exists() else None
         self.plan, self.cache, self._texts = plan, ImageCache(erasure.folder, shared), texts
         self._shared = shared is not None
-        base = ModelState("base", info["model"], info["revision"], dtype, resolution=erasure.config.resolution)
+        base = base_state(erasure, settings.dtype)
         self.base, self.erased = ModelSide(self, base), ModelSide(self, replace(base, side="erased", adapter=adapter))
-        self._erasure, self._settings, self._dtype, self._backbone = erasure, settings, dtype, backbone
+        self._erasure, self._settings, self._dtype, self._backbone = erasure, settings, base.dtype, backbone
         keys = [key for text in texts for side in (self.base, self.erased) for key in side.keys(text)]
         self._done, self._total, self._on_event, self._note = 0, len(keys), on_event, note
         if on_event and note:
