@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import results
 import tables
+from scripts import load
 
 from crce.methods import METHODS
 
@@ -43,6 +44,14 @@ def test_a_batched_step_is_faster_than_the_official_one():
     ratios = read("speed/step.json")["ratios"]
     assert ratios["student"] >= 1.6
     assert ratios["rolling"] >= 7
+
+
+def test_the_whole_job_costs_what_is_recorded(demo_backbone):
+    job, recorded = load("benchmarks/speed/whole_job.py"), read("speed/whole_job.json")
+    parts = job.count(demo_backbone)
+    assert parts == pytest.approx(recorded["parts"], rel=0.01)
+    assert sum(parts.values()) == pytest.approx(recorded["tflop"], rel=0.01)
+    assert recorded["tflop"] <= 8
 
 
 @pytest.mark.parametrize(("crce", "name"), [(False, "ESD"), (True, "ESD + CRCE")])

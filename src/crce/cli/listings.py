@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import platform
 from contextlib import suppress
 from importlib import metadata
@@ -101,6 +102,7 @@ def env(json: JSONFlag = False) -> int:
         facts[package] = "not installed"
         with suppress(metadata.PackageNotFoundError):
             facts[package] = metadata.version(package)
+    facts |= {"threads": torch.get_num_threads(), "waiting": os.environ.get("OMP_WAIT_POLICY", "active").lower()}
     facts |= {"cpu_cores": psutil.cpu_count(), "memory_gib": round(psutil.virtual_memory().total / 2**30, 1)}
     if torch.cuda.is_available():
         gpu = torch.cuda.get_device_properties(0)
