@@ -52,6 +52,11 @@ def test_the_whole_job_costs_what_is_recorded(demo_backbone):
     assert parts == pytest.approx(recorded["parts"], rel=0.01)
     assert sum(parts.values()) == pytest.approx(recorded["tflop"], rel=0.01)
     assert recorded["tflop"] <= 8
+    assert len(recorded["agreement"]) >= 10
+    assert all(row["within"] for row in recorded["agreement"])
+    assert recorded["agreement_difference"] <= 0.03
+    text = (ROOT / "docs" / "backbones.md").read_text(encoding="utf-8")
+    assert f"by {recorded['agreement_difference']:.3f} on average" in text
 
 
 @pytest.mark.parametrize(("crce", "name"), [(False, "ESD"), (True, "ESD + CRCE")])
