@@ -69,8 +69,8 @@ class BaseWords:
         """Keep the words that the judge has said, beside those that other processes have written meanwhile."""
         new: dict[str, str] = {}
         for own in self._questions if self._kept else ():
-            for (side, *place), words in own.words.items():
-                said = zip(self._images(*place), words, strict=True) if side == "base" else ()
+            for (side, text, asked), words in own.words.items():
+                said = zip(self._images(text, asked), words, strict=True) if side == "base" else ()
                 new |= {image: word for image, word in said if word is not None and image not in self._words}
         if not new:
             return
