@@ -16,7 +16,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from crce import demo
+from crce.demo.model import MODELS, model_path
 from crce.errors import RunError
 from crce.files import cache_folder, read_json, write_json
 from crce.judges.judge import CalibratedJudge
@@ -42,8 +42,8 @@ class BaseWords:
     def __init__(self, questions: Sequence[Questions], plan: SamplingPlan, state: ModelState) -> None:
         self._questions, self._plan, self._state = questions, plan, state
         judge = questions[0].judge
-        # The revision of the bundled model is that of its denoiser alone.
-        model = demo.model_path().name if state.model == "demo" else state.model
+        # The revision of a bundled model is that of its denoiser alone.
+        model = model_path(state.model).name if state.model in MODELS else state.model
         sampling = {"steps": plan.steps, "guidance": plan.guidance, "solver": plan.solver}
         settings = {**state.as_json(), "model": model, **sampling, "judge": questions[0].describe()}
         name = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:16]
