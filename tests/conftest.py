@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from uuid import uuid4
 
 import pytest
 from filelock import FileLock
@@ -71,8 +72,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(autouse=True)
 def no_decisions(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> None:
-    """Suggestions of the tests know nothing of what the user has decided, and leave nothing behind."""
+    """Tests know nothing of what the user has decided or drawn, nor of other tests, and leave nothing behind."""
     monkeypatch.setenv("CRCE_DECISIONS", str(tmp_path_factory.getbasetemp() / "decisions-of-nobody.jsonl"))
+    monkeypatch.setenv("CRCE_BASE_WORDS", str(tmp_path_factory.getbasetemp() / "base_words" / uuid4().hex))
 
 
 @pytest.fixture(scope="session", autouse=True)

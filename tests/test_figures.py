@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import results
 import tables
+from scripts import load
 
 from crce.evaluate.prompts import HEADLINES
 from crce.methods import METHODS
@@ -44,6 +45,19 @@ def test_a_batched_step_is_faster_than_the_official_one():
     ratios = read("speed/step.json")["ratios"]
     assert ratios["student"] >= 1.6
     assert ratios["rolling"] >= 7
+
+
+def test_the_whole_job_costs_what_is_recorded(demo_backbone):
+    job, recorded = load("benchmarks/speed/whole_job.py"), read("speed/whole_job.json")
+    parts = job.count(demo_backbone)
+    assert parts == pytest.approx(recorded["parts"], rel=0.01)
+    assert sum(parts.values()) == pytest.approx(recorded["tflop"], rel=0.01)
+    assert recorded["tflop"] <= 9  # of a first run; the next knows the words for the base model
+    assert len(recorded["agreement"]) >= 10
+    assert all(row["within"] for row in recorded["agreement"])
+    assert recorded["agreement_difference"] <= 0.03
+    text = (ROOT / "docs" / "backbones.md").read_text(encoding="utf-8")
+    assert f"by {recorded['agreement_difference']:.3f} on average" in text
 
 
 @pytest.mark.parametrize(("crce", "name"), [(False, "ESD"), (True, "ESD + CRCE")])

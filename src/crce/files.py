@@ -14,6 +14,8 @@ from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from platformdirs import user_cache_path
+
 from crce.errors import RunError, first_line
 
 
@@ -226,6 +228,11 @@ def sha256(*files: Path) -> str:
             while chunk := stream.read(1 << 22):
                 digest.update(chunk)
     return digest.hexdigest()
+
+
+def cache_folder() -> Path:
+    """The folder of what can be made again; CRCE_CACHE sets another."""
+    return Path(os.environ.get("CRCE_CACHE") or user_cache_path("crce"))
 
 
 def slug(text: str) -> str:

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import json
 
+import pytest
+
+from crce.cli.main import choose_waiting
 from crce.concepts import KINDS, atlas, find_concepts, parse_concepts
 
 
@@ -56,10 +59,22 @@ def test_env_as_text_and_json(crce, monkeypatch, tmp_path):
     facts = json.loads(crce("env", "--json").out)
     assert facts["torch"]
     assert facts["memory_gib"] > 0
+    assert facts["threads"] >= 1
     assert facts["crce_cache"] == str(tmp_path)
     text = crce("env").out
     for name, value in facts.items():
         assert f"{name:<18} {value}" in text
+
+
+@pytest.mark.parametrize(
+    ("load", "before", "after"), [(0.2, None, "active"), (1.5, None, "passive"), (1.5, "ACTIVE", "active")]
+)
+def test_idle_threads_sleep_where_others_work_unless_the_user_says_otherwise(crce, monkeypatch, load, before, after):
+    monkeypatch.setenv("OMP_WAIT_POLICY", before or "")  # so that it is put back
+    if before is None:
+        monkeypatch.delenv("OMP_WAIT_POLICY")
+    choose_waiting(load)
+    assert json.loads(crce("env", "--json").out)["waiting"] == after
 
 
 def test_methods_as_table_and_json(crce):

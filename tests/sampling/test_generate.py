@@ -24,8 +24,20 @@ def test_a_solver_samples_over_the_noise_levels_of_the_model_and_leaves_its_sche
     assert not np.array_equal(np.asarray(drawn), np.asarray(plain))
 
 
+def test_a_prompt_is_encoded_once_for_its_images_which_are_those_of_single_calls(tiny_backbone):
+    pipe, read = tiny_backbone.pipe, []
+    handle = pipe.text_encoder.register_forward_pre_hook(lambda _, arguments: read.append(len(arguments[0])))
+    prompts, seeds = ["cat"] * 4 + ["dog"] * 2, [0, 1, 2, 3, 0, 1]
+    drawn = draw(pipe, prompts, seeds, steps=2, batch=6)
+    handle.remove()
+    assert read == [3, 3]  # a prompt for every two images, and the empty ones
+    for image, prompt, seed in zip(drawn, prompts, seeds, strict=True):
+        (alone,) = draw(pipe, [prompt], [seed], steps=2)
+        assert np.abs(np.asarray(image).astype(int) - np.asarray(alone)).max() <= 1
+
+
 def test_steps_of_the_user_are_those_of_the_models_own_scheduler(demo_backbone):
     default = defaults_of(demo_backbone).as_json()
-    assert fill_sampling(default, None, None) == (8, 4.0, "dpm++")
+    assert fill_sampling(default, None, None) == (5, 4.0, "dpm++")
     assert fill_sampling(default, 20, None) == (20, 4.0, None)
     assert fill_sampling({"steps": 20, "guidance": 4.0}, None, 3.0) == (20, 3.0, None)  # of an older run

@@ -120,13 +120,13 @@ def test_scenes_and_a_shared_cache_store_every_image_under_the_prompt_that_it_wa
 def test_second_judge_draws_nothing_and_needs_no_model(erasure, backbone, judge, model, monkeypatch):
     model.erased = GONE | {"dog": ["fox"]}
     first = evaluate(erasure, judge=judge, backbone=backbone, images_per_prompt=3)
-    assert len(pictures(erasure.folder)) == 2 * 10 * 3
+    assert len(pictures(erasure.folder)) == 10 * (2 * 3 + 3)
     model.calls.clear()
     monkeypatch.setattr("crce.evaluate.model_pair.load_base", lambda *a, **k: pytest.fail("the model was loaded"))
     events = []
     second = evaluate(erasure, judge=OtherJudge(), images_per_prompt=3, on_event=events.append)
     assert model.calls == []
-    assert events[-1].done == events[-1].total == 60
+    assert events[-1].done == events[-1].total == 90
     assert first.data["groups"]["retain"]["value"] == 0
     assert second.data["groups"]["retain"]["value"] == 1
     assert second.data["judge"]["name"] == "other"
@@ -162,15 +162,15 @@ def test_interrupted_evaluation_goes_on_where_it_was(erasure, backbone, judge, m
     assert len(pictures(erasure.folder)) == 13
     monkeypatch.setattr("crce.sampling.image_cache.draw", model.draw)
     evaluate(erasure, judge=judge, backbone=backbone, images_per_prompt=2)
-    assert len(model.calls) == len(set(model.calls)) == 40
+    assert len(model.calls) == len(set(model.calls)) == 60
 
 
 def test_more_pictures_draw_only_the_new_ones(erasure, backbone, judge, model):
     evaluate(erasure, judge=judge, backbone=backbone, images_per_prompt=2)
     model.calls.clear()
     evaluate(erasure, judge=judge, backbone=backbone, images_per_prompt=3)
-    assert {seed for _, _, seed in model.calls} == {1002}
-    assert len(model.calls) == 20
+    assert {seed for _, _, seed in model.calls} == {1002, 11002}
+    assert len(model.calls) == 30
 
 
 def test_failed_picture_is_no_success_and_is_tried_again(erasure, backbone, judge, model):

@@ -67,7 +67,7 @@ def methods() -> str:
     rows = []
     for method in METHODS:
         both = measured[method, False].keys() & measured[method, True].keys()
-        for crce in (False, True):
+        for crce in (False, True) if both else ():
             cells = [measured[method, crce][cell] for cell in sorted(both)]
             means = [_mean([c[number] for c in cells]) for number in HEADLINES]
             rows.append([f"`{method}`{' + CRCE' if crce else ''}", *means, str(len(cells))])

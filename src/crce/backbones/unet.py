@@ -42,7 +42,7 @@ class UNetBackbone(Backbone):
 
     defaults: ClassVar[Mapping[str, SamplingDefaults]] = {
         "": SamplingDefaults(50, 7.5, "StableDiffusionPipeline of diffusers"),
-        "demo": SamplingDefaults(8, 4.0, "benchmarks/demo/solver.json", solver="dpm++"),
+        "demo": SamplingDefaults(5, 4.0, "benchmarks/speed/whole_job.json", solver="dpm++"),
         "turbo": distilled(4, "model card of stabilityai/sd-turbo: 1 to 4 steps"),
         "lightning": distilled(4, LIGHTNING),
         "hyper": distilled(8, HYPER),

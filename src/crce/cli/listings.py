@@ -15,6 +15,7 @@ from crce.cli.flags import JSONFlag
 from crce.cli.terminal import Bar, print_facts, print_json, print_table
 from crce.concepts import KINDS, Related, atlas, certainty_word, dump_concepts, find_concepts
 from crce.errors import ConceptError
+from crce.files import cache_folder
 
 
 PACKAGES = ("torch", "diffusers", "transformers", "peft", "accelerate", "safetensors", "huggingface_hub", "tokenizers")
@@ -95,13 +96,13 @@ def env(json: JSONFlag = False) -> int:
     import psutil
     import torch
     from huggingface_hub.constants import HF_HUB_CACHE
-    from platformdirs import user_cache_dir
 
     facts: dict[str, Any] = {"crce": __version__, "python": platform.python_version(), "system": platform.platform()}
     for package in PACKAGES:
         facts[package] = "not installed"
         with suppress(metadata.PackageNotFoundError):
             facts[package] = metadata.version(package)
+    facts |= {"threads": torch.get_num_threads(), "waiting": os.environ.get("OMP_WAIT_POLICY", "active").lower()}
     facts |= {"cpu_cores": psutil.cpu_count(), "memory_gib": round(psutil.virtual_memory().total / 2**30, 1)}
     if torch.cuda.is_available():
         gpu = torch.cuda.get_device_properties(0)
@@ -109,5 +110,5 @@ def env(json: JSONFlag = False) -> int:
         facts |= {"device": gpu.name, "device_memory_gib": gib, "cuda": torch.version.cuda}
     else:
         facts["device"] = "mps" if torch.backends.mps.is_available() else "cpu"
-    facts |= {"crce_cache": os.environ.get("CRCE_CACHE") or user_cache_dir("crce"), "model_cache": HF_HUB_CACHE}
+    facts |= {"crce_cache": str(cache_folder()), "model_cache": HF_HUB_CACHE}
     return print_json(facts) if json else print_facts(facts, 18)

@@ -6,6 +6,7 @@ Exit codes: 0 done; 1 something failed on the way; 2 the request can't be carrie
 from __future__ import annotations
 
 import ast
+import os
 import sys
 import traceback
 from collections.abc import Callable
@@ -148,6 +149,17 @@ def _usage_text(error: Exception) -> str:
     return f"{text}{stop} See: {context.command_path if context else 'crce'} --help"
 
 
+def choose_waiting(load: float) -> None:
+    """Have the idle threads of torch sleep where other programs are at work, unless OMP_WAIT_POLICY says otherwise.
+
+    Threads that spin while they wait take the cores from those programs, and these in turn from the threads that work.
+    It has to be known before torch is imported. `load` is how many processes were running lately, on average.
+    """
+    if load >= 1:
+        os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+
 def run() -> None:
     """The console entry point."""
+    choose_waiting(os.getloadavg()[0] if hasattr(os, "getloadavg") else 0.0)
     sys.exit(main())

@@ -8,7 +8,6 @@ built once in the user's cache.
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import tempfile
 from functools import cache
@@ -16,10 +15,9 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from platformdirs import user_cache_path
 
 from crce.errors import ModelError
-from crce.files import sha256
+from crce.files import cache_folder, sha256
 
 
 _ENCODER = {"text_encoder": ["transformers", "BertModel"], "tokenizer": ["transformers", "BertTokenizerFast"]}
@@ -69,7 +67,7 @@ def model_path(model: str = "demo") -> Path:
         ModelError: the cache can't be written.
     """
     files = _files(model)
-    root = Path(os.environ.get("CRCE_CACHE") or user_cache_path("crce"))
+    root = cache_folder()
     folder = root / f"{model}-{sha256(*files.values())[:12]}"
     if not (folder / "model_index.json").is_file():
         try:

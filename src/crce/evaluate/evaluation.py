@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from crce.backbones.loading import pick_device
+from crce.evaluate.base_words import BaseWords
 from crce.evaluate.measurement import measure_prompt_set, measure_target
-from crce.evaluate.model_pair import Drawn, ModelPair
+from crce.evaluate.model_pair import Drawn, ModelPair, base_state
 from crce.evaluate.observe import concept_set_questions, prompt_set_questions
 from crce.evaluate.prompt_sets.prompt_set import PromptSet, measured_set
 from crce.evaluate.prompt_sets.table import load_prompt_set
@@ -96,6 +97,9 @@ def evaluate(
         chosen = given if minutes is None else replace(given, images_per_prompt=count, eval_minutes=minutes)
         questions, plan, chosen = concept_set_questions(erasure, chosen)
         texts = {prompt.text for own in questions for prompt in own.prompts}
+        known = BaseWords(questions, plan, base_state(erasure, chosen.dtype))
+        if not chosen.quality:  # which is measured on all images
+            plan = known.recall()
         last, now, then = (all_images(len(texts), len(spent), n) for n in (most, count, following))
         if chosen.eval_minutes is not None:
             note = f"until the intervals decide, at most {last} images in {chosen.eval_minutes:g} minutes"
@@ -109,6 +113,7 @@ def evaluate(
                 reports.append(report_target(target, erasure.folder / place, erasure, chosen))
                 targets.append(target.trimmed())
                 models.forget(prompt.text for prompt in own.prompts)
+        known.save()
         report = report_run(targets, reports, erasure, chosen, models.failed)
         backbone, generated = models.backbone, generated + models.generated
         if chosen.eval_minutes is None or now == last or (count in LOOKS and decided(report.summary)):

@@ -12,7 +12,7 @@ from crce.concepts import ConceptSet
 from crce.evaluate.locality import embedding_distances, measure_locality
 from crce.evaluate.model_pair import ModelPair, failures
 from crce.evaluate.observe import Images, Questions, observe
-from crce.evaluate.prompts import SHOWN, spread
+from crce.evaluate.prompts import PAIRS, SHOWN, spread
 from crce.evaluate.quality import make_pairs, measure_quality
 from crce.evaluate.scores import ScoredGroup, score_group
 from crce.evaluate.stats import ALPHA
@@ -65,7 +65,8 @@ def measure_target(
 
     `spent` are the seconds of the report so far, to which those spent here are added.
     """
-    names, most = [(group.name, prompt.text) for group, prompt in questions.listed], settings.images_per_prompt
+    names = [(group.name, prompt.text) for group, prompt in questions.listed]
+    most = min(settings.images_per_prompt or 1, PAIRS)
     clock = time.perf_counter()
     before, after = models.images([text for _, text in names])
     generated = time.perf_counter()

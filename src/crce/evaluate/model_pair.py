@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from crce.errors import RunError
+from crce.evaluate.prompts import PAIRS
 from crce.sampling import ImageCache, ImageKey, ModelState
 from crce.sampling.pictures import Picture
 from crce.training import Erasure, apply_adapter, load_base
@@ -37,6 +38,8 @@ class SamplingPlan:
         probe_seeds: of the base model's images that say which texts it can draw; none where that is not asked.
         scenes: what phrases are shown in, in turn; none shows them alone.
         alone: texts that are never shown in a scene.
+        own_seeds: of single texts.
+        known: texts whose images of the base model were judged before: as many are generated as are shown.
     """
 
     seeds: Sequence[int]
@@ -47,10 +50,13 @@ class SamplingPlan:
     alone: frozenset[str] = frozenset()
     own_seeds: Mapping[str, Sequence[int]] = field(default_factory=dict)
     probe_seeds: Sequence[int] = ()
+    known: frozenset[str] = frozenset()
 
     def keys(self, text: str, state: ModelState, *, probing: bool = False) -> list[ImageKey]:
         """The images of a text, each with the prompt that it is generated from."""
         seeds = self.probe_seeds if probing else self.own_seeds.get(text, self.seeds)
+        if state.side == "base" and text in self.known:
+            seeds = seeds[: 0 if probing else PAIRS]
         return [
             ImageKey(self.shown(text, seed), seed, self.steps, self.guidance, state, self.solver) for seed in seeds
         ]
@@ -60,6 +66,12 @@ class SamplingPlan:
         if not self.scenes or text in self.alone:
             return text
         return f"{self.scenes[(seed - self.seeds[0]) % len(self.scenes)]}, {text}"
+
+
+def base_state(erasure: Erasure, dtype: str | None) -> ModelState:
+    """The base model of a run; dtype None is that of the training."""
+    info, side = erasure.info, erasure.config.resolution
+    return ModelState("base", info["model"], info["revision"], dtype or info["dtype"], resolution=side)
 
 
 class ModelPair:
@@ -94,16 +106,14 @@ class ModelPair:
         on_event: Callable[[Drawn], None] | None = None,
         note: str = "",
     ) -> None:
-        info = erasure.info
-        dtype = settings.dtype or info["dtype"]
         adapter = file_hash(erasure.adapter) if erasure.adapter.exists() else None
         self.plan, self.cache, self._texts = plan, ImageCache(erasure.folder, shared), texts
         self._shared = shared is not None
-        base = ModelState("base", info["model"], info["revision"], dtype, resolution=erasure.config.resolution)
+        base = base_state(erasure, settings.dtype)
         self.base, self.erased = ModelSide(self, base), ModelSide(self, replace(base, side="erased", adapter=adapter))
         self.probe = ModelSide(self, base, probing=True)
         self.sides = (self.base, self.erased, *([self.probe] if plan.probe_seeds else []))
-        self._erasure, self._settings, self._dtype, self._backbone = erasure, settings, dtype, backbone
+        self._erasure, self._settings, self._dtype, self._backbone = erasure, settings, base.dtype, backbone
         keys = [key for text in texts for side in self.sides for key in side.keys(text)]
         self._done, self._total, self._on_event, self._note = 0, len(keys), on_event, note
         if on_event and note:
@@ -175,6 +185,11 @@ class ModelSide:
     probing: bool = False
     failed: int = 0
     _known: set[str] = field(default_factory=set)
+
+    @property
+    def name(self) -> str:
+        """What report.json calls its words."""
+        return "probe" if self.probing else self.state.side
 
     def keys(self, text: str) -> list[ImageKey]:
         """The keys of a text's images."""

@@ -94,14 +94,14 @@ class Questions:
             return
         for side in models.sides:
             for prompt in prompts:
-                key = self._key(side, prompt)
+                key = self.place(side.name, prompt)
                 if key not in self.words:
                     (images,) = side.images([prompt.text])
                     self.words[key] = name_pictures(self.judge, images, key[2], self._least)
 
     def answers(self, side: ModelSide, prompts: Sequence[Prompt]) -> list[list[str | None]] | None:
         """The judge's word for every image of each prompt; None without a judge."""
-        return None if self.judge is None else [self.words[self._key(side, prompt)] for prompt in prompts]
+        return None if self.judge is None else [self.words[self.place(side.name, prompt)] for prompt in prompts]
 
     def known_images(self) -> tuple[list[Prompt], list[Prompt]]:
         """For the calibration prompts whose images show what they are asked about, and prompts whose images don't."""
@@ -137,10 +137,11 @@ class Questions:
     def _most(self) -> int:
         return getattr(self.judge, "known_pictures", CALIBRATION)
 
-    def _key(self, side: ModelSide, prompt: Prompt) -> tuple[str, str, str | None]:
+    def place(self, side: str, prompt: Prompt) -> tuple[str, str, str | None]:
+        """Where the judge's words for a prompt's images by one side are."""
         # The answer of a detector or a joint judge depends on the question; others say the same to all who ask.
         depends = isinstance(self.judge, Detector | JointJudge)
-        return "probe" if side.probing else side.state.side, prompt.text, prompt.expected if depends else None
+        return side, prompt.text, prompt.expected if depends else None
 
 
 def observe(models: ModelPair, questions: Sequence[Questions], texts: Sequence[str], shown: set[str]) -> Images:

@@ -18,7 +18,7 @@ from crce.concepts.faults import listed
 from crce.config import show_value
 from crce.evaluate.curve import draw_curve, read_trace
 from crce.evaluate.locality import draw_locality
-from crce.evaluate.prompts import NO_JUDGE, SHOWN, TITLES, spread
+from crce.evaluate.prompts import NO_JUDGE, PAIRS, SHOWN, TITLES, spread
 from crce.evaluate.verdict import percent, points
 from crce.sampling.pictures import Picture, data_uri
 
@@ -30,7 +30,6 @@ if TYPE_CHECKING:
     from crce.evaluate.observe import Images
     from crce.training import Erasure
 
-PAIRS = 4  # pairs of images shown per prompt
 PICTURES = 320  # most images in a page: with many prompts fewer pairs of each are shown
 NAMED = 3  # targets in the title; more are counted
 WORST = 12  # leaks, and breaks, in the page of several targets; all of them are in report.json

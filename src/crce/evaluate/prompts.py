@@ -32,6 +32,7 @@ HEADLINES = {
 }
 NO_JUDGE = "no judge scored it"  # why nothing is scored where there is no judge
 UNJUDGED = 3  # unrelated phrases where nobody judges, which with two of each list makes a dozen
+PAIRS = 4  # of images shown of a prompt
 SHOWN = 6  # prompts of a group of a prompt set that its page shows
 
 Measures = Literal["erased", "kept"]

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import logging
+import math
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
@@ -90,15 +92,17 @@ def _draw_batch(
     pipe: Any, prompts: list[str], seeds: list[int], steps: int, guidance: float, negative: str | None
 ) -> list[Picture]:
     generators = [torch.Generator().manual_seed(seed) for seed in seeds]
+    each = math.gcd(*(len(list(same)) for _, same in itertools.groupby(prompts)))  # a text is not encoded per image
     scale = "guidance_scale"
     if type(pipe).__name__ == "QwenImagePipeline":  # which is guided only where a negative prompt is given
         scale, negative = "true_cfg_scale", negative or ("" if guidance > 1 else None)
     try:
         with torch.inference_mode():
             return pipe(
-                prompt=list(prompts),  # some pipelines write their template into the list
+                prompt=prompts[::each],  # a copy: some pipelines write their template into the list
+                num_images_per_prompt=each,
                 # Not every pipeline knows a negative prompt.
-                **({} if negative is None else {"negative_prompt": [negative] * len(prompts)}),
+                **({} if negative is None else {"negative_prompt": [negative] * (len(prompts) // each)}),
                 **({"height": side, "width": side} if (side := resolution_of(pipe)) else {}),
                 **({"max_sequence_length": tokens} if (tokens := tokens_of(pipe)) else {}),
                 num_inference_steps=steps,

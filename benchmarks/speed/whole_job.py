@@ -1,0 +1,215 @@
+"""What `crce erase cat` costs, and whether it finds what longer work finds: `python benchmarks/speed/whole_job.py`.
+
+agreement: runs of a closed form, measured as by default and with 20 steps of the model's own scheduler (the long
+figures of benchmarks/demo/solver.json), on the same seeds. training: short runs of the recipe beside the 250 steps of
+the committed results of benchmarks/erasure, which were measured with 20 steps; `--choose` tries other settings on
+other targets. `within` says whether every figure lies in the interval of the long one's, that of Jeffreys without a
+design effect, which is narrower than in reports; `worse` names those below it.
+
+Operations are those of `torch.utils.flop_counter`, for the first run on a machine, with empty caches. Seconds are CPU
+seconds of one thread, imports included. Writes whole_job.json beside this file; rows that are there already are kept.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from scipy.stats import beta
+from torch.utils.flop_counter import FlopCounterMode
+
+from crce.backbones import load_backbone
+from crce.backbones.defaults import defaults_of
+from crce.concepts import find_concepts
+from crce.evaluate import evaluate
+from crce.evaluate.observe import concept_set_questions
+from crce.evaluate.prompt_sets import concept_set
+from crce.evaluate.settings import ConceptSetSettings
+from crce.files import write_json
+from crce.judges import load_judge
+from crce.sampling import draw
+from crce.training import Erasure, ErasureConfig, Trainer, erase, load_config
+
+
+OUT = Path(__file__).with_suffix(".json")
+BENCHMARKS = Path(__file__).parents[1]
+LONG_EVALUATION = BENCHMARKS / "demo/solver.json"
+LONG_TRAINING = (BENCHMARKS / "erasure/foundation.json", BENCHMARKS / "erasure/results/kinds/results.json")
+CHOICE = ("cat", "dog")
+TARGETS = ("car", "airplane", "bird", "apple", "ship", "horse", "frog", "santa claus", "ghost", "robot", "snowman")
+FEW = 8  # images of one prompt, as in a report
+NUMBERS = {"erased": 1, "coref_erased": 5, "kept": 5}  # of prompts
+GROUPS = {"erased": "target", "coref_erased": "coref_held_out", "kept": "retain_held_out"}
+FIRST_STEP = """
+import sys, time
+from crce.cli.main import main
+from crce.training import run
+step = run.Trainer.step
+def first(trainer):
+    step(trainer)
+    print("seconds", time.process_time())
+    sys.stdout.flush()
+    raise SystemExit
+run.Trainer.step = first
+main(["erase", "cat", "--no-eval", "--out", sys.argv[1]])
+"""
+
+
+def evaluated_long(concept: str) -> dict[str, Any]:
+    """The figures of a run of UCE by 20 steps, two images of each prompt, as if all of them counted."""
+    (row,) = (row for row in json.loads(LONG_EVALUATION.read_text())["rows"] if row["concept"] == concept)
+    return {name: figure(row["long"][name], 2 * prompts) for name, prompts in NUMBERS.items()}
+
+
+def trained_long(concept: str) -> dict[str, Any]:
+    """The figures of a run of 250 steps by 20 steps, four images of each prompt."""
+    rows = [row for file in LONG_TRAINING for row in json.loads(file.read_text())["rows"]]
+    row = next(r for r in rows if (r["method"], r["crce"], r["concept"], r["seed"]) == ("esd", True, concept, 0))
+    return {name: figure(row[name], row["groups"][group]["n"]) for name, group in GROUPS.items()}
+
+
+def figure(value: float, n: int) -> dict[str, float]:
+    """A share of n images with the interval of Jeffreys."""
+    low, high = (float(beta.ppf(p, value * n + 0.5, (1 - value) * n + 0.5)) for p in (0.025, 0.975))
+    return {"value": value, "low": round(min(low, value), 4), "high": round(max(high, value), 4)}
+
+
+def held_out(run: Erasure) -> Erasure:
+    """The run, to be measured by its target and the phrases that it was not trained on: no figure is about others."""
+    concept_set.UNRELATED_PROMPTS = 0
+    sets = (replace(c, corefs=c.held_out_corefs, retains=c.held_out_retains) for c in run.sets)
+    return replace(run, sets=tuple(sets))
+
+
+def short(concept: str, config: ErasureConfig, backbone: Any, images: int) -> dict[str, Any]:
+    """The figures of a run as it is measured by default, but for the number of images."""
+    with tempfile.TemporaryDirectory() as folder:
+        run = erase(find_concepts(concept), config=config, backbone=backbone, out=Path(folder) / "run")
+        report = evaluate(held_out(run), backbone=backbone, images_per_prompt=images)
+    return {name: report.summary[name]["value"] for name in NUMBERS}
+
+
+def compared(concept: str, long: dict[str, Any], own: dict[str, Any]) -> dict[str, Any]:
+    worse = [name for name in NUMBERS if own[name] < long[name]["low"]]
+    within = not worse and all(own[name] <= long[name]["high"] for name in NUMBERS)
+    return {"concept": concept, "long": long, "short": own, "within": within, "worse": worse}
+
+
+def mean_difference(rows: list[dict[str, Any]]) -> float:
+    found = [abs(row["long"][name]["value"] - row["short"][name]) for row in rows for name in NUMBERS]
+    return round(sum(found) / len(found), 4)
+
+
+def count(backbone: Any, concept: str = "cat") -> dict[str, float]:
+    """Teraflops of the training and of the report of `crce erase`, from those of one step and of a few images.
+
+    The pools of both sides are filled first: trajectory i of n is sampled up to i / n of the grid. After a round all
+    of them move on by a step. Images are those of both models and those that say whether a prompt counts.
+    """
+    config, sets = load_config(kind=find_concepts(concept).kind), [find_concepts(concept)]
+    two = Trainer(backbone, sets, config.model_copy(update={"pool": 2}))
+    two.step()  # fills the pools
+    step, moving = flops(two.step), flops(two.step)  # with two trajectories a side the third step moves all on
+    two.close()
+    filled = sum(1 + (config.ddim_steps - 2) * i // config.pool for i in range(config.pool))
+    moved = filled + (config.steps - 1) // config.pool * config.pool
+    run = Erasure(Path(), tuple(sets), config, {"model": "demo", "sampling": defaults_of(backbone).as_json()})
+    (questions,), plan, _ = concept_set_questions(run, ConceptSetSettings())
+    images = sum(2 * len(plan.own_seeds.get(p.text, plan.seeds)) + len(plan.probe_seeds) for p in questions.prompts)
+    few: list[Any] = []
+    sampling: dict[str, Any] = {"steps": plan.steps, "guidance": plan.guidance, "solver": plan.solver}
+    drawn = flops(lambda: few.extend(draw(backbone.pipe, [concept] * FEW, list(range(FEW)), **sampling)))
+    judged = flops(lambda: load_judge().probs(few))
+    return {
+        "training": round((config.steps * step + moved * (moving - step) / 2) / 1e12, 3),
+        "report": round(images / FEW * (drawn + judged) / 1e12, 3),
+    }
+
+
+def flops(work: Callable[[], object]) -> int:
+    with FlopCounterMode(display=False) as counter:
+        work()
+    return counter.get_total_flops()
+
+
+def first_step() -> float:
+    """CPU seconds from the start of `crce erase cat` to the end of its first training step."""
+    with tempfile.TemporaryDirectory() as folder:
+        command = [sys.executable, "-c", FIRST_STEP, f"{folder}/run"]
+        done = subprocess.run(
+            command, capture_output=True, text=True, check=True, env={**os.environ, "OMP_NUM_THREADS": "1"}
+        )
+    return round(float(done.stdout.split("seconds")[-1]), 2)
+
+
+def beside() -> float:
+    """How many times longer 40 steps take beside another run of two threads than alone."""
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("OMP_")}
+    with tempfile.TemporaryDirectory() as folder:
+
+        def begin(name: str, steps: int) -> subprocess.Popen[bytes]:
+            command = [sys.executable, "-m", "crce", "erase", "cat", "--no-eval", "--steps", str(steps), "--out"]
+            return subprocess.Popen([*command, f"{folder}/{name}"], env={**environment, "OMP_NUM_THREADS": "2"})
+
+        def seconds(name: str) -> float:
+            begin(name, 40).wait()
+            return float(json.loads(Path(folder, name, "run.json").read_text())["seconds"]["train"])
+
+        alone, other = seconds("alone"), begin("other", 100_000)
+        time.sleep(60)  # until the average load tells of it
+        both = seconds("beside")
+        other.kill()
+        other.wait()
+    return round(both / alone, 2)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--choose", nargs="*", metavar="NAME=VALUE", help="measure the targets of the choice instead")
+    parser.add_argument(
+        "--beside", action="store_true", help="measure beside_ratio alone, on a machine with nothing to do"
+    )
+    args = parser.parse_args()
+    backbone = load_backbone("demo", device="cpu")
+    data: dict[str, Any] = json.loads(OUT.read_text()) if OUT.exists() else {}
+    evaluated = tuple(row["concept"] for row in json.loads(LONG_EVALUATION.read_text())["rows"])
+    if args.beside:
+        write_json(OUT, data | {"beside_ratio": beside()})
+        return
+    if args.choose is not None:
+        chosen = dict(pair.split("=") for pair in args.choose)
+        rows = data.setdefault("choice", [])
+        for concept in CHOICE:
+            if any((row["concept"], row["settings"]) == (concept, chosen) for row in rows):
+                continue
+            own = short(concept, load_config("demo", chosen), backbone, 4)
+            rows.append({**compared(concept, trained_long(concept), own), "settings": chosen})
+            write_json(OUT, data)
+        return
+    if "tflop" not in data:
+        parts = count(backbone)
+        data |= {"tflop": round(sum(parts.values()), 2), "parts": parts, "first_step_seconds": first_step()}
+    for name, targets in (("agreement", evaluated), ("training", TARGETS)):
+        rows = data.setdefault(name, [])
+        for concept in targets[len(rows) :]:
+            if name == "agreement":
+                row = compared(concept, evaluated_long(concept), short(concept, load_config("uce"), backbone, 2))
+            else:
+                row = compared(concept, trained_long(concept), short(concept, load_config(), backbone, 4))
+            print(row, flush=True)
+            rows.append(row)
+            data[f"{name}_difference"] = mean_difference(rows)
+            write_json(OUT, data)
+
+
+if __name__ == "__main__":
+    main()
