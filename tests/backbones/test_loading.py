@@ -53,7 +53,7 @@ def test_predict_equals_the_network_and_encode_equals_the_pipeline(tiny_backbone
     assert torch.equal(out, tiny_backbone.network(x_t, 500, encoder_hidden_states=cond.hidden).sample)
 
 
-@pytest.mark.parametrize("name", ["StableDiffusionInpaintPipeline", "FluxFillPipeline", "QwenImagePipeline"])
+@pytest.mark.parametrize("name", ["StableDiffusionInpaintPipeline", "FluxFillPipeline", "QwenImageEditPipeline"])
 def test_other_pipelines_are_refused_by_name_with_all_that_is_supported(tmp_path, name):
     (tmp_path / "model_index.json").write_text(json.dumps({"_class_name": name}))
     with pytest.raises(ModelError, match=f"is a {name}. crce erases from StableDiffusionPipeline") as refused:

@@ -43,7 +43,7 @@ SHIFT = 1.5
 
 
 def build() -> FluxTransformer2DModel:
-    """The transformer: 10.9 M parameters, two double-stream and six single-stream blocks."""
+    """The transformer: 11.3 M parameters, two double-stream and six single-stream blocks."""
     model = FluxTransformer2DModel(
         patch_size=1,
         in_channels=4 * CHANNELS,
@@ -153,8 +153,8 @@ EMPTY: tuple[torch.Tensor, torch.Tensor]
 def main() -> None:
     global EMPTY
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--steps", type=int, default=14_000, help="of the first phase")
-    parser.add_argument("--guided", type=int, default=5_000, help="steps of the second phase")
+    parser.add_argument("--steps", type=int, default=7_000, help="of the first phase")
+    parser.add_argument("--guided", type=int, default=2_400, help="steps of the second phase")
     args = begin(parser, batch=32, lr=7e-4)
     w = world()
     art = load_artwork([s["set"] for s in w["styles"].values()])
