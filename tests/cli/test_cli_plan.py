@@ -102,7 +102,8 @@ def test_the_steps_and_images_of_a_run_are_those_it_takes(crce, tmp_path):
     (erased,) = [path for path in [tmp_path / "run"] if crce("erase", *own, "--no-eval", "--out", path).code == 0]
     questions, plan, _ = concept_set_questions(Erasure.load(erased), ConceptSetSettings())
     texts = {prompt.text for own in questions for prompt in own.prompts}
-    assert run["images"] == 2 * sum(len(plan.own_seeds.get(text, plan.seeds)) for text in texts)
+    own = sum(len(plan.own_seeds.get(text, plan.seeds)) for text in texts)
+    assert run["images"] == 2 * own + len(texts) * len(plan.probe_seeds)
 
 
 @pytest.mark.parametrize("gigabytes", [4, 8])

@@ -31,13 +31,12 @@ def test_a_row_for_each_round_and_the_best_at_the_end(crce, copy):
     assert record["settings"]["suggester"] == "lexicon"
     lines = result.out.splitlines()
     assert lines[0] == "on the test half, which is never trained:"
-    assert lines[1].split() == "round erased corefs kept H gain new corefs new retains".split()
+    assert lines[1].split() == "round erased corefs kept unrelated H gain new corefs new retains".split()
     start, first = (line.split() for line in lines[2:4])
-    values = [
-        f"{record['rounds'][1]['summary'][name]['value']:.2f}" for name in ("erased", "coref_erased", "kept", "H")
-    ]
+    names = ("erased", "coref_erased", "kept", "unrelated", "H")
+    values = [f"{record['rounds'][1]['summary'][name]['value']:.2f}" for name in names]
     assert start[0] == "start"
-    assert first[:6] == ["1", *values, f"{record['rounds'][1]['gain']:+.2f}"]
+    assert first[:7] == ["1", *values, f"{record['rounds'][1]['gain']:+.2f}"]
     best = copy if record["best"] == 0 else copy / "round-1"
     assert f"report   {best / 'report.html'}" in lines
     assert lines[-1] == f"record   {copy / 'refine.json'}"

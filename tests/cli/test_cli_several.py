@@ -34,7 +34,7 @@ def test_every_target_has_its_row_and_its_page(second):
     folder, result = second
     rows = [line.split() for line in result.out.splitlines() if line.split()[:1] in (["car"], ["frog"], ["cat"])]
     assert [row[0] for row in rows] == ["car", "frog", "cat"]
-    assert all(len(row) == 5 for row in rows)
+    assert all(len(row) == 6 for row in rows)
     assert "erased, all targets" in result.out
     for name in ("car", "frog", "cat"):
         assert (folder / "targets" / name / "report.html").is_file()

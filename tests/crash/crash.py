@@ -169,6 +169,8 @@ class Crashes:
             return pid
         code = 1
         try:
+            # A place that can't be: which images are generated must not depend on what was judged before.
+            os.environ["CRCE_BASE_WORDS"] = str(self.root / "log" / "words")
             log = os.open(self.root / "log", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
             os.dup2(log, 1)
             os.dup2(log, 2)

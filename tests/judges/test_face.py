@@ -272,10 +272,14 @@ def test_a_run_is_measured_by_the_base_models_own_faces(of_ada, judge, backbone,
     report = evaluate(of_ada, judge=judge, backbone=backbone, images_per_prompt=4)
     groups = report.data["groups"]
     words = {p["text"]: p["words"] for group in groups.values() for p in group["prompts"]}
-    assert words["Ada Lovelace"] == {"base": ["Ada Lovelace"] * 4, "erased": ["no Ada Lovelace"] * 4}
+    assert words["Ada Lovelace"] == {
+        "base": ["Ada Lovelace"] * 4,
+        "erased": ["no Ada Lovelace"] * 4,
+        "probe": ["Ada Lovelace"] * 4,
+    }
     assert words["Countess of Lovelace"]["erased"] == ["no Ada Lovelace"] * 4
     assert words["Lady Lovelace"]["erased"] == ["Ada Lovelace"] * 4
-    assert words["Grace Hopper"] == {"base": ["Grace Hopper"] * 4, "erased": ["Grace Hopper"] * 4}
+    assert words["Grace Hopper"] == dict.fromkeys(("base", "erased", "probe"), ["Grace Hopper"] * 4)
     assert words["Mary Shelley"]["base"] == ["no Mary Shelley"] * 4
     assert report.summary["erased"]["value"] == 1
     assert report.summary["coref_erased"]["value"] == 0

@@ -162,7 +162,11 @@ def test_a_vision_judge_scores_a_run_and_a_second_evaluation_asks_nothing(erasur
     assert named["class_list"][:2] == ["cat", "dog"]
     assert named["calibration"]["shown"]["yes"] > 0
     assert named["calibration"]["absent"]["no"] > 0
-    assert report.data["groups"]["target"]["prompts"][0]["words"] == {"base": ["cat"] * 2, "erased": ["no cat"] * 2}
+    assert report.data["groups"]["target"]["prompts"][0]["words"] == {
+        "base": ["cat"] * 2,
+        "erased": ["no cat"] * 2,
+        "probe": ["cat"] * 2,
+    }
     assert again.data["groups"] == report.data["groups"]
     assert "so the thing is there with probability yes" in report.path_html.read_text(encoding="utf-8")
 

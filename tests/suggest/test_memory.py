@@ -245,7 +245,7 @@ def test_a_file_that_cannot_be_written_or_read_says_so(tmp_path):
         blocked.update([], [decision("kitty")])
     folder = Memory(tmp_path)
     for use in (folder.decisions, folder.forget):
-        with pytest.raises(OSError, match=str(tmp_path)):
+        with pytest.raises(SuggestError, match=str(tmp_path)):
             use()
 
 

@@ -210,9 +210,9 @@ class _SoftPipe:
     def scheduler(self, scheduler: Any) -> None:
         self._backbone.pipe.scheduler = scheduler
 
-    def __call__(self, prompts: list[str], **settings: Any) -> Any:
-        hidden = self._backbone.encode_soft(prompts, self._word.expand(len(prompts), -1, -1)).hidden
-        null = self._backbone.encode([""]).hidden.expand(len(prompts), -1, -1)
+    def __call__(self, prompt: list[str], **settings: Any) -> Any:
+        hidden = self._backbone.encode_soft(prompt, self._word.expand(len(prompt), -1, -1)).hidden
+        null = self._backbone.encode([""]).hidden.expand(len(prompt), -1, -1)
         return self._backbone.pipe(prompt_embeds=hidden, negative_prompt_embeds=null, **settings)
 
 

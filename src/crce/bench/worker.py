@@ -79,7 +79,7 @@ class Worker:
         if job.group != self._group:
             self._group, self._base = job.group, ImageCache()
         erasure, seconds, forwards = self._erase(job, backbone)
-        how = job.content["evaluation"]
+        how = {name: value for name, value in job.content["evaluation"].items() if name != "counting"}
         report = evaluate(erasure, device=job.device, backbone=backbone, image_cache=self._base, **how)
         record = _record(job, report, erasure, seconds, forwards) | self._attack(job, erasure, backbone)
         write_json(job.folder / RECORD, record)

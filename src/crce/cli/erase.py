@@ -143,7 +143,7 @@ def erase(
             return 130
     typer.echo(f"weights  {erasure.adapter}")
     if evaluate and asked is None and (erasure.info["loaded"], erasure.info["device"]) == ("text side", "cpu"):
-        typer.echo("measured no, as images of a model of this size take hours on a CPU; crce evaluate generates them")
+        typer.echo("measured no, as images of a model of this size take hours on a CPU; --eval generates them")
         evaluate = False
     if evaluate:
         try:

@@ -36,8 +36,7 @@ def probe_images(count: int) -> int:
 
 
 def all_images(prompts: int, targets: int, count: int) -> int:
-    """Images of both models, `count` of each prompt and more of those that are targets, and those that say if it
-    counts."""
+    """Images of both models, `count` of each prompt, more of targets, and those that say whether a prompt counts."""
     return prompts * (2 * count + probe_images(count)) + 2 * targets * (target_images(count) - count)
 
 

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     import torch
 
     from crce.backbones.architecture import Architecture
-from crce.backbones.backbone import Backbone
+    from crce.backbones.backbone import Backbone
 
 
 REPOSITORY = r"[\w-][\w.-]*/[\w-][\w.-]*"  # "user/name" of the Hub

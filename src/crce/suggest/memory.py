@@ -24,7 +24,7 @@ from pydantic import AfterValidator, Field, StrictBool, TypeAdapter, ValidationE
 
 from crce.concepts.concept_set import KINDS, Kind, fold, text_fault, tidy
 from crce.concepts.faults import did_you_mean
-from crce.errors import SuggestError
+from crce.errors import SuggestError, first_line
 from crce.files import append_line, read_bytes, write_text
 from crce.suggest.candidates import SIDES, Candidate, Example, Side
 from crce.suggest.phrases import name_of
@@ -186,12 +186,18 @@ class Memory:
     def _append(self, lines: Iterable[str]) -> None:
         """Add whole lines in one write, so that two reviews at a time do not mix theirs."""
         if text := "".join(lines):
-            torn = self.path.exists() and not (read_bytes(self.path) or b"\n").endswith(b"\n")
+            torn = self.path.exists() and not (self._bytes() or b"\n").endswith(b"\n")
             append_line(self.path, ("\n" if torn else "") + text.removesuffix("\n"))  # the torn line stays alone
+
+    def _bytes(self) -> bytes:
+        try:
+            return read_bytes(self.path) if self.path.exists() else b""
+        except OSError as error:
+            raise SuggestError(f"Cannot read {self.path}: {first_line(error)}.") from error
 
     def _read(self) -> Iterator[tuple[int, Decision, bool]]:
         """The lines of the file: number, decision, and whether it takes the decision back."""
-        data = read_bytes(self.path) if self.path.exists() else b""
+        data = self._bytes()
         for number, raw in enumerate(data.splitlines(), start=1):
             if not raw.strip():
                 continue
