@@ -103,8 +103,8 @@ SECTIONS = (
         "everyday",
         "Everyday words in closed forms",
         "A closed form with corefs and retains loses things that nobody named. 300 words of the model's own "
-        "tokenizer beside the retains hold them. Their weight was chosen on other targets; the unrelated things that are measured "
-        "are named only where such a word happens to name one.",
+        "tokenizer beside the retains hold them. Their weight was chosen on other targets; the unrelated things that "
+        "are measured are named only where such a word happens to name one.",
     ),
     Section(
         "m_by_n",
