@@ -60,6 +60,13 @@ def test_what_is_measured_is_not_measured_again(tiny_plan, bench, monkeypatch):
     assert [attempts(job) for job in plan.jobs] == [1]
 
 
+def test_the_usual_number_of_images_is_measured(tiny_folder, grid, bench, tmp_path):
+    """With eight images or more a cell also records the number of images of a target."""
+    text = "concepts: [cat]\nmethods: [uce]\nevaluate: {images_per_prompt: 8, phrases_per_group: 1, steps: 2}\n"
+    plan = plan_grid(grid(f"models: ['{tiny_folder.as_posix()}']\n{text}"), cache=tmp_path / "cells", device="cpu")
+    assert bench(plan).failed == []
+
+
 def test_benchmarks_share_cells(tiny_plan, bench):
     bench(tiny_plan("concepts: [cat]\nmethods: [uce]\n"))
     wider = tiny_plan("concepts: [dog, cat]\nmethods: [{method: uce, name: other}]\n")

@@ -10,13 +10,14 @@ import shutil
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
 from crce import __version__
 from crce.backbones import Backbone, load_backbone
 from crce.bench.cells import RECORD, Job
+from crce.bench.grid import GridEvaluation
 from crce.errors import CRCEError, RunError
 from crce.evaluate import Report, evaluate
 from crce.evaluate.prompts import HEADLINES
@@ -79,7 +80,8 @@ class Worker:
         if job.group != self._group:
             self._group, self._base = job.group, ImageCache()
         erasure, seconds, forwards = self._erase(job, backbone)
-        how = {name: value for name, value in job.content["evaluation"].items() if name != "counting"}
+        # beside the settings there are the versions of what is not set
+        how = {own.name: job.content["evaluation"][own.name] for own in fields(GridEvaluation)}
         report = evaluate(erasure, device=job.device, backbone=backbone, image_cache=self._base, **how)
         record = _record(job, report, erasure, seconds, forwards) | self._attack(job, erasure, backbone)
         write_json(job.folder / RECORD, record)
