@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from crce import demo
 from crce.concepts import ConceptSet
 
 
@@ -34,7 +35,7 @@ def count_run(sets: Sequence[ConceptSet], settings: ErasureConfig, model: str) -
         common = common_unrelated(own, rest, None)[: None if judged else UNJUDGED]
         groups = make_groups(own, None, chosen.phrases_per_group, rest, crce=settings.crce, common=common)
         prompts |= dict.fromkeys(prompt.text for group in groups for prompt in group.prompts)
-    counts = (LOOKS[0], LOOKS[-1]) if judged and model != "demo" else 2 * (chosen.images_per_prompt or 1,)
+    counts = (LOOKS[0], LOOKS[-1]) if judged and model not in demo.MODELS else 2 * (chosen.images_per_prompt or 1,)
     images, most = (all_images(len(prompts), len(sets), count) if judged else 2 * len(prompts) for count in counts)
     counted = {"steps": settings.steps, "images": images, "most_images": most, "prompts": list(prompts)}
     return {"targets": [c.target for c in sets], **counted}

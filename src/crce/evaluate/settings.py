@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, TypedDict
 
+from crce import demo
 from crce.backbones.defaults import fill_sampling
 from crce.bounds import check_numbers
 from crce.evaluate.stats import ALPHA
@@ -98,7 +99,7 @@ class ConceptSetSettings(EvaluationSettings):
         phrases_per_group: most phrases taken from each list of a concept set; None takes 10, or 2 where nobody
             judges the images, which a person then looks at.
         eval_minutes: makes `images_per_prompt`, or 16, the most, see `crce.evaluate.evaluate`; None takes 30 on a GPU
-            and 60 elsewhere, but for the bundled model, or beside `images_per_prompt`, a fixed number of images.
+            and 60 elsewhere, but for a bundled model, or beside `images_per_prompt`, a fixed number of images.
     """
 
     quality: bool = False
@@ -112,7 +113,7 @@ class ConceptSetSettings(EvaluationSettings):
 
     def minutes(self, model: str, device: str) -> float | None:
         """The minutes that an evaluation may take; None where its number of images is fixed."""
-        if self.eval_minutes is None and model != "demo" and self.images_per_prompt is None:
+        if self.eval_minutes is None and model not in demo.MODELS and self.images_per_prompt is None:
             return MINUTES.get(device, MINUTES_ELSEWHERE)
         return self.eval_minutes
 
