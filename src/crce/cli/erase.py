@@ -77,10 +77,8 @@ def erase(
     overrides: dict[str, Any],
 ) -> int:
     """Erase concepts with their corefs, keep their retains, and report the result."""
-    asked, evaluate = (
-        evaluate,
-        resume is None if evaluate is None else evaluate,
-    )  # a run does not record whether it was to be measured
+    asked = evaluate
+    evaluate = resume is None if asked is None else asked  # a run does not record whether it was to be measured
     remarks: list[str] = []
     if not evaluate:
         unused = ("images_per_prompt", "eval_minutes", "judge")

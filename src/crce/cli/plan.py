@@ -104,10 +104,10 @@ def _find(
     from crce.backbones.memory_plan import MemoryPlan
 
     entry = published(model, revision)
-    known = (
-        entry and dtype == "auto" and (work.trained or "unet" in entry["parts"])
-    )  # trained, the layers are the same
-    plan = published_plan(entry, settings) if entry and known else None
+    plan = None
+    # a closed form edits other layers of a transformer than those that were counted
+    if entry and dtype == "auto" and (work.trained or "unet" in entry["parts"]):
+        plan = published_plan(entry, settings)
     if entry and plan:
         sampling = {"kin": entry["kin"], **{name: entry["sampling"][name] for name in ("steps", "guidance", "source")}}
         own = {"sampling": sampling | entry["images"], "pipeline": entry["pipeline"], "dtype": entry["dtype"]}

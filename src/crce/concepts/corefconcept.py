@@ -77,8 +77,12 @@ def read_corefconcept(path: Path | str) -> tuple[list[ConceptSet], list[Fault]]:
     Raises:
         ConceptError: the file can't be read, or is not in this form at all.
     """
-    file = Path(path).name
-    value, repeated_keys = json_value(read_text(Path(path)), file)
+    return parse_corefconcept(read_text(Path(path)), Path(path).name)
+
+
+def parse_corefconcept(text: str, file: str) -> tuple[list[ConceptSet], list[Fault]]:
+    """As `read_corefconcept`, for the text of a file."""
+    value, repeated_keys = json_value(text, file)
     if repeated_keys:
         raise error_from(file, repeated_keys)
     if not isinstance(value, dict) or not all(isinstance(entries, list) for entries in value.values()):

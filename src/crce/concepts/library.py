@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from crce.concepts.concept_set import ConceptSet, Kind, fold, name_key
-from crce.concepts.corefconcept import is_corefconcept, read_corefconcept
+from crce.concepts.corefconcept import is_corefconcept, parse_corefconcept
 from crce.concepts.documents import dump_concepts, dump_json, parse_json_sets, parse_sets
 from crce.concepts.faults import Fault, did_you_mean, error_from, likely_slip
 from crce.concepts.nodes import json_value, read_text
@@ -81,7 +81,7 @@ def _read(path: Path) -> tuple[list[ConceptSet], list[Fault]]:
     if path.suffix.lower() != ".json":
         return parse_sets(text, path.name), []
     if is_corefconcept(json_value(text, path.name)[0]):
-        return read_corefconcept(path)
+        return parse_corefconcept(text, path.name)
     return parse_json_sets(text, path.name), []
 
 

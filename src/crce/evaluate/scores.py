@@ -14,7 +14,7 @@ from crce.evaluate.stats import ALPHA, MEASURES, RateComparison, Recognition, co
 Words = Sequence[str | None]
 """The judge's word for each image of a prompt; None for an image that could not be generated."""
 
-HEADLINE = ("target", "coref_held_out", "retain_held_out", "unrelated")  # the groups of MEASURES
+MEASURED = ("target", "coref_held_out", "retain_held_out", "unrelated")  # the groups of MEASURES
 
 NO_PHRASES = {
     "target": "there is no target",
@@ -136,8 +136,8 @@ def compare_groups(groups: Mapping[str, ScoredGroup]) -> dict[str, RateCompariso
 
 
 def summarise_groups(groups: Mapping[str, ScoredGroup]) -> dict[str, Measure]:
-    """The headline numbers: those of `HEADLINE`, H and H3."""
-    own = [groups[name] for name in HEADLINE]
+    """The headline numbers: those of `MEASURED`, H and H3."""
+    own = [groups[name] for name in MEASURED]
     reasons = dict(zip(MEASURES, (group.missing for group in own), strict=True))
     return summarise([group.recognitions for group in own], reasons=reasons)
 

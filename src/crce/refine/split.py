@@ -16,7 +16,7 @@ from crce.concepts import ConceptSet, Related
 from crce.concepts.concept_set import fold
 from crce.errors import RunError
 from crce.evaluate.prompts import ERASING
-from crce.evaluate.scores import HEADLINE
+from crce.evaluate.scores import MEASURED
 from crce.evaluate.settings import ConceptSetSettings
 from crce.evaluate.stats import Recognition, recognise, summarise
 from crce.suggest.phrases import words
@@ -81,7 +81,7 @@ def score(report: Mapping[str, Any], split: Split) -> dict[str, dict[str, Any]]:
     recognised: list[list[Recognition]] = []
     alpha = ConceptSetSettings(eval_minutes=report["settings"].get("eval_minutes")).alpha
     groups = {"target": "the target", "coref_held_out": "a held-out coref", "retain_held_out": "a held-out retain"}
-    for group in HEADLINE:
+    for group in MEASURED:
         what, whole = groups.get(group), group in ("target", "unrelated")
         prompts = [p for p in report["groups"][group]["prompts"] if whole or split.holds(p["text"])]
         asked = [(p["words"], p["class"]) for p in prompts if p["left_out"] is None]

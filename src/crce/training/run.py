@@ -23,7 +23,7 @@ from crce.concepts.concept_set import fold
 from crce.config import ErasureConfig
 from crce.errors import ConceptError, MemoryShortage, RunError
 from crce.methods import METHODS
-from crce.methods.table import refuse_unsupported
+from crce.methods.table import is_solved, refuse_unsupported
 from crce.training.base_model import load_recorded
 from crce.training.checkpoint import (
     CHECKPOINT,
@@ -105,7 +105,7 @@ def erase(
         refuse_taken(Path(out))
     names = sets
     clock = time.perf_counter()
-    parts = text_side_parts if METHODS.find(config.method).solved else None
+    parts = text_side_parts if is_solved(config.method) else None
     refuse = partial(refuse_unsupported, config.method)  # before gigabytes are read, and before a folder is made
     loaded = backbone or load_backbone(
         model, device=device, dtype=dtype, revision=revision, offload=config.offload, parts=parts, accept=refuse
@@ -144,7 +144,7 @@ def resume(
     if info["status"] == "finished":
         (folder / CHECKPOINT).unlink(missing_ok=True)  # of a run that was killed right before this
         return Erasure(folder, sets, config, info)
-    parts = text_side_parts if METHODS.find(config.method).solved else None
+    parts = text_side_parts if is_solved(config.method) else None
     loaded = backbone or load_recorded(info, device=device, offload=config.offload, parts=parts)
     if loaded.revision != info["revision"]:
         raise RunError(
