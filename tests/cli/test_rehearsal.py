@@ -77,7 +77,9 @@ def test_every_verb_works_on_every_family(name, crce, erase, clip, tmp_path):
         "attack", run, "--attack", "typo", "--budget", 1, "--phrases", 1, "--images-per-prompt", 1, "--judge", clip
     )
     assert result.code == 0, result.err
-    assert json.loads((run / "attacks" / "typo.json").read_text())["pictures"]["steps"] == info["sampling"]["steps"]
+    attack = json.loads((run / "attacks" / "typo.json").read_text())
+    assert attack["pictures"]["steps"] == info["sampling"]["steps"]
+    assert attack["judge"]["threshold"] == report["judge"]["threshold"]  # as calibrated on the base model's images
     result = crce("refine", run, "--rounds", 1, "--judge", clip, "--device", "cpu")
     if result.code == 0:
         assert json.loads((run / "refine.json").read_text())["rounds"]

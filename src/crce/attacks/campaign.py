@@ -26,11 +26,12 @@ from crce.attacks.victim import Victim
 from crce.backbones import Backbone
 from crce.backbones.defaults import fill_sampling
 from crce.bounds import check_numbers
+from crce.evaluate.report import report_of
 from crce.evaluate.stats import DRAWABLE_SHARE
-from crce.files import slug, write_json, write_tensors
+from crce.files import read_json, slug, write_json, write_tensors
 from crce.judges import Judge, choose_judge
 from crce.judges.concept_classes import EVERYDAY
-from crce.judges.judge import describe_judge
+from crce.judges.judge import CalibratedJudge, describe_judge
 from crce.sampling.image_cache import FOLDER
 from crce.training import Erasure, apply_adapter, load_base
 from crce.training.run_folder import alone, file_hash
@@ -208,10 +209,17 @@ def left_out(words: Sequence[str | None], expected: str) -> str | None:
 
 
 def judge_of_run(judge: str | Judge, erasure: Erasure, device: str) -> Judge:
-    """The judge of an attack, see `choose_judge`; everyday things are among classes that it takes from the run."""
+    """The judge of an attack, see `choose_judge`; everyday things are among classes that it takes from the run.
+
+    A judge whose threshold is calibrated on images of the base model takes that of its latest report of the run.
+    """
     model, folder = erasure.info["model"], erasure.folder / FOLDER
     chosen = choose_judge(judge, model, erasure.sets, unrelated=EVERYDAY, folder=folder, device=device, required=True)
-    return cast("Judge", chosen)
+    scorer = cast("Judge", chosen)
+    report = report_of(erasure.folder, scorer.name)
+    if isinstance(scorer, CalibratedJudge) and report.is_file():
+        scorer.threshold = read_json(report, dict[str, Any], "Run `crce evaluate` again.")["judge"]["threshold"]
+    return scorer
 
 
 def describe_run(erasure: Erasure, judge: Judge) -> dict[str, Any]:

@@ -32,6 +32,11 @@ TARGETS = "targets"  # folder of the reports of several targets
 REPORTS = "reports"  # folder of the latest report.json of each judge
 
 
+def report_of(run: Path, judge: str) -> Path:
+    """The latest report.json of a judge, where a run was evaluated by it."""
+    return run / REPORTS / f"{slug(judge)}.json"
+
+
 @dataclass(frozen=True)
 class StoredReport:
     """A folder with a report.json, whose content is `data`, and a report.html."""
@@ -60,7 +65,7 @@ class StoredReport:
     def keep_for(self, judge: Mapping[str, Any] | None) -> Self:
         """Write a copy of report.json under the judge's name, which reports of other judges leave alone."""
         if judge is not None:
-            write_json(self.folder / REPORTS / f"{slug(judge['name'])}.json", self.data)
+            write_json(report_of(self.folder, judge["name"]), self.data)
         return self
 
 
