@@ -108,6 +108,11 @@ def test_prompts_have_the_shapes_that_the_loaded_model_encodes_them_to(tiny, nam
     assert meta.backbone.latent_shape == loaded.latent_shape
 
 
+def test_the_bundled_transformer_is_counted_with_the_tokens_that_it_reads():
+    planned = read_meta_model("demo-flow").conditioning(2, torch.float32)
+    assert planned.hidden.shape == load_backbone("demo-flow", device="cpu").encode(["a cat", "the dog"]).hidden.shape
+
+
 def kept_by_a_forward(loaded: Backbone, rows: int, shown: int, *, checkpointing: bool) -> int:
     """Bytes that autograd keeps of a real forward in float32, each storage once, without the network's own.
 

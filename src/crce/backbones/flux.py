@@ -92,7 +92,7 @@ class FluxBackbone(FlowTransformer):
     def empty_conditioning(self, count: int, tokens: int, dtype: torch.dtype) -> Conditioning:
         config = self.network.config
         width, pooled = config.joint_attention_dim, config.pooled_projection_dim
-        return Conditioning.empty(count, T5_TOKENS, width, dtype, pooled=pooled)
+        return Conditioning.empty(count, int(tokens_of(self.pipe) or T5_TOKENS), width, dtype, pooled=pooled)
 
     def predict_guided(
         self, x_t: torch.Tensor, t: torch.Tensor | float, cond: Conditioning, null: Conditioning, guidance: float

@@ -17,7 +17,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_map_only
 
 from crce import files
-from crce.backbones.backbone import Backbone
+from crce.backbones.backbone import Backbone, tokens_of
 from crce.backbones.conditioning import Conditioning
 from crce.backbones.loading import Source, quiet_diffusers, refuse_unfit
 from crce.backbones.sources import model_path, published, published_json
@@ -80,6 +80,9 @@ def read_meta_model(model: str = "demo", *, revision: str | None = None) -> Meta
         )
     tokenizer = read_json(source, "tokenizer/tokenizer_config.json", revision) or {}
     tokens = min(int(tokenizer.get("model_max_length", CLIP_TOKENS)), CLIP_TOKENS)
+    if limit := tokens_of(backbone.pipe):  # of the second tokenizer, which is not loaded
+        tokenizer = read_json(source, "tokenizer_2/tokenizer_config.json", revision) or {}
+        backbone.pipe.crce_tokens = min(limit, int(tokenizer.get("model_max_length", limit)))
     return MetaModel(backbone, encoders, tokens)
 
 
