@@ -12,6 +12,7 @@ import pytest
 
 from crce.bench import expand, plan_grid, read_grid
 from crce.bench.cells import cell_content, key_of
+from crce.methods.table import MEASURED
 
 
 ERASURE = Path(__file__).parents[2] / "benchmarks" / "erasure"
@@ -48,3 +49,11 @@ def test_a_plan_looks_for_committed_cells_in_their_folders_unless_they_are_outda
     data = json.loads((ERASURE / "results" / "lists" / "results.json").read_text(encoding="utf-8"))
     named = [job.folder.name == row["run"] for job, row in zip(plan.jobs, data["rows"], strict=True)]
     assert set(named) == {"outdated" not in data}
+
+
+@pytest.mark.parametrize(
+    ("file", "pipeline"), [("methods.json", "StableDiffusionPipeline"), ("flow.json", "FluxPipeline")]
+)
+def test_a_method_is_called_measured_where_a_committed_file_has_rows_of_it(file: str, pipeline: str) -> None:
+    rows = json.loads((ERASURE / file).read_text(encoding="utf-8"))["rows"]
+    assert {row["method"] for row in rows} == set(MEASURED[pipeline])

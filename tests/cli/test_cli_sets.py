@@ -79,7 +79,7 @@ def test_idle_threads_sleep_where_others_work_unless_the_user_says_otherwise(crc
 
 def test_methods_as_table_and_json(crce):
     levels = json.loads(crce("methods", "--json").out)
-    assert levels["esd"]["StableDiffusionPipeline"] == "tested"
+    assert levels["esd"]["StableDiffusionPipeline"] == "measured"
     shown = crce("methods").out
     assert all(name in shown for name in levels)
     assert "tested: erasures of a trained model were measured." in shown

@@ -74,7 +74,7 @@ def used_for(related: Related) -> str:
 
 
 def methods(json: JSONFlag = False) -> int:
-    """Show the erasure methods, and on which models each is tested, experimental or refused."""
+    """Show the erasure methods, and on which models each is measured, experimental or refused."""
     with Bar("reading the methods"):
         from crce.backbones.families import FAMILIES, backbone_class
         from crce.methods.table import METHODS, Level, support
@@ -86,8 +86,8 @@ def methods(json: JSONFlag = False) -> int:
     for name, row in levels.items():
         cells = ([backbone_class(f).models for f in FAMILIES if row[f] == level] for level in get_args(Level))
         rows.append((name, METHODS[name].description, *("; ".join(cell) for cell in cells)))
-    print_table(("method", "how it erases", "tested", "experimental", "refused"), rows, show_lines=True)
-    typer.echo("tested: erasures of a trained model were measured. experimental: run on tiny models of that kind.")
+    print_table(("method", "how it erases", "measured", "experimental", "refused"), rows, show_lines=True)
+    typer.echo("measured: docs/results.md has erasures of a trained model. experimental: run on tiny models of that kind.")
     return 0
 
 

@@ -124,16 +124,19 @@ def is_solved(name: str | None) -> bool:
     return method is not None and method.solved
 
 
-Level = Literal["tested", "experimental", "refused"]
-MEASURED = "StableDiffusionPipeline"  # the bundled model's class, the one whose erasures are measured
+Level = Literal["measured", "experimental", "refused"]
+MEASURED = {  # methods by the class of a bundled model; those with rows in methods.json and flow.json of the benchmarks
+    "StableDiffusionPipeline": ("esd", "ablation", "spm", "eap", "advunlearn", "uce", "rece", "speed", "mace"),
+    "FluxPipeline": ("esd",),
+}
 
 
 @dataclass(frozen=True)
 class Support:
     """How far a method is known to work on the models of a pipeline class.
 
-    "tested": erasures of a trained model were measured. "experimental": the tests train it on tiny pipelines of the
-    real classes with random weights. "refused": it does not work there, and `why`.
+    "measured": a committed benchmark has erasures of a trained model of that class. "experimental": the tests train it
+    on tiny pipelines of the real classes with random weights. "refused": it does not work there, and `why`.
     """
 
     level: Level
@@ -147,7 +150,7 @@ def support(method: str, pipeline: str) -> Support:
         return Support("refused", "solves for layers that read the text encoder's states, and of {} none are known")
     if entry.trains_text and not backbone.reads_words:
         return Support("refused", "trains the one text encoder of Stable Diffusion 1.x and 2.x, and {} has others")
-    return Support("tested" if pipeline == MEASURED and entry.results else "experimental")
+    return Support("measured" if method in MEASURED.get(pipeline, ()) else "experimental")
 
 
 def refuse_unsupported(method: str, pipeline: str) -> None:
