@@ -82,4 +82,4 @@ def test_methods_as_table_and_json(crce):
     assert levels["esd"]["StableDiffusionPipeline"] == "measured"
     shown = crce("methods").out
     assert all(name in shown for name in levels)
-    assert "tested: erasures of a trained model were measured." in shown
+    assert "measured: docs/results.md has erasures of a trained model." in shown
