@@ -160,6 +160,9 @@ def test_mace_pairs_the_words_that_two_prompts_share():
     # a tokenizer that pads with the token that ends a prompt
     cat, nothing = [1, 10, 11, 50, 2, 2, 2, 2], [1, 10, 11, 2, 2, 2, 2, 2]
     assert around(cat, nothing) == [(0, 0), (1, 1), (2, 2), (4, 3), (5, 4), (6, 5), (7, 6)]
+    # a prompt that fills its length, so that it ends in one such token, and one that has one to spare
+    assert around([1, 10, 11, 50, 51, 20, 21, 2], nothing) == [(0, 0), (1, 1), (2, 2), (7, 3)]
+    assert around([1, 10, 50, 51, 20, 2], [1, 10, 60, 20, 2, 2]) == [(0, 0), (1, 1), (4, 3), (5, 4)]
     # without padding, and a phrase at the beginning
     assert around([1, 50, 51, 10, 2], [1, 60, 10, 2]) == [(0, 0), (3, 2), (4, 3)]
     assert around([1, 50, 2], [1, 50, 2]) == [(0, 0), (1, 1), (2, 2)]
