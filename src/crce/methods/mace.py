@@ -26,14 +26,13 @@ def around(prompt: Sequence[int], other: Sequence[int]) -> list[tuple[int, int]]
 
     Both are token sequences of length L: `prompt` with the phrase, `other` with what it becomes.
     """
-    length = min(len(prompt), len(other))
-    lead = next((i for i in range(length) if prompt[i] != other[i]), length)
     # The end of the words, not of the padding, is where both are compared backwards.
     ends = [end_of_words(tokens) for tokens in (prompt, other)]
     if prompt[-1] == other[-1]:  # a prompt that fills its length ends in the token that the other is padded with
         ends = [min(end, len(tokens) - 1) for end, tokens in zip(ends, (prompt, other), strict=True)]
+    lead = next((i for i in range(min(ends)) if prompt[i] != other[i]), min(ends))
     rest = min(ends) - lead
-    follow = next((i for i in range(rest) if prompt[ends[0] - 1 - i] != other[ends[1] - 1 - i]), max(rest, 0))
+    follow = next((i for i in range(rest) if prompt[ends[0] - 1 - i] != other[ends[1] - 1 - i]), rest)
     pads = min(len(prompt) - ends[0], len(other) - ends[1])
     pairs = [(i, i) for i in range(lead)]
     pairs += [(ends[0] - i, ends[1] - i) for i in range(follow, 0, -1)]
