@@ -32,6 +32,8 @@ TARGETS = (
     "santa claus",
     "elephant",
     "house",
+    "robot",
+    "ghost",
 )
 SCOPES = {
     "text": {"layers": "text"},
