@@ -60,6 +60,16 @@ def test_the_whole_job_costs_what_is_recorded(demo_backbone):
     assert f"by {recorded['agreement_difference']:.3f} on average" in text
 
 
+def test_the_time_that_a_plan_says_is_the_time_that_a_run_takes():
+    recorded = read("plan/rehearsal.json")["rows"]
+    ratios = [row["seconds"]["all"]["ratio"] for row in recorded]
+    assert len(ratios) >= 5
+    assert all(0.75 <= ratio <= 1.25 for ratio in ratios)
+    assert all(row["images"]["planned"] == row["images"]["taken"] for row in recorded)
+    text = (ROOT / "docs" / "backbones.md").read_text(encoding="utf-8")
+    assert f"{min(ratios):.2f} to {max(ratios):.2f} of what" in text
+
+
 @pytest.mark.parametrize(("crce", "name"), [(False, "ESD"), (True, "ESD + CRCE")])
 def test_readme_shows_the_measured_erasure(crce, name):
     cells = [f"{mean(crce, number):.2f}" for number in HEADLINES]
