@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+from types import SimpleNamespace
 
 import pytest
 import torch
 from edited_run import edit_run
 from safetensors.torch import load_file
+from tokenizers import Tokenizer
+from tokenizers.models import WordLevel
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -92,6 +95,15 @@ def test_everyday_words_are_held_beside_the_retains_and_are_none_of_what_goes(de
     assert len(words) == len(set(words)) == 300
     assert not [word for word in words if word.startswith(("cat", "kitty", "feline"))]
     assert all(demo_backbone.pipe.tokenizer.tokenize(word) == [word] for word in words)
+
+
+@pytest.mark.parametrize(("word", "piece"), [("{}</w>", "{}"), ("▁{}", "{}"), ("Ġ{}", "{}"), ("{}", "##{}")])
+def test_everyday_words_are_no_pieces_of_words(cats, word, piece):
+    tokens = [mark.format(text) for text, mark in {"ing": piece, "tree": word, "ous": piece, "river": word}.items()]
+    tokens += [word.format(text) for text in ("cats", "stone", "moss", "rare", "rarer")]  # half are common
+    vocabulary = Tokenizer(WordLevel({token: place for place, token in enumerate(tokens)}, unk_token="tree"))
+    backbone = SimpleNamespace(pipe=SimpleNamespace(tokenizer=vocabulary))
+    assert everyday_words(backbone, [cats], 300) == ["tree", "river"]
 
 
 def test_rows_of_mace_leave_out_the_phrase_itself(demo_backbone):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -14,7 +15,7 @@ from crce.concepts import ConceptSet, atlas
 from crce.concepts.concept_set import fold
 
 
-MARKS = "▁Ġ"  # how tokenizers write the space before a word
+MARK = re.compile("[▁Ġ]|</w>")  # how tokenizers write the space before a word, or its end
 NULL = 0  # index of the empty prompt
 
 
@@ -112,12 +113,14 @@ def near_vocabulary(backbone: Backbone, sets: Sequence[ConceptSet], count: int) 
 def everyday_words(backbone: Backbone, sets: Sequence[ConceptSet], count: int) -> list[str]:
     """Words of the model's own tokenizer, evenly from its commoner ones, less those of what the sets erase.
 
-    A tokenizer lists its words by how common they were where it was learned, so that every model has them.
+    A tokenizer lists its words by how common they were where it was learned, so that every model has them. Where it
+    marks what is a word by itself, the others are pieces of words.
     """
     erased = [t for c in sets for t in (c.target, *(r.text for r in c.train_corefs))]
     gone = tuple({word for t in erased for word in fold(t).split() if len(word) > 2})
     ranks = backbone.pipe.tokenizer.get_vocab()
-    listed = (token.strip(MARKS).removesuffix("</w>") for token in sorted(ranks, key=ranks.get))
+    tokens = sorted(ranks, key=ranks.get)
+    listed = (MARK.sub("", token) for token in [t for t in tokens if MARK.search(t)] or tokens)
     words = [w for w in dict.fromkeys(listed) if len(w) > 2 and w.isascii() and w.isalpha()]
     words = [w for w in words[: len(words) // 2] if not fold(w).startswith(gone)]  # nor their plurals
     return words[:: max(1, len(words) // count)][:count]
