@@ -87,9 +87,7 @@ def methods(json: JSONFlag = False) -> int:
         cells = ([backbone_class(f).models for f in FAMILIES if row[f] == level] for level in get_args(Level))
         rows.append((name, METHODS[name].description, *("; ".join(cell) for cell in cells)))
     print_table(("method", "how it erases", "measured", "experimental", "refused"), rows, show_lines=True)
-    typer.echo(
-        "measured: docs/results.md has erasures of a trained model. experimental: run on tiny models of that kind."
-    )
+    typer.echo("measured: docs/results.md has erasures of a trained model. experimental: run on tiny models.")
     return 0
 
 
