@@ -45,17 +45,17 @@ Holm's correction; where no outcome of so few targets could be significant at 5 
 [bench.md](bench.md), [evaluate.md](evaluate.md) and [sure.md](sure.md).
 """
 
-OUTDATED = """All but what is said of everyday words and of the flow transformer was measured as of commit 3dc7db0, with the text
-encoder in full precision; the package holds
-it in half precision. Later versions measure otherwise, so that a cell that is measured again has other numbers.
+OUTDATED = """All but what is said of everyday words and of the flow transformer was measured as of commit 3dc7db0, with
+the text encoder in full precision; the package holds it in half precision. Later versions measure otherwise, so that
+a cell that is measured again has other numbers.
 {outdated}
 """
 
 FLOW = """## On a flow transformer
 
 The other bundled model, `--model demo-flow`, is FLUX's architecture with two double-stream and six single-stream
-blocks, so that text and image share the projections of most of its layers. ESD is reported to make such models collapse
-where these are trained. Here it trains four sets of layers: those that only the text passes (`text`, the default);
+blocks, so that text and image share the projections of most of its layers. ESD is reported to make models collapse
+where such layers are trained. Here it trains four sets: those that only the text passes (`text`, the default);
 the text's keys and values in the double-stream blocks (`kv`); these and the keys and values of the single-stream
 blocks, which text and image share (`shared`); and the same with the change kept to the tokens of the text
 (`masked`). Closed forms edit the layers that read the text encoder's states. `text surgery` is `text` with

@@ -54,7 +54,7 @@ class GroupedCommand(TyperCommand):
                 rows.setdefault(next(iter(groups), "Arguments"), []).append((names, text))
             elif self.every_flag or not groups or param.name in place:
                 names, text = param.get_help_record(ctx)
-                title = place.get(str(param.name), param.rich_help_panel or OPTIONS)
+                title = place.get(str(param.name), getattr(param, "rich_help_panel", None) or OPTIONS)
                 for shown, plain in PLAIN:
                     names, text = re.sub(shown, plain, names), re.sub(shown, plain, text)
                 rows.setdefault(title, []).append((names, text))
