@@ -30,9 +30,10 @@ def rows() -> list[dict[str, Any]]:
         for name, (pipeline, _) in published.MODELS.items():
             firsts.setdefault(pipeline, name)
         for pipeline, name in firsts.items():
-            meta = read_meta_model(str(published.folder(name, Path(root))))
+            folder = str(published.folder(name, Path(root)))
+            meta = read_meta_model(folder)
             side = meta.backbone.latent_shape[1] * meta.backbone.pipe.vae_scale_factor
-            settings = load_config("sd15", model=name)
+            settings, layers = load_config("sd15", model=name), load_config(model=folder).layers
             for kin, sampling in backbone_class(pipeline).defaults.items():
                 if kin == "demo":
                     continue
@@ -47,7 +48,7 @@ def rows() -> list[dict[str, Any]]:
                         "resolution": None if sampling.guidance == 0 else side,
                         "x_t_levels": trained["ddim_steps"],
                         "x_t_guidance": trained["guidance"],
-                        "scope": settings.layers,
+                        "scope": layers,
                         "rank": settings.rank,
                         "learning_rate": settings.learning_rate,
                         "dtype": str(backbone_class(pipeline).half).removeprefix("torch."),

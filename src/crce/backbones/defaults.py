@@ -25,10 +25,19 @@ _KIN = re.compile(r"(?<![a-z])(turbo|lightning|hyper|lcm|schnell)(?![a-z])")
 
 @dataclass(frozen=True)
 class ModelDefaults:
-    """The sampling of a model, and what it was distilled to or another name in its family's table, "" for most."""
+    """How a model is sampled, and which layers are trained unless the user says otherwise.
 
-    kin: str
+    Transformers are trained where the text alone passes: benchmarks/erasure/flow.py, on the bundled one, which is small.
+    """
+
+    kin: str  # what it was distilled to, or another name in its family's table; "" for most
     sampling: SamplingDefaults
+    component: str  # the pipeline's name for its denoiser
+
+    @property
+    def training(self) -> dict[str, Any]:
+        """Settings of an erasure, where they are not the recipe's."""
+        return self.sampling.training | ({"layers": "text"} if self.component == "transformer" else {})
 
     def as_json(self) -> dict[str, Any]:
         """The sampling as run.json holds it."""
@@ -44,7 +53,7 @@ def choose_defaults(
     named = _KIN.search(re.split(r"[/\\]", model.rstrip("/\\"))[-1].lower())
     kin = "demo" if model in demo.MODELS else named[1] if named else family.kin(scheduler, denoiser)
     kin = kin if kin in family.defaults else ""
-    return ModelDefaults(kin, family.defaults[kin])
+    return ModelDefaults(kin, family.defaults[kin], family.component)
 
 
 def defaults_of(backbone: Backbone) -> ModelDefaults:
@@ -58,7 +67,8 @@ def find_defaults(model: str, revision: str | None = None) -> ModelDefaults | No
     from crce.backbones.sources import model_path, published
 
     if entry := published(model, revision):
-        return ModelDefaults(entry["kin"], SamplingDefaults(**entry["sampling"]))
+        component = next(part for part in entry["parts"] if part in ("unet", "transformer"))
+        return ModelDefaults(entry["kin"], SamplingDefaults(**entry["sampling"]), component)
     from crce.backbones.families import backbone_class
     from crce.backbones.loading import single_file_pipeline
     from crce.backbones.meta_model import read_json
