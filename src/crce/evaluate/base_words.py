@@ -14,18 +14,15 @@ import os
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from crce.demo.model import MODELS, model_path
 from crce.errors import RunError
+from crce.evaluate.model_pair import SamplingPlan
+from crce.evaluate.observe import Questions
 from crce.files import cache_folder, read_json, write_json
 from crce.judges.judge import CalibratedJudge
+from crce.sampling import ModelState
 
-
-if TYPE_CHECKING:
-    from crce.evaluate.model_pair import SamplingPlan
-    from crce.evaluate.observe import Questions
-    from crce.sampling import ModelState
 
 log = logging.getLogger(__name__)
 

@@ -6,7 +6,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from crce.concepts import ConceptSet
 from crce.evaluate.locality import embedding_distances, measure_locality
@@ -15,12 +15,9 @@ from crce.evaluate.observe import Images, Questions, observe
 from crce.evaluate.prompts import PAIRS, SHOWN, spread
 from crce.evaluate.quality import make_pairs, measure_quality
 from crce.evaluate.scores import ScoredGroup, score_group
+from crce.evaluate.settings import ConceptSetSettings, PromptSetSettings
 from crce.evaluate.stats import ALPHA
 from crce.sampling.pictures import Picture, write_strips
-
-
-if TYPE_CHECKING:
-    from crce.evaluate.settings import ConceptSetSettings, PromptSetSettings
 
 
 @dataclass(frozen=True)

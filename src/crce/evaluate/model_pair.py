@@ -5,19 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from crce.backbones import Backbone
 from crce.errors import RunError
 from crce.evaluate.prompts import PAIRS
+from crce.evaluate.settings import EvaluationSettings
 from crce.sampling import ImageCache, ImageKey, ModelState
 from crce.sampling.pictures import Picture
 from crce.training import Erasure, apply_adapter, load_base
 from crce.training.run_folder import file_hash
-
-
-if TYPE_CHECKING:
-    from crce.backbones import Backbone
-    from crce.evaluate.settings import EvaluationSettings
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import torch
+from PIL.Image import Image
 
 from crce import demo
 from crce.concepts import ConceptSet
@@ -12,20 +15,13 @@ from crce.evaluate.model_pair import ModelPair, ModelSide, SamplingPlan
 from crce.evaluate.prompt_sets.concept_set import OtherSets, common_unrelated, make_groups
 from crce.evaluate.prompt_sets.prompt_set import PromptSet, sample, seeds_of
 from crce.evaluate.prompts import NO_JUDGE, UNJUDGED, Domain, Prompt, PromptGroup, no_class, spread
-from crce.evaluate.settings import PROBE_SEED, probe_images, target_images
-from crce.judges import choose_judge, load_judge
+from crce.evaluate.settings import PROBE_SEED, ConceptSetSettings, PromptSetSettings, probe_images, target_images
+from crce.judges import Judge, choose_judge, load_judge
 from crce.judges.judge import CalibratedJudge, Detector, JointJudge, OpenJudge, describe_judge, name_pictures
 from crce.sampling.image_cache import FOLDER
 from crce.sampling.pictures import Picture
+from crce.training import Erasure
 
-
-if TYPE_CHECKING:
-    import torch
-    from PIL.Image import Image
-
-    from crce.evaluate.settings import ConceptSetSettings, PromptSetSettings
-    from crce.judges import Judge
-    from crce.training import Erasure
 
 CALIBRATION = 24  # images on each side, at most, that a judge is calibrated with
 CHUNK = 32  # texts whose images are in memory at once

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, TypeVar
+from typing import Literal, TypeVar
 
+from crce.judges import Judge
 
-if TYPE_CHECKING:
-    from crce.judges import Judge
 
 T = TypeVar("T")
 

@@ -22,21 +22,18 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL.Image import Image
 
 from crce.evaluate.intervals import mean_of
 from crce.evaluate.prompts import KEEPING
+from crce.judges import Judge
 from crce.judges.judge import BATCH, FeatureJudge, TextJudge
+from crce.sampling.pictures import Picture
 
-
-if TYPE_CHECKING:
-    from PIL.Image import Image
-
-    from crce.judges import Judge
-    from crce.sampling.pictures import Picture
 
 Vector = NDArray[np.float64]
 

@@ -6,26 +6,24 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain, count
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+from typing_extensions import Self
 
 from crce.concepts import ConceptSet
 from crce.evaluate.measurement import MeasuredTarget
+from crce.evaluate.observe import Images
 from crce.evaluate.page import render_prompt_set, render_target, render_targets
 from crce.evaluate.prompt_sets.prompt_set import Number, PromptSet
 from crce.evaluate.prompts import NO_JUDGE, TITLES
 from crce.evaluate.scores import ScoredGroup, compare_groups, summarise_groups
+from crce.evaluate.settings import ConceptSetSettings, PromptSetSettings
 from crce.evaluate.stats import RateComparison, compare
 from crce.evaluate.verdict import make_verdict, pool
 from crce.files import slug, write_json, write_text
 from crce.sampling.pictures import write_sheet
+from crce.training import Erasure
 
-
-if TYPE_CHECKING:
-    from typing_extensions import Self
-
-    from crce.evaluate.observe import Images
-    from crce.evaluate.settings import ConceptSetSettings, PromptSetSettings
-    from crce.training import Erasure
 
 PROMPTS = "prompts"  # folder of the reports of prompt sets
 TARGETS = "targets"  # folder of the reports of several targets

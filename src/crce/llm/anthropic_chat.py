@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from types import ModuleType
+from typing import Any
 
 from crce.llm.protocol import Message, Reply
 from crce.llm.service import RequestForm, ServiceChat, content_of, token_counts, with_schema
-
-
-if TYPE_CHECKING:
-    from types import ModuleType
 
 
 class AnthropicChat(ServiceChat):

@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 from pkgutil import resolve_name
-from typing import TYPE_CHECKING
 
 from crce.errors import SuggestError
+from crce.llm.protocol import Chat
 
-
-if TYPE_CHECKING:
-    from crce.llm.protocol import Chat
 
 SERVICES = {
     "openai": "crce.llm.openai_chat:OpenAIChat",

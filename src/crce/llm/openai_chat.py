@@ -7,14 +7,12 @@ parameters.
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING, Any, ClassVar
+from types import ModuleType
+from typing import Any, ClassVar
 
 from crce.llm.protocol import Message, Reply
 from crce.llm.service import RequestForm, ServiceChat, content_of, token_counts, with_schema
 
-
-if TYPE_CHECKING:
-    from types import ModuleType
 
 AZURE_VERSION = "2024-10-21"  # of the protocol; OPENAI_API_VERSION sets another
 

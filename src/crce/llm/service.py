@@ -14,7 +14,8 @@ from abc import abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from importlib import import_module
-from typing import TYPE_CHECKING, Any, ClassVar
+from types import ModuleType
+from typing import Any, ClassVar
 from urllib.parse import urlsplit
 
 from crce.bounds import check_numbers
@@ -22,9 +23,6 @@ from crce.errors import SuggestError
 from crce.llm.protocol import Chat, Message, Reply
 from crce.llm.service_errors import FILTERED, Declined, ServiceErrors
 
-
-if TYPE_CHECKING:
-    from types import ModuleType
 
 MAX_REPLY = 200_000  # bytes of one answer; a list of phrases takes a tenth of it
 NO_KEY = "none"  # the clients insist on a key, also for servers that need none

@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 from crce.concepts import ConceptSet
 from crce.concepts.concept_set import fold
 from crce.evaluate.prompts import ERASING, NO_JUDGE, Prompt, PromptGroup, concept_group, no_class, spread
+from crce.judges import Judge
 from crce.judges.concept_classes import everyday
 
-
-if TYPE_CHECKING:
-    from crce.judges import Judge
 
 UNRELATED_PROMPTS = 6
 
