@@ -8,7 +8,7 @@ from pathlib import Path
 from pkgutil import resolve_name
 
 from crce.errors import SuggestError
-from crce.llm.clients import PROVIDERS, load_chat
+from crce.llm.protocol import PROVIDERS, load_chat
 from crce.registry import Table
 from crce.suggest.candidates import Suggester
 
