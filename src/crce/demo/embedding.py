@@ -12,11 +12,16 @@ from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cache
+from itertools import chain
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
+
+if TYPE_CHECKING:
+    from scipy.sparse import csr_array
 
 Vectors = NDArray[np.float32]
 
@@ -30,10 +35,9 @@ BAGS = 1024  # texts whose word vectors are summed at a time
 
 @dataclass(frozen=True)
 class Words:
-    """The word pieces of B texts, P in all."""
+    """The word pieces of B texts."""
 
-    pieces: NDArray[np.int64]  # ids of the word pieces of all texts in order, shape (P,)
-    starts: NDArray[np.int64]  # index of each text's first piece, shape (B,)
+    counts: csr_array  # how often each piece of the vocabulary is in each text, shape (B, V)
     lengths: Vectors  # L2 norm of the sum of each text's word vectors, shape (B,)
 
 
@@ -74,10 +78,14 @@ class Embedder:
 
     def words(self, texts: Sequence[str]) -> Words:
         """The word pieces of `texts`, for `word_similarity`."""
+        from scipy.sparse import csr_array
+
+        table = self._weights["embeddings.word_embeddings.weight"]
         ids = [encoding.ids for encoding in self._tokenizer.encode_batch(texts, add_special_tokens=False)]
-        pieces = np.array([i for text_ids in ids for i in text_ids], np.int64)
-        starts = np.array([0, *map(len, ids)], np.int64)[:-1].cumsum()
-        return Words(pieces, starts, self._lengths(pieces, starts))
+        pieces, starts = np.array([*chain.from_iterable(ids)], np.int64), np.array([0, *map(len, ids)]).cumsum()
+        counts = csr_array((np.ones(len(pieces), np.float32), pieces, starts), shape=(len(ids), len(table)))
+        parts = (counts[start : start + BAGS] @ table for start in range(0, len(ids), BAGS))
+        return Words(counts, np.concatenate([np.linalg.norm(part, axis=1) for part in parts]))
 
     def word_similarity(self, query: str, words: Words) -> Vectors:
         """The cosine of `query` with each text of `words` by the sums of their word vectors, shape (B,).
@@ -85,27 +93,9 @@ class Embedder:
         A thousand times cheaper than `similarity` and much coarser: for a shortlist of many texts.
         """
         table = self._weights["embeddings.word_embeddings.weight"]
-        direction = _unit(table[self.words([query]).pieces].sum(0))
-        near = np.zeros(len(words.starts), np.float32)
-        filled = np.diff(words.starts, append=len(words.pieces)) > 0
-        if filled.any():  # the sum of the products is the product with the sum
-            near[filled] = np.add.reduceat((table @ direction)[words.pieces], words.starts[filled])
-            near[filled] /= words.lengths[filled].clip(1e-12)
-        return near
-
-    def _lengths(self, pieces: NDArray[np.int64], starts: NDArray[np.int64]) -> Vectors:
-        """The L2 norm of the sum of each text's word vectors, shape (B,); zero for a text without words."""
-        table = self._weights["embeddings.word_embeddings.weight"]
-        lengths = np.zeros(len(starts), np.float32)
-        counts = np.diff(starts, append=len(pieces))
-        for count in np.unique(counts[counts > 0]).tolist():
-            alike = np.flatnonzero(counts == count)  # texts with the same number of pieces are summed side by side
-            for part in np.split(alike, range(BAGS, len(alike), BAGS)):
-                total = table[pieces[starts[part]]]
-                for i in range(1, count):
-                    total += table[pieces[starts[part] + i]]
-                lengths[part] = np.linalg.norm(total, axis=-1)
-        return lengths
+        direction = _unit((self.words([query]).counts @ table)[0])
+        # the sum of the products is the product with the sum
+        return (words.counts @ (table @ direction)) / words.lengths.clip(1e-12)
 
     def rarity(self, text: str) -> float:
         """Word pieces of `text` beyond one per word, per word: 0 for common words, more for rare ones."""
