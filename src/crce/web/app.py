@@ -19,8 +19,7 @@ from starlette.exceptions import HTTPException
 
 from crce.errors import CRCEError
 from crce.web import concept_pages, file_pages, run_pages, site_pages
-from crce.web.guard import Guard
-from crce.web.recent import Recent
+from crce.web.middleware import Guard, Recent
 from crce.web.site import Site, is_fragment, page
 
 
