@@ -28,7 +28,7 @@ VERBS = {
     "show": ("listings:show", "Concepts", "crce show cat --yaml > my-cat.yaml"),
     "suggest": ("suggest:suggest", "Concepts", 'crce suggest "bat (animal)"'),
     "review": ("review:review", "Concepts", "crce review bat.yaml"),
-    "feedback": ("feedback:feedback", "Concepts", "crce feedback --export decisions.jsonl"),
+    "feedback": ("review:feedback", "Concepts", "crce feedback --export decisions.jsonl"),
     "plan": ("plan:plan_command", "Erasure", "crce plan --model stabilityai/sdxl-turbo --vram 12"),
     "erase": ("erase:erase_command", "Erasure", "crce erase cat --steps 300 --out runs/cat-long"),
     "methods": ("listings:methods", "Erasure", "crce methods"),
