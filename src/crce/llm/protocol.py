@@ -11,12 +11,12 @@ from crce.bounds import check_numbers
 from crce.errors import SuggestError
 
 
-SERVICES = {
+PROVIDERS = {
     "openai": "crce.llm.services:OpenAIChat",
     "azure": "crce.llm.services:AzureChat",
     "anthropic": "crce.llm.services:AnthropicChat",
+    "local": "crce.llm.local_chat:LocalChat",
 }
-PROVIDERS = (*SERVICES, "local")
 
 
 @dataclass(frozen=True)
@@ -114,16 +114,12 @@ def load_chat(
         raise SuggestError(
             f"'{spec}' is not a language model. Use one of: {', '.join(f'{name}:MODEL' for name in PROVIDERS)}."
         )
-    if provider in SERVICES:
-        service = resolve_name(SERVICES[provider])
-        return service(model, base_url=base_url, timeout=timeout, retries=retries, token_budget=token_budget)
-    if base_url:
+    if base_url and provider == "local":
         raise SuggestError(
             f"'{spec}' runs in this process and has no base URL. Leave --base-url out, or use openai:MODEL."
         )
-    from crce.llm.local_chat import LocalChat
-
-    return LocalChat(model, token_budget=token_budget)
+    own = {} if provider == "local" else {"base_url": base_url, "timeout": timeout, "retries": retries}
+    return resolve_name(PROVIDERS[provider])(model, token_budget=token_budget, **own)
 
 
 def _tokens(messages: list[Message]) -> int:
