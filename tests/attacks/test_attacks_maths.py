@@ -11,12 +11,12 @@ from scipy.optimize import brentq
 
 from crce.attacks.asr import chance_of_gain, rate, shows, summarise
 from crce.attacks.denoising import ForwardProcess, back_after, latents_of
+from crce.attacks.prompts import read_vocabulary
 from crce.attacks.protocol import Allowance, Budget, choices, stream
 from crce.attacks.query_log import Query, QueryLog
 from crce.attacks.ring_a_bell import breed, mutate, states
 from crce.attacks.table import load_attack
 from crce.attacks.victim import Spent, Try, Victim
-from crce.attacks.vocabulary import read_vocabulary
 from crce.attacks.word_search import chance_gradient, nearest, project_simplex, schedule
 from crce.backbones import Conditioning, load_backbone
 from crce.judges import load_judge

@@ -17,10 +17,9 @@ from typing import Any
 import torch
 from PIL.Image import Image
 
-from crce.attacks.prompts import AttackedPrompt
+from crce.attacks.prompts import AttackedPrompt, read_vocabulary
 from crce.attacks.protocol import Allowance, Attack, stream, summarise_losses
 from crce.attacks.victim import Try, Victim
-from crce.attacks.vocabulary import read_vocabulary
 from crce.backbones import Backbone, Conditioning
 from crce.backbones.noise import DDIMGrid
 from crce.backbones.scopes import scope_modules

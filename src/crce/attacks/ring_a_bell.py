@@ -18,11 +18,10 @@ from typing import Any
 
 import torch
 
-from crce.attacks.prompts import AttackedPrompt
+from crce.attacks.prompts import AttackedPrompt, read_vocabulary, room_for
 from crce.attacks.protocol import Allowance, Attack, stream
 from crce.attacks.text import read_data
 from crce.attacks.victim import Victim
-from crce.attacks.vocabulary import read_vocabulary, room_for
 from crce.backbones import Conditioning
 
 
