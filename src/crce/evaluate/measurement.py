@@ -22,25 +22,15 @@ from crce.sampling.pictures import Picture, write_strips
 
 @dataclass(frozen=True)
 class MeasuredTarget:
-    """A target, its numbers and its images.
-
-    Attributes:
-        concepts: its concept set.
-        groups: its scored groups by name.
-        judge: the judge as report.json names it, with its calibration.
-        parts: what report.json holds of this target alone: failed, groups, quality, locality, seconds.
-        names: group and text of each prompt.
-        before: the base model's images of each prompt.
-        after: the erased model's, of the same seeds.
-    """
+    """A target, its numbers and its images."""
 
     concepts: ConceptSet
-    groups: Mapping[str, ScoredGroup]
-    judge: dict[str, Any] | None
-    parts: dict[str, Any]
-    names: list[tuple[str, str]]
-    before: list[list[Picture]]
-    after: list[list[Picture]]
+    groups: Mapping[str, ScoredGroup]  # by name
+    judge: dict[str, Any] | None  # as report.json names it, with its calibration
+    parts: dict[str, Any]  # what report.json holds of this target alone: failed, groups, quality, locality, seconds
+    names: list[tuple[str, str]]  # group and text of each prompt
+    before: list[list[Picture]]  # the base model's images of each prompt
+    after: list[list[Picture]]  # the erased model's, of the same seeds
 
     def trimmed(self) -> MeasuredTarget:
         """Without images that only its own page shows: those of many targets don't fit in memory together.

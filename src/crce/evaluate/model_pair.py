@@ -28,26 +28,17 @@ class Drawn:
 
 @dataclass(frozen=True)
 class SamplingPlan:
-    """Which images of a text are generated.
+    """Which images of a text are generated."""
 
-    Attributes:
-        seeds: of every text, but for `own_seeds`.
-        probe_seeds: of the base model's images that say which texts it can draw; none where that is not asked.
-        scenes: what phrases are shown in, in turn; none shows them alone.
-        alone: texts that are never shown in a scene.
-        own_seeds: of single texts.
-        known: texts whose images of the base model were judged before: as many are generated as are shown.
-    """
-
-    seeds: Sequence[int]
+    seeds: Sequence[int]  # of every text, but for `own_seeds`
     steps: int
     guidance: float
     solver: str | None = None
-    scenes: Sequence[str] = ()
-    alone: frozenset[str] = frozenset()
-    own_seeds: Mapping[str, Sequence[int]] = field(default_factory=dict)
-    probe_seeds: Sequence[int] = ()
-    known: frozenset[str] = frozenset()
+    scenes: Sequence[str] = ()  # what phrases are shown in, in turn; none shows them alone
+    alone: frozenset[str] = frozenset()  # texts that are never shown in a scene
+    own_seeds: Mapping[str, Sequence[int]] = field(default_factory=dict)  # of single texts
+    probe_seeds: Sequence[int] = ()  # of the base model's images that say which texts it can draw; none: not asked
+    known: frozenset[str] = frozenset()  # texts whose base images were judged before: only those shown are generated
 
     def keys(self, text: str, state: ModelState, *, probing: bool = False) -> list[ImageKey]:
         """The images of a text, each with the prompt that it is generated from."""
@@ -72,17 +63,9 @@ def base_state(erasure: Erasure, dtype: str | None) -> ModelState:
 
 
 class ModelPair:
-    """The base and the erased model of a run, as a context. Weights are loaded if an image is missing.
+    """The base and the erased model of a run, as a context. Weights are loaded if an image of the texts is missing.
 
-    Args:
-        erasure: the run.
-        plan: which images of a text are generated.
-        texts: all texts whose images are needed.
-        settings: device, number format and batch size.
-        shared: images of the base model that several runs share.
-        backbone: the run's base model, if it is loaded already.
-        on_event: called after each batch of images.
-        note: of these events.
+    `shared` are images of the base model that several runs share, and `note` is that of the events.
 
     Raises:
         ModelError: the model can't be loaded.

@@ -57,23 +57,14 @@ class RestrictedJudge:
 
 @dataclass
 class Questions:
-    """Groups of prompts, and the judge that is asked about them. No image is judged twice.
+    """Groups of prompts, and the judge that is asked about them. No image is judged twice."""
 
-    Attributes:
-        groups: the groups, with the judge's class of every prompt.
-        judge: the judge; None where nobody judges.
-        threshold: the lowest probability at which its word counts; None takes the judge's own, once it is calibrated.
-        domain: the kind of things that it picks from; None where it is not bound to one.
-        sampled: whether images are generated for the calibration, so that there should be few; else all are there.
-        words: its answers; questions about several targets of a run share them.
-    """
-
-    groups: Sequence[PromptGroup]
-    judge: Judge | None
-    threshold: float | None
-    domain: str | None = None
-    sampled: bool = False
-    words: Answers = field(default_factory=dict)
+    groups: Sequence[PromptGroup]  # with the judge's class of every prompt
+    judge: Judge | None  # None where nobody judges
+    threshold: float | None  # from which its word counts; None takes the judge's own, once it is calibrated
+    domain: str | None = None  # the kind of things that it picks from; None where it is not bound to one
+    sampled: bool = False  # whether images are generated for the calibration, so that there should be few
+    words: Answers = field(default_factory=dict)  # questions about several targets of a run share them
 
     @property
     def prompts(self) -> list[Prompt]:
