@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import base64
 import io
-import re
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
 from PIL import Image, ImageDraw
 
-from crce.files import write_atomic
+from crce.files import slug, write_atomic
 
 
 Picture = Image.Image | None
@@ -28,22 +27,13 @@ SMALLEST, LARGEST = 128, 256  # side of an image on the sheet, pixels
 def write_strips(
     folder: Path, prompts: Sequence[tuple[str, str]], base: list[list[Picture]], erased: list[list[Picture]]
 ) -> list[str]:
-    """Write one WebP per prompt: base images in the upper row, erased ones below, grey where one failed.
+    """Write a WebP per prompt (group and text): base images in the upper row, erased ones below, grey where one failed.
 
-    Strips of an earlier evaluation are removed.
-
-    Args:
-        folder: the folder of strips.
-        prompts: group and text of each prompt.
-        base: its images by the base model.
-        erased: by the erased model, of the same seeds.
-
-    Returns:
-        The file names, in the order of the prompts.
+    Strips of an earlier evaluation are removed. Returns the file names, in the order of the prompts.
     """
     names = []
     for i, ((group, text), above, below) in enumerate(zip(prompts, base, erased, strict=True)):
-        names.append(f"{i:02d}-{group}-{_slug(text)}.webp")
+        names.append(f"{i:02d}-{group}-{slug(text)}.webp")
         write_atomic(folder / names[-1], partial(tile(above, below).save, format="WEBP", quality=92))
     for path in folder.glob("*.webp"):
         if path.name not in names:
@@ -104,8 +94,3 @@ def tile(*rows: Sequence[Picture]) -> Image.Image:
             place = (column * (width + GAP), row * (height + GAP))
             strip.paste(image or Image.new("RGB", (width, height), NO_PICTURE), place)
     return strip
-
-
-def _slug(text: str) -> str:
-    """Part of a file name that every file system accepts."""
-    return re.sub(r"[^a-z0-9]+", "-", text.casefold()).strip("-")[:40] or "prompt"
