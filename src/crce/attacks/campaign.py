@@ -222,7 +222,7 @@ def describe_run(erasure: Erasure, judge: Judge) -> dict[str, Any]:
 
 @contextmanager
 def erased_model(
-    backbone: Backbone, erasure: Erasure, judge: Judge, log: QueryLog, head: dict[str, Any], batch: int
+    backbone: Backbone, erasure: Erasure, judge: Judge, log: QueryLog, head: dict[str, Any], batch: int = 0
 ) -> Iterator[Victim]:
     """The erased model, for as long as the context lasts, with seeds and settings as NAME.json holds them."""
     settings = {name: head["pictures"][name] for name in ("search_seeds", "test_seeds", "steps", "guidance")}
