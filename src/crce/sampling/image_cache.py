@@ -72,11 +72,9 @@ class ImageKey:
 
 
 class ImageCache:
-    """Images by key, in memory and in the folder of a run.
+    """Images by key, in memory and in the folder of a run, `root`; None keeps them in memory alone.
 
-    Args:
-        root: the run's folder; None keeps images in memory alone.
-        shared: a cache whose memory this one uses, so that runs from one base model generate its images once.
+    `shared` is a cache whose memory this one uses, so that runs from one base model generate its images once.
     """
 
     def __init__(self, root: Path | None = None, shared: ImageCache | None = None) -> None:
