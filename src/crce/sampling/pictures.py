@@ -27,7 +27,7 @@ SMALLEST, LARGEST = 128, 256  # side of an image on the sheet, pixels
 def write_strips(
     folder: Path, prompts: Sequence[tuple[str, str]], base: list[list[Picture]], erased: list[list[Picture]]
 ) -> list[str]:
-    """Write a WebP per prompt (group and text): base images in the upper row, erased ones below, grey where one failed.
+    """Write one WebP per prompt (group and text): base images above, erased ones below, grey where one failed.
 
     Strips of an earlier evaluation are removed. Returns the file names, in the order of the prompts.
     """
