@@ -5,8 +5,6 @@ NAME.jsonl               the query log, from which a stopped attack resumes
 NAME-PROMPT.safetensors  learned embeddings, as diffusers' textual inversion
 """
 
-from __future__ import annotations
-
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager

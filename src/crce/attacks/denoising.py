@@ -6,8 +6,6 @@
 An attacker needs the weights and a few images; here the base model generates them.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass

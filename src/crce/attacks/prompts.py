@@ -1,7 +1,5 @@
 """The prompts under attack, a run's targets and corefs or those of the user, and the words that others are made of."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache

@@ -1,7 +1,5 @@
 """The replay of an attack's results: the same prompts and seeds, generated again, on the same run or on another."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any

@@ -11,8 +11,6 @@ tokenized; the authors score token ids, and lose those that do not survive. Muta
 are.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Any
 

@@ -5,8 +5,6 @@ table.md       the same as a table
 heatmap*.svg   H over M and N, where both vary
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path

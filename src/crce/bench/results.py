@@ -1,7 +1,5 @@
 """Rows, means and comparisons of a benchmark, and its table in Markdown."""
 
-from __future__ import annotations
-
 import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict

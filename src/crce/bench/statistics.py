@@ -5,8 +5,6 @@ reason a comparison flips the signs of whole concepts: without a difference, the
 be as likely to be negative as positive.
 """
 
-from __future__ import annotations
-
 import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass

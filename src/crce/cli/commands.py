@@ -1,7 +1,5 @@
 """The commands of a review: parses a line and applies it to the review."""
 
-from __future__ import annotations
-
 from contextlib import suppress
 
 from crce.concepts.faults import did_you_mean

@@ -3,8 +3,6 @@
 Exit codes: 0 done; 1 something failed on the way; 2 the request can't be carried out as it is; 130 interrupted.
 """
 
-from __future__ import annotations
-
 import ast
 import os
 import sys

@@ -1,7 +1,5 @@
 """`crce review` and `feedback`: decisions about the phrases of a concept set, and what was learned from them."""
 
-from __future__ import annotations
-
 import shlex
 import sys
 from collections.abc import Iterator, Sequence

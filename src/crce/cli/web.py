@@ -1,7 +1,5 @@
 """`crce web`: the web app, on this machine."""
 
-from __future__ import annotations
-
 import logging
 import secrets
 import socket

@@ -15,8 +15,6 @@ a held-out one); the target among its own corefs (dropped). Kept verbatim and no
 commas and slashes, since the phrase is one phrase. A concept with any other fault is not read.
 """
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any, Literal, cast
 

@@ -5,8 +5,6 @@ they share. `FluxPipeline` reads pooled states and token states from two text en
 built once in the user's cache.
 """
 
-from __future__ import annotations
-
 import json
 import shutil
 import tempfile

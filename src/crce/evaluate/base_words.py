@@ -5,8 +5,6 @@
 CRCE_BASE_WORDS sets another folder.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 import logging

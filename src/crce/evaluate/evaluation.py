@@ -1,7 +1,5 @@
 """Evaluate a run: with the prompts of its concept sets, or with a prompt set."""
 
-from __future__ import annotations
-
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace

@@ -8,8 +8,6 @@ prompts can't tell it, and n is reduced once more by Student's t for their numbe
 numbers decide whether there are more images, the 5 % outside are split over the looks at them (Bonferroni).
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any

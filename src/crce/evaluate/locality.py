@@ -6,8 +6,6 @@ e is the sentence embedding of the bundled MiniLM. A precise erasure damages not
 damages most what is near.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any

@@ -1,7 +1,5 @@
 """Groups of prompts x {base, erased} -> judged words: what a judge is asked, its calibration, and its answers."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any

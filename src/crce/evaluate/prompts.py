@@ -1,7 +1,5 @@
 """Prompts in groups: those that should be gone after an erasure, and those that should be as before."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, TypeVar

@@ -17,8 +17,6 @@ FID is biased upwards when there are few images, so it compares only with FID ov
 CLIP score = 100 max(cos(image, prompt), 0), where the judge can read (Hessel et al., 2021, without their factor).
 """
 
-from __future__ import annotations
-
 import itertools
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """report.json of one target, of several together, and of a prompt set; and the files that a report consists of."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain, count

@@ -1,7 +1,5 @@
 """Groups with the judge's answers: what was recognised, what was left out, and why."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any

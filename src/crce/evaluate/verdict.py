@@ -1,7 +1,5 @@
 """The verdict in plain words, on one target or several: what was erased, what leaked, what broke, what to try next."""
 
-from __future__ import annotations
-
 import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass

@@ -4,8 +4,6 @@ A label may have several names, as those of ImageNet do ("tabby, tabby cat"). A 
 its names; a name shared by several labels ("crane", the bird and the machine) names none of them.
 """
 
-from __future__ import annotations
-
 import hashlib
 from collections import Counter
 from collections.abc import Callable

@@ -4,8 +4,6 @@ A target with its corefs is one class, each retain is one, and everyday things a
 that must choose one class would otherwise name one of the run's concepts for every image.
 """
 
-from __future__ import annotations
-
 import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """The judges by name, and the choice of a judge for a run."""
 
-from __future__ import annotations
-
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """Chats with language models: messages, replies, their base class, and the models by name."""
 
-from __future__ import annotations
-
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from pkgutil import resolve_name

@@ -1,7 +1,5 @@
 """Errors of web services, in messages that say what to do."""
 
-from __future__ import annotations
-
 import json
 from dataclasses import dataclass, field
 from types import ModuleType

@@ -4,8 +4,6 @@ OpenAI itself, Azure, and local or hosted servers (Ollama, vLLM, llama.cpp, LM S
 parameters. Anthropic's protocol has no seed.
 """
 
-from __future__ import annotations
-
 import os
 from types import ModuleType
 from typing import Any, ClassVar

@@ -3,8 +3,6 @@
 Only failures outside the test half count; with each, related phrases are added.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import zip_longest

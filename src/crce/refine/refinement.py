@@ -1,7 +1,5 @@
 """Refining a run: read its evaluation, extend its concept set, train on from its weights, and measure the gain."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path

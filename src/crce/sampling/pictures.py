@@ -1,7 +1,5 @@
 """Images for reports: strips of base over erased images on disk, and data URIs for a page."""
 
-from __future__ import annotations
-
 import base64
 import io
 from collections.abc import Sequence

@@ -5,8 +5,6 @@ RealEra, Liu et al., 2024). It knows no relations: an antonym or a sister is as 
 and an alternative for targets that no lexicon contains.
 """
 
-from __future__ import annotations
-
 from functools import cache
 
 from crce.concepts.concept_set import fold

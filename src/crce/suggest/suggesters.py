@@ -1,7 +1,5 @@
 """The suggesters by name: the bundled ones, language models, and those of other packages."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Callable
 from pathlib import Path

@@ -1,7 +1,5 @@
 """The application: one folder of runs, its queue and its pages."""
 
-from __future__ import annotations
-
 import os
 import sys
 import threading

@@ -4,8 +4,6 @@ A draft is a folder: draft.json with what was asked and every command of the rev
 it was suggested, and its record beside it.
 """
 
-from __future__ import annotations
-
 import json
 import logging
 import secrets

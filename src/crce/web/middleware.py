@@ -1,7 +1,5 @@
 """What stands between the network and the pages: who may ask for what, and answers that are given again."""
 
-from __future__ import annotations
-
 import hmac
 import time
 from collections.abc import Collection

@@ -1,7 +1,5 @@
 """The prompts of a concept set, with unrelated ones added."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 from crce.concepts import ConceptSet

@@ -9,8 +9,6 @@
 Other columns are passed over, so that the CSV of I2P (Schramowski et al., 2023) is read as it is.
 """
 
-from __future__ import annotations
-
 import csv
 import io
 from collections.abc import Iterator, Mapping, Sequence

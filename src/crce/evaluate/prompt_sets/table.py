@@ -1,7 +1,5 @@
 """The readers of prompt sets by name."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from pathlib import Path
 
