@@ -79,11 +79,6 @@ def independent(groups: Sequence[NDArray[Any]], alpha: float = ALPHA) -> float:
     return float(total / (1 + (size - 1) * rho) / wider**2)
 
 
-def with_interval(value: float, samples: NDArray[np.float64], n: int, alpha: float = ALPHA) -> Measure:
-    """A value over n images with the interval of its samples."""
-    return Measure(value, *interval(value, samples, alpha), n)
-
-
 def interval(value: float, samples: NDArray[np.float64], alpha: float = ALPHA) -> tuple[float, float]:
     """The interval of samples, `alpha` outside; it holds the value, which percentiles can miss by a hair."""
     low, high = np.nanpercentile(samples, [50 * alpha, 100 - 50 * alpha])

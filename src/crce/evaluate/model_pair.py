@@ -93,7 +93,7 @@ class ModelPair:
         self.base, self.erased = ModelSide(self, base), ModelSide(self, replace(base, side="erased", adapter=adapter))
         self.probe = ModelSide(self, base, probing=True)
         self.sides = (self.base, self.erased, *([self.probe] if plan.probe_seeds else []))
-        self._erasure, self._settings, self._dtype, self._backbone = erasure, settings, base.dtype, backbone
+        self._erasure, self._settings, self._dtype, self.backbone = erasure, settings, base.dtype, backbone
         keys = [key for text in texts for side in self.sides for key in side.keys(text)]
         self._done, self._total, self._on_event, self._note = 0, len(keys), on_event, note
         if on_event and note:
@@ -109,11 +109,6 @@ class ModelPair:
         if self._adapter is not None:
             self._adapter.close()  # the backbone may be the caller's, and go on to the next run
         self.forget(self._texts)  # a shared cache goes on too, also after an error
-
-    @property
-    def backbone(self) -> Backbone | None:
-        """The base model, if it is loaded."""
-        return self._backbone
 
     def images(self, texts: Sequence[str]) -> tuple[list[list[Picture]], list[list[Picture]]]:
         """The base and the erased model's images of each text, one per seed."""
@@ -144,11 +139,11 @@ class ModelPair:
                 self.cache.fill(pipe, missing, batch=batch, on_images=self._report)
 
     def _load(self) -> Backbone:
-        if self._backbone is None or self._adapter is None:
+        if self.backbone is None or self._adapter is None:
             run, settings = self._erasure, {"device": self._settings.device, "dtype": self._dtype}
-            self._backbone = load_base(run, backbone=self._backbone, offload=run.config.offload, **settings)
-            self._adapter = apply_adapter(self._backbone, run.adapter)
-        return self._backbone
+            self.backbone = load_base(run, backbone=self.backbone, offload=run.config.offload, **settings)
+            self._adapter = apply_adapter(self.backbone, run.adapter)
+        return self.backbone
 
     def _report(self, count: int) -> None:
         self._done += count

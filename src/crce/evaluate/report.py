@@ -14,7 +14,7 @@ from crce.evaluate.observe import Images
 from crce.evaluate.page import render_prompt_set, render_target, render_targets
 from crce.evaluate.prompt_sets.prompt_set import Number, PromptSet
 from crce.evaluate.prompts import NO_JUDGE, TITLES
-from crce.evaluate.scores import ScoredGroup, compare_groups, summarise_groups
+from crce.evaluate.scores import ScoredGroup, summarise_groups
 from crce.evaluate.settings import ConceptSetSettings, PromptSetSettings
 from crce.evaluate.stats import RateComparison, compare
 from crce.evaluate.verdict import make_verdict, pool
@@ -151,7 +151,6 @@ def _body(targets: Sequence[MeasuredTarget], erasure: Erasure, settings: Concept
     """The numbers of all targets together, and what they say."""
     info, several = erasure.info, len(targets) > 1
     groups = pool([target.groups for target in targets])
-    compared = compare_groups(groups)
     verdict = make_verdict([target.groups for target in targets], erasure.config.model_dump(), erasure.folder)
     summary = {name: measure.as_json() for name, measure in summarise_groups(groups).items()}
     for measure in summary.values():
@@ -166,7 +165,9 @@ def _body(targets: Sequence[MeasuredTarget], erasure: Erasure, settings: Concept
         "summary": summary,
         "verdict": verdict.text,
         "points": [dict(vars(point)) for point in verdict.points],
-        "comparisons": {name: c and c.as_json() for name, c in compared.items()} if judge else None,
+        "comparisons": {name: (c := compare(g.recognitions)) and c.as_json() for name, g in groups.items()}
+        if judge
+        else None,
         "leaks": [change.as_json() for change in verdict.leaks],
         "broken": [change.as_json() for change in verdict.broken],
         "judge": judge,
