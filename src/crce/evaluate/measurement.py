@@ -9,11 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from crce.concepts import ConceptSet
-from crce.evaluate.locality import embedding_distances, measure_locality
 from crce.evaluate.model_pair import ModelPair, failures
 from crce.evaluate.observe import Images, Questions, observe
 from crce.evaluate.prompts import PAIRS, SHOWN, spread
-from crce.evaluate.quality import make_pairs, measure_quality
+from crce.evaluate.quality import embedding_distances, make_pairs, measure_locality, measure_quality
 from crce.evaluate.scores import ScoredGroup, score_group
 from crce.evaluate.settings import ConceptSetSettings, PromptSetSettings
 from crce.evaluate.stats import ALPHA

@@ -17,8 +17,8 @@ from crce.concepts import certainty_word
 from crce.concepts.faults import listed
 from crce.config import show_value
 from crce.evaluate.curve import draw_curve, read_trace
-from crce.evaluate.locality import draw_locality
 from crce.evaluate.prompts import NO_JUDGE, PAIRS, SHOWN, TITLES, spread
+from crce.evaluate.quality import draw_locality
 from crce.evaluate.verdict import percent, points
 from crce.sampling.pictures import Picture, data_uri
 
