@@ -30,10 +30,7 @@ SIDES = ("base", "probe")  # of a report's words, those that the base model's im
 class BaseWords:
     """The words of one judge for images of one base model, all sampled in the same way.
 
-    Args:
-        questions: what the judge is asked; words of a judge that learns from the images are not kept.
-        plan: which images of a text are generated.
-        state: the base model; without a revision its words are not kept.
+    Those of a judge that learns from the images, or for a model without a revision, are not kept.
     """
 
     def __init__(self, questions: Sequence[Questions], plan: SamplingPlan, state: ModelState) -> None:

@@ -11,7 +11,7 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from jinja2 import ChoiceLoader, Environment, FileSystemLoader, StrictUndefined
+from jinja2 import BaseLoader, ChoiceLoader, Environment, FileSystemLoader, StrictUndefined
 
 from crce.concepts import certainty_word
 from crce.concepts.faults import listed
@@ -24,8 +24,6 @@ from crce.sampling.pictures import Picture, data_uri
 
 
 if TYPE_CHECKING:
-    from jinja2 import BaseLoader
-
     from crce.evaluate.measurement import MeasuredTarget
     from crce.evaluate.observe import Images
     from crce.training import Erasure

@@ -125,11 +125,8 @@ class ImageCache:
     ) -> None:
         """Generate images and keep each batch before the next is begun. Blank ones count as failed.
 
-        Args:
-            pipe: the pipeline, its weights in the state that the keys say.
-            keys: of the images, all with the same sampling.
-            batch: as `draw` takes it.
-            on_images: called after each batch with its size.
+        The weights of the pipeline are in the state that the keys say, all of which have the same sampling.
+        `on_images` is called after each batch with its size.
 
         Raises:
             RunError: an image can't be written.
