@@ -151,6 +151,7 @@ def _body(targets: Sequence[MeasuredTarget], erasure: Erasure, settings: Concept
     """The numbers of all targets together, and what they say."""
     info, several = erasure.info, len(targets) > 1
     groups = pool([target.groups for target in targets])
+    compared = {name: compare(group.recognitions) for name, group in groups.items()}
     verdict = make_verdict([target.groups for target in targets], erasure.config.model_dump(), erasure.folder)
     summary = {name: measure.as_json() for name, measure in summarise_groups(groups).items()}
     for measure in summary.values():
@@ -165,9 +166,7 @@ def _body(targets: Sequence[MeasuredTarget], erasure: Erasure, settings: Concept
         "summary": summary,
         "verdict": verdict.text,
         "points": [dict(vars(point)) for point in verdict.points],
-        "comparisons": {name: (c := compare(g.recognitions)) and c.as_json() for name, g in groups.items()}
-        if judge
-        else None,
+        "comparisons": {name: c and c.as_json() for name, c in compared.items()} if judge else None,
         "leaks": [change.as_json() for change in verdict.leaks],
         "broken": [change.as_json() for change in verdict.broken],
         "judge": judge,
