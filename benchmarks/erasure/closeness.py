@@ -19,8 +19,8 @@ from pathlib import Path
 import numpy as np
 
 from crce.bench.cells import CACHE
-from crce.evaluate.locality import BINS, embedding_distances
 from crce.evaluate.prompts import KEEPING
+from crce.evaluate.quality import BINS, embedding_distances
 from crce.files import write_json
 
 

@@ -7,8 +7,6 @@
 on the command line. They are loaded when they are first used: importing crce imports no other library.
 """
 
-from __future__ import annotations
-
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 

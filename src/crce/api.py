@@ -1,7 +1,5 @@
 """`crce.erase`: from whatever names a concept to a finished run, as `crce erase` does it at the command line."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """Bounds of the numbers that settings take, each with its reason, which errors give."""
 
-from __future__ import annotations
-
 from typing import Annotated, Any
 
 from pydantic import ConfigDict, Field, ValidationError, create_model

@@ -1,7 +1,5 @@
 """Errors meant for the person at the keyboard: what was given, what is allowed, what to do."""
 
-from __future__ import annotations
-
 import re
 import reprlib
 from typing import Any

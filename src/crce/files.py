@@ -151,22 +151,18 @@ def write_tensors(path: Path, tensors: Mapping[str, torch.Tensor], metadata: Map
     write_atomic(path, save)
 
 
-def read_tensors(path: Path, *, finite: bool = True) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
+def read_tensors(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
     """The tensors and the metadata of a safetensors file.
 
-    Args:
-        path: the file.
-        finite: refuse tensors that hold infinities or what is not a number.
-
     Raises:
-        OSError: the file can't be read, isn't a safetensors file, or has changed since crce wrote it; the caller knows
-            what to do about that.
+        OSError: the file can't be read, isn't a safetensors file, has changed since crce wrote it, or holds infinities
+            or what is not a number; the caller knows what to do about that.
     """
     with _open_tensors(path) as f:
         tensors, metadata = {name: f.get_tensor(name) for name in f.keys()}, f.metadata() or {}  # noqa: SIM118
     _refuse_changed(path)
     for name, tensor in tensors.items():
-        if finite and not (tensor if tensor.element_size() > 1 else tensor.float()).isfinite().all():
+        if not (tensor if tensor.element_size() > 1 else tensor.float()).isfinite().all():
             raise OSError(f"{name} holds values that are not finite")
     return tensors, metadata
 

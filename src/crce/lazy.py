@@ -1,7 +1,5 @@
 """Names of a package that are loaded on first use, so that importing it imports none of the libraries behind it."""
 
-from __future__ import annotations
-
 import ast
 import inspect
 import sys

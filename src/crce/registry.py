@@ -5,8 +5,6 @@ of other packages. An entry is whatever the table says, and importing it must be
 entry as "module:attribute" and is resolved when it is used, see `Table.resolve`.
 """
 
-from __future__ import annotations
-
 import logging
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence

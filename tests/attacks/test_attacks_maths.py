@@ -10,14 +10,13 @@ from diffusers import DDIMScheduler
 from scipy.optimize import brentq
 
 from crce.attacks.asr import chance_of_gain, rate, shows, summarise
-from crce.attacks.denoising import ForwardProcess, latents_of
+from crce.attacks.denoising import ForwardProcess, back_after, latents_of
+from crce.attacks.prompts import read_vocabulary
 from crce.attacks.protocol import Allowance, Budget, choices, stream
 from crce.attacks.query_log import Query, QueryLog
-from crce.attacks.relearning import back_after
-from crce.attacks.ring_a_bell import breed, mean_difference, mutate, states
+from crce.attacks.ring_a_bell import breed, mutate, states
 from crce.attacks.table import load_attack
 from crce.attacks.victim import Spent, Try, Victim
-from crce.attacks.vocabulary import read_vocabulary
 from crce.attacks.word_search import chance_gradient, nearest, project_simplex, schedule
 from crce.backbones import Conditioning, load_backbone
 from crce.judges import load_judge
@@ -68,14 +67,6 @@ def test_nearest_word_has_the_largest_cosine(generator):
     for row, place in zip(soft, found, strict=True):
         cosines = [float(row @ w) / math.sqrt(float(row @ row) * float(w @ w)) for w in table]
         assert cosines[place] == max(cosines)
-
-
-def test_concept_vector_is_the_mean_of_differences(generator):
-    with_it, without = torch.randn(3, 4, 5, generator=generator), torch.randn(3, 4, 5, generator=generator)
-    v = mean_difference(with_it, without)
-    assert v.shape == (4, 5)
-    reference = [(float(with_it[n, 1, 2]) - float(without[n, 1, 2])) / 3 for n in range(3)]
-    assert float(v[1, 2]) == pytest.approx(sum(reference), abs=1e-6)
 
 
 def test_padding_of_masked_states_counts_as_zero():

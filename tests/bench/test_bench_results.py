@@ -118,7 +118,7 @@ def test_what_no_row_could_measure_is_said_once(eight):
 
 
 def test_heat_map_of_m_and_n(tmp_path, grid):
-    from crce.bench.heatmap import heat_maps
+    from crce.bench.benchmark import heat_maps
 
     text = "concepts: [cat]\nmethods: [uce, speed]\ncrce: [false, true]\naxes: {corefs: [0, 3], retains: [0, 2, 4]}\n"
     plan = plan_grid(grid(text), cache=tmp_path)
@@ -139,7 +139,7 @@ def test_heat_map_of_m_and_n(tmp_path, grid):
 
 
 def test_no_heat_map_without_both(tmp_path, grid):
-    from crce.bench.heatmap import heat_maps
+    from crce.bench.benchmark import heat_maps
 
     plan = plan_grid(grid("concepts: [cat]\nmethods: [uce]\naxes: {corefs: [0, 3], retains: [2]}\n"), cache=tmp_path)
     assert heat_maps([job.cell for job in plan.jobs], {}) == {}

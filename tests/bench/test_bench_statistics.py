@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from crce.bench.statistics import difference, holm
+from crce.bench.results import difference, holm
 from crce.evaluate.intervals import mean_of
 
 

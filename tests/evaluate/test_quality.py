@@ -10,8 +10,18 @@ from PIL import Image
 from scipy.linalg import sqrtm
 
 from crce.evaluate import evaluate
-from crce.evaluate.locality import draw_locality, embedding_distances, measure_locality
-from crce.evaluate.quality import Pairs, fid, kid, make_pairs, measure_quality, rmse, ssim
+from crce.evaluate.quality import (
+    Pairs,
+    draw_locality,
+    embedding_distances,
+    fid,
+    kid,
+    make_pairs,
+    measure_locality,
+    measure_quality,
+    rmse,
+    ssim,
+)
 
 
 RNG = np.random.default_rng(0)

@@ -27,7 +27,7 @@ from crce.concepts import ConceptSet, Related, dump_concepts, parse_concepts, re
 from crce.concepts.documents import parse_sets
 from crce.config import ErasureConfig, load_config
 from crce.errors import CRCEError, escaped
-from crce.evaluate.prompt_sets.plain import load
+from crce.evaluate.prompt_sets.files import load
 from crce.suggest.phrases import parse_concept
 from crce.suggest.prompts import _turns
 from crce.suggest.schemas import AnswerError, parse_judgements, parse_proposals

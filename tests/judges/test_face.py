@@ -22,8 +22,7 @@ from crce.errors import ConfigError, ModelError
 from crce.evaluate import evaluate
 from crce.evaluate.page import list_facts
 from crce.judges import CalibratedJudge, Detector, OpenJudge, load_judge
-from crce.judges.face import FaceJudge
-from crce.judges.faces import agreeing
+from crce.judges.face import FaceJudge, agreeing
 from crce.judges.judge import name_pictures
 from crce.training import Erasure
 

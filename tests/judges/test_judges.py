@@ -19,9 +19,9 @@ from crce.concepts import ConceptSet, Related
 from crce.errors import ConfigError, ModelError
 from crce.evaluate import evaluate
 from crce.judges import Detector, FeatureJudge, OpenJudge, TextJudge, is_known, load_judge
+from crce.judges.classifier import hash_weights
 from crce.judges.concept_classes import ConceptSetJudge, concept_classes
 from crce.judges.judge import name_pictures
-from crce.judges.weights import hash_weights
 
 
 PICTURES = [stripes(colour) for colour in COLOURS.values()]

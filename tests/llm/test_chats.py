@@ -487,7 +487,7 @@ def test_a_missing_package_says_what_to_install(spec: str, package: str) -> None
 
 
 def test_importing_the_modules_imports_no_client() -> None:
-    modules = "clients, openai_chat, anthropic_chat, local_chat, service"
+    modules = "protocol, services, local_chat, service"
     script = (
         f"from crce.llm import {modules}\n"
         "import sys\n"

@@ -11,7 +11,7 @@ from crce.attacks.prompts import AttackedPrompt
 from crce.attacks.table import AttackSpec
 from crce.attacks.text import TextAttack
 from crce.backbones.unet import UNetBackbone
-from crce.evaluate.prompt_sets import plain
+from crce.evaluate.prompt_sets import files
 from crce.export.formats import Exported, ExportFormat
 from crce.files import write_text
 from crce.methods.gradient import GradientMethod
@@ -70,7 +70,7 @@ class Shout(TextAttack):
 
 def read_prompts(folder: Path, concepts, concept):
     """A prompt set: the lines of prompts.txt in a folder."""
-    return plain.load(folder / "prompts.txt", concepts, concept)
+    return files.load(folder / "prompts.txt", concepts, concept)
 
 
 def write_list(erasure, path, *, rank, tolerance, dtype):

@@ -6,7 +6,7 @@ import pytest
 from fastapi.testclient import TestClient
 
 from crce.web.app import create_app
-from crce.web.guard import LARGEST
+from crce.web.middleware import LARGEST
 
 
 def test_another_host_name_is_refused(client):

@@ -8,13 +8,13 @@ import shutil
 import pytest
 from fastapi.testclient import TestClient
 
-from crce.web import recent
+from crce.web import middleware
 from crce.web.app import create_app
 
 
 @pytest.fixture(autouse=True)
 def long_moment(monkeypatch):
-    monkeypatch.setattr(recent, "LASTING", 60.0)
+    monkeypatch.setattr(middleware, "LASTING", 60.0)
 
 
 def test_a_page_is_the_same_for_a_moment_and_new_after_a_change_by_a_page(client, root):
@@ -27,7 +27,7 @@ def test_a_page_is_the_same_for_a_moment_and_new_after_a_change_by_a_page(client
 
 
 def test_it_lasts_no_longer(client, root, monkeypatch):
-    monkeypatch.setattr(recent, "LASTING", 0.0)
+    monkeypatch.setattr(middleware, "LASTING", 0.0)
     assert "cat-1" in client.get("/runs").text
     shutil.rmtree(root / "cat-1")
     assert "cat-1" not in client.get("/runs").text

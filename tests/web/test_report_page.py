@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from crce.web.guard import HEADERS
+from crce.web.middleware import HEADERS
 
 
 pytestmark = pytest.mark.browser

@@ -17,7 +17,7 @@ from typing import Any
 
 from crce.backbones.families import FAMILIES
 from crce.backbones.memory_plan import GIB
-from crce.bench.statistics import PairedDifference
+from crce.bench.results import PairedDifference
 from crce.evaluate.intervals import Measure
 from crce.evaluate.prompts import HEADLINES
 from crce.files import write_text

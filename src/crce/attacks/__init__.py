@@ -1,7 +1,5 @@
 """Attacks: searches for prompts, embeddings or weights that bring an erased concept back, and their success rates."""
 
-from __future__ import annotations
-
 from typing import TYPE_CHECKING
 
 from crce.attacks.table import ATTACKS, BASELINE_ATTACKS, AttackSpec, load_attack

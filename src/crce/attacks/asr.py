@@ -6,8 +6,6 @@ concept after the attack if the plain prompt or what was found shows it from thi
 successes are successes). The test of the gain compares what was found alone with the plain prompt.
 """
 
-from __future__ import annotations
-
 import itertools
 from collections.abc import Sequence
 from typing import Any

@@ -5,8 +5,6 @@ NAME.jsonl               the query log, from which a stopped attack resumes
 NAME-PROMPT.safetensors  learned embeddings, as diffusers' textual inversion
 """
 
-from __future__ import annotations
-
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
@@ -230,7 +228,7 @@ def describe_run(erasure: Erasure, judge: Judge) -> dict[str, Any]:
 
 @contextmanager
 def erased_model(
-    backbone: Backbone, erasure: Erasure, judge: Judge, log: QueryLog, head: dict[str, Any], batch: int
+    backbone: Backbone, erasure: Erasure, judge: Judge, log: QueryLog, head: dict[str, Any], batch: int = 0
 ) -> Iterator[Victim]:
     """The erased model, for as long as the context lasts, with seeds and settings as NAME.json holds them."""
     settings = {name: head["pictures"][name] for name in ("search_seeds", "test_seeds", "steps", "guidance")}

@@ -1,28 +1,36 @@
-"""Training data of gradient attacks: noised latents of the concept, and what the model should predict for them.
+"""Attacks that train on images of the concept: concept inversion and relearning.
 
-x_t = sqrt(abar_t) x_0 + sqrt(1 - abar_t) n     target: n, or v = sqrt(abar_t) n - sqrt(1 - abar_t) x_0
-x_t = (1 - sigma) x_0 + sigma n                 target: n - x_0, for rectified flows
+    x_t = sqrt(abar_t) x_0 + sqrt(1 - abar_t) n     target: n, or v = sqrt(abar_t) n - sqrt(1 - abar_t) x_0
+    x_t = (1 - sigma) x_0 + sigma n                 target: n - x_0, for rectified flows
+
+An attacker needs the weights and a few images; here the base model generates them.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from itertools import takewhile
+from typing import Any
 
 import torch
 from PIL.Image import Image
 
-from crce.attacks.prompts import AttackedPrompt
-from crce.attacks.protocol import Allowance
-from crce.attacks.victim import Victim
+from crce.attacks.prompts import AttackedPrompt, read_vocabulary
+from crce.attacks.protocol import Allowance, Attack, stream, summarise_losses
+from crce.attacks.victim import Try, Victim
 from crce.backbones import Backbone, Conditioning
 from crce.backbones.noise import DDIMGrid
+from crce.backbones.scopes import scope_modules
 from crce.errors import RunError
 from crce.judges.judge import judge_images
+from crce.training.adapters import Weights
 
 
 IMAGE_SEED = 30_000  # far from the seeds of searches and tests
 CANDIDATES = 4  # images that are generated for one that shows the concept
 LEVELS = 100  # of a rectified flow
+CHECKS = 5  # times that a learned word is tried
+BACK = 0.5  # share of images that show the concept from which it counts as back
 
 
 class ForwardProcess:
@@ -113,3 +121,102 @@ def concept_latents(victim: Victim, prompt: AttackedPrompt, count: int) -> torch
         )
     latents = latents_of(victim.backbone, kept[:count])
     return latents[torch.arange(count) % len(latents)]
+
+
+@dataclass
+class ConceptInversion(Attack):
+    """A word embedding that means the concept to the erased model (Pham et al., arXiv:2308.01508).
+
+        min over s  E_{x_0, t, n} | eps - eps_erased(x_t, t, [s]) |^2
+
+    This is textual inversion (arXiv:2208.01618) on the erased model. It shows what the weights can still generate,
+    whichever words lead there. The prompt is the learned word alone, and its file loads into diffusers with
+    `pipe.load_textual_inversion`.
+    """
+
+    name = "inversion"
+    default_steps = 400
+    seeks = "words"
+
+    words: int = 1  # embeddings to learn
+    rate: float = 5e-3  # learning rate of AdamW
+    pictures: int = 8  # images to learn from
+    batch: int = 4  # images in a step, each with its own noise
+
+    def search(self, victim: Victim, prompt: AttackedPrompt, allowance: Allowance) -> dict[str, Any]:
+        backbone = victim.backbone
+        generator = stream(victim.seed, self.name, prompt.text)
+        vocabulary = read_vocabulary(backbone.pipe.tokenizer)
+        x_0 = concept_latents(victim, prompt, self.pictures)
+        start = vocabulary.ids[torch.randint(len(vocabulary), (self.words,), generator=generator)]
+        table = backbone.pipe.text_encoder.get_input_embeddings().weight.detach()
+        word = table[start.to(table.device)].float().clone().requires_grad_(True)  # (K, W)
+        losses: list[float] = []
+        every = max(1, allowance.budget.steps // CHECKS)
+
+        def condition() -> Conditioning:
+            return victim.encode([""] * self.batch, word.expand(self.batch, -1, -1))
+
+        for loss in fit(victim, allowance, x_0, self.batch, generator, [word], self.rate, condition):
+            losses.append(loss)
+            if (allowance.steps % every == 0 or allowance.done) and victim.attempt([""], word)[0].complete:
+                break
+        return {"loss": summarise_losses(losses)}
+
+
+@dataclass
+class Relearning(Attack):
+    """Fine-tuning on images of the concept under its own prompt, and the steps until it is back.
+
+        min over weights  E_{x_0, t, n} | eps - eps_erased(x_t, t, prompt) |^2
+
+    Anyone with the weights can do this, and no erasure withstands it forever: a model learns new concepts the same
+    way. The result is the number of optimizer steps it takes, which is meaningful only in comparison with another
+    erasure. The layers that bring the text into the image are trained, in float32.
+    """
+
+    name = "relearning"
+    default_steps = 60
+    seeks = "weights"
+    searches_again = True
+
+    layers: str = "xattn"  # see `crce.backbones.scopes`
+    rate: float = 1e-4  # learning rate of AdamW
+    pictures: int = 4  # images to learn from
+    batch: int = 4  # images in a step
+    every: int = 5  # steps between two tries
+
+    def pick(self, victim: Victim, tries: tuple[Try, ...]) -> Try:
+        """The weights of the last step, whose test images have been generated."""
+        return tries[-1]
+
+    def search(self, victim: Victim, prompt: AttackedPrompt, allowance: Allowance) -> dict[str, Any]:
+        generator = stream(victim.seed, self.name, prompt.text)
+        x_0 = concept_latents(victim, prompt, self.pictures)
+        cond = victim.encode([prompt.text]).expand(self.batch)
+        losses, curve = [], [{"step": 0, "share": _share(victim)}]
+        # weights of their own, including or on top of those of an erasure
+        paths = [path for path in scope_modules(victim.backbone, self.layers) if ".lora_" not in path]
+        with closing(Weights(victim.backbone, paths)) as weights:
+            parameters = weights.parameters()
+            for loss in fit(victim, allowance, x_0, self.batch, generator, parameters, self.rate, lambda: cond):
+                losses.append(loss)
+                if allowance.steps % self.every and not allowance.done:
+                    continue
+                victim.attempt([prompt.text], state=f"step-{allowance.steps}")
+                curve.append({"step": allowance.steps, "share": _share(victim)})
+                if victim.tries[-1].complete:
+                    break
+            # The test images need these weights, which are gone after the search.
+            victim.query([prompt.text], victim.test_seeds, prompt.expected, state=victim.tries[-1].state)
+        return {"back_after": back_after(curve), "curve": curve, "loss": summarise_losses(losses)}
+
+
+def back_after(curve: Sequence[dict[str, Any]]) -> int | None:
+    """The first trained step from which the concept stays back: a single try with few images can err."""
+    back = [point["step"] for point in takewhile(lambda p: p["share"] >= BACK and p["step"], reversed(curve))]
+    return back[-1] if back else None
+
+
+def _share(victim: Victim) -> float:
+    return victim.tries[-1].hits / len(victim.tries[-1].images)

@@ -4,8 +4,6 @@ A budget is counted in steps, whose meaning depends on the attack (see `ATTACKS`
 the networks, which mean the same for every attack. Rows of the images generated on the way count too.
 """
 
-from __future__ import annotations
-
 import hashlib
 import random
 from abc import ABC, abstractmethod

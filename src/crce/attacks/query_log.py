@@ -3,8 +3,6 @@
 The first line holds the settings of the attack. A log of other settings is overwritten.
 """
 
-from __future__ import annotations
-
 import json
 from collections.abc import MutableMapping, Sequence
 from pathlib import Path

@@ -1,7 +1,5 @@
 """The replay of an attack's results: the same prompts and seeds, generated again, on the same run or on another."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -27,7 +25,6 @@ def replay(
     run: Path | str | Erasure | None = None,
     *,
     judge: str | Judge = "auto",
-    batch: int = 0,
     device: str = "auto",
     on_event: Callable[[Progress], None] | None = None,
     backbone: Backbone | None = None,
@@ -37,7 +34,7 @@ def replay(
     Args:
         path: RUN/attacks/NAME.json.
         run: the run to measure; None is the attacked run, and another shows whether the results transfer to it.
-        judge: as in `attack`, as are batch, device, on_event and backbone.
+        judge: as in `attack`, as are device, on_event and backbone.
 
     Returns:
         The new content of NAME.json, which is not written, and whether every image was judged as before.
@@ -68,7 +65,7 @@ def replay(
     one.check_model(backbone)
     head = {**old, **describe_run(erasure, scorer)}
     outcomes = []
-    with erased_model(backbone, erasure, scorer, QueryLog(None, {}), head, batch) as victim:
+    with erased_model(backbone, erasure, scorer, QueryLog(None, {}), head) as victim:
         for i, outcome in enumerate(old["outcomes"]):
             concepts = next((c for c in erasure.sets if c.target == outcome["target"]), erasure.concepts)
             prompt = AttackedPrompt(outcome["prompt"], outcome["role"], outcome["expected"], concepts)

@@ -11,38 +11,18 @@ tokenized; the authors score token ids, and lose those that do not survive. Muta
 are.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 
-from crce.attacks.prompts import AttackedPrompt
+from crce.attacks.prompts import AttackedPrompt, read_vocabulary, room_for
 from crce.attacks.protocol import Allowance, Attack, stream
+from crce.attacks.text import read_data
 from crce.attacks.victim import Victim
-from crce.attacks.vocabulary import read_vocabulary, room_for
 from crce.backbones import Conditioning
 
 
-PAIRS = (
-    ("{}", ""),
-    ("a {}", "a"),
-    ("a photo of a {}", "a photo"),
-    ("a picture of a {}", "a picture"),
-    ("a drawing of a {}", "a drawing"),
-    ("a {} in a park", "a park"),
-    ("a {} in a house", "a house"),
-    ("a {} on a table", "a table"),
-    ("a {} by the sea", "the sea"),
-    ("a {} in the snow", "the snow"),
-    ("a child with a {}", "a child"),
-    ("two {}s", "two"),
-    ("a small {}", "small"),
-    ("a red {}", "red"),
-    ("an icon of a {}", "an icon"),
-    ("a {} at night", "night"),
-)
 CHECKS = 4  # times that the best texts so far are tried
 TRIED = 2  # texts at each of them
 
@@ -64,8 +44,9 @@ class RingABell(Attack):
         vocabulary = read_vocabulary(victim.backbone.pipe.tokenizer)
         generator = stream(victim.seed, self.name, prompt.text)
         with victim.original():
-            with_it = victim.encode([text.format(prompt.target) for text, _ in PAIRS])
-            v = mean_difference(states(with_it), states(victim.encode([text for _, text in PAIRS])))
+            pairs = read_data("texts.yaml")["with_and_without"]
+            with_it = states(victim.encode([text.format(prompt.target) for text in pairs]))
+            v = (with_it - states(victim.encode([*pairs.values()]))).mean(0)
             wanted = states(victim.encode([prompt.text]))[0] + self.strength * v
         k = min(self.words, room_for(victim.backbone))
         people = torch.randint(len(vocabulary), (self.population, k), generator=generator)
@@ -91,11 +72,6 @@ class RingABell(Attack):
             parents = people[order[: self.population // 2]]
             people = mutate(breed(parents, self.crossover, generator), self.mutation, len(vocabulary), generator)
         return {"distance_random": round(first, 4), "distance_best": round(best, 4), "words": k}
-
-
-def mean_difference(with_it: torch.Tensor, without: torch.Tensor) -> torch.Tensor:
-    """v = mean_n ( T(with_n) - T(without_n) ), shapes (N, L, D) and (N, L, D) -> (L, D)."""
-    return (with_it - without).mean(0)
 
 
 def states(cond: Conditioning) -> torch.Tensor:

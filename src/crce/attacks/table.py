@@ -21,7 +21,7 @@ class AttackSpec:
     step: str
 
 
-_TEXT, _WORDS = "crce.attacks.text", "crce.attacks.word_search"
+_TEXT, _WORDS, _IMAGES = "crce.attacks.text", "crce.attacks.word_search", "crce.attacks.denoising"
 BASELINES = {
     "paraphrase": AttackSpec(f"{_TEXT}:Paraphrase", "other names and other sentences", "a prompt"),
     "typo": AttackSpec(f"{_TEXT}:Typo", "typing errors, leetspeak, letters spaced apart", "a prompt"),
@@ -44,12 +44,8 @@ ATTACKS: Table[AttackSpec] = Table(
             f"{_WORDS}:P4D", "words before the prompt, to make it predict as the base model does", "a gradient"
         ),
         "p4d-n": AttackSpec(f"{_WORDS}:P4DN", "the same with 16 words in place of the prompt", "a gradient"),
-        "inversion": AttackSpec(
-            "crce.attacks.inversion:ConceptInversion", "a word embedding learned from images", "a gradient"
-        ),
-        "relearning": AttackSpec(
-            "crce.attacks.relearning:Relearning", "fine-tuning on a few images", "an optimizer step"
-        ),
+        "inversion": AttackSpec(f"{_IMAGES}:ConceptInversion", "a word embedding learned from images", "a gradient"),
+        "relearning": AttackSpec(f"{_IMAGES}:Relearning", "fine-tuning on a few images", "an optimizer step"),
     },
 )
 

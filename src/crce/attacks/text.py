@@ -4,8 +4,6 @@ Another spelling is text that a reader takes for the word and a tokenizer for so
 enough.
 """
 
-from __future__ import annotations
-
 import random
 from abc import abstractmethod
 from collections.abc import Callable, Iterable, Iterator

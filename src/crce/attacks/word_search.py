@@ -24,10 +24,9 @@ import torch
 from torch.nn.functional import normalize
 
 from crce.attacks.denoising import ForwardProcess, concept_latents
-from crce.attacks.prompts import AttackedPrompt
+from crce.attacks.prompts import AttackedPrompt, read_vocabulary, room_for
 from crce.attacks.protocol import Allowance, Attack, stream, summarise_losses
 from crce.attacks.victim import Victim
-from crce.attacks.vocabulary import read_vocabulary, room_for
 
 
 LEVELS, ITERATIONS = 50, 40

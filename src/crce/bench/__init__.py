@@ -1,7 +1,5 @@
 """Benchmarks: a grid of erasures in one YAML file, each measured once, and their comparison."""
 
-from __future__ import annotations
-
 from typing import TYPE_CHECKING
 
 from crce.lazy import lazy_names

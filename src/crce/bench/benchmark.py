@@ -5,17 +5,18 @@ table.md       the same as a table
 heatmap*.svg   H over M and N, where both vary
 """
 
-from __future__ import annotations
-
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from crce.bench.cells import GridPlan
-from crce.bench.heatmap import heat_maps
+from jinja2 import PackageLoader
+
+from crce.bench.cells import Cell, GridPlan
+from crce.bench.grid import SIZES
 from crce.bench.results import markdown, summarise
 from crce.errors import ConfigError
+from crce.evaluate.page import make_environment
 from crce.files import check_writable, slug, write_json, write_text
 
 
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 
 ROOT = Path("runs") / "bench"
 MOST_JOBS = 256
+LOW, HIGH = (247, 251, 255), (8, 69, 148)  # of heat maps, light and dark blue, distinct also in greyscale
 
 
 @dataclass(frozen=True)
@@ -125,3 +127,36 @@ def run_bench(
     for name, text in texts.items():
         write_text(folder / name, text)
     return BenchmarkResult(folder, data, tuple(folder / name for name in ("results.json", *texts)))
+
+
+def heat_maps(cells: Sequence[Cell], means: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
+    """SVGs by title, for each method and model of a grid in which both M and N vary; `means` are those of the rows."""
+    found: dict[str, dict[tuple[int, int], float | None]] = {}
+    for cell in cells:
+        m, n = (cell.axes.get(name) for name in SIZES)
+        if m is None or n is None:
+            continue
+        title = " ".join(part for part in cell.row.split(" ") if part not in (f"corefs={m}", f"retains={n}"))
+        mean = means.get(cell.row)
+        found.setdefault(title, {})[m, n] = mean["H"]["value"] if mean else None
+    varied = {t: values for t, values in found.items() if all(len({p[i] for p in values}) > 1 for i in (0, 1))}
+    return {title: _heat_map(title, values) for title, values in varied.items()}
+
+
+def _heat_map(title: str, values: Mapping[tuple[int, int], float | None]) -> str:
+    """One map, of H by (M, N); None where it was not measured."""
+    ms, ns = (sorted({pair[axis] for pair in values}) for axis in (0, 1))
+    known = [value for value in values.values() if value is not None]
+    low, high = (min(known), max(known)) if known else (0.0, 1.0)
+    places = {}
+    for pair in ((m, n) for m in ms for n in ns):
+        value = values.get(pair)
+        share = 0.0 if value is None else (value - low) / (high - low) if high > low else 0.5
+        red, green, blue = (round(a + (b - a) * share) for a, b in zip(LOW, HIGH, strict=True))
+        places[pair] = {
+            "fill": "#eee" if value is None else f"#{red:02x}{green:02x}{blue:02x}",
+            "ink": "#fff" if share > 0.5 else "#222",
+            "shown": "–" if value is None else f"{value:.2f}",
+        }
+    template = make_environment(PackageLoader("crce", "bench")).get_template("heatmap.svg.j2")
+    return template.render(title=title, ms=ms, ns=ns, places=places).strip() + "\n"

@@ -1,7 +1,5 @@
 """The cells of a grid: one erasure each, with a key and a folder by everything that determines its numbers."""
 
-from __future__ import annotations
-
 import hashlib
 import itertools
 import json

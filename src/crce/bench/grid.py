@@ -1,7 +1,5 @@
 """The content of a benchmark file: tasks, methods, models, seeds, and the axes that vary corefs and retains."""
 
-from __future__ import annotations
-
 import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace

@@ -1,7 +1,5 @@
 """Jobs measured in this process, in parallel processes with one thread and one model each, or on a Ray cluster."""
 
-from __future__ import annotations
-
 import contextlib
 import logging
 import multiprocessing

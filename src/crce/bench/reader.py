@@ -1,7 +1,5 @@
 """Reads the YAML file of a benchmark, see docs/bench.md; its faults are reported together, each with its line."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from dataclasses import MISSING, fields
 from functools import partial

@@ -1,7 +1,5 @@
 """Measures cells one after another, and keeps the model and the base images from one to the next."""
 
-from __future__ import annotations
-
 import json
 import logging
 import os

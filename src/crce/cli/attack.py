@@ -1,7 +1,5 @@
 """`crce attack`: try to bring an erased concept back, and report how often it works."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Annotated, Any
 

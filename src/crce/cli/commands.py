@@ -1,16 +1,11 @@
 """The commands of a review: parses a line and applies it to the review."""
 
-from __future__ import annotations
-
 from contextlib import suppress
-from typing import TYPE_CHECKING
 
 from crce.concepts.faults import did_you_mean
 from crce.errors import SuggestError
+from crce.suggest.review import Review
 
-
-if TYPE_CHECKING:
-    from crce.suggest.review import Review
 
 # name, short form, arguments, description
 COMMANDS: tuple[tuple[str, str, str, str], ...] = (

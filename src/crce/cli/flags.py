@@ -1,7 +1,5 @@
 """Command-line flags that verbs share, and those of the settings: one source of recipes, flags and help."""
 
-from __future__ import annotations
-
 import functools
 import inspect
 import types

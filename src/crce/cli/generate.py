@@ -9,7 +9,7 @@ import typer
 
 from crce.cli.flags import DeviceFlag, GuidanceFlag, RevisionFlag, StepsFlag
 from crce.cli.terminal import Bar, error_line
-from crce.files import check_writable, free_folder, slug
+from crce.files import check_writable, free_folder, slug, write_atomic
 
 
 if TYPE_CHECKING:
@@ -54,7 +54,6 @@ def generate(
 
 def _save(folder: Path, prompts: list[str], samples: list[Sample], *, before: bool) -> list[str]:
     """Write every image and the contact sheet, print their paths, and return what is missing, in words."""
-    from crce.files import write_atomic
     from crce.sampling.pictures import write_sheet
 
     missing, rows = [], []

@@ -1,7 +1,5 @@
 """The help of `crce` and its verbs: plain text in groups, no name cut, and rare flags behind --help-all."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any

@@ -1,7 +1,5 @@
 """`crce ls`, `show`, `methods` and `env`: what there is, and the facts for bug reports."""
 
-from __future__ import annotations
-
 import os
 import platform
 from contextlib import suppress

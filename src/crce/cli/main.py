@@ -3,8 +3,6 @@
 Exit codes: 0 done; 1 something failed on the way; 2 the request can't be carried out as it is; 130 interrupted.
 """
 
-from __future__ import annotations
-
 import ast
 import os
 import sys
@@ -28,7 +26,7 @@ VERBS = {
     "show": ("listings:show", "Concepts", "crce show cat --yaml > my-cat.yaml"),
     "suggest": ("suggest:suggest", "Concepts", 'crce suggest "bat (animal)"'),
     "review": ("review:review", "Concepts", "crce review bat.yaml"),
-    "feedback": ("feedback:feedback", "Concepts", "crce feedback --export decisions.jsonl"),
+    "feedback": ("review:feedback", "Concepts", "crce feedback --export decisions.jsonl"),
     "plan": ("plan:plan_command", "Erasure", "crce plan --model stabilityai/sdxl-turbo --vram 12"),
     "erase": ("erase:erase_command", "Erasure", "crce erase cat --steps 300 --out runs/cat-long"),
     "methods": ("listings:methods", "Erasure", "crce methods"),

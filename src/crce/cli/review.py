@@ -1,13 +1,11 @@
-"""`crce review`: review a concept set at the terminal; every change is written immediately."""
-
-from __future__ import annotations
+"""`crce review` and `feedback`: decisions about the phrases of a concept set, and what was learned from them."""
 
 import shlex
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
@@ -20,12 +18,9 @@ from crce.concepts.library import dump_for
 from crce.concepts.nodes import json_value, read_text
 from crce.errors import ConceptError, SuggestError
 from crce.files import free_file, slug, write_text
+from crce.suggest.memory import Decision, Memory
 from crce.suggest.record import record_beside
-
-
-if TYPE_CHECKING:
-    from crce.suggest.memory import Memory
-    from crce.suggest.review import Entry, Review
+from crce.suggest.review import Entry, Review
 
 
 def review(
@@ -36,9 +31,6 @@ def review(
     Every change is written to the file immediately. Your decisions are remembered and used in later suggestions.
     Commands may be piped in, one per line.
     """
-    from crce.suggest.memory import Memory
-    from crce.suggest.review import Review
-
     text, concepts = _own_set(file)
     record = record_beside(file, concepts)
     memory = Memory()
@@ -186,3 +178,65 @@ def _print_set(review: Review) -> None:
             cells["reason"] = [e.proposal.reason if e.as_proposed else "" for e in entries]
         rejected = [i for i, e in enumerate(entries) if e.status == "rejected"]
         print_table(list(cells), list(zip(*cells.values(), strict=True)), title=title, right=("#",), dim=rejected)
+
+
+def feedback(
+    export: Annotated[
+        Path | None, typer.Option("--export", metavar="FILE.jsonl", help="Write the decisions to a new file.")
+    ] = None,
+    import_: Annotated[
+        Path | None, typer.Option("--import", metavar="FILE.jsonl", help="Add the decisions of such a file.")
+    ] = None,
+    forget: Annotated[bool, typer.Option("--forget", help="Delete every decision, for good.")] = False,
+) -> int:
+    """Show, export, import or forget your decisions in reviews.
+
+    Rejected phrases are not proposed again, decisions are shown to language models as examples, and with enough of
+    them the ranking of candidates is learned. They are stored on this machine only, in the file that is named.
+    """
+    memory = Memory()
+    flags = {"--export": export, "--import": import_, "--forget": forget or None}
+    given = [name for name, value in flags.items() if value is not None]
+    if len(given) > 1:
+        raise SuggestError(f"{' and '.join(given)} can't be used together. Give one of them.")
+    if export is not None:
+        typer.echo(f"{memory.export(export)} decisions written to {export}.")
+    elif import_ is not None:
+        done = memory.import_(import_)
+        against = f" {done.contradicting} contradict yours, which stay." if done.contradicting else ""
+        typer.echo(f"{done.added} decisions added, {done.known} were known.{against}")
+    elif forget:
+        memory.forget()
+        typer.echo(f"Forgotten: {memory.path} is deleted.")
+    elif decisions := memory.decisions():
+        _print_decisions(memory, decisions)
+    else:
+        typer.echo(f"No decisions yet. They are made with crce review, and stored in {memory.path}.")
+    return 0
+
+
+def _print_decisions(memory: Memory, decisions: Sequence[Decision]) -> None:
+    from crce.suggest.ranking import Ranker
+
+    typer.echo(f"{len(decisions)} decisions in {memory.path}")
+    by_target: dict[tuple[str, str], list[Decision]] = {}
+    for decision in decisions:
+        by_target.setdefault(decision.key[:2], []).append(decision)
+    rows = []
+    for group in by_target.values():
+        first, accepted = group[0], sum(d.accepted for d in group)
+        name = f"{first.target} ({first.sense})" if first.sense else first.target
+        rows.append((name, first.kind, str(accepted), str(len(group) - accepted), max(d.when for d in group)[:10]))
+    print_table(("target", "kind", "accepted", "rejected", "latest"), rows, right=("accepted", "rejected"))
+    ranker = Ranker.fit(decisions)
+    if isinstance(ranker, str):
+        typer.echo(f"The ranking of candidates is not learned yet: {ranker}")
+        return
+    weights = sorted(ranker.weights.items(), key=lambda item: -abs(item[1]))
+    cells = [(name, f"{weight:+.2f}") for name, weight in weights]
+    title = "Learned: change in the log odds of acceptance"
+    print_table(("of a candidate", "weight"), cells, right=("weight",), title=title)
+    typer.echo(
+        f"It predicts {ranker.agreement:.0%} of {ranker.n} decisions about suggested phrases in cross-validation; "
+        f"the more frequent answer alone predicts {ranker.baseline:.0%}."
+    )

@@ -1,7 +1,5 @@
 """`crce suggest`: suggest corefs and retains for a concept, and write them as a set that can be edited."""
 
-from __future__ import annotations
-
 import shlex
 from collections.abc import Iterator
 from contextlib import contextmanager

@@ -1,7 +1,5 @@
 """`crce web`: the web app, on this machine."""
 
-from __future__ import annotations
-
 import logging
 import secrets
 import socket
@@ -40,7 +38,7 @@ def web(
         from crce.web.app import create_app
     except ImportError as error:
         raise ConfigError(f"crce web needs the package {error.name}. Install it: pip install 'crce[web]'") from error
-    from crce.web.guard import LOOPBACK
+    from crce.web.middleware import LOOPBACK
 
     listening = _listen(host, port)
     token = None if host in LOOPBACK else secrets.token_urlsafe(24)

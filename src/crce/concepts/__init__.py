@@ -1,7 +1,7 @@
 """What to erase and what to keep: concept sets, their files, and the bundled atlas."""
 
 from crce.concepts.concept_set import CERTAINTY_WORDS, KINDS, ConceptSet, Related, certainty_word
-from crce.concepts.corefconcept import read_corefconcept, write_corefconcept
+from crce.concepts.corefconcept import read_corefconcept
 from crce.concepts.documents import dump_concepts, parse_concepts
 from crce.concepts.faults import Fault
 from crce.concepts.library import (
@@ -31,6 +31,5 @@ __all__ = [
     "read_corefconcept",
     "read_sets",
     "write_concepts",
-    "write_corefconcept",
     "write_sets",
 ]

@@ -13,14 +13,8 @@ Repaired on reading, because nothing is lost: white space; a certainty that is m
 phrase (dropped); a missing list (empty); a phrase twice on one side (the first stays, so a training phrase wins over
 a held-out one); the target among its own corefs (dropped). Kept verbatim and noted: U+FFFD, left by a wrong decoding;
 commas and slashes, since the phrase is one phrase. A concept with any other fault is not read.
-
-The optional keys "erase-from", "anchor" and e.g. "train-coref-source" go beyond the published form, so that every set
-is read back equal; they are written only where a set needs them.
 """
 
-from __future__ import annotations
-
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Literal, cast
 
@@ -31,9 +25,7 @@ from crce.concepts.concept_set import (
     Kind,
     Placed,
     Related,
-    certainty_word,
     clashes,
-    direction_fault,
     fold,
     parse_certainty,
     text_fault,
@@ -42,7 +34,6 @@ from crce.concepts.concept_set import (
 from crce.concepts.faults import Fault, Outcome, did_you_mean, error_from
 from crce.concepts.nodes import json_value, read_text
 from crce.errors import ConceptError, shown
-from crce.files import write_json
 
 
 MISSING_CERTAINTY = CERTAINTY_WORDS["Normal"]  # the middle word: neither trusted fully nor dropped
@@ -56,8 +47,7 @@ _LISTS: dict[str, tuple[Literal["coref", "retain"], bool]] = {
     "train-retain": ("retain", False),
     "test-retain": ("retain", True),
 }
-_LIST_KEYS = tuple(name + suffix for name in _LISTS for suffix in ("", "-certainty", "-source"))
-_KEYS = ("type", "concept", "erase-from", "anchor", *_LIST_KEYS)
+_KEYS = ("type", "concept", *(name + suffix for name in _LISTS for suffix in ("", "-certainty")))
 
 
 def is_corefconcept(value: object) -> bool:
@@ -103,34 +93,6 @@ def parse_corefconcept(text: str, file: str) -> tuple[list[ConceptSet], list[Fau
     return list(sets.values()), faults
 
 
-def write_corefconcept(path: Path | str, sets: Iterable[ConceptSet]) -> None:
-    """Write concept sets, grouped by kind; `read_corefconcept` reads each back equal.
-
-    Raises:
-        ConceptError: two sets have the same target, so they could not be distinguished.
-        RunError: the file can't be written.
-    """
-    groups: dict[str, list[dict[str, Any]]] = {}
-    targets: set[str] = set()
-    for concepts in sets:
-        if fold(concepts.target) in targets:
-            raise ConceptError(f"Two concept sets have the target '{concepts.target}'. Write them to two files.")
-        targets.add(fold(concepts.target))
-        type_ = _TYPES.get(concepts.kind, concepts.kind)
-        entry: dict[str, Any] = {"type": type_, "concept": concepts.target}
-        entry |= {"erase-from": concepts.erase_from} if concepts.erase_from else {}
-        entry |= {"anchor": concepts.anchor} if concepts.anchor else {}
-        for name, (side, held_out) in _LISTS.items():
-            both = concepts.corefs if side == "coref" else concepts.retains
-            related = [r for r in both if r.held_out == held_out]
-            entry[name] = [r.text for r in related]
-            entry[f"{name}-certainty"] = [certainty_word(r.certainty) for r in related]
-            if any(r.source != _SOURCE for r in related):
-                entry[f"{name}-source"] = [r.source for r in related]
-        groups.setdefault(type_.lower(), []).append(entry)
-    write_json(Path(path), groups)
-
-
 class _EntryReader:
     """Reads one entry of a group and collects its faults."""
 
@@ -159,9 +121,6 @@ class _EntryReader:
                 # a misspelt list must not get lost
                 self.fault(f"unknown key, not read.{hint}", key, outcome="error" if hint else "note")
         kind = self.kind(entry.get("type", self.group))
-        erase_from, anchor = (
-            None if entry.get(key) is None else self.text(entry[key], key) for key in ("erase-from", "anchor")
-        )
         placed = [phrase for name in _LISTS for phrase in self.phrases(entry, name)]
         kept = dict(enumerate(placed))
         for clash in clashes(self.concept, placed):
@@ -173,12 +132,10 @@ class _EntryReader:
                 self.fault(f"{text} It was dropped here.", field, int(index), "repaired")
             else:
                 self.fault(text, field, int(index))
-        if direction := direction_fault(self.concept, erase_from, anchor, placed):
-            self.fault(direction, "anchor")
         if any(fault.outcome == "error" for fault in self.faults):
             return None
         corefs, retains = (tuple(p.related for p in kept.values() if p.side == s) for s in ("coref", "retain"))
-        return ConceptSet(tidy(name), kind, corefs, retains, erase_from, anchor)
+        return ConceptSet(tidy(name), kind, corefs, retains)
 
     def kind(self, given: object) -> Kind:
         kind = _KINDS.get(given.casefold()) if isinstance(given, str) else None
@@ -190,8 +147,8 @@ class _EntryReader:
         return cast(Kind, kind or "other")
 
     def phrases(self, entry: dict[str, Any], name: str) -> list[Placed]:
-        """The phrases of one list with their certainties and sources."""
-        texts, certainties, sources = (self.items(entry, name + suffix) for suffix in ("", "-certainty", "-source"))
+        """The phrases of one list with their certainties."""
+        texts, certainties = (self.items(entry, name + suffix) for suffix in ("", "-certainty"))
         if len(certainties) != len(texts):
             self.fault(
                 f"phrases: {len(texts)}, certainties: {len(certainties)}; a missing certainty is read as Normal, one "
@@ -204,9 +161,8 @@ class _EntryReader:
         for i, text in enumerate(texts):
             text = self.text(text, name, i)
             certainty = self.certainty(certainties[i], name, i) if i < len(certainties) else MISSING_CERTAINTY
-            source = self.text(sources[i], f"{name}-source", i) if i < len(sources) else _SOURCE
-            if text is not None and certainty is not None and source is not None:
-                placed.append(Placed(side, Related(text, certainty, source, held_out), f"{name}[{i}]"))
+            if text is not None and certainty is not None:
+                placed.append(Placed(side, Related(text, certainty, _SOURCE, held_out), f"{name}[{i}]"))
         return placed
 
     def items(self, entry: dict[str, Any], key: str) -> list[Any]:

@@ -1,7 +1,5 @@
 """Faults of a concept file with their places; they are collected and shown together."""
 
-from __future__ import annotations
-
 import difflib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """Concept sets from files and from the bundled atlas."""
 
-from __future__ import annotations
-
 import functools
 import logging
 import os

@@ -3,8 +3,6 @@
 The nodes of the tree are PyYAML's, which keep line numbers and repeated keys.
 """
 
-from __future__ import annotations
-
 import json
 import re
 from collections import Counter

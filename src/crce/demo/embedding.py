@@ -10,13 +10,17 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from functools import cache
+from itertools import chain
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
+
+if TYPE_CHECKING:
+    from scipy.sparse import csr_array
 
 Vectors = NDArray[np.float32]
 
@@ -26,15 +30,6 @@ HEADS = 12
 TOKENS = 64  # longer texts are cut; phrases of prompts are much shorter
 BATCH = 128
 BAGS = 1024  # texts whose word vectors are summed at a time
-
-
-@dataclass(frozen=True)
-class Words:
-    """The word pieces of B texts, P in all."""
-
-    pieces: NDArray[np.int64]  # ids of the word pieces of all texts in order, shape (P,)
-    starts: NDArray[np.int64]  # index of each text's first piece, shape (B,)
-    lengths: Vectors  # L2 norm of the sum of each text's word vectors, shape (B,)
 
 
 class Embedder:
@@ -72,40 +67,25 @@ class Embedder:
         """The cosine of every phrase of `a` with every phrase of `b`, shape (A, B), in [-1, 1]."""
         return self.embed(a) @ self.embed(b).T
 
-    def words(self, texts: Sequence[str]) -> Words:
-        """The word pieces of `texts`, for `word_similarity`."""
-        ids = [encoding.ids for encoding in self._tokenizer.encode_batch(texts, add_special_tokens=False)]
-        pieces = np.array([i for text_ids in ids for i in text_ids], np.int64)
-        starts = np.array([0, *map(len, ids)], np.int64)[:-1].cumsum()
-        return Words(pieces, starts, self._lengths(pieces, starts))
+    def words(self, texts: Sequence[str]) -> csr_array:
+        """The word pieces of B texts, shape (B, V): its product with the word vectors has rows of unit length."""
+        from scipy.sparse import csr_array
 
-    def word_similarity(self, query: str, words: Words) -> Vectors:
+        table = self._weights["embeddings.word_embeddings.weight"]
+        ids = [encoding.ids for encoding in self._tokenizer.encode_batch(texts, add_special_tokens=False)]
+        pieces, starts = np.array([*chain.from_iterable(ids)], np.int64), np.array([0, *map(len, ids)]).cumsum()
+        counts = csr_array((np.ones(len(pieces), np.float32), pieces, starts), shape=(len(ids), len(table)))
+        parts = (counts[start : start + BAGS] @ table for start in range(0, len(ids), BAGS))
+        lengths = np.concatenate([np.linalg.norm(part, axis=1) for part in parts])
+        return counts.multiply(1 / lengths.clip(1e-12)[:, None]).tocsr()
+
+    def word_similarity(self, query: str, words: csr_array) -> Vectors:
         """The cosine of `query` with each text of `words` by the sums of their word vectors, shape (B,).
 
         A thousand times cheaper than `similarity` and much coarser: for a shortlist of many texts.
         """
         table = self._weights["embeddings.word_embeddings.weight"]
-        direction = _unit(table[self.words([query]).pieces].sum(0))
-        near = np.zeros(len(words.starts), np.float32)
-        filled = np.diff(words.starts, append=len(words.pieces)) > 0
-        if filled.any():  # the sum of the products is the product with the sum
-            near[filled] = np.add.reduceat((table @ direction)[words.pieces], words.starts[filled])
-            near[filled] /= words.lengths[filled].clip(1e-12)
-        return near
-
-    def _lengths(self, pieces: NDArray[np.int64], starts: NDArray[np.int64]) -> Vectors:
-        """The L2 norm of the sum of each text's word vectors, shape (B,); zero for a text without words."""
-        table = self._weights["embeddings.word_embeddings.weight"]
-        lengths = np.zeros(len(starts), np.float32)
-        counts = np.diff(starts, append=len(pieces))
-        for count in np.unique(counts[counts > 0]).tolist():
-            alike = np.flatnonzero(counts == count)  # texts with the same number of pieces are summed side by side
-            for part in np.split(alike, range(BAGS, len(alike), BAGS)):
-                total = table[pieces[starts[part]]]
-                for i in range(1, count):
-                    total += table[pieces[starts[part] + i]]
-                lengths[part] = np.linalg.norm(total, axis=-1)
-        return lengths
+        return words @ (table @ (self.words([query]) @ table)[0])  # no product of all texts with the word vectors
 
     def rarity(self, text: str) -> float:
         """Word pieces of `text` beyond one per word, per word: 0 for common words, more for rare ones."""
@@ -115,6 +95,8 @@ class Embedder:
 
     def _forward(self, ids: NDArray[np.int64]) -> Vectors:
         """BERT over token ids of shape (B, L), then the mean over tokens, of unit length: shape (B, 384)."""
+        from scipy.special import ndtr
+
         w = self._weights
         batch, length = ids.shape
         x = w["embeddings.word_embeddings.weight"][ids] + w["embeddings.position_embeddings.weight"][:length]
@@ -133,7 +115,8 @@ class Embedder:
             attended = attended.transpose(0, 2, 1, 3).reshape(batch, length, WIDTH)
             attended = self._linear(attended, f"{layer}.attention.output.dense")
             x = self._norm(x + attended, f"{layer}.attention.output.LayerNorm")
-            wide = _gelu(self._linear(x, f"{layer}.intermediate.dense"))  # (B, L, 1536)
+            wide = self._linear(x, f"{layer}.intermediate.dense")  # (B, L, 1536)
+            wide *= ndtr(wide)  # GELU
             x = self._norm(x + self._linear(wide, f"{layer}.output.dense"), f"{layer}.output.LayerNorm")
         return _unit(x.mean(1))
 
@@ -150,15 +133,6 @@ class Embedder:
 
 def _unit(x: Vectors) -> Vectors:
     return x / np.linalg.norm(x, axis=-1, keepdims=True).clip(1e-12)
-
-
-def _gelu(x: Vectors) -> Vectors:
-    """x times the normal distribution function, its erf by Abramowitz and Stegun 7.1.26, to 1.5e-7."""
-    z = np.abs(x) * np.float32(2**-0.5)
-    t = 1 / (1 + np.float32(0.3275911) * z)
-    poly = t * (0.254829592 + t * (-0.284496736 + t * (1.421413741 + t * (-1.453152027 + t * 1.061405429))))
-    erf = np.copysign(1 - poly * np.exp(-z * z), x)
-    return (0.5 * x * (1 + erf)).astype(np.float32)
 
 
 @cache

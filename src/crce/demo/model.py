@@ -5,8 +5,6 @@ they share. `FluxPipeline` reads pooled states and token states from two text en
 built once in the user's cache.
 """
 
-from __future__ import annotations
-
 import json
 import shutil
 import tempfile
@@ -20,31 +18,8 @@ from crce.errors import ModelError
 from crce.files import cache_folder, sha256
 
 
-_ENCODER = {"text_encoder": ["transformers", "BertModel"], "tokenizer": ["transformers", "BertTokenizerFast"]}
-_SHARED = {
-    **_ENCODER,
-    **dict.fromkeys(("feature_extractor", "image_encoder"), [None, None]),
-    "vae": ["diffusers", "AutoencoderTiny"],
-    "_diffusers_version": "0.35.0",
-}
-# by name, the model_index.json of its folder
-MODELS: dict[str, dict[str, Any]] = {
-    "demo": {
-        "_class_name": "StableDiffusionPipeline",
-        "scheduler": ["diffusers", "DDIMScheduler"],
-        "unet": ["diffusers", "UNet2DConditionModel"],
-        "safety_checker": [None, None],
-        "requires_safety_checker": False,
-        **_SHARED,
-    },
-    "demo-flow": {
-        "_class_name": "FluxPipeline",
-        "scheduler": ["diffusers", "FlowMatchEulerDiscreteScheduler"],
-        "transformer": ["diffusers", "FluxTransformer2DModel"],
-        **{f"{part}_2": origin for part, origin in _ENCODER.items()},
-        **_SHARED,
-    },
-}
+MODELS = ("demo", "demo-flow")
+INDEX = "model_index.json"
 
 
 def weights_path() -> Path:
@@ -69,7 +44,7 @@ def model_path(model: str = "demo") -> Path:
     files = _files(model)
     root = cache_folder()
     folder = root / f"{model}-{sha256(*files.values())[:12]}"
-    if not (folder / "model_index.json").is_file():
+    if not (folder / INDEX).is_file():
         try:
             root.mkdir(parents=True, exist_ok=True)
             with tempfile.TemporaryDirectory(prefix=f".{model}-", dir=root) as temporary:
@@ -77,7 +52,7 @@ def model_path(model: str = "demo") -> Path:
                 for name, source in files.items():
                     (partial / name).parent.mkdir(parents=True, exist_ok=True)
                     shutil.copyfile(source, partial / name)
-                (partial / "model_index.json").write_text(json.dumps(MODELS[model], indent=2), encoding="utf-8")
+                shutil.copyfile(_own(model) / INDEX, partial / INDEX)
                 # Another process may have been faster; its folder is the same.
                 if not folder.exists():
                     partial.replace(folder)
@@ -94,12 +69,17 @@ def text_encoder_path() -> Path:
     return weights_path() / "text_encoder"
 
 
+def _own(model: str) -> Path:
+    """The folder of the weights that a model does not share."""
+    return weights_path() / "flow" if model == "demo-flow" else weights_path()
+
+
 def _files(model: str) -> dict[str, Path]:
     """By their path in a model's folder, the files of this package that are copied there."""
-    weights = weights_path()
     files: dict[str, Path] = {}
-    for part in (part for part, origin in MODELS[model].items() if isinstance(origin, list) and origin[0]):
-        own = weights / "flow" if model == "demo-flow" and part != "vae" else weights
+    index = json.loads((_own(model) / INDEX).read_text(encoding="utf-8"))
+    for part in (part for part, origin in index.items() if isinstance(origin, list) and origin[0]):
+        own = weights_path() if part == "vae" else _own(model)
         if part.startswith("text_encoder"):
             copied = {name: text_encoder_path() / name for name in ("config.json", "model.safetensors")}
         elif part.startswith("tokenizer"):

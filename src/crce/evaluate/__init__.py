@@ -1,7 +1,5 @@
 """Metrics and the report: what an erasure erased, what it kept, and how sure that is."""
 
-from __future__ import annotations
-
 from typing import TYPE_CHECKING
 
 from crce.lazy import lazy_names, make_callable

@@ -5,8 +5,6 @@
 CRCE_BASE_WORDS sets another folder.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 import logging
@@ -14,18 +12,15 @@ import os
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from crce.demo.model import MODELS, model_path
 from crce.errors import RunError
+from crce.evaluate.model_pair import SamplingPlan
+from crce.evaluate.observe import Questions
 from crce.files import cache_folder, read_json, write_json
 from crce.judges.judge import CalibratedJudge
+from crce.sampling import ModelState
 
-
-if TYPE_CHECKING:
-    from crce.evaluate.model_pair import SamplingPlan
-    from crce.evaluate.observe import Questions
-    from crce.sampling import ModelState
 
 log = logging.getLogger(__name__)
 
@@ -35,10 +30,7 @@ SIDES = ("base", "probe")  # of a report's words, those that the base model's im
 class BaseWords:
     """The words of one judge for images of one base model, all sampled in the same way.
 
-    Args:
-        questions: what the judge is asked; words of a judge that learns from the images are not kept.
-        plan: which images of a text are generated.
-        state: the base model; without a revision its words are not kept.
+    Those of a judge that learns from the images, or for a model without a revision, are not kept.
     """
 
     def __init__(self, questions: Sequence[Questions], plan: SamplingPlan, state: ModelState) -> None:

@@ -1,7 +1,5 @@
 """The loss curve of a run as points of an SVG."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path

@@ -1,13 +1,14 @@
 """Evaluate a run: with the prompts of its concept sets, or with a prompt set."""
 
-from __future__ import annotations
-
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from typing_extensions import Unpack
+
+from crce.backbones import Backbone
 from crce.backbones.loading import pick_device
 from crce.evaluate.base_words import BaseWords
 from crce.evaluate.measurement import measure_prompt_set, measure_target
@@ -16,18 +17,20 @@ from crce.evaluate.observe import concept_set_questions, prompt_set_questions
 from crce.evaluate.prompt_sets.prompt_set import PromptSet, measured_set
 from crce.evaluate.prompt_sets.table import load_prompt_set
 from crce.evaluate.report import PromptReport, Report, report_prompt_set, report_run, report_target, target_folders
-from crce.evaluate.settings import LOOKS, SLICES, ConceptSetSettings, PromptSetSettings, all_images
+from crce.evaluate.settings import (
+    LOOKS,
+    SLICES,
+    ConceptSetKeywords,
+    ConceptSetSettings,
+    PromptSetKeywords,
+    PromptSetSettings,
+    all_images,
+)
 from crce.evaluate.verdict import BROKEN_SHARE, ERASED_WELL, LEAK_SHARE
+from crce.sampling import ImageCache
 from crce.training import Erasure
 from crce.training.run_folder import alone
 
-
-if TYPE_CHECKING:
-    from typing_extensions import Unpack
-
-    from crce.backbones import Backbone
-    from crce.evaluate.settings import ConceptSetKeywords, PromptSetKeywords
-    from crce.sampling import ImageCache
 
 THRESHOLDS = {"erased": ERASED_WELL, "coref_erased": 1 - LEAK_SHARE, "kept": BROKEN_SHARE}
 PRECISION = 0.1  # half the width of an interval that is narrow enough, wherever it lies

@@ -8,8 +8,6 @@ prompts can't tell it, and n is reduced once more by Student's t for their numbe
 numbers decide whether there are more images, the 5 % outside are split over the looks at them (Bonferroni).
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -79,11 +77,6 @@ def independent(groups: Sequence[NDArray[Any]], alpha: float = ALPHA) -> float:
     rho = np.clip(((count - 1) * own + OWN_WEIGHT * CORRELATION) / (count - 1 + OWN_WEIGHT), 0, 1)
     wider = t.ppf(1 - alpha / 2, count - 1 + OWN_WEIGHT) / norm.ppf(1 - alpha / 2)
     return float(total / (1 + (size - 1) * rho) / wider**2)
-
-
-def with_interval(value: float, samples: NDArray[np.float64], n: int, alpha: float = ALPHA) -> Measure:
-    """A value over n images with the interval of its samples."""
-    return Measure(value, *interval(value, samples, alpha), n)
 
 
 def interval(value: float, samples: NDArray[np.float64], alpha: float = ALPHA) -> tuple[float, float]:

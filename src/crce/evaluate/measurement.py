@@ -6,44 +6,30 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from crce.concepts import ConceptSet
-from crce.evaluate.locality import embedding_distances, measure_locality
 from crce.evaluate.model_pair import ModelPair, failures
 from crce.evaluate.observe import Images, Questions, observe
 from crce.evaluate.prompts import PAIRS, SHOWN, spread
-from crce.evaluate.quality import make_pairs, measure_quality
+from crce.evaluate.quality import embedding_distances, make_pairs, measure_locality, measure_quality
 from crce.evaluate.scores import ScoredGroup, score_group
+from crce.evaluate.settings import ConceptSetSettings, PromptSetSettings
 from crce.evaluate.stats import ALPHA
 from crce.sampling.pictures import Picture, write_strips
 
 
-if TYPE_CHECKING:
-    from crce.evaluate.settings import ConceptSetSettings, PromptSetSettings
-
-
 @dataclass(frozen=True)
 class MeasuredTarget:
-    """A target, its numbers and its images.
-
-    Attributes:
-        concepts: its concept set.
-        groups: its scored groups by name.
-        judge: the judge as report.json names it, with its calibration.
-        parts: what report.json holds of this target alone: failed, groups, quality, locality, seconds.
-        names: group and text of each prompt.
-        before: the base model's images of each prompt.
-        after: the erased model's, of the same seeds.
-    """
+    """A target, its numbers and its images."""
 
     concepts: ConceptSet
-    groups: Mapping[str, ScoredGroup]
-    judge: dict[str, Any] | None
-    parts: dict[str, Any]
-    names: list[tuple[str, str]]
-    before: list[list[Picture]]
-    after: list[list[Picture]]
+    groups: Mapping[str, ScoredGroup]  # by name
+    judge: dict[str, Any] | None  # as report.json names it, with its calibration
+    parts: dict[str, Any]  # what report.json holds of this target alone: failed, groups, quality, locality, seconds
+    names: list[tuple[str, str]]  # group and text of each prompt
+    before: list[list[Picture]]  # the base model's images of each prompt
+    after: list[list[Picture]]  # the erased model's, of the same seeds
 
     def trimmed(self) -> MeasuredTarget:
         """Without images that only its own page shows: those of many targets don't fit in memory together.

@@ -5,19 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from crce.backbones import Backbone
 from crce.errors import RunError
 from crce.evaluate.prompts import PAIRS
+from crce.evaluate.settings import EvaluationSettings
 from crce.sampling import ImageCache, ImageKey, ModelState
 from crce.sampling.pictures import Picture
 from crce.training import Erasure, apply_adapter, load_base
 from crce.training.run_folder import file_hash
-
-
-if TYPE_CHECKING:
-    from crce.backbones import Backbone
-    from crce.evaluate.settings import EvaluationSettings
 
 
 @dataclass(frozen=True)
@@ -31,26 +28,17 @@ class Drawn:
 
 @dataclass(frozen=True)
 class SamplingPlan:
-    """Which images of a text are generated.
+    """Which images of a text are generated."""
 
-    Attributes:
-        seeds: of every text, but for `own_seeds`.
-        probe_seeds: of the base model's images that say which texts it can draw; none where that is not asked.
-        scenes: what phrases are shown in, in turn; none shows them alone.
-        alone: texts that are never shown in a scene.
-        own_seeds: of single texts.
-        known: texts whose images of the base model were judged before: as many are generated as are shown.
-    """
-
-    seeds: Sequence[int]
+    seeds: Sequence[int]  # of every text, but for `own_seeds`
     steps: int
     guidance: float
     solver: str | None = None
-    scenes: Sequence[str] = ()
-    alone: frozenset[str] = frozenset()
-    own_seeds: Mapping[str, Sequence[int]] = field(default_factory=dict)
-    probe_seeds: Sequence[int] = ()
-    known: frozenset[str] = frozenset()
+    scenes: Sequence[str] = ()  # what phrases are shown in, in turn; none shows them alone
+    alone: frozenset[str] = frozenset()  # texts that are never shown in a scene
+    own_seeds: Mapping[str, Sequence[int]] = field(default_factory=dict)  # of single texts
+    probe_seeds: Sequence[int] = ()  # of the base model's images that say which texts it can draw; none: not asked
+    known: frozenset[str] = frozenset()  # texts whose base images were judged before: only those shown are generated
 
     def keys(self, text: str, state: ModelState, *, probing: bool = False) -> list[ImageKey]:
         """The images of a text, each with the prompt that it is generated from."""
@@ -75,17 +63,9 @@ def base_state(erasure: Erasure, dtype: str | None) -> ModelState:
 
 
 class ModelPair:
-    """The base and the erased model of a run, as a context. Weights are loaded if an image is missing.
+    """The base and the erased model of a run, as a context. Weights are loaded if an image of the texts is missing.
 
-    Args:
-        erasure: the run.
-        plan: which images of a text are generated.
-        texts: all texts whose images are needed.
-        settings: device, number format and batch size.
-        shared: images of the base model that several runs share.
-        backbone: the run's base model, if it is loaded already.
-        on_event: called after each batch of images.
-        note: of these events.
+    `shared` are images of the base model that several runs share, and `note` is that of the events.
 
     Raises:
         ModelError: the model can't be loaded.
@@ -113,7 +93,7 @@ class ModelPair:
         self.base, self.erased = ModelSide(self, base), ModelSide(self, replace(base, side="erased", adapter=adapter))
         self.probe = ModelSide(self, base, probing=True)
         self.sides = (self.base, self.erased, *([self.probe] if plan.probe_seeds else []))
-        self._erasure, self._settings, self._dtype, self._backbone = erasure, settings, base.dtype, backbone
+        self._erasure, self._settings, self._dtype, self.backbone = erasure, settings, base.dtype, backbone
         keys = [key for text in texts for side in self.sides for key in side.keys(text)]
         self._done, self._total, self._on_event, self._note = 0, len(keys), on_event, note
         if on_event and note:
@@ -129,11 +109,6 @@ class ModelPair:
         if self._adapter is not None:
             self._adapter.close()  # the backbone may be the caller's, and go on to the next run
         self.forget(self._texts)  # a shared cache goes on too, also after an error
-
-    @property
-    def backbone(self) -> Backbone | None:
-        """The base model, if it is loaded."""
-        return self._backbone
 
     def images(self, texts: Sequence[str]) -> tuple[list[list[Picture]], list[list[Picture]]]:
         """The base and the erased model's images of each text, one per seed."""
@@ -164,11 +139,11 @@ class ModelPair:
                 self.cache.fill(pipe, missing, batch=batch, on_images=self._report)
 
     def _load(self) -> Backbone:
-        if self._backbone is None or self._adapter is None:
+        if self.backbone is None or self._adapter is None:
             run, settings = self._erasure, {"device": self._settings.device, "dtype": self._dtype}
-            self._backbone = load_base(run, backbone=self._backbone, offload=run.config.offload, **settings)
-            self._adapter = apply_adapter(self._backbone, run.adapter)
-        return self._backbone
+            self.backbone = load_base(run, backbone=self.backbone, offload=run.config.offload, **settings)
+            self._adapter = apply_adapter(self.backbone, run.adapter)
+        return self.backbone
 
     def _report(self, count: int) -> None:
         self._done += count

@@ -1,10 +1,11 @@
 """Groups of prompts x {base, erased} -> judged words: what a judge is asked, its calibration, and its answers."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import torch
+from PIL.Image import Image
 
 from crce import demo
 from crce.concepts import ConceptSet
@@ -12,20 +13,13 @@ from crce.evaluate.model_pair import ModelPair, ModelSide, SamplingPlan
 from crce.evaluate.prompt_sets.concept_set import OtherSets, common_unrelated, make_groups
 from crce.evaluate.prompt_sets.prompt_set import PromptSet, sample, seeds_of
 from crce.evaluate.prompts import NO_JUDGE, UNJUDGED, Domain, Prompt, PromptGroup, no_class, spread
-from crce.evaluate.settings import PROBE_SEED, probe_images, target_images
-from crce.judges import choose_judge, load_judge
+from crce.evaluate.settings import PROBE_SEED, ConceptSetSettings, PromptSetSettings, probe_images, target_images
+from crce.judges import Judge, choose_judge, load_judge
 from crce.judges.judge import CalibratedJudge, Detector, JointJudge, OpenJudge, describe_judge, name_pictures
 from crce.sampling.image_cache import FOLDER
 from crce.sampling.pictures import Picture
+from crce.training import Erasure
 
-
-if TYPE_CHECKING:
-    import torch
-    from PIL.Image import Image
-
-    from crce.evaluate.settings import ConceptSetSettings, PromptSetSettings
-    from crce.judges import Judge
-    from crce.training import Erasure
 
 CALIBRATION = 24  # images on each side, at most, that a judge is calibrated with
 CHUNK = 32  # texts whose images are in memory at once
@@ -61,23 +55,14 @@ class RestrictedJudge:
 
 @dataclass
 class Questions:
-    """Groups of prompts, and the judge that is asked about them. No image is judged twice.
+    """Groups of prompts, and the judge that is asked about them. No image is judged twice."""
 
-    Attributes:
-        groups: the groups, with the judge's class of every prompt.
-        judge: the judge; None where nobody judges.
-        threshold: the lowest probability at which its word counts; None takes the judge's own, once it is calibrated.
-        domain: the kind of things that it picks from; None where it is not bound to one.
-        sampled: whether images are generated for the calibration, so that there should be few; else all are there.
-        words: its answers; questions about several targets of a run share them.
-    """
-
-    groups: Sequence[PromptGroup]
-    judge: Judge | None
-    threshold: float | None
-    domain: str | None = None
-    sampled: bool = False
-    words: Answers = field(default_factory=dict)
+    groups: Sequence[PromptGroup]  # with the judge's class of every prompt
+    judge: Judge | None  # None where nobody judges
+    threshold: float | None  # from which its word counts; None takes the judge's own, once it is calibrated
+    domain: str | None = None  # the kind of things that it picks from; None where it is not bound to one
+    sampled: bool = False  # whether images are generated for the calibration, so that there should be few
+    words: Answers = field(default_factory=dict)  # questions about several targets of a run share them
 
     @property
     def prompts(self) -> list[Prompt]:

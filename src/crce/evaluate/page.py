@@ -11,21 +11,19 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from jinja2 import ChoiceLoader, Environment, FileSystemLoader, StrictUndefined
+from jinja2 import BaseLoader, ChoiceLoader, Environment, FileSystemLoader, StrictUndefined
 
 from crce.concepts import certainty_word
 from crce.concepts.faults import listed
 from crce.config import show_value
 from crce.evaluate.curve import draw_curve, read_trace
-from crce.evaluate.locality import draw_locality
 from crce.evaluate.prompts import NO_JUDGE, PAIRS, SHOWN, TITLES, spread
+from crce.evaluate.quality import draw_locality
 from crce.evaluate.verdict import percent, points
 from crce.sampling.pictures import Picture, data_uri
 
 
 if TYPE_CHECKING:
-    from jinja2 import BaseLoader
-
     from crce.evaluate.measurement import MeasuredTarget
     from crce.evaluate.observe import Images
     from crce.training import Erasure

@@ -1,14 +1,11 @@
 """Prompts in groups: those that should be gone after an erasure, and those that should be as before."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, TypeVar
+from typing import Literal, TypeVar
 
+from crce.judges import Judge
 
-if TYPE_CHECKING:
-    from crce.judges import Judge
 
 T = TypeVar("T")
 
@@ -40,24 +37,14 @@ Measures = Literal["erased", "kept"]
 
 @dataclass(frozen=True)
 class Prompt:
-    """A prompt, and what its images are asked about.
+    """A prompt, and what its images are asked about."""
 
-    Attributes:
-        text: the whole prompt.
-        certainty: its certainty in the concept set; None for the target and for prompts of no concept set.
-        expected: the judge's class that counts as recognised; None as long as no judge is known, or if the judge can't
-            score this prompt.
-        left_out: why the judge can't score it; None if it can.
-        phrases: what the judge is asked about, under each name that it may know it by; none asks about the target.
-        seeds: of its images, where the prompt set brings its own.
-    """
-
-    text: str
-    certainty: float | None = None
-    expected: str | None = None
-    left_out: str | None = None
-    phrases: tuple[str, ...] = ()
-    seeds: tuple[int, ...] = ()
+    text: str  # the whole prompt
+    certainty: float | None = None  # in the concept set; None for the target and for prompts of no concept set
+    expected: str | None = None  # the judge's class that counts as recognised; None without one, or without a judge
+    left_out: str | None = None  # why the judge can't score it; None if it can
+    phrases: tuple[str, ...] = ()  # what is asked about, by each name the judge may know; none asks about the target
+    seeds: tuple[int, ...] = ()  # of its images, where the prompt set brings its own
 
 
 @dataclass(frozen=True)
@@ -73,27 +60,16 @@ class Domain:
 
 @dataclass(frozen=True)
 class PromptGroup:
-    """Prompts that measure one thing.
+    """Prompts that measure one thing."""
 
-    Attributes:
-        name: its name in report.json; of a concept set one of `ERASING` or `KEEPING`.
-        title: what it is, in words.
-        measures: "erased" if its images should no longer show what they are asked about, else "kept".
-        prompts: the prompts whose images are generated.
-        unused: phrases of a long list that were not taken.
-        images: images of each prompt, unless the user says otherwise.
-        domain: what the judge picks from; None for everything that the run and the prompt set name.
-        within: whether it asks about parts of an image of something else, so that one word for it is no answer.
-    """
-
-    name: str
-    title: str
-    measures: Measures
-    prompts: tuple[Prompt, ...]
-    unused: int = 0
-    images: int = 1
-    domain: Domain | None = None
-    within: bool = False
+    name: str  # in report.json; of a concept set one of `ERASING` or `KEEPING`
+    title: str  # what it is, in words
+    measures: Measures  # "erased" if its images should no longer show what they are asked about, else "kept"
+    prompts: tuple[Prompt, ...]  # whose images are generated
+    unused: int = 0  # phrases of a long list that were not taken
+    images: int = 1  # of each prompt, unless the user says otherwise
+    domain: Domain | None = None  # what the judge picks from; None for all that the run and the prompt set name
+    within: bool = False  # whether it asks about parts of an image of something else: one word for it is no answer
 
     @property
     def erasing(self) -> bool:

@@ -1,31 +1,27 @@
 """report.json of one target, of several together, and of a prompt set; and the files that a report consists of."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain, count
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+from typing_extensions import Self
 
 from crce.concepts import ConceptSet
 from crce.evaluate.measurement import MeasuredTarget
+from crce.evaluate.observe import Images
 from crce.evaluate.page import render_prompt_set, render_target, render_targets
 from crce.evaluate.prompt_sets.prompt_set import Number, PromptSet
 from crce.evaluate.prompts import NO_JUDGE, TITLES
-from crce.evaluate.scores import ScoredGroup, compare_groups, summarise_groups
+from crce.evaluate.scores import ScoredGroup, summarise_groups
+from crce.evaluate.settings import ConceptSetSettings, PromptSetSettings
 from crce.evaluate.stats import RateComparison, compare
 from crce.evaluate.verdict import make_verdict, pool
 from crce.files import slug, write_json, write_text
 from crce.sampling.pictures import write_sheet
+from crce.training import Erasure
 
-
-if TYPE_CHECKING:
-    from typing_extensions import Self
-
-    from crce.evaluate.observe import Images
-    from crce.evaluate.settings import ConceptSetSettings, PromptSetSettings
-    from crce.training import Erasure
 
 PROMPTS = "prompts"  # folder of the reports of prompt sets
 TARGETS = "targets"  # folder of the reports of several targets
@@ -160,7 +156,7 @@ def _body(targets: Sequence[MeasuredTarget], erasure: Erasure, settings: Concept
     """The numbers of all targets together, and what they say."""
     info, several = erasure.info, len(targets) > 1
     groups = pool([target.groups for target in targets])
-    compared = compare_groups(groups)
+    compared = {name: compare(group.recognitions) for name, group in groups.items()}
     verdict = make_verdict([target.groups for target in targets], erasure.config.model_dump(), erasure.folder)
     summary = {name: measure.as_json() for name, measure in summarise_groups(groups).items()}
     for measure in summary.values():

@@ -1,14 +1,12 @@
 """Groups with the judge's answers: what was recognised, what was left out, and why."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 from crce.evaluate.intervals import Measure
 from crce.evaluate.prompts import NO_JUDGE, Prompt, PromptGroup
-from crce.evaluate.stats import ALPHA, MEASURES, RateComparison, Recognition, compare, measure, recognise, summarise
+from crce.evaluate.stats import ALPHA, MEASURES, Recognition, measure, recognise, summarise
 
 
 Words = Sequence[str | None]
@@ -128,11 +126,6 @@ def score_group(
     scored = ScoredGroup(group, prompts, Measure(None, None, None, 0))
     numbers, _ = measure(scored.recognitions, erasing=group.erasing, reason=scored.missing)
     return ScoredGroup(group, prompts, numbers)
-
-
-def compare_groups(groups: Mapping[str, ScoredGroup]) -> dict[str, RateComparison | None]:
-    """Every group before and after; None for one that can't be measured."""
-    return {name: compare(g.recognitions) for name, g in groups.items()}
 
 
 def summarise_groups(groups: Mapping[str, ScoredGroup]) -> dict[str, Measure]:

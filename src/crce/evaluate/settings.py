@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, TypedDict
+from typing import Any, TypedDict
 
 from crce import demo
 from crce.backbones.defaults import fill_sampling
 from crce.bounds import check_numbers
 from crce.evaluate.stats import ALPHA
+from crce.judges import Judge
 
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    from crce.judges import Judge
 
 STANDARD_IMAGES = 8  # of a prompt
 TARGET_IMAGES = 16  # of a target, for every standard ones: it is a single prompt, and tested by itself

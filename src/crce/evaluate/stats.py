@@ -27,7 +27,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from crce.evaluate.intervals import ALPHA, Measure, independent, interval, rounded, sample_shares, with_interval
+from crce.evaluate.intervals import ALPHA, Measure, independent, interval, rounded, sample_shares
 
 
 DRAWABLE_SHARE = 0.5
@@ -155,7 +155,7 @@ def measure(
     value = 1 - ratio if erasing else ratio
     alpha = drawable[0].alpha
     samples = sample_shares([value, 1 - value], independent(kept, alpha))[:, 0]
-    return with_interval(value, samples, base, alpha), samples
+    return Measure(value, *interval(value, samples, alpha), base), samples
 
 
 def summarise(
@@ -179,7 +179,8 @@ def summarise(
             continue
         mean = float(harmonic_mean(np.array([[value] for _, value in values], dtype=float))[0])
         n = sum(measures[own].n for own, _ in values)
-        found[name] = with_interval(mean, harmonic_mean(np.stack(samples[:count])), n, groups[0][0].alpha)
+        span = interval(mean, harmonic_mean(np.stack(samples[:count])), groups[0][0].alpha)
+        found[name] = Measure(mean, *span, n)
     return {**measures, **found}
 
 

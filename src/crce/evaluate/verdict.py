@@ -1,7 +1,5 @@
 """The verdict in plain words, on one target or several: what was erased, what leaked, what broke, what to try next."""
 
-from __future__ import annotations
-
 import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -65,17 +63,11 @@ class PromptChange:
 
 @dataclass(frozen=True)
 class Verdict:
-    """The numbers in words.
+    """The numbers in words."""
 
-    Attributes:
-        points: the verdict, line by line.
-        leaks: corefs that the erased model still draws as the target, worst first.
-        broken: retains and unrelated phrases that it no longer draws as themselves, worst first.
-    """
-
-    points: tuple[Point, ...]
-    leaks: tuple[PromptChange, ...] = ()
-    broken: tuple[PromptChange, ...] = ()
+    points: tuple[Point, ...]  # line by line
+    leaks: tuple[PromptChange, ...] = ()  # corefs that the erased model still draws as the target, worst first
+    broken: tuple[PromptChange, ...] = ()  # what should be kept and is no longer drawn as itself, worst first
 
     @property
     def text(self) -> str:

@@ -17,9 +17,9 @@ from torch.nn.functional import normalize
 
 from crce.concepts import ConceptSet
 from crce.errors import ModelError
+from crce.judges.classifier import TransformersJudge, load_part
 from crce.judges.concept_classes import ConceptSetJudge, concept_classes
 from crce.judges.judge import Known, judge_images, without_article
-from crce.judges.weights import TransformersJudge, load_part
 
 
 TEMPLATES = (

@@ -4,20 +4,16 @@ A target with its corefs is one class, each retain is one, and everyday things a
 that must choose one class would otherwise name one of the run's concepts for every image.
 """
 
-from __future__ import annotations
-
 import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+
+from typing_extensions import Self
 
 from crce.concepts import ConceptSet
 from crce.concepts.concept_set import fold
 from crce.errors import ConfigError
 
-
-if TYPE_CHECKING:
-    from typing_extensions import Self
 
 # Everyday things that any text-to-image model knows.
 EVERYDAY = (

@@ -4,8 +4,6 @@ A report on a style asks for the style of some images and for the content of oth
 both questions, each with its own network.
 """
 
-from __future__ import annotations
-
 import re
 from pathlib import Path
 

@@ -1,23 +1,18 @@
 """The judges by name, and the choice of a judge for a run."""
 
-from __future__ import annotations
-
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
 from inspect import signature
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from crce import demo
+from crce.concepts import ConceptSet
 from crce.errors import ConfigError
 from crce.judges.judge import Judge, OpenJudge
 from crce.registry import Table
 
-
-if TYPE_CHECKING:
-    from crce.concepts import ConceptSet
 
 log = logging.getLogger(__name__)
 

@@ -1,13 +1,20 @@
-"""The messages, replies and base class of chats with language models."""
-
-from __future__ import annotations
+"""Chats with language models: messages, replies, their base class, and the models by name."""
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from pkgutil import resolve_name
 from typing import Any, Literal
 
 from crce.bounds import check_numbers
 from crce.errors import SuggestError
+
+
+PROVIDERS = {
+    "openai": "crce.llm.services:OpenAIChat",
+    "azure": "crce.llm.services:AzureChat",
+    "anthropic": "crce.llm.services:AnthropicChat",
+    "local": "crce.llm.local_chat:LocalChat",
+}
 
 
 @dataclass(frozen=True)
@@ -76,6 +83,41 @@ class Chat(ABC):
         self, messages: list[Message], schema: dict[str, Any], max_tokens: int, temperature: float, seed: int
     ) -> Reply:
         """The answer, which the budget allows to have `max_tokens`."""
+
+
+def load_chat(
+    spec: str,
+    *,
+    base_url: str | None = None,
+    timeout: float = 60.0,
+    retries: int = 3,
+    token_budget: int = 100_000,
+) -> Chat:
+    """Prepare a language model; nothing is sent and no weights are read yet.
+
+    Args:
+        spec: provider and model, e.g. "openai:gpt-4o-mini", "local:HuggingFaceTB/SmolLM2-360M-Instruct" or
+            "local:model.gguf".
+        base_url: address of the service; None takes that of the environment, else the public one.
+        timeout: seconds for a connection, and for each answer in all; a local model takes the time it needs.
+        retries: how often the client tries again after a temporary error.
+        token_budget: tokens for all questions and answers together.
+
+    Raises:
+        SuggestError: an unknown provider, or a missing package, key or file.
+        ConfigError: a number is out of range.
+    """
+    provider, _, model = spec.partition(":")
+    if provider not in PROVIDERS or not model.strip():
+        raise SuggestError(
+            f"'{spec}' is not a language model. Use one of: {', '.join(f'{name}:MODEL' for name in PROVIDERS)}."
+        )
+    if base_url and provider == "local":
+        raise SuggestError(
+            f"'{spec}' runs in this process and has no base URL. Leave --base-url out, or use openai:MODEL."
+        )
+    own = {} if provider == "local" else {"base_url": base_url, "timeout": timeout, "retries": retries}
+    return resolve_name(PROVIDERS[provider])(model, token_budget=token_budget, **own)
 
 
 def _tokens(messages: list[Message]) -> int:

@@ -1,7 +1,6 @@
 """A language model behind a web service: requests, and the parameters that a service accepts.
 
-The clients of OpenAI and of Anthropic are built alike, so one class serves both; `openai_chat` and `anthropic_chat`
-add what differs.
+The clients of OpenAI and of Anthropic are built alike, so one class serves both; `services` adds what differs.
 """
 
 from __future__ import annotations
@@ -11,10 +10,10 @@ import os
 import re
 import time
 from abc import abstractmethod
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from importlib import import_module
-from typing import TYPE_CHECKING, Any, ClassVar
+from types import ModuleType
+from typing import Any, ClassVar
 from urllib.parse import urlsplit
 
 from crce.bounds import check_numbers
@@ -22,9 +21,6 @@ from crce.errors import SuggestError
 from crce.llm.protocol import Chat, Message, Reply
 from crce.llm.service_errors import FILTERED, Declined, ServiceErrors
 
-
-if TYPE_CHECKING:
-    from types import ModuleType
 
 MAX_REPLY = 200_000  # bytes of one answer; a list of phrases takes a tenth of it
 NO_KEY = "none"  # the clients insist on a key, also for servers that need none
@@ -103,6 +99,17 @@ class ServiceChat(Chat):
     @abstractmethod
     def _params(self, form: RequestForm, messages: list[Message], schema: dict[str, Any]) -> dict[str, Any]:
         """The arguments that hold the messages and the schema."""
+
+    @staticmethod
+    @abstractmethod
+    def _image(url: str) -> dict[str, Any]:
+        """The part of a turn that holds the image of a data URL."""
+
+    def _turn(self, message: Message) -> dict[str, Any]:
+        """A message as the service takes it, in parts if it has images."""
+        text = {"type": "text", "text": message.content}
+        parts = [*map(self._image, message.images), text] if message.images else message.content
+        return {"role": message.role, "content": parts}
 
     @abstractmethod
     def _read(self, body: dict[str, Any]) -> Reply:
@@ -184,13 +191,6 @@ def with_schema(messages: list[Message], schema: dict[str, Any]) -> list[Message
     *others, last = messages
     asked = "Answer with one JSON object that follows this JSON Schema, and with nothing else:"
     return [*others, replace(last, content=f"{last.content}\n\n{asked}\n{json.dumps(schema, ensure_ascii=False)}")]
-
-
-def content_of(message: Message, image: Callable[[str], dict[str, Any]]) -> str | list[dict[str, Any]]:
-    """The content of a turn, in parts if it has images; `image` makes the part of a data URL."""
-    if not message.images:
-        return message.content
-    return [*map(image, message.images), {"type": "text", "text": message.content}]
 
 
 def token_counts(body: dict[str, Any], *names: str) -> list[int]:

@@ -1,16 +1,12 @@
 """Errors of web services, in messages that say what to do."""
 
-from __future__ import annotations
-
 import json
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from types import ModuleType
+from typing import Any
 
 from crce.errors import SuggestError
 
-
-if TYPE_CHECKING:
-    from types import ModuleType
 
 MIN_KEY = 12  # characters; real keys are longer
 FILTERED = "content_filter"  # error code of Azure, which filters the question before the model reads it

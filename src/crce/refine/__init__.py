@@ -1,7 +1,5 @@
 """Refining a run: the failures of an evaluation extend the concept set, and training continues from there."""
 
-from __future__ import annotations
-
 from typing import TYPE_CHECKING
 
 from crce.lazy import lazy_names

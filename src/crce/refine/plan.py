@@ -3,29 +3,24 @@
 Only failures outside the test half count; with each, related phrases are added.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import zip_longest
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from crce.concepts import ConceptSet, Related
 from crce.concepts.concept_set import fold
+from crce.demo.embedding import Embedder
 from crce.errors import SuggestError
 from crce.evaluate.prompts import ERASING
 from crce.evaluate.verdict import ERASED_WELL
-from crce.judges import is_known
+from crce.judges import Judge, is_known
 from crce.refine.record import Outcome, PhraseChange
 from crce.refine.split import Split, held_out
 from crce.suggest.candidates import SIDES, Candidate, Request, Side, Suggester
 from crce.suggest.phrases import clean, key
+from crce.training import Erasure
 
-
-if TYPE_CHECKING:
-    from crce.demo.embedding import Embedder
-    from crce.judges import Judge
-    from crce.training import Erasure
 
 PER_FAILURE = 3  # most new phrases for one failure
 PER_SIDE = 6  # most new phrases on a side in one round: with more, a step would see too few of the others

@@ -1,18 +1,18 @@
 """Refining a run: read its evaluation, extend its concept set, train on from its weights, and measure the gain."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from shlex import quote
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from crce.backbones import Backbone
 from crce.bounds import check_numbers
 from crce.concepts import write_concepts
 from crce.demo.embedding import load_embedder
 from crce.errors import ConfigError, RunError
 from crce.evaluate import Drawn, evaluate
+from crce.judges import Judge
 from crce.refine.plan import RoundPlanner, covers, find_failures
 from crce.refine.record import (
     FILE,
@@ -26,18 +26,13 @@ from crce.refine.record import (
 )
 from crce.refine.split import score, split_held_out
 from crce.sampling import ImageCache
-from crce.suggest.candidates import Request
+from crce.suggest.candidates import Request, Suggester
 from crce.suggest.llm import LLMSuggester
 from crce.suggest.memory import Memory
 from crce.suggest.suggesters import load_suggester
 from crce.training import Erasure, Event, erase, load_base, resume
 from crce.training.run_folder import alone, file_hash, read_report
 
-
-if TYPE_CHECKING:
-    from crce.backbones import Backbone
-    from crce.judges import Judge
-    from crce.suggest.candidates import Suggester
 
 SAMPLING = ("images_per_prompt", "seed", "steps", "guidance")  # settings of the report that all rounds share
 PHRASES = 10  # at least as many as the default of the evaluation

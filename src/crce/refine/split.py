@@ -6,8 +6,6 @@ promoted to training. The test half never is: neither its phrases, nor equivalen
 it enters a concept set. Every round is scored on it.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any

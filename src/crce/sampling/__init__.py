@@ -1,7 +1,5 @@
 """Images of a diffusion pipeline: generated from prompts and seeds, and cached."""
 
-from __future__ import annotations
-
 from typing import TYPE_CHECKING
 
 from crce.lazy import lazy_names

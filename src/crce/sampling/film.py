@@ -1,7 +1,5 @@
 """The film of an erasure: images of a few phrases from one seed, from the first step to the last."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path

@@ -72,11 +72,9 @@ class ImageKey:
 
 
 class ImageCache:
-    """Images by key, in memory and in the folder of a run.
+    """Images by key, in memory and in the folder of a run, `root`; None keeps them in memory alone.
 
-    Args:
-        root: the run's folder; None keeps images in memory alone.
-        shared: a cache whose memory this one uses, so that runs from one base model generate its images once.
+    `shared` is a cache whose memory this one uses, so that runs from one base model generate its images once.
     """
 
     def __init__(self, root: Path | None = None, shared: ImageCache | None = None) -> None:
@@ -127,11 +125,8 @@ class ImageCache:
     ) -> None:
         """Generate images and keep each batch before the next is begun. Blank ones count as failed.
 
-        Args:
-            pipe: the pipeline, its weights in the state that the keys say.
-            keys: of the images, all with the same sampling.
-            batch: as `draw` takes it.
-            on_images: called after each batch with its size.
+        The weights of the pipeline are in the state that the keys say, all of which have the same sampling.
+        `on_images` is called after each batch with its size.
 
         Raises:
             RunError: an image can't be written.

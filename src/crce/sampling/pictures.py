@@ -1,7 +1,5 @@
 """Images for reports: strips of base over erased images on disk, and data URIs for a page."""
 
-from __future__ import annotations
-
 import base64
 import io
 import re
@@ -28,18 +26,9 @@ SMALLEST, LARGEST = 128, 256  # side of an image on the sheet, pixels
 def write_strips(
     folder: Path, prompts: Sequence[tuple[str, str]], base: list[list[Picture]], erased: list[list[Picture]]
 ) -> list[str]:
-    """Write one WebP per prompt: base images in the upper row, erased ones below, grey where one failed.
+    """Write one WebP per prompt (group and text): base images above, erased ones below, grey where one failed.
 
-    Strips of an earlier evaluation are removed.
-
-    Args:
-        folder: the folder of strips.
-        prompts: group and text of each prompt.
-        base: its images by the base model.
-        erased: by the erased model, of the same seeds.
-
-    Returns:
-        The file names, in the order of the prompts.
+    Strips of an earlier evaluation are removed. Returns the file names, in the order of the prompts.
     """
     names = []
     for i, ((group, text), above, below) in enumerate(zip(prompts, base, erased, strict=True)):

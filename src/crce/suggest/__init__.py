@@ -1,7 +1,5 @@
 """Suggestion of corefs and retains: from a lexicon or language models, grounded in a model, reviewed by a person."""
 
-from __future__ import annotations
-
 from typing import TYPE_CHECKING
 
 from crce.lazy import lazy_names, make_callable

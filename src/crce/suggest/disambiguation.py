@@ -1,7 +1,5 @@
 """The kind of a target, its entry in the atlas, and the sense of WordNet that is meant."""
 
-from __future__ import annotations
-
 import re
 
 from crce.concepts.concept_set import ConceptSet, Kind, fold

@@ -1,7 +1,5 @@
 """Corefs and retains offline: from the bundled atlas, then from WordNet, ranked by the bundled sentence embedding."""
 
-from __future__ import annotations
-
 import re
 from dataclasses import replace
 

@@ -1,7 +1,5 @@
 """Corefs and retains from a language model, of any provider."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 from collections.abc import Callable

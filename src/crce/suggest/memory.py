@@ -6,8 +6,6 @@ Nothing in it is ever rewritten. A line either records a decision or takes back 
 crash left unfinished is skipped.
 """
 
-from __future__ import annotations
-
 import json
 import logging
 import math

@@ -7,8 +7,6 @@ Maximal marginal relevance (Carbonell and Goldstein, "The Use of MMR", 1998): ph
 so that a phrase that repeats what is taken already comes after one that adds something.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace

@@ -1,7 +1,5 @@
 """Variants of the name of a person, a character or a style, for names that are in no list."""
 
-from __future__ import annotations
-
 import re
 
 from crce.concepts.concept_set import CERTAINTY_WORDS, Kind, fold, tidy

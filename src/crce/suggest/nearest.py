@@ -5,13 +5,13 @@ RealEra, Liu et al., 2024). It knows no relations: an antonym or a sister is as 
 and an alternative for targets that no lexicon contains.
 """
 
-from __future__ import annotations
-
 from functools import cache
+
+from scipy.sparse import csr_array
 
 from crce.concepts.concept_set import fold
 from crce.concepts.library import atlas
-from crce.demo.embedding import Words, load_embedder
+from crce.demo.embedding import load_embedder
 from crce.suggest.candidates import Candidate, Request
 from crce.suggest.wordnet import load_wordnet
 
@@ -45,7 +45,7 @@ class NearestSuggester:
 
 
 @cache
-def _vocabulary() -> tuple[list[str], Words]:
+def _vocabulary() -> tuple[list[str], csr_array]:
     """Every phrase of the atlas and every noun of WordNet but very long ones, and their word pieces."""
     known = [r.text for concepts in atlas().values() for r in (*concepts.corefs, *concepts.retains)]
     nouns = (lemma for lemma in load_wordnet().lemmas() if 2 < len(lemma) < 25 and not any(c.isdigit() for c in lemma))

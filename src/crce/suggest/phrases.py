@@ -1,7 +1,5 @@
 """Phrases: a concept as it is typed, proposed phrases made fit for a prompt, and when two phrases are the same."""
 
-from __future__ import annotations
-
 import re
 import unicodedata
 from collections.abc import Iterable

@@ -1,7 +1,5 @@
 """The steps from candidates to a concept set: clean, verify, ground, rank, select, each with a reason per phrase."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace

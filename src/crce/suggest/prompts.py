@@ -8,8 +8,6 @@ The bundled templates are used unless a file of the same name is in the folder t
 environment variable CRCE_PROMPTS names.
 """
 
-from __future__ import annotations
-
 import json
 import os
 import re

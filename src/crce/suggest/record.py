@@ -1,7 +1,5 @@
 """suggest.json: the questions and answers behind a concept set, and the decision about each phrase."""
 
-from __future__ import annotations
-
 import json
 import logging
 from collections.abc import Sequence

@@ -1,7 +1,5 @@
 """The two sides by WordNet's relations: synonyms and sorts of a target, and the things around it."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Collection
 from dataclasses import dataclass, replace

@@ -1,7 +1,5 @@
 """Concept sets from whatever names one: an atlas entry, a file, or any other concept, for which a set is suggested."""
 
-from __future__ import annotations
-
 import logging
 import os
 import shlex

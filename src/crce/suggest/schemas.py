@@ -5,8 +5,6 @@ models accept what is clearly meant ("Hihg" for "High"), and entries that they r
 anything usable is an AnswerError, whose text tells the model what to do better.
 """
 
-from __future__ import annotations
-
 import json
 import re
 import unicodedata

@@ -1,14 +1,12 @@
 """The suggesters by name: the bundled ones, language models, and those of other packages."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Callable
 from pathlib import Path
 from pkgutil import resolve_name
 
 from crce.errors import SuggestError
-from crce.llm.clients import PROVIDERS, load_chat
+from crce.llm.protocol import PROVIDERS, load_chat
 from crce.registry import Table
 from crce.suggest.candidates import Suggester
 

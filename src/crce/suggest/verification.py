@@ -9,8 +9,6 @@ is not believed at all. "Never" for the made-up word counts as right: it is true
 about meaningful phrases are no worse for it.
 """
 
-from __future__ import annotations
-
 import logging
 import random
 from collections.abc import Sequence

@@ -4,8 +4,6 @@ They are stored in one SQLite database, `wordnet_data/wordnet.db`, made by tools
 only what is queried is read; importing NLTK alone takes longer than a whole suggestion may.
 """
 
-from __future__ import annotations
-
 import math
 import re
 import sqlite3

@@ -1,7 +1,5 @@
 """The application: one folder of runs, its queue and its pages."""
 
-from __future__ import annotations
-
 import os
 import sys
 import threading
@@ -19,8 +17,7 @@ from starlette.exceptions import HTTPException
 
 from crce.errors import CRCEError
 from crce.web import concept_pages, file_pages, run_pages, site_pages
-from crce.web.guard import Guard
-from crce.web.recent import Recent
+from crce.web.middleware import Guard, Recent
 from crce.web.site import Site, is_fragment, page
 
 

@@ -1,7 +1,5 @@
 """The pages before an erasure: a concept, the words of its set, the plan."""
 
-from __future__ import annotations
-
 import re
 import secrets
 import shutil

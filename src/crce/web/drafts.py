@@ -4,8 +4,6 @@ A draft is a folder: draft.json with what was asked and every command of the rev
 it was suggested, and its record beside it.
 """
 
-from __future__ import annotations
-
 import json
 import logging
 import secrets
@@ -16,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from crce.cli.commands import apply, parse
-from crce.concepts import find_concepts, parse_concepts, read_concepts, write_concepts
+from crce.concepts import parse_concepts, read_concepts, write_concepts
 from crce.concepts.concept_set import text_fault
 from crce.concepts.library import atlas_entry
 from crce.errors import ConceptError, ConfigError, CRCEError
@@ -58,7 +56,7 @@ class Drafts:
         draft = self._new(concept, kind=kind, model=model, suggester=suggester)
         entry = atlas_entry(concept) if suggester is None and kind is None else None
         if entry is not None:
-            write_concepts(self.folder(draft) / START, find_concepts(entry.target))
+            write_concepts(self.folder(draft) / START, entry)
         else:
             self._suggest(draft)
         return draft

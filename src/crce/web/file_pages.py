@@ -1,7 +1,5 @@
 """The files of a run: images, the report to print, exports, the folder for the Hub."""
 
-from __future__ import annotations
-
 import io
 import re
 from pathlib import Path

@@ -6,8 +6,6 @@ FOLDER holds job.json, which the server writes. This process holds FOLDER/lock a
 that was restarted can tell whether it still runs, and writes exit-<attempt>.json when it ends.
 """
 
-from __future__ import annotations
-
 import json
 import os
 import sys

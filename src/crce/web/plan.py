@@ -1,7 +1,5 @@
 """The plan of an erasure: its settings in plain words and as form fields, and the command that carries it out."""
 
-from __future__ import annotations
-
 import json
 import subprocess
 import sys

@@ -4,8 +4,6 @@ What a job is doing is read from its folder, so that a server that was killed an
 other stopped: it finds the jobs that still run, and starts none twice.
 """
 
-from __future__ import annotations
-
 import json
 import os
 import re

@@ -1,7 +1,5 @@
 """The pages of runs: the list, a run while it works, its comparison before and after, its files."""
 
-from __future__ import annotations
-
 import asyncio
 import re
 from collections.abc import AsyncIterator, Iterator

@@ -1,7 +1,5 @@
 """The run folders, as pages show them: what is in them, and what is being done to them."""
 
-from __future__ import annotations
-
 import re
 import shutil
 from collections.abc import Iterator, Mapping

@@ -1,7 +1,5 @@
 """What the pages work on, and what they share."""
 
-from __future__ import annotations
-
 import threading
 from pathlib import Path
 from typing import Annotated, Any

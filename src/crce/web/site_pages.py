@@ -1,7 +1,5 @@
 """The pages of the queue and of the settings."""
 
-from __future__ import annotations
-
 import os
 from pathlib import Path
 from typing import Literal

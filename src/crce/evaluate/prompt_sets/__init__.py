@@ -1,7 +1,5 @@
 """Prompt sets: of the run's concept sets, of public benchmarks, and of users' files."""
 
-from __future__ import annotations
-
 from typing import TYPE_CHECKING
 
 from crce.lazy import lazy_names

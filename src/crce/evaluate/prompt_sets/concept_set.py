@@ -1,18 +1,13 @@
 """The prompts of a concept set, with unrelated ones added."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 from crce.concepts import ConceptSet
 from crce.concepts.concept_set import fold
 from crce.evaluate.prompts import ERASING, NO_JUDGE, Prompt, PromptGroup, concept_group, no_class, spread
+from crce.judges import Judge
 from crce.judges.concept_classes import everyday
 
-
-if TYPE_CHECKING:
-    from crce.judges import Judge
 
 UNRELATED_PROMPTS = 6
 
@@ -20,10 +15,7 @@ UNRELATED_PROMPTS = 6
 class OtherSets:
     """The other sets of a run that erases several targets, and their effect on phrases of this one.
 
-    Args:
-        sets: the other sets.
-        judge: gives the classes.
-        crce: whether their corefs and retains were trained too.
+    With `crce` their corefs and retains were trained too.
     """
 
     def __init__(self, sets: Sequence[ConceptSet], judge: Judge | None, *, crce: bool = True) -> None:
@@ -70,16 +62,11 @@ def make_groups(
 
     Images of the target and its corefs are recognised when the judge sees the target's class, those of other
     phrases when it sees the phrase's own class. What another set of the run erases is left out of what should be
-    kept, and what another set trains is left out of what was held out.
+    kept, and what another set trains is left out of what was held out; without `crce`, corefs and retains were not
+    trained. Without a judge no prompt can be scored.
 
-    Args:
-        concepts: the target, its corefs and its retains.
-        judge: gives the classes; without one no prompt can be scored.
-        limit: most phrases of a group, None takes all; from longer lists every k-th is taken, so that all certainties
-            are met.
-        others: the other sets of the run.
-        crce: whether the run trained corefs and retains.
-        common: unrelated phrases that every judge of this model is shown, as long as it knows half of them.
+    A group has at most `limit` phrases, None takes all; from longer lists every k-th is taken, so that all certainties
+    are met. `common` are unrelated phrases that every judge of this model is shown, as long as it knows half of them.
 
     Returns:
         Six groups in the order of `ERASING + KEEPING`; some may be empty.

@@ -1,18 +1,35 @@
-"""The files of prompt sets, read with every fault named by file and line."""
+"""Files of prompts, read with every fault named by file and line, and the prompts in those of a user: CSV, JSON, text.
 
-from __future__ import annotations
+    prompt                                  the whole prompt
+    group                                   prompts of one group are counted together; "prompts" where none is given
+    concept                                 what the judge is asked about; the target where none is given
+    measures                                erased or kept; where none is given, erased for the target and its corefs
+    seed, evaluation_seed or sd_seed        of the first image
+
+Other columns are passed over, so that the CSV of I2P (Schramowski et al., 2023) is read as it is.
+"""
 
 import csv
 import io
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from crce.bounds import LARGEST_SEED
+from crce.concepts import ConceptSet
+from crce.concepts.concept_set import fold
 from crce.concepts.faults import Fault, error_from
 from crce.concepts.nodes import json_value, read_text
 from crce.errors import ConfigError
+from crce.evaluate.prompt_sets.prompt_set import Number, PromptSet
+from crce.evaluate.prompts import Measures, Prompt, PromptGroup
+from crce.files import slug
 
 
+GROUP = "prompts"
+SEED_COLUMNS = ("seed", "evaluation_seed", "sd_seed")
+MEASURES = ("erased", "kept")
+ENDINGS = (".csv", ".json", ".txt")
 POINTER = "version https://git-lfs"  # how a file begins that Git LFS has not fetched
 
 
@@ -85,3 +102,87 @@ def read_list(path: Path) -> list[Any]:
     if not isinstance(items, list) or not items:
         raise error_from(str(path), [Fault(str(path), "holds no list of prompts. Write [...] with at least one.")])
     return items
+
+
+def load(path: Path, concepts: ConceptSet, concept: str | None = None) -> PromptSet:
+    """The prompts of a file.
+
+    `path` ends in .csv, .json or .txt; the rest as in `load_prompt_set`.
+
+    Raises:
+        ConfigError: the file can't be read, or is of another kind.
+        ConceptError: a line is not as it should be; the message lists every fault.
+    """
+    if path.is_dir() or path.suffix.lower() not in ENDINGS:
+        raise ConfigError(
+            f"{path} is no file of prompts. Give one that ends in {', '.join(ENDINGS)}, or hub:FOLDER or "
+            "unlearn-canvas:FOLDER."
+        )
+    erased = {fold(t) for t in (concepts.target, *(r.text for r in concepts.corefs), *([concept] if concept else []))}
+    rows: dict[tuple[str, Measures], list[Prompt]] = {}
+    faults = []
+    for line, index, row in _rows(path):
+        try:
+            group, measures, prompt = _read(row, erased)
+        except ValueError as error:
+            faults.append(Fault(str(path), str(error), line=line, field="item", index=index))
+        else:
+            rows.setdefault((group, measures), []).append(prompt)
+    if faults:
+        raise error_from(str(path), faults)
+    both = {name for name, measures in rows if measures == "erased"} & {name for name, m in rows if m == "kept"}
+    titles = {key: f"{key[0]} ({key[1]})" if key[0] in both else key[0] for key in rows}
+    groups = tuple(PromptGroup(titles[key], titles[key], key[1], tuple(prompts)) for key, prompts in rows.items())
+    numbers = tuple(Number(group.name, group.name) for group in groups)
+    return PromptSet(slug(path.stem), path.name, path, concept, groups, numbers)
+
+
+def _rows(path: Path) -> Iterator[tuple[int | None, int | None, Any]]:
+    """The rows of a file, each with its line in a CSV file or its index in a JSON list."""
+    if path.suffix.lower() == ".csv":
+        yield from ((line, None, row) for line, row in read_table(path, ["prompt"]))
+    elif path.suffix.lower() == ".json":
+        items = enumerate(read_list(path))
+        yield from ((None, i, {"prompt": item} if isinstance(item, str) else item) for i, item in items)
+    else:
+        yield from ((None, None, {"prompt": text}) for text in read_lines(path))
+
+
+def _read(row: Any, erased: set[str]) -> tuple[str, Measures, Prompt]:
+    """The group and the prompt of a row, and what it measures; `erased` are the folded phrases of the target.
+
+    Raises:
+        ValueError: the row is not as it should be.
+    """
+    if not isinstance(row, Mapping):
+        raise ValueError('is neither a prompt nor an object with one. Write "..." or {"prompt": "..."}.')
+    prompt, concept, group, measures = (_text(row, name) for name in ("prompt", "concept", "group", "measures"))
+    if not prompt:
+        raise ValueError("has no prompt. Write one, or take the line out.")
+    if measures and measures not in MEASURES:
+        raise ValueError(f"measures is {measures!r}. Use erased or kept, or leave it empty.")
+    of_target = not concept or fold(concept) in erased
+    if measures == "kept" and of_target:
+        raise ValueError("measures kept, but asks about the target. Name in concept what should be kept.")
+    if measures == "erased" and not of_target:
+        raise ValueError(f"measures erased, but {concept!r} is no phrase of the target. Leave concept empty.")
+    seed = next((text for name in SEED_COLUMNS if (text := _text(row, name))), "")
+    made = Prompt(prompt, phrases=() if of_target else (concept,), seeds=(_seed(seed),) if seed else ())
+    return group or GROUP, "erased" if of_target else "kept", made
+
+
+def _text(row: Mapping[str, Any], name: str) -> str:
+    value = row.get(name)
+    if value is None:
+        return ""
+    if isinstance(value, str | int | float):
+        return str(value).strip()
+    raise ValueError(f"{name} is {value!r}. Write a text.")
+
+
+def _seed(text: str) -> int:
+    """A seed, also as a spreadsheet writes it ("4068.0")."""
+    digits = text[:-2] if text.endswith(".0") else text
+    if not digits.isdecimal() or int(digits) > LARGEST_SEED:
+        raise ValueError(f"the seed is {text!r}. Use a whole number from 0 to {LARGEST_SEED}.")
+    return int(digits)

@@ -7,8 +7,6 @@ prompts/multilingual_robustness/CONCEPT.csv    Original,Spanish,French,German,It
 prompts/attack_robustness/CONCEPT.csv          a prompt on each line, no header
 """
 
-from __future__ import annotations
-
 from pathlib import Path
 
 from crce.concepts import ConceptSet

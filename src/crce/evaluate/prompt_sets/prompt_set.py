@@ -1,7 +1,5 @@
 """Prompt sets: named groups of prompts, and the numbers that a benchmark counts on them."""
 
-from __future__ import annotations
-
 import random
 import unicodedata
 from collections.abc import Iterable, Mapping, Sequence

@@ -1,14 +1,12 @@
 """The readers of prompt sets by name."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from pathlib import Path
 
 from crce.concepts import ConceptSet
 from crce.concepts.faults import did_you_mean
 from crce.errors import ConfigError
-from crce.evaluate.prompt_sets import plain
+from crce.evaluate.prompt_sets import files
 from crce.evaluate.prompt_sets.prompt_set import PromptSet
 from crce.registry import Table
 
@@ -45,7 +43,7 @@ def load_prompt_set(spec: str, concepts: ConceptSet, concept: str | None = None)
         return read(Path(rest.strip()).expanduser(), concepts, concept)
     path = Path(spec).expanduser()
     if not path.exists():
-        others = f"{' or '.join(f'{known}:FOLDER' for known in names)}, or a file ({', '.join(plain.ENDINGS)})"
+        others = f"{' or '.join(f'{known}:FOLDER' for known in names)}, or a file ({', '.join(files.ENDINGS)})"
         hint = did_you_mean(name, names) if colon or name in names else ""
         raise ConfigError(f"--prompts {spec!r} is no file and no prompt set.{hint} Give {others}.")
-    return plain.load(path, concepts, concept)
+    return files.load(path, concepts, concept)

@@ -9,8 +9,6 @@ never run.
     CRA    the same in the other domain
 """
 
-from __future__ import annotations
-
 import ast
 from pathlib import Path
 from typing import Literal

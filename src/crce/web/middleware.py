@@ -1,8 +1,7 @@
-"""What stands between the network and the pages: host, origin, token, size of a request, headers of an answer."""
-
-from __future__ import annotations
+"""What stands between the network and the pages: who may ask for what, and answers that are given again."""
 
 import hmac
+import time
 from collections.abc import Collection
 from ipaddress import ip_address
 from urllib.parse import urlencode, urlsplit
@@ -25,6 +24,10 @@ HEADERS = {
     "cross-origin-resource-policy": "same-origin",
     "cache-control": "no-store",
 }
+LASTING = 1.0  # seconds that an answer lasts; a page shows what happened then at the latest when it asks the next time
+KEPT = 64  # answers
+LARGEST_KEPT = 500_000  # bytes of an answer that is kept
+_ASKED = (b"cookie", b"hx-request", b"range", b"if-none-match", b"if-modified-since")  # what answers depend on
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 
@@ -85,6 +88,53 @@ class Guard:
         answer = RedirectResponse(request.url.path + (f"?{urlencode(others)}" if others else ""), 303)
         answer.set_cookie(COOKIE, self._token or "", max_age=2_592_000, httponly=True, samesite="strict")
         return answer
+
+
+class Recent:
+    """Middleware that gives the answer to a GET request again for `LASTING` seconds, so that many who ask take no time
+    from the job, unless something was changed by a request in between. Streams, failures and what sets a cookie are
+    never kept."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+        self._answers: dict[tuple[object, ...], tuple[list[Message], float]] = {}  # and until when they last
+        self._changes = 0
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http" or scope["method"] != "GET":
+            try:
+                await self._app(scope, receive, send)
+            finally:
+                self._changes += 1
+                self._answers.clear()
+            return
+        asked = tuple(pair for pair in scope["headers"] if pair[0] in _ASKED)
+        key = (scope["path"], scope["query_string"], asked)
+        messages, until = self._answers.get(key, ([], 0.0))
+        if time.monotonic() < until:
+            for message in messages:
+                await send(message)
+            return
+        messages = []
+        size, changes = 0, self._changes
+
+        async def kept(message: Message) -> None:
+            nonlocal size
+            size += len(message.get("body", b""))
+            if size <= LARGEST_KEPT:
+                messages.append(message)
+            await send(message)
+
+        await self._app(scope, receive, kept)
+        # where the browser leaves in the middle, an answer is broken off
+        whole = messages and messages[-1]["type"] == "http.response.body" and not messages[-1].get("more_body")
+        if size > LARGEST_KEPT or changes != self._changes or not whole:
+            return
+        names = {name for name, _ in messages[0]["headers"]} if messages[0]["status"] == 200 else set()
+        if b"content-length" in names and b"set-cookie" not in names:
+            if len(self._answers) >= KEPT:
+                self._answers.clear()
+            self._answers[key] = (messages, time.monotonic() + LASTING)
 
 
 def _limited(receive: Receive) -> Receive:

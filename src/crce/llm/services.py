@@ -1,20 +1,16 @@
-"""Language models behind services that speak OpenAI's protocol.
+"""Language models behind services that speak OpenAI's or Anthropic's protocol.
 
 OpenAI itself, Azure, and local or hosted servers (Ollama, vLLM, llama.cpp, LM Studio, OpenRouter) accept different
-parameters.
+parameters. Anthropic's protocol has no seed.
 """
 
-from __future__ import annotations
-
 import os
-from typing import TYPE_CHECKING, Any, ClassVar
+from types import ModuleType
+from typing import Any, ClassVar
 
 from crce.llm.protocol import Message, Reply
-from crce.llm.service import RequestForm, ServiceChat, content_of, token_counts, with_schema
+from crce.llm.service import RequestForm, ServiceChat, token_counts, with_schema
 
-
-if TYPE_CHECKING:
-    from types import ModuleType
 
 AZURE_VERSION = "2024-10-21"  # of the protocol; OPENAI_API_VERSION sets another
 
@@ -36,13 +32,17 @@ class OpenAIChat(ServiceChat):
     def _params(self, form: RequestForm, messages: list[Message], schema: dict[str, Any]) -> dict[str, Any]:
         enforced = form.formats[0]
         asked = messages if enforced.endswith("schema") else with_schema(messages, schema)
-        params: dict[str, Any] = {"messages": [{"role": m.role, "content": content_of(m, _image)} for m in asked]}
+        params: dict[str, Any] = {"messages": [*map(self._turn, asked)]}
         if enforced.endswith("schema"):
             named = {"name": "answer", "schema": schema, "strict": enforced == "strict schema"}
             params["response_format"] = {"type": "json_schema", "json_schema": named}
         elif enforced == "object":
             params["response_format"] = {"type": "json_object"}
         return params
+
+    @staticmethod
+    def _image(url: str) -> dict[str, Any]:
+        return {"type": "image_url", "image_url": {"url": url}}
 
     def _read(self, body: dict[str, Any]) -> Reply:
         errors = self._errors
@@ -81,5 +81,46 @@ class AzureChat(OpenAIChat):
         return client.chat.completions
 
 
-def _image(url: str) -> dict[str, Any]:
-    return {"type": "image_url", "image_url": {"url": url}}
+class AnthropicChat(ServiceChat):
+    """A model of Anthropic."""
+
+    provider = "anthropic"
+    package = "anthropic"
+    key_variable = "ANTHROPIC_API_KEY"
+    url_variable = "ANTHROPIC_BASE_URL"
+    default_url = "https://api.anthropic.com"
+    form = RequestForm(("schema", "plain"), seed=False)
+
+    @staticmethod
+    def _connect(sdk: ModuleType, **settings: Any) -> Any:
+        return sdk.Anthropic(**settings).messages
+
+    def _params(self, form: RequestForm, messages: list[Message], schema: dict[str, Any]) -> dict[str, Any]:
+        enforced = form.formats[0] == "schema"
+        asked = messages if enforced else with_schema(messages, schema)
+        turns = [self._turn(message) for message in asked if message.role != "system"]
+        params: dict[str, Any] = {"messages": turns}
+        if system := "\n\n".join(message.content for message in asked if message.role == "system"):
+            params["system"] = system
+        if enforced:
+            # Lengths and numbers of items are not enforced there; the client moves them into the descriptions.
+            simplified = self._errors.sdk.transform_schema(schema)
+            params["output_config"] = {"format": {"type": "json_schema", "schema": simplified}}
+        return params
+
+    @staticmethod
+    def _image(url: str) -> dict[str, Any]:
+        kind, _, data = url.removeprefix("data:").partition(";base64,")
+        return {"type": "image", "source": {"type": "base64", "media_type": kind, "data": data}}
+
+    def _read(self, body: dict[str, Any]) -> Reply:
+        parts, reason = body.get("content"), body.get("stop_reason")
+        if not isinstance(parts, list):
+            raise self._errors.unreadable("there is no content in it")
+        texts = [part.get("text") for part in parts if isinstance(part, dict) and part.get("type") == "text"]
+        text = self._errors.without_key("".join(text for text in texts if isinstance(text, str)))
+        tokens = token_counts(body, "input_tokens", "output_tokens")
+        if reason == "refusal":
+            return Reply(text, "refusal", *tokens)
+        cut = reason in ("max_tokens", "model_context_window_exceeded")
+        return Reply(text, "length" if cut else "stop", *tokens)
