@@ -27,7 +27,7 @@ _KIN = re.compile(r"(?<![a-z])(turbo|lightning|hyper|lcm|schnell)(?![a-z])")
 class ModelDefaults:
     """How a model is sampled, and which layers are trained unless the user says otherwise.
 
-    Transformers are trained where the text alone passes: benchmarks/erasure/flow.py, on the bundled one, which is small.
+    Transformers are trained where the text alone passes, as measured by benchmarks/erasure/flow.py on a small one.
     """
 
     kin: str  # what it was distilled to, or another name in its family's table; "" for most
