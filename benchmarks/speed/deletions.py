@@ -58,7 +58,7 @@ def main() -> None:
     for settings in SETTINGS[len(rows) :]:
         with tempfile.TemporaryDirectory() as folder:
             config = load_config(None, {"method": "uce", **settings})
-            run = change_register(Path(folder), deletions(sets), config=config, backbone=backbone)
+            run = change_register(Path(folder), deletions(sets), backbone, config)
             adapter = apply_adapter(backbone, run.adapter)
             after = recognised(backbone, groups)
             adapter.close()
@@ -110,7 +110,7 @@ def one_by_one(backbone, order: list[ConceptSet]) -> tuple[dict[str, float], byt
     with tempfile.TemporaryDirectory() as folder:
         for concepts in order:
             clock = time.process_time()
-            run = change_register(Path(folder), deletions([concepts]), backbone=backbone)
+            run = change_register(Path(folder), deletions([concepts]), backbone)
             seconds.append(time.process_time() - clock)
         size = sum(file.stat().st_size for file in Path(folder).rglob("*") if file.is_file())
         content = run.adapter.read_bytes()

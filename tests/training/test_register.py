@@ -36,24 +36,24 @@ def undo(target: str, **more: str) -> list[RegisterEvent]:
 def delete(folder, sets, backbone, config=None, **more) -> bytes:
     """The weights after deleting sets one by one."""
     for concepts in sets:
-        run = change_register(folder, deletions(concepts, **more), backbone=backbone, config=config or settings())
+        run = change_register(folder, deletions(concepts, **more), backbone, config or settings())
     return run.adapter.read_bytes()
 
 
 @pytest.mark.parametrize("method", ["uce", "mace"])
 def test_weights_do_not_depend_on_the_order_nor_on_what_was_taken_back(tiny_backbone, sets, tmp_path, method):
     config = settings(method)
-    at_once = change_register(tmp_path / "at once", deletions(*sets), backbone=tiny_backbone, config=config)
+    at_once = change_register(tmp_path / "at once", deletions(*sets), tiny_backbone, config)
     at_once = at_once.adapter.read_bytes()
     for number, order in enumerate((sets, sets[::-1])):
         assert delete(tmp_path / f"{number}", order, tiny_backbone, config) == at_once
     more = [ConceptSet("fox", retains=(Related("wolf"),)), *sets]
     assert delete(tmp_path / "more", more, tiny_backbone, config) != at_once
-    run = change_register(tmp_path / "more", undo("Fox"), backbone=tiny_backbone)
+    run = change_register(tmp_path / "more", undo("Fox"), tiny_backbone)
     assert run.adapter.read_bytes() == at_once
     shutil.rmtree(tmp_path / "more" / "sums")
     assert delete(tmp_path / "more", more[:1], tiny_backbone) != at_once
-    assert change_register(tmp_path / "more", undo("fox"), backbone=tiny_backbone).adapter.read_bytes() == at_once
+    assert change_register(tmp_path / "more", undo("fox"), tiny_backbone).adapter.read_bytes() == at_once
 
 
 def test_the_weights_are_those_of_one_erasure_of_all(tiny_backbone, sets, tmp_path):
@@ -94,7 +94,7 @@ def test_a_deletion_that_was_killed_is_repeated(tiny_backbone, sets, tmp_path, m
 
 def test_the_register_says_who_when_and_why_and_which_weights(tiny_backbone, cats, tmp_path):
     weights = delete(tmp_path, [cats], tiny_backbone, by="legal", reason="request 7")
-    assert change_register(tmp_path, undo("cat", by="me"), backbone=tiny_backbone) is None
+    assert change_register(tmp_path, undo("cat", by="me"), tiny_backbone) is None
     assert not (tmp_path / "adapter.safetensors").exists()
     one, two = json.loads((tmp_path / "register.json").read_text())["events"]
     assert (one["action"], one["target"], one["by"], one["reason"]) == ("delete", "cat", "legal", "request 7")
@@ -112,19 +112,19 @@ def test_what_can_not_be_done_is_one_line_and_changes_nothing(tiny_backbone, cat
     speed, esd = ({"config": load_config(None, {"method": name})} for name in ("speed", "esd"))
     for folder, events, how, words in (
         ("r", deletions(ships, cats), {}, "'cat' was deleted on"),
-        ("r", undo("ship"), {}, "'ship' is not deleted. Deleted are: cat"),
+        ("r", undo("ship"), {}, "'ship' is not deleted. See: crce"),
         ("new", deletions(cats), speed, "speed does not solve from sums"),
         ("new", deletions(cats), esd, "esd does not solve from sums"),
         (run.folder, deletions(ships), {}, "holds a run already"),
     ):
         with pytest.raises(CRCEError, match=words) as fault:
-            change_register(tmp_path / folder, events, backbone=tiny_backbone, **how)
+            change_register(tmp_path / folder, events, tiny_backbone, **how)
         assert "\n" not in str(fault.value)
     assert (tmp_path / "r" / "register.json").read_text() == before
     assert (tmp_path / "r" / "adapter.safetensors").read_bytes() == weights
     monkeypatch.setattr(registers, "LARGEST", 2**20)
     with pytest.raises(CRCEError, match="sums of all rows are too large"):
-        change_register(tmp_path / "r", deletions(ships), backbone=tiny_backbone)
+        change_register(tmp_path / "r", deletions(ships), tiny_backbone)
     (tmp_path / "r" / "register.json").write_text("{}")
     with pytest.raises(CRCEError, match="Cannot read"):
-        change_register(tmp_path / "r", deletions(ships), backbone=tiny_backbone)
+        change_register(tmp_path / "r", deletions(ships), tiny_backbone)

@@ -17,9 +17,7 @@ from crce.suggest.resolve import resolve_concepts
 
 
 def delete(
-    concepts: Annotated[
-        list[str] | None, typer.Argument(metavar="CONCEPT|FILE.yaml...", help="What to delete, as in crce erase.")
-    ] = None,
+    concepts: Annotated[list[str] | None, typer.Argument(metavar="CONCEPT|FILE.yaml...", help="As in erase.")] = None,
     register: Annotated[Path, typer.Option(help="The folder of the register, a run.")] = Path("runs/register"),
     undo: Annotated[bool, typer.Option("--undo", help="Take the deletion of these targets back.")] = False,
     show: Annotated[bool, typer.Option("--list", help="List all deletions and undos, and exit.")] = False,
@@ -34,22 +32,26 @@ def delete(
     if bool(concepts) == show:
         raise ConfigError("Name what to delete, or with --undo what to take back; or --list without a name.")
     with Bar("solving", "loading the model"):
+        from crce.backbones import load_backbone
+        from crce.backbones.text_side import text_side_parts
+        from crce.training.base_model import load_recorded
         from crce.training.register import REGISTER, Register, RegisterEvent, change_register
 
-        if (config or model) and (show or (register / REGISTER).exists()):
+        known = Register.read(register) if show or (register / REGISTER).exists() else None
+        if known and (config or model):
             raise ConfigError(f"{register} has its settings and model. Leave them out, or begin another --register.")
-        if not show:
-            made: dict[str, Any] = {"by": by or getuser(), "reason": reason, "action": "undo" if undo else "delete"}
-            sets = [] if undo else [each.concepts for each in resolve_concepts(concepts or [])]
-            events = [RegisterEvent(target=c.target, concepts=c, **made) for c in sets]
-            events += [RegisterEvent(target=target, **made) for target in (concepts or () if undo else ())]
-            how = {"config": load_config(config or "uce", model=model or "demo"), "model": model or "demo"}
-            done = change_register(register, events, device=device, **how)
-        found = Register.read(register)
-    if show:
-        rows = [[e.at, e.action, e.target, e.by, e.reason, (e.weights or "base model")[:15]] for e in found.events]
-        print_table(["when", "what", "concept", "by", "reason", "weights"], rows)
-    typer.echo(f"register {register / REGISTER}, {len(found.deleted())} deleted now")
-    if evaluate and not show and done:
+        if show and known:
+            rows = [[e.at, e.action, e.target, e.by, e.reason, (e.weights or "none")[:15]] for e in known.events]
+            print_table(["when", "what", "concept", "by", "reason", "weights"], rows)
+            return 0
+        settings = load_config(config or "uce", model=model or "demo")
+        found = {} if undo else {each.concepts.target: each.concepts for each in resolve_concepts(concepts or [])}
+        made: dict[str, Any] = {"action": "undo" if undo else "delete", "by": by or getuser(), "reason": reason}
+        events = [RegisterEvent(target=t, concepts=found.get(t), **made) for t in found or concepts or ()]
+        how: dict[str, Any] = {"device": device, "parts": text_side_parts}
+        backbone = load_recorded(known.run, **how) if known else load_backbone(model or "demo", **how)
+        done = change_register(register, events, backbone, settings)
+    typer.echo(f"register {register / REGISTER}, {len(Register.read(register).deleted())} deleted now")
+    if evaluate and done:
         print_report(measure(done, device=device))
     return 0

@@ -52,7 +52,7 @@ class ClosedFormMethod:
     Attributes:
         templates: prompts that a target is put into; corefs, of which there are many, are put into the first alone.
         around: rows are the words around an erased phrase, instead of the whole prompt.
-        additive: the edit is `solution` of the sums over all rows, and depends on them in no other way.
+        additive: the edit is `solution` of the sums over all rows.
     """
 
     templates: tuple[str, ...] = ("{}",)
@@ -77,16 +77,11 @@ def sums(rows: Sequence[Row[Tensor]]) -> tuple[Tensor, Tensor]:
     """
     cross, gram = torch.zeros(2, *2 * rows[0].prompt.shape[-1:], dtype=torch.float64)
     for start in range(0, len(rows), CHUNK):
-        for total, part in zip((cross, gram), products(*stacked(rows[start : start + CHUNK])), strict=True):
-            total += part
+        keys, values, weights = stacked(rows[start : start + CHUNK])
+        weighted = weights[:, None] * keys
+        gram += (part := keys.T @ weighted)
+        cross += part if values is keys else values.T @ weighted
     return cross, gram
-
-
-def products(keys: Tensor, values: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
-    """sum w v k^T and sum w k k^T, each of shape (D, D), of what `stacked` returned."""
-    weighted = weights[:, None] * keys
-    gram = keys.T @ weighted
-    return gram if values is keys else values.T @ weighted, gram
 
 
 def stacked(rows: Sequence[Row[Tensor]]) -> tuple[Tensor, Tensor, Tensor]:
