@@ -110,7 +110,7 @@ def one_by_one(backbone, order: list[ConceptSet]) -> tuple[dict[str, float], byt
     with tempfile.TemporaryDirectory() as folder:
         for concepts in order:
             clock = time.process_time()
-            run = change_register(Path(folder), deletions([concepts]), backbone)
+            run = change_register(Path(folder), deletions([concepts]), backbone, load_config("uce"))
             seconds.append(time.process_time() - clock)
         size = sum(file.stat().st_size for file in Path(folder).rglob("*") if file.is_file())
         content = run.adapter.read_bytes()

@@ -49,11 +49,11 @@ def test_weights_do_not_depend_on_the_order_nor_on_what_was_taken_back(tiny_back
         assert delete(tmp_path / f"{number}", order, tiny_backbone, config) == at_once
     more = [ConceptSet("fox", retains=(Related("wolf"),)), *sets]
     assert delete(tmp_path / "more", more, tiny_backbone, config) != at_once
-    run = change_register(tmp_path / "more", undo("Fox"), tiny_backbone)
+    run = change_register(tmp_path / "more", undo("Fox"), tiny_backbone, settings())
     assert run.adapter.read_bytes() == at_once
     shutil.rmtree(tmp_path / "more" / "sums")
     assert delete(tmp_path / "more", more[:1], tiny_backbone) != at_once
-    assert change_register(tmp_path / "more", undo("fox"), tiny_backbone).adapter.read_bytes() == at_once
+    assert change_register(tmp_path / "more", undo("fox"), tiny_backbone, settings()).adapter.read_bytes() == at_once
 
 
 def test_the_weights_are_those_of_one_erasure_of_all(tiny_backbone, sets, tmp_path):
@@ -94,7 +94,7 @@ def test_a_deletion_that_was_killed_is_repeated(tiny_backbone, sets, tmp_path, m
 
 def test_the_register_says_who_when_and_why_and_which_weights(tiny_backbone, cats, tmp_path):
     weights = delete(tmp_path, [cats], tiny_backbone, by="legal", reason="request 7")
-    assert change_register(tmp_path, undo("cat", by="me"), tiny_backbone) is None
+    assert change_register(tmp_path, undo("cat", by="me"), tiny_backbone, settings()) is None
     assert not (tmp_path / "adapter.safetensors").exists()
     one, two = json.loads((tmp_path / "register.json").read_text())["events"]
     assert (one["action"], one["target"], one["by"], one["reason"]) == ("delete", "cat", "legal", "request 7")
@@ -109,22 +109,21 @@ def test_what_can_not_be_done_is_one_line_and_changes_nothing(tiny_backbone, cat
     weights = delete(tmp_path / "r", [cats], tiny_backbone)
     before = (tmp_path / "r" / "register.json").read_text()
     run = erase(cats, config=settings(), backbone=tiny_backbone, out=tmp_path / "run")
-    speed, esd = ({"config": load_config(None, {"method": name})} for name in ("speed", "esd"))
-    for folder, events, how, words in (
-        ("r", deletions(ships, cats), {}, "'cat' was deleted on"),
-        ("r", undo("ship"), {}, "'ship' is not deleted. See: crce"),
-        ("new", deletions(cats), speed, "speed does not solve from sums"),
-        ("new", deletions(cats), esd, "esd does not solve from sums"),
-        (run.folder, deletions(ships), {}, "holds a run already"),
+    for folder, events, config, words in (
+        ("r", deletions(ships, cats), settings(), "'cat' was deleted on"),
+        ("r", undo("ship"), settings(), "'ship' is not deleted. See "),
+        ("new", deletions(cats), load_config("speed"), "speed can't delete concepts one by one"),
+        ("new", deletions(cats), load_config("demo"), "esd can't delete concepts one by one"),
+        (run.folder, deletions(ships), settings(), "holds a run already"),
     ):
         with pytest.raises(CRCEError, match=words) as fault:
-            change_register(tmp_path / folder, events, tiny_backbone, **how)
+            change_register(tmp_path / folder, events, tiny_backbone, config)
         assert "\n" not in str(fault.value)
     assert (tmp_path / "r" / "register.json").read_text() == before
     assert (tmp_path / "r" / "adapter.safetensors").read_bytes() == weights
     monkeypatch.setattr(registers, "LARGEST", 2**20)
     with pytest.raises(CRCEError, match="sums of all rows are too large"):
-        change_register(tmp_path / "r", deletions(ships), tiny_backbone)
+        change_register(tmp_path / "r", deletions(ships), tiny_backbone, settings())
     (tmp_path / "r" / "register.json").write_text("{}")
     with pytest.raises(CRCEError, match="Cannot read"):
-        change_register(tmp_path / "r", deletions(ships), tiny_backbone)
+        change_register(tmp_path / "r", deletions(ships), tiny_backbone, settings())

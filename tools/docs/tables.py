@@ -108,6 +108,21 @@ def lazy_closed_form() -> str:
     return _table(head, rows)
 
 
+def deletions() -> str:
+    """What remains after a hundred deletions, by the settings of the register."""
+    found = _read("speed/deletions.json")
+    counts = found["phrases"]
+    head = ["settings", *(f"{name} ({count} phrases)" for name, count in counts.items())]
+    rows = [
+        [
+            ", ".join(f"`{k}: {v:g}`" if k != "method" else f"`{k}: {v}`" for k, v in row.items() if k != "kept"),
+            *(f"{row['kept'][name]:.2f}" for name in counts),
+        ]
+        for row in found["settings"]
+    ]
+    return _table(head, rows)
+
+
 def coverage() -> str:
     """How often each interval holds the truth, over the truths and correlations that were simulated."""
     held: dict[tuple[str, int, int], list[float]] = defaultdict(list)
@@ -137,6 +152,7 @@ def decidable() -> str:
 TABLES: dict[str, Callable[[], str]] = {
     "closed_form": closed_form,
     "lazy_closed_form": lazy_closed_form,
+    "deletions": deletions,
     "coverage": coverage,
     "decidable": decidable,
     "memory": memory,

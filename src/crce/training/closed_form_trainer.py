@@ -11,7 +11,6 @@ import torch
 from crce.backbones import Backbone
 from crce.backbones.scopes import state_layers
 from crce.concepts import ConceptSet
-from crce.concepts.concept_set import fold
 from crce.config import ErasureConfig
 from crce.errors import ConfigError, first_line
 from crce.methods.closed_form import sums
@@ -36,7 +35,7 @@ class ClosedFormTrainer:
         refuse_unsupported(config.method, type(backbone.pipe).__name__)
         self.config = config
         self._method = load_method(config.method)
-        ordered = sorted(sets, key=lambda c: fold(c.target))  # floating-point sums depend on the order
+        ordered = sorted(sets, key=lambda c: c.target)  # floating-point sums depend on the order
         self._rows = closed_form_rows(backbone, ordered, self._method, config)
         layers = state_layers(backbone.network, type(backbone))
         self._layers = {path: name for path, name in layers.items() if name in self._rows}

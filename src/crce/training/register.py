@@ -24,10 +24,10 @@ from crce.backbones import Backbone
 from crce.backbones.scopes import state_layers
 from crce.concepts import ConceptSet, dump_concepts, write_sets
 from crce.concepts.concept_set import fold
-from crce.config import ErasureConfig, load_config
+from crce.config import ErasureConfig
 from crce.errors import ConceptError, ConfigError, RunError
 from crce.files import check_writable, locked, read_json, read_tensors, write_json, write_tensors
-from crce.methods.closed_form import ClosedFormMethod, solution, stacked, sums
+from crce.methods.closed_form import solution, stacked, sums
 from crce.methods.objective import Row
 from crce.methods.table import load_method, refuse_unsupported
 from crce.training.adapters import Weights
@@ -72,12 +72,12 @@ class Register(BaseModel):
 
 
 def change_register(
-    folder: Path, events: Sequence[RegisterEvent], backbone: Backbone, config: ErasureConfig | None = None
+    folder: Path, events: Sequence[RegisterEvent], backbone: Backbone, config: ErasureConfig
 ) -> Erasure | None:
     """Delete concept sets, or take deletions back, and solve for the weights; a call that fails changes nothing.
 
-    A new register is begun with `config`, UCE by default; another has its own. The backbone is returned unchanged.
-    Returns the run of all that is deleted now, or None if that is nothing.
+    A new register is begun with `config`, another has its own. The backbone is returned unchanged. Returns the run of
+    all that is deleted now, or None if that is nothing.
 
     Raises:
         ConceptError: a target is deleted already, or was not deleted.
@@ -91,7 +91,6 @@ def change_register(
             register = Register.read(folder)
         else:
             refuse_taken(folder)
-            config = config or load_config("uce", model=backbone.model)
             register = Register(run=new_info((), config, backbone, None, 0.0))
         if backbone.revision != register.run["revision"]:
             raise RunError(f"{folder} deletes from {register.run['model']!r} at {register.run['revision']}. Use that.")
@@ -99,7 +98,7 @@ def change_register(
             before = register.deleted().get(fold(event.target))
             if bool(before) == (event.action == "delete"):
                 state = f"was deleted on {before.at}" if before else "is not deleted"
-                raise ConceptError(f"'{event.target}' {state}. See: crce delete --list.")
+                raise ConceptError(f"'{event.target}' {state}. See {folder / REGISTER}.")
             event.concepts_sha256 = _hash(dump_concepts(event.concepts)) if event.concepts else None
             register.events.append(event)
         erasure = _solve(folder, register, ErasureConfig.from_record(register.run["config"]), backbone)
@@ -111,33 +110,22 @@ def change_register(
 
 def _solve(folder: Path, register: Register, config: Any, backbone: Backbone) -> Erasure | None:
     """Write the weights without what is deleted now as a finished run; no run if that is nothing."""
-    method = load_method(config.method)
-    if not getattr(method, "additive", False):
-        cure = "Use uce or mace, or erase all again: crce erase CONCEPT --start-from RUN."
-        raise ConfigError(
-            f"{config.method} does not solve from sums of rows alone, as deletions one by one do. {cure}"
-        )
+    if not getattr(load_method(config.method), "additive", False):
+        raise ConfigError(f"{config.method} can't delete concepts one by one, as uce and mace can. Use one of these.")
     refuse_unsupported(config.method, type(backbone.pipe).__name__)
     sets = tuple(event.concepts for event in register.deleted().values() if event.concepts)
-    for name in (
-        "report.json",
-        "report.html",
-        *(() if sets else ("run.json", "concepts.yaml", "adapter.safetensors")),
-    ):
+    stale = ["report.json", "report.html", *([] if sets else ["run.json", "concepts.yaml", "adapter.safetensors"])]
+    for name in stale:
         (folder / name).unlink(missing_ok=True)
     if not sets:
         return None
-    total, layers = (
-        _total(folder / "sums", sets, method, config, backbone),
-        state_layers(backbone.network, type(backbone)),
-    )
+    total, layers = _total(folder / "sums", sets, config, backbone), state_layers(backbone.network, type(backbone))
     adapter = Weights(backbone, [path for path, source in layers.items() if source in total])
     try:
         for source, both in total.items():
             own = {path: w for path, w in adapter.base_weights().items() if layers[path] == source}
             adapter.set_weights(solution(own, *(both.double() / SCALE), config.ridge))
-        info = new_info(sets, config, backbone, None, 0.0)
-        info |= {"status": "finished", "steps_done": 1, "finished": now()}
+        info = new_info(sets, config, backbone, None, 0.0) | {"status": "finished", "steps_done": 1, "finished": now()}
         write_adapter(folder, adapter, sets, info)
     except torch.linalg.LinAlgError as error:
         raise ConfigError(f"{config.method} can't solve for the weights. Begin with a larger ridge.") from error
@@ -148,13 +136,9 @@ def _solve(folder: Path, register: Register, config: Any, backbone: Backbone) ->
     return Erasure(folder, sets, config, info)
 
 
-def _total(
-    folder: Path, sets: Sequence[ConceptSet], method: ClosedFormMethod, config: Any, backbone: Backbone
-) -> dict[str, torch.Tensor]:
-    """The sums over all rows as whole numbers: those in the folder, with the difference to what they are of.
-
-    A retain that another set erases is left out, as in any erasure of several concepts: its set then has other rows.
-    """
+def _total(folder: Path, sets: Sequence[ConceptSet], config: Any, backbone: Backbone) -> dict[str, torch.Tensor]:
+    """The sums over all rows as whole numbers: those in the folder, and the difference to what they are of."""
+    # A retain that another set erases is left out, as in any erasure of several concepts: its set has other rows then.
     gone = {fold(t) for c in sets for t in (c.target, *(r.text for r in c.train_corefs if config.crce))}
     reduced = [replace(c, retains=tuple(r for r in c.retains if fold(r.text) not in gone)) for c in sets]
     words = everyday_words(backbone, (), EVERYDAY)
@@ -174,7 +158,7 @@ def _total(
             if name in parts and not path.exists():
                 own, chunk = parts[name]
                 each = config.model_copy(update={"everyday": config.everyday * len(chunk) / EVERYDAY})
-                made = closed_form_rows(backbone, own, method, each, chunk)
+                made = closed_form_rows(backbone, own, load_method(config.method), each, chunk)
                 tensors = {}
                 for source, rows in made.items():
                     if every := (*rows.erase, *rows.keep, *rows.everyday):

@@ -50,8 +50,7 @@ def closed_form_rows(
     ]
     # Everyday words are held as they are; none where corefs and retains are off, as in the published form.
     weight = getattr(config, "everyday", 0.0) if config.crce else 0.0
-    if words is None or not weight:
-        words = everyday_words(backbone, sets, EVERYDAY) if weight else ()
+    words = (everyday_words(backbone, sets, EVERYDAY) if words is None else words) if weight else ()
     everyday = [Row(word, word, weight / len(words), "retain") for word in words]
     inputs = dict.fromkeys(state_layers(backbone.network, type(backbone)).values())
     if method.around:
