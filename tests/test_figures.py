@@ -47,6 +47,13 @@ def test_a_batched_step_is_faster_than_the_official_one():
     assert ratios["rolling"] >= 7
 
 
+def test_a_hundred_deletions_are_fast_and_give_the_same_weights_in_any_order():
+    found = read("speed/deletions.json")
+    assert found["deletions"] == 100
+    assert found["equal_bit_for_bit"] is True
+    assert all(order[name] <= 5 for order in found["orders"] for name in ("median", "most", "last_ten"))
+
+
 def test_the_whole_job_costs_what_is_recorded(demo_backbone):
     job, recorded = load("benchmarks/speed/whole_job.py"), read("speed/whole_job.json")
     parts = job.count(demo_backbone)

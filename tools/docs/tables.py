@@ -123,6 +123,21 @@ def deletions() -> str:
     return _table(head, rows)
 
 
+def deletion_costs() -> str:
+    """Processor seconds of one deletion of a hundred, in two orders."""
+    found = _read("speed/deletions.json")
+    named = {
+        "first": "the first",
+        "median": "median",
+        "most": "most of the others",
+        "last_ten": "mean of the last ten",
+    }
+    rows = [["loading the model", f"{found['seconds_loading']:.1f}", ""]]
+    rows += [[text, *(f"{order[name]:.1f}" for order in found["orders"])] for name, text in named.items()]
+    rows += [["MB of the folder at the end", *(f"{order['folder_mb']:.0f}" for order in found["orders"])]]
+    return _table(["processor seconds", "in alphabetical order", "in random order"], rows)
+
+
 def coverage() -> str:
     """How often each interval holds the truth, over the truths and correlations that were simulated."""
     held: dict[tuple[str, int, int], list[float]] = defaultdict(list)
@@ -153,6 +168,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "closed_form": closed_form,
     "lazy_closed_form": lazy_closed_form,
     "deletions": deletions,
+    "deletion_costs": deletion_costs,
     "coverage": coverage,
     "decidable": decidable,
     "memory": memory,
