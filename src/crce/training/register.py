@@ -3,8 +3,7 @@
 register.json   beside the files of a run: the model, the settings and every deletion and undo, oldest first
 sums/           the token states of each concept set, and the sums over all of them; made again where it is gone
 
-The weights are solved for from the base model. Sums are whole numbers, multiples of 1 / SCALE, which have no order:
-the weights depend on what is deleted now and on nothing that came before, bit for bit.
+Solved for from the base model, with sums of whole numbers, which have no order: only what is deleted now counts.
 """
 
 from __future__ import annotations
@@ -122,9 +121,9 @@ def _solve(folder: Path, register: Register, config: Any, backbone: Backbone) ->
     total, layers = _total(folder / "sums", sets, config, backbone), state_layers(backbone.network, type(backbone))
     adapter = Weights(backbone, [path for path, source in layers.items() if source in total])
     try:
-        for source, both in total.items():
+        for source, (cross, gram) in total.items():
             own = {path: w for path, w in adapter.base_weights().items() if layers[path] == source}
-            adapter.set_weights(solution(own, *(both.double() / SCALE), config.ridge))
+            adapter.set_weights(solution(own, cross.double() / SCALE, gram.double() / SCALE, config.ridge))
         info = new_info(sets, config, backbone, None, 0.0) | {"status": "finished", "steps_done": 1, "finished": now()}
         write_adapter(folder, adapter, sets, info)
     except torch.linalg.LinAlgError as error:
