@@ -47,6 +47,21 @@ def test_a_batched_step_is_faster_than_the_official_one():
     assert ratios["rolling"] >= 7
 
 
+def test_a_hundred_deletions_are_fast_and_give_the_same_weights_in_any_order():
+    found = read("speed/deletions.json")
+    assert found["deletions"] == 100
+    assert found["equal_bit_for_bit"] is True
+    assert all(order[name] <= 5 for order in found["orders"] for name in ("median", "most", "last_ten"))
+
+
+def test_what_deletions_cost_on_a_large_model_is_what_is_recorded():
+    found, text = read("speed/flux_deletions.json"), (ROOT / "docs" / "scale.md").read_text(encoding="utf-8")
+    assert f"takes {found['seconds_each']:.1f} processor seconds and {found['folder_mb_each']:.1f} MB" in text
+    assert f"a solve {found['seconds_solve']:.1f} processor seconds" in text
+    assert f"{found['peak_mb']:.0f} MB at its peak" in text
+    assert f"would take {found['seconds_2000']:.0f} processor" in text
+
+
 def test_the_whole_job_costs_what_is_recorded(demo_backbone):
     job, recorded = load("benchmarks/speed/whole_job.py"), read("speed/whole_job.json")
     parts = job.count(demo_backbone)

@@ -108,6 +108,36 @@ def lazy_closed_form() -> str:
     return _table(head, rows)
 
 
+def deletions() -> str:
+    """What remains after a hundred deletions, by the settings of the register."""
+    found = _read("speed/deletions.json")
+    counts = found["phrases"]
+    head = ["settings", *(f"{name} ({count} phrases)" for name, count in counts.items())]
+    rows = [
+        [
+            ", ".join(f"`{k}: {v:g}`" if k != "method" else f"`{k}: {v}`" for k, v in row.items() if k != "kept"),
+            *(f"{row['kept'][name]:.2f}" for name in counts),
+        ]
+        for row in found["settings"]
+    ]
+    return _table(head, rows)
+
+
+def deletion_costs() -> str:
+    """Processor seconds of one deletion of a hundred, in two orders."""
+    found = _read("speed/deletions.json")
+    named = {
+        "first": "the first",
+        "median": "median",
+        "most": "most of the others",
+        "last_ten": "mean of the last ten",
+    }
+    rows = [["loading the model", f"{found['seconds_loading']:.1f}", ""]]
+    rows += [[text, *(f"{order[name]:.1f}" for order in found["orders"])] for name, text in named.items()]
+    rows += [["MB of the folder at the end", *(f"{order['folder_mb']:.0f}" for order in found["orders"])]]
+    return _table(["processor seconds", "in alphabetical order", "in random order"], rows)
+
+
 def coverage() -> str:
     """How often each interval holds the truth, over the truths and correlations that were simulated."""
     held: dict[tuple[str, int, int], list[float]] = defaultdict(list)
@@ -137,6 +167,8 @@ def decidable() -> str:
 TABLES: dict[str, Callable[[], str]] = {
     "closed_form": closed_form,
     "lazy_closed_form": lazy_closed_form,
+    "deletions": deletions,
+    "deletion_costs": deletion_costs,
     "coverage": coverage,
     "decidable": decidable,
     "memory": memory,

@@ -29,6 +29,7 @@ VERBS = {
     "feedback": ("review:feedback", "Concepts", "crce feedback --export decisions.jsonl"),
     "plan": ("plan:plan_command", "Erasure", "crce plan --model stabilityai/sdxl-turbo --vram 12"),
     "erase": ("erase:erase_command", "Erasure", "crce erase cat --steps 300 --out runs/cat-long"),
+    "delete": ("delete:delete", "Erasure", "crce delete cat --by me --reason 'a request'"),
     "methods": ("listings:methods", "Erasure", "crce methods"),
     "generate": ("generate:generate", "Measurement", 'crce generate "a kitten" "a dog" --run runs/cat-1'),
     "evaluate": ("evaluate:evaluate", "Measurement", "crce evaluate runs/cat-1 --images-per-prompt 12"),

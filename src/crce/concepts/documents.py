@@ -98,13 +98,16 @@ def parse_json_sets(text: str, file: str) -> list[ConceptSet]:
 
 def dump_concepts(concepts: ConceptSet | Sequence[ConceptSet]) -> str:
     """One set as it is, several as a list, as YAML; `parse_concepts` and `parse_sets` read it back equal."""
-    return _yaml((concepts,) if isinstance(concepts, ConceptSet) else tuple(concepts))
+    texts = [_yaml(c) for c in ([concepts] if isinstance(concepts, ConceptSet) else concepts)]
+    return (
+        texts[0] if len(texts) == 1 else "".join("- " + text.rstrip().replace("\n", "\n  ") + "\n" for text in texts)
+    )
 
 
-@lru_cache(maxsize=4)  # a run writes its sets several times, and for many of them PyYAML takes long
-def _yaml(sets: tuple[ConceptSet, ...]) -> str:
+@lru_cache(maxsize=4096)  # a run writes its sets several times, and for many of them PyYAML takes long
+def _yaml(concepts: ConceptSet) -> str:
     return yaml.dump(
-        _plain(sets[0]) if len(sets) == 1 else [_plain(c) for c in sets],
+        _plain(concepts),
         Dumper=_Dumper,
         default_flow_style=None,  # keys in a block, each phrase on one line
         sort_keys=False,

@@ -52,10 +52,12 @@ class ClosedFormMethod:
     Attributes:
         templates: prompts that a target is put into; corefs, of which there are many, are put into the first alone.
         around: rows are the words around an erased phrase, instead of the whole prompt.
+        additive: the edit is `solution` of the sums over all rows.
     """
 
     templates: tuple[str, ...] = ("{}",)
     around: bool = False
+    additive: bool = False
 
     def edit(self, weights: Mapping[str, Tensor], rows: Rows, config: Any) -> dict[str, Tensor]:
         """The edited weights, in the form of `weights`.
@@ -92,8 +94,12 @@ def stacked(rows: Sequence[Row[Tensor]]) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def least_squares(weights: Mapping[str, Tensor], rows: Sequence[Row[Tensor]], ridge: float) -> dict[str, Tensor]:
-    """Every W times E = (sum w v k^T + ridge I)(sum w k k^T + ridge I)^-1, by one Cholesky."""
-    cross, gram = sums(rows)
+    """Every W times E = (sum w v k^T + ridge I)(sum w k k^T + ridge I)^-1."""
+    return solution(weights, *sums(rows), ridge)
+
+
+def solution(weights: Mapping[str, Tensor], cross: Tensor, gram: Tensor, ridge: float) -> dict[str, Tensor]:
+    """The edited weights of the two sums, by one Cholesky; the sums are overwritten."""
     for each in (cross, gram):
         each.diagonal().add_(ridge)
     torch.linalg.cholesky(gram, out=gram)

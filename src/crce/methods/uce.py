@@ -18,6 +18,8 @@ class UCE(ClosedFormMethod):
         token positions, not the last subject token alone: a text encoder mixes a word into every state.
     """
 
+    additive = True
+
     def edit(self, weights: Mapping[str, Tensor], rows: Rows, config: RidgeConfig) -> dict[str, Tensor]:
         """W' = W (sum w v k^T + ridge I)(sum w k k^T + ridge I)^-1."""
         return least_squares(weights, (*rows.erase, *rows.keep, *rows.everyday), config.ridge)

@@ -35,7 +35,8 @@ class ClosedFormTrainer:
         refuse_unsupported(config.method, type(backbone.pipe).__name__)
         self.config = config
         self._method = load_method(config.method)
-        self._rows = closed_form_rows(backbone, sets, self._method, config)
+        ordered = sorted(sets, key=lambda c: c.target)  # floating-point sums depend on the order
+        self._rows = closed_form_rows(backbone, ordered, self._method, config)
         layers = state_layers(backbone.network, type(backbone))
         self._layers = {path: name for path, name in layers.items() if name in self._rows}
         self.adapter = Weights(backbone, list(self._layers))

@@ -116,11 +116,16 @@ def everyday_words(backbone: Backbone, sets: Sequence[ConceptSet], count: int) -
     A tokenizer lists its words by how common they were where it was learned, so that every model has them. Where it
     marks what is a word by itself, the others are pieces of words.
     """
-    erased = [t for c in sets for t in (c.target, *(r.text for r in c.train_corefs))]
-    gone = tuple({word for t in erased for word in fold(t).split() if len(word) > 2})
     ranks = backbone.pipe.tokenizer.get_vocab()
     tokens = sorted(ranks, key=ranks.get)
     listed = (MARK.sub("", token) for token in [t for t in tokens if MARK.search(t)] or tokens)
     words = [w for w in dict.fromkeys(listed) if len(w) > 2 and w.isascii() and w.isalpha()]
-    words = [w for w in words[: len(words) // 2] if not fold(w).startswith(gone)]  # nor their plurals
+    words = not_erased(words[: len(words) // 2], sets)
     return words[:: max(1, len(words) // count)][:count]
+
+
+def not_erased(words: Sequence[str], sets: Sequence[ConceptSet]) -> list[str]:
+    """Words without those of what the sets erase, and their plurals."""
+    erased = [t for c in sets for t in (c.target, *(r.text for r in c.train_corefs))]
+    gone = tuple({word for t in erased for word in fold(t).split() if len(word) > 2})
+    return [w for w in words if not fold(w).startswith(gone)]

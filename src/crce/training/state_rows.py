@@ -28,15 +28,20 @@ GROWTH = 4  # of the blocks
 
 
 def closed_form_rows(
-    backbone: Backbone, sets: Sequence[ConceptSet], method: ClosedFormMethod, config: ErasureConfig
+    backbone: Backbone,
+    sets: Sequence[ConceptSet],
+    method: ClosedFormMethod,
+    config: ErasureConfig,
+    words: Sequence[str] | None = None,
 ) -> dict[str, Rows]:
     """Rows of concept sets side by side: the certainty weighs a coref (times alpha) and a retain (times beta).
 
     A target in several templates, or a phrase in several scenes, shares its weight among them. There are rows for each
-    input of the edited layers, see `Backbone.state_layers`. The pooled states have no words around a phrase.
+    input of the edited layers, see `Backbone.state_layers`. The pooled states have no words around a phrase. `words`
+    are the everyday ones; None takes those of the tokenizer.
     """
     texts, placed = place_prompts(sets, crce=config.crce, scenes=config.scenes)
-    share = len(sets) / len(placed)  # of a scene
+    share = 1 / max(1, len(config.scenes))
     erase = [row for prompts in placed for row in _erased(texts, prompts, method.templates, config.alpha, share)]
     keep = [
         Row(texts[i], texts[i], share * config.beta * certainty, "retain")
@@ -45,7 +50,7 @@ def closed_form_rows(
     ]
     # Everyday words are held as they are; none where corefs and retains are off, as in the published form.
     weight = getattr(config, "everyday", 0.0) if config.crce else 0.0
-    words = everyday_words(backbone, sets, EVERYDAY) if weight else []
+    words = (everyday_words(backbone, sets, EVERYDAY) if words is None else words) if weight else ()
     everyday = [Row(word, word, weight / len(words), "retain") for word in words]
     inputs = dict.fromkeys(state_layers(backbone.network, type(backbone)).values())
     if method.around:
