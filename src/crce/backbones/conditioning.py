@@ -40,6 +40,10 @@ class Conditioning:
         """Batches of at most `size` prompts."""
         return (self[start : start + size] for start in range(0, len(self), size))
 
+    def to(self, device: torch.device | str) -> Conditioning:
+        """The same on a device."""
+        return self._each(lambda part: part.to(device))
+
     @staticmethod
     def cat(parts: Sequence[Conditioning]) -> Conditioning:
         """The prompts of several conditionings in order."""
