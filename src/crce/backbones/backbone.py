@@ -90,6 +90,9 @@ class Backbone(ABC):
     original_layers: ClassVar[Mapping[str, tuple[str, Mapping[str, int]]]] = {}
     architectures: ClassVar[Sequence[Architecture]] = ()
     defaults: ClassVar[Mapping[str, SamplingDefaults]]
+    drop_t5: bool = False
+    quantized: str | None = None
+    reload: Any = None
 
     def __init_subclass__(cls) -> None:
         missing = [name for name in Backbone.__annotations__ if not hasattr(cls, name)]
@@ -101,7 +104,6 @@ class Backbone(ABC):
         self.pipe = pipe
         self.model = model
         self.revision = revision
-        self.drop_t5, self.quantized, self.reload = False, None, None
         self._place: torch.device | None = None
         self.networks = {k: part for k, part in pipe.components.items() if isinstance(part, torch.nn.Module)}
         for network in self.networks.values():

@@ -78,8 +78,7 @@ def load_backbone(
         dtype: "auto", "float32", "float16" or "bfloat16".
         revision: branch, tag or commit of a Hub model.
         offload: keep only the network that works on the device, see `Backbone.offload`; no effect on a CPU.
-        drop_t5: leave out the text encoder T5 of Stable Diffusion 3.
-        quantize: "nf4" or "int8" for denoiser and large text encoders; dtype "auto" is bfloat16 then, on a GPU.
+        drop_t5, quantize: see `ErasureConfig`. On a GPU, "auto" is bfloat16 of a quantised model.
         parts: makes parts of the pipeline, which are not loaded then and can't predict; see `text_side_parts`.
         accept: called with the pipeline's class name before weights are read; may raise to refuse it.
 

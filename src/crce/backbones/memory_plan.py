@@ -116,10 +116,7 @@ class MemoryPlan:
         return int(peak + CONTEXT)
 
     def system(self, options: MemoryOptions) -> int:
-        """Peak of the weights in the computer's memory, through which they pass on their way to the device.
-
-        With `offload` the text encoders of a model that is not small are never there together with the rest.
-        """
+        """Peak of the weights in the computer's memory; see `encoders_alone` in `text_side` for `offload`."""
         text = sum(size for part, size in self.weights.items() if part.startswith("text"))
         rest = sum(self.weights.values()) - text
         apart = options.offload and next(iter(self.files.values())) > SMALL

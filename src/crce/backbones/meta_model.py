@@ -56,11 +56,10 @@ def read_meta_model(model: str = "demo", *, revision: str | None = None, drop_t5
 
     Args:
         model: "demo" or "demo-flow", a Hub id, or a folder in diffusers format.
-        drop_t5: see `load_backbone`.
 
     Raises:
         ModelError: the model can't be found or read, its kind isn't supported, or it is a single file.
-        ConfigError: `drop_t5`, and the family needs T5.
+        ConfigError: `drop_t5`, and the family needs T5, see `load_backbone`.
     """
     path = model_path(model, revision)
     if path.is_file():

@@ -1,11 +1,9 @@
 """The part of a large model that works with text, loaded without the rest of it.
 
 Training with `offload` loads the text encoders first, and the denoiser when they are freed. A closed form needs beside
-them only the layers that read what they return.
-
-The other weights of the denoiser, and the autoencoder, are on the meta device. The layers' tensors are read from their
-places in safetensors files of a folder, of the cache, or of the Hub by requests for these bytes, so that FLUX.1 is
-edited without its 24 GB on this machine.
+them only the layers that read what they return; the other weights of the denoiser, and the autoencoder, are on the
+meta device. The layers' tensors are read from their places in safetensors files of a folder, of the cache, or of the
+Hub by requests for these bytes, so that FLUX.1 is edited without its 24 GB on this machine.
 """
 
 from __future__ import annotations
@@ -13,7 +11,7 @@ from __future__ import annotations
 import gc
 import inspect
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any
 
@@ -40,7 +38,7 @@ def encoders_alone(source: Source, family: type[Backbone], dtype: torch.dtype, p
     """
     if source.path.is_file():
         return {}
-    where, revision = _origin(source)
+    where, revision = (source.path, None) if source.path.is_dir() else (source.model, source.commit or "main")
     parts = read_parts(where, {part: source.index[part] for part in (family.component, "vae")}, revision)
     network = parts[family.component].to(dtype)
     small = sum(weights.numel() * weights.element_size() for weights in network.parameters()) <= SMALL
@@ -56,7 +54,7 @@ def text_side_parts(source: Source, family: type[Backbone], dtype: torch.dtype, 
     parts = encoders_alone(source, family, dtype, place)
     if not parts:
         return {}
-    where, revision = _origin(source)
+    where, revision = (source.path, None) if source.path.is_dir() else (source.model, source.commit or "main")
     network = parts[family.component]
     layers = state_layers(network, family)
     read = [*layers, *(set(layers.values()) - {"hidden", "pooled"})]  # and the norms before them
@@ -77,19 +75,18 @@ def free_encoders(backbone: Backbone) -> None:
         backbone.pipe.register_modules(**encoders)
         backbone.networks.clear()
         gc.collect()
-        if torch.cuda.is_available():
-            torch.cuda.empty_cache()
+        torch.cuda.empty_cache()
         _load_others(backbone, encoders)
 
 
-def keep_states(backbone: Backbone, prompts: Iterable[str]) -> None:
+def keep_states(backbone: Backbone, prompts: Sequence[str]) -> None:
     """Encode prompts of images to generate, where the text encoders are not to stay; freed ones are loaded again."""
     kept = vars(backbone.pipe).setdefault("crce_states", {})
     new = [prompt for prompt in dict.fromkeys(("", *prompts)) if prompt not in kept]
-    if backbone.reload is not None and new:
+    if backbone.reload is not None and prompts and new:
         if not backbone.encoder_tokens.keys() & backbone.networks.keys():
             _load_others(backbone, backbone.networks)
-        kept |= zip(new, backbone.encode(new).to("cpu").split(1), strict=True)
+        kept |= zip(new, backbone.encode(new).each(torch.Tensor.cpu).split(1), strict=True)
 
 
 def state_arguments(pipe: Any, prompts: Sequence[str]) -> dict[str, Any] | None:
@@ -100,7 +97,7 @@ def state_arguments(pipe: Any, prompts: Sequence[str]) -> dict[str, Any] | None:
     given: dict[str, Any] = {}
     allowed = inspect.signature(type(pipe).__call__).parameters
     for side, texts in (("", prompts), ("negative_", [""] * len(prompts))):
-        cond = Conditioning.cat([kept[text] for text in texts]).to(pipe._execution_device)
+        cond = Conditioning.cat([kept[text] for text in texts]).each(lambda part: part.to(pipe._execution_device))
         own: dict[str, Any] = {"prompt_embeds": cond.hidden, "pooled_prompt_embeds": cond.pooled}
         if cond.mask is not None and f"{side}prompt_embeds_mask" in allowed:
             mask = cond.mask[:, : int(cond.mask.sum(1).max())]
@@ -113,19 +110,13 @@ def state_arguments(pipe: Any, prompts: Sequence[str]) -> dict[str, Any] | None:
 
 def _load_others(backbone: Backbone, parts: Mapping[str, Any]) -> None:
     """Load the networks that are not among these parts, frozen and in evaluation mode."""
-    loaded = backbone.reload(**parts).components
-    new = {k: part for k, part in loaded.items() if isinstance(part, torch.nn.Module) and k not in backbone.networks}
-    for network in new.values():
-        network.requires_grad_(False).eval()
+    loaded = backbone.reload(**parts).components.items()
+    parts = {name: part for name, part in loaded if isinstance(part, torch.nn.Module)}
+    new = {name: part.requires_grad_(False).eval() for name, part in parts.items() if name not in backbone.networks}
     backbone.networks |= new
     backbone.pipe.register_modules(**new)
     if backbone.device.type != "cpu":
         backbone.offload(backbone.device)
-
-
-def _origin(source: Source) -> tuple[Path | str, str | None]:
-    """The folder, or the Hub id and its revision."""
-    return (source.path, None) if source.path.is_dir() else (source.model, source.commit or "main")
 
 
 def _read(where: Path | str, component: str, names: Sequence[str], revision: str | None) -> dict[str, torch.Tensor]:

@@ -6,20 +6,16 @@ import importlib.util
 import logging
 from collections.abc import Mapping
 from functools import cache
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 
 from crce.errors import ConfigError
 
 
-if TYPE_CHECKING:
-    from crce.backbones.backbone import Backbone
-
 KINDS = ("nf4", "int8")
 LARGE = ("T5", "Qwen")  # what the classes of text encoders are called that are quantised with the denoiser
 EXACT = ("wo", "lm_head")  # layers of text encoders that transformers leaves as they are
-BLOCK, OUTER_BLOCK = 64, 256  # numbers of NF4 with one scale of 8 bits, and scales with one of their own in 32
 
 
 def variant_name(*, drop_t5: bool = False, quantize: str | None = None) -> str | None:
@@ -27,14 +23,14 @@ def variant_name(*, drop_t5: bool = False, quantize: str | None = None) -> str |
     return ", ".join(filter(None, (quantize, "no T5" if drop_t5 else None))) or None
 
 
-def dropped_parts(family: type[Backbone], drop_t5: bool) -> dict[str, None]:
+def dropped_parts(family: Any, drop_t5: bool) -> dict[str, None]:
     """The parts that are not loaded; a ConfigError where the family needs them."""
     if drop_t5 and not family.t5:
         raise ConfigError(f"drop_t5 is for Stable Diffusion 3 and 3.5, not for {family.models}. Leave it out.")
     return dict.fromkeys(family.t5 if drop_t5 else ())
 
 
-def quantized_parts(family: type[Backbone], classes: Mapping[str, str]) -> list[str]:
+def quantized_parts(family: Any, classes: Mapping[str, str]) -> list[str]:
     """The networks that are quantised, by the class of each part: the denoiser and large text encoders."""
     return [family.component, *(p for p, kind in classes.items() if p[:4] == "text" and kind.startswith(LARGE))]
 
@@ -88,7 +84,7 @@ def weight_bytes(network: torch.nn.Module, kind: str | None = None) -> int:
             return count * tensor.element_size()
         if kind == "int8":
             return count + 4 * len(tensor)  # a scale for each row
-        scales = -(-count // BLOCK)
-        return -(-count // 2) + scales + 4 * -(-scales // OUTER_BLOCK)
+        scales = -(-count // 64)  # of 8 bits, with a scale of 32 bits for 256 of them
+        return -(-count // 2) + scales + 4 * -(-scales // 256)
 
     return sum(map(size, (*network.parameters(), *network.buffers())))

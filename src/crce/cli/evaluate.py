@@ -44,8 +44,7 @@ def evaluate(
     ] = False,
     device: DeviceFlag = "auto",
     quantize: Annotated[
-        str | None,
-        typer.Option(metavar="nf4|int8", help="Quantise the base model.", show_default="no, whatever the run did"),
+        str | None, typer.Option(help="nf4 or int8: the base model quantised.", show_default="no")
     ] = None,
     prompts: Annotated[
         str | None,

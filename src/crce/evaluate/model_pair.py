@@ -165,14 +165,14 @@ class ModelPair:
         self.generated += len(missing)
         if missing:
             backbone, batch = self._load(), self._settings.batch
-            keep_states(backbone, (key.prompt for key in missing))
+            keep_states(backbone, [key.prompt for key in missing])
             with nullcontext() if missing[0].state.side == "erased" else self._adapter.disabled():
                 self.cache.fill(backbone.pipe, missing, batch=batch, on_images=self._report)
 
     def _load(self) -> Backbone:
         if self._backbone is None or self._adapter is None:
             run, device, quantize = self._erasure, self._settings.device, self._settings.quantize
-            how = {"dtype": self._dtype, "offload": run.config.offload, "prompts": self._prompts}
+            how: dict[str, Any] = {"dtype": self._dtype, "offload": run.config.offload, "prompts": self._prompts}
             self._backbone = load_base(run, backbone=self._backbone, device=device, quantize=quantize, **how)
             self._adapter = apply_adapter(self._backbone, run.adapter)
         return self._backbone

@@ -59,7 +59,7 @@ class EvaluationSettings:
         batch: images per call; 0 picks by the size of the model's latents.
         device: where to load the model, unless one is given.
         dtype: its number format, likewise; None takes that of the training.
-        quantize: "nf4" or "int8", likewise; None takes the weights as published, whatever the run was trained on.
+        quantize: "nf4" or "int8", likewise; None takes the weights as published, whatever the training took.
 
     Raises:
         ConfigError: a number is out of range.

@@ -28,7 +28,6 @@ from crce.sampling.pictures import Picture, is_blank
 log = logging.getLogger(__name__)
 
 FOLDER = "pictures"
-LATER = ("resolution", "variant")
 NAME = 40  # characters of a prompt in a folder's name; a hash follows
 
 
@@ -58,7 +57,7 @@ class ModelState:
         if self.side == "base":
             del state["adapter"]
         # folders of images are named by what is here, and older ones have neither
-        return {name: value for name, value in state.items() if value is not None or name not in LATER}
+        return {name: value for name, value in state.items() if value is not None or name in ("adapter", "revision")}
 
 
 @dataclass(frozen=True)

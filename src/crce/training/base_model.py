@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 from typing import Any
 
 from crce.backbones import Backbone, load_backbone
@@ -18,7 +18,7 @@ def load_base(
     device: str = "auto",
     dtype: str | None = None,
     quantize: str | None = None,
-    prompts: Iterable[str] = (),
+    prompts: Sequence[str] = (),
     **how: Any,
 ) -> Backbone:
     """The model that a run erased from, as it was then; `apply_adapter` puts what was trained on it.
@@ -50,8 +50,7 @@ def load_base(
             f"{now}. Its adapter belongs to the model as it was: bring that back, or erase again."
         )
     backbone.use_resolution(erasure.config.resolution)
-    if prompts:
-        keep_states(backbone, prompts)
+    keep_states(backbone, prompts)
     free_encoders(backbone)
     return backbone
 
