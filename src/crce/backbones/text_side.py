@@ -81,9 +81,10 @@ def free_encoders(backbone: Backbone) -> None:
 
 def keep_states(backbone: Backbone, prompts: Sequence[str]) -> None:
     """Encode prompts of images to generate, where the text encoders are not to stay; freed ones are loaded again."""
+    if backbone.reload is None or not prompts:
+        return
     kept = vars(backbone.pipe).setdefault("crce_states", {})
-    new = [prompt for prompt in dict.fromkeys(("", *prompts)) if prompt not in kept]
-    if backbone.reload is not None and prompts and new:
+    if new := [prompt for prompt in dict.fromkeys(("", *prompts)) if prompt not in kept]:
         if not backbone.encoder_tokens.keys() & backbone.networks.keys():
             _load_others(backbone, backbone.networks)
         kept |= zip(new, backbone.encode(new).each(torch.Tensor.cpu).split(1), strict=True)

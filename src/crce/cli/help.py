@@ -27,7 +27,7 @@ GROUPS: Mapping[str, Mapping[str, Sequence[str]]] = {
         "Model": ("model", "device"),
         "Method": ("method", "crce", "alpha", "beta"),
         "Training": ("config", "steps", "rank", "seed"),
-        "Memory": ("micro_batch", "gradient_checkpointing", "offload", "drop_t5", "quantize"),
+        "Memory": ("micro_batch", "gradient_checkpointing", "offload"),
         "Output": ("out", "evaluate", "images_per_prompt", "judge"),
     }
 }

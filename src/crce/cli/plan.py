@@ -237,7 +237,7 @@ def _print(facts: dict[str, Any]) -> int:
     for card in facts["cards"]:
         flags = (shlex.join(card["flags"]) or "none") if card["fits"] else "does not fit with any flags"
         cards.append((f"{card['gigabytes']:g} GB", _gib(card["peak"]), _gib(card["system"]), flags))
-    titles = ("card", "peak, GiB", "RAM, GiB", "flags for crce erase")
+    titles = ("card", "peak", "RAM", "flags for crce erase")
     print_table(titles, cards, right=titles[:3], soft_wrap=True)
     if len(facts["cards"]) == 1 and facts["cards"][0]["fits"]:
         typer.echo(facts["cards"][0]["command"])
