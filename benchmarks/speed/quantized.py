@@ -51,11 +51,11 @@ def measured(concept: str, base: str, seed: int) -> list[dict[str, Any]]:
 
 
 def means(rows: list[dict[str, Any]]) -> dict[str, Any]:
-    """Mean H over the targets that have all rows."""
+    """Mean H over the targets that have all rows, each with an H."""
     found: dict[str, dict[tuple[str, str], float]] = {}
     for row in rows:
         found.setdefault(row["concept"], {})[row["base"], row["evaluated_on"]] = row["H"]
-    whole = [own for own in found.values() if len(own) == 3]
+    whole = [own for own in found.values() if len(own) == 3 and None not in own.values()]
     if not whole:
         return {"targets": 0}
     mean = {key: statistics.mean(own[key] for own in whole) for key in whole[0]}
