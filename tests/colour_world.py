@@ -136,6 +136,9 @@ def erasure(kitties: ConceptSet, tmp_path: Path) -> Erasure:
 @pytest.fixture
 def backbone() -> SimpleNamespace:
     return SimpleNamespace(
+        drop_t5=False,
+        quantized=None,
+        reload=None,
         model="demo",
         revision="unet-sha256:0011",
         pipe=None,

@@ -116,6 +116,13 @@ def test_a_plan_is_what_a_gpu_took_or_a_little_more():
         assert 1 <= row["planned"] / row["measured"] < 1.1
 
 
+def test_models_in_four_bits_fit_the_cards_that_people_own():
+    most = {("flux_dev", 512): 10, ("flux_dev", 1024): 12, ("z_image_turbo", 1024): 9, ("sd35_medium", 1024): 8}
+    most |= {("sdxl", 1024): 6, ("qwen_image", 1024): 16}  # GiB
+    rows = {(row["model"], row["resolution"]): row for row in read("plan/memory.json")["quantized"]}
+    assert all(rows[case]["peak"] / 2**30 <= bar for case, bar in most.items())
+
+
 def test_the_defaults_of_models_are_those_of_the_code():
     import defaults
 

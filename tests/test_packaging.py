@@ -93,7 +93,7 @@ def test_the_licences_of_what_is_bundled_are_in_the_distribution():
 def test_the_oldest_dependencies_that_are_tested_are_the_lower_bounds():
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     declared = project["dependencies"] + [
-        d for e in ("llm", "web", "test") for d in project["optional-dependencies"][e]
+        d for e in ("llm", "quantized", "web", "test") for d in project["optional-dependencies"][e]
     ]
     bounds = {plain(d): d.partition(">=")[2].partition(";")[0].strip() for d in declared if ">=" in d}
     pins = dict(re.findall(r"^([\w.-]+)==(\S+)", (ROOT / "constraints-oldest.txt").read_text(), re.MULTILINE))

@@ -5,7 +5,7 @@
 writes memory.json beside this file: a row for each model and choice of settings. The networks have their published
 sizes and random weights, since memory depends on nothing else; prompts are random states, and a step is a step of the
 trainer. Measuring needs a CUDA GPU; rows already there are kept, and without a GPU only what is planned for them is
-computed anew.
+computed anew. The rows of "quantized" are planned alone: the least that a model in NF4 needs, in all, with CUDA's own.
 """
 
 from __future__ import annotations
@@ -31,6 +31,10 @@ from crce.training import Trainer, load_config
 
 CARDS = (12, 24, 48)  # the choice for each is measured
 RANK, POOL = 16, 2
+QUANTIZED = (
+    ("flux_dev", 512),
+    *((name, 1024) for name in ("flux_dev", "z_image_turbo", "sd35_medium", "sdxl", "qwen_image")),
+)
 DTYPES = {"sd15": "float16", "sdxl": "float16"}  # the others take bfloat16
 
 
@@ -104,6 +108,22 @@ def beside(row: dict[str, Any], plan: MemoryPlan) -> dict[str, Any]:
     return row | {"planned": int(plan.need(choice) - CONTEXT), "planned_steps": steps}
 
 
+def quantized(name: str, side: int, root: Path) -> dict[str, Any]:
+    """The options with which a model in NF4 needs least, for images of `side` pixels, and what it then needs."""
+    meta = read_meta_model(str(model_folder(name, root)))
+    meta.backbone.use_resolution(side)
+    work = Workload("kv", "lora", RANK, rows=9, trajectories=POOL)
+    plan = plan_memory(meta, work, torch.bfloat16, "nf4")
+    least = plan.least()
+    options = {
+        "micro_batch": least.micro_batch,
+        "gradient_checkpointing": least.checkpointing,
+        "offload": least.offload,
+    }
+    sizes = {"weights": plan.weights, "peak": plan.need(least), "system": plan.system(least)}
+    return {"model": name, "resolution": side, "quantize": "nf4", **options, **sizes}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--models", nargs="+", default=list(published.MODELS), choices=list(published.MODELS))
@@ -114,7 +134,8 @@ def main() -> None:
         root = Path(folder)
         plans = {name: read_plan(name, root) for name in {*args.models, *(row["model"] for row in rows)}}
         rows = [beside(row, plans[row["model"]]) for row in rows]
-        write_json(args.out, {"rows": rows})
+        least = [quantized(name, side, root) for name, side in QUANTIZED]
+        write_json(args.out, {"rows": rows, "quantized": least})
         done = {(row["model"], row["micro_batch"], row["gradient_checkpointing"]) for row in rows}
         for name in args.models if torch.cuda.is_available() else ():
             wanted = [plans[name].choose(size) for size in CARDS]
@@ -125,11 +146,13 @@ def main() -> None:
                     print(f"{name}: {choice} does not fit here")
                     continue
                 rows.append(beside(measure(name, choice, root), plans[name]))
-                write_json(args.out, {"rows": rows})
+                write_json(args.out, {"rows": rows, "quantized": least})
                 gc.collect()
     for row in rows:
         told = f"{row['planned'] / GIB:.2f} planned, {row['measured'] / GIB:.2f} GiB measured"
         print(f"{row['model']:16} {row['micro_batch']} {row['gradient_checkpointing']!s:5} {told}")
+    for row in least:
+        print(f"{row['model']:16} {row['resolution']} nf4 {row['peak'] / GIB:.2f} GiB planned")
 
 
 if __name__ == "__main__":

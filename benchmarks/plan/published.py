@@ -24,7 +24,8 @@ FILE = Path(__file__).parents[2] / "src/crce/backbones/published.json"
 ENTRIES: dict[str, dict[str, Any]] = {entry["name"]: entry for entry in json.loads(FILE.read_text(encoding="utf-8"))}
 # pipeline, then by part: library, class, config
 MODELS = {name: (entry["pipeline"], entry["parts"]) for name, entry in ENTRIES.items()}
-RECIPES = ("sd15", "spm", "uce", "paper")  # the others train the same layers with the same adapter, or a text encoder
+# The other recipes train the same layers with the same adapter, or a text encoder.
+RECIPES = (*((recipe, None) for recipe in ("sd15", "spm", "uce", "paper")), ("sd15", "nf4"), ("spm", "nf4"))
 
 
 def folder(name: str, root: Path) -> Path:
@@ -47,12 +48,12 @@ def counted(name: str) -> dict[str, Any]:
     plans = []
     with tempfile.TemporaryDirectory() as root:
         own = folder(name, Path(root)).rename(Path(root) / ENTRIES[name]["models"][0].rpartition("/")[2])
-        for recipe in RECIPES:
-            settings = load_config(recipe)
+        for settings in (load_config(recipe, {"quantize": kind}) for recipe, kind in RECIPES):
             meta = read_meta_model(str(own))
             half = str(meta.backbone.half).removeprefix("torch.")
             work = Workload(settings.layers, settings.adapter, settings.rank, rows=2, trajectories=1)
-            made = asdict(plan_memory(meta, work, pick_dtype(half, meta.backbone.device)))
+            dtype = pick_dtype("bfloat16" if settings.quantize else half, meta.backbone.device)
+            made = asdict(plan_memory(meta, work, dtype, settings.quantize))
             del made["work"]
             plans.append([*(getattr(settings, key) for key in PLANNED), made])
     defaults, pipe = defaults_of(meta.backbone), meta.backbone.pipe

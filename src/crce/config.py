@@ -25,6 +25,7 @@ from crce.methods.table import METHODS
 logger = logging.getLogger(__name__)
 
 SETTINGS = resources.files("crce") / "training"  # recipes, and what kinds of concepts need
+LORA_ONLY = {"text_tokens_only": "is for a LoRA", "offload": "moves networks whole", "quantize": "rounds weights"}
 ONE_STEP = {"steps": 1, "adapter": "weights", "layers": "kv"}  # what a method that solves for weights takes
 
 
@@ -100,6 +101,8 @@ class ErasureConfig(BaseModel):
     offload: bool = Field(
         False, description="keep only the network in use on the GPU, the others in main memory; a LoRA only"
     )
+    drop_t5: bool = Field(False, description="leave out the text encoder T5 of Stable Diffusion 3 and 3.5")
+    quantize: Literal["nf4", "int8"] | None = Field(None, description="quantise what is frozen; a LoRA only")
     checkpoint_every: bounds.TrainingSteps = Field(100, description="steps between checkpoints")
     seed: bounds.Seed = Field(0, description="seed of every random choice")
     compat_timesteps: bool = Field(
@@ -145,10 +148,6 @@ class ErasureConfig(BaseModel):
             raise ValueError(
                 f"{self.method} trains the weights of the text encoder. Use layers: text and adapter: weights{example}"
             )
-        if self.text_tokens_only and self.adapter != "lora":
-            raise ValueError(
-                f"text_tokens_only is for a LoRA, and adapter is {self.adapter!r}. Use adapter: lora, or leave it out"
-            )
         if method.solved and any(getattr(self, name) != value for name, value in ONE_STEP.items()):
             needed = ", ".join(f"{name}: {value}" for name, value in ONE_STEP.items())
             raise ValueError(
@@ -159,11 +158,11 @@ class ErasureConfig(BaseModel):
             raise ValueError(f"{self.method} has no gradients. Leave gradient_surgery out")
         if self.target_modules is not None and (method.trains_text or method.solved):
             raise ValueError(f"{self.method} chooses the layers that it changes. Leave target_modules out")
-        if self.offload and self.adapter != "lora":
-            raise ValueError(
-                f"offload moves networks whole, and adapter {self.adapter!r} swaps weights in and out of one. Use "
-                "adapter: lora, or leave offload out"
-            )
+        for name, why in LORA_ONLY.items():
+            if getattr(self, name) and self.adapter != "lora":
+                raise ValueError(
+                    f"{name} {why}, and adapter is {self.adapter!r}. Use adapter: lora, or leave {name} out"
+                )
         return self
 
 

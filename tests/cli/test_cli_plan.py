@@ -51,6 +51,34 @@ def test_a_row_for_each_of_the_usual_cards_or_one_for_yours(crce, folders):
     assert list(cards(crce, "--vram", "11.5")) == [11.5]
 
 
+def test_four_bits_are_suggested_where_nothing_else_fits(crce):
+    flux = ["--model", "black-forest-labs/FLUX.1-dev"]
+    facts = json.loads(crce("plan", *flux, "--json").out)
+    cards = {card["gigabytes"]: card for card in facts["cards"]}
+    assert cards[16]["flags"][:2] == ["--quantize", "nf4"]
+    assert "--quantize nf4" in cards[16]["command"]
+    assert cards[16]["peak"] <= SHARE * 16 * GIB < facts["bytes"]["weights"]["transformer"]
+    assert "--quantize" not in cards[80]["flags"]
+    # the encoders go before the denoiser comes, where networks take turns
+    assert "--offload" in cards[12]["flags"]
+    assert cards[12]["system"] < 0.3 * facts["bytes"]["system"]
+    assert facts["bytes"]["disk"] == sum(facts["bytes"]["weights"].values())
+    asked = json.loads(crce("plan", *flux, "--quantize", "nf4", "--vram", "16", "--json").out)
+    assert asked["bytes"]["weights"]["transformer"] < 0.3 * facts["bytes"]["weights"]["transformer"]
+    assert asked["cards"][0]["peak"] == cards[16]["peak"]
+    assert asked["cards"][0]["flags"] == cards[16]["flags"][2:]
+
+
+def test_stable_diffusion_3_is_planned_without_t5(crce):
+    model = ["--model", "stabilityai/stable-diffusion-3.5-medium", "--vram", "12"]
+    whole, without = (json.loads(crce("plan", *model, *own, "--json").out) for own in ([], ["--drop-t5"]))
+    assert without["bytes"]["weights"].keys() == whole["bytes"]["weights"].keys() - {"text_encoder_3"}
+    assert " --drop-t5" in without["cards"][0]["command"]
+    refused = crce("plan", "--model", "black-forest-labs/FLUX.1-dev", "--drop-t5")
+    assert (refused.code, refused.err.count("\n")) == (2, 1)
+    assert "drop_t5 is for Stable Diffusion 3 and 3.5" in refused.err
+
+
 def test_a_closed_form_on_a_large_model_is_planned_by_what_it_reads_of_it(crce):
     facts = json.loads(crce("plan", "--model", "black-forest-labs/FLUX.1-dev", "--config", "uce", "--json").out)
     assert facts["trained_layers"] == 2

@@ -105,7 +105,7 @@ def test_offload_changes_nothing_on_a_cpu(tiny_folder, cats, tmp_path):
 
 
 def test_offload_is_for_a_lora():
-    with pytest.raises(ConfigError, match="offload moves networks whole, and adapter 'weights' swaps weights"):
+    with pytest.raises(ConfigError, match="offload moves networks whole, and adapter is 'weights'"):
         load_config("demo", {"offload": True, "adapter": "weights"})
 
 

@@ -49,6 +49,15 @@ def memory() -> str:
     return _table(["model", "flags", "planned", "measured"], rows)
 
 
+def quantized() -> str:
+    """What `crce plan` says of models in NF4, in GiB."""
+    rows = []
+    for row in _read("plan/memory.json")["quantized"]:
+        sizes = [f"{size / GIB:.1f}" for size in (sum(row["weights"].values()), row["peak"], row["system"])]
+        rows.append([f"`{row['model']}`", str(row["resolution"]), *sizes])
+    return _table(["model", "side", "weights", "peak", "system RAM"], rows)
+
+
 def defaults() -> str:
     """How models of each family and kin are sampled, and with which x_t they are trained."""
     rows = []
@@ -172,6 +181,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "coverage": coverage,
     "decidable": decidable,
     "memory": memory,
+    "quantized": quantized,
     "defaults": defaults,
     "methods": methods,
     "support": supported,

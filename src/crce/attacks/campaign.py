@@ -129,6 +129,7 @@ def attack(
         "run": described["run"],
         "model": backbone.model,
         "revision": backbone.revision,
+        **({"quantized": backbone.quantized} if backbone.quantized else {}),
         "adapter": described["adapter"],
         "judge": described["judge"],
         "seed": seed,

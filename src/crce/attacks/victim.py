@@ -14,6 +14,7 @@ from crce.attacks.prompts import AttackedPrompt
 from crce.attacks.query_log import Query, QueryLog
 from crce.backbones import Backbone, Conditioning
 from crce.backbones.unet import UNetBackbone
+from crce.backbones.variants import variant_name
 from crce.judges import Judge
 from crce.judges.judge import JudgedImage, judge_images
 from crce.sampling import ImageCache, ImageKey, ModelState, Picture
@@ -168,7 +169,8 @@ class Victim:
         self.spent.denoiser += len(texts) * self.steps * (1 if self.guidance == 1 else 2)
         self.spent.text += len(texts)
         model, dtype = self.backbone, self.backbone.dtype
-        state = ModelState(self._side, model.model, model.revision, str(dtype), word_name(word))
+        variant = variant_name(drop_t5=model.drop_t5, quantize=model.quantized)
+        state = ModelState(self._side, model.model, model.revision, str(dtype), word_name(word), variant=variant)
         keys = [
             ImageKey(text, seed, self.steps, self.guidance, state, self.solver)
             for text, seed in zip(texts, seeds, strict=True)

@@ -58,6 +58,7 @@ class Backbone(ABC):
         state_layers: the linear layers that read what `encode` returns, which closed forms edit: by their path, as a
             regular expression, "hidden", "pooled", or the path of the norm that the token states pass before.
         state_tokenizers: the pipeline's names for the tokenizers whose tokens the token states stand for, in order.
+        t5: the pipeline's names for the text encoder T5 and its tokenizer, where they may be left out.
         reads_words: whether `encode_soft` accepts word embeddings and passes gradients; for one text encoder.
         text_layers: the layers that only the text passes, as a regular expression of the whole path.
         shared_layers: likewise those that the tokens of text and image pass alike; "" where there are none.
@@ -70,6 +71,7 @@ class Backbone(ABC):
         pipe: the diffusers pipeline; its networks are frozen and in evaluation mode.
         model: the model as the user named it.
         revision: pins its weights: a Hub commit or a hash of the files, when known.
+        drop_t5, quantized, reload: see `load_backbone`; reload loads the pipeline without the parts it is given.
     """
 
     component: ClassVar[str]
@@ -80,6 +82,7 @@ class Backbone(ABC):
     prompts_at_once: ClassVar[int]
     state_layers: ClassVar[Mapping[str, str]] = {}
     state_tokenizers: ClassVar[Sequence[str]] = ("tokenizer",)
+    t5: ClassVar[Sequence[str]] = ()
     reads_words: ClassVar[bool] = False
     text_layers: ClassVar[str] = ""
     shared_layers: ClassVar[str] = ""
@@ -87,6 +90,9 @@ class Backbone(ABC):
     original_layers: ClassVar[Mapping[str, tuple[str, Mapping[str, int]]]] = {}
     architectures: ClassVar[Sequence[Architecture]] = ()
     defaults: ClassVar[Mapping[str, SamplingDefaults]]
+    drop_t5: bool = False
+    quantized: str | None = None
+    reload: Any = None
 
     def __init_subclass__(cls) -> None:
         missing = [name for name in Backbone.__annotations__ if not hasattr(cls, name)]
@@ -99,8 +105,8 @@ class Backbone(ABC):
         self.model = model
         self.revision = revision
         self._place: torch.device | None = None
-        self._networks = {k: part for k, part in pipe.components.items() if isinstance(part, torch.nn.Module)}
-        for network in self._networks.values():
+        self.networks = {k: part for k, part in pipe.components.items() if isinstance(part, torch.nn.Module)}
+        for network in self.networks.values():
             network.requires_grad_(False).eval()
 
     @classmethod
@@ -210,17 +216,17 @@ class Backbone(ABC):
 
     def encode_on(self, device: torch.device) -> None:
         """Move the text encoders alone to a device, where the other networks are not loaded whole."""
-        for name in self._networks.keys() & self.encoder_tokens.keys():
-            self._networks[name].to(device)
+        for name in self.networks.keys() & self.encoder_tokens.keys():
+            self.networks[name].to(device)
         self._place = device
 
     def begin_training(self) -> None:
         """With `offload`, move the denoiser to the device, so that an adapter added to it is created there."""
         if self._place is None:
             return
-        here = on_device(self._networks, "predict", offload=True)
-        for name in sorted(self._networks, key=here.__contains__):  # the others make room first
-            self._networks[name].to(self._place if name in here else "cpu")
+        here = on_device(self.networks, "predict", offload=True)
+        for name in sorted(self.networks, key=here.__contains__):  # the others make room first
+            self.networks[name].to(self._place if name in here else "cpu")
 
     @torch.no_grad()
     def encode(self, prompts: list[str]) -> Conditioning:

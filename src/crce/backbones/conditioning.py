@@ -30,11 +30,11 @@ class Conditioning:
         return len(self.hidden)
 
     def __getitem__(self, rows: slice | Sequence[int] | torch.Tensor) -> Conditioning:
-        return self._each(lambda part: part[rows])
+        return self.each(lambda part: part[rows])
 
     def expand(self, size: int) -> Conditioning:
         """One prompt as a batch of `size`, without a copy."""
-        return self._each(lambda part: part.expand(size, *part.shape[1:]))
+        return self.each(lambda part: part.expand(size, *part.shape[1:]))
 
     def split(self, size: int) -> Iterator[Conditioning]:
         """Batches of at most `size` prompts."""
@@ -65,6 +65,6 @@ class Conditioning:
             torch.ones(count, length, dtype=torch.bool) if masked else None,
         )
 
-    def _each(self, change: Callable[[torch.Tensor], torch.Tensor]) -> Conditioning:
+    def each(self, change: Callable[[torch.Tensor], torch.Tensor]) -> Conditioning:
         pooled, mask = (part if part is None else change(part) for part in (self.pooled, self.mask))
         return Conditioning(change(self.hidden), pooled, mask)

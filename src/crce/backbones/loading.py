@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -18,6 +19,7 @@ from safetensors import safe_open
 from crce.backbones.backbone import Backbone
 from crce.backbones.families import FAMILIES, backbone_class, supported
 from crce.backbones.sources import check_dtype, model_path
+from crce.backbones.variants import dropped_parts, quantization, quantized_parts
 from crce.errors import ConfigError, CRCEError, ModelError, first_line
 from crce.files import read_json, sha256
 
@@ -63,6 +65,8 @@ def load_backbone(
     dtype: str = "auto",
     revision: str | None = None,
     offload: bool = False,
+    drop_t5: bool = False,
+    quantize: str | None = None,
     parts: PartsReader | None = None,
     accept: Callable[[str], object] | None = None,
 ) -> Backbone:
@@ -74,12 +78,13 @@ def load_backbone(
         dtype: "auto", "float32", "float16" or "bfloat16".
         revision: branch, tag or commit of a Hub model.
         offload: keep only the network that works on the device, see `Backbone.offload`; no effect on a CPU.
+        drop_t5, quantize: see `ErasureConfig`. On a GPU, "auto" is bfloat16 of a quantised model.
         parts: makes parts of the pipeline, which are not loaded then and can't predict; see `text_side_parts`.
         accept: called with the pipeline's class name before weights are read; may raise to refuse it.
 
     Raises:
         ModelError: the model can't be found or read, or its kind isn't supported.
-        ConfigError: device or dtype can't be used.
+        ConfigError: device or dtype can't be used, the family needs T5, or the model can't be quantised.
     """
     place = pick_device(device)
     pick_dtype(dtype, place)  # an unknown name is refused before anything is read
@@ -88,18 +93,23 @@ def load_backbone(
         family = source.family()
         if accept:
             accept(source.pipeline)
-        numbers = pick_dtype(dtype, place, family.half)
+        numbers = pick_dtype(dtype, place, torch.bfloat16 if quantize else family.half)
+        options: dict[str, Any] = {**dropped_parts(family, drop_t5)}
+        if quantize:
+            options |= quantization(source.quantized(family), quantize, numbers, place)
         made = parts(source, family, numbers, place) if parts else {}
-        pipe = source.load(family, numbers, **made)
-        backbone = family(pipe, model, source.revision(family))
+        load = partial(source.load, family, numbers, options)
+        backbone = family(load(**made), model, source.revision(family))
+        backbone.drop_t5, backbone.quantized = drop_t5, quantize
     refuse_unfit(backbone)
     if made:
+        backbone.reload = load
         backbone.encode_on(place)
         return backbone
     if offload and place.type != "cpu":
         backbone.offload(place)
     else:
-        pipe.to(place)
+        backbone.pipe.to(place)
     return backbone
 
 
@@ -178,9 +188,16 @@ class Source:
             )
         return backbone_class(name)
 
-    def load(self, family: type[Backbone] | None, dtype: torch.dtype, **parts: Any) -> Any:
+    def quantized(self, family: type[Backbone]) -> list[str]:
+        """The names of its parts that are quantised; a ConfigError for a single file."""
+        if self.path.is_file():
+            raise ConfigError(f"quantize needs a Hub id or a folder; {self.model!r} is a single file. Leave it out.")
+        classes = {part: str(own[-1]) for part, own in self.index.items() if isinstance(own, list)}
+        return quantized_parts(family, classes)
+
+    def load(self, family: type[Backbone] | None, dtype: torch.dtype, how: Any = None, **parts: Any) -> Any:
         """Its pipeline, with these parts, in memory. Pickled weights can run code, so they are never read."""
-        options = {"dtype": dtype} | (family.load_options(self.index) if family else {}) | parts
+        options = {"dtype": dtype} | (family.load_options(self.index) if family else {}) | (how or {}) | parts
         if self.path.is_file():
             pipe = getattr(diffusers, self.pipeline).from_single_file(self.path, **options)
         else:

@@ -10,12 +10,19 @@ from crce.backbones.loading import quiet_diffusers
 from crce.backbones.memory_plan import Activations, MemoryPlan, Workload
 from crce.backbones.meta_model import ActivationMemory, MetaModel
 from crce.backbones.scopes import scope_modules, state_layers
+from crce.backbones.variants import quantized_parts, weight_bytes
 from crce.errors import ConfigError
 
 
 @quiet_diffusers()
-def plan_memory(model: MetaModel, work: Workload, dtype: torch.dtype) -> MemoryPlan:
-    """Estimate the memory that a run will need, `dtype` being that of the frozen weights; the adapter stays on.
+def plan_memory(model: MetaModel, work: Workload, dtype: torch.dtype, quantize: str | None = None) -> MemoryPlan:
+    """Estimate the memory that a run will need; the adapter stays on.
+
+    Args:
+        model: the model.
+        work: what the run does.
+        dtype: of the frozen weights that are not quantised.
+        quantize: how the others are, see `variants`.
 
     Raises:
         ConfigError: the layer preset is unknown or matches nothing.
@@ -27,11 +34,10 @@ def plan_memory(model: MetaModel, work: Workload, dtype: torch.dtype) -> MemoryP
         )
     else:
         modules = list(state_layers(network, type(model.backbone)))
-    # Buffers count: the table of positions of Stable Diffusion 3.5 has a tenth of its weights.
-    weights = {
-        part: sum(t.numel() * t.element_size() for t in (*net.to(dtype).parameters(), *net.buffers()))
-        for part, net in model.networks().items()
-    }
+    networks = {part: net.to(dtype) for part, net in model.networks().items()}
+    files = {part: weight_bytes(net) for part, net in networks.items()}
+    changed = quantized_parts(type(model.backbone), {part: type(net).__name__ for part, net in networks.items()})
+    rounded = {part: weight_bytes(networks[part], quantize) for part in changed}
     encoding, decoding = _encoding(model), _decoding(model)
     if work.adapter == "lora":
         network.add_adapter(LoraConfig(r=work.rank, lora_alpha=work.rank, target_modules=modules))
@@ -45,7 +51,7 @@ def plan_memory(model: MetaModel, work: Workload, dtype: torch.dtype) -> MemoryP
             parameter.data = parameter.data.float()  # as the trainer keeps them
     trained = sum(p.numel() for p in network.parameters() if p.requires_grad)
     plain, checkpointed = _activations(model, dtype)
-    return MemoryPlan(work, weights, trained, len(modules), plain, checkpointed, encoding, decoding)
+    return MemoryPlan(work, files | rounded, files, trained, len(modules), plain, checkpointed, encoding, decoding)
 
 
 def _activations(model: MetaModel, dtype: torch.dtype) -> tuple[Activations, Activations]:

@@ -19,7 +19,7 @@ CONTEXT = 0.7 * GIB
 SHARE = 0.93  # of the memory that a card is sold with; error correction can take 6% of it
 ALIVE, ALIVE_DECODING = 3, 6
 LOST = 0.05
-SMALL = 2 * GIB  # a closed form loads a denoiser up to this size whole, and takes no more beside a larger one
+SMALL = 2 * GIB  # a denoiser up to this size is loaded whole; a closed form takes no more beside a larger one
 
 
 def on_device(parts: Iterable[str], phase: Literal["encode", "predict", "decode"], *, offload: bool) -> list[str]:
@@ -70,7 +70,8 @@ class MemoryPlan:
     """The memory that an erasure from one model needs, in bytes."""
 
     work: Workload
-    weights: dict[str, int]  # of each network with its buffers, the denoiser first
+    weights: dict[str, int]  # of each network with its buffers, as it works, the denoiser first
+    files: dict[str, int]  # the same before they are quantised
     trained: int  # parameters of the adapter
     layers: int  # how many have the adapter
     plain: Activations
@@ -113,6 +114,13 @@ class MemoryPlan:
             resident("decode") + 4 * self.trained + ALIVE_DECODING * self.decoding,
         )
         return int(peak + CONTEXT)
+
+    def system(self, options: MemoryOptions) -> int:
+        """Peak of the weights in the computer's memory; see `encoders_alone` in `text_side` for `offload`."""
+        text = sum(size for part, size in self.weights.items() if part.startswith("text"))
+        rest = sum(self.weights.values()) - text
+        apart = options.offload and next(iter(self.files.values())) > SMALL
+        return max(text, rest) if apart else text + rest
 
     @property
     def text_side(self) -> int | None:

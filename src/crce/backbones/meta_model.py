@@ -21,6 +21,7 @@ from crce.backbones.backbone import Backbone, tokens_of
 from crce.backbones.conditioning import Conditioning
 from crce.backbones.loading import Source, quiet_diffusers, refuse_unfit
 from crce.backbones.sources import model_path, published, published_json
+from crce.backbones.variants import dropped_parts
 from crce.errors import ModelError, first_line
 
 
@@ -50,7 +51,7 @@ class MetaModel:
         return self.backbone.empty_conditioning(count, self.tokens, dtype)
 
 
-def read_meta_model(model: str = "demo", *, revision: str | None = None) -> MetaModel:
+def read_meta_model(model: str = "demo", *, revision: str | None = None, drop_t5: bool = False) -> MetaModel:
     """Build a supported model without weights; of a Hub model only its small JSON files are downloaded.
 
     Args:
@@ -58,6 +59,7 @@ def read_meta_model(model: str = "demo", *, revision: str | None = None) -> Meta
 
     Raises:
         ModelError: the model can't be found or read, its kind isn't supported, or it is a single file.
+        ConfigError: `drop_t5`, and the family needs T5, see `load_backbone`.
     """
     path = model_path(model, revision)
     if path.is_file():
@@ -65,10 +67,12 @@ def read_meta_model(model: str = "demo", *, revision: str | None = None) -> Meta
     source = path if path.exists() else model
     found = Source(model, path, read_json(source, "model_index.json", revision) or {})
     family, name = found.family(), found.pipeline
+    dropped = dropped_parts(family, drop_t5)
+    index = {part: origin for part, origin in found.index.items() if part not in dropped}
     try:
         with quiet_diffusers():
-            parts = read_parts(source, found.index, revision)
-            backbone = family(_pipeline(getattr(diffusers, name), parts, found.index), model)
+            parts = read_parts(source, index, revision)
+            backbone = family(_pipeline(getattr(diffusers, name), parts, index), model)
             refuse_unfit(backbone)
     except (OSError, LookupError, TypeError, ValueError, AttributeError, RuntimeError) as error:
         raise ModelError(f"The configs of {model!r} are damaged: {first_line(error)}.") from error

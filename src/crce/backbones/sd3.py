@@ -27,6 +27,7 @@ class SD3Backbone(FlowTransformer):
     encoder_tokens = {"text_encoder": None, "text_encoder_2": None, "text_encoder_3": T5_TOKENS}
     state_layers = TWO_STREAM_STATES
     state_tokenizers = ("tokenizer", "tokenizer_3")
+    t5 = ("text_encoder_3", "tokenizer_3")
     architectures = (Architecture("stable-diffusion-3", "sd3", 1024, "https://github.com/Stability-AI/sd3-ref"),)
     original_layers = {
         rf"{_BLOCK}(attn2?)\.to_(?P<part>[qkv])": (r"joint_blocks_\1_x_block_\2_qkv", QKV),
@@ -57,7 +58,7 @@ class SD3Backbone(FlowTransformer):
     @classmethod
     def load_options(cls, index: Mapping[str, Any]) -> dict[str, Any]:
         saved_without_t5 = "transformer" in index and not any(index.get("text_encoder_3") or ())
-        return {"text_encoder_3": None, "tokenizer_3": None} if saved_without_t5 else {}
+        return dict.fromkeys(cls.t5) if saved_without_t5 else {}
 
     @property
     def native_shape(self) -> tuple[int, int, int]:

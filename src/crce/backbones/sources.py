@@ -18,7 +18,7 @@ from crce.errors import ConfigError, ModelError
 
 
 DTYPES = ("float32", "float16", "bfloat16")
-PLANNED = ("layers", "adapter", "rank")  # settings that a published plan is found by
+PLANNED = ("layers", "adapter", "rank", "quantize")  # settings that a published plan is found by
 
 
 def check_dtype(dtype: str) -> None:
@@ -65,7 +65,7 @@ def published_json(entry: Mapping[str, Any], name: str) -> dict[str, Any] | None
 
 def published_plan(entry: Mapping[str, Any], settings: Any) -> dict[str, Any] | None:
     """The memory that an erasure takes, as fields of a `MemoryPlan`; None for settings that no recipe has."""
-    if settings.resolution or settings.target_modules or settings.text_tokens_only:
+    if settings.resolution or settings.target_modules or settings.text_tokens_only or settings.drop_t5:
         return None
     wanted = [getattr(settings, name) for name in PLANNED]
     return next((plan for *found, plan in entry["plans"] if found == wanted), None)

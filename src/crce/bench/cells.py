@@ -159,7 +159,7 @@ def cell_content(
     """Everything that determines the numbers of a cell; `judge` has its name, version and hash, or is None."""
     config = cell.config.model_dump(mode="json")
     # what came later, and cells measured before do not have, is left out where it changes nothing
-    since = ("resolution", "target_modules", "text_tokens_only", "gradient_surgery")
+    since = ("resolution", "target_modules", "text_tokens_only", "gradient_surgery", "drop_t5", "quantize")
     later = [name for name in since if not config[name]]
     config = {name: value for name, value in config.items() if name not in later}
     more = {"target_images": TARGET_IMAGES} if evaluation.images_per_prompt >= STANDARD_IMAGES else {}

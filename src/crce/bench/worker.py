@@ -99,7 +99,8 @@ class Worker:
 
     def _load(self, job: Job) -> Backbone:
         source = job.cell.source
-        wanted = asdict(source) | {"device": job.device, "offload": job.cell.config.offload}
+        wanted = asdict(source) | {"device": job.device}
+        wanted |= {name: getattr(job.cell.config, name) for name in ("offload", "drop_t5", "quantize")}
         if self._source != wanted:
             self._source, self._base = None, ImageCache()
             self._backbone = load_backbone(**wanted)

@@ -146,7 +146,7 @@ def erase(
     if evaluate:
         try:
             images: dict[str, Any] = {"images_per_prompt": images_per_prompt, "eval_minutes": eval_minutes}
-            report = measure(erasure, judge=judge, device=device, **images)
+            report = measure(erasure, judge=judge, device=device, quantize=erasure.config.quantize, **images)
         except KeyboardInterrupt:
             saved = "Stopped during the evaluation; the weights are saved. Measure: crce evaluate"
             typer.echo(f"{saved} {shlex.quote(str(erasure.folder))}", err=True)

@@ -43,6 +43,9 @@ def evaluate(
         bool, typer.Option("--quality", help="Measure drift, image quality and locality as well.")
     ] = False,
     device: DeviceFlag = "auto",
+    quantize: Annotated[
+        str | None, typer.Option(help="nf4 or int8: the base model quantised.", show_default="no")
+    ] = None,
     prompts: Annotated[
         str | None,
         typer.Option(
@@ -67,7 +70,7 @@ def evaluate(
 
     Images are kept in the run's folder: those that it holds already, with the same settings, are not generated again.
     """
-    shared = ("images_per_prompt", "seed", "steps", "guidance", "judge", "threshold", "device")
+    shared = ("images_per_prompt", "seed", "steps", "guidance", "judge", "threshold", "device", "quantize")
     settings = {name: value for name, value in locals().items() if name in shared}
     check_writable(run, folder=True)
     with Bar("loading the libraries"):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Callable
+from functools import cache
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 
 CARDS = (8.0, 12.0, 16.0, 24.0, 48.0, 80.0)
 SETTINGS: tuple[str, ...] = ("layers", "target_modules", "text_tokens_only", "adapter", "rank", "resolution")
-SETTINGS += ("corefs_per_step", "retains_per_step")
+SETTINGS += ("corefs_per_step", "retains_per_step", "drop_t5", "quantize")
 
 
 def plan_command() -> Callable[..., int]:
@@ -72,7 +73,16 @@ def plan(
             counts["seconds"] = time_run(counts, sets, settings, model, **how)
     given = {"model": model, "revision": revision, "config": config, "dtype": None if dtype == "auto" else dtype}
     given = {name: value for name, value in (given | overrides).items() if value is not None}
-    start = [part for name, value in given.items() for part in (_flag(name), str(value))]
+    given = {_flag(name): value for name, value in given.items() if value is not False}
+    start = [part for flag, value in given.items() for part in ([flag] if value is True else [flag, str(value)])]
+
+    @cache
+    def rounded() -> MemoryPlan:
+        """The memory with the weights in NF4, where they can be and nothing is decided."""
+        if settings.quantize or settings.adapter != "lora":
+            return made
+        return _find(model, revision, dtype, settings.model_copy(update={"quantize": "nf4"}), work)[1]
+
     own["sampling"] |= {"trajectory_steps": settings.ddim_steps, "trajectory_guidance": settings.guidance}
     facts = {
         "model": model,
@@ -88,11 +98,13 @@ def plan(
             "activations": made.steps(MemoryOptions()),
             "activations_checkpointed": made.steps(MemoryOptions(checkpointing=True)),
             "peak": made.need(MemoryOptions()),
+            "system": made.system(MemoryOptions()),
+            "disk": sum(made.files.values()),
             **({} if made.text_side is None else {"text_side": made.text_side}),
         },
         "trained_parameters": made.trained,
         "trained_layers": made.layers,
-        "cards": [_card(size, made, settings, start) for size in ([vram] if vram else CARDS)],
+        "cards": [_card(size, made, settings, start, rounded) for size in ([vram] if vram else CARDS)],
     }
     return print_json(facts) if json else _print(facts)
 
@@ -110,7 +122,8 @@ def _find(
         plan = published_plan(entry, settings)
     if entry and plan:
         sampling = {"kin": entry["kin"], **{name: entry["sampling"][name] for name in ("steps", "guidance", "source")}}
-        own = {"sampling": sampling | entry["images"], "pipeline": entry["pipeline"], "dtype": entry["dtype"]}
+        half = "bfloat16" if settings.quantize else entry["dtype"]
+        own = {"sampling": sampling | entry["images"], "pipeline": entry["pipeline"], "dtype": half}
         return own, MemoryPlan.from_json(work, plan)
     quiet_libraries()
     import torch
@@ -123,8 +136,9 @@ def _find(
     from crce.backbones.sampling_defaults import SOLVERS
 
     disable_progress_bars()  # configs are small
-    meta = read_meta_model(model, revision=revision)
-    numbers = pick_dtype(dtype, torch.device("cuda"), meta.backbone.half)  # only a name, nothing is put there
+    meta = read_meta_model(model, revision=revision, drop_t5=settings.drop_t5)
+    half = torch.bfloat16 if settings.quantize else meta.backbone.half
+    numbers = pick_dtype(dtype, torch.device("cuda"), half)  # only a name, nothing is put there
     meta.backbone.use_resolution(settings.resolution)
     pipe = meta.backbone.pipe
     defaults = defaults_of(meta.backbone)
@@ -138,7 +152,7 @@ def _find(
         "pipeline": meta.pipeline,
         "dtype": str(numbers).removeprefix("torch."),
     }
-    return own, plan_memory(meta, work, numbers)
+    return own, plan_memory(meta, work, numbers, settings.quantize)
 
 
 def _work(settings: ErasureConfig) -> Workload:
@@ -160,14 +174,18 @@ def _work(settings: ErasureConfig) -> Workload:
     return Workload(*shape, rows, trajectories, settings.target_modules, settings.text_tokens_only, trained)
 
 
-def _card(gigabytes: float, made: MemoryPlan, settings: ErasureConfig, start: list[str]) -> dict[str, Any]:
-    """The fastest options that fit on one card; where none do, the peak of those that need least."""
-    options = made.choose(gigabytes)
+def _card(
+    gigabytes: float, made: MemoryPlan, settings: ErasureConfig, start: list[str], rounded: Any
+) -> dict[str, Any]:
+    """The fastest options that fit on one card, quantised where no others do; if none do, those that need least."""
+    options, flags = made.choose(gigabytes), []  # of `crce erase`, that turn the recipe's settings into these options
+    if options is None and (other := rounded()) is not made:
+        made, options, flags = other, other.choose(gigabytes), ["--quantize", "nf4"]
+    least = options or made.least()
     card: dict[str, Any] = {"gigabytes": gigabytes, "fits": options is not None}
-    card["peak"] = made.need(options or made.least())
+    card |= {"peak": made.need(least), "system": made.system(least)}
     if options is None:
         return card | {"flags": None, "command": None}
-    flags = []  # of `crce erase`, that turn the recipe's settings into these options
     if options.micro_batch != settings.micro_batch:
         flags += ["--micro-batch", str(options.micro_batch)]
     for name, wanted in (("gradient_checkpointing", options.checkpointing), ("offload", options.offload)):
@@ -208,6 +226,8 @@ def _print(facts: dict[str, Any]) -> int:
         "adapter": "adapter, its gradients and Adam",
         "activations_checkpointed": "activations with --gradient-checkpointing",
         "peak": "peak, with no flags",
+        "system": "system RAM, with no flags",
+        "disk": "disk: files of 16 bits" if facts["dtype"] != "float32" else "disk: files of 32 bits",
         "text_side": "the edit alone, before images",
     }
     parts = facts["bytes"]["weights"] | facts["bytes"]
@@ -216,9 +236,9 @@ def _print(facts: dict[str, Any]) -> int:
     cards = []
     for card in facts["cards"]:
         flags = (shlex.join(card["flags"]) or "none") if card["fits"] else "does not fit with any flags"
-        cards.append((f"{card['gigabytes']:g} GB", _gib(card["peak"]), flags))
-    titles = ("card", "peak, GiB", "flags for crce erase")
-    print_table(titles, cards, right=titles[:2], soft_wrap=True)
+        cards.append((f"{card['gigabytes']:g} GB", _gib(card["peak"]), _gib(card["system"]), flags))
+    titles = ("card", "peak", "RAM", "flags for crce erase")
+    print_table(titles, cards, right=titles[:3], soft_wrap=True)
     if len(facts["cards"]) == 1 and facts["cards"][0]["fits"]:
         typer.echo(facts["cards"][0]["command"])
     return 0

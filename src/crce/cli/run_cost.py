@@ -56,6 +56,7 @@ def time_run(
     from crce.training import Trainer
 
     begun = time.perf_counter()
+    how |= {"drop_t5": settings.drop_t5, "quantize": settings.quantize}
     backbone = load_backbone(model, **how)
     backbone.use_resolution(settings.resolution)
     loading = time.perf_counter() - begun

@@ -100,7 +100,7 @@ def evaluate(
         chosen = given if minutes is None else replace(given, images_per_prompt=count, eval_minutes=minutes)
         questions, plan, chosen = concept_set_questions(erasure, chosen)
         texts = {prompt.text for own in questions for prompt in own.prompts}
-        known = BaseWords(questions, plan, base_state(erasure, chosen.dtype))
+        known = BaseWords(questions, plan, base_state(erasure, chosen, backbone))
         if not chosen.quality:  # which is measured on all images
             plan = known.recall()
         last, now, then = (all_images(len(texts), len(spent), n) for n in (most, count, following))

@@ -8,6 +8,8 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from crce.backbones import Backbone
+from crce.backbones.text_side import keep_states
+from crce.backbones.variants import variant_name
 from crce.errors import RunError
 from crce.evaluate.prompts import PAIRS
 from crce.evaluate.settings import EvaluationSettings
@@ -56,10 +58,12 @@ class SamplingPlan:
         return f"{self.scenes[(seed - self.seeds[0]) % len(self.scenes)]}, {text}"
 
 
-def base_state(erasure: Erasure, dtype: str | None) -> ModelState:
-    """The base model of a run; dtype None is that of the training."""
-    info, side = erasure.info, erasure.config.resolution
-    return ModelState("base", info["model"], info["revision"], dtype or info["dtype"], resolution=side)
+def base_state(erasure: Erasure, settings: EvaluationSettings, backbone: Backbone | None) -> ModelState:
+    """The base model of a run, quantised as one that is loaded already; dtype None is that of the training."""
+    info, side, dtype = erasure.info, erasure.config.resolution, settings.dtype or erasure.info["dtype"]
+    quantize = backbone.quantized if backbone else settings.quantize
+    variant = variant_name(drop_t5=erasure.config.drop_t5, quantize=quantize)
+    return ModelState("base", info["model"], info["revision"], dtype, resolution=side, variant=variant)
 
 
 class ModelPair:
@@ -89,12 +93,13 @@ class ModelPair:
         adapter = file_hash(erasure.adapter) if erasure.adapter.exists() else None
         self.plan, self.cache, self._texts = plan, ImageCache(erasure.folder, shared), texts
         self._shared = shared is not None
-        base = base_state(erasure, settings.dtype)
+        base = base_state(erasure, settings, backbone)
         self.base, self.erased = ModelSide(self, base), ModelSide(self, replace(base, side="erased", adapter=adapter))
         self.probe = ModelSide(self, base, probing=True)
         self.sides = (self.base, self.erased, *([self.probe] if plan.probe_seeds else []))
         self._erasure, self._settings, self._dtype, self.backbone = erasure, settings, base.dtype, backbone
         keys = [key for text in texts for side in self.sides for key in side.keys(text)]
+        self._prompts = [key.prompt for key in keys]
         self._done, self._total, self._on_event, self._note = 0, len(keys), on_event, note
         if on_event and note:
             on_event(Drawn(0, len(keys), note))
@@ -134,14 +139,16 @@ class ModelPair:
         self._report(len(keys) - len(missing))
         self.generated += len(missing)
         if missing:
-            pipe, batch = self._load().pipe, self._settings.batch
+            backbone, batch = self._load(), self._settings.batch
+            keep_states(backbone, [key.prompt for key in missing])
             with nullcontext() if missing[0].state.side == "erased" else self._adapter.disabled():
-                self.cache.fill(pipe, missing, batch=batch, on_images=self._report)
+                self.cache.fill(backbone.pipe, missing, batch=batch, on_images=self._report)
 
     def _load(self) -> Backbone:
         if self.backbone is None or self._adapter is None:
-            run, settings = self._erasure, {"device": self._settings.device, "dtype": self._dtype}
-            self.backbone = load_base(run, backbone=self.backbone, offload=run.config.offload, **settings)
+            run, device, quantize = self._erasure, self._settings.device, self._settings.quantize
+            how: dict[str, Any] = {"dtype": self._dtype, "offload": run.config.offload, "prompts": self._prompts}
+            self.backbone = load_base(run, backbone=self.backbone, device=device, quantize=quantize, **how)
             self._adapter = apply_adapter(self.backbone, run.adapter)
         return self.backbone
 

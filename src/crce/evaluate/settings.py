@@ -56,6 +56,7 @@ class EvaluationSettings:
         batch: images per call; 0 picks by the size of the model's latents.
         device: where to load the model, unless one is given.
         dtype: its number format, likewise; None takes that of the training.
+        quantize: "nf4" or "int8", likewise; None takes the weights as published, whatever the training took.
 
     Raises:
         ConfigError: a number is out of range.
@@ -70,6 +71,7 @@ class EvaluationSettings:
     batch: int = 0
     device: str = "auto"
     dtype: str | None = None
+    quantize: str | None = None
 
     def __post_init__(self) -> None:
         check_numbers(**vars(self))
@@ -83,7 +85,7 @@ class EvaluationSettings:
         steps, guidance, solver = self.sampling(model)
         filled = {**vars(self), "steps": steps, "guidance": guidance, **({"solver": solver} if solver else {})}
         named = ("images_per_prompt", "limit", "seed", "steps", "guidance", "solver", "phrases_per_group")
-        own = {name: filled[name] for name in named if name in filled}
+        own = {name: filled[name] for name in (*named, *["quantize"] * bool(self.quantize)) if name in filled}
         return own | {"eval_minutes": minutes} if (minutes := filled.get("eval_minutes")) else own
 
 
@@ -147,6 +149,7 @@ class EvaluationKeywords(TypedDict, total=False):
     batch: int
     device: str
     dtype: str | None
+    quantize: str | None
 
 
 class ConceptSetKeywords(EvaluationKeywords, total=False):

@@ -126,7 +126,8 @@ def refine(
         )
     if suggester is None or isinstance(suggester, str):
         suggester = load_suggester(suggester, base_url=base_url, prompts=prompts, token_budget=token_budget)
-    backbone = load_base(erasure, backbone=backbone, device=device, offload=erasure.config.offload)
+    how: dict[str, Any] = {"offload": erasure.config.offload, "quantize": erasure.config.quantize}
+    backbone = load_base(erasure, backbone=backbone, device=device, **how)
     emit = on_event or (lambda event: None)
     loop = _Loop(erasure, backbone, suggester, memory or Memory(), judge, emit, eval_minutes)
     return loop.run(rounds, images_per_prompt, min_gain)

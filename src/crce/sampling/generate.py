@@ -13,6 +13,7 @@ import torch
 
 from crce.backbones.backbone import latents_at_once, resolution_of, tokens_of
 from crce.backbones.sampling_defaults import SOLVERS
+from crce.backbones.text_side import state_arguments
 
 
 if TYPE_CHECKING:
@@ -96,13 +97,15 @@ def _draw_batch(
     scale = "guidance_scale"
     if type(pipe).__name__ == "QwenImagePipeline":  # which is guided only where a negative prompt is given
         scale, negative = "true_cfg_scale", negative or ("" if guidance > 1 else None)
+    asked = prompts[::each]  # a copy: some pipelines write their template into the list
+    words = None if negative else state_arguments(pipe, asked)
+    if words is None:  # and not every pipeline knows a negative prompt
+        words = {"prompt": asked, **({} if negative is None else {"negative_prompt": [negative] * len(asked)})}
     try:
         with torch.inference_mode():
             return pipe(
-                prompt=prompts[::each],  # a copy: some pipelines write their template into the list
+                **words,
                 num_images_per_prompt=each,
-                # Not every pipeline knows a negative prompt.
-                **({} if negative is None else {"negative_prompt": [negative] * (len(prompts) // each)}),
                 **({"height": side, "width": side} if (side := resolution_of(pipe)) else {}),
                 **({"max_sequence_length": tokens} if (tokens := tokens_of(pipe)) else {}),
                 num_inference_steps=steps,

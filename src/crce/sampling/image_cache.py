@@ -40,6 +40,7 @@ class ModelState:
         model, revision, dtype: those of the base model as it was loaded.
         adapter: SHA-256 of the erasure's file; None for the base model, and where there is no file.
         resolution: side of its images in pixels; None is the model's native one.
+        variant: see `crce.backbones.variants.variant_name`.
     """
 
     side: Literal["base", "erased"]
@@ -48,15 +49,15 @@ class ModelState:
     dtype: str
     adapter: str | None = None
     resolution: int | None = None
+    variant: str | None = None
 
     def as_json(self) -> dict[str, Any]:
         """The state as settings.json holds it; the base model has no adapter."""
         state = asdict(self)
         if self.side == "base":
             del state["adapter"]
-        if self.resolution is None:  # folders of images are named by what is here, and older ones have none
-            del state["resolution"]
-        return state
+        # folders of images are named by what is here, and older ones have neither
+        return {name: value for name, value in state.items() if value is not None or name in ("adapter", "revision")}
 
 
 @dataclass(frozen=True)

@@ -112,9 +112,11 @@ def generate(
     else:
         erasure = run if isinstance(run, Erasure) else Erasure.load(run)
         if model is None:
-            backbone = load_base(erasure, device=device, dtype=dtype, offload=erasure.config.offload)
+            how: dict[str, Any] = {"offload": erasure.config.offload, "prompts": () if negative else prompts}
+            backbone = load_base(erasure, device=device, dtype=dtype, **how)
         else:
-            backbone = load_backbone(model, device=device, dtype=dtype, revision=revision)
+            how = {"device": device, "dtype": dtype, "revision": revision, "drop_t5": erasure.config.drop_t5}
+            backbone = load_backbone(model, **how)
         adapter = apply_adapter(backbone, erasure.adapter)
         with adapter.disabled():
             before = images(backbone.pipe, erasure.sampling)

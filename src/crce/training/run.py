@@ -17,7 +17,7 @@ from typing import Any
 import torch
 
 from crce.backbones import Backbone, load_backbone
-from crce.backbones.text_side import text_side_parts
+from crce.backbones.text_side import encoders_alone, text_side_parts
 from crce.concepts import ConceptSet, write_sets
 from crce.concepts.concept_set import fold
 from crce.config import ErasureConfig
@@ -105,10 +105,9 @@ def erase(
         refuse_taken(Path(out))
     names = sets
     clock = time.perf_counter()
-    parts = text_side_parts if is_solved(config.method) else None
     refuse = partial(refuse_unsupported, config.method)  # before gigabytes are read, and before a folder is made
     loaded = backbone or load_backbone(
-        model, device=device, dtype=dtype, revision=revision, offload=config.offload, parts=parts, accept=refuse
+        model, device=device, dtype=dtype, revision=revision, accept=refuse, **_loading(config)
     )
     refuse(type(loaded.pipe).__name__)
     seconds = time.perf_counter() - clock
@@ -144,14 +143,19 @@ def resume(
     if info["status"] == "finished":
         (folder / CHECKPOINT).unlink(missing_ok=True)  # of a run that was killed right before this
         return Erasure(folder, sets, config, info)
-    parts = text_side_parts if is_solved(config.method) else None
-    loaded = backbone or load_recorded(info, device=device, offload=config.offload, parts=parts)
+    loaded = backbone or load_recorded(info, device=device, **_loading(config))
     if loaded.revision != info["revision"]:
         raise RunError(
             f"The model {info['model']!r} has changed since {folder} began ({info['revision']} then, "
             f"{loaded.revision} now), so the run can't be continued. Start a new one."
         )
     return _train(folder, info, sets, config, loaded, on_event)
+
+
+def _loading(config: ErasureConfig) -> dict[str, Any]:
+    """How a model is loaded for these settings; at first not all of it where that is enough."""
+    parts = text_side_parts if is_solved(config.method) else encoders_alone if config.offload else None
+    return {"offload": config.offload, "quantize": config.quantize, "drop_t5": config.drop_t5, "parts": parts}
 
 
 def _train(

@@ -13,6 +13,7 @@ import torch
 
 from crce.backbones import Backbone
 from crce.backbones.conditioning import Conditioning
+from crce.backbones.text_side import free_encoders
 from crce.concepts import ConceptSet
 from crce.config import ErasureConfig
 from crce.methods.objective import Row, crce_loss, role_terms, row_errors, row_targets, without_conflict
@@ -51,6 +52,7 @@ class Trainer:
         self.table = make_table(
             backbone, sets, crce=config.crce, vocabulary=vocabulary, scenes=config.scenes, parted=parted
         )
+        free_encoders(backbone)
         backbone.begin_training()
         self.adapter = new_adapter(backbone, config)
         if config.gradient_checkpointing:

@@ -21,7 +21,7 @@ from crce.web.site_pages import models
 
 
 router = APIRouter()
-_FIT = re.compile(r"--(no-)?(micro-batch|gradient-checkpointing|offload)|[0-9]{1,4}")
+_FIT = re.compile(r"--(no-)?(micro-batch|gradient-checkpointing|offload)|--quantize|nf4|[0-9]{1,4}")
 TITLES = {"coref": "Erased with it", "retain": "Kept"}
 
 

@@ -15,7 +15,7 @@ from crce.methods import METHODS
 
 # those that a person who does not train models may want to change; the others are "advanced"
 FIRST = ("crce", "steps", "learning_rate", "layers", "adapter", "rank", "corefs_per_step", "retains_per_step", "seed")
-HIDDEN = ("method", "compat_timesteps", "resolution", "offload")
+HIDDEN = ("method", "compat_timesteps", "resolution", "offload", "quantize")
 PATIENCE = 180  # seconds for the estimate of the memory
 
 

@@ -161,7 +161,8 @@ class Sampler:
             backbone.use_resolution(None)
         else:
             erasure = Erasure.load(side.run)
-            backbone = load_base(erasure, backbone=backbone)
+            same = backbone is not None and backbone.drop_t5 == erasure.config.drop_t5
+            backbone = load_base(erasure, backbone=backbone if same else None)
             adapter = apply_adapter(backbone, erasure.adapter)
             adapter.scale(side.strength)
         self._loaded = side, backbone, adapter
