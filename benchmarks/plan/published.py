@@ -24,8 +24,12 @@ FILE = Path(__file__).parents[2] / "src/crce/backbones/published.json"
 ENTRIES: dict[str, dict[str, Any]] = {entry["name"]: entry for entry in json.loads(FILE.read_text(encoding="utf-8"))}
 # pipeline, then by part: library, class, config
 MODELS = {name: (entry["pipeline"], entry["parts"]) for name, entry in ENTRIES.items()}
-# The other recipes train the same layers with the same adapter, or a text encoder.
-RECIPES = (*((recipe, None) for recipe in ("sd15", "spm", "uce", "paper")), ("sd15", "nf4"), ("spm", "nf4"))
+# The other recipes train the same layers with the same adapter, or a text encoder; None is what a model has by default.
+RECIPES = (
+    *((recipe, None) for recipe in ("sd15", "spm", "uce", "paper")),
+    *((recipe, "nf4") for recipe in ("sd15", "spm")),
+    *((None, kind) for kind in (None, "nf4")),
+)
 
 
 def folder(name: str, root: Path) -> Path:
@@ -48,7 +52,11 @@ def counted(name: str) -> dict[str, Any]:
     plans = []
     with tempfile.TemporaryDirectory() as root:
         own = folder(name, Path(root)).rename(Path(root) / ENTRIES[name]["models"][0].rpartition("/")[2])
-        for settings in (load_config(recipe, {"quantize": kind}) for recipe, kind in RECIPES):
+        wanted = {}
+        for recipe, kind in RECIPES:
+            settings = load_config(recipe, {"quantize": kind}, model=str(own))
+            wanted[tuple(getattr(settings, key) for key in PLANNED)] = settings
+        for settings in wanted.values():
             meta = read_meta_model(str(own))
             half = str(meta.backbone.half).removeprefix("torch.")
             work = Workload(settings.layers, settings.adapter, settings.rank, rows=2, trajectories=1)
