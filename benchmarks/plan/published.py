@@ -24,7 +24,7 @@ FILE = Path(__file__).parents[2] / "src/crce/backbones/published.json"
 ENTRIES: dict[str, dict[str, Any]] = {entry["name"]: entry for entry in json.loads(FILE.read_text(encoding="utf-8"))}
 # pipeline, then by part: library, class, config
 MODELS = {name: (entry["pipeline"], entry["parts"]) for name, entry in ENTRIES.items()}
-# The other recipes train the same layers with the same adapter, or a text encoder; None is what a model has by default.
+# The other recipes train the same layers with the same adapter, or a text encoder; None is a model's own default.
 RECIPES = (
     *((recipe, None) for recipe in ("sd15", "spm", "uce", "paper")),
     *((recipe, "nf4") for recipe in ("sd15", "spm")),
