@@ -15,6 +15,7 @@ from crce.cli.evaluate import judge_lines, measure, print_next, print_report
 from crce.cli.flags import DeviceFlag, ImagesFlag, JudgeFlag, MinutesFlag, RecipeFlag, RevisionFlag, with_erasure_flags
 from crce.cli.suggest import answers_kept
 from crce.cli.terminal import Bar, refuse_unused
+from crce.cli.trackers import TRACKERS, Trackers
 from crce.concepts.concept_set import common_kind, fold
 from crce.concepts.library import atlas_entry
 from crce.config import ONE_STEP, ErasureConfig, load_config
@@ -73,6 +74,10 @@ def erase(
     film: Annotated[
         bool, typer.Option("--film", help="Generate images of the target, a coref and a retain while it trains.")
     ] = False,
+    report_to: Annotated[
+        list[str] | None,
+        typer.Option(metavar="|".join(TRACKERS), help="Send loss and report to a tracker too (repeatable)."),
+    ] = None,
     *,
     overrides: dict[str, Any],
 ) -> int:
@@ -80,6 +85,7 @@ def erase(
     asked = evaluate
     evaluate = resume is None if asked is None else asked  # a run does not record whether it was to be measured
     remarks: list[str] = []
+    trackers = Trackers(report_to) if report_to else None
     if not evaluate:
         unused = ("images_per_prompt", "eval_minutes", "judge")
         refuse_unused(erase, locals(), unused, "nothing is measured without --eval")
@@ -88,7 +94,7 @@ def erase(
         if overrides or concepts or any(value is not None for value in given):
             raise ConfigError(
                 "--resume continues a run with its own concept, model and settings. Give nothing beside it but "
-                "--device, --eval, --images-per-prompt, --eval-minutes, --judge and --film."
+                "--device, --eval, --images-per-prompt, --eval-minutes, --judge, --film and --report-to."
             )
     elif not concepts and like is None:
         raise ConfigError(
@@ -127,7 +133,7 @@ def erase(
     with Bar("erasing", "loading the model") as bar:
         from crce import api, training
 
-        on_event = _progress(bar, remarks, film)
+        on_event = _progress(bar, remarks, film, trackers)
         try:
             how: dict[str, Any] = {"device": device, "on_event": on_event}
             if resume is not None:
@@ -143,6 +149,7 @@ def erase(
     if evaluate and asked is None and (erasure.info["loaded"], erasure.info["device"]) == ("text side", "cpu"):
         typer.echo("measured no, as images of a model of this size take hours on a CPU; --eval generates them")
         evaluate = False
+    summary: Mapping[str, Any] = {}
     if evaluate:
         try:
             images: dict[str, Any] = {"images_per_prompt": images_per_prompt, "eval_minutes": eval_minutes}
@@ -152,21 +159,24 @@ def erase(
             typer.echo(f"{saved} {shlex.quote(str(erasure.folder))}", err=True)
             return 130
         print_report(report)
+        summary = report.summary
+    if trackers is not None:
+        trackers.end(summary)
     print_next(erasure.folder, [c.target for c in erasure.sets])
     return 0
 
 
-def _progress(bar: Bar, remarks: Sequence[str], with_film: bool) -> Callable[[Event], None]:
+def _progress(bar: Bar, remarks: Sequence[str], with_film: bool, trackers: Trackers | None) -> Callable[[Event], None]:
     from crce.sampling.film import Film
     from crce.training import Started, Step
 
     total = 0
-    film = Film() if with_film else None
+    others = [other for other in (Film() if with_film else None, trackers) if other is not None]
 
     def show(event: Event) -> None:
         nonlocal total
-        if film is not None:
-            film(event)
+        for other in others:
+            other(event)
         if isinstance(event, Started):
             total = event.total_steps
             for line in (f"run      {event.folder}", *remarks):
