@@ -63,7 +63,10 @@ blocks, which text and image share (`shared`); and the same with the change kept
 `python benchmarks/erasure/flow.py`.
 
 ![What is kept of unrelated things by ESD on each set of layers]({chart})
+
+{finding} Of unrelated things plain ESD keeps {plain}; with CRCE {crce}.
 """
+COLLAPSE = 0.5  # of unrelated things kept, below which a model is called collapsed
 
 TAIL = """## On Stable Diffusion 1.4
 
@@ -254,15 +257,24 @@ def chart() -> str:
     return pairs_chart("H, mean over six targets and their seeds", pairs, 0.6, 1.0)
 
 
-def flow_chart() -> str:
+def flow_unrelated() -> dict[str, tuple[float, float]]:
     """What ESD keeps of unrelated things on each set of layers of the flow transformer, plain and with CRCE."""
     table = methods_data("flow.json")["means"]
-    pairs = {
+    return {
         scope: (numbers["unrelated"]["value"], table[f"esd+crce {scope}"]["unrelated"]["value"])
         for name, numbers in table.items()
         if name.startswith("esd ") and f"esd+crce {(scope := name.partition(' ')[2])}" in table
     }
-    return pairs_chart("kept, unrelated: mean over targets and seeds", pairs, 0.0, 1.0)
+
+
+def flow_facts() -> dict[str, Any]:
+    """What the text about the flow transformer says of its table."""
+    kept = flow_unrelated()
+    plain, crce = (", ".join(f"{both[i]:.2f} (`{scope}`)" for scope, both in kept.items()) for i in range(2))
+    fallen = [scope for scope, both in kept.items() if both[0] < COLLAPSE]
+    finding = f"It collapses on {', '.join(fallen)}." if fallen else "Nothing collapses here."
+    targets = len({row["concept"] for row in methods_data("flow.json")["rows"]})
+    return {"targets": targets, "chart": FLOW_CHART.name, "finding": finding, "plain": plain, "crce": crce}
 
 
 def document() -> str:
@@ -279,7 +291,7 @@ def _parts() -> Iterator[str]:
     yield f"![H of every method, plain and with corefs and retains]({CHART.name})\n"
     yield markdown(methods_data(), timed=False)
     flow = methods_data("flow.json")
-    yield FLOW.format(targets=len({row["concept"] for row in flow["rows"]}), chart=FLOW_CHART.name)
+    yield FLOW.format(**flow_facts())
     yield markdown(flow, timed=False)
     for section in SECTIONS:
         path = section.folder / "results.json"
@@ -310,7 +322,8 @@ def _sd14() -> str:
 
 def main() -> None:
     write_text(CHART, chart())
-    write_text(FLOW_CHART, flow_chart())
+    unrelated = pairs_chart("kept, unrelated: mean over targets and seeds", flow_unrelated(), 0.0, 1.0)
+    write_text(FLOW_CHART, unrelated)
     write_text(DOCUMENT, document())
     print(f"{DOCUMENT.relative_to(ROOT)} written")
 
