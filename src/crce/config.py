@@ -224,8 +224,8 @@ def load_config(
     """Settings from a recipe, with overrides winning.
 
     What a kind needs (kinds.yaml) gives way to the recipe, and the recipe to its own section `kinds`, which holds
-    settings for targets of one kind. Where no recipe is named, the layers and the trajectories of x_t are those of the
-    model, see `crce.backbones.defaults`; these trajectories also where the model is distilled and the recipe bundled.
+    settings for targets of one kind. Where no recipe is named, layers and x_t are those of the model, see
+    `crce.backbones.defaults`; x_t also where the model is distilled and the recipe a bundled one.
 
     Args:
         recipe: name of a bundled recipe or a YAML file; None picks that of the method in `overrides`, else "demo" for
@@ -263,9 +263,7 @@ def _of_model(recipe: str, model: str, *, implied: bool) -> dict[str, Any]:
     from crce.backbones.defaults import find_defaults
 
     found = find_defaults(model)
-    if found is None:
-        return {}
-    return found.training if implied else found.sampling.training if found.sampling.guidance == 0 else {}
+    return found.training(implied=implied) if found else {}
 
 
 def _read_recipe(name: str) -> dict[str, Any]:

@@ -57,9 +57,9 @@ def losses(run: Erasure) -> list[float]:
 # ---- text encoders first ------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", FAMILIES)
+@pytest.mark.parametrize("name", ["sdxl", "sd3", "flux_dev", "z_image"])
 def test_images_of_kept_states_are_those_of_the_whole_model(folders, name, monkeypatch):
-    prompts, how = ["a cat", "the dog", "a cat"], {"steps": 3, "guidance": 3.0}
+    prompts, how = ["a cat", "the dog"], {"steps": 2, "guidance": 3.0}
     monkeypatch.setattr(text_side, "SMALL", 0)
     images = []
     for first in (None, text_side.encoders_alone):
@@ -70,9 +70,9 @@ def test_images_of_kept_states_are_those_of_the_whole_model(folders, name, monke
             text_side.free_encoders(backbone)
             assert not any(part.startswith("text_encoder") for part in parts(backbone))
         backbone.use_resolution(None if name != "z_image" else 512)
-        if name.startswith(("flux", "qwen")):
+        if name == "flux_dev":
             backbone.pipe.default_sample_size = 8
-        images.append([np.asarray(image, float) for image in draw(backbone.pipe, prompts, [1, 2, 3], **how)])
+        images.append([np.asarray(image, float) for image in draw(backbone.pipe, prompts, [1, 2], **how)])
     for whole, kept in zip(*images, strict=True):
         assert np.abs(whole - kept).max() <= 1
     assert np.abs(images[0][0] - images[0][1]).max() > 1
@@ -169,6 +169,8 @@ def test_a_quantised_model_trains_and_has_the_planned_size(folders, cats, name, 
             assert (plan.weights[part] < plan.files[part]) == any(
                 isinstance(m, bnb.nn.Linear4bit | bnb.nn.Linear8bitLt) for m in network.modules()
             )
+    if name not in ("sd1", "flux_dev", "z_image"):
+        return  # the denoisers of the others have no other layers
     trainer = Trainer(backbone, [cats], load_config("demo", FEW | {"quantize": kind}))
     assert all(np.isfinite(trainer.step().loss) for _ in range(2))
     assert trainer.adapter.moved()

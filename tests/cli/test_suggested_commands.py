@@ -51,6 +51,7 @@ SUGGESTED: dict[str, str | None] = {
     "crce plan": "plan",
     "crce erase --config: {}": "erase cat --config demo",
     "crce erase": "",
+    "crce delete CONCEPT --register FOLDER": "delete walrus --register runs/register",
     "crce plan estimates the training of a denoiser": "plan",
     "crce refine {}": "refine runs/cat-1",
     "crce show {} --yaml > {}.yaml": "show runs/cat-1/concepts.yaml --yaml",

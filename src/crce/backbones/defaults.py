@@ -34,10 +34,11 @@ class ModelDefaults:
     sampling: SamplingDefaults
     component: str  # the pipeline's name for its denoiser
 
-    @property
-    def training(self) -> dict[str, Any]:
-        """Settings of an erasure, where they are not the recipe's."""
-        return self.sampling.training | ({"layers": "text"} if self.component == "transformer" else {})
+    def training(self, *, implied: bool) -> dict[str, Any]:
+        """Settings of an erasure over those of a recipe: where the user named it, a distilled model's x_t alone."""
+        if implied:
+            return self.sampling.training | ({"layers": "text"} if self.component == "transformer" else {})
+        return self.sampling.training if self.sampling.guidance == 0 else {}
 
     def as_json(self) -> dict[str, Any]:
         """The sampling as run.json holds it."""
