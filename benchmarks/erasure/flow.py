@@ -59,15 +59,15 @@ def main() -> None:
     parser = flags(__doc__, TARGETS, [0, 1], Path(__file__).with_suffix(".json"))
     parser.add_argument("--variants", nargs="+", default=[" ".join(key) for key in VARIANTS])
     args = parser.parse_args()
-    wanted = {key: settings for key, settings in VARIANTS.items() if " ".join(key) in args.variants}
     settings = {
         (method, scope): (own if METHODS[method].solved else SCOPES.get(scope, {}) | own)
-        for (method, scope), own in wanted.items()
+        for (method, scope), own in VARIANTS.items()
     }
     cells = (
         (concept, load_config(None, own | {"crce": crce, "seed": seed}, model=MODEL), scope)
         for seed in args.seeds
         for (method, scope), own in settings.items()
+        if f"{method} {scope}" in args.variants
         for concept in args.concepts
         for crce in (False, True)
         if seed == args.seeds[0] or METHODS[method].random

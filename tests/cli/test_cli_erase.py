@@ -80,8 +80,8 @@ def test_interrupted_run_says_how_to_resume_and_resumes(crce, tiny_folder, tmp_p
 
     progress = erase._progress
 
-    def progress_and_interrupt(bar, remarks, film):
-        tell = progress(bar, remarks, film)
+    def progress_and_interrupt(*given):
+        tell = progress(*given)
 
         def tell_and_interrupt(event):
             tell(event)
