@@ -35,6 +35,8 @@ def test_losses_settings_and_report_arrive(crce, tmp_path):
             assert [event.value for event in read.Scalars(f"report/{name}")] == pytest.approx([own["value"]])
     (settings,) = (run / "crce").glob("*/hparams.yml")
     assert "learning_rate: 0.001" in settings.read_text()
+    again = crce("erase", "--resume", run, "--report-to", "tensorboard")  # there is nothing left to do
+    assert again.code == 0, again.err
 
 
 def test_a_tracker_that_is_none_or_is_not_installed_is_refused_in_a_line(crce, monkeypatch):

@@ -32,6 +32,7 @@ class Trackers:
                 raise ConfigError(f"--report-to {name} needs the package {name}: pip install {name}")
         self._names = list(dict.fromkeys(names))
         self._step = 0
+        self._accelerator: Any = None  # of a run that begins
 
     def __call__(self, event: Event) -> None:
         from crce.training import Started, Step
@@ -49,7 +50,9 @@ class Trackers:
             self._accelerator.log({"loss": event.loss, **{f"loss/{k}": v for k, v in event.terms.items()}}, event.step)
 
     def end(self, summary: Mapping[str, Mapping[str, Any]]) -> None:
-        """Send the numbers of a report, if there is one, and close the trackers."""
+        """Send the numbers of a report, if there is one, and close the trackers. A finished run opens none."""
+        if self._accelerator is None:
+            return
         values = {f"report/{name}": own["value"] for name, own in summary.items() if own.get("value") is not None}
         if values:
             self._accelerator.log(values, self._step)
