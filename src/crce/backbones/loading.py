@@ -98,7 +98,7 @@ def load_backbone(
         if quantize:
             options |= quantization(source.quantized(family), quantize, numbers, place)
         made = parts(source, family, numbers, place) if parts else {}
-        load = partial(source.load, family, numbers, options)
+        load = partial(source.load, family, numbers, **options)
         backbone = family(load(**made), model, source.revision(family))
         backbone.drop_t5, backbone.quantized = drop_t5, quantize
     refuse_unfit(backbone)
@@ -170,6 +170,11 @@ class Source:
     commit: str | None = None  # of a Hub model
 
     @property
+    def place(self) -> tuple[Path | str, str | None]:
+        """Where single files of it are read, and the revision of a Hub model."""
+        return (self.path, None) if self.path.is_dir() else (self.model, self.commit or "main")
+
+    @property
     def pipeline(self) -> str:
         return str(self.index.get("_class_name") or "model of unknown kind")
 
@@ -195,9 +200,12 @@ class Source:
         classes = {part: str(own[-1]) for part, own in self.index.items() if isinstance(own, list)}
         return quantized_parts(family, classes)
 
-    def load(self, family: type[Backbone] | None, dtype: torch.dtype, how: Any = None, **parts: Any) -> Any:
-        """Its pipeline, with these parts, in memory. Pickled weights can run code, so they are never read."""
-        options = {"dtype": dtype} | (family.load_options(self.index) if family else {}) | (how or {}) | parts
+    def load(self, family: type[Backbone] | None, dtype: torch.dtype, **parts: Any) -> Any:
+        """Its pipeline, with these parts, in memory. Pickled weights can run code, so they are never read.
+
+        The other arguments of diffusers, such as how it quantises, stand among the parts.
+        """
+        options = {"dtype": dtype} | (family.load_options(self.index) if family else {}) | parts
         if self.path.is_file():
             pipe = getattr(diffusers, self.pipeline).from_single_file(self.path, **options)
         else:

@@ -38,7 +38,7 @@ def encoders_alone(source: Source, family: type[Backbone], dtype: torch.dtype, p
     """
     if source.path.is_file():
         return {}
-    where, revision = (source.path, None) if source.path.is_dir() else (source.model, source.commit or "main")
+    where, revision = source.place
     parts = read_parts(where, {part: source.index[part] for part in (family.component, "vae")}, revision)
     network = parts[family.component].to(dtype)
     small = sum(weights.numel() * weights.element_size() for weights in network.parameters()) <= SMALL
@@ -54,7 +54,7 @@ def text_side_parts(source: Source, family: type[Backbone], dtype: torch.dtype, 
     parts = encoders_alone(source, family, dtype, place)
     if not parts:
         return {}
-    where, revision = (source.path, None) if source.path.is_dir() else (source.model, source.commit or "main")
+    where, revision = source.place
     network = parts[family.component]
     layers = state_layers(network, family)
     read = [*layers, *(set(layers.values()) - {"hidden", "pooled"})]  # and the norms before them
