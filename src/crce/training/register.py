@@ -113,10 +113,10 @@ def _solve(folder: Path, register: Register, config: Any, backbone: Backbone) ->
         raise ConfigError(f"{config.method} can't delete concepts one by one, as uce and mace can. Use one of these.")
     refuse_unsupported(config.method, type(backbone.pipe).__name__)
     sets = tuple(event.concepts for event in register.deleted().values() if event.concepts)
-    stale = ["report.json", "report.html", *([] if sets else ["run.json", "concepts.yaml", "adapter.safetensors"])]
-    for name in stale:
-        (folder / name).unlink(missing_ok=True)
+    stale = [folder / name for name in ("report.json", "report.html")]
     if not sets:
+        for path in (*stale, *(folder / name for name in ("run.json", "concepts.yaml", "adapter.safetensors"))):
+            path.unlink(missing_ok=True)
         return None
     total, layers = _total(folder / "sums", sets, config, backbone), state_layers(backbone.network, type(backbone))
     adapter = Weights(backbone, [path for path, source in layers.items() if source in total])
@@ -124,6 +124,8 @@ def _solve(folder: Path, register: Register, config: Any, backbone: Backbone) ->
         for source, (cross, gram) in total.items():
             own = {path: w for path, w in adapter.base_weights().items() if layers[path] == source}
             adapter.set_weights(solution(own, cross.double() / SCALE, gram.double() / SCALE, config.ridge))
+        for path in stale:  # only now, as a call that fails changes nothing
+            path.unlink(missing_ok=True)
         info = new_info(sets, config, backbone, None, 0.0) | {"status": "finished", "steps_done": 1, "finished": now()}
         write_adapter(folder, adapter, sets, info)
     except torch.linalg.LinAlgError as error:
