@@ -46,7 +46,7 @@ def delete(
             return 0
         settings = load_config(config or "uce", model=model or "demo")
         found = {} if undo else {each.concepts.target: each.concepts for each in resolve_concepts(concepts or [])}
-        made: dict[str, Any] = {"action": "undo" if undo else "delete", "by": by or getuser(), "reason": reason}
+        made: dict[str, Any] = {"action": "undo" if undo else "delete", "by": by or _user(), "reason": reason}
         events = [RegisterEvent(target=t, concepts=found.get(t), **made) for t in found or concepts or ()]
         how: dict[str, Any] = {"device": device, "parts": text_side_parts}
         backbone = load_recorded(known.run, **how) if known else load_backbone(model or "demo", **how)
@@ -55,3 +55,10 @@ def delete(
     if evaluate and done:
         print_report(measure(done, device=device))
     return 0
+
+
+def _user() -> str:
+    try:
+        return getuser()
+    except (KeyError, OSError) as error:  # a user without a name, as in a container
+        raise ConfigError("Nothing here says who you are. Say who asks for it: --by NAME.") from error
