@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -165,17 +166,23 @@ SECTIONS = (
 )
 
 
+@cache
 def methods_data(file: str = "methods.json") -> dict[str, Any]:
     """methods.json, or flow.json, in the form of a benchmark's results."""
     data = json.loads((ERASURE / file).read_text(encoding="utf-8"))
     scopes = list(dict.fromkeys(row.get("scope") for row in data["rows"]))
     named = [row | {"row": _name(row)} for row in data["rows"]]
     table = means(sorted(named, key=lambda row: (_place(row), scopes.index(row.get("scope")), row["crce"])))
-    pairs = [(plain, crce) for plain in table if (crce := plain.replace(" ", "+crce ", 1)) != plain and crce in table]
-    pairs += [(name, f"{name}+crce") for name in table if f"{name}+crce" in table]
+    pairs = [(name, crce) for name in table if (crce := with_crce(name)) in table]
     return {"means": table, "comparisons": compare(named, pairs), "failed": [], "rows": named} | {
         name: value for name, value in data.items() if name == "outdated"
     }
+
+
+def with_crce(name: str) -> str:
+    """The name of the row with CRCE, by that of the plain one: "esd text" has "esd+crce text"."""
+    method, space, scope = name.partition(" ")
+    return f"{method}+crce{space}{scope}"
 
 
 def _name(row: Mapping[str, Any]) -> str:
@@ -246,25 +253,22 @@ def _sweet_spot(rows: Sequence[Mapping[str, Any]]) -> str:
     )
 
 
+def both_ways(file: str, number: str) -> dict[str, tuple[float, float]]:
+    """A number of every row that was measured plain and with CRCE."""
+    table = methods_data(file)["means"]
+    pairs = {name: (table[name], table[with_crce(name)]) for name in table if with_crce(name) in table}
+    return {name: (plain[number]["value"], crce[number]["value"]) for name, (plain, crce) in pairs.items()}
+
+
 def chart() -> str:
     """H of every method, plain and with CRCE."""
-    table = methods_data()["means"]
-    pairs = {
-        name: (numbers["H"]["value"], table[f"{name}+crce"]["H"]["value"])
-        for name, numbers in table.items()
-        if f"{name}+crce" in table
-    }
-    return pairs_chart("H, mean over six targets and their seeds", pairs, 0.6, 1.0)
+    return pairs_chart("H, mean over six targets and their seeds", both_ways("methods.json", "H"), 0.6, 1.0)
 
 
 def flow_unrelated() -> dict[str, tuple[float, float]]:
     """What ESD keeps of unrelated things on each set of layers of the flow transformer, plain and with CRCE."""
-    table = methods_data("flow.json")["means"]
-    return {
-        scope: (numbers["unrelated"]["value"], table[f"esd+crce {scope}"]["unrelated"]["value"])
-        for name, numbers in table.items()
-        if name.startswith("esd ") and f"esd+crce {(scope := name.partition(' ')[2])}" in table
-    }
+    pairs = both_ways("flow.json", "unrelated").items()
+    return {name.removeprefix("esd "): pair for name, pair in pairs if name.startswith("esd ")}
 
 
 def flow_facts() -> dict[str, Any]:
