@@ -175,7 +175,7 @@ def _work(settings: ErasureConfig) -> Workload:
 
 
 def _card(
-    gigabytes: float, made: MemoryPlan, settings: ErasureConfig, start: list[str], rounded: Any
+    gigabytes: float, made: MemoryPlan, settings: ErasureConfig, start: list[str], rounded: Callable[[], MemoryPlan]
 ) -> dict[str, Any]:
     """The fastest options that fit on one card, quantised where no others do; if none do, those that need least."""
     options, flags = made.choose(gigabytes), []  # of `crce erase`, that turn the recipe's settings into these options
