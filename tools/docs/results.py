@@ -65,7 +65,7 @@ blocks, which text and image share (`shared`); and the same with the change kept
 
 ![What is kept of unrelated things by ESD on each set of layers]({chart})
 
-{finding} Of unrelated things plain ESD keeps {plain}; with CRCE {crce}.
+{finding} Of unrelated things plain ESD keeps {plain}; with CRCE {crce}.{missing}
 """
 COLLAPSE = 0.5  # of unrelated things kept, below which a model is called collapsed
 
@@ -273,12 +273,20 @@ def flow_unrelated() -> dict[str, tuple[float, float]]:
 
 def flow_facts() -> dict[str, Any]:
     """What the text about the flow transformer says of its table."""
-    kept = flow_unrelated()
-    plain, crce = (", ".join(f"{both[i]:.2f} (`{scope}`)" for scope, both in kept.items()) for i in range(2))
+    kept, rows = flow_unrelated(), methods_data("flow.json")["rows"]
+    counts = {name: len({r["concept"] for r in rows if r["row"] == name}) for name in {r["row"] for r in rows}}
+    sides = (("esd", 0), ("esd+crce", 1))
+    plain, crce = (
+        ", ".join(f"{both[i]:.2f} (`{scope}`, {counts[f'{row} {scope}']} targets)" for scope, both in kept.items())
+        for row, i in sides
+    )
     fallen = [scope for scope, both in kept.items() if both[0] < COLLAPSE]
     finding = f"It collapses on {', '.join(fallen)}." if fallen else "Nothing collapses here."
-    targets = len({row["concept"] for row in methods_data("flow.json")["rows"]})
-    return {"targets": targets, "chart": FLOW_CHART.name, "finding": finding, "plain": plain, "crce": crce}
+    wanted = json.loads((ERASURE / "flow.json").read_text(encoding="utf-8"))["configs"]
+    left = ", ".join(f"`{name}`" for name in wanted if name not in counts)
+    targets = len({row["concept"] for row in rows})
+    facts = {"targets": targets, "chart": FLOW_CHART.name, "finding": finding, "plain": plain, "crce": crce}
+    return facts | {"missing": f" Not measured yet: {left}." if left else ""}
 
 
 def document() -> str:
