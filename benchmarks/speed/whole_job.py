@@ -1,13 +1,14 @@
 """What `crce erase cat` costs, and whether it finds what longer work finds: `python benchmarks/speed/whole_job.py`.
 
 agreement: runs of a closed form, measured as by default and with 20 steps of the model's own scheduler (the long
-figures of benchmarks/demo/solver.json), on the same seeds. training: short runs of the recipe beside the 250 steps of
-the committed results of benchmarks/erasure, which were measured with 20 steps; `--choose` tries other settings on
-other targets. `within` says whether every figure lies in the interval of the long one's, that of Jeffreys without a
-design effect, which is narrower than in reports; `worse` names those below it.
+figures of benchmarks/demo/solver.json), on the same seeds. training: runs of the recipe beside the 250 steps of the
+committed results of benchmarks/erasure, which were measured with 20 steps. choice: what `--choose` found for settings
+of the recipe on the targets that recipes are tuned on. `within` says whether every figure lies in the interval of the
+long one's, that of Jeffreys without a design effect, which is narrower than in reports; `worse` names those below it.
 
-Operations are those of `torch.utils.flop_counter`, for the first run on a machine, with empty caches. Seconds are CPU
-seconds of one thread, imports included. Writes whole_job.json beside this file; rows that are there already are kept.
+Operations are those of `torch.utils.flop_counter`, for a first run on a machine; of the base model it has
+the words that come with the package. Seconds are CPU seconds of one thread, imports included. Writes whole_job.json
+beside this file; rows that are there already are kept.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 from scipy.stats import beta
 from torch.utils.flop_counter import FlopCounterMode
@@ -31,20 +33,21 @@ from crce.backbones import load_backbone
 from crce.backbones.defaults import defaults_of
 from crce.concepts import find_concepts
 from crce.evaluate import evaluate
+from crce.evaluate.base_words import BaseWords
 from crce.evaluate.observe import concept_set_questions
 from crce.evaluate.prompt_sets import concept_set
+from crce.evaluate.prompts import HEADLINES
 from crce.evaluate.settings import ConceptSetSettings
 from crce.files import write_json
 from crce.judges import load_judge
-from crce.sampling import draw
+from crce.sampling import ModelState, draw
 from crce.training import Erasure, ErasureConfig, Trainer, erase, load_config
 
 
-OUT = Path(__file__).with_suffix(".json")
 BENCHMARKS = Path(__file__).parents[1]
 LONG_EVALUATION = BENCHMARKS / "demo/solver.json"
 LONG_TRAINING = (BENCHMARKS / "erasure/foundation.json", BENCHMARKS / "erasure/results/kinds/results.json")
-CHOICE = ("cat", "dog")
+CHOICE = tuple(json.loads((BENCHMARKS / "erasure/targets.json").read_text())["tuning"])
 TARGETS = ("car", "airplane", "bird", "apple", "ship", "horse", "frog", "santa claus", "ghost", "robot", "snowman")
 FEW = 8  # images of one prompt, as in a report
 NUMBERS = {"erased": 1, "coref_erased": 5, "kept": 5}  # of prompts
@@ -122,9 +125,16 @@ def count(backbone: Any, concept: str = "cat") -> dict[str, float]:
     two.close()
     filled = sum(1 + (config.ddim_steps - 2) * i // config.pool for i in range(config.pool))
     moved = filled + (config.steps - 1) // config.pool * config.pool
-    run = Erasure(Path(), tuple(sets), config, {"model": "demo", "sampling": defaults_of(backbone).as_json()})
-    (questions,), plan, _ = concept_set_questions(run, ConceptSetSettings())
-    images = sum(2 * len(plan.own_seeds.get(p.text, plan.seeds)) + len(plan.probe_seeds) for p in questions.prompts)
+    info = {"model": "demo", "revision": backbone.revision, "sampling": defaults_of(backbone).as_json()}
+    (questions,), plan, _ = concept_set_questions(Erasure(Path(), tuple(sets), config, info), ConceptSetSettings())
+    base = ModelState("base", "demo", backbone.revision, "float32")
+    with tempfile.TemporaryDirectory() as folder, patch.dict(os.environ, CRCE_BASE_WORDS=folder):
+        plan = BaseWords([questions], plan, base).recall()
+    images = sum(
+        len(plan.keys(prompt.text, base, probing=True))
+        + sum(len(plan.keys(prompt.text, state)) for state in (base, replace(base, side="erased")))
+        for prompt in questions.prompts
+    )
     few: list[Any] = []
     sampling: dict[str, Any] = {"steps": plan.steps, "guidance": plan.guidance, "solver": plan.solver}
     drawn = flops(lambda: few.extend(draw(backbone.pipe, [concept] * FEW, list(range(FEW)), **sampling)))
@@ -178,22 +188,29 @@ def main() -> None:
     parser.add_argument(
         "--beside", action="store_true", help="measure beside_ratio alone, on a machine with nothing to do"
     )
+    parser.add_argument("--concepts", nargs="+", help="of the choice")
+    parser.add_argument("--out", type=Path, default=Path(__file__).with_suffix(".json"))
     args = parser.parse_args()
     backbone = load_backbone("demo", device="cpu")
-    data: dict[str, Any] = json.loads(OUT.read_text()) if OUT.exists() else {}
+    data: dict[str, Any] = json.loads(args.out.read_text()) if args.out.exists() else {}
     evaluated = tuple(row["concept"] for row in json.loads(LONG_EVALUATION.read_text())["rows"])
     if args.beside:
-        write_json(OUT, data | {"beside_ratio": beside()})
+        write_json(args.out, data | {"beside_ratio": beside()})
         return
     if args.choose is not None:
         chosen = dict(pair.split("=") for pair in args.choose)
         rows = data.setdefault("choice", [])
-        for concept in CHOICE:
+        for concept in args.concepts or CHOICE:
             if any((row["concept"], row["settings"]) == (concept, chosen) for row in rows):
                 continue
-            own = short(concept, load_config("demo", chosen), backbone, 4)
-            rows.append({**compared(concept, trained_long(concept), own), "settings": chosen})
-            write_json(OUT, data)
+            with tempfile.TemporaryDirectory() as folder:
+                config = load_config("demo", chosen)
+                run = erase(find_concepts(concept), config=config, backbone=backbone, out=Path(folder) / "run")
+                summary = evaluate(run, backbone=backbone, images_per_prompt=4).summary
+            figures = {name: summary[name]["value"] for name in ("H", *HEADLINES)}
+            rows.append({"concept": concept, "settings": chosen, **figures})
+            print(rows[-1], flush=True)
+            write_json(args.out, data)
         return
     if "tflop" not in data:
         parts = count(backbone)
@@ -208,7 +225,7 @@ def main() -> None:
             print(row, flush=True)
             rows.append(row)
             data[f"{name}_difference"] = mean_difference(rows)
-            write_json(OUT, data)
+            write_json(args.out, data)
 
 
 if __name__ == "__main__":

@@ -9,9 +9,17 @@ from pathlib import Path
 
 import pytest
 
+from crce.backbones.defaults import defaults_of
+from crce.concepts import find_concepts
 from crce.evaluate import evaluate
+from crce.evaluate.base_words import BaseWords
+from crce.evaluate.model_pair import base_state
+from crce.evaluate.observe import concept_set_questions
 from crce.evaluate.prompts import PAIRS
-from crce.evaluate.settings import PROBES
+from crce.evaluate.settings import PROBES, ConceptSetSettings
+from crce.judges.judge import name_pictures
+from crce.sampling import draw
+from crce.training import Erasure, load_config
 
 
 IMAGES = PAIRS + 2
@@ -72,3 +80,30 @@ def test_a_folder_that_cannot_be_written_costs_no_result(measured, monkeypatch, 
     monkeypatch.setenv("CRCE_BASE_WORDS", str(tmp_path / "file"))
     assert measured("first")[0].summary["kept"]["value"] == 1
     assert "generates the images of the base model again" in caplog.text
+
+
+def test_those_of_the_bundled_model_for_the_atlas_come_with_the_package(demo_backbone):
+    """For the weights, the sampling and the judge of now; a report generates what its page shows."""
+    info = {"model": "demo", "revision": demo_backbone.revision, "sampling": defaults_of(demo_backbone).as_json()}
+    info["dtype"] = "float32"
+    run = Erasure(Path(), (find_concepts("cat"),), load_config(), info)
+    (questions,), plan, settings = concept_set_questions(run, ConceptSetSettings())
+    state = base_state(run, settings, demo_backbone)
+    known = BaseWords([questions], plan, state).recall().known
+    assert known == {prompt.text for prompt in questions.prompts}
+    # They are what the judge says, but for images at the edge on another processor.
+    keys = [
+        key for text in sorted(known)[::4] for key in plan.keys(text, base_state(run, settings, demo_backbone))[:2]
+    ]
+    images = draw(
+        demo_backbone.pipe,
+        [key.prompt for key in keys],
+        [key.seed for key in keys],
+        steps=plan.steps,
+        guidance=plan.guidance,
+        solver=plan.solver,
+    )
+    said = name_pictures(questions.judge, images, None, questions.judge.threshold)
+    kept = [questions.words["base", key.prompt, None][key.seed - plan.seeds[0]] for key in keys]
+    assert len(keys) > 12
+    assert sum(a == b for a, b in zip(said, kept, strict=True)) >= 0.9 * len(keys)

@@ -107,6 +107,24 @@ def closed_form() -> str:
     return _table(["seconds", *(f"{count} target{'' if count == 1 else 's'}" for count in counts)], rows)
 
 
+def loops() -> str:
+    """What a step of each training loop costs, and when it is as good as the official one."""
+    rows = []
+    measured = _read("speed/loops.json")["rows"]
+    official = {row["model"]: row["flops"] for row in measured if row["loop"] == "official"}
+    for row in (row for row in measured if row["model"] == "demo"):
+        counts = [f"{row[name]:g}" for name in ("forwards", "backwards", "calls")]
+        less = [official[r["model"]] / r["flops"] for r in measured if r["loop"] == row["loop"]]
+        soon = row.get("time_to_quality_ratio")
+        sooner = f"{soon:.1f}" if soon else row.get("reached", "-")
+        ratios = [f"{min(less):.1f} to {max(less):.1f}", f"{row['seconds_ratio']:.1f}", sooner]
+        h = row.get("H")
+        memory = f"{row['peak_bytes'] / 2**20:.0f}"
+        rows.append([f"`{row['loop']}`", *counts, memory, *ratios, "-" if h is None else f"{h:.2f}"])
+    head = ["loop", "forwards", "backwards", "calls", "MiB", "less arithmetic", "less time", "sooner", "H"]
+    return _table(head, rows)
+
+
 def lazy_closed_form() -> str:
     """Seconds and memory of closed forms on large models, from the encoded prompts on."""
     rows = []
@@ -176,6 +194,7 @@ def decidable() -> str:
 TABLES: dict[str, Callable[[], str]] = {
     "closed_form": closed_form,
     "lazy_closed_form": lazy_closed_form,
+    "loops": loops,
     "deletions": deletions,
     "deletion_costs": deletion_costs,
     "coverage": coverage,

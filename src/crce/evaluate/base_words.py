@@ -2,7 +2,7 @@
 
     CACHE/base_words/<settings>.json    words by prompt and seed; <settings> digests weights, sampling and judge
 
-CRCE_BASE_WORDS sets another folder.
+CRCE_BASE_WORDS sets another folder. Those of the bundled models for the atlas come with the package.
 """
 
 import hashlib
@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from crce.demo.model import MODELS, model_path
+from crce.demo.model import MODELS, model_path, weights_path
 from crce.errors import RunError
 from crce.evaluate.model_pair import SamplingPlan
 from crce.evaluate.observe import Questions
@@ -24,6 +24,7 @@ from crce.sampling import ModelState
 
 log = logging.getLogger(__name__)
 
+SHIPPED = weights_path() / "base_words"  # made by tools/demo/base_words.py
 SIDES = ("base", "probe")  # of a report's words, those that the base model's images are called
 
 
@@ -40,10 +41,10 @@ class BaseWords:
         model = model_path(state.model).name if state.model in MODELS else state.model
         sampling = {"steps": plan.steps, "guidance": plan.guidance, "solver": plan.solver}
         settings = {**state.as_json(), "model": model, **sampling, "judge": questions[0].describe()}
-        name = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:16]
-        self._path = Path(os.environ.get("CRCE_BASE_WORDS") or cache_folder() / "base_words") / f"{name}.json"
+        name = f"{hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:16]}.json"
+        self._path = Path(os.environ.get("CRCE_BASE_WORDS") or cache_folder() / "base_words") / name
         self._kept = judge is not None and state.revision is not None and not isinstance(judge, CalibratedJudge)
-        self._words = _read(self._path) if self._kept else {}
+        self._words = _read(SHIPPED / name) | _read(self._path) if self._kept else {}
 
     def recall(self) -> SamplingPlan:
         """Answer the questions whose words are known; the plan, without the images that nobody needs then."""
