@@ -117,7 +117,7 @@ def test_the_notebook_runs_from_top_to_bottom(tmp_path, monkeypatch):
     notebook = json.loads((ROOT / "examples/first_erasure.ipynb").read_text())
     cells = ["".join(cell["source"]) for cell in notebook["cells"] if cell["cell_type"] == "code"]
     few = {
-        "STEPS = 250": "STEPS = 2",
+        "STEPS = 120": "STEPS = 2",
         "IMAGES = 4": "IMAGES = 1",
         "PHRASES = 10": "PHRASES = 1",
         "TRIES = 20": "TRIES = 1",

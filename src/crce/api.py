@@ -76,7 +76,8 @@ def erase(
     check_writable(Path(out or "runs"), folder=True)
     resolved = resolve_concepts(given)
     if not isinstance(config, ErasureConfig):
-        config = load_config(config, settings, model=model, kind=common_kind(each.concepts for each in resolved))
+        kind = common_kind(each.concepts for each in resolved)
+        config = load_config(config, settings, model=model, kind=kind, targets=len(resolved))
     along = erased_earlier(Path(start_from), resolved) if start_from is not None else []
     records = [each.record for each in resolved + along if each.record is not None]
 

@@ -220,6 +220,7 @@ def load_config(
     *,
     model: str = "demo",
     kind: str | None = None,
+    targets: int = 1,
 ) -> ErasureConfig:
     """Settings from a recipe, with overrides winning.
 
@@ -233,6 +234,7 @@ def load_config(
         overrides: settings by name; those that are None are left to the recipe.
         model: the model that the settings are for.
         kind: what is erased, one of `crce.concepts.KINDS`; None is nothing in particular.
+        targets: how many are erased together: each step learns from one, and a recipe's steps are those of one.
 
     Raises:
         ConfigError: the recipe can't be read, or settings are unknown, of another method or out of range; all faults
@@ -249,7 +251,10 @@ def load_config(
     if not isinstance(kinds, dict) or not all(k in KINDS and isinstance(v, dict) for k, v in kinds.items()):
         raise ConfigError(f"Recipe {name}: kinds must hold settings for some of: {', '.join(KINDS)}.")
     shared = yaml.load((SETTINGS / "kinds.yaml").read_text(encoding="utf-8"), Loader=LOADER)
-    settings = shared.get(kind, {}) | settings | kinds.get(kind, {}) | given
+    settings = shared.get(kind, {}) | settings | kinds.get(kind, {})
+    if isinstance(settings.get("steps"), int) and settings["steps"] > 1:  # a closed form's one step is for all
+        settings["steps"] *= targets
+    settings |= given
     try:
         return ErasureConfig(**settings)
     except ConfigError as error:

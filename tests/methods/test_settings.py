@@ -98,6 +98,12 @@ def test_every_recipe_is_valid(recipe):
     load_config(recipe)
 
 
+def test_the_steps_of_a_recipe_are_those_of_each_target_and_given_ones_of_all():
+    assert load_config(targets=3).steps == 3 * load_config().steps
+    assert load_config(overrides={"steps": 7}, targets=3).steps == 7
+    assert load_config("uce", targets=3).steps == 1
+
+
 @pytest.mark.parametrize("name", list(METHODS))
 def test_every_entry_is_what_it_says(name):
     entry = METHODS[name]

@@ -126,7 +126,8 @@ def expand(grid: BenchmarkGrid, on_fault: Callable[[MethodEntry, str], object] |
             varied = {name: value for name, value in axes.items() if name not in PHRASES and value is not None}
             settings = {"method": entry.method, "crce": crce, **entry.settings, **varied}
             try:
-                config = load_config(entry.recipe, settings, model=source.model, kind=task.kind)
+                targets = 1 if task.in_turn else len(task.sets)
+                config = load_config(entry.recipe, settings, model=source.model, kind=task.kind, targets=targets)
             except ConfigError as error:
                 if on_fault is None:
                     raise

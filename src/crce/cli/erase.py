@@ -122,7 +122,8 @@ def erase(
         check_writable(out or Path("runs"), folder=True)
         found = _train_too(_find_sets(concepts or []), {"coref": coref or [], "retain": retain or []})
         # Settings are of a run, so targets of several kinds share those of none.
-        settings = load_config(config, overrides, model=model, kind=common_kind(f.concepts for f in found))
+        kind = common_kind(f.concepts for f in found)
+        settings = load_config(config, overrides, model=model, kind=kind, targets=len(found))
         _refuse_unread(settings, flags)
         remarks += [f"scenes   {'; '.join(settings.scenes)}"] if settings.scenes else []
         if start_from is not None and (along := erased_earlier(start_from, found)):

@@ -13,6 +13,7 @@ from crce.backbones.sources import check_dtype, model_path, published, published
 from crce.cli.flags import DeviceFlag, RecipeFlag, RevisionFlag, with_erasure_flags
 from crce.cli.run_cost import count_run, duration, time_run
 from crce.cli.terminal import Bar, print_json, print_table, quiet_libraries
+from crce.concepts.concept_set import common_kind
 from crce.config import ErasureConfig, load_config
 from crce.errors import ConfigError
 from crce.suggest.resolve import resolve_concepts
@@ -59,10 +60,11 @@ def plan(
     """Estimate what an erasure takes, and find the flags that make it fit on a GPU, before a model is downloaded."""
     check_dtype(dtype)
     model_path(model, revision)  # refused before anything large is imported
-    settings = load_config(config, overrides, model=model)
+    load_config(config, overrides, model=model)  # faults first: suggestions may take a language model
+    sets = [each.concepts for each in resolve_concepts(concepts or ["cat"])]
+    settings = load_config(config, overrides, model=model, kind=common_kind(sets), targets=len(sets))
     from crce.backbones.memory_plan import MemoryOptions
 
-    sets = [each.concepts for each in resolve_concepts(concepts or ["cat"])]
     work = _work(settings)
     with Bar("reading the model's description", light=True):
         own, made = _find(model, revision, dtype, settings, work)
@@ -216,6 +218,7 @@ def _print(facts: dict[str, Any]) -> int:
     more = f", at most {run['most_images']} until its intervals decide" if run["most_images"] > run["images"] else ""
     typer.echo(
         f"run: {run['steps']} steps for {', '.join(run['targets'])}, then {run['images']} images for the report{more}"
+        "; fewer where the base model's were judged before"
     )
     if seconds := run.get("seconds"):
         parts = (f"{duration(seconds[name])} for {name}" for name in ("loading", "steps", "images"))
