@@ -49,7 +49,7 @@ def evaluate(
     prompts: Annotated[
         str | None,
         typer.Option(
-            metavar="hub:DIR|unlearn-canvas:DIR|FILE",
+            metavar="hub:DIR|unlearn-canvas:DIR|emma:DIR|FILE",
             help="Measure with the prompts of a public benchmark, or of a file (.csv, .json, .txt), instead of the "
             "concept set's.",
             show_default=False,

@@ -149,7 +149,7 @@ def evaluate_prompts(
 
     Args:
         run: a finished run, or its folder.
-        prompts: hub:FOLDER, unlearn-canvas:FOLDER, a file (.csv, .json, .txt), or a prompt set that was read already.
+        prompts: hub:FOLDER, unlearn-canvas:FOLDER, emma:FOLDER, a file (.csv, .json, .txt), or a prompt set.
         on_event: called after each batch of images.
         backbone: the run's base model, if it is loaded already. Returned unchanged.
         settings: `concept`, `limit`, `images_per_prompt`, `judge` and the others of

@@ -115,8 +115,8 @@ def load(path: Path, concepts: ConceptSet, concept: str | None = None) -> Prompt
     """
     if path.is_dir() or path.suffix.lower() not in ENDINGS:
         raise ConfigError(
-            f"{path} is no file of prompts. Give one that ends in {', '.join(ENDINGS)}, or hub:FOLDER or "
-            "unlearn-canvas:FOLDER."
+            f"{path} is no file of prompts. Give one that ends in {', '.join(ENDINGS)}, or hub:FOLDER, "
+            "unlearn-canvas:FOLDER or emma:FOLDER."
         )
     erased = {fold(t) for t in (concepts.target, *(r.text for r in concepts.corefs), *([concept] if concept else []))}
     rows: dict[tuple[str, Measures], list[Prompt]] = {}

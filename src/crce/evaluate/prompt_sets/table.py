@@ -16,7 +16,11 @@ Reader = Callable[[Path, ConceptSet, str | None], PromptSet]
 PROMPT_SETS: Table[str | Reader] = Table(
     "prompt set",
     "crce.prompt_sets",
-    {"hub": "crce.evaluate.prompt_sets.hub:load", "unlearn-canvas": "crce.evaluate.prompt_sets.unlearn_canvas:load"},
+    {
+        "hub": "crce.evaluate.prompt_sets.hub:load",
+        "unlearn-canvas": "crce.evaluate.prompt_sets.unlearn_canvas:load",
+        "emma": "crce.evaluate.prompt_sets.emma:load",
+    },
 )
 """By name a function of the folder, the concept set and the set's name of the concept that returns a prompt set."""
 
