@@ -151,8 +151,7 @@ class ErasureConfig(BaseModel):
         if method.solved and any(getattr(self, name) != value for name, value in ONE_STEP.items()):
             needed = ", ".join(f"{name}: {value}" for name, value in ONE_STEP.items())
             raise ValueError(
-                f"{self.method} computes the weights of the layers that read the text in one step. Use "
-                f"{needed}{example}"
+                f"{self.method} solves for the layers that read the text in one step. Use {needed}{example}"
             )
         if self.gradient_surgery and method.solved:
             raise ValueError(f"{self.method} has no gradients. Leave gradient_surgery out")
@@ -160,9 +159,7 @@ class ErasureConfig(BaseModel):
             raise ValueError(f"{self.method} chooses the layers that it changes. Leave target_modules out")
         for name, why in LORA_ONLY.items():
             if getattr(self, name) and self.adapter != "lora":
-                raise ValueError(
-                    f"{name} {why}, and adapter is {self.adapter!r}. Use adapter: lora, or leave {name} out"
-                )
+                raise ValueError(f"{name} {why}, and adapter is {self.adapter!r}. Use adapter: lora, or leave it out")
         return self
 
 
