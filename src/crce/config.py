@@ -151,7 +151,7 @@ class ErasureConfig(BaseModel):
         if method.solved and any(getattr(self, name) != value for name, value in ONE_STEP.items()):
             needed = ", ".join(f"{name}: {value}" for name, value in ONE_STEP.items())
             raise ValueError(
-                f"{self.method} solves for the layers that read the text in one step. Use {needed}{example}"
+                f"{self.method} solves for the weights that read the text in one step. Use {needed}{example}"
             )
         if self.gradient_surgery and method.solved:
             raise ValueError(f"{self.method} has no gradients. Leave gradient_surgery out")
@@ -251,9 +251,8 @@ def load_config(
     settings = shared.get(kind, {}) | settings | kinds.get(kind, {})
     if isinstance(settings.get("steps"), int) and settings["steps"] > 1:  # a closed form's one step is for all
         settings["steps"] *= targets
-    settings |= given
     try:
-        return ErasureConfig(**settings)
+        return ErasureConfig(**settings | given)
     except ConfigError as error:
         raise ConfigError(f"Recipe {name}: {error}") from error
 

@@ -214,7 +214,7 @@ def test_a_method_brings_its_recipe_and_refuses_settings_that_make_no_sense():
     config = load_config(None, {"method": "uce"})
     assert (config.steps, config.adapter, config.layers) == (1, "weights", "kv")
     assert load_config(None, {"method": "esd"}) == load_config("demo")
-    with pytest.raises(ConfigError, match="uce computes the weights .* in one step. Use steps: 1, adapter: weights"):
+    with pytest.raises(ConfigError, match="uce computes the weights in one step. Use steps: 1, adapter: weights"):
         load_config("demo", {"method": "uce"})
     with pytest.raises(ConfigError, match="as the recipe 'speed' does"):
         load_config(None, {"method": "speed", "layers": "xattn"})
