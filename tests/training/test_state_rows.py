@@ -18,13 +18,15 @@ from crce.errors import ModelError
 from crce.export import export
 from crce.methods import load_method
 from crce.methods.closed_form import sums
+from crce.methods.mace import end_of_words
 from crce.methods.objective import Row
 from crce.training import apply_adapter, erase, load_config
-from crce.training.state_rows import GROWTH, LONG, _aligned, _merged, _paired, closed_form_rows
+from crce.training.state_rows import GROWTH, LONG, _aligned, _inputs, _merged, _paired, _token_ids, closed_form_rows
 
 
 CATS = ConceptSet("cat", anchor="dog", corefs=(Related("mew", 1.0),), retains=(Related("ox", 1.0),))
-FAMILIES = ("flux_dev", "sd3", "z_image")
+CHATTING = ("z_image", "flux2_klein", "qwen_image")  # their text encoders are language models
+FAMILIES = ("flux_dev", "sd3", *CHATTING)
 
 
 @pytest.fixture(scope="module")
@@ -68,6 +70,37 @@ def test_uce_answers_the_target_like_the_anchor_keeps_the_retain_and_adds_the_bi
         assert (moved - dog).norm() < 0.25 * apart, name
         assert (kept - ox).norm() < 0.1 * apart, name
         assert torch.equal(answers(backbone, ["cat", "dog", "ox"])[name], before[name])
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("name", CHATTING)
+def test_words_in_a_chat_template_are_answered_word_by_word(folders, name, tmp_path):
+    """A language model's state tells of its own token and those before it, so that states show where a word begins."""
+    backbone = load_backbone(str(folders[name]), device="cpu")
+    if name == "qwen_image":  # before the prompt its template has 34 tokens of the published tokenizer
+        assert backbone.unread_tokens == backbone.pipe.prompt_template_encode_start_idx == 34
+        backbone.pipe.prompt_template_encode = "i" * 34 + "{}ok"
+    ((path, source),) = state_layers(backbone.network, type(backbone)).items()
+    prompts = ["old cat", "old fox", "ox"]
+    cond = backbone.encode(prompts)
+    tokens = [own for (own,) in _token_ids(backbone, prompts, cond)]
+    states = _inputs(backbone, cond, source)
+    assert [len(own) for own in tokens] == [len(own) for own in states]
+    cat, fox, ox = tokens
+    begins = next(i for i in range(len(cat)) if cat[i] != fox[i])
+    assert torch.equal(states[0][:begins], states[1][:begins])
+    assert not torch.allclose(states[0][begins], states[1][begins])
+    layer = backbone.network.get_submodule(path)
+    before = [layer(own) for own in states]
+    config = load_config(None, {"method": "uce", "ridge": 1e-3})
+    concepts = ConceptSet("old cat", anchor="old fox", retains=CATS.retains)
+    run = erase(concepts, config=config, backbone=backbone, out=tmp_path / "run")
+    adapter = apply_adapter(backbone, run.adapter)
+    after = [layer(own) for own in states]
+    adapter.close()
+    word, words = slice(begins, begins + 3), slice(end_of_words(ox))
+    assert (after[0] - before[1])[word].norm() < 0.1 * (before[0] - before[1])[word].norm()
+    assert (after[2] - before[2])[words].norm() < 0.1 * before[2][words].norm()
 
 
 @pytest.mark.parametrize("name", FAMILIES)

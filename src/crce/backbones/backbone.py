@@ -53,11 +53,11 @@ class Backbone(ABC):
         single_files: diffusers' names for single files of the family (see its `infer_diffusers_model_type`).
         half: the 16-bit type that the denoiser works in without overflow.
         encoder_tokens: by text encoder, how many tokens it reads; None is the limit of the first tokenizer.
-        prompts_at_once: how many prompts the text encoders read in one batch; few for large encoders, which pad
-            every prompt to hundreds of tokens.
+        prompts_at_once: how many prompts the text encoders read in one batch; few where each has hundreds of tokens.
         state_layers: the linear layers that read what `encode` returns, which closed forms edit: by their path, as a
             regular expression, "hidden", "pooled", or the path of the norm that the token states pass before.
         state_tokenizers: the pipeline's names for the tokenizers whose tokens the token states stand for, in order.
+        unread_tokens: how many tokens of the chat template come before those that the token states stand for.
         t5: the pipeline's names for the text encoder T5 and its tokenizer, where they may be left out.
         reads_words: whether `encode_soft` accepts word embeddings and passes gradients; for one text encoder.
         text_layers: the layers that only the text passes, as a regular expression of the whole path.
@@ -82,6 +82,7 @@ class Backbone(ABC):
     prompts_at_once: ClassVar[int]
     state_layers: ClassVar[Mapping[str, str]] = {}
     state_tokenizers: ClassVar[Sequence[str]] = ("tokenizer",)
+    unread_tokens: ClassVar[int] = 0
     t5: ClassVar[Sequence[str]] = ()
     reads_words: ClassVar[bool] = False
     text_layers: ClassVar[str] = ""

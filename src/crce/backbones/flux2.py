@@ -27,6 +27,8 @@ class Flux2KleinBackbone(FlowTransformer):
     models = "FLUX.2 Klein"
     single_files = ()
     encoder_tokens = {"text_encoder": TOKENS}
+    state_layers = {"context_embedder": "hidden"}
+    thinking = False
     architectures = (Architecture("flux-2-klein", "flux_2_klein", 1024, "https://github.com/black-forest-labs/flux2"),)
     original_layers = {
         **DOUBLE_BLOCKS,

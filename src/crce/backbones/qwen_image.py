@@ -20,6 +20,8 @@ class QwenImageBackbone(FlowTransformer):
     models = "Qwen-Image"
     single_files = ()
     encoder_tokens = {"text_encoder": TOKENS}
+    state_layers = {"txt_in": "txt_norm"}
+    unread_tokens = 34  # `prompt_template_encode_start_idx` of the pipeline
     architectures = (Architecture("Qwen-Image", "qwen_image", 1024, "https://github.com/QwenLM/Qwen-Image"),)
     text_layers = r"txt_in|transformer_blocks\.\d+\.(attn\.(add_[qkv]_proj|to_add_out)|txt_mlp\..+)"
     original_layers = one_layer((".+", ""))
@@ -29,6 +31,9 @@ class QwenImageBackbone(FlowTransformer):
     def unread(self) -> set[str]:
         ends = ("attn.add_q_proj", "attn.to_add_out", "txt_mlp.net.0.proj", "txt_mlp.net.2")
         return {f"transformer_blocks.{self.network.config.num_layers - 1}.{end}" for end in ends}
+
+    def chat(self, prompt: str) -> str:
+        return str(self.pipe.prompt_template_encode.format(prompt))
 
     def empty_conditioning(self, count: int, tokens: int, dtype: torch.dtype) -> Conditioning:
         return Conditioning.empty(count, PHRASE_TOKENS, self.network.config.joint_attention_dim, dtype, masked=True)

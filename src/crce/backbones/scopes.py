@@ -135,8 +135,8 @@ def state_layers(network: nn.Module, family: type[Backbone]) -> dict[str, str]:
     """Paths of the layers that a closed form edits, in the network's order, each with its input.
 
     Only what reads the text encoders' output is among them, for which no forward pass is needed: what a deeper layer
-    reads depends on the image and on the noise level. In SD 3, FLUX.1 and Z-Image all that the text tells passes these
-    layers, so that an edit there reaches every deeper one, as the edit of all keys and values does in a UNet.
+    reads depends on the image and on the noise level. In the transformers all that the text tells passes these layers,
+    so that an edit there reaches every deeper one, as the edit of all keys and values does in a UNet.
     """
     linear = [path for path, module in network.named_modules() if isinstance(module, nn.Linear)]
     table = family.state_layers.items()

@@ -141,8 +141,6 @@ def _read(where: Path | str, component: str, names: Sequence[str], revision: str
 def _open(where: Path | str, file: str, revision: str | None) -> IO[bytes]:
     """A file of a model; of one on the Hub that is not in the cache only what is read is downloaded."""
     cached = where / file if isinstance(where, Path) else try_to_load_from_cache(where, file, revision=revision)
-    return (
-        open(cached, "rb")
-        if isinstance(cached, str | Path)
-        else HfFileSystem().open(f"{where}/{file}", revision=revision)
-    )
+    if isinstance(cached, str | Path):
+        return open(cached, "rb")
+    return HfFileSystem().open(f"{where}/{file}", revision=revision)

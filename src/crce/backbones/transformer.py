@@ -22,6 +22,9 @@ class FlowTransformer(Backbone, ABC):
     layer_role = staticmethod(two_stream_role)
     text_layers = TWO_STREAM_TEXT
     even: ClassVar[bool] = True  # whether its pipeline sets other levels than its scheduler, see `FlowGrid`
+    thinking: ClassVar[bool | None] = (
+        None  # as its pipeline sets it in a chat template; None uses no template
+    )
 
     @property
     def native_shape(self) -> tuple[int, int, int]:
@@ -32,6 +35,12 @@ class FlowTransformer(Backbone, ABC):
     def image_tokens(self) -> int:
         """How many tokens an image has."""
         return self.latent_shape[1] * self.latent_shape[2] // 4
+
+    def chat(self, prompt: str) -> str:
+        if self.thinking is None:
+            return prompt
+        chat = {"tokenize": False, "add_generation_prompt": True, "enable_thinking": self.thinking}
+        return str(self.pipe.tokenizer.apply_chat_template([{"role": "user", "content": prompt}], **chat))
 
     def grid(self, steps: int) -> FlowGrid:
         return FlowGrid(self.pipe.scheduler.config, steps, self.image_tokens, even=self.even)

@@ -34,6 +34,7 @@ class ZImageBackbone(FlowTransformer):
     single_files = ("z-image-turbo",)
     encoder_tokens = {"text_encoder": TOKENS}
     state_layers = {r"cap_embedder\.1": "cap_embedder.0"}
+    thinking = True
     text_layers = r"(cap_embedder|context_refiner)\..+"
     shared_layers = r"layers\.\d+\.(attention|feed_forward)\..+"
     architectures = (Architecture("z-image", "z_image", 1024, "https://github.com/Tongyi-MAI/Z-Image"),)
@@ -73,11 +74,6 @@ class ZImageBackbone(FlowTransformer):
 
     def empty_conditioning(self, count: int, tokens: int, dtype: torch.dtype) -> Conditioning:
         return Conditioning.empty(count, PHRASE_TOKENS, self.network.config.cap_feat_dim, dtype, masked=True)
-
-    def chat(self, prompt: str) -> str:
-        messages = [{"role": "user", "content": prompt}]
-        chat = {"tokenize": False, "add_generation_prompt": True, "enable_thinking": True}
-        return str(self.pipe.tokenizer.apply_chat_template(messages, **chat))
 
     def _encode(self, prompts: list[str]) -> Conditioning:
         # The pipeline writes its chat template into the list that it receives.

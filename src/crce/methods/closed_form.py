@@ -75,13 +75,15 @@ def sums(rows: Sequence[Row[Tensor]]) -> tuple[Tensor, Tensor]:
 
     Few rows are in memory as float64 at a time. What is kept takes one product instead of two.
     """
-    cross, gram = torch.zeros(2, *2 * rows[0].prompt.shape[-1:], dtype=torch.float64)
+    gram = torch.zeros(*2 * rows[0].prompt.shape[-1:], dtype=torch.float64)
+    cross = torch.zeros_like(gram)
     for start in range(0, len(rows), CHUNK):
         keys, values, weights = stacked(rows[start : start + CHUNK])
         weighted = weights[:, None] * keys
-        gram += (part := keys.T @ weighted)
-        cross += part if values is keys else values.T @ weighted
-    return cross, gram
+        gram.addmm_(keys.T, weighted)
+        if values is not keys:
+            cross.addmm_(values.sub_(keys).T, weighted)
+    return cross.add_(gram), gram
 
 
 def stacked(rows: Sequence[Row[Tensor]]) -> tuple[Tensor, Tensor, Tensor]:

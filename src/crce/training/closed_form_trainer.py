@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 import torch
+from torch import tensordot
 
 from crce.backbones import Backbone
 from crce.backbones.scopes import state_layers
@@ -64,14 +65,13 @@ class ClosedFormTrainer:
             ) from error
         self.adapter.set_weights(after)
         self.step_count += 1
-        terms: dict[str, float] = {}
-        for role in ROLES:
-            own = [
-                (w, [row for row in (*rows.erase, *rows.keep, *rows.everyday) if row.role == role])
-                for w, rows in parts
-            ]
-            left, size = map(sum, zip(*(_left(w, after, rows) for w, rows in own), strict=True))
-            terms[role] = max(left, 0.0) / size if size else 0.0
+        totals = {role: torch.zeros(2, dtype=torch.float64) for role in ROLES}
+        for weights, rows in parts:
+            products = _products(weights, after)
+            for role in ROLES:
+                if own := [row for row in (*rows.erase, *rows.keep, *rows.everyday) if row.role == role]:
+                    totals[role] += _left(own, *products)
+        terms = {role: max(float(left / size), 0.0) if size else 0.0 for role, (left, size) in totals.items()}
         return StepResult(sum(terms.values()), terms, 0)
 
     def close(self) -> None:
@@ -87,32 +87,31 @@ class ClosedFormTrainer:
         self.step_count = values["step"]
 
 
+def _products(before: Mapping[str, torch.Tensor], after: Mapping[str, torch.Tensor]) -> list[torch.Tensor]:
+    """W^T W, W^T A and A^T A with A = W' - W, summed over layers, each of shape (D, D), in float64."""
+    width = next(iter(before.values())).shape[1]
+    old, mixed, moved = (torch.zeros(width, width, dtype=torch.float64) for _ in range(3))
+    for path, weights in before.items():
+        w = weights.double().cpu()
+        change = after[path].double().cpu() - w
+        for total, a, b in ((old, w, w), (mixed, w, change), (moved, change, change)):
+            total.addmm_(a.T, b)
+    return [old, mixed, moved]
+
+
 def _left(
-    before: Mapping[str, torch.Tensor], after: Mapping[str, torch.Tensor], rows: Sequence[Row[torch.Tensor]]
-) -> tuple[float, float]:
-    """sum w |W' k - W v|^2 over rows and layers, and sum w |W k - W v|^2, or sum w |W k|^2 where k is v.
+    rows: Sequence[Row[torch.Tensor]], old: torch.Tensor, mixed: torch.Tensor, moved: torch.Tensor
+) -> torch.Tensor:
+    """sum w |W' k - W v|^2 over rows and layers, and sum w |W k - W v|^2, or sum w |W k|^2 where k is v; shape (2,).
 
-    Rows are many and enter squared, so their sums of outer products suffice: sum w |A k|^2 = tr(A K A^T).
+    Rows and layers are many and enter squared, so their sums of products suffice: sum w |A k|^2 = tr(A^T A K), and
+    W' k - W v = A k + W (k - v).
     """
-    if not rows:
-        return 0.0, 0.0
-    kept, (cross, gram) = rows[0].role == "retain", sums(rows)
-    if not kept:  # in place, as the width may be thousands
-        apart = sums([replace(row, prompt=row.source) for row in rows])[1]
-        apart.sub_(cross).sub_(cross.T).add_(gram)  # sum w (k - v) (k - v)^T
-        cross.neg_().add_(gram)  # sum w (k - v) k^T
-    left = size = 0.0
-    for path, w in before.items():
-        old = w.double().cpu()
-        change = after[path].double().cpu() - old
-        left += _trace(change, gram, change)
-        whole = _trace(old, gram if kept else apart, old)
-        if not kept:  # W' k - W v = (W' - W) k + W (k - v)
-            left += 2 * _trace(change, cross.T, old) + whole
-        size += whole
-    return left, size
-
-
-def _trace(a: torch.Tensor, gram: torch.Tensor, b: torch.Tensor) -> float:
-    """tr(A G B^T)."""
-    return float((a @ gram * b).sum())
+    kept = rows[0].role == "retain"
+    size = 0.0 if kept else tensordot(old, sums([replace(row, prompt=row.source) for row in rows])[1])
+    cross, gram = sums(rows)
+    left, size = tensordot(moved, gram), size + tensordot(old, gram)
+    if not kept:
+        size -= 2 * tensordot(old, cross)
+        left += size + 2 * (tensordot(mixed, gram) - tensordot(mixed, cross))
+    return torch.stack([left, size])

@@ -116,7 +116,9 @@ def _token_ids(backbone: Backbone, prompts: Sequence[str], cond: Conditioning) -
         length -= tokenizer.model_max_length
         found.append(tokenizer(read, padding=padding, truncation=True).input_ids)
     if last is not None:
-        found.append(last(read, padding=padding, max_length=length, truncation=True).input_ids)
+        unread = backbone.unread_tokens
+        ids = last(read, padding=padding, max_length=length + unread, truncation=True).input_ids
+        found.append([own[unread:] for own in ids])
     return [list(each) for each in zip(*found, strict=True)]
 
 
