@@ -22,9 +22,7 @@ class FlowTransformer(Backbone, ABC):
     layer_role = staticmethod(two_stream_role)
     text_layers = TWO_STREAM_TEXT
     even: ClassVar[bool] = True  # whether its pipeline sets other levels than its scheduler, see `FlowGrid`
-    thinking: ClassVar[bool | None] = (
-        None  # as its pipeline sets it in a chat template; None uses no template
-    )
+    thinking: ClassVar[bool | None] = None  # as its pipeline sets it in a chat template; None uses no template
 
     @property
     def native_shape(self) -> tuple[int, int, int]:

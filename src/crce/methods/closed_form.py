@@ -26,7 +26,7 @@ from torch import Tensor
 from crce.methods.objective import Row
 
 
-CHUNK = 128  # rows that are summed at once
+CHUNK = 32  # rows that are in memory as float64 at once
 
 
 @dataclass(frozen=True)
@@ -73,17 +73,19 @@ class ClosedFormMethod:
 def sums(rows: Sequence[Row[Tensor]]) -> tuple[Tensor, Tensor]:
     """sum w v k^T and sum w k k^T over rows and tokens, each of shape (D, D), in float64.
 
-    Few rows are in memory as float64 at a time. What is kept takes one product instead of two.
+    What is kept takes one product instead of two.
     """
-    gram = torch.zeros(*2 * rows[0].prompt.shape[-1:], dtype=torch.float64)
-    cross = torch.zeros_like(gram)
+    gram, moved = outer(rows), [row for row in rows if row.source is not row.prompt]
+    return outer(moved, apart=True).add_(gram) if moved else gram.clone(), gram
+
+
+def outer(rows: Sequence[Row[Tensor]], *, apart: bool = False) -> Tensor:
+    """sum w k k^T over rows and tokens, or apart, sum w (v - k) k^T, of shape (D, D), in float64."""
+    total = torch.zeros(*2 * rows[0].prompt.shape[-1:], dtype=torch.float64)
     for start in range(0, len(rows), CHUNK):
         keys, values, weights = stacked(rows[start : start + CHUNK])
-        weighted = weights[:, None] * keys
-        gram.addmm_(keys.T, weighted)
-        if values is not keys:
-            cross.addmm_(values.sub_(keys).T, weighted)
-    return cross.add_(gram), gram
+        total.addmm_((values - keys if apart else keys).T, weights[:, None] * keys)
+    return total
 
 
 def stacked(rows: Sequence[Row[Tensor]]) -> tuple[Tensor, Tensor, Tensor]:

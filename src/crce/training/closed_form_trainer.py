@@ -7,14 +7,13 @@ from dataclasses import replace
 from typing import Any
 
 import torch
-from torch import tensordot
 
 from crce.backbones import Backbone
 from crce.backbones.scopes import state_layers
 from crce.concepts import ConceptSet
 from crce.config import ErasureConfig
 from crce.errors import ConfigError, first_line
-from crce.methods.closed_form import sums
+from crce.methods.closed_form import outer
 from crce.methods.objective import ROLES, Row
 from crce.methods.table import load_method, refuse_unsupported
 from crce.training.adapters import Weights
@@ -70,7 +69,7 @@ class ClosedFormTrainer:
             products = _products(weights, after)
             for role in ROLES:
                 if own := [row for row in (*rows.erase, *rows.keep, *rows.everyday) if row.role == role]:
-                    totals[role] += _left(own, *products)
+                    totals[role] += _left(own, products)
         terms = {role: max(float(left / size), 0.0) if size else 0.0 for role, (left, size) in totals.items()}
         return StepResult(sum(terms.values()), terms, 0)
 
@@ -87,31 +86,27 @@ class ClosedFormTrainer:
         self.step_count = values["step"]
 
 
-def _products(before: Mapping[str, torch.Tensor], after: Mapping[str, torch.Tensor]) -> list[torch.Tensor]:
-    """W^T W, W^T A and A^T A with A = W' - W, summed over layers, each of shape (D, D), in float64."""
-    width = next(iter(before.values())).shape[1]
-    old, mixed, moved = (torch.zeros(width, width, dtype=torch.float64) for _ in range(3))
+def _products(before: Mapping[str, torch.Tensor], after: Mapping[str, torch.Tensor]) -> torch.Tensor:
+    """A^T A, W^T A and W^T W with A = W' - W, summed over layers, shape (3, D, D), in float64."""
+    total = torch.zeros(3, *2 * next(iter(before.values())).shape[1:], dtype=torch.float64)
     for path, weights in before.items():
         w = weights.double().cpu()
         change = after[path].double().cpu() - w
-        for total, a, b in ((old, w, w), (mixed, w, change), (moved, change, change)):
-            total.addmm_(a.T, b)
-    return [old, mixed, moved]
+        for own, a, b in zip(total, (change, w, w), (change, change, w), strict=True):
+            own.addmm_(a.T, b)
+    return total
 
 
-def _left(
-    rows: Sequence[Row[torch.Tensor]], old: torch.Tensor, mixed: torch.Tensor, moved: torch.Tensor
-) -> torch.Tensor:
+def _left(rows: Sequence[Row[torch.Tensor]], products: torch.Tensor) -> torch.Tensor:
     """sum w |W' k - W v|^2 over rows and layers, and sum w |W k - W v|^2, or sum w |W k|^2 where k is v; shape (2,).
 
     Rows and layers are many and enter squared, so their sums of products suffice: sum w |A k|^2 = tr(A^T A K), and
-    W' k - W v = A k + W (k - v).
+    W' k - W v = A k - W (v - k).
     """
-    kept = rows[0].role == "retain"
-    size = 0.0 if kept else tensordot(old, sums([replace(row, prompt=row.source) for row in rows])[1])
-    cross, gram = sums(rows)
-    left, size = tensordot(moved, gram), size + tensordot(old, gram)
-    if not kept:
-        size -= 2 * tensordot(old, cross)
-        left += size + 2 * (tensordot(mixed, gram) - tensordot(mixed, cross))
-    return torch.stack([left, size])
+    forms = products.flatten(1)
+    moved, _, size = forms @ outer(rows).flatten()
+    if rows[0].role == "retain":
+        return torch.stack([moved, size])
+    _, mixed, both = forms @ outer(rows, apart=True).flatten()
+    size = (forms @ outer([replace(row, prompt=row.source) for row in rows]).flatten())[2] - 2 * both - size
+    return torch.stack([moved - 2 * mixed + size, size])
