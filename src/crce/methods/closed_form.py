@@ -10,8 +10,6 @@ The factor E, shape (D, D), does not depend on the layer, so it is solved once. 
 output width of a layer.
 
 The weights w are 1 for the target, alpha times the certainty for a coref and beta times the certainty for a retain.
-The rows are summed, as in the published closed forms, where a gradient method averages over the M corefs and N retains
-of a step: all phrases take part at once, so more of them pull harder against the ridge.
 """
 
 from __future__ import annotations
@@ -71,10 +69,7 @@ class ClosedFormMethod:
 
 
 def sums(rows: Sequence[Row[Tensor]]) -> tuple[Tensor, Tensor]:
-    """sum w v k^T and sum w k k^T over rows and tokens, each of shape (D, D), in float64.
-
-    What is kept takes one product instead of two.
-    """
+    """sum w v k^T and sum w k k^T over rows and tokens, each (D, D), in float64; what is kept takes one product."""
     gram, moved = outer(rows), [row for row in rows if row.source is not row.prompt]
     return outer(moved, apart=True).add_(gram) if moved else gram.clone(), gram
 

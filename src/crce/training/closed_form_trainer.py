@@ -43,12 +43,7 @@ class ClosedFormTrainer:
         self.step_count = 0
 
     def step(self) -> StepResult:
-        """Solve for the weights.
-
-        Returns:
-            The remainder of each sum of the objective, relative to its size before the edit for erased rows, and to
-            the size of the answers for kept rows.
-        """
+        """Solve for the weights. Terms are relative: to the sum before the edit if erased, to the answers if kept."""
         before = self.adapter.base_weights()
         after: dict[str, torch.Tensor] = {}
         parts = [
@@ -100,8 +95,7 @@ def _products(before: Mapping[str, torch.Tensor], after: Mapping[str, torch.Tens
 def _left(rows: Sequence[Row[torch.Tensor]], products: torch.Tensor) -> torch.Tensor:
     """sum w |W' k - W v|^2 over rows and layers, and sum w |W k - W v|^2, or sum w |W k|^2 where k is v; shape (2,).
 
-    Rows and layers are many and enter squared, so their sums of products suffice: sum w |A k|^2 = tr(A^T A K), and
-    W' k - W v = A k - W (v - k).
+    Rows and layers enter squared, so sums of products suffice: sum w |A k|^2 = tr(A^T A K). W'k - Wv = Ak - W(v - k).
     """
     forms = products.flatten(1)
     moved, _, size = forms @ outer(rows).flatten()
