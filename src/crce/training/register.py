@@ -19,6 +19,7 @@ from typing import Any, Literal
 import torch
 from pydantic import BaseModel, Field
 
+from crce import __version__
 from crce.backbones import Backbone
 from crce.backbones.scopes import state_layers
 from crce.concepts import ConceptSet, dump_concepts, write_sets
@@ -146,8 +147,9 @@ def _total(folder: Path, sets: Sequence[ConceptSet], config: Any, backbone: Back
     chunks = [not_erased(words[i : i + CHUNK], sets) for i in range(0, len(words), CHUNK)]
     parts: dict[str, Any] = {_hash(dump_concepts(c)): ([c], ()) for c in reduced}
     parts |= {_hash(" ".join(chunk)): ((), chunk) for chunk in chunks}
-    # Other kernels may give sums other last bits, so that they can't be taken off again.
-    kernels = f"{torch.__version__} {torch.backends.cpu.get_cpu_capability()} {torch.get_num_threads()}"
+    # Other code and kernels may give sums other last bits, so that they can't be taken off again.
+    versions = f"{__version__} {torch.__version__}"
+    kernels = f"{versions} {torch.backends.cpu.get_cpu_capability()} {torch.get_num_threads()}"
     stored, before = folder / f"{_hash(kernels)}.safetensors", []
     total: dict[str, torch.Tensor] = {}
     with suppress(OSError):  # there is none, or it is damaged
