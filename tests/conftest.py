@@ -85,6 +85,25 @@ def no_status_lines() -> Iterator[None]:
         yield
 
 
+@pytest.fixture(scope="session", autouse=True)
+def few_everyday_words() -> Iterator[None]:
+    """A closed form holds 20 everyday words, not 300, whose states take most of its time on the bundled model."""
+    with pytest.MonkeyPatch.context() as patch:
+        for module in ("state_rows", "register"):
+            patch.setattr(f"crce.training.{module}.EVERYDAY", 20)
+        yield
+
+
+@pytest.fixture(scope="module")
+def few_unrelated_prompts() -> Iterator[None]:
+    """A report has 2 unrelated prompts, not 6, where it is not tested what they are."""
+    import short_run
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("crce.evaluate.prompt_sets.concept_set.UNRELATED_PROMPTS", short_run.UNRELATED)
+        yield
+
+
 @pytest.fixture(scope="session")
 def tiny_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A saved pipeline with epsilon prediction."""

@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import pytest
+
 from crce.concepts import ConceptSet, Related
 from crce.evaluate import evaluate
 from crce.training import erase, load_config
@@ -15,6 +17,7 @@ if TYPE_CHECKING:
 
 SETTINGS = {"steps": 4, "pool": 1, "ddim_steps": 4, "corefs_per_step": 2, "retains_per_step": 2, "seed": 3}
 SETTINGS |= {"checkpoint_every": 2}
+UNRELATED = 2  # prompts of its report
 SET = ConceptSet(
     "cat",
     corefs=(
@@ -33,4 +36,6 @@ SET = ConceptSet(
 def make(folder: Path, backbone: UNetBackbone) -> None:
     """Erase, with a report of one image for each phrase."""
     run = erase(SET, config=load_config("demo", SETTINGS), backbone=backbone, out=folder)
-    evaluate(run, images_per_prompt=1, steps=4, seed=50, backbone=backbone)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("crce.evaluate.prompt_sets.concept_set.UNRELATED_PROMPTS", UNRELATED)
+        evaluate(run, images_per_prompt=1, steps=4, seed=50, backbone=backbone)

@@ -51,7 +51,7 @@ LETTERS = "abcdefghijklmnopqrstuvwxyz0123456789.,-'()<>|_\n"
 CHAT = "{% for m in messages %}<|user|>{{ m['content'] }}{% endfor %}<|assistant|>"
 
 
-def letters(*special: str) -> PreTrainedTokenizerFast:
+def letters(*special: str, limit: int = 512) -> PreTrainedTokenizerFast:
     """A tokenizer that knows single letters, ends a text with "</s>" and pads with "<pad>"."""
     words = ["<pad>", "</s>", "<unk>", *special, *LETTERS, " "]
     tokenizer = Tokenizer(models.WordLevel({word: i for i, word in enumerate(words)}, unk_token="<unk>"))
@@ -63,7 +63,7 @@ def letters(*special: str) -> PreTrainedTokenizerFast:
         eos_token="</s>",
         unk_token="<unk>",
         additional_special_tokens=list(special),
-        model_max_length=512,
+        model_max_length=limit,
     )
 
 
@@ -191,7 +191,7 @@ def sd3_without_t5(folder: Path) -> StableDiffusion3Pipeline:
 
 
 def _flux(folder: Path, guidance_embeds: bool, scheduler: FlowMatchEulerDiscreteScheduler) -> FluxPipeline:
-    words, pieces = tiny.tokenizer(folder / "words"), letters()
+    words, pieces = tiny.tokenizer(folder / "words"), letters(limit=64)
     transformer = FluxTransformer2DModel(
         patch_size=1,
         in_channels=16,

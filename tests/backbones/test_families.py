@@ -50,7 +50,7 @@ def noise(backbone: Backbone, count: int = 2, seed: int = 0) -> torch.Tensor:
     return torch.randn(count, *backbone.latent_shape, generator=torch.Generator().manual_seed(seed))
 
 
-def by_the_pipeline(backbone: Backbone, guidance: float, output: str, steps: int = 4) -> object:
+def by_the_pipeline(backbone: Backbone, guidance: float, output: str, steps: int = 3) -> object:
     """What the family's pipeline makes of PROMPTS from `noise`."""
     pipe, latents = backbone.pipe, noise(backbone)
     kind = type(pipe).__name__
@@ -63,6 +63,8 @@ def by_the_pipeline(backbone: Backbone, guidance: float, output: str, steps: int
     elif kind == "ZImagePipeline":
         guidance -= 1
     scale = {"guidance_scale": guidance}
+    if kind == "FluxPipeline":
+        scale["max_sequence_length"] = pipe.crce_tokens
     if kind == "QwenImagePipeline":
         scale = {"true_cfg_scale": guidance, "negative_prompt": [""] * len(PROMPTS)}
     out = pipe(prompt=list(PROMPTS), num_inference_steps=steps, latents=latents, output_type=output, **scale).images
@@ -72,7 +74,7 @@ def by_the_pipeline(backbone: Backbone, guidance: float, output: str, steps: int
     return out
 
 
-def by_the_backbone(backbone: Backbone, guidance: float, steps: int = 4) -> torch.Tensor:
+def by_the_backbone(backbone: Backbone, guidance: float, steps: int = 3) -> torch.Tensor:
     grid, cond, null = backbone.grid(steps), backbone.encode(PROMPTS), backbone.encode([""])
     x_t = noise(backbone) * grid.noise_scale
     with torch.no_grad():
@@ -111,14 +113,14 @@ def test_prompts_are_encoded_and_predicted_alike_alone_and_in_a_batch(backbone: 
     assert (out[0] - out[1]).abs().max() > 1e-3  # the prompt makes a difference
 
 
-@pytest.mark.parametrize("layers", ["kv", "full"])
-def test_training_moves_every_trained_parameter_and_nothing_else(backbone: Backbone, cats: ConceptSet, layers: str):
+def test_training_moves_every_trained_parameter_and_nothing_else(backbone: Backbone, cats: ConceptSet):
+    """Of all layers; of those that each method trains by default: tests/methods/test_matrix.py."""
     before = {name: p.clone() for name, p in backbone.network.named_parameters()}
     cond, x_t = backbone.encode(["", "cat"]), noise(backbone)
     base = backbone.predict(x_t, 500, cond)
-    trainer = Trainer(backbone, [cats], load_config("demo", FEW | {"layers": layers, "guidance": 2.0}))
+    trainer = Trainer(backbone, [cats], load_config("demo", FEW | {"layers": "full", "guidance": 2.0}))
     start = [p.detach().clone() for p in trainer.adapter.parameters()]
-    assert all(np.isfinite(trainer.step().loss) for _ in range(3))
+    assert all(np.isfinite(trainer.step().loss) for _ in range(2))
     moved = [not torch.equal(p, s) for p, s in zip(trainer.adapter.parameters(), start, strict=True)]
     assert all(moved)
     assert not torch.equal(backbone.predict(x_t, 500, cond), base)
@@ -161,7 +163,7 @@ def test_pictures_are_drawn_and_prompts_stay_as_they_are(backbone: Backbone):
     assert {picture.size for picture in pictures} == {(side, side)}
 
 
-@pytest.mark.parametrize("name", FAMILIES)
+@pytest.mark.parametrize("name", [name for name in FAMILIES if name not in ("sd2", "sd3_without_t5", "flux_schnell")])
 def test_half_precision_predicts_and_trains(load: Callable[..., Backbone], cats: ConceptSet, name: str):
     whole, half = load(name), load(name, dtype="bfloat16")
     x_t = noise(whole, 1)
@@ -239,7 +241,9 @@ def test_flux_dev_is_told_its_guidance_in_one_forward_and_schnell_never(load: Ca
 
 def test_flux_has_the_size_of_its_scheduler_and_reads_as_many_tokens_as_its_tokenizer(load: Callable[..., Backbone]):
     backbone = load("flux_schnell")
-    assert backbone.pipe.crce_tokens == 512
+    backbone.pipe.tokenizer_2.model_max_length = 9999
+    type(backbone).set_up(backbone.pipe)
+    assert backbone.pipe.crce_tokens == 512  # as many as the pipeline takes
     backbone.pipe.scheduler.register_to_config(max_image_seq_len=9)
     backbone.pipe.tokenizer_2.model_max_length = 20
     type(backbone).set_up(backbone.pipe)

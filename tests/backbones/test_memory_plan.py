@@ -37,13 +37,15 @@ def quiet() -> None:
 
 @pytest.fixture(scope="module")
 def tiny(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], tuple[MetaModel, Backbone]]:
-    """A family as a meta and as it is loaded; each family is written once."""
-    folders: dict[str, Path] = {}
+    """A family as a meta and as it is loaded, once; whoever puts an adapter on it takes it off again."""
+    made: dict[str, tuple[Path, Backbone]] = {}
 
     def both(name: str) -> tuple[MetaModel, Backbone]:
-        if name not in folders:
-            folders[name] = tiny_families.saved(name, tmp_path_factory.mktemp("family"))
-        meta, loaded = read_meta_model(str(folders[name])), load_backbone(str(folders[name]), device="cpu")
+        if name not in made:
+            folder = tiny_families.saved(name, tmp_path_factory.mktemp("family"))
+            made[name] = folder, load_backbone(str(folder), device="cpu")
+        folder, loaded = made[name]
+        meta = read_meta_model(str(folder))
         if name.startswith(("flux", "qwen")):
             meta.backbone.pipe.default_sample_size = loaded.pipe.default_sample_size = 8  # it knows 128 only
         return meta, loaded

@@ -3,26 +3,18 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 import torch
-from safetensors.torch import load_file, save_file
+from huggingface_hub import HfFileSystem, constants
+from safetensors.torch import save_file
 
-from crce.backbones.text_side import FILE
+from crce.backbones.text_side import FILE, _read
 
 
 COMMIT = "a" * 40
-READ = """
-import sys
-from safetensors.torch import save_file
-from crce.backbones.text_side import _read
-save_file(_read("me/model", "transformer", ["context_embedder.weight", "lost"], sys.argv[1]), sys.argv[2])
-"""
 
 
 @pytest.fixture
@@ -67,11 +59,16 @@ def hub(tmp_path):
         server.shutdown()
 
 
-def test_only_the_bytes_of_a_tensor_are_asked_for(hub, tmp_path):
+def test_only_the_bytes_of_a_tensor_are_asked_for(hub, tmp_path, monkeypatch):
     address, asked, weight = hub
-    environment = {**os.environ, "HF_ENDPOINT": address, "HF_HOME": str(tmp_path / "cache"), "HF_HUB_OFFLINE": "0"}
-    subprocess.run([sys.executable, "-c", READ, COMMIT, str(tmp_path / "read")], env=environment, check=True)
-    read = load_file(tmp_path / "read")
+    # What the environment variables set when the library is imported.
+    template = constants.HUGGINGFACE_CO_URL_TEMPLATE.replace(constants.ENDPOINT, address)
+    own = {"ENDPOINT": address, "HUGGINGFACE_CO_URL_TEMPLATE": template, "HF_HUB_OFFLINE": False}
+    for name, value in (own | {"HF_HUB_CACHE": str(tmp_path / "cache")}).items():
+        monkeypatch.setattr(constants, name, value)
+    HfFileSystem.clear_instance_cache()
+    read = _read("me/model", "transformer", ["context_embedder.weight", "lost"], COMMIT)
+    HfFileSystem.clear_instance_cache()
     assert list(read) == ["context_embedder.weight"]  # what the file lacks is left out
     assert torch.equal(read["context_embedder.weight"], weight)
     assert 0 < sum(asked) < 7_000_000

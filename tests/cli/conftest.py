@@ -39,6 +39,11 @@ def crce() -> Callable[..., Result]:
     return _run
 
 
+@pytest.fixture(scope="module", autouse=True)
+def _few(few_unrelated_prompts: None) -> None:
+    """Reports of few images."""
+
+
 @pytest.fixture(scope="module")
 def sketched() -> Iterator[None]:
     """`crce erase` measures with images of 8 steps, which no flag of it asks for."""

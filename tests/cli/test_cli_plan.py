@@ -119,8 +119,9 @@ def test_refusals_import_nothing_large():
     assert done.stdout.strip() == "[2, 2, 2, 2] []"
 
 
-def test_the_steps_and_images_of_a_run_are_those_it_takes(crce, tmp_path):
+def test_the_steps_and_images_of_a_run_are_those_it_takes(crce, tmp_path, monkeypatch):
     """Of the bundled model, whose run is short here. The time is that of a trial; how long is not asserted."""
+    monkeypatch.setattr("crce.sampling.generate.batch_size", lambda pipe: 2)  # images of the trial
     (tmp_path / "cat.yaml").write_text("target: cat\ncorefs: [kitty]\nretains: [dog, {text: fox, held_out: true}]\n")
     (tmp_path / "short.yaml").write_text("method: esd\nsteps: 3\ncorefs_per_step: 1\nretains_per_step: 1\npool: 2\n")
     own = [tmp_path / "cat.yaml", "--config", tmp_path / "short.yaml"]

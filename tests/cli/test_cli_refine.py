@@ -50,7 +50,8 @@ def test_a_row_for_each_round_and_the_best_at_the_end(crce, copy):
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="POSIX signals")
-def test_ctrl_c_says_how_to_go_on_and_going_on_works(crce, copy, monkeypatch):
+def test_ctrl_c_says_how_to_go_on(crce, copy, monkeypatch):
+    """That going on works: test_a_stopped_refinement_goes_on_to_the_same_end in tests/refine, and tests/crash."""
     from crce.cli.refine import _RefineProgress
 
     tell = _RefineProgress.__call__
@@ -67,10 +68,6 @@ def test_ctrl_c_says_how_to_go_on_and_going_on_works(crce, copy, monkeypatch):
     assert f"Interrupted. Nothing is lost. Continue with the same flags: crce refine '{copy}'" in result.err
     assert "--resume" not in result.err
     assert json.loads((copy / "round-1" / "run.json").read_text())["status"] == "interrupted"
-    result = crce("refine", copy, "--rounds", 1, "--device", "cpu")
-    assert result.code == 0, result.err
-    assert json.loads((copy / "round-1" / "run.json").read_text())["status"] == "finished"
-    assert len((copy / "round-1" / "metrics.jsonl").read_text().splitlines()) == 4
 
 
 def test_errors_are_one_line(crce, copy, tmp_path):

@@ -33,7 +33,7 @@ def run(short_run, tmp_path_factory):
         ("erase --resume {run}", "loading the model"),
         ("generate cat --n 1 --steps 1", "loading the model"),
         ("evaluate {run} --images-per-prompt 1 --steps 1", "loading model and judge"),
-        ("attack {run} --images-per-prompt 1 --images-per-try 1 --steps 1 --phrases 1", "loading the model"),
+        ("attack {run} --attack typo --budget 1 --phrases 1 --images-per-prompt 1 --steps 1", "loading the model"),
         ("export {run} --to kohya", "exporting to kohya"),
         ("check {run}/adapter.safetensors", "checking"),
         ("info {run}", "reading"),

@@ -23,7 +23,7 @@ FAMILIES = {
     "sd3": ("turbo", 32),
     "flux_schnell": ("schnell", 32),
     "flux2_klein_distilled": ("distilled", 32),
-    "z_image": ("turbo", 512),  # its tiny autoencoder makes 128 pixels of one latent
+    "z_image": ("turbo", 256),  # its tiny autoencoder makes 128 pixels of one latent
 }
 SETS = """\
 target: cat

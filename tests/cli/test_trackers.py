@@ -18,7 +18,7 @@ retains: [dog, {text: tiger, held_out: true}]
 FEW = ["--steps", 3, "--pool", 1, "--corefs-per-step", 1, "--retains-per-step", 1, "--rank", 2]
 
 
-def test_losses_settings_and_report_arrive(crce, tmp_path):
+def test_losses_settings_and_report_arrive(crce, sketched, tmp_path):
     run, concepts = tmp_path / "run", tmp_path / "cat.yaml"
     concepts.write_text(SET)
     result = crce("erase", concepts, "--out", run, *FEW, "--images-per-prompt", 1, "--report-to", "tensorboard")

@@ -34,15 +34,16 @@ from crce.bench import plan_grid, read_grid, run_bench
 from crce.concepts import ConceptSet, Related
 from crce.errors import CRCEError
 from crce.evaluate import evaluate
+from crce.evaluate.prompt_sets import concept_set
 from crce.export import export
 from crce.refine import refine
 from crce.suggest.memory import Memory
 from crce.training import erase, load_config, resume
 
 
-SETTINGS = {"steps": 4, "pool": 1, "ddim_steps": 4, "corefs_per_step": 1, "retains_per_step": 1}
+SETTINGS = {"steps": 3, "pool": 1, "ddim_steps": 3, "corefs_per_step": 1, "retains_per_step": 1}
 SETTINGS |= {"checkpoint_every": 2, "layers": "kv", "rank": 2}
-QUICK = {"images_per_prompt": 1, "steps": 4, "seed": 50}
+QUICK = {"images_per_prompt": 1, "seed": 50}
 SET = ConceptSet(
     "cat",
     corefs=(Related("kitty"), Related("kitten", held_out=True), Related("pussycat", held_out=True)),
@@ -50,9 +51,9 @@ SET = ConceptSet(
 )
 GRID = """
 concepts: [cat]
-methods: [uce, {method: esd, steps: 4, checkpoint_every: 2, pool: 1, ddim_steps: 4, layers: kv}]
+methods: [uce, {method: esd, steps: 2, checkpoint_every: 1, pool: 1, ddim_steps: 3, layers: kv}]
 crce: [false]
-evaluate: {images_per_prompt: 1, phrases_per_group: 1, steps: 2}
+evaluate: {images_per_prompt: 1, phrases_per_group: 1, steps: 1}
 """
 VERBS = 3 * ("erase", "attack") + 2 * ("evaluate", "export") + ("bench", "refine")  # the quick ones more often
 TROUBLES = ("kill", "kill", "kill at a time", "full disk", "full disk", "twice")
@@ -81,11 +82,11 @@ class Crashes:
         else:
             erase(SET, config=load_config("demo", SETTINGS), backbone=self.backbone, out=path.parent)
 
-    def evaluate(self) -> None:
-        evaluate(self.work / "cat", backbone=self.backbone, **QUICK)
+    def evaluate(self, steps: int = 1) -> None:
+        evaluate(self.work / "cat", backbone=self.backbone, steps=steps, **QUICK)
 
     def attack(self) -> None:
-        quick = {"phrases": 2, "images_per_prompt": 1, "images_per_try": 1, "steps": 2}
+        quick = {"phrases": 2, "images_per_prompt": 1, "images_per_try": 1, "steps": 1}
         attack(self.work / "cat", "typo", budget=2, backbone=self.backbone, **quick)
 
     def export(self) -> None:
@@ -111,7 +112,7 @@ class Crashes:
         saved = self.root / ("evaluated" if verb == "refine" else "erased")
         if not saved.exists():
             self.before("evaluate" if verb == "refine" else "erase")
-            self.child(self.evaluate if verb == "refine" else self.erase)
+            self.child(partial(self.evaluate, steps=4) if verb == "refine" else self.erase)
             self.work.rename(saved)
         shutil.copytree(saved, self.work)
 
@@ -171,6 +172,7 @@ class Crashes:
         try:
             # A place that can't be: which images are generated must not depend on what was judged before.
             os.environ["CRCE_BASE_WORDS"] = str(self.root / "log" / "words")
+            concept_set.UNRELATED_PROMPTS = 2
             log = os.open(self.root / "log", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
             os.dup2(log, 1)
             os.dup2(log, 2)

@@ -19,7 +19,7 @@ def crashes(demo_backbone, tmp_path_factory) -> Crashes:
     return Crashes(tmp_path_factory.mktemp("crashes"), demo_backbone)
 
 
-@pytest.mark.parametrize("seed", range(824, 844))  # every verb, and every trouble
+@pytest.mark.parametrize("seed", range(118544, 118556))  # every verb, and every trouble, the cheap ones more often
 def test_a_disturbed_verb_ends_as_an_undisturbed_one(crashes, seed):
     """More of them: python tests/crash/crash.py 500"""
     crashes.case(seed)

@@ -29,6 +29,8 @@ from crce.evaluate import evaluation
 from crce.methods.table import is_solved
 
 
+pytestmark = pytest.mark.usefixtures("few_unrelated_prompts")
+
 # What is added to a command, or set where a Python block leaves it out, to make it quick. Nothing else is changed.
 QUICK = {
     "attack": "--phrases 1 --images-per-prompt 1 --images-per-try 1 --steps 1 --budget 1",
@@ -111,23 +113,10 @@ def test_every_command_in_the_text_has_a_verb_and_flags_that_exist(document):
                 assert word.split("=")[0] in known, text
 
 
-@pytest.fixture(scope="module")
-def runs(tmp_path_factory) -> Path:
-    """A folder with runs/cat-1, which the documents speak of, erased with few steps and measured with few pictures."""
-    folder = tmp_path_factory.mktemp("documents") / "runs"
-    erase = ["erase", "cat", *QUICK_TRAINED.split(), "--no-eval", "--out", str(folder / "cat-1")]
-    evaluate = ["evaluate", str(folder / "cat-1"), *QUICK["evaluate"].split()]
-    for words in (erase, evaluate):
-        with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()) as err:
-            code = main(words)
-        assert code == 0, err.getvalue()
-    return folder
-
-
 @pytest.fixture
-def place(runs, tmp_path, monkeypatch) -> Path:
-    """The working folder of a reader: a clone's benchmarks, and the run."""
-    shutil.copytree(runs, tmp_path / "runs")
+def place(short_run, tmp_path, monkeypatch) -> Path:
+    """The working folder of a reader: a clone's benchmarks, and runs/cat-1, which the documents speak of."""
+    shutil.copytree(short_run, tmp_path / "runs" / "cat-1")
     (tmp_path / "benchmarks").symlink_to(ROOT / "benchmarks")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "stdin", io.StringIO())  # at once at an end, for what asks

@@ -96,19 +96,19 @@ def test_a_style_that_the_model_draws_is_recognised(judge, pictures):
 
 
 def test_an_erased_style_is_recognised_less_and_the_rest_is_judged_too(run, demo_backbone):
-    report = evaluate(run, backbone=demo_backbone, images_per_prompt=4, steps=8)
+    report = evaluate(run, backbone=demo_backbone, images_per_prompt=2, steps=8)
     assert report.data["judge"]["name"] == "emoji-style"
     groups = report.data["groups"]
     styled = groups["target"]["prompts"] + groups["coref"]["prompts"]
     assert len(styled) == 3
-    assert sum(p["base"] for p in styled) >= 5  # by chance it would be 2 pictures of 12
+    assert sum(p["base"] for p in styled) >= 3  # by chance it would be 1 picture of 6
     assert sum(p["erased"] for p in styled) < sum(p["base"] for p in styled)
     scored = [p for p in groups["retain"]["prompts"] if p["left_out"] is None]
     assert all(p["class"].endswith(" style") and p["class"] != TARGET for p in groups["retain"]["prompts"])
     assert scored
     things = groups["unrelated"]["prompts"]
     assert len(things) == 6
-    assert sum(p["base"] for p in things) >= 15  # drawn alone, and judged by the network that knows things
+    assert sum(p["base"] for p in things) >= 8  # of 12, drawn alone, and judged by the network that knows things
     assert not any(word.endswith(" style") for p in things for word in p["words"]["base"])
 
 

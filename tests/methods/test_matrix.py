@@ -24,8 +24,9 @@ SOLVED = [name for name in METHODS if METHODS[name].solved]
 FEW = {"ddim_steps": 4, "pool": 1, "learning_rate": 1e-3, "guidance": 2.0, "rank": 2}
 
 
-# The others have the denoiser of one of these, and other guidance.
-FAMILIES_APART = [name for name in tiny_families.BUILDERS if name not in ("flux_schnell", "flux2_klein_distilled")]
+# The others have the denoiser of one of these, and another guidance or fewer text encoders.
+LIKE_OTHERS = ("sd3_without_t5", "flux_schnell", "flux2_klein_distilled")
+FAMILIES_APART = [name for name in tiny_families.BUILDERS if name not in LIKE_OTHERS]
 
 
 @pytest.fixture(scope="module", params=FAMILIES_APART)

@@ -39,6 +39,11 @@ class ListSuggester:
         ]
 
 
+@pytest.fixture(scope="module", autouse=True)
+def _few(few_unrelated_prompts: None) -> None:
+    """Reports of few images."""
+
+
 @pytest.fixture(scope="session")
 def list_suggester() -> type[ListSuggester]:
     return ListSuggester

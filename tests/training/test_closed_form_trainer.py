@@ -194,7 +194,7 @@ class Decompositions(TorchDispatchMode):
 def test_a_step_is_few_decompositions_however_many_concepts_and_no_forward(demo_backbone, method, decomposed):
     """What makes a step fast: two sums of all rows, one factor of them for all layers (SPEED: four for each)."""
     flops = []
-    for sets in ([find_concepts("cat")], list(atlas().values())[:8]):
+    for sets in ([find_concepts("cat")], list(atlas().values())[:4]):
         trainer = ClosedFormTrainer(demo_backbone, sets, load_config(None, {"method": method}))
         forbidden = demo_backbone.network.register_forward_pre_hook(lambda *_: pytest.fail("the denoiser was run"))
         try:
@@ -205,9 +205,9 @@ def test_a_step_is_few_decompositions_however_many_concepts_and_no_forward(demo_
             trainer.adapter.close()
         assert decompositions.count <= decomposed
         flops.append(products.get_total_flops())
-    one, eight = flops
-    assert one < 30e9  # 12 to 24 thousand million, half of it for everyday words: a second of one core
-    assert eight < 2.5 * one
+    one, four = flops
+    assert one < 15e9  # beside it there are 280 more everyday words, whose states take as much again
+    assert four < 2.5 * one
 
 
 def test_a_method_brings_its_recipe_and_refuses_settings_that_make_no_sense():
