@@ -59,7 +59,7 @@ class ClosedFormTrainer:
             ) from error
         self.adapter.set_weights(after)
         self.step_count += 1
-        totals = {role: torch.zeros(2, dtype=torch.float64) for role in ROLES}
+        totals: dict[str, torch.Tensor] = {role: torch.zeros(2, dtype=torch.float64) for role in ROLES}
         for weights, rows in parts:
             products = _products(weights, after)
             for role in ROLES:
