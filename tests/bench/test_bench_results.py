@@ -6,6 +6,8 @@ import xml.etree.ElementTree as ET
 from statistics import fmean
 
 import pytest
+import results
+from charts import heat_map
 
 from crce.bench import plan_grid
 from crce.bench.results import markdown, summarise
@@ -117,29 +119,15 @@ def test_what_no_row_could_measure_is_said_once(eight):
     assert "- every row: erased could not be measured in 16 of 16 cells." in notes
 
 
-def test_heat_map_of_m_and_n(tmp_path, grid):
-    from crce.bench.benchmark import heat_maps
-
-    text = "concepts: [cat]\nmethods: [uce, speed]\ncrce: [false, true]\naxes: {corefs: [0, 3], retains: [0, 2, 4]}\n"
-    plan = plan_grid(grid(text), cache=tmp_path)
-
-    def h(cell):
-        return 0.1 * (cell.axes["corefs"] or 0) + 0.05 * (cell.axes["retains"] or 0)
-
-    maps = heat_maps([job.cell for job in plan.jobs], summarise(plan, records_of(plan, h), {})["means"])
-    assert list(maps) == ["uce+crce", "speed+crce"]
-    root = ET.fromstring(maps["uce+crce"])
+def test_heat_map_of_m_and_n():
+    means = {
+        f"uce+crce corefs={m} retains={n}": {"H": {"value": 0.1 * m + 0.05 * n}} for m in (0, 3) for n in (0, 2, 4)
+    }
+    root = ET.fromstring(heat_map("uce+crce", means))
     squares = [e for e in root.iter("{http://www.w3.org/2000/svg}rect") if e.get("width") == e.get("height") == "64"]
     texts = [e.text for e in root.iter("{http://www.w3.org/2000/svg}text")]
     assert len(squares) == 6
     assert {"0.00", "0.10", "0.20", "0.30", "0.40", "0.50"} <= set(texts)
     dark = min(squares, key=lambda e: int(e.get("fill")[1:], 16))
     assert (float(dark.get("x")), float(dark.get("y"))) == (134, 44)  # most corefs right, most retains on top
-    assert heat_maps([job.cell for job in plan.jobs], {})["uce+crce"].count("–") == 6
-
-
-def test_no_heat_map_without_both(tmp_path, grid):
-    from crce.bench.benchmark import heat_maps
-
-    plan = plan_grid(grid("concepts: [cat]\nmethods: [uce]\naxes: {corefs: [0, 3], retains: [2]}\n"), cache=tmp_path)
-    assert heat_maps([job.cell for job in plan.jobs], {}) == {}
+    assert results.HEAT_MAP.read_text(encoding="utf-8") == results.heat()

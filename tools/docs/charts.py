@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
 from xml.sax.saxutils import escape
+
+from jinja2 import FileSystemLoader
+
+from crce.evaluate.page import make_environment
 
 
 LEFT, WIDTH, LINE, TOP = 130, 460, 30, 54  # pixels
 PLAIN, CRCE = "#9aa5b1", "#0b4a8f"
+LOW, HIGH = (247, 251, 255), (8, 69, 148)  # of heat maps, light and dark blue, distinct also in greyscale
 
 
 def pairs_chart(title: str, pairs: Mapping[str, tuple[float, float]], low: float, high: float) -> str:
@@ -55,3 +63,26 @@ def pairs_chart(title: str, pairs: Mapping[str, tuple[float, float]], low: float
 
 def _text(x: float, y: float, text: str, anchor: str = "start", size: int = 14) -> str:
     return f'<text x="{x:g}" y="{y:g}" text-anchor="{anchor}" font-size="{size}" fill="#222">{escape(text)}</text>'
+
+
+def heat_map(title: str, means: Mapping[str, Mapping[str, Any]]) -> str:
+    """A map of H over M corefs and N retains, from the means of rows that are named "... corefs=M retains=N"."""
+    values: dict[tuple[int, int], float | None] = {}
+    for row, numbers in means.items():
+        if found := re.search(r" corefs=(\d+) retains=(\d+)", row):
+            values[int(found[1]), int(found[2])] = numbers["H"]["value"]
+    ms, ns = (sorted({pair[axis] for pair in values}) for axis in (0, 1))
+    known = [value for value in values.values() if value is not None]
+    low, high = min(known), max(known)
+    places = {}
+    for pair in ((m, n) for m in ms for n in ns):
+        value = values.get(pair)
+        share = 0.0 if value is None else (value - low) / (high - low) if high > low else 0.5
+        red, green, blue = (round(a + (b - a) * share) for a, b in zip(LOW, HIGH, strict=True))
+        places[pair] = {
+            "fill": "#eee" if value is None else f"#{red:02x}{green:02x}{blue:02x}",
+            "ink": "#fff" if share > 0.5 else "#222",
+            "shown": "–" if value is None else f"{value:.2f}",
+        }
+    template = make_environment(FileSystemLoader(Path(__file__).parent)).get_template("heatmap.svg.j2")
+    return template.render(title=title, ms=ms, ns=ns, places=places).strip() + "\n"

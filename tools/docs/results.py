@@ -14,7 +14,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from charts import pairs_chart
+from charts import heat_map, pairs_chart
 
 from crce.bench.results import compare, markdown, means
 from crce.evaluate.prompts import HEADLINES
@@ -27,6 +27,7 @@ DOCUMENT = ROOT / "docs" / "results.md"
 PUBLISHED = (5, 3)  # M and N
 CHART = ROOT / "docs" / "results_methods.svg"
 FLOW_CHART = ROOT / "docs" / "results_flow.svg"
+HEAT_MAP = ERASURE / "results" / "m_by_n" / "heatmap.svg"
 
 HEAD = """# Results on the bundled model
 
@@ -314,9 +315,8 @@ def _parts() -> Iterator[str]:
         yield f"{section.asks}\n"
         out = section.folder.relative_to(ROOT).as_posix()
         yield f"`crce bench benchmarks/erasure/{section.grid}.yaml --out {out}`\n"
-        for picture in sorted(section.folder.glob("heatmap*.svg")):
-            yield f"![H by number of corefs and retains](../{picture.relative_to(ROOT).as_posix()})\n"
         if section.grid == "m_by_n":
+            yield f"![H by number of corefs and retains](../{out}/{HEAT_MAP.name})\n"
             yield _sweet_spot(data["rows"])
         yield markdown(data, timed=False)
         if section.by_concept:
@@ -324,6 +324,12 @@ def _parts() -> Iterator[str]:
         if (path := section.folder / "closeness.json").exists():
             yield from closeness(path)
     yield _sd14()
+
+
+def heat() -> str:
+    """H over the numbers of corefs and retains."""
+    data = json.loads(HEAT_MAP.with_name("results.json").read_text(encoding="utf-8"))
+    return heat_map(next(iter(data["means"])).partition(" ")[0], data["means"])
 
 
 def _sd14() -> str:
@@ -334,6 +340,7 @@ def _sd14() -> str:
 
 def main() -> None:
     write_text(CHART, chart())
+    write_text(HEAT_MAP, heat())
     unrelated = pairs_chart("kept, unrelated: mean over targets and seeds", flow_unrelated(), 0.0, 1.0)
     write_text(FLOW_CHART, unrelated)
     write_text(DOCUMENT, document())

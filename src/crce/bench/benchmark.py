@@ -2,22 +2,17 @@
 
 results.json   rows, means, comparisons and failed cells
 table.md       the same as a table
-heatmap*.svg   H over M and N, where both vary
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from jinja2 import PackageLoader
-
-from crce.bench.cells import Cell, GridPlan
-from crce.bench.grid import SIZES
+from crce.bench.cells import GridPlan
 from crce.bench.results import markdown, summarise
 from crce.errors import ConfigError
-from crce.evaluate.page import make_environment
-from crce.files import check_writable, slug, write_json, write_text
+from crce.files import check_writable, write_json, write_text
 
 
 if TYPE_CHECKING:
@@ -25,7 +20,6 @@ if TYPE_CHECKING:
 
 ROOT = Path("runs") / "bench"
 MOST_JOBS = 256
-LOW, HIGH = (247, 251, 255), (8, 69, 148)  # of heat maps, light and dark blue, distinct also in greyscale
 
 
 @dataclass(frozen=True)
@@ -93,11 +87,30 @@ def run_bench(
         RunError: the results can't be written.
         Interrupted: the user stopped it, as KeyboardInterrupt does.
     """
+    folder = Path(out) if out is not None else ROOT / plan.grid.name
+    check_writable(folder, folder=True)  # before hours of work
+    records, failed = measure_cells(plan, jobs=jobs, ray=ray, begin=begin, on_event=on_event)
+    data = summarise(plan, records, failed)
+    write_json(folder / "results.json", data)
+    write_text(folder / "table.md", markdown(data))
+    return BenchmarkResult(folder, data, (folder / "results.json", folder / "table.md"))
+
+
+def measure_cells(
+    plan: GridPlan,
+    *,
+    jobs: int = 1,
+    ray: bool = False,
+    begin: Callable[[], object] | None = None,
+    on_event: Callable[[CellProgress | CellFinished], object] | None = None,
+) -> tuple[dict[str, dict[str, Any]], dict[str, str]]:
+    """Measure the cells that are not measured yet: all records by key, and the errors of those that failed.
+
+    Arguments and errors are those of `run_bench`.
+    """
     if not 1 <= jobs <= MOST_JOBS or (ray and jobs > 1):
         raise ConfigError(f"jobs is {jobs}. Use 1 to {MOST_JOBS}; with Ray leave it out, as the cluster decides.")
     emit = on_event or (lambda _: None)
-    folder = Path(out) if out is not None else ROOT / plan.grid.name
-    check_writable(folder, folder=True)  # before hours of work
     records = {job.key: record for job in plan.distinct if (record := job.record) is not None}
     missing = [job for job in plan.distinct if job.key not in records]
     labels = {job.key: job.cell.label for job in missing}
@@ -119,44 +132,4 @@ def run_bench(
             failed[outcome.key] = outcome.error or "no reason was given"
         done = len(records) + len(failed)
         emit(CellFinished(labels[outcome.key], outcome.error, done, len(plan.distinct)))
-    data = summarise(plan, records, failed)
-    maps = heat_maps([job.cell for job in plan.jobs], data["means"])
-    texts = {"table.md": markdown(data)}
-    texts |= {f"heatmap-{slug(title)}.svg" if len(maps) > 1 else "heatmap.svg": svg for title, svg in maps.items()}
-    write_json(folder / "results.json", data)
-    for name, text in texts.items():
-        write_text(folder / name, text)
-    return BenchmarkResult(folder, data, tuple(folder / name for name in ("results.json", *texts)))
-
-
-def heat_maps(cells: Sequence[Cell], means: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
-    """SVGs by title, for each method and model of a grid in which both M and N vary; `means` are those of the rows."""
-    found: dict[str, dict[tuple[int, int], float | None]] = {}
-    for cell in cells:
-        m, n = (cell.axes.get(name) for name in SIZES)
-        if m is None or n is None:
-            continue
-        title = " ".join(part for part in cell.row.split(" ") if part not in (f"corefs={m}", f"retains={n}"))
-        mean = means.get(cell.row)
-        found.setdefault(title, {})[m, n] = mean["H"]["value"] if mean else None
-    varied = {t: values for t, values in found.items() if all(len({p[i] for p in values}) > 1 for i in (0, 1))}
-    return {title: _heat_map(title, values) for title, values in varied.items()}
-
-
-def _heat_map(title: str, values: Mapping[tuple[int, int], float | None]) -> str:
-    """One map, of H by (M, N); None where it was not measured."""
-    ms, ns = (sorted({pair[axis] for pair in values}) for axis in (0, 1))
-    known = [value for value in values.values() if value is not None]
-    low, high = (min(known), max(known)) if known else (0.0, 1.0)
-    places = {}
-    for pair in ((m, n) for m in ms for n in ns):
-        value = values.get(pair)
-        share = 0.0 if value is None else (value - low) / (high - low) if high > low else 0.5
-        red, green, blue = (round(a + (b - a) * share) for a, b in zip(LOW, HIGH, strict=True))
-        places[pair] = {
-            "fill": "#eee" if value is None else f"#{red:02x}{green:02x}{blue:02x}",
-            "ink": "#fff" if share > 0.5 else "#222",
-            "shown": "–" if value is None else f"{value:.2f}",
-        }
-    template = make_environment(PackageLoader("crce", "bench")).get_template("heatmap.svg.j2")
-    return template.render(title=title, ms=ms, ns=ns, places=places).strip() + "\n"
+    return records, failed

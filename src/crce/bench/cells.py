@@ -15,6 +15,7 @@ from crce.bench.grid import (
     SIZES,
     AttackSettings,
     BenchmarkGrid,
+    ErasureEvaluation,
     GridEvaluation,
     MethodEntry,
     ModelSource,
@@ -154,7 +155,7 @@ def cell_content(
     device: str,
     dtype: str,
     judge: Mapping[str, Any] | None,
-    evaluation: GridEvaluation,
+    evaluation: GridEvaluation | ErasureEvaluation | None,
     attacks: Sequence[AttackSettings] = (),
 ) -> dict[str, Any]:
     """Everything that determines the numbers of a cell; `judge` has its name, version and hash, or is None."""
@@ -163,7 +164,10 @@ def cell_content(
     since = ("resolution", "target_modules", "text_tokens_only", "gradient_surgery", "drop_t5", "quantize")
     later = [name for name in since if not config[name]]
     config = {name: value for name, value in config.items() if name not in later}
-    more = {"target_images": TARGET_IMAGES} if evaluation.images_per_prompt >= STANDARD_IMAGES else {}
+    measured: dict[str, Any] | None = None
+    if evaluation is not None:
+        more = {"target_images": TARGET_IMAGES} if (evaluation.images_per_prompt or 0) >= STANDARD_IMAGES else {}
+        measured = asdict(evaluation) | more | {"counting": COUNTING}
     return {
         "results": METHODS.find(cell.config.method).results,
         "model": cell.source.model,
@@ -174,7 +178,7 @@ def cell_content(
         "in_turn": cell.task.in_turn,
         "config": FIRST_SETTINGS | config,
         "judge": judge,
-        "evaluation": asdict(evaluation) | more | {"counting": COUNTING},
+        "evaluation": measured,
         "attacks": [asdict(attack) for attack in attacks],
     }
 
@@ -219,7 +223,8 @@ def plan_grid(grid: BenchmarkGrid, *, cache: str | Path = CACHE, device: str = "
     root = Path(cache).resolve()
     jobs = []
     for cell in expand(grid):
-        judge = choose_judge(grid.evaluation.judge, cell.source.model, cell.task.sets)
+        asked = grid.evaluation
+        judge = choose_judge(asked.judge, cell.source.model, cell.task.sets) if asked is not None else None
         content = cell_content(
             cell,
             **pinned[cell.source],

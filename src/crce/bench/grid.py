@@ -74,6 +74,15 @@ class GridEvaluation:
     quality: bool = False
 
 
+@dataclass(frozen=True)
+class ErasureEvaluation:
+    """Arguments of `crce.evaluate.evaluate` as `crce erase` gives them: the rest as the model has it."""
+
+    images_per_prompt: int | None = None
+    eval_minutes: float | None = None
+    judge: str = "auto"
+
+
 @checked_dataclass(frozen=True, config=_STRICT)
 class AttackSettings:
     """An attack on every finished cell, with arguments of `crce.attacks.attack`."""
@@ -101,7 +110,7 @@ class BenchmarkGrid:
     seeds: tuple[int, ...] = (0,)  # of the erasures; a method without random choices uses the first alone
     axes: Mapping[str, tuple[Any, ...]] = field(default_factory=dict)
     lists: Mapping[str, tuple[ConceptSet, ...]] = field(default_factory=dict)  # that the axis `lists` names
-    evaluation: GridEvaluation = field(default_factory=GridEvaluation)
+    evaluation: GridEvaluation | ErasureEvaluation | None = field(default_factory=GridEvaluation)  # None: not measured
     attacks: tuple[AttackSettings, ...] = ()  # on every finished cell
     compare: tuple[tuple[str, str], ...] = ()  # rows of the table; the second is measured against the first
 

@@ -96,7 +96,7 @@ def summarise(plan: GridPlan, records: Mapping[str, Mapping[str, Any]], failed: 
             if j.key in failed
         ],
         "models": {job.cell.source.model: job.content["revision"] for job in plan.jobs},
-        "evaluation": asdict(plan.grid.evaluation),
+        "evaluation": asdict(plan.grid.evaluation) if plan.grid.evaluation else None,
         "configs": configs,
     }
 

@@ -8,14 +8,13 @@ import shutil
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from crce import __version__
 from crce.backbones import Backbone, load_backbone
 from crce.bench.cells import RECORD, Job
-from crce.bench.grid import GridEvaluation
 from crce.errors import CRCEError, RunError
 from crce.evaluate import Report, evaluate
 from crce.evaluate.prompts import HEADLINES
@@ -78,9 +77,11 @@ class Worker:
         if job.group != self._group:
             self._group, self._base = job.group, ImageCache()
         erasure, seconds, forwards = self._erase(job, backbone)
-        # beside the settings there are the versions of what is not set
-        how = {own.name: job.content["evaluation"][own.name] for own in fields(GridEvaluation)}
-        report = evaluate(erasure, device=job.device, backbone=backbone, image_cache=self._base, **how)
+        report = None
+        if (asked := job.content["evaluation"]) is not None:
+            # beside the settings there are the versions of what is not set
+            how = {name: value for name, value in asked.items() if name not in ("target_images", "counting")}
+            report = evaluate(erasure, device=job.device, backbone=backbone, image_cache=self._base, **how)
         record = _record(job, report, erasure, seconds, forwards) | self._attack(job, erasure, backbone)
         write_json(job.folder / RECORD, record)
         return record
@@ -182,19 +183,23 @@ def _has_run(job: Job, folder: Path) -> bool:
     return True
 
 
-def _record(job: Job, report: Report, erasure: Erasure, seconds: float, forwards: int | None) -> dict[str, Any]:
-    data = report.data
+def _record(job: Job, report: Report | None, erasure: Erasure, seconds: float, forwards: int | None) -> dict[str, Any]:
     record = {
         "crce": __version__,
         "content": job.content,
-        "numbers": {name: report.summary[name]["value"] for name in HEADLINES},
         "seconds": seconds,
         "forwards": forwards,
+        "device": str(erasure.info["device"]).partition(":")[0],
+        "threads": erasure.info["threads"],
+    }
+    if report is None:
+        return record
+    data = report.data
+    record |= {
+        "numbers": {name: report.summary[name]["value"] for name in HEADLINES},
         "groups": {name: {key: group[key] for key in GROUP} for name, group in data.get("groups", {}).items()},
         "settings": data["settings"],
         "judge": data["judge"],
-        "device": str(erasure.info["device"]).partition(":")[0],
-        "threads": erasure.info["threads"],
     }
     if report.targets:
         record["targets"] = [{key: each[key] for key in ("target", "summary")} for each in report.targets]

@@ -3,19 +3,26 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar, cast
 
 import typer
 
-from crce.cli.flags import DeviceFlag
+from crce.cli.flags import DeviceFlag, JobsFlag, RayFlag
 from crce.cli.terminal import Bar, print_some, quiet_libraries
 from crce.files import check_writable
 
 
 if TYPE_CHECKING:
     from crce.bench import GridPlan
+    from crce.bench.grid import ErasureEvaluation, GridEvaluation, MethodEntry, ModelSource
+    from crce.errors import CRCEError
+    from crce.suggest.resolve import Resolved
+
+T = TypeVar("T")
 
 SHOWN = 40  # cells that a dry run prints; the others are counted
 
@@ -31,10 +38,8 @@ def bench(
         Path | None,
         typer.Option(help="Folder of the measured cells, shared by all benchmarks.", show_default="runs/cells"),
     ] = None,
-    jobs: Annotated[int, typer.Option(min=1, help="Parallel processes, with one thread and one model each.")] = 1,
-    ray: Annotated[
-        bool, typer.Option("--ray", help="Send the cells to a Ray cluster ($RAY_ADDRESS, or a local one).")
-    ] = False,
+    jobs: JobsFlag = 1,
+    ray: RayFlag = False,
     device: DeviceFlag = "auto",
     judge: Annotated[
         str | None, typer.Option(metavar="NAME[:MODEL]", help="Judge of all cells.", show_default="as the grid says")
@@ -51,7 +56,7 @@ def bench(
 
     found = read_grid(grid)
     if judge is not None:
-        found = replace(found, evaluation=replace(found.evaluation, judge=judge))
+        found = replace(found, evaluation=replace(cast("GridEvaluation", found.evaluation), judge=judge))
     with Bar("planning the grid"):
         from crce.bench.cells import CACHE, plan_grid
 
@@ -63,13 +68,29 @@ def bench(
         typer.echo(f"{_count(plan)} cells: {', '.join(counts)}")
         return 0
     check_writable(cache or CACHE, folder=True)
-    from crce.bench import CellFinished, CellProgress, run_bench
+    from crce.bench import run_bench
+
+    result = shown(plan, "cells", partial(run_bench, plan, out=out, jobs=jobs, ray=ray))
+    if result is None:
+        return 130
+    typer.echo(result.table)
+    for path in result.files:
+        typer.echo(f"wrote    {path}")
+    if result.failed:
+        typer.echo(f"error: {len(result.failed)} cells failed. The same command tries them again.", err=True)
+        return 1
+    return 0
+
+
+def shown(plan: GridPlan, what: str, work: Callable[..., T]) -> T | None:
+    """What `work`, which takes `begin` and `on_event`, returns for a plan, under a progress bar; None if stopped."""
+    from crce.bench import CellFinished, CellProgress
     from crce.training import Interrupted
 
     total = len(plan.distinct)
     done = sum(job.state == "cached" for job in plan.distinct)
-    typer.echo(f"cells    {_count(plan)}, {done} measured before", err=True)
-    with Bar("cells") as bar:
+    typer.echo(f"{what:<8} {_count(plan)}, {done} {'measured' if what == 'cells' else 'done'} before", err=True)
+    with Bar(what) as bar:
 
         def show(event: CellProgress | CellFinished) -> None:
             nonlocal done
@@ -84,18 +105,11 @@ def bench(
         if done < total:
             bar.show(done, total)
         try:
-            result = run_bench(plan, out=out, jobs=jobs, ray=ray, begin=_begin, on_event=show)
+            return work(begin=_begin, on_event=show)
         except (Interrupted, KeyboardInterrupt):
             bar.close()
-            typer.echo(f"Interrupted; {done} of {total} cells are done. The same command continues.", err=True)
-            return 130
-    typer.echo(result.table)
-    for path in result.files:
-        typer.echo(f"wrote    {path}")
-    if result.failed:
-        typer.echo(f"error: {len(result.failed)} cells failed. The same command tries them again.", err=True)
-        return 1
-    return 0
+            typer.echo(f"Interrupted; {done} of {total} {what} are done. The same command continues.", err=True)
+            return None
 
 
 def _begin() -> None:
@@ -107,3 +121,46 @@ def _begin() -> None:
 def _count(plan: GridPlan) -> str:
     same = len(plan.jobs) - len(plan.distinct)
     return f"{len(plan.distinct)}" + (f" ({same} more are identical to others)" if same else "")
+
+
+def erase_each(
+    found: Sequence[Resolved],
+    refused: Mapping[str, CRCEError],
+    method: MethodEntry,
+    seed: int,
+    model: ModelSource,
+    evaluation: ErasureEvaluation | None,
+    *,
+    out: Path,
+    device: str,
+    **how: Any,
+) -> int:
+    """`crce erase --each`: a cell below `out` for each concept, with a line for each, also for those `refused`.
+
+    As the name of a cell's folder ends in a hash of all that determines it, the same command makes what is missing.
+    """
+    from crce.bench.benchmark import measure_cells
+    from crce.bench.cells import plan_grid
+    from crce.bench.grid import BenchmarkGrid, Task
+    from crce.suggest.record import write_records
+
+    tasks = tuple(Task(each.concepts.target, (each.concepts,)) for each in found)
+    grid = BenchmarkGrid("each", tasks, (method,), (model,), (seed,), evaluation=evaluation)
+    with Bar("planning"):
+        plan = plan_grid(grid, cache=out, device=device)
+    for job, each in zip(plan.jobs, found, strict=True):
+        if each.record is not None and job.state == "new":
+            write_records(job.folder, [each.record])
+    if (result := shown(plan, "concepts", partial(measure_cells, plan, **how))) is None:
+        return 130
+    records, failed = result
+    for job in plan.jobs:
+        number = records.get(job.key, {}).get("numbers", {}).get("H")
+        where = f"{out / job.folder.name}" + ("" if number is None else f"  H {number:.2f}")
+        typer.echo(f"{job.cell.task.name}: {f'failed: {failed[job.key]}' if job.key in failed else where}")
+    for name, error in refused.items():
+        typer.echo(f"{name}: failed: {error}")
+    if count := len(failed) + len(refused):
+        all_of = len(plan.jobs) + len(refused)
+        typer.echo(f"error: {count} of {all_of} concepts failed. The same command tries them again.", err=True)
+    return 1 if count else 0

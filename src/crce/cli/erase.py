@@ -11,15 +11,27 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from crce.backbones.sources import model_path
+from crce.cli.bench import erase_each
 from crce.cli.evaluate import judge_lines, measure, print_next, print_report
-from crce.cli.flags import DeviceFlag, ImagesFlag, JudgeFlag, MinutesFlag, RecipeFlag, RevisionFlag, with_erasure_flags
+from crce.cli.flags import (
+    DeviceFlag,
+    ImagesFlag,
+    JobsFlag,
+    JudgeFlag,
+    MinutesFlag,
+    RayFlag,
+    RecipeFlag,
+    RevisionFlag,
+    with_erasure_flags,
+)
 from crce.cli.suggest import answers_kept
 from crce.cli.terminal import Bar, refuse_unused
 from crce.cli.trackers import TRACKERS, Trackers
 from crce.concepts.concept_set import common_kind, fold
 from crce.concepts.library import atlas_entry
+from crce.concepts.nodes import read_text
 from crce.config import ONE_STEP, ErasureConfig, load_config
-from crce.errors import ConceptError, ConfigError
+from crce.errors import ConceptError, ConfigError, CRCEError
 from crce.files import check_writable
 from crce.methods.table import METHODS
 from crce.suggest.phrases import brief
@@ -39,8 +51,8 @@ def erase(
     concepts: Annotated[
         list[str] | None,
         typer.Argument(
-            metavar="CONCEPT|FILE.yaml...",
-            help="A target of the atlas (see: crce ls), a YAML file, or any other concept; several at once.",
+            metavar="CONCEPT|FILE...",
+            help="An atlas target, any other concept, a YAML or .txt list.",
         ),
     ] = None,
     config: RecipeFlag = None,
@@ -64,9 +76,12 @@ def erase(
     retain: Annotated[
         list[str] | None, typer.Option(metavar="PHRASE", help="Train this retain too (repeatable).")
     ] = None,
+    each: Annotated[bool, typer.Option("--each", help="A run for each concept; the same again continues.")] = False,
+    jobs: JobsFlag = 1,
+    ray: RayFlag = False,
     evaluate: Annotated[
         bool | None,
-        typer.Option("--eval/--no-eval", help="Measure and report at the end.", show_default="yes; with --resume no"),
+        typer.Option("--eval/--no-eval", help="Measure at the end.", show_default="yes; --resume, --each no"),
     ] = None,
     images_per_prompt: ImagesFlag = None,
     eval_minutes: MinutesFlag = None,
@@ -83,12 +98,22 @@ def erase(
 ) -> int:
     """Erase concepts with their corefs, keep their retains, and report the result."""
     asked = evaluate
-    evaluate = resume is None if asked is None else asked  # a run does not record whether it was to be measured
+    # A run does not record whether it was to be measured, and a list of concepts takes long without it.
+    evaluate = resume is None and not each if asked is None else asked
     remarks: list[str] = []
     trackers = Trackers(report_to) if report_to else None
     if not evaluate:
         unused = ("images_per_prompt", "eval_minutes", "judge")
         refuse_unused(erase, locals(), unused, "nothing is measured without --eval")
+    if each:
+        if resume is not None or start_from is not None or film or trackers is not None:
+            raise ConfigError(
+                "--each makes a run for each concept from the model. Leave out --resume, --start-from, --film and "
+                "--report-to; the same command continues what was interrupted."
+            )
+    else:
+        refuse_unused(erase, locals(), ("jobs", "ray"), "one run is made without --each")
+    refused: dict[str, CRCEError] = {}
     if resume is not None:
         given = (config, model, revision, dtype, out, start_from, like, coref, retain)
         if overrides or concepts or any(value is not None for value in given):
@@ -120,7 +145,8 @@ def erase(
         model_path(model)  # refused before anything large is imported
         load_config(config, overrides, model=model)  # faults first: suggestions may take a language model
         check_writable(out or Path("runs"), folder=True)
-        found = _train_too(_find_sets(concepts or []), {"coref": coref or [], "retain": retain or []})
+        found = _find_sets(concepts or [], refused if each else None)
+        found = _train_too(found, {"coref": coref or [], "retain": retain or []})
         # Settings are of a run, so targets of several kinds share those of none.
         kind = common_kind(f.concepts for f in found)
         settings = load_config(config, overrides, model=model, kind=kind, targets=len(found))
@@ -130,7 +156,16 @@ def erase(
             names = ", ".join(f.concepts.target for f in along)
             remarks.append(f"along    {names}: erased by {start_from}, and here again, to stay erased")
         if evaluate:
-            remarks += judge_lines(judge, model or "demo", [each.concepts for each in found])
+            remarks += judge_lines(judge, model, [each.concepts for each in found])
+        if each:
+            from crce.bench.grid import ErasureEvaluation, MethodEntry, ModelSource
+
+            own = {name: value for name, value in overrides.items() if name not in ("method", "crce", "seed")}
+            entry = MethodEntry(settings.method, settings.method, config, own, (settings.crce,))
+            source = ModelSource(model, revision, dtype or "auto")
+            measured = ErasureEvaluation(images_per_prompt, eval_minutes, judge) if evaluate else None
+            where: dict[str, Any] = {"out": out or Path("runs"), "device": device, "jobs": jobs, "ray": ray}
+            return erase_each(found, refused, entry, settings.seed, source, measured, **where)
     with Bar("erasing", "loading the model") as bar:
         from crce import api, training
 
@@ -212,8 +247,11 @@ def _refuse_unread(config: ErasureConfig, given: Collection[str]) -> None:
         raise ConfigError(f"{'; '.join(texts)}. Leave it out, or change the other setting.")
 
 
-def _find_sets(given: Sequence[str]) -> list[Resolved]:
-    """The concept sets behind the arguments, with a note for each that was suggested."""
+def _find_sets(given: Sequence[str], refused: dict[str, CRCEError] | None = None) -> list[Resolved]:
+    """The concept sets behind the arguments, with a note for each that was suggested.
+
+    With `refused` each is found by itself, and the errors of those that can't be are put there.
+    """
     # several arguments in a row may be one target of the atlas, as in `crce erase Mickey Mouse`
     for start, end in itertools.combinations(range(len(given) + 1), 2):
         parts = given[start:end]
@@ -223,8 +261,17 @@ def _find_sets(given: Sequence[str]) -> list[Resolved]:
                 f"{' and '.join(map(repr, parts))} are given as separate concepts, but together they are "
                 f"'{entry.target}' of the atlas. Put it in quotes: crce erase {shlex.quote(entry.target)}."
             )
+    listed = [name for text in given for name in (_lines(Path(text)) if text.lower().endswith(".txt") else [text])]
     with Bar("finding corefs and retains", light=True), answers_kept():
-        resolved = resolve_concepts(given)
+        if refused is None:
+            resolved = resolve_concepts(listed)
+        else:
+            resolved = []
+            for name in dict.fromkeys(listed):
+                try:
+                    resolved += resolve_concepts([name])
+                except CRCEError as error:
+                    refused[name] = error
     for concepts, record, suggested in resolved:
         if suggested and record is not None:
             name = record.request.name
@@ -234,3 +281,9 @@ def _find_sets(given: Sequence[str]) -> list[Resolved]:
                 f"'{brief(name)}' is not in the atlas: {counts} were suggested by {record.suggester}. {look}", err=True
             )
     return resolved
+
+
+def _lines(path: Path) -> list[str]:
+    """The concepts in a text file, one on each line; empty lines and those that begin with # are left out."""
+    lines = [line.strip() for line in read_text(path, "list of concepts").splitlines()]
+    return [line for line in lines if line and not line.startswith("#")]

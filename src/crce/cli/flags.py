@@ -56,6 +56,8 @@ JudgeFlag = Annotated[
         "face[:FOLDER]; auto is the model's own, else CLIP.",
     ),
 ]
+JobsFlag = Annotated[int, typer.Option(min=1, help="Parallel processes, with one thread and one model each.")]
+RayFlag = Annotated[bool, typer.Option("--ray", help="Send the work to a Ray cluster ($RAY_ADDRESS, or a local one).")]
 JSONFlag = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 # of a suggester that asks a language model
 BaseURLFlag = Annotated[str | None, typer.Option(help="Address of an OpenAI-compatible server.")]

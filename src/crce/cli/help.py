@@ -21,7 +21,7 @@ PLAIN = (
 # the flags that the help of a verb shows, in groups, by the names of their parameters; of other verbs it shows all
 GROUPS: Mapping[str, Mapping[str, Sequence[str]]] = {
     "erase": {
-        "What to erase": ("like", "coref", "retain", "start_from", "resume"),
+        "What to erase": ("like", "each", "coref", "retain", "start_from", "resume"),
         "Model": ("model", "device"),
         "Method": ("method", "crce", "alpha", "beta"),
         "Training": ("config", "steps", "rank", "seed"),
