@@ -35,7 +35,7 @@ def make_run(folder: Path, model: str, sets: Sequence[ConceptSet], *, size: floa
         "status": "finished",
         "finished": "2026-01-02T03:04:05+00:00",
     }
-    write_adapter(folder, adapter, sets, info)
+    write_adapter(folder, adapter.state(), adapter.metadata(), sets, info)
     write_sets(folder / "concepts.yaml", sets)
     write_json(folder / "run.json", info)
     adapter.close()

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from crce.cli.evaluate import print_next
 from crce.cli.flags import JSONFlag
 from crce.cli.terminal import Bar, error_line, print_facts, print_json, refuse_unused
 from crce.export.formats import BUNDLED
@@ -49,6 +50,21 @@ def export(
         done = export_run(run, to, out=out, rank=rank, dtype=dtype, force=force)
     _print_notes("note", done.notes)
     typer.echo(done.path)
+    return 0
+
+
+def combine(
+    runs: Annotated[list[Path], typer.Argument(metavar="RUN RUN...", help="Finished runs of one base model.")],
+    out: Annotated[Path | None, typer.Option(help="Folder of the new run.", show_default="runs/CONCEPTS-N")] = None,
+) -> int:
+    """Make one run out of several: a LoRA that is the sum of theirs, without training."""
+    check_writable(out or Path("runs"), folder=True)
+    with Bar("combining"):
+        from crce.training.combine import combine as combine_runs
+
+        done = combine_runs(runs, out)
+    typer.echo(f"weights  {done.adapter}")
+    print_next(done.folder, [concepts.target for concepts in done.sets])
     return 0
 
 

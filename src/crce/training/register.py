@@ -128,7 +128,7 @@ def _solve(folder: Path, register: Register, config: Any, backbone: Backbone) ->
         for path in stale:  # only now, as a call that fails changes nothing
             path.unlink(missing_ok=True)
         info = new_info(sets, config, backbone, None, 0.0) | {"status": "finished", "steps_done": 1, "finished": now()}
-        write_adapter(folder, adapter, sets, info)
+        write_adapter(folder, adapter.state(), adapter.metadata(), sets, info)
     except torch.linalg.LinAlgError as error:
         raise ConfigError(f"{config.method} can't solve for the weights. Begin with a larger ridge.") from error
     finally:

@@ -14,7 +14,7 @@ import hashlib
 import json
 import platform
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timezone
@@ -37,11 +37,9 @@ from crce.files import free_folder, locked, read_json, sha256, slug, write_json,
 
 if TYPE_CHECKING:
     from crce.backbones import Backbone
-    from crce.training.adapters import Adapter
 
 PACKAGES = ("torch", "diffusers", "transformers", "peft", "safetensors", "numpy")
 OLD_SAMPLING = {"steps": 20, "guidance": 4.0}  # of runs that have not recorded their model's
-
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -270,16 +268,19 @@ def file_hash(path: Path) -> str:
         ) from error
 
 
-def write_adapter(folder: Path, adapter: Adapter, sets: Sequence[ConceptSet], info: dict[str, Any]) -> None:
-    """Write what was trained, with the concept sets and the base model in its metadata."""
-    metadata = adapter.metadata() | {
+def write_adapter(
+    folder: Path, state: Mapping[str, torch.Tensor], how: Mapping[str, str], sets: Sequence[ConceptSet], info: Any
+) -> None:
+    """Write the state of an adapter, and its metadata (`how`) with the concept sets and the base model."""
+    metadata = {
+        **how,
         "crce": __version__,
         "base_model": info["model"],
         "base_revision": info["revision"] or "",
         "concepts": dump_concepts(sets),
         "config": json.dumps(info["config"]),
     }
-    write_tensors(folder / "adapter.safetensors", adapter.state(), metadata)
+    write_tensors(folder / "adapter.safetensors", state, metadata)
 
 
 def now() -> str:
