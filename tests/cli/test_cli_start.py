@@ -8,8 +8,8 @@ import sys
 import pytest
 
 
-VERBS = ["erase", "delete", "plan", "suggest", "review", "feedback", "generate", "evaluate", "attack", "refine"]
-VERBS += ["bench", "export", "check", "info", "push", "show", "ls", "methods", "env", "web"]
+VERBS = ["erase", "delete", "combine", "plan", "suggest", "review", "feedback", "generate", "evaluate", "attack"]
+VERBS += ["refine", "bench", "export", "check", "info", "push", "show", "ls", "methods", "env", "web"]
 HEAVY = ["torch", "transformers", "diffusers", "peft", "accelerate", "sklearn", "scipy", "numpy", "PIL", "jinja2"]
 
 

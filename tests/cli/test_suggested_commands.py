@@ -75,11 +75,13 @@ SUGGESTED: dict[str, str | None] = {
     "crce erase --resume {}": "erase --resume runs/cat-1",
     "crce plan --model MODEL estimates what fits": "plan --model demo",
     "crce erase CONCEPT": "erase cat",
+    "crce erase CONCEPT CONCEPT": "erase cat dog",
     "crce erase CONCEPT --out {}": "erase cat --out 'my runs/other'",
     "crce web printed when it started": "",
 }
-# These take weights, a server, a folder of the clone, or minutes (tests/cli/test_cli_refine.py runs it): only parsed.
-DEAR = ("plan --model stabilityai", "web ", "bench ", "refine ")
+# These take weights, a server, a folder of the clone, or minutes (tests/cli/test_cli_refine.py and
+# tests/training/test_combine.py run them): only parsed.
+DEAR = ("plan --model stabilityai", "web ", "bench ", "combine ", "refine ")
 
 
 def strings(path: Path) -> Iterator[str]:

@@ -16,7 +16,7 @@ import typer
 
 from crce import __version__
 from crce.cli.help import GroupedCommand, GroupedVerbs
-from crce.cli.terminal import error_line, messages
+from crce.cli.terminal import error_line, messages, quiet_libraries
 from crce.errors import ConfigError, CRCEError, escaped, first_line, shown
 
 
@@ -30,6 +30,7 @@ VERBS = {
     "plan": ("plan:plan_command", "Erasure", "crce plan --model stabilityai/sdxl-turbo --vram 12"),
     "erase": ("erase:erase_command", "Erasure", "crce erase cat --steps 300 --out runs/cat-long"),
     "delete": ("delete:delete", "Erasure", "crce delete cat --by me --reason 'a request'"),
+    "combine": ("export:combine", "Erasure", "crce combine runs/cat-1 runs/dog-1"),
     "methods": ("listings:methods", "Erasure", "crce methods"),
     "generate": ("generate:generate", "Measurement", 'crce generate "a kitten" "a dog" --run runs/cat-1'),
     "evaluate": ("evaluate:evaluate", "Measurement", "crce evaluate runs/cat-1 --images-per-prompt 12"),
@@ -110,9 +111,16 @@ def main(argv: list[str] | None = None) -> int:
     with messages(debug):
         try:
             _check_arguments(arguments)
+            launched = "RANK" in os.environ and os.environ.get("WORLD_SIZE", "1") != "1"
+            if launched and _follows(arguments):
+                return 0
             command = typer.main.get_command(command_line(arguments[0]))
             code = command.main(arguments, prog_name="crce", standalone_mode=False) or 0
             sys.stdout.flush()  # what can't be printed is an error too
+            if launched:
+                from crce.training import processes
+
+                processes.send(None)
             return code
         except (KeyboardInterrupt, typer.Abort):
             return 130
@@ -129,6 +137,22 @@ def main(argv: list[str] | None = None) -> int:
             cure = "" if debug else " Run the same command with --debug to see where it happened."
             error_line(f"unexpected {type(error).__name__}: {first_line(error)}.{cure}")
             return 1
+
+
+def _follows(arguments: list[str]) -> bool:
+    """Join the processes that a launcher started, and work for process 0 if this is another; whether it was."""
+    if arguments[0] != "erase" or "--each" in arguments:
+        raise ConfigError(
+            f"RANK and WORLD_SIZE say that this is one of several processes, which share the steps of one crce erase. "
+            f"Run crce {' '.join(arguments[:1])} without a launcher; crce erase --each has --jobs and --ray."
+        )
+    quiet_libraries()
+    from crce.training import processes
+
+    if processes.begin() == 0:
+        return False
+    processes.follow()
+    return True
 
 
 def _check_arguments(arguments: list[str]) -> None:

@@ -112,7 +112,7 @@ def row_targets(
         Target predictions, shape (R, C, h, w).
     """
     erased = method.erase_target(eps_base, eps_sources, eps_null, config)
-    keep = torch.tensor([row.role == "retain" for row in rows], device=eps_sources.device)
+    keep = torch.tensor([row.role == "retain" for row in rows], dtype=torch.bool, device=eps_sources.device)
     return torch.where(keep[:, None, None, None], eps_sources, erased)
 
 

@@ -24,6 +24,7 @@ from crce.config import ErasureConfig
 from crce.errors import ConceptError, MemoryShortage, RunError
 from crce.methods import METHODS
 from crce.methods.table import is_solved, refuse_unsupported
+from crce.training import processes
 from crce.training.base_model import load_recorded
 from crce.training.checkpoint import (
     CHECKPOINT,
@@ -176,6 +177,10 @@ def _train(
         # A checkpoint holds the trained weights whole: only a run without one needs those it starts from.
         if not load_checkpoint(folder, trainer) and info.get("start_from"):
             load_start(info["start_from"], folder, trainer.adapter)
+        if isinstance(trainer, Trainer) and (share := processes.share()):
+            how = _loading(config) | {"device": backbone.device.type}
+            processes.send((type(trainer), info, sets, config, how, trainer.state()))
+            trainer.share = share
         earlier, clock = info["seconds"].get("train", 0.0), time.perf_counter()
         status = "interrupted"
         try:
@@ -192,7 +197,7 @@ def _train(
                     f"The training of {folder} has changed no weight: what is erased is already answered as it should "
                     "be. Check erase_from and anchor of the concept set, and the settings."
                 )
-            write_adapter(folder, trainer.adapter, sets, info)
+            write_adapter(folder, trainer.adapter.state(), trainer.adapter.metadata(), sets, info)
             status = "finished"
         finally:
             seconds = earlier + time.perf_counter() - clock

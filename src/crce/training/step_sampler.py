@@ -29,7 +29,7 @@ class Predictor:
 
     def parts(self, count: int) -> Iterator[slice]:
         """Slices of at most `micro_batch` that cover a batch of `count` prompts."""
-        size = self.micro_batch or count
+        size = self.micro_batch or count or 1
         return (slice(start, start + size) for start in range(0, count, size))
 
     @torch.no_grad()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 import math
 from collections import defaultdict
@@ -10,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from torch import distributed
 
 from crce.backbones import Backbone
 from crce.backbones.conditioning import Conditioning
@@ -18,6 +20,7 @@ from crce.concepts import ConceptSet
 from crce.config import ErasureConfig
 from crce.methods.objective import Row, crce_loss, role_terms, row_errors, row_targets, without_conflict
 from crce.methods.table import load_method
+from crce.training import processes
 from crce.training.adapters import new_adapter, refuse_unlike
 from crce.training.prompts import make_table, near_vocabulary
 from crce.training.step_sampler import Predictor, StepBatch, StepSampler
@@ -38,8 +41,11 @@ class StepResult:
 class Trainer:
     """Erases concept sets from a backbone, step by step; each step learns from one of the sets.
 
-    The `adapter` is trained by Adam; `generator`, on the CPU, is behind every random choice.
+    The `adapter` is trained by Adam; `generator`, on the CPU, is behind every random choice. Where `share` is set, it
+    computes these rows of a step, and other processes the rest, see `processes`.
     """
+
+    share: slice | None = None
 
     def __init__(self, backbone: Backbone, sets: Sequence[ConceptSet], config: ErasureConfig) -> None:
         self.backbone = backbone
@@ -67,6 +73,12 @@ class Trainer:
     def step(self) -> StepResult:
         """Sample a batch and make one optimizer step."""
         batch = self.sampler.batch()
+        if self.share is not None:
+            processes.send((batch, self.generator.get_state()))
+        return self.learn(batch)
+
+    def learn(self, batch: StepBatch) -> StepResult:
+        """Make one optimizer step."""
         self.optimizer.zero_grad(set_to_none=True)
         errors = self.backward(batch)
         # The rate is a function of the step alone, so that a resumed run takes the same ones.
@@ -97,56 +109,67 @@ class Trainer:
 
     def _backward(self, batch: StepBatch) -> list[float]:
         cond = self.table.cond if batch.extra is None else Conditioning.cat([self.table.cond, batch.extra])
-        eps_target, eps_sources = self.targets(batch, cond)
+        mine = list(range(len(batch.rows)))[self.share or slice(None)]
+        eps_target, eps_sources = self.targets(batch, cond, mine)
         weights = torch.tensor([row.weight for row in batch.rows], device=batch.x_t.device)
-        errors = [0.0] * len(batch.rows)
+        errors = torch.zeros(len(batch.rows), dtype=torch.float64)
         apart = self.config.gradient_surgery and any(row.role == "retain" for row in batch.rows)
         trained = self.adapter.parameters()
         gradients: list[list[torch.Tensor]] = []
         for side in (False, True) if apart else (None,):
-            group = [i for i, row in enumerate(batch.rows) if side in (None, row.role == "retain")]
+            group = [k for k, i in enumerate(mine) if side in (None, batch.rows[i].role == "retain")]
             for part in self.predictor.parts(len(group)):
-                own = group[part]
+                places = group[part]
+                own = [mine[k] for k in places]
                 rows = [batch.rows[i] for i in own]
                 eps_student = self.backbone.predict(batch.x_t[own], batch.t[own], self.student_states(rows, cond))
-                given = (eps_student, eps_target[own], eps_sources[own])
+                given = (eps_student, eps_target[places], eps_sources[places])
                 loss, found = crce_loss(*given[:2], weights[own], row_errors(self._method, rows, given, self.config))
                 loss.backward()
-                for i, value in zip(own, found.tolist(), strict=True):
-                    errors[i] = value
-            if apart:
+                errors[own] = found.detach().double().cpu()
+            if apart or self.share is not None:
                 gradients.append([p.grad if p.grad is not None else torch.zeros_like(p) for p in trained])
                 self.optimizer.zero_grad(set_to_none=True)
-        if apart:
-            for parameter, gradient in zip(trained, without_conflict(*gradients), strict=True):
+        if self.share is not None:
+            for tensor in (errors, *itertools.chain.from_iterable(gradients)):
+                distributed.all_reduce(tensor)
+        if gradients:
+            total = without_conflict(*gradients) if apart else gradients[0]
+            for parameter, gradient in zip(trained, total, strict=True):
                 parameter.grad = gradient
-        return errors
+        return errors.tolist()
 
     def student_states(self, rows: Sequence[Row[int]], cond: Conditioning) -> Conditioning:
         """The prompts that the student is given for rows, out of all of the step's prompts."""
         return cond[[row.prompt for row in rows]]
 
     @torch.no_grad()
-    def targets(self, batch: StepBatch, cond: Conditioning) -> tuple[torch.Tensor, torch.Tensor]:
-        """What the student should predict for the rows of a batch, and what the teacher does for their sources.
+    def targets(
+        self, batch: StepBatch, cond: Conditioning, own: Sequence[int] | None = None
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """What the student should predict for rows of a batch, and what the teacher does for their sources.
 
-        Each has shape (R, C, h, w); `cond` are the prompts of the table, then those of the batch beyond it.
+        Each has shape (R, C, h, w); `cond` are the prompts of the table, then those of the batch beyond it, and `own`
+        the R rows, by default all.
         """
+        own = range(len(batch.rows)) if own is None else own
+        rows = [batch.rows[i] for i in own]
         # In addition to the rows' sources: the empty prompt or scene, and the base where that is something else.
         prompts, x_t, t = batch.prompts, batch.x_t, batch.t
         others = [prompts.null] if prompts.base == prompts.null else [prompts.null, prompts.base]
         each = len(batch.rows) // batch.places  # rows of one x_t, the target's first
         x_erase, t_erase = x_t[::each], t[::each]
-        x_all, t_all = torch.cat([x_erase] * len(others) + [x_t]), torch.cat([t_erase] * len(others) + [t])
-        asked = [i for i in others for _ in range(batch.places)] + [row.source for row in batch.rows]
+        x_all = torch.cat([x_erase] * len(others) + [x_t[list(own)]])
+        t_all = torch.cat([t_erase] * len(others) + [t[list(own)]])
+        asked = [i for i in others for _ in range(batch.places)] + [row.source for row in rows]
         *eps_others, eps = self.predictor.teacher(x_all, t_all, cond[asked]).tensor_split(
             [batch.places * (i + 1) for i in range(len(others))]
         )
         eps_null, eps_base = eps_others[0], eps_others[-1]
         if self._method.base_from == "student":
             eps_base = self.predictor.student(x_erase, t_erase, cond[[prompts.base] * batch.places])
-        eps_null, eps_base = (own.repeat_interleave(each, 0) for own in (eps_null, eps_base))
-        return row_targets(self._method, batch.rows, eps_base, eps_null, eps, self.config), eps
+        eps_null, eps_base = (at.repeat_interleave(each, 0)[list(own)] for at in (eps_null, eps_base))
+        return row_targets(self._method, rows, eps_base, eps_null, eps, self.config), eps
 
     def close(self) -> None:
         """Restore the backbone."""
