@@ -149,7 +149,7 @@ class Loop:
         with tempfile.TemporaryDirectory() as place:
             folder = Path(place)
             write_sets(folder / "concepts.yaml", [self.concepts])
-            write_adapter(folder, trainer.adapter, [self.concepts], info)
+            write_adapter(folder, trainer.adapter.state(), trainer.adapter.metadata(), [self.concepts], info)
             write_run(folder, info)
             return evaluate(Erasure.load(folder), images_per_prompt=4, device="cpu").summary["H"]["value"]
 
