@@ -73,7 +73,12 @@ def test_the_whole_job_costs_what_is_recorded(demo_backbone):
     parts = job.count(demo_backbone)
     assert parts == pytest.approx(recorded["parts"], rel=0.01)
     assert sum(parts.values()) == pytest.approx(recorded["tflop"], rel=0.01)
-    assert recorded["tflop"] <= 9  # of a first run; the next knows the words for the base model
+    assert recorded["tflop"] <= 4.5
+    assert recorded["beside_ratio"] <= 2.5
+    text = (ROOT / "docs" / "methods.md").read_text(encoding="utf-8")
+    assert f"is {recorded['tflop']:.1f} teraflop on its first run: {recorded['parts']['training']:.1f} for" in text
+    assert f"and {recorded['parts']['report']:.1f} for the report" in text
+    assert f"takes {recorded['beside_ratio']:.2f} times as long" in text
     assert len(recorded["agreement"]) >= 10
     assert all(row["within"] for row in recorded["agreement"])
     assert recorded["agreement_difference"] <= 0.03
