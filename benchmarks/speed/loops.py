@@ -53,7 +53,7 @@ from crce.training.run_folder import new_info, write_adapter, write_run
 
 GRID, GUIDANCE, MEAN_LENGTH = 50, 3.0, 24  # the official trajectory has 1 to 48 of 50 steps
 SHARE = 0.95  # of the official loop's last H
-CHECKPOINTS = 6
+CHECKPOINTS = (5, 10, 20, 40, 60, 120, 240)  # steps, and the last of a loop
 PUBLISHED = (
     "stable-diffusion-v1-5/stable-diffusion-v1-5",
     "stabilityai/stable-diffusion-xl-base-1.0",
@@ -154,7 +154,7 @@ class Loop:
             return evaluate(Erasure.load(folder), images_per_prompt=4, device="cpu").summary["H"]["value"]
 
 
-LOOPS = {"official": 120, "esd": 120, "leco": 120, "ileco": 480, "fresh": 120, "crce": load_config("demo").steps}
+LOOPS = {"official": 60, "esd": 60, "leco": 60, "ileco": 240, "fresh": 60, "crce": load_config("demo").steps}
 
 
 @contextmanager
@@ -251,7 +251,7 @@ def measure_quality(name: str, concept: str, seed: int) -> dict[str, Any]:
     loop, found = Loop(name, concept, seed, LOOPS[name]), []
     for i in range(LOOPS[name]):
         loop.step()
-        if (i + 1) % (LOOPS[name] // CHECKPOINTS) == 0:
+        if i + 1 in (*CHECKPOINTS, LOOPS[name]):
             found.append({"step": i + 1, "H": loop.quality()})
     return {"loop": name, "concept": concept, "seed": seed, "checkpoints": found}
 
