@@ -25,6 +25,7 @@ from crce.training.prompts import SetPrompts, everyday_words, place_prompts
 EVERYDAY = 300  # words
 LONG = 128  # states of a prompt; up to this many each is a state of its row
 GROWTH = 4  # of the blocks
+STORED = 2**24  # numbers of a block of memory that rows are kept in
 
 
 def closed_form_rows(
@@ -83,7 +84,7 @@ def _states(
 ) -> dict[tuple[str, str], dict[str, tuple[torch.Tensor, torch.Tensor]]]:
     """For each input, the states of a prompt and those of the one that answers for it; few are in memory whole."""
     found: dict[tuple[str, str], dict[str, tuple[torch.Tensor, torch.Tensor]]] = {pair: {} for pair in pairs}
-    every, size = list(found), max(1, backbone.prompts_at_once - 1)
+    every, size, store = list(found), max(1, backbone.prompts_at_once - 1), _Store()
     for batch in (every[start : start + size] for start in range(0, len(every), size)):
         texts = list(dict.fromkeys(text for pair in batch for text in pair))
         cond = backbone.encode(texts)
@@ -93,9 +94,22 @@ def _states(
             paired = _paired(tokens[a], tokens[b], only_around and a != b)
             for name, states in read.items():
                 own, other, sizes = ([0], [0], [1]) if name == "pooled" else paired
-                key = _merged(states[a], own, sizes)
-                found[a, b][name] = key, (key if a == b else _merged(states[b], other, sizes))
+                key = store.keep(_merged(states[a], own, sizes))
+                found[a, b][name] = key, (key if a == b else store.keep(_merged(states[b], other, sizes)))
     return found
+
+
+class _Store:
+    """Memory for what is kept, apart from where encoders leave gaps: in these it would hinder the next batch."""
+
+    _free = torch.empty(0)
+
+    def keep(self, states: torch.Tensor) -> torch.Tensor:
+        """A copy of the states."""
+        if len(self._free) < states.numel():
+            self._free = torch.empty(max(STORED, states.numel()))
+        own, self._free = self._free.tensor_split([states.numel()])
+        return own.view_as(states).copy_(states)
 
 
 @torch.no_grad()
