@@ -102,13 +102,16 @@ def short(concept: str, config: ErasureConfig, backbone: Any, images: int) -> di
 
 
 def compared(concept: str, long: dict[str, Any], own: dict[str, Any]) -> dict[str, Any]:
-    worse = [name for name in NUMBERS if own[name] < long[name]["low"]]
-    within = not worse and all(own[name] <= long[name]["high"] for name in NUMBERS)
+    """A row; a figure of phrases that the base model does not draw is None and compared with nothing."""
+    known = [name for name in NUMBERS if own[name] is not None]
+    worse = [name for name in known if own[name] < long[name]["low"]]
+    within = not worse and all(own[name] <= long[name]["high"] for name in known)
     return {"concept": concept, "long": long, "short": own, "within": within, "worse": worse}
 
 
 def mean_difference(rows: list[dict[str, Any]]) -> float:
-    found = [abs(row["long"][name]["value"] - row["short"][name]) for row in rows for name in NUMBERS]
+    pairs = [(row["long"][name]["value"], row["short"][name]) for row in rows for name in NUMBERS]
+    found = [abs(long - short) for long, short in pairs if short is not None]
     return round(sum(found) / len(found), 4)
 
 
