@@ -95,8 +95,8 @@ def main() -> None:
     flops = flops_of_a_pass()
     backbone = load_backbone("demo", device="cpu", dtype="float32")
     how = grid.evaluation
-    pictures = how.images_per_prompt * (1 + (GROUPS - 1) * how.phrases_per_group)
-    drawing = 2 * how.steps * pictures  # with guidance each step passes twice
+    pictures = how["images_per_prompt"] * (1 + (GROUPS - 1) * how["phrases_per_group"])
+    drawing = 2 * how["steps"] * pictures  # with guidance each step passes twice
     rows = []
     for cell in expand(grid):
         passes = training(cell.config, backbone)

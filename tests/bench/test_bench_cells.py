@@ -5,7 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from collections import Counter
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 import pytest
 
@@ -107,7 +107,7 @@ JUDGE = {"name": "emoji", "version": "1", "hash": "0"}
 
 def keys(cells, revision="a", judge=JUDGE, how=None):
     return [
-        key_of(cell_content(cell, revision=revision, **PLACE, judge=judge, evaluation=how or GridEvaluation()))
+        key_of(cell_content(cell, revision=revision, **PLACE, judge=judge, evaluation=asdict(how or GridEvaluation())))
         for cell in cells
     ]
 
@@ -118,8 +118,8 @@ def test_the_hash_is_the_same_in_every_process_and_order_of_the_file(grid, write
     assert one == keys(expand(grid("methods: [{eta: 2.0, steps: 9, method: esd, name: other}]\nconcepts: [CAT]\n")))
     code = (
         "from crce.bench import expand, read_grid; from crce.bench.cells import cell_content, key_of\n"
-        "from crce.bench.grid import GridEvaluation\n"
-        f"pinned = dict({PLACE}, revision='a', judge={JUDGE}, evaluation=GridEvaluation())\n"
+        "from dataclasses import asdict; from crce.bench.grid import GridEvaluation\n"
+        f"pinned = dict({PLACE}, revision='a', judge={JUDGE}, evaluation=asdict(GridEvaluation()))\n"
         f"print(*(key_of(cell_content(cell, **pinned)) for cell in expand(read_grid({str(write(text))!r}))))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -11,17 +11,7 @@ if TYPE_CHECKING:
     from crce.bench.grid import BenchmarkGrid
     from crce.bench.reader import read_grid
 
-__all__ = [
-    "BenchmarkGrid",
-    "BenchmarkResult",
-    "Cell",
-    "CellFinished",
-    "CellProgress",
-    "GridPlan",
-    "expand",
-    "plan_grid",
-    "read_grid",
-    "run_bench",
-]
+__all__ = ["BenchmarkGrid", "BenchmarkResult", "Cell", "CellFinished", "CellProgress", "GridPlan", "expand"]
+__all__ += ["plan_grid", "read_grid", "run_bench"]
 
 __getattr__ = lazy_names(__name__)

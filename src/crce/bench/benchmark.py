@@ -60,15 +60,7 @@ class BenchmarkResult:
         return self.data["failed"]
 
 
-def run_bench(
-    plan: GridPlan,
-    *,
-    out: str | Path | None = None,
-    jobs: int = 1,
-    ray: bool = False,
-    begin: Callable[[], object] | None = None,
-    on_event: Callable[[CellProgress | CellFinished], object] | None = None,
-) -> BenchmarkResult:
+def run_bench(plan: GridPlan, *, out: str | Path | None = None, **how: Any) -> BenchmarkResult:
     """Measure the cells that are not measured yet, and write the results.
 
     After an interruption the same call continues from the last checkpoints. A cell that fails does not stop the
@@ -77,19 +69,14 @@ def run_bench(
     Args:
         plan: the benchmark, see `plan_grid`.
         out: folder of the results; None takes runs/bench/<name of the grid>.
-        jobs: parallel processes on this machine; 1 works in this process.
-        ray: send the cells to a Ray cluster instead.
-        begin: called first in every other process; must be importable there.
-        on_event: called after each cell, and in this process after each step.
+        how: as in `measure_cells`, as are other errors.
 
     Raises:
-        ConfigError: `jobs` is below 1, or Ray is requested together with several jobs or is not installed.
         RunError: the results can't be written.
-        Interrupted: the user stopped it, as KeyboardInterrupt does.
     """
     folder = Path(out) if out is not None else ROOT / plan.grid.name
     check_writable(folder, folder=True)  # before hours of work
-    records, failed = measure_cells(plan, jobs=jobs, ray=ray, begin=begin, on_event=on_event)
+    records, failed = measure_cells(plan, **how)
     data = summarise(plan, records, failed)
     write_json(folder / "results.json", data)
     write_text(folder / "table.md", markdown(data))
@@ -106,7 +93,16 @@ def measure_cells(
 ) -> tuple[dict[str, dict[str, Any]], dict[str, str]]:
     """Measure the cells that are not measured yet: all records by key, and the errors of those that failed.
 
-    Arguments and errors are those of `run_bench`.
+    Args:
+        plan: the benchmark, see `plan_grid`.
+        jobs: parallel processes on this machine; 1 works in this process.
+        ray: send the cells to a Ray cluster instead.
+        begin: called first in every other process; must be importable there.
+        on_event: called after each cell, and in this process after each step.
+
+    Raises:
+        ConfigError: `jobs` is below 1, or Ray is requested together with several jobs or is not installed.
+        Interrupted: the user stopped it, as KeyboardInterrupt does.
     """
     if not 1 <= jobs <= MOST_JOBS or (ray and jobs > 1):
         raise ConfigError(f"jobs is {jobs}. Use 1 to {MOST_JOBS}; with Ray leave it out, as the cluster decides.")

@@ -15,8 +15,6 @@ from crce.bench.grid import (
     SIZES,
     AttackSettings,
     BenchmarkGrid,
-    ErasureEvaluation,
-    GridEvaluation,
     MethodEntry,
     ModelSource,
     Task,
@@ -63,7 +61,6 @@ class Cell:
 
     @property
     def label(self) -> str:
-        """The cell in a few words."""
         return f"{self.task.name}: {self.row}, seed {self.config.seed}"
 
 
@@ -155,7 +152,7 @@ def cell_content(
     device: str,
     dtype: str,
     judge: Mapping[str, Any] | None,
-    evaluation: GridEvaluation | ErasureEvaluation | None,
+    evaluation: Mapping[str, Any] | None,
     attacks: Sequence[AttackSettings] = (),
 ) -> dict[str, Any]:
     """Everything that determines the numbers of a cell; `judge` has its name, version and hash, or is None."""
@@ -166,8 +163,8 @@ def cell_content(
     config = {name: value for name, value in config.items() if name not in later}
     measured: dict[str, Any] | None = None
     if evaluation is not None:
-        more = {"target_images": TARGET_IMAGES} if (evaluation.images_per_prompt or 0) >= STANDARD_IMAGES else {}
-        measured = asdict(evaluation) | more | {"counting": COUNTING}
+        more = {"target_images": TARGET_IMAGES} if (evaluation["images_per_prompt"] or 0) >= STANDARD_IMAGES else {}
+        measured = {**evaluation, **more, "counting": COUNTING}
     return {
         "results": METHODS.find(cell.config.method).results,
         "model": cell.source.model,
@@ -223,8 +220,7 @@ def plan_grid(grid: BenchmarkGrid, *, cache: str | Path = CACHE, device: str = "
     root = Path(cache).resolve()
     jobs = []
     for cell in expand(grid):
-        asked = grid.evaluation
-        judge = choose_judge(asked.judge, cell.source.model, cell.task.sets) if asked is not None else None
+        judge = choose_judge(grid.evaluation["judge"], cell.source.model, cell.task.sets) if grid.evaluation else None
         content = cell_content(
             cell,
             **pinned[cell.source],

@@ -2,7 +2,7 @@
 
 import random
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from statistics import fmean
 from typing import Annotated, Any
 
@@ -12,7 +12,6 @@ from pydantic.dataclasses import dataclass as checked_dataclass
 from crce.bounds import FINITE, Count, GuidanceStrength, NoiseLevels, Seed, TrainingSteps
 from crce.concepts import ConceptSet
 from crce.concepts.concept_set import common_kind, fold
-from crce.errors import ConceptError
 
 
 SIZES = {"corefs": "corefs_per_step", "retains": "retains_per_step"}  # axes that cut the lists, the settings implied
@@ -62,7 +61,7 @@ class ModelSource:
 
 @checked_dataclass(frozen=True, config=_STRICT)
 class GridEvaluation:
-    """Arguments of `crce.evaluate.evaluate`."""
+    """What a benchmark file says under `evaluate`: arguments of `crce.evaluate.evaluate`."""
 
     images_per_prompt: Count = 8
     seed: Seed = 1000
@@ -72,15 +71,6 @@ class GridEvaluation:
     judge: str = "auto"
     threshold: Annotated[float, Field(ge=0, le=1)] | None = None
     quality: bool = False
-
-
-@dataclass(frozen=True)
-class ErasureEvaluation:
-    """Arguments of `crce.evaluate.evaluate` as `crce erase` gives them: the rest as the model has it."""
-
-    images_per_prompt: int | None = None
-    eval_minutes: float | None = None
-    judge: str = "auto"
 
 
 @checked_dataclass(frozen=True, config=_STRICT)
@@ -110,7 +100,7 @@ class BenchmarkGrid:
     seeds: tuple[int, ...] = (0,)  # of the erasures; a method without random choices uses the first alone
     axes: Mapping[str, tuple[Any, ...]] = field(default_factory=dict)
     lists: Mapping[str, tuple[ConceptSet, ...]] = field(default_factory=dict)  # that the axis `lists` names
-    evaluation: GridEvaluation | ErasureEvaluation | None = field(default_factory=GridEvaluation)  # None: not measured
+    evaluation: Mapping[str, Any] | None = field(default_factory=lambda: asdict(GridEvaluation()))  # or none at all
     attacks: tuple[AttackSettings, ...] = ()  # on every finished cell
     compare: tuple[tuple[str, str], ...] = ()  # rows of the table; the second is measured against the first
 
@@ -124,13 +114,12 @@ def vary(task: Task, axes: Mapping[str, Any], lists: Mapping[str, Sequence[Conce
     """
     name, how, sets = axes.get(LISTS) or OWN, axes.get(CERTAINTY), []
     for concepts in task.sets:
-        named = [concepts] if name == OWN else [c for c in lists[name] if fold(c.target) == fold(concepts.target)]
-        if not named:
-            raise ConceptError(f"lists {name!r} has no concept set for '{concepts.target}'.")
+        sources = [concepts] if name == OWN else lists[name]
+        named = next(c for c in sources if fold(c.target) == fold(concepts.target))
         held_out = {fold(r.text) for r in (*concepts.held_out_corefs, *concepts.held_out_retains)}
         varied: dict[str, Any] = {}
         for side in SIZES:
-            kept = [r for r in getattr(named[0], f"train_{side}") if fold(r.text) not in held_out][: axes.get(side)]
+            kept = [r for r in getattr(named, f"train_{side}") if fold(r.text) not in held_out][: axes.get(side)]
             certainties = [r.certainty for r in kept]
             if how == "uniform" and kept:
                 certainties = [fmean(certainties)] * len(kept)

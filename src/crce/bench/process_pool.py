@@ -86,7 +86,6 @@ def on_ray(jobs: Sequence[Job], begin: Begin | None = None) -> Iterator[CellOutc
 
 
 def _measure(job: Job, begin: Begin | None) -> CellOutcome:
-    """Measure one job in a Ray process."""
     return _single_threaded(begin).measure(job)
 
 
@@ -111,7 +110,6 @@ class _Queue:
             self._groups[job.group].append(job)
 
     def next(self, owner: object) -> Job | None:
-        """The next job for a process."""
         waiting = [group for group, jobs in self._groups.items() if jobs]
         if not waiting:
             return None
@@ -123,8 +121,6 @@ class _Queue:
 
 
 class _WorkerProcess:
-    """A process and its current job."""
-
     def __init__(self, begin: Begin | None) -> None:
         self._begin = begin
         self._process: Any = None
@@ -169,7 +165,6 @@ class _WorkerProcess:
 
 
 def _serve(connection: Connection, begin: Begin | None) -> None:
-    """Main function of a process: receive jobs, send outcomes."""
     from crce.training import Interrupted
 
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C also reaches the parent, which ends this process

@@ -1,7 +1,7 @@
 """Reads the YAML file of a benchmark, see docs/bench.md; its faults are reported together, each with its line."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import MISSING, fields
+from dataclasses import MISSING, asdict, fields
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
@@ -81,7 +81,7 @@ class _GridReader(NodeReader):
             seeds=self.each(parts.get("seeds"), partial(_checked, name="seed"), (0,), "seeds"),
             axes=(axes := self._axes(parts.get("axes"))),
             lists=self._lists(axes, parts.get("axes"), tasks),
-            evaluation=evaluation or GridEvaluation(),
+            evaluation=asdict(evaluation or GridEvaluation()),
             attacks=self._attacks(parts.get("attacks")),
             compare=self.each(parts.get("compare"), _pair, (), "compare"),
         )
@@ -116,7 +116,6 @@ class _GridReader(NodeReader):
         return tuple(found.values())
 
     def _several(self, node: yaml.Node) -> Task:
-        """A task with several targets."""
         parts = self.mapping(node, (*_SEVERAL, "name"), "an entry of concepts")
         how = next(key for key in _SEVERAL if key in parts)
         if all(key in parts for key in _SEVERAL):

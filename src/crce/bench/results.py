@@ -7,7 +7,7 @@ be as likely to be negative as positive.
 
 import itertools
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -96,7 +96,7 @@ def summarise(plan: GridPlan, records: Mapping[str, Mapping[str, Any]], failed: 
             if j.key in failed
         ],
         "models": {job.cell.source.model: job.content["revision"] for job in plan.jobs},
-        "evaluation": asdict(plan.grid.evaluation) if plan.grid.evaluation else None,
+        "evaluation": plan.grid.evaluation,
         "configs": configs,
     }
 
@@ -227,7 +227,6 @@ def _plain_pairs(jobs: Sequence[Job]) -> tuple[tuple[str, str], ...]:
 
 
 def _statement(base: str, other: str, made: PairedDifference, adjusted: float | None, count: int) -> str:
-    """A comparison as a sentence."""
     mean = made.mean
     if mean.value is None or made.p is None or adjusted is None:
         return f"{other} against {base}: nothing was measured of both."

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, TypeVar, cast
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -18,11 +18,8 @@ from crce.files import check_writable
 
 if TYPE_CHECKING:
     from crce.bench import GridPlan
-    from crce.bench.grid import ErasureEvaluation, GridEvaluation, MethodEntry, ModelSource
     from crce.errors import CRCEError
     from crce.suggest.resolve import Resolved
-
-T = TypeVar("T")
 
 SHOWN = 40  # cells that a dry run prints; the others are counted
 
@@ -56,7 +53,7 @@ def bench(
 
     found = read_grid(grid)
     if judge is not None:
-        found = replace(found, evaluation=replace(cast("GridEvaluation", found.evaluation), judge=judge))
+        found = replace(found, evaluation={**(found.evaluation or {}), "judge": judge})
     with Bar("planning the grid"):
         from crce.bench.cells import CACHE, plan_grid
 
@@ -82,7 +79,7 @@ def bench(
     return 0
 
 
-def shown(plan: GridPlan, what: str, work: Callable[..., T]) -> T | None:
+def shown(plan: GridPlan, what: str, work: Callable[..., Any]) -> Any:
     """What `work`, which takes `begin` and `on_event`, returns for a plan, under a progress bar; None if stopped."""
     from crce.bench import CellFinished, CellProgress
     from crce.training import Interrupted
@@ -124,30 +121,15 @@ def _count(plan: GridPlan) -> str:
 
 
 def erase_each(
-    found: Sequence[Resolved],
-    refused: Mapping[str, CRCEError],
-    method: MethodEntry,
-    seed: int,
-    model: ModelSource,
-    evaluation: ErasureEvaluation | None,
-    *,
-    out: Path,
-    device: str,
-    **how: Any,
+    plan: GridPlan, found: Sequence[Resolved], refused: Mapping[str, CRCEError], *, out: Path, **how: Any
 ) -> int:
     """`crce erase --each`: a cell below `out` for each concept, with a line for each, also for those `refused`.
 
     As the name of a cell's folder ends in a hash of all that determines it, the same command makes what is missing.
     """
     from crce.bench.benchmark import measure_cells
-    from crce.bench.cells import plan_grid
-    from crce.bench.grid import BenchmarkGrid, Task
     from crce.suggest.record import write_records
 
-    tasks = tuple(Task(each.concepts.target, (each.concepts,)) for each in found)
-    grid = BenchmarkGrid("each", tasks, (method,), (model,), (seed,), evaluation=evaluation)
-    with Bar("planning"):
-        plan = plan_grid(grid, cache=out, device=device)
     for job, each in zip(plan.jobs, found, strict=True):
         if each.record is not None and job.state == "new":
             write_records(job.folder, [each.record])

@@ -50,10 +50,7 @@ def erase_command() -> Callable[..., int]:
 def erase(
     concepts: Annotated[
         list[str] | None,
-        typer.Argument(
-            metavar="CONCEPT|FILE...",
-            help="An atlas target, any other concept, a YAML or .txt list.",
-        ),
+        typer.Argument(metavar="CONCEPT|FILE...", help="An atlas target, any other concept, a YAML or .txt list."),
     ] = None,
     config: RecipeFlag = None,
     model: Annotated[
@@ -106,14 +103,12 @@ def erase(
         unused = ("images_per_prompt", "eval_minutes", "judge")
         refuse_unused(erase, locals(), unused, "nothing is measured without --eval")
     if each:
-        if resume is not None or start_from is not None or film or trackers is not None:
-            raise ConfigError(
-                "--each makes a run for each concept from the model. Leave out --resume, --start-from, --film and "
-                "--report-to; the same command continues what was interrupted."
-            )
+        single = ("resume", "start_from", "film", "report_to")
+        refuse_unused(erase, locals(), single, "--each makes a run for each concept; the same command continues it")
     else:
         refuse_unused(erase, locals(), ("jobs", "ray"), "one run is made without --each")
     refused: dict[str, CRCEError] = {}
+    images: dict[str, Any] = {"images_per_prompt": images_per_prompt, "eval_minutes": eval_minutes}
     if resume is not None:
         given = (config, model, revision, dtype, out, start_from, like, coref, retain)
         if overrides or concepts or any(value is not None for value in given):
@@ -158,14 +153,19 @@ def erase(
         if evaluate:
             remarks += judge_lines(judge, model, [each.concepts for each in found])
         if each:
-            from crce.bench.grid import ErasureEvaluation, MethodEntry, ModelSource
+            from crce.bench.cells import plan_grid
+            from crce.bench.grid import BenchmarkGrid, MethodEntry, ModelSource, Task
 
             own = {name: value for name, value in overrides.items() if name not in ("method", "crce", "seed")}
             entry = MethodEntry(settings.method, settings.method, config, own, (settings.crce,))
             source = ModelSource(model, revision, dtype or "auto")
-            measured = ErasureEvaluation(images_per_prompt, eval_minutes, judge) if evaluate else None
-            where: dict[str, Any] = {"out": out or Path("runs"), "device": device, "jobs": jobs, "ray": ray}
-            return erase_each(found, refused, entry, settings.seed, source, measured, **where)
+            tasks = tuple(Task(each.concepts.target, (each.concepts,)) for each in found)
+            measured = images | {"judge": judge} if evaluate else None
+            grid = BenchmarkGrid("each", tasks, (entry,), (source,), (settings.seed,), evaluation=measured)
+            out = out or Path("runs")
+            with Bar("planning"):
+                plan = plan_grid(grid, cache=out, device=device)
+            return erase_each(plan, found, refused, out=out, jobs=jobs, ray=ray)
     with Bar("erasing", "loading the model") as bar:
         from crce import api, training
 
@@ -188,7 +188,6 @@ def erase(
     summary: Mapping[str, Any] = {}
     if evaluate:
         try:
-            images: dict[str, Any] = {"images_per_prompt": images_per_prompt, "eval_minutes": eval_minutes}
             report = measure(erasure, judge=judge, device=device, quantize=erasure.config.quantize, **images)
         except KeyboardInterrupt:
             saved = "Stopped during the evaluation; the weights are saved. Measure: crce evaluate"
