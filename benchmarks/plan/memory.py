@@ -77,7 +77,7 @@ def states(meta: MetaModel, count: int, dtype: torch.dtype) -> Conditioning:
 def measure(name: str, choice: MemoryOptions, root: Path) -> dict[str, Any]:
     """Peak memory of two steps, and of these and one decoded picture, with all networks on the GPU as in a run."""
     settings = {"pool": POOL, "ddim_steps": 4, "rank": RANK, "micro_batch": choice.micro_batch}
-    config = load_config("sd15", settings | {"gradient_checkpointing": choice.checkpointing})
+    config = load_config("sd15", settings | {"gradient_checkpointing": choice.gradient_checkpointing})
     torch.cuda.empty_cache()
     torch.cuda.reset_peak_memory_stats()
     meta = random_model(name, root)
@@ -93,7 +93,7 @@ def measure(name: str, choice: MemoryOptions, root: Path) -> dict[str, Any]:
     return {
         "model": name,
         "micro_batch": choice.micro_batch,
-        "gradient_checkpointing": choice.checkpointing,
+        "gradient_checkpointing": choice.gradient_checkpointing,
         "measured": torch.cuda.max_memory_allocated(),
         "measured_steps": steps,
         "gpu": torch.cuda.get_device_name(),
@@ -117,7 +117,7 @@ def quantized(name: str, side: int, root: Path) -> dict[str, Any]:
     least = plan.least()
     options = {
         "micro_batch": least.micro_batch,
-        "gradient_checkpointing": least.checkpointing,
+        "gradient_checkpointing": least.gradient_checkpointing,
         "offload": least.offload,
     }
     sizes = {"weights": plan.weights, "peak": plan.need(least), "system": plan.system(least)}
@@ -140,7 +140,7 @@ def main() -> None:
         for name in args.models if torch.cuda.is_available() else ():
             wanted = [plans[name].choose(size) for size in CARDS]
             for choice in dict.fromkeys([c for c in wanted if c and not c.offload] + [MemoryOptions(1, True)]):
-                if (name, choice.micro_batch, choice.checkpointing) in done:
+                if (name, choice.micro_batch, choice.gradient_checkpointing) in done:
                     continue
                 if plans[name].need(choice) > torch.cuda.mem_get_info()[0]:
                     print(f"{name}: {choice} does not fit here")

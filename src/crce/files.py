@@ -9,7 +9,7 @@ import re
 import stat
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -240,6 +240,15 @@ def free_folder(parent: Path, name: str) -> Path:
     """The first of parent/name-1, parent/name-2, ... that does not exist."""
     folders = (parent / f"{name}-{number}" for number in count(1))
     return next(folder for folder in folders if not folder.exists())
+
+
+def new_folder(parent: Path, name: str) -> Path:
+    """Make the folder that `free_folder` finds, which nobody else is given."""
+    while True:
+        with suppress(FileExistsError):
+            folder = free_folder(parent, name)
+            folder.mkdir(parents=True)
+            return folder
 
 
 def free_file(base: Path, *suffixes: str) -> Path:

@@ -227,7 +227,7 @@ def test_every_setting_of_a_choice_spares_memory(plans, name):
     steps = [
         MemoryOptions(),
         MemoryOptions(micro_batch=4),
-        MemoryOptions(4, checkpointing=True),
+        MemoryOptions(4, gradient_checkpointing=True),
         MemoryOptions(4, True, offload=True),
     ]
     needs = [plan.need(choice) for choice in steps]

@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 from crce.concepts import ConceptSet
 from crce.errors import ConceptError, RunError
 from crce.training import Erasure, Interrupted, Step, erase, load_config, resume
-from crce.training.run_folder import claim_folder, next_folder
+from crce.training.run_folder import claim_folder
 
 
 SETTINGS = {"steps": 6, "ddim_steps": 4, "pool": 2, "learning_rate": 1e-3, "checkpoint_every": 2}
@@ -60,12 +60,6 @@ def test_nothing_and_one_target_twice_are_refused(tiny_backbone, cats, tmp_path)
     assert not (tmp_path / "run").exists()
 
 
-def test_a_folder_is_named_after_the_first_targets(cats, ships, tmp_path):
-    assert next_folder([cats], tmp_path).name == "cat-1"
-    many = [cats, ships, ConceptSet("dog"), ConceptSet("fox"), ConceptSet("owl")]
-    assert next_folder(many, tmp_path).name == "cat-ship-dog-2-more-1"
-
-
 def claim(out, sets):
     """The folder that a run is given and begins in, or the error."""
     try:
@@ -74,6 +68,13 @@ def claim(out, sets):
             return folder
     except RunError as error:
         return error
+
+
+def test_a_folder_is_named_after_the_first_targets(cats, ships, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert claim(None, [cats]).name == "cat-1"
+    many = [cats, ships, ConceptSet("dog"), ConceptSet("fox"), ConceptSet("owl")]
+    assert claim(None, many).name == "cat-ship-dog-2-more-1"
 
 
 def test_runs_that_begin_together_get_a_folder_each(cats, tmp_path, monkeypatch):

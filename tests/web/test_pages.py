@@ -6,9 +6,10 @@ import time
 
 import pytest
 
+from crce.cli.flags import flag_words
 from crce.concepts import read_concepts
 from crce.suggest.memory import Memory
-from crce.web.plan import describe, flags, read_form, recipe
+from crce.web.plan import describe, read_form, recipe
 from crce.web.queue import WebJob
 from crce.web.runs import Runs
 from crce.web.site import HOME, Site, continued
@@ -166,7 +167,7 @@ def test_a_form_says_only_what_differs_from_the_recipe():
     form |= {"steps": "9", "learning_rate": "0.01", "crce": "no", "scenes": "a house\na tree"}
     changed = read_form(config, form)
     assert changed == {"steps": "9", "learning_rate": "0.01", "crce": False, "scenes": ["a house", "a tree"]}
-    assert flags(changed)[-4:] == ["--scenes", "a house", "--scenes", "a tree"]
+    assert flag_words(changed)[-4:] == ["--scenes", "a house", "--scenes", "a tree"]
 
 
 def test_a_run_shows_its_pictures_numbers_and_verdict(client):

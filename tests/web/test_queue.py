@@ -14,11 +14,11 @@ from pathlib import Path
 import pytest
 import short_run
 
+from crce.cli.flags import flag_words
 from crce.concepts import write_concepts
 from crce.errors import ConfigError, RunError
 from crce.training import Erasure
 from crce.web.job import process_file
-from crce.web.plan import flags
 from crce.web.queue import LONGEST, Queue
 from crce.web.runs import Runs
 from crce.web.site import continued
@@ -94,7 +94,7 @@ def erasing(tmp_path: Path, queue: Queue) -> Iterator[Queue]:
     """A queue whose job trains, with a thousand steps to go."""
     write_concepts(tmp_path / "cat" / "concepts.yaml", short_run.SET)
     settings, run = {**short_run.SETTINGS, "steps": 1000, "checkpoint_every": 100}, str(tmp_path / "cat")
-    queue.add("Erase cat", ["erase", f"{run}/concepts.yaml", "--out", run, "--no-eval", *flags(settings)], "cat")
+    queue.add("Erase cat", ["erase", f"{run}/concepts.yaml", "--out", run, "--no-eval", *flag_words(settings)], "cat")
     wait(queue, lambda: lines(tmp_path) > 2)
     yield queue
     if queue.of_run("cat").active:

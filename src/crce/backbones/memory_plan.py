@@ -28,7 +28,6 @@ def on_device(parts: Iterable[str], phase: Literal["encode", "predict", "decode"
     The phases are to encode prompts, with the text encoders side by side, to predict with the denoiser, in training
     and in sampling, and to decode images.
     """
-
     phases = {"text": "encode", "vae": "decode"}
     return [part for part in parts if not offload or phases.get(part.partition("_")[0], "predict") == phase]
 
@@ -49,10 +48,10 @@ class Workload:
 
 @dataclass(frozen=True)
 class MemoryOptions:
-    """Settings that save memory: see micro_batch, gradient_checkpointing and offload of an erasure."""
+    """Settings of an erasure that save memory, by their names there."""
 
     micro_batch: int = 0
-    checkpointing: bool = False
+    gradient_checkpointing: bool = False
     offload: bool = False
 
 
@@ -94,7 +93,7 @@ class MemoryPlan:
         """Activations of the optimizer steps at their peak."""
         if not self.work.trained:
             return 0
-        forward = self.checkpointed if options.checkpointing else self.plain
+        forward = self.checkpointed if options.gradient_checkpointing else self.plain
         rows = options.micro_batch or self.work.rows
         backward = forward.fixed + rows * (forward.per_row + ALIVE * forward.largest)
         # A guided step and the teacher's forward pass keep nothing.

@@ -107,6 +107,19 @@ def with_erasure_flags(verb: Callable[..., int], names: Sequence[str] | None = N
     return with_overrides
 
 
+def flag_words(settings: Mapping[str, Any]) -> list[str]:
+    """Settings as flags of the command line."""
+    words: list[str] = []
+    for name, value in settings.items():
+        flag = name.replace("_", "-")
+        if isinstance(value, bool):
+            words.append(f"--{flag}" if value else f"--no-{flag}")
+        else:
+            for item in value if isinstance(value, list) else [value]:
+                words += [f"--{flag}", str(item)]
+    return words
+
+
 def parsed_type(annotation: Any) -> tuple[Any, list[str]]:
     """The type that the command line parses, and the choices if there are some."""
     if get_origin(annotation) in (Union, types.UnionType):  # an optional field

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Callable
+from dataclasses import asdict
 from functools import cache
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from crce.backbones.sources import check_dtype, model_path, published, published_plan
-from crce.cli.flags import DeviceFlag, RecipeFlag, RevisionFlag, with_erasure_flags
+from crce.cli.flags import DeviceFlag, RecipeFlag, RevisionFlag, flag_words, with_erasure_flags
 from crce.cli.run_cost import count_run, duration, time_run
 from crce.cli.terminal import Bar, print_json, print_table, quiet_libraries
 from crce.concepts.concept_set import common_kind
@@ -74,9 +75,7 @@ def plan(
         with Bar("timing a few steps and images"):
             counts["seconds"] = time_run(counts, sets, settings, model, **how)
     given = {"model": model, "revision": revision, "config": config, "dtype": None if dtype == "auto" else dtype}
-    given = {name: value for name, value in (given | overrides).items() if value is not None}
-    given = {_flag(name): value for name, value in given.items() if value is not False}
-    start = [part for flag, value in given.items() for part in ([flag] if value is True else [flag, str(value)])]
+    start = flag_words({name: value for name, value in (given | overrides).items() if value is not None})
 
     @cache
     def rounded() -> MemoryPlan:
@@ -98,7 +97,7 @@ def plan(
             "weights": made.weights,
             "adapter": made.adapter,
             "activations": made.steps(MemoryOptions()),
-            "activations_checkpointed": made.steps(MemoryOptions(checkpointing=True)),
+            "activations_checkpointed": made.steps(MemoryOptions(gradient_checkpointing=True)),
             "peak": made.need(MemoryOptions()),
             "system": made.system(MemoryOptions()),
             "disk": sum(made.files.values()),
@@ -188,16 +187,8 @@ def _card(
     card |= {"peak": made.need(least), "system": made.system(least)}
     if options is None:
         return card | {"flags": None, "command": None}
-    if options.micro_batch != settings.micro_batch:
-        flags += ["--micro-batch", str(options.micro_batch)]
-    for name, wanted in (("gradient_checkpointing", options.checkpointing), ("offload", options.offload)):
-        if wanted != getattr(settings, name):
-            flags.append(_flag(name) if wanted else f"--no-{_flag(name)[2:]}")
+    flags += flag_words({name: value for name, value in asdict(options).items() if value != getattr(settings, name)})
     return card | {"flags": flags, "command": shlex.join(["crce", "erase", "CONCEPT", *start, *flags])}
-
-
-def _flag(setting: str) -> str:
-    return f"--{setting.replace('_', '-')}"
 
 
 def _print(facts: dict[str, Any]) -> int:

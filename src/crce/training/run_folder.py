@@ -32,7 +32,7 @@ from crce.concepts import ConceptSet, dump_concepts, read_sets
 from crce.concepts.concept_set import target_names
 from crce.config import ErasureConfig
 from crce.errors import ConfigError, RunError
-from crce.files import free_folder, locked, read_json, sha256, slug, write_json, write_tensors
+from crce.files import locked, new_folder, read_json, sha256, slug, write_json, write_tensors
 
 
 if TYPE_CHECKING:
@@ -116,28 +116,22 @@ class Erasure:
         return cls(Path(folder), sets, config, info)
 
 
-def next_folder(sets: Sequence[ConceptSet], root: Path = Path("runs")) -> Path:
-    """The first free runs/<targets>-<number>; the name is safe on every system."""
-    return free_folder(root, slug(target_names(sets)))
-
-
 @contextmanager
 def claim_folder(out: str | Path | None, sets: Sequence[ConceptSet]) -> Iterator[Path]:
-    """A folder for one run alone, which nobody else writes meanwhile: `out`, or the next free one.
+    """A folder that nobody else writes meanwhile: `out`, or the first runs/<targets>-<number> that is free.
 
     Raises:
         RunError: `out` is taken, also by a process that began at the same time, or the folder can't be made.
     """
-    while True:
-        folder = Path(out) if out is not None else next_folder(sets)
-        try:
-            folder.mkdir(parents=True, exist_ok=out is not None)
-            break
-        except FileExistsError as error:
-            if out is not None:
-                raise RunError(f"{folder} is a file. Choose another --out.") from error
-        except OSError as error:
-            raise RunError(f"Cannot write {folder}: {error.strerror}. Choose another --out.") from error
+    folder = Path("runs" if out is None else out)
+    try:
+        if out is None:
+            folder = new_folder(folder, slug(target_names(sets)))
+        folder.mkdir(parents=True, exist_ok=True)
+    except FileExistsError as error:
+        raise RunError(f"{folder} is a file. Choose another --out.") from error
+    except OSError as error:
+        raise RunError(f"Cannot write {folder}: {error.strerror}. Choose another --out.") from error
     with locked(folder):
         refuse_taken(folder)
         yield folder
@@ -196,9 +190,8 @@ def read_report(folder: Path) -> dict[str, Any] | None:
         RunError: it exists and can't be read.
     """
     path = folder / "report.json"
-    return (
-        read_json(path, ReportFile, f"Evaluate again: crce evaluate {quote(str(folder))}") if path.exists() else None
-    )
+    cure = f"Evaluate again: crce evaluate {quote(str(folder))}"
+    return read_json(path, ReportFile, cure) if path.exists() else None
 
 
 def write_run(folder: Path, info: dict[str, Any]) -> None:

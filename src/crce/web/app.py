@@ -47,9 +47,8 @@ def create_app(root: str | Path, *, hosts: Collection[str], token: str | None = 
     app.add_api_route("/health", lambda: JSONResponse({"status": "ok"}))
     for pages in (concept_pages, run_pages, file_pages, site_pages):
         app.include_router(pages.router)
-    app.add_exception_handler(CRCEError, _on_error)
-    app.add_exception_handler(RequestValidationError, _on_error)
-    app.add_exception_handler(HTTPException, _on_error)
+    for kind in (CRCEError, RequestValidationError, HTTPException):
+        app.add_exception_handler(kind, _on_error)
     return app
 
 

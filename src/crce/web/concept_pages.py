@@ -7,14 +7,15 @@ import shutil
 from fastapi import APIRouter, Request, UploadFile
 from fastapi.responses import HTMLResponse, Response
 
+from crce.cli.flags import flag_words
 from crce.concepts import ConceptSet, dump_concepts
 from crce.errors import ConceptError, CRCEError
-from crce.files import slug
+from crce.files import new_folder, slug
 from crce.methods import METHODS
 from crce.suggest.review import Review
 from crce.suggest.suggesters import SUGGESTERS
 from crce.web.drafts import Draft
-from crce.web.plan import describe, estimate, flags, in_words, read_form, recipe
+from crce.web.plan import describe, estimate, in_words, read_form, recipe
 from crce.web.sampler import Wanted
 from crce.web.site import Site, Word, is_fragment, page, see, site
 from crce.web.site_pages import models
@@ -40,7 +41,6 @@ def start(request: Request) -> HTMLResponse:
 def create(
     request: Request, concept: Word = "", kind: Word = "", model: Word = "demo", suggester: Word = ""
 ) -> Response:
-    """Look the concept up, or have its set suggested."""
     drafts, model = site(request).drafts, model.strip() or "demo"
     draft = drafts.create(concept, kind=kind or None, model=model, suggester=suggester.strip() or None)
     return see(f"/drafts/{draft.name}")
@@ -58,7 +58,6 @@ def upload(request: Request, file: UploadFile, model: Word = "demo") -> Response
 
 @router.get("/drafts/{name}")
 def look(request: Request, name: str) -> HTMLResponse:
-    """The words of the set, to be looked over."""
     drafts = site(request).drafts
     draft = drafts.get(name)
     if draft.error is not None or not drafts.ready(draft):
@@ -84,7 +83,6 @@ def delete(request: Request, name: str) -> Response:
 
 @router.get("/drafts/{name}/pictures")
 def pictures(request: Request, name: str) -> HTMLResponse:
-    """The images of the phrases, as far as they are there."""
     drafts = site(request).drafts
     draft = drafts.get(name)
     review = drafts.review(draft)
@@ -151,13 +149,13 @@ def _begin(here: Site, name: str, form: dict[str, str]) -> str:
     method = form.get("method", "esd")
     changed = read_form(recipe(method, draft.model, concepts.kind), form)
     recipe(method, draft.model, concepts.kind, changed)
-    folder = here.runs.claim(concepts.target)
+    folder = new_folder(here.runs.root, slug(concepts.target))
     file = folder / "concepts.yaml"
     here.drafts.save(draft, file)
     settings = here.settings
     images = form.get("images", "").strip()
     command = ["erase", str(file), "--out", str(folder), "--model", draft.model, "--method", method]
-    command += [*flags(changed), "--device", settings["device"], "--judge", settings["judge"], "--film"]
+    command += [*flag_words(changed), "--device", settings["device"], "--judge", settings["judge"], "--film"]
     command += [word for word in form.get("fit", "").split() if _FIT.fullmatch(word)]
     command += ["--images-per-prompt", images] if images.isdecimal() and int(images) > 0 else []
     try:

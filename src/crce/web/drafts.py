@@ -62,7 +62,6 @@ class Drafts:
         return draft
 
     def upload(self, text: str, name: str, *, model: str) -> Draft:
-        """A draft of a concept set that was written elsewhere."""
         concepts = parse_concepts(text, name)
         draft = self._new(concepts.target, kind=concepts.kind, model=model, suggester=None)
         write_concepts(self.folder(draft) / START, concepts)
@@ -91,7 +90,6 @@ class Drafts:
         return (self.folder(draft) / START).is_file()
 
     def review(self, draft: Draft) -> Review:
-        """The review of a draft, after its commands."""
         start = self.folder(draft) / START
         concepts = read_concepts(start)
         record = record_beside(start, concepts)

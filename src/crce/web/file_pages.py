@@ -30,7 +30,6 @@ def export(request: Request, name: str, to: Word) -> Response:
 
 @router.post("/runs/{name}/push")
 def push(request: Request, name: str, repo: Word, upload: Word = "") -> Response:
-    """Write the folder for the Hub, and upload it if that is wanted."""
     run = site(request).runs.get(name)
     if not re.fullmatch(REPOSITORY, repo):
         raise ConfigError(f"{repo!r} is not a repository. Write user/name.")
@@ -71,7 +70,6 @@ def frame(request: Request, name: str, file: str) -> Response:
 
 @router.get("/runs/{name}/files/{path:path}")
 def download(request: Request, name: str, path: str) -> Response:
-    """A file that was exported or written for the Hub."""
     run = site(request).runs.get(name)
     place, file = run.folder / path.split("/")[0], (run.folder / path).resolve()
     if not re.fullmatch(r"export|push-\d+", place.name) or not file.is_relative_to(place.resolve()):

@@ -23,7 +23,6 @@ DEVICE = "device.lock"  # beside the folders of the jobs: one of them works at a
 
 
 def exit_file(folder: Path, attempt: int) -> Path:
-    """Where an attempt at a job leaves its exit code."""
     return folder / f"exit-{attempt}.json"
 
 

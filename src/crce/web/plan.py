@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from crce.cli.flags import parsed_type
+from crce.cli.flags import flag_words, parsed_type
 from crce.config import ErasureConfig, load_config
 from crce.errors import ConfigError
 from crce.methods import METHODS
@@ -33,16 +33,15 @@ class Setting:
 def describe(config: ErasureConfig) -> list[Setting]:
     """The settings of an erasure, the more important ones first."""
     fields = type(config).model_fields
-    order = [*(name for name in FIRST if name in fields), *(name for name in fields if name not in FIRST)]
-    return [_setting(name, config) for name in order if name not in HIDDEN]
-
-
-def _setting(name: str, config: ErasureConfig) -> Setting:
-    field = type(config).model_fields[name]
-    kind, listed = parsed_type(field.annotation)
-    choices = ("yes", "no") if kind is bool else tuple(listed)
-    number = "1" if kind is int else "any" if kind is float else ""
-    return Setting(name, field.description or "", _shown(getattr(config, name)), choices, number)
+    order = [*(name for name in FIRST if name in fields), *(name for name in fields if name not in (*FIRST, *HIDDEN))]
+    settings = []
+    for name in order:
+        kind, listed = parsed_type(fields[name].annotation)
+        choices = ("yes", "no") if kind is bool else tuple(listed)
+        number = "1" if kind is int else "any" if kind is float else ""
+        shown = _shown(getattr(config, name))
+        settings.append(Setting(name, fields[name].description or "", shown, choices, number))
+    return settings
 
 
 def read_form(config: ErasureConfig, form: Mapping[str, str]) -> dict[str, Any]:
@@ -61,26 +60,11 @@ def read_form(config: ErasureConfig, form: Mapping[str, str]) -> dict[str, Any]:
     return changed
 
 
-def flags(changed: Mapping[str, Any]) -> list[str]:
-    """Settings as flags of `crce erase`."""
-    words: list[str] = []
-    for name, value in changed.items():
-        flag = name.replace("_", "-")
-        if isinstance(value, bool):
-            words.append(f"--{flag}" if value else f"--no-{flag}")
-        else:
-            for item in value if isinstance(value, list) else [value]:
-                words += [f"--{flag}", str(item)]
-    return words
-
-
 def recipe(method: str, model: str, kind: str, changed: Mapping[str, Any] | None = None) -> ErasureConfig:
-    """The settings of a method for a model and a kind of target."""
     return load_config(None, {"method": method, **(changed or {})}, model=model, kind=kind)
 
 
 def in_words(config: ErasureConfig) -> list[str]:
-    """What the erasure does, in a few sentences."""
     method = METHODS.find(config.method)
     how, sides = "The weights are computed in one step, without training.", "Corefs and retains are not used."
     if config.crce:
@@ -98,7 +82,7 @@ def estimate(model: str, config: ErasureConfig) -> dict[str, Any]:
     machine = _json("env")
     gpu = "device_memory_gib" in machine
     there = machine["device_memory_gib" if gpu else "memory_gib"]
-    given = flags({"layers": config.layers, "adapter": config.adapter, "rank": config.rank})
+    given = flag_words({"layers": config.layers, "adapter": config.adapter, "rank": config.rank})
     needed = _json("plan", "--model", model, *(["--vram", str(there)] if gpu else []), *given)
     card = needed["cards"][0]  # with --vram the only one
     peak = card["peak"] if gpu else needed["bytes"]["peak"]

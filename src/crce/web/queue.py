@@ -208,7 +208,6 @@ class Queue:
 
 
 def _held(path: Path) -> bool:
-    """Whether a process holds this lock."""
     try:
         with FileLock(path).acquire(timeout=0):
             return False

@@ -50,7 +50,6 @@ def compare(request: Request, a: str, b: str) -> HTMLResponse:
 
 @router.get("/runs/{name}")
 def show(request: Request, name: str, seed: int = 0) -> HTMLResponse:
-    """A run: how it goes, or what it has brought."""
     here = site(request)
     run, job = here.runs.get(name), here.queue.of_run(name)
     if run.report is None or (job is not None and job.active and job.arguments[0] in CHANGES):
@@ -181,7 +180,6 @@ def drawn(
 
 
 def _live(here: Site, run: Run) -> dict[str, Any]:
-    """What the page of a working run shows."""
     jobs = here.queue.jobs()
     job = next((job for job in jobs if job.run == run.name), None)
     trace, log = read_trace(run.folder), here.queue.log(job) if job else ""

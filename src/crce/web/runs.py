@@ -3,7 +3,6 @@
 import re
 import shutil
 from collections.abc import Iterator, Mapping
-from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -12,7 +11,7 @@ from typing import Any
 
 from crce.concepts import ConceptSet, read_sets
 from crce.errors import ConfigError, CRCEError
-from crce.files import free_file, free_folder, read_json, slug
+from crce.files import free_file, read_json
 
 
 TRASH = "trash"  # in the folder of the web app
@@ -50,7 +49,6 @@ class Run:
         return int(self.info["config"]["steps"]) if self.info else 0
 
     def rounds(self) -> list[str]:
-        """The names of the rounds of its refinement."""
         folders = sorted(self.folder.glob("round-*"))
         return [f"{self.name}{ROUND}{folder.name}" for folder in folders if (folder / "report.json").is_file()]
 
@@ -83,14 +81,6 @@ class Runs:
         self.root = root
         self._trash = home / TRASH
 
-    def claim(self, target: str) -> Path:
-        """A new run folder, which nobody else is given."""
-        while True:
-            folder = free_folder(self.root, slug(target))
-            with suppress(FileExistsError):
-                folder.mkdir(parents=True)
-                return folder
-
     def get(self, name: str) -> Run:
         """The run of a name; a ConfigError if there is none."""
         parts = name.split(ROUND, 1)
@@ -113,7 +103,6 @@ class Runs:
         return found
 
     def seconds_per_step(self, model: str, method: str) -> float | None:
-        """How long a step took in earlier runs of this model and method here."""
         times = []
         for run in self.find():
             done = run.info.get("steps_done")

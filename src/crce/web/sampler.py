@@ -41,7 +41,6 @@ class Wanted:
 
     @property
     def key(self) -> str:
-        """The name of its file."""
         return hashlib.sha256(json.dumps(asdict(self)).encode()).hexdigest()[:32]
 
     @property
@@ -107,7 +106,6 @@ class Sampler:
         self._awake.set()
 
     def _batch(self) -> list[Wanted]:
-        """Images of one model state."""
         with self._lock:
             images = list(self._wanted.values())
         loaded = self._loaded[0] if self._loaded else None

@@ -41,11 +41,9 @@ class Site:
 
     @property
     def settings(self) -> dict[str, str]:
-        """Those of the settings page."""
         return {**SETTINGS, **content(self.home / "settings.json")}
 
     def render(self, template: str, **context: Any) -> str:
-        """A template as text."""
         return self._templates.get_template(template).render(context)
 
 
@@ -64,14 +62,12 @@ def continued(runs: Runs, job: WebJob) -> list[str]:
 
 
 def page(request: Request, template: str, status: int = 200, **context: Any) -> HTMLResponse:
-    """A page, or a fragment of one."""
     here, theme = site(request), request.cookies.get("theme")
     shared = {"theme": theme if theme in THEMES else "auto", "path": request.url.path, "settings": here.settings}
     return HTMLResponse(here.render(template, **shared, **context), status)
 
 
 def site(request: Request) -> Site:
-    """The site that a request is for."""
     return request.app.state.site
 
 
