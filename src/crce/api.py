@@ -87,15 +87,7 @@ def erase(
         if on_event:
             on_event(event)
 
-    return erase_sets(
-        [each.concepts for each in resolved],
-        config=config,
-        model=model,
-        out=out,
-        start_from=start_from,
-        device=device,
-        dtype=dtype,
-        revision=revision,
-        backbone=backbone,
-        on_event=keep_records,
-    )
+    sets = [each.concepts for each in resolved]
+    how: dict[str, Any] = {"out": out, "start_from": start_from, "backbone": backbone}
+    how |= {"model": model, "device": device, "dtype": dtype, "revision": revision}
+    return erase_sets(sets, config=config, on_event=keep_records, **how)

@@ -62,7 +62,7 @@ def test_a_step_stays_in_one_scene_and_steers_away_from_the_style_alone(tiny_bac
     t = torch.tensor([500.0])
     with torch.no_grad():
         batch = StepBatch(prompts, rows, x_t.expand(len(rows), -1, -1, -1), t.expand(len(rows)), 500.0)
-        found, _ = trainer.targets(batch, table.cond)
+        found, _ = trainer.targets(batch, table.cond, range(len(rows)))
         with trainer.adapter.disabled():
             eps = {
                 text: tiny_backbone.predict(x_t, t, tiny_backbone.encode([text]))

@@ -14,22 +14,7 @@ if TYPE_CHECKING:
     from crce.training.run_folder import Erasure
     from crce.training.trainer import Trainer
 
-__all__ = [
-    "Erasure",
-    "ErasureConfig",
-    "Event",
-    "Finished",
-    "Interrupted",
-    "Saved",
-    "Started",
-    "Step",
-    "Trainer",
-    "apply_adapter",
-    "erase",
-    "load_base",
-    "load_config",
-    "recipe_names",
-    "resume",
-]
+__all__ = ["Erasure", "ErasureConfig", "Event", "Finished", "Interrupted", "Saved", "Started", "Step", "Trainer"]
+__all__ += ["apply_adapter", "erase", "load_base", "load_config", "recipe_names", "resume"]
 
 __getattr__ = lazy_names(__name__)

@@ -16,7 +16,7 @@ from torch import nn
 from crce.backbones import Backbone
 from crce.backbones.scopes import scope_modules, shared_modules
 from crce.config import ErasureConfig
-from crce.errors import ConfigError, RunError
+from crce.errors import RunError
 from crce.files import read_tensors
 from crce.methods.table import METHODS
 from crce.training.token_mask import TokenMask
@@ -102,11 +102,8 @@ class LoRA:
         """What `apply_adapter` needs to read a file of `state`."""
         config = self._config.to_dict() | {"target_modules": sorted(self._config.target_modules or ())}
         config = {f"{self._component}.{k}": v for k, v in config.items() if isinstance(v, _PLAIN)}
-        return {
-            "adapter": TEXT_TOKENS if self._mask else "lora",
-            "lora_adapter_metadata": json.dumps(config),
-            "format": "pt",
-        }
+        kind = TEXT_TOKENS if self._mask else "lora"
+        return {"adapter": kind, "lora_adapter_metadata": json.dumps(config), "format": "pt"}
 
     def close(self) -> None:
         """Remove the adapter from the network."""
@@ -207,7 +204,7 @@ def new_adapter(backbone: Backbone, config: ErasureConfig) -> Adapter:
     """An adapter as the settings want it, which changes nothing yet.
 
     Raises:
-        ConfigError: the layer preset is unknown or matches nothing.
+        ConfigError: the layer preset matches nothing.
     """
     if METHODS.find(config.method).trains_text:
         return Weights(backbone, text_modules(backbone), TEXT_ENCODER)
@@ -227,17 +224,7 @@ def new_adapter(backbone: Backbone, config: ErasureConfig) -> Adapter:
 
 
 def text_modules(backbone: Backbone) -> list[str]:
-    """Paths of the text encoder's layers after its embeddings, as AdvUnlearn trains them.
-
-    Raises:
-        ConfigError: the model has more than one text encoder.
-    """
-    encoders = [name for name in backbone.pipe.components if name.startswith(TEXT_ENCODER)]
-    if encoders != [TEXT_ENCODER]:
-        raise ConfigError(
-            f"layers is 'text', but {type(backbone.pipe).__name__} has {len(encoders)} text encoders. Train the text "
-            "encoder of a Stable Diffusion 1.x or 2.x model, or use other layers."
-        )
+    """Paths of the text encoder's layers after its embeddings, as AdvUnlearn trains them."""
     return [
         path
         for path, module in backbone.pipe.text_encoder.named_modules()

@@ -17,8 +17,8 @@ from crce.methods.closed_form import outer
 from crce.methods.objective import ROLES, Row
 from crce.methods.table import load_method, refuse_unsupported
 from crce.training.adapters import Weights
+from crce.training.events import Step
 from crce.training.state_rows import closed_form_rows
-from crce.training.trainer import StepResult
 
 
 class ClosedFormTrainer:
@@ -42,7 +42,7 @@ class ClosedFormTrainer:
         self.adapter = Weights(backbone, list(self._layers))
         self.step_count = 0
 
-    def step(self) -> StepResult:
+    def step(self) -> Step:
         """Solve for the weights. Terms are relative: to the sum before the edit if erased, to the answers if kept."""
         before = self.adapter.base_weights()
         after: dict[str, torch.Tensor] = {}
@@ -66,7 +66,7 @@ class ClosedFormTrainer:
                 if own := [row for row in (*rows.erase, *rows.keep, *rows.everyday) if row.role == role]:
                     totals[role] += _left(own, products)
         terms = {role: max(float(left / size), 0.0) if size else 0.0 for role, (left, size) in totals.items()}
-        return StepResult(sum(terms.values()), terms, 0)
+        return Step(self.step_count, sum(terms.values()), terms, 0)
 
     def close(self) -> None:
         """Restore the backbone."""

@@ -32,7 +32,7 @@ class Step:
     loss: float
     terms: dict[str, float]
     timestep: float
-    seconds: float
+    seconds: float = 0.0  # as the run measures them
 
 
 @dataclass(frozen=True)

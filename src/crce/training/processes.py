@@ -75,4 +75,3 @@ def follow() -> None:
                 backbone.use_resolution(config.resolution)
                 trainer, place = kind(backbone, sets, config), backbone.device
                 trainer.load_state(*state)
-                trainer.share = share()

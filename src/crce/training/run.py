@@ -9,6 +9,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from shlex import quote
@@ -35,7 +36,7 @@ from crce.training.checkpoint import (
     start_record,
 )
 from crce.training.closed_form_trainer import ClosedFormTrainer
-from crce.training.events import Event, Finished, Interrupted, Saved, Started, Step
+from crce.training.events import Event, Finished, Interrupted, Saved, Started
 from crce.training.run_folder import (
     Erasure,
     alone,
@@ -69,14 +70,11 @@ def erase(
     concepts: ConceptSet | Sequence[ConceptSet],
     *,
     config: ErasureConfig,
-    model: str = "demo",
     out: str | Path | None = None,
     start_from: str | Path | None = None,
-    device: str = "auto",
-    dtype: str = "auto",
-    revision: str | None = None,
     backbone: Backbone | None = None,
     on_event: Callable[[Event], None] | None = None,
+    **loading: Any,
 ) -> Erasure:
     """Erase a concept set, or several at once, from a model.
 
@@ -87,6 +85,7 @@ def erase(
             targets of that run are erased too, so that they do not come back. The teacher is still the base model,
             and a closed form solves for all targets from it.
         backbone: it is returned unchanged, and `offload` of the config does not move its networks.
+        loading: `model`, `device`, `dtype` and `revision` as in `load_backbone`, where no backbone is given.
 
     Raises:
         ConceptError: no concept set is given, or two of one target.
@@ -107,9 +106,7 @@ def erase(
     names = sets
     clock = time.perf_counter()
     refuse = partial(refuse_unsupported, config.method)  # before gigabytes are read, and before a folder is made
-    loaded = backbone or load_backbone(
-        model, device=device, dtype=dtype, revision=revision, accept=refuse, **_loading(config)
-    )
+    loaded = backbone or load_backbone(accept=refuse, **loading, **_loading(config))
     refuse(type(loaded.pipe).__name__)
     seconds = time.perf_counter() - clock
     start = None
@@ -177,10 +174,9 @@ def _train(
         # A checkpoint holds the trained weights whole: only a run without one needs those it starts from.
         if not load_checkpoint(folder, trainer) and info.get("start_from"):
             load_start(info["start_from"], folder, trainer.adapter)
-        if isinstance(trainer, Trainer) and (share := processes.share()):
+        if isinstance(trainer, Trainer) and trainer.share:
             how = _loading(config) | {"device": backbone.device.type}
             processes.send((type(trainer), info, sets, config, how, trainer.state()))
-            trainer.share = share
         earlier, clock = info["seconds"].get("train", 0.0), time.perf_counter()
         status = "interrupted"
         try:
@@ -235,7 +231,6 @@ def _stop_between_steps() -> Iterator[threading.Event]:
 
 
 def _refuse_weights(folder: Path, trainer: Trainer | ClosedFormTrainer) -> None:
-    """Raise a RunError where a trained weight is not finite."""
     if not all(bool(own.isfinite().all()) for own in trainer.adapter.parameters()):
         raise _not_finite(folder, trainer, "a weight is not finite")
 
@@ -259,10 +254,9 @@ def _steps(
     with open_metrics(folder / "metrics.jsonl", trainer.step_count) as metrics:
         while trainer.step_count < config.steps and not stopped.is_set():
             clock = time.perf_counter()
-            result = trainer.step()
-            if not math.isfinite(result.loss):
-                raise _not_finite(folder, trainer, f"the loss is {result.loss}")
-            step = Step(trainer.step_count, result.loss, result.terms, result.timestep, time.perf_counter() - clock)
+            step = replace(trainer.step(), seconds=time.perf_counter() - clock)
+            if not math.isfinite(step.loss):
+                raise _not_finite(folder, trainer, f"the loss is {step.loss}")
             line = {"step": step.step, "loss": step.loss} | step.terms
             line |= {"timestep": step.timestep, "seconds": round(step.seconds, 4)}
             try:

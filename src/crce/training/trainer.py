@@ -7,7 +7,6 @@ import logging
 import math
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -22,6 +21,7 @@ from crce.methods.objective import Row, crce_loss, role_terms, row_errors, row_t
 from crce.methods.table import load_method
 from crce.training import processes
 from crce.training.adapters import new_adapter, refuse_unlike
+from crce.training.events import Step
 from crce.training.prompts import make_table, near_vocabulary
 from crce.training.step_sampler import Predictor, StepBatch, StepSampler
 
@@ -29,27 +29,17 @@ from crce.training.step_sampler import Predictor, StepBatch, StepSampler
 logger = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True)
-class StepResult:
-    """Losses of one step. `terms` are the objective's sums over target, corefs and retains; they add up to `loss`."""
-
-    loss: float
-    terms: dict[str, float]
-    timestep: float
-
-
 class Trainer:
     """Erases concept sets from a backbone, step by step; each step learns from one of the sets.
 
-    The `adapter` is trained by Adam; `generator`, on the CPU, is behind every random choice. Where `share` is set, it
-    computes these rows of a step, and other processes the rest, see `processes`.
+    The `adapter` is trained by Adam; `generator`, on the CPU, is behind every random choice. With a `share`, see
+    `processes`, it computes these rows of a step, and other processes the rest.
     """
-
-    share: slice | None = None
 
     def __init__(self, backbone: Backbone, sets: Sequence[ConceptSet], config: ErasureConfig) -> None:
         self.backbone = backbone
         self.config = config
+        self.share = processes.share()
         self._method = load_method(config.method)
         own = not config.crce or self._method.vocabulary_stays
         vocabulary = near_vocabulary(backbone, sets, self._method.vocabulary) if own else []
@@ -70,14 +60,14 @@ class Trainer:
         self.predictor = Predictor(backbone, self.adapter, config.micro_batch)
         self.sampler = StepSampler(self.table, self._method, config, self.predictor, self.generator)
 
-    def step(self) -> StepResult:
+    def step(self) -> Step:
         """Sample a batch and make one optimizer step."""
         batch = self.sampler.batch()
         if self.share is not None:
             processes.send((batch, self.generator.get_state()))
         return self.learn(batch)
 
-    def learn(self, batch: StepBatch) -> StepResult:
+    def learn(self, batch: StepBatch) -> Step:
         """Make one optimizer step."""
         self.optimizer.zero_grad(set_to_none=True)
         errors = self.backward(batch)
@@ -88,7 +78,7 @@ class Trainer:
         self.optimizer.step()
         self.step_count += 1
         terms = role_terms(batch.rows, errors)
-        return StepResult(sum(terms.values()), terms, batch.timestep)
+        return Step(self.step_count, sum(terms.values()), terms, batch.timestep)
 
     def backward(self, batch: StepBatch) -> list[float]:
         """Accumulate the gradient of the objective, and return each row's error, without its weight.
@@ -144,15 +134,12 @@ class Trainer:
         return cond[[row.prompt for row in rows]]
 
     @torch.no_grad()
-    def targets(
-        self, batch: StepBatch, cond: Conditioning, own: Sequence[int] | None = None
-    ) -> tuple[torch.Tensor, torch.Tensor]:
+    def targets(self, batch: StepBatch, cond: Conditioning, own: Sequence[int]) -> tuple[torch.Tensor, torch.Tensor]:
         """What the student should predict for rows of a batch, and what the teacher does for their sources.
 
         Each has shape (R, C, h, w); `cond` are the prompts of the table, then those of the batch beyond it, and `own`
-        the R rows, by default all.
+        the R rows' places in the batch.
         """
-        own = range(len(batch.rows)) if own is None else own
         rows = [batch.rows[i] for i in own]
         # In addition to the rows' sources: the empty prompt or scene, and the base where that is something else.
         prompts, x_t, t = batch.prompts, batch.x_t, batch.t
