@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import get_args
 
 import pytest
 import tiny_families
@@ -12,6 +13,7 @@ from torch import nn
 from crce.backbones.families import backbone_class
 from crce.backbones.scopes import SCOPES, scope_modules
 from crce.backbones.unet import UNetBackbone
+from crce.config import ErasureConfig
 from crce.errors import ConfigError
 
 
@@ -37,8 +39,9 @@ def test_noxattn_and_xattn_share_nothing_and_leave_out_only_time_and_output(tiny
     assert {path.split(".")[0] for path in full - xattn - noxattn} == {"time_embedding", "conv_out"}
 
 
-def test_every_preset_has_a_description_and_layers(tiny_backbone: UNetBackbone):
-    assert all(SCOPES[scope] and scope_modules(tiny_backbone, scope) for scope in SCOPES)
+def test_every_preset_of_the_settings_has_layers(tiny_backbone: UNetBackbone):
+    assert set(SCOPES) == set(get_args(ErasureConfig.model_fields["layers"].annotation))
+    assert all(scope_modules(tiny_backbone, scope) for scope in SCOPES)
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,6 @@ from crce.backbones.memory_plan import Activations, MemoryPlan, Workload
 from crce.backbones.meta_model import ActivationMemory, MetaModel
 from crce.backbones.scopes import scope_modules, state_layers
 from crce.backbones.variants import quantized_parts, weight_bytes
-from crce.errors import ConfigError
 
 
 @quiet_diffusers()
@@ -25,13 +24,11 @@ def plan_memory(model: MetaModel, work: Workload, dtype: torch.dtype, quantize: 
         quantize: how the others are, see `variants`.
 
     Raises:
-        ConfigError: the layer preset is unknown or matches nothing.
+        ConfigError: the layer preset matches nothing.
     """
-    network = model.backbone.network
+    network, only = model.backbone.network, work.text_tokens_only
     if work.trained:
-        modules = scope_modules(
-            model.backbone, work.layers, work.target_modules, text_tokens_only=work.text_tokens_only
-        )
+        modules = scope_modules(model.backbone, work.layers, work.target_modules, text_tokens_only=only)
     else:
         modules = list(state_layers(network, type(model.backbone)))
     networks = {part: net.to(dtype) for part, net in model.networks().items()}
@@ -41,11 +38,9 @@ def plan_memory(model: MetaModel, work: Workload, dtype: torch.dtype, quantize: 
     encoding, decoding = _encoding(model), _decoding(model)
     if work.adapter == "lora":
         network.add_adapter(LoraConfig(r=work.rank, lora_alpha=work.rank, target_modules=modules))
-    elif work.adapter == "weights":
+    else:
         for path in modules:
             network.get_submodule(path).requires_grad_(True)
-    else:
-        raise ConfigError(f"adapter is {work.adapter!r}. Use lora or weights.")
     for parameter in network.parameters():
         if parameter.requires_grad:
             parameter.data = parameter.data.float()  # as the trainer keeps them

@@ -14,15 +14,7 @@ from crce.backbones.backbone import Backbone, Role
 from crce.errors import ConfigError
 
 
-SCOPES: dict[str, str] = {
-    "qk": "queries and keys of cross-attention, or of the text in joint attention (the official CRCE choice)",
-    "kv": "keys and values of cross-attention, or of the text in joint attention (how text enters the image)",
-    "xattn": "every linear layer of cross-attention, or of the text's side of joint attention",
-    "text": "every linear layer that the text alone passes",
-    "noxattn": "every linear and convolution layer outside those of xattn",
-    "selfattn": "every linear layer of self-attention, or of the image's side of joint attention",
-    "full": "every linear and convolution layer",
-}
+SCOPES = ("qk", "kv", "xattn", "text", "noxattn", "selfattn", "full")  # docs/backbones.md says what each holds
 _ROLES: dict[str, set[Role]] = {
     "qk": {"cross-attention"},
     "kv": {"cross-attention"},
@@ -71,11 +63,9 @@ def scope_modules(
     With `text_tokens_only` layers that text and image share count as the text's.
 
     Raises:
-        ConfigError: the preset is unknown, the pattern is no regular expression, or the network has no such layer;
+        ConfigError: the pattern is no regular expression, or the network has no such layer;
             with `text_tokens_only` also if none of them is shared, or one is the image's.
     """
-    if scope not in SCOPES:
-        raise ConfigError(f"layers is {scope!r}. Use one of: {', '.join(SCOPES)}.")
     network = backbone.network
     if target_modules is not None:
         named = _named_modules(network, target_modules)

@@ -10,7 +10,7 @@ import torch
 from crce.backbones.architecture import Architecture
 from crce.backbones.conditioning import Conditioning
 from crce.backbones.sampling_defaults import SamplingDefaults, distilled
-from crce.backbones.unet import HYPER, LCM, LIGHTNING, UNetBackbone
+from crce.backbones.unet import FEW_STEPS, UNetBackbone
 
 
 _CODE = "https://github.com/Stability-AI/generative-models"
@@ -32,9 +32,7 @@ class SDXLBackbone(UNetBackbone):
     defaults = {
         "": SamplingDefaults(50, 5.0, "StableDiffusionXLPipeline of diffusers"),
         "turbo": distilled(4, "model card of stabilityai/sdxl-turbo: 1 to 4 steps"),
-        "lightning": distilled(4, LIGHTNING),
-        "hyper": distilled(8, HYPER),
-        "lcm": distilled(4, LCM),
+        **FEW_STEPS,
     }
 
     @classmethod

@@ -14,9 +14,11 @@ from crce.backbones.noise import DDIMGrid
 from crce.backbones.sampling_defaults import SamplingDefaults, distilled
 
 
-LIGHTNING = "model card of ByteDance/SDXL-Lightning: 4 steps"
-HYPER = "model card of ByteDance/Hyper-SD: 8 steps"
-LCM = "model card of latent-consistency/lcm-lora-sdv1-5: 4 steps"
+FEW_STEPS = {  # of Stable Diffusion XL too
+    "lightning": distilled(4, "model card of ByteDance/SDXL-Lightning: 4 steps"),
+    "hyper": distilled(8, "model card of ByteDance/Hyper-SD: 8 steps"),
+    "lcm": distilled(4, "model card of latent-consistency/lcm-lora-sdv1-5: 4 steps"),
+}
 _COMPVIS = "https://github.com/CompVis/stable-diffusion"
 _STABILITY = "https://github.com/Stability-AI/stablediffusion"
 
@@ -44,9 +46,7 @@ class UNetBackbone(Backbone):
         "": SamplingDefaults(50, 7.5, "StableDiffusionPipeline of diffusers"),
         "demo": SamplingDefaults(5, 4.0, "benchmarks/speed/whole_job.json", solver="dpm++"),
         "turbo": distilled(4, "model card of stabilityai/sd-turbo: 1 to 4 steps"),
-        "lightning": distilled(4, LIGHTNING),
-        "hyper": distilled(8, HYPER),
-        "lcm": distilled(4, LCM),
+        **FEW_STEPS,
     }
 
     @classmethod
