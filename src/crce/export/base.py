@@ -81,9 +81,8 @@ def identify(base: Base, shapes: Mapping[str, torch.Size]) -> tuple[type[Backbon
     names = FAMILIES if base.pipeline is None else [base.pipeline] if base.pipeline in FAMILIES else []
     families = [backbone_class(name) for name in names]
     for family in families:
-        known = [a for a in family.architectures if a.kin == base.kin] or [
-            a for a in family.architectures if not a.kin
-        ]
+        every = family.architectures
+        known = [a for a in every if a.kin == base.kin] or [a for a in every if not a.kin]
         certain = base.pipeline is not None and len(known) == 1
         text_layers = [n for n in shapes if n.startswith(f"{family.component}.") and n.endswith(TEXT_LAYERS)]
         widths = {shapes[name][1] for name in text_layers}

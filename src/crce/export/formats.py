@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 from crce.backbones.sources import DTYPES
 from crce.errors import ConfigError, RunError
@@ -37,27 +38,20 @@ class Exported:
     notes: tuple[str, ...] = ()
 
 
-class Writer(Protocol):
-    """Writes a finished run to `path`, which is free. `rank`, `tolerance` and `dtype` are those of `export`."""
-
-    def __call__(
-        self, erasure: Erasure, path: Path, *, rank: int | None, tolerance: float, dtype: str | None
-    ) -> Exported: ...
-
-
 @dataclass(frozen=True)
 class ExportFormat:
     """An entry of `FORMATS`: a format that other programs read.
 
     Attributes:
         summary: the format in a few words, for the command line.
-        write: a `Writer`, or its "module:attribute".
+        write: writes a finished run to a path that is free, by the arguments `erasure` and `path`, and `rank`,
+            `tolerance` and `dtype` as in `export`; or its "module:attribute".
         low_rank: whether it is a LoRA, so that `rank` applies.
         suffix: of its file; empty for a pipeline folder.
     """
 
     summary: str
-    write: Writer | str
+    write: Callable[..., Exported] | str
     low_rank: bool = False
     suffix: str = ".safetensors"
 
@@ -118,7 +112,7 @@ def export(
     path = default if out is None else Path(out)
     _check_free(path, to, chosen, force)
     check_writable(path, folder=not chosen.suffix)
-    write: Writer = FORMATS.resolve(to, chosen.write) if isinstance(chosen.write, str) else chosen.write
+    write = FORMATS.resolve(to, chosen.write) if isinstance(chosen.write, str) else chosen.write
     with locked(erasure.folder):
         return write(erasure, path, rank=rank, tolerance=tolerance, dtype=dtype)
 

@@ -74,9 +74,8 @@ def ldm_state(pipe: Any) -> dict[str, torch.Tensor]:
             raise ModelError(f"The model's {part} is {found}, but a single file holds {expected}. Use --to merged.")
     xl = kind == "StableDiffusionXLPipeline"
     state = _renamed(pipe.unet.state_dict(), _unet_names(pipe.unet), "model.diffusion_model.", "UNet")
-    for key, value in _renamed(
-        pipe.vae.state_dict(), _vae_names(pipe.vae), "first_stage_model.", "autoencoder"
-    ).items():
+    vae = _renamed(pipe.vae.state_dict(), _vae_names(pipe.vae), "first_stage_model.", "autoencoder")
+    for key, value in vae.items():
         # the original attention is made of 1x1 convolutions
         state[key] = value[:, :, None, None] if ".mid.attn_1." in key and value.ndim == 2 else value
     text = pipe.text_encoder.state_dict()
@@ -94,7 +93,6 @@ def ldm_state(pipe: Any) -> dict[str, torch.Tensor]:
 
 
 def _diffusers_tables() -> Any:
-    """The names of diffusers and of the original code, by model."""
     from diffusers.loaders.single_file_utils import DIFFUSERS_TO_LDM_MAPPING
 
     return DIFFUSERS_TO_LDM_MAPPING

@@ -90,7 +90,7 @@ def write_lora(
     return Exported(path, to, first.rank, error, tuple(notes))
 
 
-# Each is a `formats.Writer`.
+# Each is the `write` of an `ExportFormat`.
 write_diffusers = partial(write_lora, to="diffusers")
 write_kohya = partial(write_lora, to="kohya")
 
@@ -104,7 +104,6 @@ def _kohya_layers(layers: Mapping[str, Factors], base: Base, family: type[Backbo
 
 
 def _tensors(layers: Mapping[str, Factors], keys: str, dtype: torch.dtype) -> dict[str, torch.Tensor]:
-    """The tensors of the file, with keys as kohya or as diffusers has them."""
     tensors = {}
     for name, factors in layers.items():
         if keys == "kohya":

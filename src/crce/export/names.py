@@ -19,7 +19,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 
@@ -27,8 +27,6 @@ from crce.backbones.families import FAMILIES, backbone_class
 from crce.errors import RunError
 from crce.files import read_tensors
 
-
-KeyFormat = Literal["kohya", "diffusers", "diffusers-old", "mixed", "other"]
 
 CHECKPOINT = "model.diffusion_model."  # with which the original code names the tensors of its denoiser
 _UNET_PARTS = ("down_", "up_", "mid_", "input_", "middle_", "output_")  # in diffusers, in the original code
@@ -69,7 +67,7 @@ class TensorFile:
     path: Path
     state: dict[str, torch.Tensor]
     metadata: dict[str, str]
-    format: KeyFormat = "other"  # of its keys
+    format: str = "other"  # of its keys: kohya, diffusers, diffusers-old, mixed or other
     # by the layer's name in the file, its tensors: down, up, alpha, mid, dora_scale
     layers: dict[str, dict[str, torch.Tensor]] = field(default_factory=dict)
     rest: list[str] = field(default_factory=list)  # keys that belong to no layer
@@ -138,11 +136,9 @@ def readers(keys: TensorFile) -> list[str]:
         paths = [name.removeprefix("lora_unet_") for name in keys.layers if name.startswith("lora_unet_")]
         if any("transformer_blocks_" in path and not path.startswith(_UNET_PARTS) for path in paths):
             return []  # a transformer's path under lora_unet
-        if any(path.startswith("joint_blocks_") for path in paths):
-            return ["ComfyUI"]
         if any(path.startswith(("double_blocks_", "single_blocks_")) for path in paths):
             return ["ComfyUI", "Forge", "diffusers"]
-        if any(path.startswith(("layers_", "context_refiner_", "noise_refiner_")) for path in paths):
+        if any(path.startswith(("joint_blocks_", "layers_", "context_refiner_", "noise_refiner_")) for path in paths):
             return ["ComfyUI"]
         return ["ComfyUI", "AUTOMATIC1111", "Forge", "diffusers"]
     if keys.format == "diffusers":
