@@ -14,7 +14,7 @@ import pytest
 from crce.attacks import ATTACKS, BASELINE_ATTACKS, AttackSpec, load_attack
 from crce.attacks.prompts import AttackedPrompt, choose_prompts
 from crce.attacks.text import TextAttack, distinct, leet, neighbours, read_data, slips, translations
-from crce.concepts import ConceptSet, Related, atlas_names
+from crce.concepts import ConceptSet, Related, atlas
 from crce.errors import ConfigError
 
 
@@ -93,7 +93,7 @@ def test_translations_are_ten_to_a_word_and_reach_corefs_by_the_target(prompt, c
     assert translations("Cat")[0] == "Katze"
     found = texts("translation", AttackedPrompt("moggy", "coref", "cat", cats))
     assert "gato" in found
-    known = [name for name in atlas_names() if translations(name)]
+    known = [name for name in atlas() if translations(name)]
     assert len(known) >= 60
 
 

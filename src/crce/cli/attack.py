@@ -152,7 +152,6 @@ def _print(results: list[dict[str, Any]]) -> None:
 
 
 def _result(outcome: dict[str, Any]) -> str:
-    """The result for one prompt, in words."""
     if outcome["left_out"] is not None:
         return f"left out, {outcome['left_out']}"
     details, found = outcome.get("details", {}), outcome["found"]

@@ -67,7 +67,6 @@ def show(
 
 
 def used_for(related: Related) -> str:
-    """What a phrase of a set is used for."""
     return "evaluation" if related.held_out else "training"
 
 

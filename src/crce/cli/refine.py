@@ -99,9 +99,7 @@ class _RefineProgress(Bar):
             planned = event.round
             self._round = f"round {planned.number}: "
             typer.echo(f"round {planned.number}: {planned.folder}", err=True)  # stdout has only the rows
-            changes = [
-                f"{change.outcome} {change.side} {change.text!r}: {change.reason}" for change in planned.changes
-            ]
+            changes = [f"{c.outcome} {c.side} {c.text!r}: {c.reason}" for c in planned.changes]
             changes = changes or ["no changes: it trains on with the same concept set"]
             print_some(changes, SHOWN, indent="  ", err=True)
             for note in planned.notes:

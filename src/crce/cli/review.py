@@ -12,7 +12,7 @@ import typer
 from crce.cli.commands import COMMANDS, apply, parse
 from crce.cli.listings import used_for
 from crce.cli.terminal import print_table
-from crce.concepts import ConceptSet, atlas_names, certainty_word, read_concepts
+from crce.concepts import ConceptSet, atlas, certainty_word, read_concepts
 from crce.concepts.corefconcept import is_corefconcept
 from crce.concepts.library import dump_for
 from crce.concepts.nodes import json_value, read_text
@@ -94,7 +94,6 @@ class _Session:
         return True
 
     def _write(self) -> None:
-        """Write the state of the review to both files."""
         concepts = self.review.concepts
         if concepts != self.written:
             new = dump_for(self.path, concepts)
@@ -114,7 +113,6 @@ class _Session:
 
 
 def _lines(interactive: bool) -> Iterator[str]:
-    """The lines that are typed or piped in."""
     if not interactive:
         yield from sys.stdin
         return
@@ -135,7 +133,7 @@ def _own_set(path: Path) -> tuple[str, ConceptSet]:
     def copy(given: Path | str, name: str) -> str:
         return f"crce show {shlex.quote(str(given))} --yaml > {slug(name)}.yaml, then review that file."
 
-    if not path.exists() and str(path).casefold() in map(str.casefold, atlas_names()):
+    if not path.exists() and str(path).casefold() in map(str.casefold, atlas()):
         raise ConceptError(f"'{path}' is in the atlas, which is not changed. Copy it: {copy(path, path.name)}")
     if "#" in path.name and not path.exists():
         name = path.name.rpartition("#")[2]

@@ -84,7 +84,6 @@ def time_run(
 
 
 def duration(seconds: float) -> str:
-    """A duration in words."""
     if seconds < 100:
         return f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"

@@ -94,8 +94,6 @@ def parse_corefconcept(text: str, file: str) -> tuple[list[ConceptSet], list[Fau
 
 
 class _EntryReader:
-    """Reads one entry of a group and collects its faults."""
-
     def __init__(self, file: str, group: str, index: int) -> None:
         self.file, self.group, self.index = file, group, index
         self.concept: str | None = None
@@ -147,7 +145,6 @@ class _EntryReader:
         return cast(Kind, kind or "other")
 
     def phrases(self, entry: dict[str, Any], name: str) -> list[Placed]:
-        """The phrases of one list with their certainties."""
         texts, certainties = (self.items(entry, name + suffix) for suffix in ("", "-certainty"))
         if len(certainties) != len(texts):
             self.fault(

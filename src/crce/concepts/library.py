@@ -68,7 +68,6 @@ def read_sets(path: Path | str) -> tuple[ConceptSet, ...]:
 
 
 def _refuse(path: Path, faults: Sequence[Fault]) -> None:
-    """Raise those faults that make a set unusable, if there are any."""
     if errors := [fault for fault in faults if fault.outcome == "error"]:
         raise error_from(path.name, errors)
 
@@ -133,11 +132,6 @@ def atlas() -> dict[str, ConceptSet]:
     return {concepts.target: concepts for concepts in _atlas(ATLAS)}
 
 
-def atlas_names() -> list[str]:
-    """The targets of the bundled concept sets, sorted."""
-    return list(atlas())
-
-
 def atlas_entry(name: str) -> ConceptSet | None:
     """The bundled concept set of a target, or None; `name_key` says what is one name.
 
@@ -171,7 +165,6 @@ def _names() -> dict[str, ConceptSet]:
 
 @functools.cache
 def _atlas(folder: Path) -> tuple[ConceptSet, ...]:
-    """Every concept set of a folder of YAML files, sorted."""
     files = sorted(folder.glob("*.yaml"))
     sets = [c for file in files for c in parse_sets(read_text(file), file.name, phrase_source="atlas")]
     return tuple(sorted(sets, key=lambda concepts: fold(concepts.target)))
@@ -186,7 +179,7 @@ def _suggestion(name: str) -> str:
     if targets := targets_of.get(fold(name)):
         known = " and ".join(f"'{target}'" for target in targets)
         return f" '{name}' is a coref of {known}: use {'one of them' if len(targets) > 1 else known}."
-    near = likely_slip(name, [*atlas_names(), *targets_of])
+    near = likely_slip(name, [*atlas(), *targets_of])
     if near is None or near in atlas():
         return f" Did you mean '{near}'?" if near else ""
     return f" Did you mean '{targets_of[near][0]}', of which '{near}' is a coref?"

@@ -170,7 +170,6 @@ class NodeReader:
         self.target: str | None = None  # of the concept set being read, for faults of files without line numbers
 
     def fault(self, node: yaml.Node | None, text: str) -> None:
-        """Record a fault at a node."""
         self.faults.append(Fault(self.file, text, line=line_of(node) if node else None, concept=self.target))
 
     def mapping(self, node: yaml.Node, known: Sequence[str], what: str) -> dict[str, yaml.Node]:

@@ -11,22 +11,16 @@ from crce.config import ErasureConfig
 
 
 class SPMConfig(ErasureConfig):
-    """Settings of SPM."""
-
     spm_states: Phrases = Field(4, description="random states that are kept at each step")
     spm_weight: Weight = Field(1000.0, description="weight of the random states")
 
 
 class AdvUnlearnConfig(ErasureConfig):
-    """Settings of AdvUnlearn."""
-
     attack_steps: Phrases = Field(4, description="steps of the search for an adversarial word")
     attack_rate: Rate = Field(0.01, description="how far a step of the search moves each number of the word")
 
 
 class GEMConfig(ErasureConfig):
-    """Settings of GEM."""
-
     x_t_source: Literal["student"] = Field("student", description="new trajectories of the network in training")
     early_steps: NoiseLevels = Field(10, description="x_t of a step: the first ones of the trajectory")
 
@@ -44,14 +38,10 @@ class RidgeConfig(ClosedFormConfig):
 
 
 class RECEConfig(RidgeConfig):
-    """Settings of RECE."""
-
     rece_rounds: Count = Field(1, description="rounds of attack and answer")
     rece_rho: Scale = Field(0.1, description="how small the attack is kept")
 
 
 class SPEEDConfig(ClosedFormConfig):
-    """Settings of SPEED."""
-
     speed_threshold: Scale = Field(0.1, description="what retains use less than this is free to be edited")
     speed_retain_scale: Scale = Field(1.0, description="how firmly free directions stay")
