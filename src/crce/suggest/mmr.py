@@ -102,8 +102,15 @@ def _split(
     fit = [i for i in rest if i not in bound]
     measured: list[int] = []
     for preference in (True, None, False):
-        preferring = [i for i in fit if own[i].held_out is preference]
-        measured += _spread(preferring, own, alike, trained, measured, held_out - len(measured))
+        bands: dict[float, list[int]] = {}
+        for i in (i for i in fit if own[i].held_out is preference and own[i].certainty >= HELD_OUT_FLOOR):
+            if not _repeats(i, trained, alike):
+                word = min(CERTAINTY_WORDS.values(), key=lambda value, i=i: abs(value - own[i].certainty))
+                bands.setdefault(word, []).append(i)
+        for _ in range(held_out - len(measured)):  # one from each certainty in turn, the most certain first
+            for certainty in sorted(bands, reverse=True):
+                measured += islice((i for i in bands[certainty] if not _repeats(i, measured, alike)), 1)
+        del measured[held_out:]
     # phrases reserved for holding out that can't be are trained instead, unless a held-out phrase is nearly the same
     spare = [i for i in rest if i not in measured and not _repeats(i, measured, alike)]
     trained += spare[: train - len(trained)]
@@ -136,23 +143,6 @@ def _train_first(
             free.discard(meaning[i])
             trained.append(i)
     return trained
-
-
-def _spread(
-    rest: list[int], own: list[Candidate], alike: Alike, trained: list[int], measured: list[int], count: int
-) -> list[int]:
-    """Up to `count` positions of `rest`, one from each certainty in turn, the most certain first."""
-    bands: dict[float, list[int]] = {}
-    for i in rest:
-        if own[i].certainty >= HELD_OUT_FLOOR and not _repeats(i, [*trained, *measured], alike):
-            word = min(CERTAINTY_WORDS.values(), key=lambda value: abs(value - own[i].certainty))
-            bands.setdefault(word, []).append(i)
-    taken: list[int] = []
-    for _ in range(count):
-        for certainty in sorted(bands, reverse=True):
-            free = (i for i in bands[certainty] if not _repeats(i, taken, alike))
-            taken += islice(free, 1)
-    return taken[:count]
 
 
 def _repeats(i: int, others: list[int], alike: Alike) -> bool:
