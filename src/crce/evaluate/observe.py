@@ -198,7 +198,11 @@ def prompt_set_questions(
         asked = _informed(judge, domain, own, erasure)
         target_class = _class_of(asked, [target, *([prompt_set.concept] if prompt_set.concept else [])])
         if domain and asked and not isinstance(asked, Detector):
-            asked = _restricted(asked, domain, target_class if any(g.erasing for g in own) else None)
+            known = [c for names in domain.names if (c := _class_of(asked, names))]
+            classes = [target_class] if target_class and any(g.erasing for g in own) else []
+            classes = list(dict.fromkeys([*classes, *known]))
+            if len(classes) > 1 and 2 * len(known) >= len(domain.names):  # else it has too little choice
+                asked = RestrictedJudge(asked, classes)
         elsewhere = OtherSets([c for c in erasure.sets if c is not concepts], asked, crce=erasure.config.crce)
         with_classes = [_with_classes(group, asked, target, target_class, elsewhere) for group in own]
         kind = domain.kind if domain else None
@@ -219,13 +223,6 @@ def _informed(judge: Judge | None, domain: Domain | None, groups: Sequence[Promp
     if domain and domain.kind == "style":
         return judge.about([*erasure.sets, *(ConceptSet(phrase, kind="style") for phrase in phrases)], folder)
     return judge.about(erasure.sets, folder, unrelated=phrases)
-
-
-def _restricted(judge: Judge, domain: Domain, target_class: str | None) -> Judge:
-    """The judge bound to the things of a domain; unchanged if it knows too few of them to have a choice."""
-    known = [c for names in domain.names if (c := _class_of(judge, names))]
-    classes = list(dict.fromkeys([*([target_class] if target_class else []), *known]))
-    return RestrictedJudge(judge, classes) if len(classes) > 1 and 2 * len(known) >= len(domain.names) else judge
 
 
 def _with_classes(

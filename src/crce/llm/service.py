@@ -55,7 +55,6 @@ class ServiceChat(Chat):
     """
 
     remote = True
-    provider: str
     package: ClassVar[str]  # the client library
     key_variable: ClassVar[str]  # environment variable of the key
     url_variable: ClassVar[str]  # environment variable of the address
