@@ -54,7 +54,6 @@ class ConceptSetJudge:
             raise ConfigError(f"The judge {self.name} has no classes yet. Give it concept sets: judge.about(sets).")
 
     def _with(self, known: ConceptClasses) -> Self:
-        """A copy with these classes."""
         judge = copy.copy(self)
         judge._known = known
         judge.classes = list(known.phrases)

@@ -98,7 +98,7 @@ def _split(
         bands: dict[float, list[int]] = {}
         for i in (i for i in fit if own[i].held_out is preference and own[i].certainty >= HELD_OUT_FLOOR):
             if not _repeats(i, trained, alike):
-                word = min(CERTAINTY_WORDS.values(), key=lambda value, i=i: abs(value - own[i].certainty))
+                word = min(CERTAINTY_WORDS.values(), key=lambda value: abs(value - own[i].certainty))
                 bands.setdefault(word, []).append(i)
         for _ in range(held_out - len(measured)):  # one from each certainty in turn, the most certain first
             for certainty in sorted(bands, reverse=True):
