@@ -16,15 +16,9 @@ from crce.errors import ConfigError
 
 
 # Everyday things that any text-to-image model knows.
-EVERYDAY = (
-    "a bowl of fruit",
-    "a mountain lake",
-    "a red bicycle",
-    "a wooden chair",
-    "a city street at night",
-    "a sunflower",
-    "a sailing boat",
-    "a stone bridge",
+EVERYDAY = tuple(
+    "a bowl of fruit, a mountain lake, a red bicycle, a wooden chair, a city street at night, a sunflower, "
+    "a sailing boat, a stone bridge".split(", ")
 )
 
 
