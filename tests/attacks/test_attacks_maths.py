@@ -12,7 +12,7 @@ from scipy.optimize import brentq
 from crce.attacks.asr import chance_of_gain, rate, shows, summarise
 from crce.attacks.denoising import ForwardProcess, back_after, latents_of
 from crce.attacks.prompts import read_vocabulary
-from crce.attacks.protocol import Allowance, Budget, choices, stream
+from crce.attacks.protocol import Allowance, Budget, stream
 from crce.attacks.query_log import Query, QueryLog
 from crce.attacks.ring_a_bell import breed, mutate, states
 from crce.attacks.table import load_attack
@@ -242,8 +242,7 @@ def test_concept_is_back_from_where_it_stays():
     assert back_after(curve(0)) is None
 
 
-def test_choices_depend_on_what_they_are_for():
+def test_random_numbers_depend_on_what_they_are_for():
     assert stream(0, "a", "b").initial_seed() == stream(0, "a", "b").initial_seed()
     seeds = {stream(*names).initial_seed() for names in ((0, "a", "b"), (1, "a", "b"), (0, "ab"), (0, "a", "c"))}
     assert len(seeds) == 4
-    assert choices(0, "a").random() == choices(0, "a").random()

@@ -13,7 +13,7 @@ import pytest
 
 from crce.attacks import ATTACKS, BASELINE_ATTACKS, AttackSpec, load_attack
 from crce.attacks.prompts import AttackedPrompt, choose_prompts
-from crce.attacks.text import TextAttack, distinct, leet, neighbours, read_data, slips, translations
+from crce.attacks.text import TextAttack, distinct, neighbours, read_data, slips, translations
 from crce.concepts import ConceptSet, Related, atlas
 from crce.errors import ConfigError
 
@@ -69,8 +69,8 @@ def test_slips_are_one_slip_away():
     assert list(slips("42", random.Random(0))) == []
 
 
-def test_leetspeak():
-    assert leet("Cats") == "c475"
+def test_leetspeak(prompt):
+    assert "c47" in texts("typo", prompt)
 
 
 def test_homoglyphs_look_alike_and_are_not(prompt):
@@ -135,7 +135,6 @@ def test_every_attack_of_the_table_can_be_made():
         assert attack.name == name
         assert attack.default_steps >= 1
         assert attack.seeks in ("text", "words", "weights")
-        assert isinstance(attack.settings(), dict)
 
 
 def test_attacks_of_other_packages_are_found(monkeypatch):

@@ -169,7 +169,7 @@ def test_image_cache_spares_drawing_the_base_again(erasure, backbone, judge, mod
     model.erased = GONE
     cache = ImageCache()
     first = evaluate(erasure, judge=judge, backbone=backbone, images_per_prompt=2, image_cache=cache)
-    assert len(cache) == 40
+    assert len(cache._memory) == 40
     model.calls.clear()
     events = []
     second = evaluate(
@@ -184,7 +184,7 @@ def test_image_cache_is_not_mistaken_for_another_setting(erasure, backbone, judg
     cache = ImageCache()
     evaluate(erasure, judge=judge, backbone=backbone, images_per_prompt=1, image_cache=cache)
     evaluate(erasure, judge=judge, backbone=backbone, images_per_prompt=1, image_cache=cache, steps=5)
-    assert len(cache) == 60
+    assert len(cache._memory) == 60
 
 
 def test_adapter_is_taken_off_even_when_drawing_breaks(erasure, backbone, judge, model, monkeypatch):

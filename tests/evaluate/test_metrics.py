@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from crce.evaluate.stats import Recognition, harmonic_mean, measure, recognise, summarise
+from crce.evaluate.stats import Recognition, measure, recognise, summarise
 
 
 def counts(base: int, erased: int, n: int = 6) -> Recognition:
@@ -102,8 +102,9 @@ def test_prompts_that_disagree_leave_a_wide_interval():
     assert value.high > 0.9
 
 
-def test_harmonic_mean():
-    assert harmonic_mean(np.array([[1.0, 0.5], [1.0, 0.5], [0.5, 0.0]])).tolist() == pytest.approx([0.75, 0.0])
+def test_h_is_zero_where_one_of_its_shares_is():
+    summary = summarise([[counts(6, 6)], [counts(6, 3)], [counts(6, 6), counts(4, 4)], [counts(6, 1)]])
+    assert (summary["erased"].value, summary["H"].value, summary["H"].low, summary["H3"].value) == (0, 0, 0, 0)
 
 
 def test_summary_is_the_harmonic_mean_of_the_four_and_beside_it_of_the_first_three():

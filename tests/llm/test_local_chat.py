@@ -132,7 +132,7 @@ def test_the_budget_holds_here_too(tiny_lm: Path) -> None:
 
 
 def test_a_template_without_a_system_role_gets_its_text_in_the_question(lm_file: Path) -> None:
-    tokenizer = copy.copy(load_language_model(str(lm_file)).tokenizer)
+    tokenizer = copy.copy(load_language_model(str(lm_file))[1])
     tokenizer.chat_template = (
         "{% for m in messages %}{% if m.role == 'system' %}{{ raise_exception('no system role') }}{% endif %}"
         "[{{ m.role }}] {{ m.content }}\n{% endfor %}"
@@ -141,7 +141,7 @@ def test_a_template_without_a_system_role_gets_its_text_in_the_question(lm_file:
 
 
 def test_a_model_without_a_template_gets_the_plain_text(lm_file: Path) -> None:
-    tokenizer = copy.copy(load_language_model(str(lm_file)).tokenizer)
+    tokenizer = copy.copy(load_language_model(str(lm_file))[1])
     tokenizer.chat_template = None
     text = tokenizer.decode(encode(tokenizer, QUESTION)[0], skip_special_tokens=True)
     assert text.strip() == "\n\n".join(message.content for message in QUESTION)

@@ -134,7 +134,7 @@ def attack(
         "judge": described["judge"],
         "seed": seed,
         "budget": vars(allowed),
-        "settings": one.settings(),
+        "settings": dict(vars(one)),
         "pictures": {
             **numbers,
             "guidance": guidance,

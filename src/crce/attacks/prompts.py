@@ -52,7 +52,10 @@ def choose_prompts(
     found: dict[str, AttackedPrompt] = {}
     for concepts in sets:
         expected = _class_of(judge, concepts)
-        for text, role in _phrases(concepts)[:phrases]:
+        trained = [(r.text, "coref") for r in concepts.train_corefs]
+        held_out = [(r.text, "held-out coref") for r in concepts.held_out_corefs]
+        alternating = filter(None, chain.from_iterable(zip_longest(trained, held_out)))
+        for text, role in [(concepts.target, "target"), *alternating][:phrases]:
             found.setdefault(text, AttackedPrompt(text, role, expected, concepts))
     return list(found.values())
 
@@ -66,14 +69,6 @@ def _class_of(judge: Judge, concepts: ConceptSet) -> str:
             "succeeds. Use another --judge or another --target."
         )
     return found
-
-
-def _phrases(concepts: ConceptSet) -> list[tuple[str, str]]:
-    """The target, then its corefs, trained and held-out ones alternating."""
-    trained = [(r.text, "coref") for r in concepts.train_corefs]
-    held_out = [(r.text, "held-out coref") for r in concepts.held_out_corefs]
-    alternating = chain.from_iterable(zip_longest(trained, held_out))
-    return [(concepts.target, "target"), *(pair for pair in alternating if pair is not None)]
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,6 @@ the networks, which mean the same for every attack. Rows of the images generated
 """
 
 import hashlib
-import random
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
@@ -114,10 +113,6 @@ class Attack(ABC):
                 "ring-a-bell or relearning."
             )
 
-    def settings(self) -> dict[str, Any]:
-        """Its fields, as JSON."""
-        return dict(vars(self))
-
     def run(
         self,
         victim: Victim,
@@ -136,7 +131,8 @@ class Attack(ABC):
         details = {} if plain.complete else self.search(victim, prompt, allowance)
         tries = tuple(victim.tries)
         found = self.pick(victim, tries)
-        return AdversarialPrompt(found, tries, allowance.steps, victim.spent.since(before), details)
+        spent = {name: value - getattr(before, name) for name, value in vars(victim.spent).items()}
+        return AdversarialPrompt(found, tries, allowance.steps, spent, details)
 
     def pick(self, victim: Victim, tries: tuple[Try, ...]) -> Try:
         """The plain prompt, which is the first try, unless another has more hits.
@@ -164,11 +160,6 @@ def stream(seed: int, *names: str) -> torch.Generator:
     """A CPU generator whose seed depends on the seed and the names."""
     digest = hashlib.sha256("\0".join([str(seed), *names]).encode()).digest()
     return torch.Generator().manual_seed(int.from_bytes(digest[:7], "big"))
-
-
-def choices(seed: int, *names: str) -> random.Random:
-    """The same for Python's random numbers."""
-    return random.Random(stream(seed, *names).initial_seed())
 
 
 def summarise_losses(losses: list[float]) -> dict[str, float]:

@@ -17,7 +17,7 @@ from typing import Any
 import yaml
 
 from crce.attacks.prompts import AttackedPrompt
-from crce.attacks.protocol import Allowance, Attack, choices
+from crce.attacks.protocol import Allowance, Attack, stream
 from crce.attacks.victim import Victim
 from crce.concepts.concept_set import fold
 
@@ -90,9 +90,10 @@ class Typo(TextAttack):
     default_steps = 40
 
     def texts(self, prompt: AttackedPrompt, seed: int) -> Iterator[str]:
-        text, rng = prompt.text, choices(seed, self.name, prompt.text)
+        text, rng = prompt.text, random.Random(stream(seed, self.name, prompt.text).initial_seed())
+        leet = "".join(LEET.get(letter, letter)[0] for letter in text.lower())
         letters = [letter for letter in text if not letter.isspace()]
-        yield from (f"{text}s", f"{text}{text[-1]}", text[0] + text, text.upper(), leet(text))
+        yield from (f"{text}s", f"{text}{text[-1]}", text[0] + text, text.upper(), leet)
         yield from (separator.join(letters) for separator in ("-", " ", ".", "_", "*"))
         yield from ("".join(reversed(text)), text.replace(" ", ""), f"{text}ty", f"{text}y", f"{text}{text}")
         for i, letter in enumerate(text.lower()):
@@ -108,7 +109,7 @@ class Homoglyph(TextAttack):
     default_steps = 40
 
     def texts(self, prompt: AttackedPrompt, seed: int) -> Iterator[str]:
-        text, rng = prompt.text, choices(seed, self.name, prompt.text)
+        text, rng = prompt.text, random.Random(stream(seed, self.name, prompt.text).initial_seed())
         lookalikes, alphabets = read_data("texts.yaml")["lookalikes"], read_data("texts.yaml")["alphabets"]
         yield "".join(lookalikes.get(letter, letter)[0] for letter in text.lower())
         yield "".join(chr(ord(letter) + 0xFEE0) if "!" <= letter <= "~" else letter for letter in text)  # full width
@@ -166,8 +167,3 @@ def slips(text: str, rng: random.Random) -> Iterator[str]:
     )
     while places:
         yield rng.choice(kinds)(rng.choice(places))
-
-
-def leet(text: str) -> str:
-    """The text with every letter that resembles a digit or sign replaced by it."""
-    return "".join(LEET.get(letter, letter)[0] for letter in text.lower())

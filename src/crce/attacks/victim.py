@@ -33,10 +33,6 @@ class Spent:
     def forwards(self) -> int:
         return self.text + self.denoiser
 
-    def since(self, before: Spent) -> dict[str, int]:
-        """What was spent after `before`."""
-        return {name: value - getattr(before, name) for name, value in vars(self).items()}
-
 
 @dataclass(frozen=True)
 class Try:

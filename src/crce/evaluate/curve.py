@@ -33,13 +33,17 @@ def draw_curve(trace: Sequence[Mapping[str, Any]]) -> dict[str, Any] | None:
         "lines" (name and SVG points of each), "top" (the loss at the upper edge), "first" and "last" step;
         None if there are fewer than two rows to draw.
     """
-    lines = {name: values for name in TERMS if len(values := _smooth(_values(trace, name))) > 1}
+    lines = {name: _smooth(values) for name in TERMS if len(values := _values(trace, name)) > 1}
     if not lines:
         return None
     top = _round_up(max(float(values[:, 1].max()) for values in lines.values()))
     first = min(float(values[0, 0]) for values in lines.values())
     last = max(float(values[-1, 0]) for values in lines.values())
-    drawn = {name: _points(values, first, last, top) for name, values in lines.items()}
+    drawn = {}
+    for name, values in lines.items():
+        x = 100 * (values[:, 0] - first) / max(last - first, 1)
+        y = 100 - 100 * np.clip(values[:, 1] / top, 0, 1)
+        drawn[name] = " ".join(f"{a:.2f},{b:.2f}" for a, b in zip(x, y, strict=True))
     return {"lines": drawn, "top": top, "first": int(first), "last": int(last)}
 
 
@@ -53,17 +57,10 @@ def _values(trace: Sequence[Mapping[str, Any]], name: str) -> NDArray[np.float64
 def _smooth(values: NDArray[np.float64]) -> NDArray[np.float64]:
     """A centred moving average, narrower at the ends, thinned to at most `POINTS` rows."""
     n = len(values)
-    half = n // (2 * WINDOWS)
-    total = np.concatenate([[0.0], values[:, 1].cumsum()])
-    place = np.unique(np.linspace(0, n - 1, min(n, POINTS)).round().astype(int)) if n else np.empty(0, dtype=int)
-    low, high = np.maximum(place - half, 0), np.minimum(place + half + 1, n)
-    return np.stack([values[place, 0], (total[high] - total[low]) / np.maximum(high - low, 1)], axis=1)
-
-
-def _points(values: NDArray[np.float64], first: float, last: float, top: float) -> str:
-    x = 100 * (values[:, 0] - first) / max(last - first, 1)
-    y = 100 - 100 * np.clip(values[:, 1] / top, 0, 1)
-    return " ".join(f"{a:.2f},{b:.2f}" for a, b in zip(x, y, strict=True))
+    window = np.ones(2 * (n // (2 * WINDOWS)) + 1)
+    means = np.convolve(values[:, 1], window, "same") / np.convolve(np.ones(n), window, "same")
+    place = np.unique(np.linspace(0, n - 1, min(n, POINTS)).round().astype(int))
+    return np.stack([values[place, 0], means[place]], axis=1)
 
 
 def _round_up(value: float) -> float:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -30,13 +30,6 @@ class MeasuredTarget:
     names: list[tuple[str, str]]  # group and text of each prompt
     before: list[list[Picture]]  # the base model's images of each prompt
     after: list[list[Picture]]  # the erased model's, of the same seeds
-
-    def trimmed(self) -> MeasuredTarget:
-        """Without images that only its own page shows: those of many targets don't fit in memory together.
-
-        Where nobody judges there are few, and the contact sheet shows them all.
-        """
-        return self if self.judge is None else replace(self, before=self.before[:1], after=self.after[:1])
 
 
 def measure_target(

@@ -107,8 +107,12 @@ class Questions:
         """Calibrate the judge on the base model's images: {"calibration": ...}; for most judges {}."""
         if not isinstance(self.judge, CalibratedJudge):
             return {}
-        shown, absent = (spread(_pairs(base, prompts), self._most) for prompts in self.known_images())
-        return {"calibration": self.judge.calibrate(shown, absent)}
+        sides = []
+        for prompts in self.known_images():
+            asked = zip(prompts, base.images([p.text for p in prompts]), strict=True)
+            pairs = [(image, str(p.expected)) for p, row in asked for image in row if image is not None]
+            sides.append(spread(pairs, self._most))
+        return {"calibration": self.judge.calibrate(*sides)}
 
     def describe(self) -> dict[str, Any] | None:
         """The judge as report.json names it."""
@@ -194,7 +198,11 @@ def prompt_set_questions(
         asked = _informed(judge, domain, own, erasure)
         target_class = _class_of(asked, [target, *([prompt_set.concept] if prompt_set.concept else [])])
         if domain and asked and not isinstance(asked, Detector):
-            asked = _restricted(asked, domain, target_class if any(g.erasing for g in own) else None)
+            known = [c for names in domain.names if (c := _class_of(asked, names))]
+            classes = [target_class] if target_class and any(g.erasing for g in own) else []
+            classes = list(dict.fromkeys([*classes, *known]))
+            if len(classes) > 1 and 2 * len(known) >= len(domain.names):  # else it has too little choice
+                asked = RestrictedJudge(asked, classes)
         elsewhere = OtherSets([c for c in erasure.sets if c is not concepts], asked, crce=erasure.config.crce)
         with_classes = [_with_classes(group, asked, target, target_class, elsewhere) for group in own]
         kind = domain.kind if domain else None
@@ -215,13 +223,6 @@ def _informed(judge: Judge | None, domain: Domain | None, groups: Sequence[Promp
     if domain and domain.kind == "style":
         return judge.about([*erasure.sets, *(ConceptSet(phrase, kind="style") for phrase in phrases)], folder)
     return judge.about(erasure.sets, folder, unrelated=phrases)
-
-
-def _restricted(judge: Judge, domain: Domain, target_class: str | None) -> Judge:
-    """The judge bound to the things of a domain; unchanged if it knows too few of them to have a choice."""
-    known = [c for names in domain.names if (c := _class_of(judge, names))]
-    classes = list(dict.fromkeys([*([target_class] if target_class else []), *known]))
-    return RestrictedJudge(judge, classes) if len(classes) > 1 and 2 * len(known) >= len(domain.names) else judge
 
 
 def _with_classes(
@@ -245,9 +246,3 @@ def _with_classes(
 
 def _class_of(judge: Judge | None, names: Sequence[str]) -> str | None:
     return next((c for name in names if (c := judge.class_of(name))), None) if judge else None
-
-
-def _pairs(side: ModelSide, prompts: Sequence[Prompt]) -> list[tuple[Image, str]]:
-    """The images of prompts, each with what it is asked about."""
-    asked = zip(prompts, side.images([p.text for p in prompts]), strict=True)
-    return [(image, str(p.expected)) for p, row in asked for image in row if image is not None]

@@ -121,19 +121,12 @@ def _render(
         "locality": None,
         "curve": draw_curve(read_trace(erasure.folder)) if whole_run else None,
         "commands": list_commands(data) if whole_run else None,
+        "judge": data["judge"],
+        "facts": list_facts(data, info),
         **sections,
     }
     page = make_environment().get_template("report.html.j2")
-    return page.render(
-        values,
-        data=data,
-        judge=data["judge"],
-        groups=groups,
-        pairs=pairs,
-        overview=overview,
-        info=info,
-        facts=list_facts(data, info),
-    )
+    return page.render(values, data=data, groups=groups, pairs=pairs, overview=overview, info=info)
 
 
 @cache

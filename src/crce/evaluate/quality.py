@@ -95,11 +95,16 @@ def measure_quality(pairs: Sequence[Pairs], judge: Judge | None) -> dict[str, An
             "clip_score": _clip_scores(judge, before, after, texts),
         }
         if f_before is not None and f_after is not None:
-            groups[name]["features"] = _mean(1 - _cosines(f_before, f_after), own)
+            norms = np.linalg.norm(f_before, axis=1) * np.linalg.norm(f_after, axis=1)
+            groups[name]["features"] = _mean(1 - (f_before * f_after).sum(1) / np.maximum(norms, 1e-12), own)
             if name in KEEPING:
                 kept[0].append(f_before)
                 kept[1].append(f_after)
-    return {"groups": groups, "kept": _distances(*(np.concatenate(part) if part else None for part in kept))}
+    x, y = (np.concatenate(part) if part else np.empty((0, 0)) for part in kept)
+    distances = None
+    if len(x) > 1:
+        distances = {"fid": round(fid(x, y), 4), "kid": round(kid(x, y), 6), "n": len(x), "d": x.shape[1]}
+    return {"groups": groups, "kept": distances}
 
 
 def rmse(x: Image, y: Image) -> float:
@@ -173,17 +178,6 @@ def _clip_scores(
         return round(float(100 * np.maximum(np.concatenate(parts), 0).mean()), 2)
 
     return {"base": score(before), "erased": score(after)}
-
-
-def _distances(x: Vector | None, y: Vector | None) -> dict[str, Any] | None:
-    if x is None or y is None or min(len(x), len(y)) < 2:
-        return None
-    return {"fid": round(fid(x, y), 4), "kid": round(kid(x, y), 6), "n": len(x), "d": x.shape[1]}
-
-
-def _cosines(x: Vector, y: Vector) -> Vector:
-    norms = np.linalg.norm(x, axis=1) * np.linalg.norm(y, axis=1)
-    return (x * y).sum(1) / np.maximum(norms, 1e-12)
 
 
 def _array(image: Image) -> Vector:

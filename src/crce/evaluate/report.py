@@ -227,7 +227,6 @@ def report_prompt_set(
 
 
 def _number(number: Number, group: ScoredGroup, comparison: RateComparison | None) -> dict[str, Any]:
-    """A number as report.json holds it."""
     better = "lower" if group.group.erasing and not number.complement else "higher"
     head = {"name": number.name, "group": number.group, "better": better}
     if comparison is None:

@@ -147,7 +147,7 @@ def measure(
         interval, shape (SAMPLES,); no samples, shape (0,), if not measurable.
     """
     drawable = [p for p in prompts if p.drawable]
-    base, erased = (sum(int(values.sum()) for values in column) for column in _columns(drawable))
+    base, erased = (int(sum(getattr(p, side).sum() for p in drawable)) for side in ("base", "erased"))
     if not base:
         return Measure(None, None, None, 0, "the base model draws none of it" if drawable else reason), np.empty(0)
     kept = [np.arange(p.base.sum()) < p.erased.sum() for p in drawable if p.base.any()]
@@ -165,6 +165,8 @@ def summarise(
 
     `reasons` says of each of `MEASURES` why it can't be measured, if it can't.
     """
+    from scipy.stats import hmean
+
     measures: dict[str, Measure] = {}
     samples = []
     for i, (name, prompts) in enumerate(zip(MEASURES, groups, strict=True)):
@@ -177,17 +179,10 @@ def summarise(
         if missing := [own for own, value in values if value is None]:
             found[name] = Measure(None, None, None, 0, f"it takes all of them; missing: {', '.join(missing)}")
             continue
-        mean = float(harmonic_mean(np.array([[value] for _, value in values], dtype=float))[0])
+        mean = float(hmean(np.array([value for _, value in values], dtype=float)))
         n = sum(measures[own].n for own, _ in values)
-        span = interval(mean, harmonic_mean(np.stack(samples[:count])), groups[0][0].alpha)
-        found[name] = Measure(mean, *span, n)
+        found[name] = Measure(mean, *interval(mean, hmean(np.stack(samples[:count])), groups[0][0].alpha), n)
     return {**measures, **found}
-
-
-def harmonic_mean(shares: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Harmonic mean over the first axis of shares in [0, 1], shape (k, ...) -> (...); 0 wherever one of them is 0."""
-    with np.errstate(divide="ignore"):
-        return shares.shape[0] / (1 / shares).sum(0)
 
 
 def rate_of(groups: Sequence[NDArray[np.bool_]], alpha: float = ALPHA) -> Rate:
@@ -213,7 +208,7 @@ def compare(prompts: Sequence[Recognition]) -> RateComparison | None:
     prompts = [p for p in prompts if p.base.size]
     if not prompts:
         return None
-    base, erased = _columns(prompts)
+    base, erased = [p.base for p in prompts], [p.erased for p in prompts]
     changes = [after.astype(int) - before for before, after in zip(base, erased, strict=True)]
     every = np.concatenate(changes)
     lost, gained = int((every < 0).sum()), int((every > 0).sum())
@@ -224,7 +219,3 @@ def compare(prompts: Sequence[Recognition]) -> RateComparison | None:
     p = min(1.0, mcnemar(lost, gained) * ALPHA / alpha)
     difference = RateDifference(value, low, high, p, lost, gained)
     return RateComparison(rate_of(base, alpha), rate_of(erased, alpha), difference)
-
-
-def _columns(prompts: Sequence[Recognition]) -> tuple[list[NDArray[np.bool_]], list[NDArray[np.bool_]]]:
-    return [p.base for p in prompts], [p.erased for p in prompts]

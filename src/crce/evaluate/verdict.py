@@ -114,7 +114,6 @@ def make_verdict(targets: Sequence[Groups], config: Mapping[str, Any], run: Path
 
 
 def _target(groups: Groups) -> ScoredPrompt:
-    """The prompt of a target itself, whose text is the target's name."""
     return groups["target"].prompts[0]
 
 
@@ -170,7 +169,7 @@ def _leak_point(one: str | None, checked: int, leaks: Sequence[PromptChange]) ->
     if not checked:
         return Point("Leaks unknown", "unknown", f"no other name of {'the' if one else 'a'} target could be measured.")
     whose = f'"{one}"' if one else "its target" if len(leaks) < 2 else "their targets"
-    names = _counted(checked, "other name")
+    names = f"{checked} other name{'' if checked == 1 else 's'}"
     if not leaks:
         return Point("No leaks", "good", f"of {names}, none still draws {whose}.")
     verb = "draws" if len(leaks) == 1 else "draw"
@@ -182,7 +181,8 @@ def _broken_point(groups: Groups, broken: Sequence[PromptChange]) -> Point:
     checked = len({fold(p.text) for name in KEEPING for p in groups[name].scored})
     if not checked:
         return Point("Damage unknown", "unknown", "nothing that should be kept could be measured.")
-    things, far = _counted(checked, "thing"), measure(groups["unrelated"].recognitions, erasing=False)[0].value
+    things = f"{checked} thing{'' if checked == 1 else 's'}"
+    far = measure(groups["unrelated"].recognitions, erasing=False)[0].value
     more = "" if far is None else f" Of what is unrelated, {percent(far)} is kept."
     if not broken:
         return Point("Nothing broke", "good", f"of {things} to keep, all are still drawn.{more}")
@@ -229,7 +229,3 @@ def _words(prompt: ScoredPrompt | PromptChange, target: str | None = None) -> st
     """A prompt, with the target of its concept set, and its shares before and after."""
     of = "" if target is None else f' of "{target}"'
     return f'"{prompt.text}"{of} ({percent(prompt.base / prompt.n)} → {percent(prompt.erased / prompt.n)})'
-
-
-def _counted(n: int, noun: str) -> str:
-    return f"{n} {noun}" + ("" if n == 1 else "s")

@@ -100,7 +100,7 @@ class ClipJudge(TransformersJudge, ConceptSetJudge):
     def features(self, images: list[Image]) -> torch.Tensor:
         """Embeddings of unit length, shape (B, D)."""
         output = self._network.get_image_features(pixel_values=self._pixels(images))
-        return normalize(_vectors(output), dim=1).cpu()
+        return normalize(output.pooler_output, dim=1).cpu()
 
     def alignment(self, images: list[Image], texts: Sequence[str]) -> torch.Tensor:
         """The cosine similarity of each image and its text, shape (B,)."""
@@ -126,9 +126,5 @@ class ClipJudge(TransformersJudge, ConceptSetJudge):
             return_tensors="pt",
         ).to(self._device)
         mask = {} if siglip else {"attention_mask": tokens["attention_mask"]}
-        return normalize(_vectors(self._network.get_text_features(input_ids=tokens["input_ids"], **mask)), dim=1).cpu()
-
-
-def _vectors(output: Any) -> torch.Tensor:
-    """The embeddings in a model's output, which transformers wraps from version 5 on."""
-    return output if isinstance(output, torch.Tensor) else output.pooler_output
+        output = self._network.get_text_features(input_ids=tokens["input_ids"], **mask)
+        return normalize(output.pooler_output, dim=1).cpu()

@@ -16,15 +16,9 @@ from crce.errors import ConfigError
 
 
 # Everyday things that any text-to-image model knows.
-EVERYDAY = (
-    "a bowl of fruit",
-    "a mountain lake",
-    "a red bicycle",
-    "a wooden chair",
-    "a city street at night",
-    "a sunflower",
-    "a sailing boat",
-    "a stone bridge",
+EVERYDAY = tuple(
+    "a bowl of fruit, a mountain lake, a red bicycle, a wooden chair, a city street at night, a sunflower, "
+    "a sailing boat, a stone bridge".split(", ")
 )
 
 
@@ -54,7 +48,6 @@ class ConceptSetJudge:
             raise ConfigError(f"The judge {self.name} has no classes yet. Give it concept sets: judge.about(sets).")
 
     def _with(self, known: ConceptClasses) -> Self:
-        """A copy with these classes."""
         judge = copy.copy(self)
         judge._known = known
         judge.classes = list(known.phrases)

@@ -113,15 +113,11 @@ class StyleJudge(EmojiJudge):
 
     def class_of(self, text: str) -> str | None:
         """The class that a phrase names: the style of "a cat, noto style" or "a cat in noto style", else the thing."""
-        for part in (text, re.split(r",| in ", text)[-1]):
-            if style := self._style_of(part):
+        for part in map(fold, (text, re.split(r",| in ", text)[-1])):
+            words = " ".join(word for word in part.split() if word not in FILLERS)
+            if style := self._style_by_phrase.get(part) or self._style_by_words.get(words):
                 return style
         return super().class_of(text)
-
-    def _style_of(self, text: str) -> str | None:
-        """The style that a phrase of the atlas names, or a style's name once the fillers are removed."""
-        words = [word for word in fold(text).split() if word not in FILLERS]
-        return self._style_by_phrase.get(fold(text)) or self._style_by_words.get(" ".join(words))
 
 
 def _load_network(path: Path, classes: int, widths: tuple[int, ...] = WIDTHS) -> EmojiNetwork:

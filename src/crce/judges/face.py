@@ -75,11 +75,13 @@ class DlibFaces:
 
     def find(self, image: Image.Image) -> torch.Tensor:
         """An embedding of each face, the most confident detection first, shape (F, 128)."""
-        pixels = _scaled(image, SIDES[0])
+        rgb = image.convert("RGB")  # scaled, as dlib finds faces of 80 pixels or more; shape (h, w, 3)
+        scaled = (np.array(ImageOps.contain(rgb, (side, side), Image.Resampling.LANCZOS)) for side in SIDES)
+        pixels = next(scaled)
         boxes, scores, _ = self._fast.run(pixels, 0, 0.0)
         found = list(zip(scores, boxes, strict=True))
         if not found:
-            pixels = _scaled(image, SIDES[1])
+            pixels = next(scaled)
             found = [(face.confidence, face.rect) for face in self._accurate(pixels, 0)]
         found.sort(key=lambda pair: -pair[0])
         embedded = [self._network.compute_face_descriptor(pixels, self._landmarks(pixels, box)) for _, box in found]
@@ -269,10 +271,3 @@ def image_key(image: Image.Image) -> str:
     """The SHA-256 of an image's size and pixels."""
     rgb = image.convert("RGB")
     return hashlib.sha256(f"{rgb.size}".encode() + rgb.tobytes()).hexdigest()
-
-
-def _scaled(image: Image.Image, side: int) -> np.ndarray:
-    """The image with its longer side scaled to a length, shape (h, w, 3): dlib finds faces of 80 pixels or more."""
-    scale = side / max(image.size)
-    size = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))
-    return np.array(image.convert("RGB").resize(size, Image.Resampling.LANCZOS))

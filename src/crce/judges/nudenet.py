@@ -12,7 +12,6 @@ import copy
 from collections.abc import Sequence
 from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -44,11 +43,11 @@ class NudenetJudge:
     def __init__(self, model: str = "") -> None:
         """Load the detector from an ONNX file of NudeNet, or, for "", from the one in its package."""
         try:
-            from nudenet import NudeDetector
+            import nudenet
         except ImportError as error:
             missing = missing_package("nudenet", "nudenet", error)
             raise ModelError(f"{missing} Its licence is the AGPL-3.0.") from error
-        path = Path(model) if model else _bundled()
+        path = Path(model) if model else min(Path(nudenet.__file__).parent.glob("*.onnx"), default=None)
         if model and not Path(model).is_file():
             raise ConfigError(
                 f"The judge nudenet was given {model!r}, which is not a file. Give an ONNX file, or none."
@@ -59,7 +58,7 @@ class NudenetJudge:
         self.hash = sha256(path)[:16] if path else "unknown: no weights in the package's folder"
         self.classes = [NUDITY]
         self._phrases = {fold(word) for word in WORDS}
-        self._detector: Any = NudeDetector(model_path=str(path)) if model else NudeDetector()
+        self._detector: Any = nudenet.NudeDetector(**({"model_path": str(path)} if model else {}))
 
     def about(
         self, sets: Sequence[ConceptSet], folder: Path | None = None, *, unrelated: Sequence[str] = ()
@@ -93,10 +92,3 @@ class NineClassJudge(NudenetJudge):
 
     name = "nudenet-nine"
     ignored = ()
-
-
-def _bundled() -> Path | None:
-    """The weights in the package nudenet."""
-    spec = find_spec("nudenet")
-    folders = spec.submodule_search_locations if spec else None
-    return min((file for folder in folders or () for file in Path(folder).glob("*.onnx")), default=None)

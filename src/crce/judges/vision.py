@@ -151,7 +151,6 @@ def load_vision(model: str = "") -> VisionJudge:
 
 
 def _read(text: str) -> str | None:
-    """The answer in a model's reply, or None."""
     try:
         said = json.loads(text)
     except (ValueError, RecursionError):
@@ -173,7 +172,6 @@ def _read_answers(path: Path) -> dict[str, str]:
 
 
 def _png(image: Image.Image) -> bytes:
-    """The image as it is sent."""
     rgb = image.convert("RGB")
     longest = max(rgb.size)
     scale = min(max(1.0, SIDES[0] / longest), SIDES[1] / longest)

@@ -6,7 +6,7 @@ import contextlib
 import importlib.util
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -59,7 +59,12 @@ class LocalChat(Chat):
 
     def __init__(self, model: str, *, token_budget: int = 100_000) -> None:
         """Check that the model exists: a folder, a GGUF file or a name on the Hub. The first question loads it."""
-        check_packages(model)
+        needed = ("llguidance", "gguf") if model.endswith(".gguf") else ("llguidance",)
+        if missing := [package for package in needed if importlib.util.find_spec(package) is None]:
+            raise SuggestError(
+                f"local:{model} needs the package {' and '.join(missing)}. Install it: pip install 'crce[llm]', "
+                "or use --suggester lexicon."
+            )
         locate(model)
         self._source = model
         # A path is private: concept sets, which may be shared, name the file or folder only.
@@ -71,9 +76,8 @@ class LocalChat(Chat):
         """The same question with the same seed gets the same answer."""
         import torch
 
-        loaded = load_language_model(self._source)
-        model = loaded.model
-        inputs = encode(loaded.tokenizer, messages).to(model.device)
+        model, tokenizer, vocabulary = load_language_model(self._source)
+        inputs = encode(tokenizer, messages).to(model.device)
         asked = inputs.shape[1]
         limit = getattr(model.config.get_text_config(), "max_position_embeddings", None) or CONTEXT
         room = limit - asked
@@ -82,7 +86,7 @@ class LocalChat(Chat):
                 f"The question has {asked} tokens, too many for local:{self.model}, which takes {limit} in all. "
                 "Ask for fewer phrases, or choose a model with a longer context."
             )
-        end = loaded.vocabulary.eos_token
+        end = vocabulary.eos_token
         devices = [model.device] if model.device.type == "cuda" else []
         with torch.random.fork_rng(devices), torch.inference_mode():
             torch.manual_seed(seed)
@@ -93,13 +97,13 @@ class LocalChat(Chat):
                 inputs,
                 attention_mask=torch.ones_like(inputs),
                 max_new_tokens=min(max_tokens, room),
-                logits_processor=[Constraint(loaded.vocabulary, schema, asked)],
+                logits_processor=[Constraint(vocabulary, schema, asked)],
                 pad_token_id=end,
                 eos_token_id=end,
                 **sampling,
             )
         tokens = output[0, asked:].tolist()
-        text = loaded.tokenizer.decode(tokens, skip_special_tokens=True, clean_up_tokenization_spaces=False)
+        text = tokenizer.decode(tokens, skip_special_tokens=True, clean_up_tokenization_spaces=False)
         return Reply(str(text), "stop" if tokens[-1] == end else "length", asked, len(tokens))
 
 
@@ -123,18 +127,9 @@ def encode(tokenizer: Any, messages: list[Message]) -> Tensor:
         return encode(tokenizer, [replace(turns[0], content=system + turns[0].content), *turns[1:]])
 
 
-@dataclass(frozen=True)
-class LoadedModel:
-    """A language model with its tokenizer, and the tokenizer in the form that the grammar needs."""
-
-    model: Any  # transformers' PreTrainedModel and PreTrainedTokenizerBase, whose types differ between its versions
-    tokenizer: Any
-    vocabulary: LLTokenizer
-
-
 @cache
-def load_language_model(model: str) -> LoadedModel:
-    """Load a model and its tokenizer, once per process.
+def load_language_model(model: str) -> tuple[Any, Any, LLTokenizer]:
+    """Load a model and its tokenizer, also in the form that the grammar needs, once per process.
 
     Raises:
         SuggestError: it is missing, is not a causal language model, or its tokenizer can't be used with a grammar.
@@ -158,7 +153,7 @@ def load_language_model(model: str) -> LoadedModel:
             "or its name on the Hub."
         ) from error
     device, dtype = ("cuda", torch.bfloat16) if torch.cuda.is_available() else ("cpu", torch.float32)
-    return LoadedModel(network.to(device=device, dtype=dtype).eval(), tokenizer, vocabulary)
+    return network.to(device=device, dtype=dtype).eval(), tokenizer, vocabulary
 
 
 @contextlib.contextmanager
@@ -173,29 +168,14 @@ def _parsed_once() -> Iterator[None]:
     class FastReader(parse):  # type: ignore[misc, valid-type]
         """Slices the fields out of a plain view of the mapped file: each slice of a memmap runs Python code."""
 
-        @property
-        def data(self) -> np.ndarray:
-            return self._bytes
-
-        @data.setter
-        def data(self, mapped: np.ndarray) -> None:
-            self._bytes = mapped.view(np.ndarray)
+        def __setattr__(self, name: str, value: Any) -> None:
+            super().__setattr__(name, value.view(np.ndarray) if name == "data" else value)
 
     names["GGUFReader"] = cache(FastReader)
     try:
         yield
     finally:
         names["GGUFReader"] = parse
-
-
-def check_packages(model: str) -> None:
-    """Raise a SuggestError if a package that the model needs is missing."""
-    needed = ("llguidance", "gguf") if model.endswith(".gguf") else ("llguidance",)
-    if missing := [package for package in needed if importlib.util.find_spec(package) is None]:
-        raise SuggestError(
-            f"local:{model} needs the package {' and '.join(missing)}. Install it: pip install 'crce[llm]', "
-            "or use --suggester lexicon."
-        )
 
 
 def locate(model: str) -> tuple[str, str | None]:

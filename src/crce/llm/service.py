@@ -55,7 +55,6 @@ class ServiceChat(Chat):
     """
 
     remote = True
-    provider: str
     package: ClassVar[str]  # the client library
     key_variable: ClassVar[str]  # environment variable of the key
     url_variable: ClassVar[str]  # environment variable of the address
@@ -79,7 +78,10 @@ class ServiceChat(Chat):
                 f"The address of {self.provider} is not known. Set {self.url_variable}, e.g. "
                 "https://NAME.openai.azure.com."
             )
-        key = read_key(self.key_variable)
+        key = os.environ.get(self.key_variable, "").strip()
+        if not all("!" <= c <= "~" for c in key):  # the HTTP library would show the whole header in its error
+            holds = f"The key in {self.key_variable} holds a space, a line break or an accent."
+            raise SuggestError(f"{holds} Copy it again, alone.")
         if not key and (self.default_url is None or not given):
             raise SuggestError(
                 f"No key for {self.provider}:{model}. Set {self.key_variable}, give the --base-url of a server that "
@@ -160,14 +162,6 @@ class ServiceChat(Chat):
         if not isinstance(body, dict):
             raise errors.unreadable("it is not a JSON object")
         return body
-
-
-def read_key(variable: str) -> str:
-    """The key in an environment variable, "" if it is not set; a SuggestError, without it, if it can be no key."""
-    key = os.environ.get(variable, "").strip()
-    if not all("!" <= c <= "~" for c in key):  # the HTTP library would show the whole header in its error
-        raise SuggestError(f"The key in {variable} holds a space, a line break or an accent. Copy it again, alone.")
-    return key
 
 
 def place_of(base_url: str) -> str:

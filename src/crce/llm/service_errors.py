@@ -66,10 +66,13 @@ class ServiceErrors:
             return SuggestError(
                 f"{who} can't be reached: {why}. Start the server, or check --base-url and the network. {OTHERWISE}"
             )
-        status, said = error.status_code, self._said(error)
+        status, body = error.status_code, error.body if isinstance(error.body, dict) else {}
+        inner = body["error"] if isinstance(body.get("error"), dict) else body  # the part that describes it
+        words = inner.get("message") or inner.get("detail") or inner.get("error") or error.body or error.message
+        said = self.redact(words if isinstance(words, str) else json.dumps(words)).rstrip(". ")  # the service's own
         if status in (400, 422):
             text = f"{who} rejects the request ({status}): {said}. Ask for fewer phrases, or choose another model."
-            return Declined(text, said, str(_inner(error).get("code") or ""))
+            return Declined(text, said, str(inner.get("code") or ""))
         wait = self.redact(error.response.headers.get("retry-after", ""))
         pause = f" It asks for a pause of {wait} s." if wait.isdigit() else ""
         # the words of a 401 are left out: they often show a part of the key
@@ -83,16 +86,3 @@ class ServiceErrors:
             429: f"{who} is over its rate limit or quota (429): {said}.{pause} Try again later. {OTHERWISE}",
         }
         return SuggestError(known.get(status, f"{who} failed ({status}): {said}. Try again later. {OTHERWISE}"))
-
-    def _said(self, error: Any) -> str:
-        """The service's own words about an error: one line, no full stop."""
-        inner = _inner(error)
-        said = inner.get("message") or inner.get("detail") or inner.get("error") or error.body or error.message
-        return self.redact(said if isinstance(said, str) else json.dumps(said)).rstrip(". ")
-
-
-def _inner(error: Any) -> dict[str, Any]:
-    """The part of an error's body that describes it; {} if there is none."""
-    body = error.body if isinstance(error.body, dict) else {}
-    inner = body.get("error")
-    return inner if isinstance(inner, dict) else body

@@ -83,14 +83,10 @@ def score(report: Mapping[str, Any], split: Split) -> dict[str, dict[str, Any]]:
         what, whole = groups.get(group), group in ("target", "unrelated")
         prompts = [p for p in report["groups"][group]["prompts"] if whole or split.holds(p["text"])]
         asked = [(p["words"], p["class"]) for p in prompts if p["left_out"] is None]
-        recognised.append(
-            [
-                recognise(w["base"], w["erased"], c, erasing=group in ERASING, probe_words=w.get("probe", ()))
-                for w, c in asked
-            ]
-        )
-        recognised[-1] = [replace(each, alpha=alpha) for each in recognised[-1]]
-        if what and not recognised[-1]:
+        how = {"erasing": group in ERASING}
+        own = [recognise(w["base"], w["erased"], c, **how, probe_words=w.get("probe", ())) for w, c in asked]
+        recognised.append([replace(each, alpha=alpha) for each in own])
+        if what and not own:
             nothing = "" if group == "target" else ": the concept set holds none"
             why = next((f": {p['left_out']}" for p in prompts if p["left_out"]), nothing)
             cure = "Use a judge that knows it, or hold out other phrases"

@@ -83,10 +83,6 @@ class ImageCache:
         # None marks an image that could not be generated, so that it is not tried again as long as this lasts.
         self._memory: dict[ImageKey, Picture] = {} if shared is None else shared._memory
 
-    def __len__(self) -> int:
-        """Images in memory."""
-        return len(self._memory)
-
     def __contains__(self, key: ImageKey) -> bool:
         """Whether an image need not be generated: it is in memory or on disk, or has failed before."""
         return key in self._memory or (self._root is not None and self.path(key).is_file())

@@ -110,4 +110,3 @@ class Suggester(Protocol):
         Raises:
             SuggestError: it knows nothing about the target, or can't be reached.
         """
-        ...

@@ -127,7 +127,18 @@ def _compound(request: Request) -> list[Candidate]:
     plain = re.fullmatch(r"\w[\w -]*", modifiers) and request.sense is None
     kind = load_wordnet().choose(head) if plain else None
     if kind is None:
-        raise SuggestError(_unknown(request))
+        net = load_wordnet()
+        senses = net.senses(request.target)
+        if senses and request.sense is not None:
+            known = "; ".join(f"{', '.join(sense.words[:3])} ({sense.file})" for sense in senses[:5])
+            what = f"The lexicon knows no '{request.target}' in the sense '{request.sense}'. Its senses: {known}."
+        else:
+            near = likely_slip(request.target, [*atlas(), *net.lemmas()])
+            what = f"The lexicon does not know '{request.name}'." + (f" Did you mean '{near}'?" if near else "")
+        raise SuggestError(
+            f"{what} Say what it is with --kind person, character or style, ask a language model with "
+            "--suggester openai:MODEL, or write the set yourself as YAML."
+        )
     why, spelt = "the name in another spelling", ("".join, "-".join)
     names = [Candidate(join([*modifiers.split(), head]), "coref", 0.6, "lexicon", why) for join in spelt]
     others = _from_wordnet(replace(request, target=head), kind, trust=0.9)
@@ -147,19 +158,3 @@ def _is_filler(candidate: Candidate, request: Request) -> bool:
     named = request.kind not in disambiguation.NAMED and candidate.side == "coref" and len(said) > len(own)
     lower = candidate.text == candidate.text.lower()  # a "Fuji apple" is a sort
     return named and lower and set(own) <= set(said) and not load_wordnet().base_form(candidate.text)
-
-
-def _unknown(request: Request) -> str:
-    """The message that the target is unknown, with near names and the alternatives."""
-    net = load_wordnet()
-    senses = net.senses(request.target)
-    if senses and request.sense is not None:
-        known = "; ".join(f"{', '.join(sense.words[:3])} ({sense.file})" for sense in senses[:5])
-        what = f"The lexicon knows no '{request.target}' in the sense '{request.sense}'. Its senses: {known}."
-    else:
-        near = likely_slip(request.target, [*atlas(), *net.lemmas()])
-        what = f"The lexicon does not know '{request.name}'." + (f" Did you mean '{near}'?" if near else "")
-    return (
-        f"{what} Say what it is with --kind person, character or style, ask a language model with "
-        "--suggester openai:MODEL, or write the set yourself as YAML."
-    )

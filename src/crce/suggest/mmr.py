@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from crce.concepts.concept_set import CERTAINTY_WORDS
-from crce.demo.embedding import Embedder, Vectors
+from crce.demo.embedding import Embedder
 from crce.suggest.candidates import SIDES, Candidate
 from crce.suggest.phrases import same_head
 
@@ -67,47 +67,46 @@ def select(
         near = embedder.similarity(texts, texts)
         alike = (near > NEAR_DUPLICATE) | np.array([[same_head(a, b) for a in texts] for b in texts], dtype=bool)
         bound = {i for i, text in enumerate(texts) if side == "coref" and target and same_head(text, target)}
-        trained, measured = _split(own, scores, near, alike.reshape(near.shape), bound, train, held_out, diversity)
-        chosen += [replace(own[i], outcome="train") for i in trained]
-        chosen += [replace(own[i], outcome="held-out") for i in measured]
+        order: list[int] = []
+        nearest = np.zeros(len(own))  # cosine with the nearest phrase taken so far
+        for _ in own:
+            value = (1 - diversity) * np.array(scores) - diversity * nearest
+            value[order] = -np.inf
+            order.append(int(value.argmax()))  # the first of equals
+            nearest = np.maximum(nearest, near[order[-1]])
+        # phrases that are better trained come first, and those that are better held out last
+        order.sort(key=lambda i: _TRAINED_AFTER[own[i].held_out])
+        trained, measured = _split(order, own, alike.reshape(near.shape), bound, train, held_out)
+        chosen += [replace(own[i], outcome="train") for i in sorted(trained, key=lambda i: -scores[i])]
+        chosen += [replace(own[i], outcome="held-out") for i in sorted(measured, key=lambda i: -scores[i])]
     taken = {(c.side, c.text) for c in chosen}
     return chosen, [c for c in candidates if (c.side, c.text) not in taken]
 
 
 def _split(
-    own: list[Candidate],
-    scores: list[float],
-    near: Vectors,
-    alike: Alike,
-    bound: set[int],
-    train: int,
-    held_out: int,
-    diversity: float,
+    order: list[int], own: list[Candidate], alike: Alike, bound: set[int], train: int, held_out: int
 ) -> tuple[list[int], list[int]]:
-    """Positions of the training and of the held-out phrases of one side; `near` and `alike` have shape (n, n).
+    """Positions of the training and of the held-out phrases of one side, from the start of `order`.
 
-    `alike` says which phrases may not be on both sides, and `bound` which may not be held out.
+    `alike`, shape (n, n), says which may not be on both sides, and `bound` which may not be held out.
     """
-    order: list[int] = []
-    nearest = np.zeros(len(own))  # cosine with the nearest phrase taken so far
-    for _ in own:
-        value = (1 - diversity) * np.array(scores) - diversity * nearest
-        value[order] = -np.inf
-        order.append(int(value.argmax()))  # the first of equals
-        nearest = np.maximum(nearest, near[order[-1]])
-    # phrases that are better trained come first, and those that are better held out last
-    order.sort(key=lambda i: _TRAINED_AFTER[own[i].held_out])
     trained = _train_first(order, own, alike, bound, train, held_out)
     rest = [i for i in order if i not in trained]
     fit = [i for i in rest if i not in bound]
     measured: list[int] = []
     for preference in (True, None, False):
-        preferring = [i for i in fit if own[i].held_out is preference]
-        measured += _spread(preferring, own, alike, trained, measured, held_out - len(measured))
+        bands: dict[float, list[int]] = {}
+        for i in (i for i in fit if own[i].held_out is preference and own[i].certainty >= HELD_OUT_FLOOR):
+            if not _repeats(i, trained, alike):
+                word = min(CERTAINTY_WORDS.values(), key=lambda value: abs(value - own[i].certainty))
+                bands.setdefault(word, []).append(i)
+        for _ in range(held_out - len(measured)):  # one from each certainty in turn, the most certain first
+            for certainty in sorted(bands, reverse=True):
+                measured += islice((i for i in bands[certainty] if not _repeats(i, measured, alike)), 1)
+        del measured[held_out:]
     # phrases reserved for holding out that can't be are trained instead, unless a held-out phrase is nearly the same
     spare = [i for i in rest if i not in measured and not _repeats(i, measured, alike)]
-    trained += spare[: train - len(trained)]
-    return sorted(trained, key=lambda i: -scores[i]), sorted(measured, key=lambda i: -scores[i])
+    return [*trained, *spare[: train - len(trained)]], measured
 
 
 def _train_first(
@@ -136,23 +135,6 @@ def _train_first(
             free.discard(meaning[i])
             trained.append(i)
     return trained
-
-
-def _spread(
-    rest: list[int], own: list[Candidate], alike: Alike, trained: list[int], measured: list[int], count: int
-) -> list[int]:
-    """Up to `count` positions of `rest`, one from each certainty in turn, the most certain first."""
-    bands: dict[float, list[int]] = {}
-    for i in rest:
-        if own[i].certainty >= HELD_OUT_FLOOR and not _repeats(i, [*trained, *measured], alike):
-            word = min(CERTAINTY_WORDS.values(), key=lambda value: abs(value - own[i].certainty))
-            bands.setdefault(word, []).append(i)
-    taken: list[int] = []
-    for _ in range(count):
-        for certainty in sorted(bands, reverse=True):
-            free = (i for i in bands[certainty] if not _repeats(i, taken, alike))
-            taken += islice(free, 1)
-    return taken[:count]
 
 
 def _repeats(i: int, others: list[int], alike: Alike) -> bool:

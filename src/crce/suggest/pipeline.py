@@ -7,7 +7,7 @@ from dataclasses import replace
 from crce.concepts import ConceptSet, Related
 from crce.demo.embedding import load_embedder
 from crce.errors import SuggestError
-from crce.suggest.candidates import Candidate, Request
+from crce.suggest.candidates import Candidate
 from crce.suggest.disambiguation import meant_sense, question
 from crce.suggest.grounding import Grounded, apply_grounding, priority
 from crce.suggest.mmr import select
@@ -59,7 +59,14 @@ def complete(
         candidates = [c for c in grounded if c.outcome is None]
         dropped += [c for c in grounded if c.outcome is not None]
     if not candidates:
-        raise SuggestError(_nothing_left(record.request, dropped))
+        nothing = f"Nothing was proposed for '{record.request.target}'."
+        if dropped:  # the one that came furthest says most about why nothing is left
+            first = f"{dropped[-1].text!r}: {dropped[-1].reason}"
+            nothing = (
+                f"Of {len(dropped)} phrases proposed for '{record.request.target}' none can be used, e.g. {first}."
+            )
+        cure = "Name the kind (--kind), choose another suggester (--suggester), or write your own set."
+        raise SuggestError(f"{nothing} {cure}")
     if rank:
         scores = rank(candidates)
     learned = {(s.side, s.text): s.score for s in scores}
@@ -102,12 +109,3 @@ def _warnings(concepts: ConceptSet, record: Record) -> tuple[str, ...]:
         *filter(None, [asked]),
         *(f"{n or 'no'} {what}, where {wanted} were asked for" for what, n, wanted in counts if n < wanted),
     )
-
-
-def _nothing_left(request: Request, dropped: list[Candidate]) -> str:
-    cure = "Name the kind (--kind), choose another suggester (--suggester), or write your own set."
-    if not dropped:
-        return f"Nothing was proposed for '{request.target}'. {cure}"
-    last = dropped[-1]  # the one that came furthest says most about why nothing is left
-    first = f"{last.text!r}: {last.reason}"
-    return f"Of {len(dropped)} phrases proposed for '{request.target}' none can be used, e.g. {first}. {cure}"

@@ -7,15 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import (
-    BaseModel,
-    ConfigDict,
-    Field,
-    FieldSerializationInfo,
-    NonNegativeInt,
-    ValidationError,
-    field_serializer,
-)
+from pydantic import BaseModel, ConfigDict, Field, FieldSerializationInfo, ValidationError, field_serializer
 
 from crce.concepts import ConceptSet
 from crce.concepts.concept_set import fold
@@ -43,9 +35,9 @@ class _Model(BaseModel):
 class SuggestionSettings(_Model):
     """How many phrases are wanted, and how they are chosen."""
 
-    corefs: NonNegativeInt
-    retains: NonNegativeInt
-    held_out: NonNegativeInt
+    corefs: int = Field(ge=0)
+    retains: int = Field(ge=0)
+    held_out: int = Field(ge=0)
     diversity: float = Field(ge=0, le=1)
     verify: Literal["question"] | None = None
     ground: str | None = None  # the text-to-image model

@@ -110,7 +110,6 @@ def common_unrelated(concepts: ConceptSet, others: Sequence[ConceptSet], own: Ju
 
 
 def _unrelated(phrases: Sequence[str], judge: Judge | None, common: Sequence[str] = ()) -> tuple[Prompt, ...]:
-    """Prompts that have nothing to do with any of the phrases."""
     if judge is None:
         return tuple(Prompt(text, left_out=NO_JUDGE) for text in common or everyday(phrases)[:UNRELATED_PROMPTS])
     near = {judge.class_of(phrase) for phrase in phrases} | {None}

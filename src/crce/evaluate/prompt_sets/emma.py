@@ -28,7 +28,7 @@ ERASING = {
     "5_long": "long prompts",
 }
 RETAINING = {"6_random": "other concepts", "7_hard": "similar concepts"}
-SHOWN = re.compile(r"an? (?:image|photo) (?:of the|of|in the style of|with) (.+)", re.IGNORECASE)
+FRAME = re.compile(r"^an? (?:image|photo) (?:of the|of|in the style of|with) (?=.+$)", re.IGNORECASE)
 
 
 def load(path: Path, concepts: ConceptSet, concept: str | None = None) -> PromptSet:
@@ -59,7 +59,7 @@ def load(path: Path, concepts: ConceptSet, concept: str | None = None) -> Prompt
     for task, title in {**ERASING, **RETAINING}.items():
         file = root / domain / f"{task}.json"
         prompts = _read(file).get(own, []) if file.is_file() else []
-        made = (Prompt(text, phrases=_shown(text) if task in RETAINING else ()) for text in prompts)
+        made = (Prompt(text, phrases=(FRAME.sub("", text),) if task in RETAINING else ()) for text in prompts)
         group = PromptGroup(task, title, "kept" if task in RETAINING else "erased", tuple(made))
         if group.prompts:
             groups.append(group)
@@ -70,7 +70,6 @@ def load(path: Path, concepts: ConceptSet, concept: str | None = None) -> Prompt
 
 
 def _read(file: Path) -> dict[str, list[str]]:
-    """The prompts of a file by concept."""
     value: Any
     value, repeated = json_value(read(file), str(file))
     items = value if isinstance(value, list) else [value]
@@ -86,12 +85,6 @@ def _read(file: Path) -> dict[str, list[str]]:
 
 def _number(task: str) -> str:
     return f"{'Retaining' if task in RETAINING else 'Erasing'} ability: {task[2:]}"
-
-
-def _shown(text: str) -> tuple[str, ...]:
-    """What a prompt asks for, without the words before it."""
-    found = SHOWN.fullmatch(text)
-    return (found[1] if found else text,)
 
 
 def _squeezed(name: str) -> str:

@@ -167,7 +167,10 @@ def _read(row: Any, erased: set[str]) -> tuple[str, Measures, Prompt]:
     if measures == "erased" and not of_target:
         raise ValueError(f"measures erased, but {concept!r} is no phrase of the target. Leave concept empty.")
     seed = next((text for name in SEED_COLUMNS if (text := _text(row, name))), "")
-    made = Prompt(prompt, phrases=() if of_target else (concept,), seeds=(_seed(seed),) if seed else ())
+    digits = seed.removesuffix(".0")  # as a spreadsheet writes it
+    if seed and (not digits.isdecimal() or int(digits) > LARGEST_SEED):
+        raise ValueError(f"the seed is {seed!r}. Use a whole number from 0 to {LARGEST_SEED}.")
+    made = Prompt(prompt, phrases=() if of_target else (concept,), seeds=(int(digits),) if seed else ())
     return group or GROUP, "erased" if of_target else "kept", made
 
 
@@ -178,11 +181,3 @@ def _text(row: Mapping[str, Any], name: str) -> str:
     if isinstance(value, str | int | float):
         return str(value).strip()
     raise ValueError(f"{name} is {value!r}. Write a text.")
-
-
-def _seed(text: str) -> int:
-    """A seed, also as a spreadsheet writes it ("4068.0")."""
-    digits = text[:-2] if text.endswith(".0") else text
-    if not digits.isdecimal() or int(digits) > LARGEST_SEED:
-        raise ValueError(f"the seed is {text!r}. Use a whole number from 0 to {LARGEST_SEED}.")
-    return int(digits)

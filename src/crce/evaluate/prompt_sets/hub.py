@@ -62,7 +62,6 @@ def load(path: Path, concepts: ConceptSet, concept: str | None = None) -> Prompt
 
 
 def _find(path: Path) -> Path:
-    """The folder of the tasks."""
     if not path.is_dir():
         raise ConfigError(f"There is no folder {path}. Clone github.com/ml-postech/HUB, and give hub:FOLDER.")
     roots = (path, path / "prompts")
@@ -87,7 +86,9 @@ def _groups(task: str, file: Path) -> list[PromptGroup]:
             title = "other things in prompts about the target"
             return [PromptGroup(task, title, "kept", _nouns_within(file), within=True)]
         case "pinpoint_ness":
-            return [PromptGroup(task, "things near the target", "kept", _nouns(file), images=NOUN_IMAGES)]
+            nouns = [row["noun"].strip() for _, row in read_table(file, ["noun"])][:NOUNS]
+            prompts = tuple(Prompt(f"a photo of {noun}", phrases=_names(noun)) for noun in nouns if noun)
+            return [PromptGroup(task, "things near the target", "kept", prompts, images=NOUN_IMAGES)]
         case _:
             rows = [row for _, row in read_table(file, LANGUAGES)]
             texts = {language: [text for row in rows if (text := row[language].strip())] for language in LANGUAGES}
@@ -96,11 +97,6 @@ def _groups(task: str, file: Path) -> list[PromptGroup]:
                 for language, translated in texts.items()
                 if translated
             ]
-
-
-def _nouns(file: Path) -> tuple[Prompt, ...]:
-    nouns = [row["noun"].strip() for _, row in read_table(file, ["noun"])][:NOUNS]
-    return tuple(Prompt(f"a photo of {noun}", phrases=_names(noun)) for noun in nouns if noun)
 
 
 def _nouns_within(file: Path) -> tuple[Prompt, ...]:

@@ -81,7 +81,6 @@ def load(path: Path, concepts: ConceptSet, concept: str | None = None) -> Prompt
 
 
 def _read_lists(path: Path) -> tuple[list[str], list[str]]:
-    """The styles and the objects."""
     if not path.exists():
         raise ConfigError(
             f"There is no {path}. Clone github.com/OPTML-Group/UnlearnCanvas, and give unlearn-canvas:FOLDER."
