@@ -116,7 +116,7 @@ def loops() -> str:
         counts = [f"{row[name]:g}" for name in ("forwards", "backwards", "calls")]
         less = [official[r["model"]] / r["flops"] for r in measured if r["loop"] == row["loop"]]
         soon = row.get("time_to_quality_ratio")
-        sooner = f"{soon:.1f}" if soon else row.get("reached", "-")
+        sooner = f"{soon:.1f}" if soon else "-"
         ratios = [f"{min(less):.1f} to {max(less):.1f}", f"{row['seconds_ratio']:.1f}", sooner]
         h = row.get("H")
         memory = f"{row['peak_bytes'] / 2**20:.0f}"
