@@ -8,7 +8,6 @@ it is named DOMAIN/CONCEPT.
 
 import re
 from pathlib import Path
-from typing import Any
 
 from crce.concepts import ConceptSet
 from crce.concepts.faults import Fault, error_from
@@ -70,7 +69,6 @@ def load(path: Path, concepts: ConceptSet, concept: str | None = None) -> Prompt
 
 
 def _read(file: Path) -> dict[str, list[str]]:
-    value: Any
     value, repeated = json_value(read(file), str(file))
     items = value if isinstance(value, list) else [value]
     faults = list(repeated)
