@@ -45,8 +45,8 @@ def test_the_loops_cost_what_is_recorded():
     """Passes of a step are counted anew; the seconds and the qualities are those of the record."""
     script, recorded = load("benchmarks/speed/loops.py"), read("speed/loops.json")
     rows = {row["loop"]: row for row in recorded["rows"] if row["model"] == "demo"}
-    assert rows["crce"]["seconds_ratio"] >= 9
-    assert rows["crce"]["time_to_quality_ratio"] >= 9
+    assert rows["crce"]["seconds_ratio"] >= 8
+    assert rows["crce"]["time_to_quality_ratio"] >= 8
     assert rows["crce"]["H"] >= rows["official"]["H"]
     assert f"takes {rows['crce']['seconds_ratio']:.1f} times less time" in README
     for name in ("official", "ileco", "crce"):

@@ -214,6 +214,7 @@ def test_another_pipeline_is_refused_by_its_class(crce, tmp_path):
 
 def test_the_example_of_the_documents_is_what_is_printed(crce, folders, monkeypatch):
     monkeypatch.setenv("COLUMNS", "100")
+    monkeypatch.setattr("crce.evaluate.prompt_sets.concept_set.UNRELATED_PROMPTS", 6)  # which these tests shorten
     example = re.search(r"```text\n(.*?)```", DOCS, re.DOTALL).group(1)
     assert crce("plan", "--model", folders["sdxl"]).out == example
 

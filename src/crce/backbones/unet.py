@@ -75,11 +75,6 @@ class UNetBackbone(Backbone):
         height, width = (size, size) if isinstance(size, int) else size
         return self.network.config.in_channels, height, width
 
-    def begin_training(self) -> None:
-        super().begin_training()
-        if self.quantized is None:
-            self.network.to(memory_format=torch.channels_last)  # in which convolutions are faster
-
     def grid(self, steps: int) -> DDIMGrid:
         return DDIMGrid(self.pipe.scheduler.config, steps)
 
