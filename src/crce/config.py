@@ -150,9 +150,7 @@ class ErasureConfig(BaseModel):
             )
         if method.solved and any(getattr(self, name) != value for name, value in ONE_STEP.items()):
             needed = ", ".join(f"{name}: {value}" for name, value in ONE_STEP.items())
-            raise ValueError(
-                f"{self.method} solves for the weights that read the text in one step. Use {needed}{example}"
-            )
+            raise ValueError(f"{self.method} computes the weights in one step. Use {needed}{example}")
         if self.gradient_surgery and method.solved:
             raise ValueError(f"{self.method} has no gradients. Leave gradient_surgery out")
         if self.target_modules is not None and (method.trains_text or method.solved):
