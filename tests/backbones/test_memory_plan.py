@@ -17,7 +17,7 @@ from crce.backbones import Backbone, load_backbone
 from crce.backbones.memory_count import plan_memory
 from crce.backbones.memory_plan import GIB, SHARE, MemoryOptions, MemoryPlan, Workload, on_device
 from crce.backbones.meta_model import MetaModel, read_meta_model
-from crce.errors import ModelError
+from crce.errors import ConfigError, ModelError
 from crce.training import Trainer, load_config
 
 
@@ -300,3 +300,10 @@ def test_models_that_can_not_be_erased_from_are_refused_by_name(tmp_path):
         read_meta_model(str(tmp_path / "model.safetensors"))
     with pytest.raises(ModelError, match="There is no model at"):
         read_meta_model(str(tmp_path / "nowhere"))
+
+
+def test_unknown_layers_and_adapters_are_refused(tiny):
+    for layers, adapter in (("strict", "lora"), ("kv", "full")):
+        meta, _ = tiny("sd1")
+        with pytest.raises(ConfigError):
+            plan_memory(meta, Workload(layers, adapter, 4, 9, 8), torch.float32)

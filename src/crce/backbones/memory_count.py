@@ -11,6 +11,7 @@ from crce.backbones.memory_plan import Activations, MemoryPlan, Workload
 from crce.backbones.meta_model import ActivationMemory, MetaModel
 from crce.backbones.scopes import scope_modules, state_layers
 from crce.backbones.variants import quantized_parts, weight_bytes
+from crce.errors import ConfigError
 
 
 @quiet_diffusers()
@@ -24,7 +25,7 @@ def plan_memory(model: MetaModel, work: Workload, dtype: torch.dtype, quantize: 
         quantize: how the others are, see `variants`.
 
     Raises:
-        ConfigError: the layer preset matches nothing.
+        ConfigError: the layer preset matches nothing, or there is no such adapter.
     """
     network, only = model.backbone.network, work.text_tokens_only
     if work.trained:
@@ -38,9 +39,11 @@ def plan_memory(model: MetaModel, work: Workload, dtype: torch.dtype, quantize: 
     encoding, decoding = _encoding(model), _decoding(model)
     if work.adapter == "lora":
         network.add_adapter(LoraConfig(r=work.rank, lora_alpha=work.rank, target_modules=modules))
-    else:
+    elif work.adapter == "weights":
         for path in modules:
             network.get_submodule(path).requires_grad_(True)
+    else:
+        raise ConfigError(f"adapter is {work.adapter!r}. Use lora or weights.")
     for parameter in network.parameters():
         if parameter.requires_grad:
             parameter.data = parameter.data.float()  # as the trainer keeps them

@@ -12,6 +12,7 @@ from pydantic.dataclasses import dataclass as checked_dataclass
 from crce.bounds import FINITE, Count, GuidanceStrength, NoiseLevels, Seed, TrainingSteps
 from crce.concepts import ConceptSet
 from crce.concepts.concept_set import common_kind, fold
+from crce.errors import ConceptError
 
 
 SIZES = {"corefs": "corefs_per_step", "retains": "retains_per_step"}  # axes that cut the lists, the settings implied
@@ -115,7 +116,9 @@ def vary(task: Task, axes: Mapping[str, Any], lists: Mapping[str, Sequence[Conce
     name, how, sets = axes.get(LISTS) or OWN, axes.get(CERTAINTY), []
     for concepts in task.sets:
         sources = [concepts] if name == OWN else lists[name]
-        named = next(c for c in sources if fold(c.target) == fold(concepts.target))
+        named = next((c for c in sources if fold(c.target) == fold(concepts.target)), None)
+        if named is None:
+            raise ConceptError(f"lists {name!r} has no concept set for '{concepts.target}'.")
         held_out = {fold(r.text) for r in (*concepts.held_out_corefs, *concepts.held_out_retains)}
         varied: dict[str, Any] = {}
         for side in SIZES:

@@ -54,18 +54,17 @@ def load(path: Path, concepts: ConceptSet, concept: str | None = None) -> Prompt
         concept = next((close[_squeezed(text)] for text in texts if _squeezed(text) in close), None)
     name = find_concept(concepts, concept, names, f"EMMA in {root}")
     domain, own = names[name]
-    groups, absent = [], {}
+    groups, numbers, absent = [], [], {}
     for task, title in {**ERASING, **RETAINING}.items():
-        file = root / domain / f"{task}.json"
-        prompts = _read(file).get(own, []) if file.is_file() else []
-        made = (Prompt(text, phrases=(FRAME.sub("", text),) if task in RETAINING else ()) for text in prompts)
-        group = PromptGroup(task, title, "kept" if task in RETAINING else "erased", tuple(made))
-        if group.prompts:
-            groups.append(group)
+        file, keeps = root / domain / f"{task}.json", task in RETAINING
+        number = f"{'Retaining' if keeps else 'Erasing'} ability: {task[2:]}"
+        if prompts := _read(file).get(own, []) if file.is_file() else []:
+            made = tuple(Prompt(text, phrases=(FRAME.sub("", text),) if keeps else ()) for text in prompts)
+            groups.append(PromptGroup(task, title, "kept" if keeps else "erased", made))
+            numbers.append(Number(number, task))
         else:
-            absent[_number(task)] = f"{file} has no prompts about {own}"
-    numbers = tuple(Number(_number(group.name), group.name) for group in groups)
-    return PromptSet("emma", "EMMA", path, name, tuple(groups), numbers, absent)
+            absent[number] = f"{file} has no prompts about {own}"
+    return PromptSet("emma", "EMMA", path, name, tuple(groups), tuple(numbers), absent)
 
 
 def _read(file: Path) -> dict[str, list[str]]:
@@ -79,10 +78,6 @@ def _read(file: Path) -> dict[str, list[str]]:
     if faults:
         raise error_from(str(file), faults)
     return {name: [text.strip() for text in texts] for item in items for name, texts in item.items()}
-
-
-def _number(task: str) -> str:
-    return f"{'Retaining' if task in RETAINING else 'Erasing'} ability: {task[2:]}"
 
 
 def _squeezed(name: str) -> str:

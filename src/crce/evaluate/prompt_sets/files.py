@@ -113,11 +113,6 @@ def load(path: Path, concepts: ConceptSet, concept: str | None = None) -> Prompt
         ConfigError: the file can't be read, or is of another kind.
         ConceptError: a line is not as it should be; the message lists every fault.
     """
-    if path.is_dir() or path.suffix.lower() not in ENDINGS:
-        raise ConfigError(
-            f"{path} is no file of prompts. Give one that ends in {', '.join(ENDINGS)}, or hub:FOLDER, "
-            "unlearn-canvas:FOLDER or emma:FOLDER."
-        )
     erased = {fold(t) for t in (concepts.target, *(r.text for r in concepts.corefs), *([concept] if concept else []))}
     rows: dict[tuple[str, Measures], list[Prompt]] = {}
     faults = []

@@ -45,9 +45,13 @@ def load_prompt_set(spec: str, concepts: ConceptSet, concept: str | None = None)
         entry = PROMPT_SETS[name]
         read = PROMPT_SETS.resolve(name, entry) if isinstance(entry, str) else entry
         return read(Path(rest.strip()).expanduser(), concepts, concept)
-    path = Path(spec).expanduser()
+    path, endings = Path(spec).expanduser(), ", ".join(files.ENDINGS)
+    folders = " or ".join(f"{known}:FOLDER" for known in names)
+    if path.is_dir() or (path.exists() and path.suffix.lower() not in files.ENDINGS):
+        raise ConfigError(f"{path} is no file of prompts. Give one that ends in {endings}, or {folders}.")
     if not path.exists():
-        others = f"{' or '.join(f'{known}:FOLDER' for known in names)}, or a file ({', '.join(files.ENDINGS)})"
         hint = did_you_mean(name, names) if colon or name in names else ""
-        raise ConfigError(f"--prompts {spec!r} is no file and no prompt set.{hint} Give {others}.")
+        raise ConfigError(
+            f"--prompts {spec!r} is no file and no prompt set.{hint} Give {folders}, or a file ({endings})."
+        )
     return files.load(path, concepts, concept)
