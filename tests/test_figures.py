@@ -85,6 +85,10 @@ def test_the_whole_job_costs_what_is_recorded(demo_backbone):
     assert recorded["agreement_difference"] <= 0.03
     text = (ROOT / "docs" / "backbones.md").read_text(encoding="utf-8")
     assert f"by {recorded['agreement_difference']:.3f} on average" in text
+    flow = read("demo/flow_solver.json")
+    assert flow["mean_difference"] <= 0.03
+    steps, difference = (flow[side]["steps"] for side in ("short", "long")), flow["mean_difference"]
+    assert "in {} steps, which differ from {} by {:.3f} on average".format(*steps, difference) in text
 
 
 def test_the_time_that_a_plan_says_is_the_time_that_a_run_takes():

@@ -1,9 +1,10 @@
-"""Whether the few steps that the bundled model is drawn in by default give the verdicts of many:
+"""Whether the few steps that a bundled model is drawn in by default give the verdicts of many:
 
-    python benchmarks/demo/solver.py
+    python benchmarks/demo/solver.py [--model demo-flow]
 
 Ten targets of the atlas, on which the steps were not chosen, are erased in closed form, and measured twice on the same
-seeds: with 20 steps of DDIM, the model's own scheduler, and as by default. Writes solver.json beside this file.
+seeds: with 20 steps of the model's own scheduler, and as by default. Writes solver.json, or flow_solver.json, beside
+this file.
 """
 
 from __future__ import annotations
@@ -22,7 +23,11 @@ from crce.training import erase, load_config
 
 
 LONG = 20
-TARGETS = ("banana", "castle", "elephant", "frog", "guitar", "helicopter", "owl", "pizza", "snowman", "vampire")
+TARGETS = {
+    "demo": ("banana", "castle", "elephant", "frog", "guitar", "helicopter", "owl", "pizza", "snowman", "vampire"),
+    "demo-flow": ("banana", "castle", "elephant", "frog", "guitar", "cow", "bicycle", "pizza", "truck", "lion"),
+}
+NAMES = {"demo": "solver.json", "demo-flow": "flow_solver.json"}
 NUMBERS = ("erased", "coref_erased", "kept", "H3")
 
 
@@ -37,14 +42,15 @@ def words(data: dict[str, Any]) -> list[str]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--images", type=int, default=2, help="images of each prompt, by each model")
+    parser.add_argument("--model", choices=list(TARGETS), default="demo")
     args = parser.parse_args()
-    backbone = load_backbone("demo", device="cpu")
+    backbone = load_backbone(args.model, device="cpu")
     default = defaults_of(backbone).sampling
     shared: dict[str, Any] = {"backbone": backbone, "images_per_prompt": args.images, "phrases_per_group": 5}
     rows = []
-    for concept in TARGETS:
+    for concept in TARGETS[args.model]:
         with tempfile.TemporaryDirectory() as folder:
-            concepts, config = find_concepts(concept), load_config("uce")
+            concepts, config = find_concepts(concept), load_config("uce", model=args.model)
             run = erase(concepts, config=config, backbone=backbone, out=Path(folder) / "run")
             long, short = (evaluate(run, **shared, steps=steps) for steps in (LONG, None))
         said = list(zip(words(long.data), words(short.data), strict=True))
@@ -65,7 +71,7 @@ def main() -> None:
         "mean_difference": round(sum(known) / len(known), 4),
         "rows": rows,
     }
-    write_json(Path(__file__).with_name("solver.json"), facts)
+    write_json(Path(__file__).with_name(NAMES[args.model]), facts)
 
 
 if __name__ == "__main__":

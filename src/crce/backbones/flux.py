@@ -69,7 +69,7 @@ class FluxBackbone(FlowTransformer):
     }
     defaults = {
         "": SamplingDefaults(28, 3.5, "FluxPipeline of diffusers", 28, 3.5),
-        "demo": SamplingDefaults(20, 3.5, "benchmarks/demo/flow_model.json"),
+        "demo": SamplingDefaults(10, 3.5, "benchmarks/demo/flow_solver.json"),
         "schnell": distilled(4, "model card of black-forest-labs/FLUX.1-schnell: 1 to 4 steps"),
     }
 
