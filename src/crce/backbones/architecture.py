@@ -1,16 +1,8 @@
-"""The names of a model family's architectures and layers in exported files."""
+"""The names of a model family's architectures in exported files."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-
-
-QKV = {"q": 1, "k": 1, "v": 1}  # rows of queries, keys and values in one layer of `Backbone.original_layers`
-
-
-def one_layer(*pairs: tuple[str, str]) -> dict[str, tuple[str, dict[str, int]]]:
-    """Entries of `Backbone.original_layers` for layers that nothing is fused with."""
-    return {pattern: (template, {"": 1}) for pattern, template in pairs}
 
 
 @dataclass(frozen=True)

@@ -63,9 +63,6 @@ class Backbone(ABC):
         text_layers: the layers that only the text passes, as a regular expression of the whole path.
         shared_layers: likewise those that the tokens of text and image pass alike; "" where there are none.
         kohya: by component, the prefix of its keys in kohya LoRA files; empty where kohya's keys have no equivalent.
-        original_layers: by the path of a layer of a transformer, as a regular expression, the layer of the original
-            code, dots as in kohya's keys ("" for the same path), and the heights of what is fused there, by the
-            pattern's group "part".
         architectures: the names of its architectures in metadata, the first one that fits applies.
         defaults: how its models are sampled, by what they were distilled to; "" for the others.
         pipe: the diffusers pipeline; its networks are frozen and in evaluation mode.
@@ -88,7 +85,6 @@ class Backbone(ABC):
     text_layers: ClassVar[str] = ""
     shared_layers: ClassVar[str] = ""
     kohya: ClassVar[Mapping[str, str]] = {}
-    original_layers: ClassVar[Mapping[str, tuple[str, Mapping[str, int]]]] = {}
     architectures: ClassVar[Sequence[Architecture]] = ()
     defaults: ClassVar[Mapping[str, SamplingDefaults]]
     drop_t5: bool = False

@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from crce.backbones.architecture import QKV, Architecture, one_layer
+from crce.backbones.architecture import Architecture
 from crce.backbones.backbone import tokens_of
 from crce.backbones.conditioning import Conditioning
 from crce.backbones.sampling_defaults import SamplingDefaults, distilled
@@ -22,15 +22,6 @@ from crce.backbones.transformer import FlowTransformer, pack, unpack
 
 NO_GUIDANCE = 1.0  # input of a network with a guidance input where none is asked for
 _CODE = "https://github.com/black-forest-labs/flux"
-_BLOCK = r"transformer_blocks\.(\d+)\."
-DOUBLE_BLOCKS = {  # of FLUX.2 too
-    rf"{_BLOCK}attn\.to_(?P<part>[qkv])": (r"double_blocks_\1_img_attn_qkv", QKV),
-    rf"{_BLOCK}attn\.add_(?P<part>[qkv])_proj": (r"double_blocks_\1_txt_attn_qkv", QKV),
-    **one_layer(
-        (rf"{_BLOCK}attn\.to_out\.0", r"double_blocks_\1_img_attn_proj"),
-        (rf"{_BLOCK}attn\.to_add_out", r"double_blocks_\1_txt_attn_proj"),
-    ),
-}
 T5_TOKENS = 512  # to which the pipeline pads a prompt for its second text encoder
 
 
@@ -47,26 +38,6 @@ class FluxBackbone(FlowTransformer):
         Architecture("flux-1-dev", "flux1", 1024, _CODE),
         Architecture("flux-1-schnell", "flux1", 1024, _CODE, kin="schnell"),
     )
-    original_layers = {
-        **DOUBLE_BLOCKS,
-        r"single_transformer_blocks\.(\d+)\.(?:attn\.to_)?(?P<part>[qkv]|proj_mlp)": (
-            r"single_blocks_\1_linear1",
-            QKV | {"proj_mlp": 4},
-        ),
-        **one_layer(
-            (r"context_embedder", "txt_in"),
-            (r"time_text_embed\.text_embedder\.linear_1", "vector_in_in_layer"),
-            (r"time_text_embed\.text_embedder\.linear_2", "vector_in_out_layer"),
-            (rf"{_BLOCK}ff\.net\.0\.proj", r"double_blocks_\1_img_mlp_0"),
-            (rf"{_BLOCK}ff\.net\.2", r"double_blocks_\1_img_mlp_2"),
-            (rf"{_BLOCK}ff_context\.net\.0\.proj", r"double_blocks_\1_txt_mlp_0"),
-            (rf"{_BLOCK}ff_context\.net\.2", r"double_blocks_\1_txt_mlp_2"),
-            (rf"{_BLOCK}norm1\.linear", r"double_blocks_\1_img_mod_lin"),
-            (rf"{_BLOCK}norm1_context\.linear", r"double_blocks_\1_txt_mod_lin"),
-            (r"single_transformer_blocks\.(\d+)\.proj_out", r"single_blocks_\1_linear2"),
-            (r"single_transformer_blocks\.(\d+)\.norm\.linear", r"single_blocks_\1_modulation_lin"),
-        ),
-    }
     defaults = {
         "": SamplingDefaults(28, 3.5, "FluxPipeline of diffusers", 28, 3.5),
         "demo": SamplingDefaults(10, 3.5, "benchmarks/demo/flow_solver.json"),

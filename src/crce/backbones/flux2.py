@@ -8,16 +8,13 @@ from typing import Any
 import torch
 from torch.nn.functional import pixel_shuffle, pixel_unshuffle
 
-from crce.backbones.architecture import Architecture, one_layer
+from crce.backbones.architecture import Architecture
 from crce.backbones.conditioning import Conditioning
-from crce.backbones.flux import DOUBLE_BLOCKS
 from crce.backbones.noise import FlowGrid
 from crce.backbones.sampling_defaults import SamplingDefaults, distilled
 from crce.backbones.transformer import FlowTransformer, pack, unpack
 
 
-_BLOCK = r"transformer_blocks\.(\d+)\."
-_SINGLE = r"single_transformer_blocks\.(\d+)\.attn\."
 TOKENS = 512  # to which the pipeline pads a prompt
 
 
@@ -30,19 +27,6 @@ class Flux2KleinBackbone(FlowTransformer):
     state_layers = {"context_embedder": "hidden"}
     thinking = False
     architectures = (Architecture("flux-2-klein", "flux_2_klein", 1024, "https://github.com/black-forest-labs/flux2"),)
-    original_layers = {
-        **DOUBLE_BLOCKS,
-        **one_layer(
-            (rf"{_BLOCK}ff\.linear_in", r"double_blocks_\1_img_mlp_0"),
-            (rf"{_BLOCK}ff\.linear_out", r"double_blocks_\1_img_mlp_2"),
-            (rf"{_BLOCK}ff_context\.linear_in", r"double_blocks_\1_txt_mlp_0"),
-            (rf"{_BLOCK}ff_context\.linear_out", r"double_blocks_\1_txt_mlp_2"),
-            (rf"{_SINGLE}to_qkv_mlp_proj", r"single_blocks_\1_linear1"),
-            (rf"{_SINGLE}to_out", r"single_blocks_\1_linear2"),
-            ("x_embedder", "img_in"),
-            ("context_embedder", "txt_in"),
-        ),
-    }
     defaults = {
         "": SamplingDefaults(50, 4.0, "Flux2KleinPipeline of diffusers", trajectory_steps=28),
         "distilled": distilled(4, "model card of black-forest-labs/FLUX.2-klein-4B: 4 steps"),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from crce.backbones.architecture import Architecture, one_layer
+from crce.backbones.architecture import Architecture
 from crce.backbones.conditioning import Conditioning
 from crce.backbones.sampling_defaults import SamplingDefaults
 from crce.backbones.transformer import FlowTransformer, pack, unpack
@@ -24,7 +24,6 @@ class QwenImageBackbone(FlowTransformer):
     unread_tokens = 34  # `prompt_template_encode_start_idx` of the pipeline
     architectures = (Architecture("Qwen-Image", "qwen_image", 1024, "https://github.com/QwenLM/Qwen-Image"),)
     text_layers = r"txt_in|transformer_blocks\.\d+\.(attn\.(add_[qkv]_proj|to_add_out)|txt_mlp\..+)"
-    original_layers = one_layer((".+", ""))
     defaults = {"": SamplingDefaults(50, 4.0, "QwenImagePipeline of diffusers", trajectory_steps=28)}
 
     @property

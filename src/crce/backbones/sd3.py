@@ -7,14 +7,13 @@ from typing import Any
 
 import torch
 
-from crce.backbones.architecture import QKV, Architecture, one_layer
+from crce.backbones.architecture import Architecture
 from crce.backbones.conditioning import Conditioning
 from crce.backbones.sampling_defaults import SamplingDefaults, distilled
 from crce.backbones.scopes import TWO_STREAM_STATES
 from crce.backbones.transformer import FlowTransformer
 
 
-_BLOCK = r"transformer_blocks\.(\d+)\."
 T5_TOKENS = 256  # to which the pipeline pads a prompt for its third text encoder
 
 
@@ -29,22 +28,6 @@ class SD3Backbone(FlowTransformer):
     state_tokenizers = ("tokenizer", "tokenizer_3")
     t5 = ("text_encoder_3", "tokenizer_3")
     architectures = (Architecture("stable-diffusion-3", "sd3", 1024, "https://github.com/Stability-AI/sd3-ref"),)
-    original_layers = {
-        rf"{_BLOCK}(attn2?)\.to_(?P<part>[qkv])": (r"joint_blocks_\1_x_block_\2_qkv", QKV),
-        rf"{_BLOCK}attn\.add_(?P<part>[qkv])_proj": (r"joint_blocks_\1_context_block_attn_qkv", QKV),
-        **one_layer(
-            (r"context_embedder", "context_embedder"),
-            (r"time_text_embed\.text_embedder\.linear_1", "y_embedder_mlp_0"),
-            (r"time_text_embed\.text_embedder\.linear_2", "y_embedder_mlp_2"),
-            (rf"{_BLOCK}(attn2?)\.to_out\.0", r"joint_blocks_\1_x_block_\2_proj"),
-            (rf"{_BLOCK}attn\.to_add_out", r"joint_blocks_\1_context_block_attn_proj"),
-            (rf"{_BLOCK}ff\.net\.0\.proj", r"joint_blocks_\1_x_block_mlp_fc1"),
-            (rf"{_BLOCK}ff\.net\.2", r"joint_blocks_\1_x_block_mlp_fc2"),
-            (rf"{_BLOCK}ff_context\.net\.0\.proj", r"joint_blocks_\1_context_block_mlp_fc1"),
-            (rf"{_BLOCK}ff_context\.net\.2", r"joint_blocks_\1_context_block_mlp_fc2"),
-            (rf"{_BLOCK}norm1\.linear", r"joint_blocks_\1_x_block_adaLN_modulation_1"),
-        ),
-    }
     defaults = {
         "": SamplingDefaults(28, 7.0, "StableDiffusion3Pipeline of diffusers", trajectory_steps=28),
         "3.5": SamplingDefaults(28, 3.5, "model card of stable-diffusion-3.5-large", trajectory_steps=28),

@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from crce.backbones.architecture import QKV, Architecture, one_layer
+from crce.backbones.architecture import Architecture
 from crce.backbones.backbone import Role
 from crce.backbones.conditioning import Conditioning
 from crce.backbones.sampling_defaults import SamplingDefaults, distilled
@@ -21,7 +21,6 @@ from crce.backbones.transformer import FlowTransformer
 
 
 SIDE = 1024  # pixels of the pipeline's native resolution
-_BLOCK = r"(layers|context_refiner|noise_refiner)\.(\d+)\."
 TOKENS = 512  # that the pipeline reads of a prompt at most
 PADDED = 32  # tokens of image and of text come in multiples of it
 PHRASE_TOKENS = 64  # of a short phrase in the chat template, padded as the network does
@@ -38,15 +37,6 @@ class ZImageBackbone(FlowTransformer):
     text_layers = r"(cap_embedder|context_refiner)\..+"
     shared_layers = r"layers\.\d+\.(attention|feed_forward)\..+"
     architectures = (Architecture("z-image", "z_image", 1024, "https://github.com/Tongyi-MAI/Z-Image"),)
-    original_layers = {
-        rf"{_BLOCK}attention\.to_(?P<part>[qkv])": (r"\1_\2_attention_qkv", QKV),
-        **one_layer(
-            (r"cap_embedder\.1", "cap_embedder_1"),
-            (rf"{_BLOCK}attention\.to_out\.0", r"\1_\2_attention_out"),
-            (rf"{_BLOCK}feed_forward\.(w[123])", r"\1_\2_feed_forward_\3"),
-            (rf"{_BLOCK}adaLN_modulation\.(\d)", r"\1_\2_adaLN_modulation_\3"),
-        ),
-    }
     defaults = {
         "": SamplingDefaults(50, 5.0, "ZImagePipeline of diffusers", trajectory_steps=28),
         "turbo": distilled(9, "model card of Tongyi-MAI/Z-Image-Turbo: 9 steps"),

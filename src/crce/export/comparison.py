@@ -9,8 +9,6 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from crce.export.base import describe_base, identify
-from crce.export.fused import fuse_deltas, original_parts
 from crce.export.layers import AdapterFile, changed_vectors, factors_of, read_adapter, trained_deltas, weight_deltas
 from crce.export.ldm_checkpoint import ldm_state
 from crce.export.names import CHECKPOINT, TensorFile, diffusers_name, known_prefixes, kohya_name
@@ -54,9 +52,6 @@ def compare(file: TensorFile, run: str | Path | Erasure, tolerance: float) -> Ru
     if whole:
         return _judge(expected, dict(trained_deltas(AdapterFile({}, file.state), pipe)), tolerance)
     found = {name: factors.delta() if (factors := factors_of(file, name)) else None for name in file.layers}
-    family = identify(describe_base(erasure.info), adapter.shapes())[0]
-    if file.format == "kohya" and (parts := original_parts(expected, family)):
-        expected = fuse_deltas(expected, parts)
     for name in expected:  # under its name in the file
         component, aliases = name.partition(".")[0], {diffusers_name(name)}
         if file.format == "kohya":

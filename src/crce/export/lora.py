@@ -15,9 +15,8 @@ from typing import TYPE_CHECKING, Any, Literal
 import torch
 
 from crce.errors import RunError
-from crce.export.base import Base, describe_base, identify, kohya_prefixes
+from crce.export.base import describe_base, identify, kohya_prefixes
 from crce.export.formats import TOLERANCE, Exported
-from crce.export.fused import fuse, original_parts
 from crce.export.layers import (
     Factorised,
     Factors,
@@ -35,7 +34,6 @@ from crce.files import write_tensors
 
 
 if TYPE_CHECKING:
-    from crce.backbones import Backbone
     from crce.training import Erasure
 
 
@@ -72,19 +70,19 @@ def write_lora(
     if adapter.layers and rank is not None:
         raise RunError(f"The run trained a LoRA of rank {first.rank}; --rank is for runs that trained whole weights.")
     family, architecture = identify(base, adapter.shapes())
-    named = _kohya_layers(layers, base, family) if to == "kohya" else {}
-    if to == "kohya" and not named:
+    prefixes = kohya_prefixes(base, family, adapter.components) if to == "kohya" else {}
+    if to == "kohya" and not prefixes:
         notes.append(
-            f"{', '.join(adapter.components)}: written with diffusers keys, which ComfyUI maps for transformers, "
-            "because kohya's have no name for one of these layers"
+            f"{', '.join(adapter.components)}: written with diffusers keys, which ComfyUI maps for transformers, and "
+            "Forge those of FLUX.1"
         )
-    keys: Literal["diffusers", "kohya"] = "kohya" if named else "diffusers"
-    alpha = first.alpha if named else float(first.rank)
+    keys: Literal["diffusers", "kohya"] = "kohya" if prefixes else "diffusers"
+    alpha = first.alpha if prefixes else float(first.rank)
     convolutions = any(f.down.ndim == 4 and f.down.shape[-1] > 1 for f in layers.values())
     metadata = run_metadata(erasure, base) | modelspec(erasure, base, architecture, to=keys)
     metadata |= network_metadata(erasure, base, architecture, rank=first.rank, alpha=alpha, convolutions=convolutions)
     metadata |= {"export": keys} | extra
-    write_tensors(path, _tensors(named or layers, keys, getattr(torch, dtype or "float32")), metadata)
+    write_tensors(path, _tensors(layers, prefixes, getattr(torch, dtype or "float32")), metadata)
     if to == "kohya" and (workflow := write_workflow(erasure, base, path)):
         notes.append(f"{workflow.name} beside it is a ComfyUI workflow: base model and LoRA, before and after")
     return Exported(path, to, first.rank, error, tuple(notes))
@@ -95,19 +93,14 @@ write_diffusers = partial(write_lora, to="diffusers")
 write_kohya = partial(write_lora, to="kohya")
 
 
-def _kohya_layers(layers: Mapping[str, Factors], base: Base, family: type[Backbone] | None) -> dict[str, Factors]:
-    """The layers by their names in kohya's format; empty where it has none for one of them."""
-    if parts := original_parts(layers, family):
-        return fuse(layers, parts)
-    prefixes = kohya_prefixes(base, family, {name.partition(".")[0] for name in layers})
-    return {kohya_name(name, prefixes): factors for name, factors in layers.items()} if prefixes else {}
-
-
-def _tensors(layers: Mapping[str, Factors], keys: str, dtype: torch.dtype) -> dict[str, torch.Tensor]:
+def _tensors(
+    layers: Mapping[str, Factors], prefixes: Mapping[str, str], dtype: torch.dtype
+) -> dict[str, torch.Tensor]:
+    """The tensors of a file, with kohya's keys where there are prefixes for them."""
     tensors = {}
     for name, factors in layers.items():
-        if keys == "kohya":
-            key, down, up, scale = name, "lora_down", "lora_up", 1.0
+        if prefixes:
+            key, down, up, scale = kohya_name(name, prefixes), "lora_down", "lora_up", 1.0
             tensors[f"{key}.alpha"] = torch.tensor(factors.alpha)
         else:
             key, down, up, scale = diffusers_name(name), "lora_A", "lora_B", factors.alpha / factors.rank

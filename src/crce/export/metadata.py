@@ -30,8 +30,6 @@ if TYPE_CHECKING:
 
 METADATA_FILE = "crce.json"  # in a merged pipeline folder
 RUN_KEYS = ("started", "finished", "device", "dtype", "versions")  # of run.json
-# of kohya's trainers, by `Architecture.kohya`, where it is not that of Stable Diffusion
-NETWORKS = {"sd3": "sd3", "flux1": "flux", "flux_2_klein": "flux_2", "qwen_image": "qwen_image", "z_image": "zimage"}
 OWN_KEYS = ("crce", "base_model", "base_revision", "concepts", "concepts_sha256", "method", "config")
 
 
@@ -92,9 +90,9 @@ def network_metadata(
     erasure: Erasure, base: Base, architecture: Architecture | None, *, rank: int, alpha: float, convolutions: bool
 ) -> dict[str, str]:
     """The keys by which kohya's trainer describes a LoRA."""
-    config, name = erasure.info["config"], NETWORKS.get(architecture.kohya if architecture else "")
+    config = erasure.info["config"]
     keys = {
-        "network_module": f"networks.lora_{name}" if name else "networks.lora",
+        "network_module": "networks.lora",
         "network_dim": str(rank),
         "network_alpha": f"{alpha:g}",
         "output_name": stem(erasure.sets),

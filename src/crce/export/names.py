@@ -4,8 +4,6 @@ diffusers   unet.<path>.lora_A.weight, .lora_B.weight (PEFT); alpha in the metad
 kohya       lora_unet_<path with _ for .>.lora_down.weight, .lora_up.weight, .alpha
             text encoders: lora_te_ (Stable Diffusion 1.x and 2.x), lora_te1_ and lora_te2_ (SDXL)
 
-            transformers: lora_unet_ and the name of the original code, which fuses q, k and v (see `fused`)
-
 For a UNet, ComfyUI, AUTOMATIC1111 and Forge map the kohya names and not those of PEFT. For a transformer (SD 3, FLUX,
 Z-Image) `lora_unet_transformer_blocks_...` is mapped by nobody, and `transformer.<path>.lora_A.weight` by ComfyUI, by
 Forge for FLUX, and by diffusers.
