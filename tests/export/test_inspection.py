@@ -110,6 +110,20 @@ def test_forms_are_known_with_their_readers(run, file, v_folder):
     assert check(file(flux)).readers == ["diffusers", "ComfyUI", "Forge"]
 
 
+@pytest.mark.parametrize(
+    ("layer", "programs"),
+    [
+        ("double_blocks_0_img_attn_qkv", ["ComfyUI", "Forge", "diffusers"]),
+        ("joint_blocks_0_x_block_attn_qkv", ["ComfyUI"]),
+        ("layers_0_attention_qkv", ["ComfyUI"]),
+    ],
+)
+def test_files_of_other_trainers_for_transformers_are_known(file, layer, programs):
+    tensors = {key.replace(KEY, f"lora_unet_{layer}"): tensor for key, tensor in lora().items()}
+    found = check(file(tensors, ss_network_dim="Dynamic", ss_network_alpha="Dynamic"))  # as a resized file has it
+    assert (found.readers, found.faults) == (programs, [])
+
+
 def test_the_adapters_of_a_run_agree_with_it(run):
     for settings in ({"rank": 4, "lora_alpha": 1.0}, {"adapter": "weights"}):
         erasure = run(**settings)

@@ -11,11 +11,10 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import torch
 
-from crce.backbones.architecture import Architecture
 from crce.backbones.conditioning import Conditioning
+from crce.backbones.family_entries import Architecture, SamplingDefaults
 from crce.backbones.memory_plan import on_device
 from crce.backbones.noise import Grid
-from crce.backbones.sampling_defaults import SamplingDefaults
 from crce.errors import ConfigError
 
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from crce import demo
-from crce.backbones.sampling_defaults import SamplingDefaults
+from crce.backbones.family_entries import SamplingDefaults
 from crce.errors import CRCEError
 
 

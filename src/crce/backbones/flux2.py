@@ -8,10 +8,9 @@ from typing import Any
 import torch
 from torch.nn.functional import pixel_shuffle, pixel_unshuffle
 
-from crce.backbones.architecture import Architecture
 from crce.backbones.conditioning import Conditioning
+from crce.backbones.family_entries import Architecture, SamplingDefaults, distilled
 from crce.backbones.noise import FlowGrid
-from crce.backbones.sampling_defaults import SamplingDefaults, distilled
 from crce.backbones.transformer import FlowTransformer, pack, unpack
 
 

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import torch
 
-from crce.backbones.architecture import Architecture
 from crce.backbones.conditioning import Conditioning
-from crce.backbones.sampling_defaults import SamplingDefaults
+from crce.backbones.family_entries import Architecture, SamplingDefaults
 from crce.backbones.transformer import FlowTransformer, pack, unpack
 
 

@@ -7,9 +7,8 @@ from typing import Any
 
 import torch
 
-from crce.backbones.architecture import Architecture
 from crce.backbones.conditioning import Conditioning
-from crce.backbones.sampling_defaults import SamplingDefaults, distilled
+from crce.backbones.family_entries import Architecture, SamplingDefaults, distilled
 from crce.backbones.unet import FEW_STEPS, UNetBackbone
 
 

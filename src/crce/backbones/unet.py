@@ -7,11 +7,10 @@ from typing import Any, ClassVar
 
 import torch
 
-from crce.backbones.architecture import Architecture
 from crce.backbones.backbone import Backbone, Role
 from crce.backbones.conditioning import Conditioning
+from crce.backbones.family_entries import Architecture, SamplingDefaults, distilled
 from crce.backbones.noise import DDIMGrid
-from crce.backbones.sampling_defaults import SamplingDefaults, distilled
 
 
 FEW_STEPS = {  # of Stable Diffusion XL too

@@ -13,10 +13,9 @@ from typing import Any
 
 import torch
 
-from crce.backbones.architecture import Architecture
 from crce.backbones.backbone import Role
 from crce.backbones.conditioning import Conditioning
-from crce.backbones.sampling_defaults import SamplingDefaults, distilled
+from crce.backbones.family_entries import Architecture, SamplingDefaults, distilled
 from crce.backbones.transformer import FlowTransformer
 
 

@@ -131,10 +131,10 @@ def _find(
     from huggingface_hub.utils import disable_progress_bars
 
     from crce.backbones.defaults import defaults_of
+    from crce.backbones.family_entries import SOLVERS
     from crce.backbones.loading import pick_dtype
     from crce.backbones.memory_count import plan_memory
     from crce.backbones.meta_model import read_meta_model
-    from crce.backbones.sampling_defaults import SOLVERS
 
     disable_progress_bars()  # configs are small
     meta = read_meta_model(model, revision=revision, drop_t5=settings.drop_t5)

@@ -20,8 +20,8 @@ from crce.errors import ModelError
 if TYPE_CHECKING:
     import torch
 
-    from crce.backbones.architecture import Architecture
     from crce.backbones.backbone import Backbone
+    from crce.backbones.family_entries import Architecture
 
 
 REPOSITORY = r"[\w-][\w.-]*/[\w-][\w.-]*"  # "user/name" of the Hub

@@ -24,7 +24,7 @@ from crce.methods.table import is_solved
 
 
 if TYPE_CHECKING:
-    from crce.backbones.architecture import Architecture
+    from crce.backbones.family_entries import Architecture
     from crce.export.base import Base
     from crce.training import Erasure
 

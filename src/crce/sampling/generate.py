@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from crce.backbones.backbone import latents_at_once, resolution_of, tokens_of
-from crce.backbones.sampling_defaults import SOLVERS
+from crce.backbones.family_entries import SOLVERS
 from crce.backbones.text_side import state_arguments
 
 
@@ -46,7 +46,7 @@ def draw(
         guidance: classifier-free guidance scale, as the pipeline counts it.
         negative: prompt to steer away from.
         batch: images per call; 0 picks by the size of the latents.
-        solver: one of `crce.backbones.sampling_defaults.SOLVERS`; None is the model's own scheduler.
+        solver: one of `crce.backbones.family_entries.SOLVERS`; None is the model's own scheduler.
         on_drawn: called after each batch with its size.
 
     Returns:

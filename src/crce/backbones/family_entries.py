@@ -1,4 +1,4 @@
-"""An entry in a family's table of how its models are sampled, see `defaults`."""
+"""Entries in the tables of a family: its architectures, and how its models are sampled (see `defaults`)."""
 
 from __future__ import annotations
 
@@ -11,6 +11,19 @@ LEAST_LEVELS = 3  # of the grid that x_t lies on
 SOLVERS: dict[str, tuple[str, dict[str, Any]]] = {
     "dpm++": ("DPMSolverMultistepScheduler", {"timestep_spacing": "trailing"}),
 }
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """The names of a model architecture in the metadata of exported files."""
+
+    name: str  # in the Stability metadata standard (`modelspec.architecture`)
+    kohya: str  # in kohya's metadata (`ss_base_model_version`)
+    resolution: int  # width and height of its images in pixels
+    implementation: str  # URL of the original code, by the Stability standard
+    text_width: int | None = None  # of the token states that cross-attention reads, where it identifies it
+    prediction_type: str | None = None  # of the denoiser, where it distinguishes it from another architecture
+    kin: str = ""  # what it was distilled to, where that makes it another architecture
 
 
 @dataclass(frozen=True)
