@@ -30,6 +30,8 @@ from transformers import (
     CLIPTextModel,
     CLIPTextModelWithProjection,
     PreTrainedTokenizerFast,
+    Qwen2_5_VLConfig,
+    Qwen2_5_VLForConditionalGeneration,
     Qwen3Config,
     Qwen3Model,
     T5Config,
@@ -46,9 +48,23 @@ from crce.methods import METHODS
 from crce.training import erase, load_config
 
 
-MODELS = ("black-forest-labs/FLUX.1-dev", "stabilityai/stable-diffusion-3.5-medium", "Tongyi-MAI/Z-Image-Turbo")
+MODELS = (
+    "black-forest-labs/FLUX.1-dev",
+    "stabilityai/stable-diffusion-3.5-medium",
+    "Tongyi-MAI/Z-Image-Turbo",
+    "Qwen/Qwen-Image",
+)
 TARGETS, COREFS, RETAINS = 100, 5, 5
 PIECE = 4  # letters of a token, about as many as of a real tokenizer's
+QWEN = {  # one thin layer
+    "intermediate_size": 8,
+    "num_hidden_layers": 1,
+    "num_attention_heads": 1,
+    "num_key_value_heads": 1,
+    "head_dim": 16,
+    "pad_token_id": 0,
+    "eos_token_id": 1,
+}
 CHAT = "{% for m in messages %}<|user|>{{ m['content'] }}<|end|>{% endfor %}<|assistant|>"
 
 
@@ -97,9 +113,14 @@ def encoder(kind: str, config: dict[str, Any], words: int) -> Any:
         thin = {"d_kv": 8, "d_ff": 8, "num_layers": 1, "num_heads": 1}
         return T5EncoderModel(T5Config(vocab_size=words, d_model=config.get("d_model", 4096), **thin))
     if kind.startswith("Qwen3"):
-        heads = {"num_attention_heads": 1, "num_key_value_heads": 1, "head_dim": 16}
-        thin = {"intermediate_size": 8, "num_hidden_layers": 1, "pad_token_id": 0, "eos_token_id": 1, **heads}
-        return Qwen3Model(Qwen3Config(vocab_size=words, hidden_size=config["hidden_size"], **thin))
+        return Qwen3Model(Qwen3Config(vocab_size=words, hidden_size=config["hidden_size"], **QWEN))
+    if kind.startswith("Qwen2_5"):
+        rope = {"rope_parameters": {"rope_type": "default", "mrope_section": [2, 3, 3]}}
+        width = config["text_config"]["hidden_size"]
+        heads = {"num_attention_heads": width // 16}
+        text = {"vocab_size": words, "hidden_size": width, **QWEN, **heads, **rope}
+        sight = {"depth": 1, "hidden_size": 16, "intermediate_size": 8, "num_heads": 1, "out_hidden_size": 16}
+        return Qwen2_5_VLForConditionalGeneration(Qwen2_5_VLConfig(text_config=text, vision_config=sight))
     width = config.get("hidden_size", 768)
     thin = {"intermediate_size": 8, "num_hidden_layers": 2, "num_attention_heads": 4, "vocab_size": words}
     marks = {

@@ -114,6 +114,11 @@ class Section:
 
 SECTIONS = (
     Section(
+        "gem",
+        "GEM and gradient surgery on the U-Net",
+        "What was made for flow transformers, beside ESD on the other bundled model. GEM has its authors' settings.",
+    ),
+    Section(
         "kinds",
         "Characters and styles",
         "Seven of the methods on four characters and three styles; the model knows no persons. Characters behave much "
