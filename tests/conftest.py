@@ -94,6 +94,29 @@ def few_everyday_words() -> Iterator[None]:
         yield
 
 
+@pytest.fixture(scope="session", autouse=True)
+def bundled_pipelines_read_once() -> Iterator[None]:
+    """Every load of a bundled model after the first gets a copy of what was read: commands load it two hundred times.
+
+    The tokenizer is shared: a copy of it reads as it does, but decodes single tokens with their end-of-word marks.
+    """
+    from crce.backbones.loading import Source
+
+    read, load = {}, Source.load
+
+    def copied(self: Source, family: Any, dtype: Any, **parts: Any) -> Any:
+        if self.model not in ("demo", "demo-flow") or parts:
+            return load(self, family, dtype, **parts)
+        key = self.path, family, dtype
+        if key not in read:
+            read[key] = load(self, family, dtype)
+        return copy.deepcopy(read[key], {id(read[key].tokenizer): read[key].tokenizer})
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Source, "load", copied)
+        yield
+
+
 @pytest.fixture(scope="module")
 def few_unrelated_prompts() -> Iterator[None]:
     """A report has 2 unrelated prompts, not 6, where it is not tested what they are."""
