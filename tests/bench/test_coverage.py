@@ -20,7 +20,7 @@ INTERVALS = (*CLOSED, *(f"{name}, open" for name in ("erased", "coref_erased", "
 
 @pytest.fixture(scope="module")
 def benchmark() -> Iterator[ModuleType]:
-    """The script; the numbers of prompts that were drawn for one of its intervals are not computed again for the next."""
+    """The script; what was drawn for one of its intervals is not measured again for the next."""
     script = scripts.load("benchmarks/statistics/coverage.py")
     summarise, found = script.summarise, {}
 

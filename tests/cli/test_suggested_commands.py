@@ -35,7 +35,7 @@ QUICK = {
     "generate": "--n 1 --steps 1",
     "refine": "--rounds 1 --images-per-prompt 1",
 }
-TRAINED = "--steps 1 --pool 1 --ddim-steps 3"
+TRAINED = "--steps 1 --pool 1 --ddim-steps 3 --corefs-per-step 1 --retains-per-step 1"
 
 # What stands in the source, "{}" for what is filled in -> what a reader then types; "" for a mere name of a verb, and
 # None for what needs more than this machine.
