@@ -98,7 +98,7 @@ def few_everyday_words() -> Iterator[None]:
 def bundled_pipelines_read_once() -> Iterator[None]:
     """Every load of a bundled model after the first gets a copy of what was read: commands load it two hundred times.
 
-    The tokenizer is shared: a copy of it reads as it does, but decodes single tokens with their end-of-word marks.
+    Tokenizers are shared, as below.
     """
     from crce.backbones.loading import Source
 
@@ -110,7 +110,8 @@ def bundled_pipelines_read_once() -> Iterator[None]:
         key = self.path, family, dtype
         if key not in read:
             read[key] = load(self, family, dtype)
-        return copy.deepcopy(read[key], {id(read[key].tokenizer): read[key].tokenizer})
+        tokenizers = (part for name, part in read[key].components.items() if name.startswith("tokenizer"))
+        return copy.deepcopy(read[key], {id(part): part for part in tokenizers})
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Source, "load", copied)

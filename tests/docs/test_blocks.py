@@ -145,7 +145,9 @@ def quickly(words: list[str]) -> list[str]:
         return words
     more = QUICK.get(verb, "")
     if verb == "erase" and not any(is_solved(word) for word in rest):
-        more = " ".join([more, *flag_words(QUICK_SETTINGS)])
+        unread = {"corefs_per_step"} if "--no-crce" in rest else set()
+        own = {name: value for name, value in QUICK_SETTINGS.items() if name not in unread}
+        more = " ".join([more, *flag_words(own)])
     return [verb, *rest, *more.split()]
 
 

@@ -49,9 +49,16 @@ class Trained:
 
 
 @pytest.fixture(scope="module")
-def plain(folder: Path, cats) -> Trained:
-    """A LoRA of this family, without what spares memory."""
-    return Trained(load(folder), cats)
+def known() -> dict[str, Trained]:
+    return {}
+
+
+@pytest.fixture
+def plain(folder: Path, cats, known: dict[str, Trained]) -> Trained:
+    """A LoRA of this family, without what spares memory; trained once."""
+    if folder.name not in known:
+        known[folder.name] = Trained(load(folder), cats)
+    return known[folder.name]
 
 
 @pytest.mark.parametrize(
