@@ -94,6 +94,30 @@ def few_everyday_words() -> Iterator[None]:
         yield
 
 
+@pytest.fixture(scope="session", autouse=True)
+def bundled_pipelines_read_once() -> Iterator[None]:
+    """Every load of a bundled model after the first gets a copy of what was read: commands load it two hundred times.
+
+    Tokenizers are shared, as below.
+    """
+    from crce.backbones.loading import Source
+
+    read, load = {}, Source.load
+
+    def copied(self: Source, family: Any, dtype: Any, **parts: Any) -> Any:
+        if self.model not in ("demo", "demo-flow") or parts:
+            return load(self, family, dtype, **parts)
+        key = self.path, family, dtype
+        if key not in read:
+            read[key] = load(self, family, dtype)
+        tokenizers = (part for name, part in read[key].components.items() if name.startswith("tokenizer"))
+        return copy.deepcopy(read[key], {id(part): part for part in tokenizers})
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Source, "load", copied)
+        yield
+
+
 @pytest.fixture(scope="module")
 def few_unrelated_prompts() -> Iterator[None]:
     """A report has 2 unrelated prompts, not 6, where it is not tested what they are."""

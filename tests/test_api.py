@@ -24,6 +24,9 @@ FUNCTIONS = ("suggest", "erase", "generate", "evaluate", "attack", "export")
 HEAVY = ("torch", "pydantic", "yaml", "numpy", "transformers", "diffusers", "typer", "rich")
 
 
+pytestmark = pytest.mark.usefixtures("few_unrelated_prompts")
+
+
 def python(code: str) -> str:
     source = str(Path(crce.__file__).parents[1])
     done = subprocess.run(
@@ -31,6 +34,46 @@ def python(code: str) -> str:
     )
     assert done.returncode == 0, done.stderr
     return done.stdout.strip()
+
+
+# What each of these must not import; one after the other in one process.
+STARTS = {
+    "from crce.concepts import find_concepts; find_concepts('cat')": ("torch", "transformers", "diffusers", "numpy"),
+    "import crce.methods, crce.config\n"
+    "for name in crce.methods.METHODS: crce.config.load_config(None, {'method': name})": (
+        "torch",
+        "transformers",
+        "diffusers",
+        "scipy",
+    ),
+    "from crce.cli.main import main; assert main(['bench', '--help']) == main(['suggest', '--help']) == 0": (
+        "torch",
+        "transformers",
+        "scipy",
+        "ray",
+    ),
+    "from crce.llm import protocol, services, local_chat, service": ("torch", "openai", "anthropic", "llguidance"),
+    "import crce.suggest.llm, crce.suggest.verification, crce.suggest.prompts": ("openai", "nltk", "json_repair"),
+    "import crce.suggest.wordnet; assert crce.suggest.wordnet.load_wordnet.cache_info().currsize == 0": ("nltk",),
+    "import crce.demo.embedding": ("torch", "transformers"),
+    "import crce.suggest, importlib, pkgutil\n"
+    "for m in pkgutil.iter_modules(crce.suggest.__path__): importlib.import_module('crce.suggest.' + m.name)": (
+        "torch",
+        "transformers",
+        "diffusers",
+        "openai",
+        "anthropic",
+        "nltk",
+        "sklearn",
+    ),
+    "import crce.evaluate": ("torch",),
+    "import crce.web.app": ("torch", "diffusers", "transformers"),
+}
+
+
+def test_packages_start_without_the_heavy_libraries():
+    lines = [f"{code}\nseen += [({code!r}, m) for m in {heavy} if m in sys.modules]" for code, heavy in STARTS.items()]
+    assert python("\n".join(["seen = []", *lines, "print(seen)"])).splitlines()[-1] == "[]"
 
 
 def test_importing_crce_imports_no_other_library():

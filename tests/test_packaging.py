@@ -112,6 +112,7 @@ def test_the_space_starts_the_app_with_flags_that_it_has():
     assert {word for word in words if word.startswith("--")} <= known
 
 
+@pytest.mark.usefixtures("few_unrelated_prompts")
 def test_the_notebook_runs_from_top_to_bottom(tmp_path, monkeypatch):
     """With few steps and images; what its last cells show is what the verbs return."""
     notebook = json.loads((ROOT / "examples/first_erasure.ipynb").read_text())

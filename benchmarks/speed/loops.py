@@ -177,7 +177,7 @@ def passes(network: torch.nn.Module) -> Any:
 def count_passes(loop: Loop) -> dict[str, float]:
     """Passes of a mean step and their arithmetic, once the pools are filled."""
     rounds = loop.trainer.config.pool if loop.name == "crce" else 1  # the pools move on once in as many steps
-    for _ in range(rounds if loop.name == "crce" else 0):
+    if loop.name == "crce":
         loop.step(MEAN_LENGTH)
     with passes(loop.pipe.unet) as found, FlopCounterMode(display=False) as counter:
         for _ in range(rounds):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import published
@@ -17,6 +18,7 @@ from crce.backbones import Backbone, load_backbone
 from crce.backbones.memory_count import plan_memory
 from crce.backbones.memory_plan import GIB, SHARE, MemoryOptions, MemoryPlan, Workload, on_device
 from crce.backbones.meta_model import MetaModel, read_meta_model
+from crce.backbones.sources import PLANNED
 from crce.errors import ConfigError, ModelError
 from crce.training import Trainer, load_config
 
@@ -58,10 +60,10 @@ def plans(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., MemoryPlan]
     """The plan of a model of published size; each is made once."""
     root, made = tmp_path_factory.mktemp("published"), {}
 
-    def plan(name: str, work: Workload = SD15, dtype: torch.dtype = torch.float16) -> MemoryPlan:
+    def plan(name: str, work: Workload = SD15) -> MemoryPlan:
         if (name, work) not in made:
             folder = root / name if (root / name).exists() else published.folder(name, root)
-            made[name, work] = plan_memory(read_meta_model(str(folder)), work, dtype)
+            made[name, work] = plan_memory(read_meta_model(str(folder)), work, torch.float16)
         return made[name, work]
 
     return plan
@@ -154,9 +156,8 @@ def kept_by_a_forward(loaded: Backbone, rows: int, shown: int, *, checkpointing:
     return size(kept[0]) + max(again)
 
 
-@pytest.mark.parametrize("checkpointing", [False, True], ids=["plain", "checkpointed"])
 @pytest.mark.parametrize("name", DENOISERS)
-def test_activations_are_those_that_a_real_forward_keeps(tiny, cats, name, checkpointing):
+def test_activations_are_those_that_a_real_forward_keeps(tiny, cats, name):
     """Compared in float32 on the CPU, whose attention is a flash kernel as that of GPUs: it keeps no scores.
 
     What half precision changes (autocast's copies) exists on GPUs alone, and is not compared.
@@ -164,11 +165,11 @@ def test_activations_are_those_that_a_real_forward_keeps(tiny, cats, name, check
     meta, loaded = tiny(name)
     plan = plan_memory(meta, Workload("xattn", "lora", rank=4, rows=9, trajectories=8), torch.float32)
     trainer = Trainer(loaded, [cats], load_config("demo", {"layers": "xattn", "rank": 4, "ddim_steps": 3}))
-    forward = plan.checkpointed if checkpointing else plan.plain
-    for rows in (1, 3):
-        shown = meta.conditioning(1, torch.float32).hidden.shape[1]  # tokens, of families that are shown some only
-        real = kept_by_a_forward(loaded, rows, shown, checkpointing=checkpointing)
-        assert forward.fixed + rows * forward.per_row == pytest.approx(real, rel=0.06)
+    shown = meta.conditioning(1, torch.float32).hidden.shape[1]  # tokens, of families that are shown some only
+    for forward in (plan.plain, plan.checkpointed):
+        for rows in (1, 3):
+            real = kept_by_a_forward(loaded, rows, shown, checkpointing=forward is plan.checkpointed)
+            assert forward.fixed + rows * forward.per_row == pytest.approx(real, rel=0.06)
     assert plan.checkpointed.per_row < plan.plain.per_row
     trainer.close()
 
@@ -176,9 +177,20 @@ def test_activations_are_those_that_a_real_forward_keeps(tiny, cats, name, check
 # ---- which settings fit -------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", [name for name in published.MODELS if not name.startswith("flux2_klein_base")])
-def test_a_bigger_card_never_gets_a_slower_choice(plans, name):
-    plan = plans(name)
+def stored(name: str, recipe: int = 0) -> MemoryPlan:
+    """A plan that comes with the package, counted by benchmarks/plan; the first has the settings of SD15."""
+    fields = published.ENTRIES[name]["plans"][recipe]
+    known = dict(zip(PLANNED, fields, strict=False))
+    return MemoryPlan.from_json(
+        replace(SD15, layers=known["layers"], adapter=known["adapter"], rank=known["rank"]), fields[-1]
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "recipe"), [(name, i) for name, entry in published.ENTRIES.items() for i in range(len(entry["plans"]))]
+)
+def test_a_bigger_card_never_gets_a_slower_choice(name, recipe):
+    plan = stored(name, recipe)
     order = list(plan.options())
     choices = [plan.choose(gigabytes) for gigabytes in (*CARDS, 1000)]
     ranks = [len(order) if choice is None else order.index(choice) for choice in choices]
@@ -201,15 +213,16 @@ def test_stable_diffusion_1_5_fits_a_card_of_8_gb(plans):
 
 def test_published_sizes(plans):
     """Parameters as the models' own pages and files have them, in 16 bits."""
-    sdxl, flux = plans("sdxl"), plans("flux_dev", dtype=torch.bfloat16)
+    sdxl, flux = plans("sdxl"), stored("flux_dev")
+    assert sdxl.weights == stored("sdxl").weights
     assert sdxl.weights["unet"] == 2 * 2_567_463_684
     assert sdxl.weights["text_encoder_2"] == pytest.approx(2 * 694_659_840, rel=1e-4)
     assert flux.weights["transformer"] == pytest.approx(2 * 11.9e9, rel=0.01)
     assert flux.weights["transformer"] / GIB == pytest.approx(22.2, abs=0.1)
     assert flux.weights["text_encoder_2"] == pytest.approx(2 * 4.76e9, rel=0.01)
-    assert plans("sd35_medium").weights["transformer"] == pytest.approx(2 * 2.47e9, rel=0.01)
-    assert plans("z_image_turbo").weights["transformer"] == pytest.approx(2 * 6.15e9, rel=0.01)
-    klein, qwen = plans("flux2_klein_4b"), plans("qwen_image")
+    assert stored("sd35_medium").weights["transformer"] == pytest.approx(2 * 2.47e9, rel=0.01)
+    assert stored("z_image_turbo").weights["transformer"] == pytest.approx(2 * 6.15e9, rel=0.01)
+    klein, qwen = stored("flux2_klein_4b"), stored("qwen_image")
     assert klein.weights["transformer"] == pytest.approx(2 * 3.88e9, rel=0.01)
     assert klein.weights["text_encoder"] == pytest.approx(2 * 4.02e9, rel=0.01)
     assert qwen.weights["transformer"] == pytest.approx(2 * 20.4e9, rel=0.01)

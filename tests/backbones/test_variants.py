@@ -16,9 +16,7 @@ from crce.backbones import load_backbone, text_side
 from crce.backbones.memory_count import plan_memory
 from crce.backbones.memory_plan import Workload
 from crce.backbones.meta_model import read_meta_model
-from crce.concepts import atlas
 from crce.config import load_config
-from crce.demo.model import model_path
 from crce.errors import ConfigError, RunError
 from crce.evaluate import evaluate
 from crce.sampling import draw
@@ -178,18 +176,18 @@ def test_a_quantised_model_trains_and_has_the_planned_size(folders, cats, name, 
 
 
 @needs_bitsandbytes
-def test_what_is_trained_on_a_quantised_model_is_a_lora_of_the_published_one(tmp_path, monkeypatch):
-    monkeypatch.setenv("CRCE_BASE_WORDS", str(tmp_path / "words"))
-    config = load_config("demo", {"quantize": "nf4", "steps": 2, "pool": 1, "ddim_steps": 4})
-    run = erase(atlas()["cat"], config=config, out=tmp_path / "run", device="cpu")
+def test_what_is_trained_on_a_quantised_model_is_a_lora_of_the_published_one(folders, cats, tmp_path):
+    model = str(folders("sd1"))
+    config = load_config("demo", FEW | {"quantize": "nf4"})
+    run = erase(cats, config=config, model=model, out=tmp_path / "run", device="cpu")
     assert run.info["config"]["quantize"] == "nf4"
-    few = {"images_per_prompt": 1, "steps": 1, "phrases_per_group": 1, "device": "cpu"}
+    few = {"images_per_prompt": 1, "steps": 2, "phrases_per_group": 1, "device": "cpu"}
     for kind in (None, "nf4"):
         report = evaluate(run, quantize=kind, **few)
         assert report.data["settings"].get("quantize") == kind
     settings = [json.loads(path.read_text()) for path in sorted((run.folder / "pictures").glob("*/settings.json"))]
     assert sorted(own.get("variant", "") for own in settings) == ["", "", "nf4", "nf4"]
-    pipe = DiffusionPipeline.from_pretrained(model_path("demo"), safety_checker=None)
+    pipe = DiffusionPipeline.from_pretrained(model, safety_checker=None)
     pipe.load_lora_weights(run.adapter)
     assert pipe.get_list_adapters()
 

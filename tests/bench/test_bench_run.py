@@ -15,6 +15,9 @@ from crce.evaluate import evaluate
 from crce.training import Erasure
 
 
+pytestmark = pytest.mark.usefixtures("few_unrelated_prompts")
+
+
 def attempts(job):
     path = job.folder / "attempts.jsonl"
     return len(path.read_text().splitlines()) if path.exists() else 0

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import pickle
+from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 
@@ -17,8 +19,20 @@ INTERVALS = (*CLOSED, *(f"{name}, open" for name in ("erased", "coref_erased", "
 
 
 @pytest.fixture(scope="module")
-def benchmark() -> ModuleType:
-    return scripts.load("benchmarks/statistics/coverage.py")
+def benchmark() -> Iterator[ModuleType]:
+    """The script; what was drawn for one of its intervals is not measured again for the next."""
+    script = scripts.load("benchmarks/statistics/coverage.py")
+    summarise, found = script.summarise, {}
+
+    def once(groups):
+        key = pickle.dumps(groups)
+        if key not in found:
+            found[key] = summarise(groups)
+        return found[key]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(script, "summarise", once)
+        yield script
 
 
 @pytest.mark.parametrize("name", [*CLOSED, "kept, open"])
@@ -26,8 +40,8 @@ def test_an_interval_holds_the_truth_about_as_often_as_it_says(benchmark, monkey
     what, sizes, truths, correlations = benchmark.INTERVALS[name]
     some = (what, sizes[:2], [truths[0], truths[-1]], correlations[:2][-1:])
     monkeypatch.setitem(benchmark.INTERVALS, name, some)
-    rows = benchmark.simulate(name, runs=120, seed=1)
-    assert 0.9 <= np.mean([row["coverage"] for row in rows]) < 1  # of 240 or more intervals
+    rows = benchmark.simulate(name, runs=60 if "open" in name else 120, seed=1)
+    assert 0.9 <= np.mean([row["coverage"] for row in rows]) < 1  # of 120 or more intervals
 
 
 def test_committed_coverage_is_near_what_the_intervals_say():

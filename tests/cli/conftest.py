@@ -46,11 +46,11 @@ def _few(few_unrelated_prompts: None) -> None:
 
 @pytest.fixture(scope="module")
 def sketched() -> Iterator[None]:
-    """`crce erase` measures with images of 8 steps, which no flag of it asks for."""
+    """`crce erase` measures with images of 4 steps, which no flag of it asks for."""
     import crce.evaluate as room
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(room, "evaluate", partial(room.evaluate, steps=8))
+        patch.setattr(room, "evaluate", partial(room.evaluate, steps=4))
         yield
 
 

@@ -24,7 +24,7 @@ def erased(crce, sketched, tmp_path_factory):
     cats = tmp_path_factory.mktemp("demo") / "cat.yaml"
     cats.write_text(CATS)
     folder = cats.parent / "run"
-    result = crce("erase", cats, "--steps", 3, "--images-per-prompt", 1, "--out", folder)
+    result = crce("erase", cats, "--steps", 3, "--pool", 1, "--images-per-prompt", 1, "--out", folder)
     assert result.code == 0, result.err
     return folder, result
 
@@ -44,7 +44,7 @@ def test_bundled_model_takes_the_demo_recipe(erased):
 
     folder, _ = erased
     config = json.loads((folder / "run.json").read_text())["config"]
-    assert config == load_config("demo", {"steps": 3}).model_dump(mode="json")
+    assert config == load_config("demo", {"steps": 3, "pool": 1}).model_dump(mode="json")
 
 
 def test_nothing_of_the_libraries_reaches_the_terminal(erased):

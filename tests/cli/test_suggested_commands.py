@@ -35,7 +35,7 @@ QUICK = {
     "generate": "--n 1 --steps 1",
     "refine": "--rounds 1 --images-per-prompt 1",
 }
-TRAINED = "--steps 1 --pool 1 --ddim-steps 3"
+TRAINED = "--steps 1 --pool 1 --ddim-steps 3 --retains-per-step 1"
 
 # What stands in the source, "{}" for what is filled in -> what a reader then types; "" for a mere name of a verb, and
 # None for what needs more than this machine.
@@ -104,7 +104,7 @@ def strings(path: Path) -> Iterator[str]:
 def quickly(words: list[str]) -> list[str]:
     more = QUICK.get(words[0], "")
     if words[0] == "erase" and "--resume" not in words and "--method" not in words:
-        more += f" {TRAINED}"
+        more += f" {TRAINED}" if "--no-crce" in words else f" {TRAINED} --corefs-per-step 1"
     return words + more.split()
 
 

@@ -24,6 +24,7 @@ import typer
 from blocks import DOCUMENTS, ROOT, Block, Command, blocks, commands, fences, inline_commands
 
 import crce.api
+from crce.cli.flags import flag_words
 from crce.cli.main import command_line, main
 from crce.evaluate import evaluation
 from crce.methods.table import is_solved
@@ -40,8 +41,7 @@ QUICK = {
     "generate": "--n 1 --steps 1",
     "suggest": "--corefs 2 --retains 2 --held-out 0",
 }
-QUICK_TRAINED = "--steps 1 --pool 1 --ddim-steps 3"
-QUICK_SETTINGS = {"steps": 1, "pool": 1, "ddim_steps": 3}
+QUICK_SETTINGS = {"steps": 1, "pool": 1, "ddim_steps": 3, "corefs_per_step": 1, "retains_per_step": 1}
 QUICK_EVALUATION = {"images_per_prompt": 1, "steps": 1, "phrases_per_group": 1}
 QUICK_CALLS = {
     "attack": {"phrases": 1, "images_per_prompt": 1, "images_per_try": 1, "steps": 1, "budget": 1},
@@ -145,7 +145,9 @@ def quickly(words: list[str]) -> list[str]:
         return words
     more = QUICK.get(verb, "")
     if verb == "erase" and not any(is_solved(word) for word in rest):
-        more += f" {QUICK_TRAINED}"
+        unread = {"corefs_per_step"} if "--no-crce" in rest else set()
+        own = {name: value for name, value in QUICK_SETTINGS.items() if name not in unread}
+        more = " ".join([more, *flag_words(own)])
     return [verb, *rest, *more.split()]
 
 

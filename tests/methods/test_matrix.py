@@ -22,6 +22,7 @@ from crce.training.text_trainer import TextTrainer
 ALL = list(METHODS)
 SOLVED = [name for name in METHODS if METHODS[name].solved]
 FEW = {"ddim_steps": 4, "pool": 1, "learning_rate": 1e-3, "guidance": 2.0, "rank": 2}
+FEW |= {"corefs_per_step": 1, "retains_per_step": 1}
 
 
 # The others have the denoiser of one of these, and another guidance or fewer text encoders.

@@ -1,8 +1,6 @@
 from __future__ import annotations
 
 import shutil
-import subprocess
-import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -215,12 +213,3 @@ def test_it_reads_what_is_asked_for_and_is_opened_once():
     net.senses("dog")
     assert 0 < len(queries) < 10
     assert load_wordnet() is load_wordnet()
-
-
-def test_importing_reads_nothing():
-    code = (
-        "import sys, crce.suggest.wordnet as w; seen = [m for m in ('torch', 'nltk') if m in sys.modules]; "
-        "print(seen, w.load_wordnet.cache_info().currsize)"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "[] 0"

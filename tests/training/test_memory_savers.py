@@ -31,12 +31,34 @@ def load(folder: Path) -> Backbone:
     return backbone
 
 
-def trained(backbone: Backbone, cats, **settings) -> tuple[list[float], dict[str, torch.Tensor]]:
-    trainer = Trainer(backbone, [cats], load_config("demo", FEW | settings))
-    losses = [trainer.step().loss for _ in range(2)]
-    state = trainer.adapter.state()
-    trainer.close()
-    return losses, state
+class Trained:
+    """Two steps: their losses, the gradients of the first, and the adapter after the second."""
+
+    def __init__(self, backbone: Backbone, cats, **settings) -> None:
+        trainer = Trainer(backbone, [cats], load_config("demo", FEW | settings))
+        self.losses = [trainer.step().loss]
+        self.gradients = [p.grad.clone() for p in trainer.adapter.parameters()]
+        self.losses.append(trainer.step().loss)
+        self.state = trainer.adapter.state()
+        trainer.close()
+
+    def agrees(self, other: Trained) -> None:
+        assert self.losses == pytest.approx(other.losses, rel=1e-5)
+        for name, tensor in other.state.items():
+            torch.testing.assert_close(self.state[name], tensor, rtol=1e-5, atol=1e-5)
+
+
+@pytest.fixture(scope="module")
+def known() -> dict[str, Trained]:
+    return {}
+
+
+@pytest.fixture
+def plain(folder: Path, cats, known: dict[str, Trained]) -> Trained:
+    """A LoRA of this family, without what spares memory; trained once."""
+    if folder.name not in known:
+        known[folder.name] = Trained(load(folder), cats)
+    return known[folder.name]
 
 
 @pytest.mark.parametrize(
@@ -44,47 +66,32 @@ def trained(backbone: Backbone, cats, **settings) -> tuple[list[float], dict[str
     [*((name, "lora") for name in FAMILIES), ("sd1", "weights"), ("flux_dev", "weights")],
     indirect=["folder"],
 )
-def test_gradient_checkpointing_changes_no_step(folder, cats, monkeypatch, adapter):
+def test_gradient_checkpointing_changes_no_gradient_and_no_step(folder, plain, cats, monkeypatch, adapter):
+    own = plain if adapter == "lora" else Trained(load(folder), cats, adapter=adapter)
     backbone, calls = load(folder), []
-    losses, state = trained(backbone, cats, adapter=adapter)
     monkeypatch.setattr(
         "torch.utils.checkpoint.checkpoint",
         lambda part, *args, _own=torch.utils.checkpoint.checkpoint, **kwargs: (
             calls.append(backbone.network.training) or _own(part, *args, **kwargs)
         ),
     )
-    again, state_again = trained(backbone, cats, adapter=adapter, gradient_checkpointing=True)
+    again = Trained(backbone, cats, adapter=adapter, gradient_checkpointing=True)
     assert calls  # parts were computed again,
     assert not any(calls)  # in evaluation mode: dropout is off
-    assert again == pytest.approx(losses, rel=1e-5)
-    for name, tensor in state.items():
-        torch.testing.assert_close(state_again[name], tensor, rtol=1e-5, atol=1e-5)
+    again.agrees(own)
+    for gradient, same in zip(own.gradients, again.gradients, strict=True):
+        torch.testing.assert_close(same, gradient, rtol=1e-5, atol=1e-5 * float(gradient.abs().max()))
     assert not backbone.network.is_gradient_checkpointing
 
 
-def test_checkpointed_gradients_are_the_same(folder, cats):
-    gradients = []
-    for checkpointing in (False, True):
-        backbone = load(folder)
-        trainer = Trainer(backbone, [cats], load_config("demo", FEW | {"gradient_checkpointing": checkpointing}))
-        trainer.step()
-        gradients.append([p.grad for p in trainer.adapter.parameters()])
-    for own, again in zip(*gradients, strict=True):
-        torch.testing.assert_close(again, own, rtol=1e-5, atol=1e-5 * float(own.abs().max()))
-
-
-def test_networks_that_take_turns_train_alike(folder, cats):
+def test_networks_that_take_turns_train_alike(folder, plain, cats):
     """Moved from the CPU to itself: the calls that move networks are there, under the same adapter and gradients."""
-    losses, state = trained(load(folder), cats)
     backbone = load(folder)
     backbone.offload(torch.device("cpu"))
     networks = [part for part in backbone.pipe.components.values() if isinstance(part, torch.nn.Module)]
     assert all(hasattr(network, "_hf_hook") for network in networks)
-    again, state_again = trained(backbone, cats)
     # Weights that were moved may lie in memory otherwise, and then other kernels multiply them: not the same bits.
-    assert again == pytest.approx(losses, rel=1e-5)
-    for name, tensor in state.items():
-        torch.testing.assert_close(state_again[name], tensor, rtol=1e-5, atol=1e-5)
+    Trained(backbone, cats).agrees(plain)
 
 
 def test_offload_changes_nothing_on_a_cpu(tiny_folder, cats, tmp_path):
