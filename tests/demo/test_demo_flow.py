@@ -60,5 +60,5 @@ def test_it_is_erased_from_and_judged_like_the_other_bundled_model(
     config = load_config(None, {"steps": 1, "pool": 2, "corefs_per_step": 1, "retains_per_step": 1}, model="demo-flow")
     assert config.layers == "text"
     run = erase(cats, config=config, backbone=flow, model="demo-flow", out=tmp_path / "run")
-    assert (run.sampling["steps"], run.sampling["guidance"]) == (20, 3.5)
+    assert (run.sampling["steps"], run.sampling["guidance"]) == (10, 3.5)
     assert choose_judge("auto", "demo-flow", [cats]).name == "emoji"

@@ -1,4 +1,4 @@
-"""LoRA files of transformers: in both formats the keys of diffusers, which ComfyUI maps too, and the trained change."""
+"""LoRA files of transformers: in both formats the keys of diffusers, which ComfyUI maps too, and the true change."""
 
 from __future__ import annotations
 
