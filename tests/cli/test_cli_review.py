@@ -320,20 +320,8 @@ def test_feedback_shows_what_was_learned(crce, memory):
     assert "50%" in result.out  # the commoner answer
 
 
-def test_feedback_exports_imports_and_forgets(crce, piped, memory, tmp_path, monkeypatch):
+def test_feedback_forgets(crce, piped, memory):
     piped("reject 3", "accept 1")
-    file = tmp_path / "export.jsonl"
-    assert "2 decisions written" in crce("feedback", "--export", file).out
-    assert "exists" in crce("feedback", "--export", file).err
-    decisions = memory.decisions()
+    assert len(memory.decisions()) == 2
     assert crce("feedback", "--forget").code == 0
     assert not memory.path.exists()
-    memory.update([], [Decision("cat", "object", "lynx", "coref", True, 0.4, "wordnet")])
-    result = crce("feedback", "--import", file)
-    assert "1 decisions added, 0 were known. 1 contradict yours, which stay" in result.out
-    assert {d.text: d.accepted for d in memory.decisions()} == {"lynx": True, "kitty": True}
-    assert len(decisions) == 2
-    for arguments in (["--export", "a", "--forget"], ["--import", tmp_path / "nowhere"]):
-        result = crce("feedback", *arguments)
-        assert result.code == 2
-        assert result.err.count("\n") == 1

@@ -67,7 +67,6 @@ SUGGESTED: dict[str, str | None] = {
     "crce export RUN --to kohya": "export runs/cat-1 --to kohya --force",
     "crce erase {} --like {}": "erase 'runs/cat-1/concepts.yaml#cat' --like runs/cat-1",
     "crce erase --like {} --crce": "erase --like runs/cat-1 --crce",
-    "crce feedback --export": "feedback --export mine.jsonl",
     "crce suggest CONCEPT": "suggest walrus",
     "crce suggest {} --kind KIND --out FILE.yaml": "suggest walrus --kind object --out own.yaml",
     "crce suggest: {}": "",

@@ -112,21 +112,15 @@ def test_examples_are_of_the_kind_and_hold_every_sort_of_answer(memory):
     assert memory.examples("style") == memory.examples("object", 0) == ()
 
 
-def test_export_and_import(memory, tmp_path):
+def test_the_lines_of_another_file_may_be_appended(memory, tmp_path):
     kitty, lynx = decision("kitty"), decision("lynx", False)
     memory.update([], [kitty, lynx, decision("undone")])
     memory.update([decision("undone")], [])
-    file = tmp_path / "export.jsonl"
-    assert memory.export(file) == 2
     other = Memory(tmp_path / "other.jsonl")
     other.update([], [decision("lynx", True), decision("tabby")])
-    assert other.import_(file) == (1, 0, 1)
-    assert other.decisions() == [decision("lynx", True), decision("tabby"), kitty]
-    assert other.import_(file) == (0, 1, 1)
-    with pytest.raises(SuggestError, match="exists"):
-        memory.export(file)
-    with pytest.raises(SuggestError, match="no file"):
-        memory.import_(tmp_path / "nowhere.jsonl")
+    with open(other.path, "ab") as file:
+        file.write(memory.path.read_bytes())
+    assert other.decisions() == [decision("tabby"), kitty, lynx]
 
 
 def test_forget(memory):
@@ -172,10 +166,6 @@ def test_a_bad_line_is_named_and_nothing_is_lost(memory, line, words):
         assert word in str(raised.value)
     with pytest.raises(SuggestError):
         memory.rejected("cat")
-    other = Memory(memory.path.with_name("other.jsonl"))
-    with pytest.raises(SuggestError, match=":2: "):
-        other.import_(memory.path)
-    assert other.decisions() == []
     assert memory.path.read_bytes() == data
     memory.update([], [decision("tabby")])  # one can still write, and forget
     assert memory.path.read_bytes().startswith(data)

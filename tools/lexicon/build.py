@@ -189,9 +189,9 @@ def add_names(nouns: Nouns, path: Path) -> None:
     for sort, headings in _yaml(path).items():
         for heading, entries in headings.items():
             word, file = heading[:-1].split(" (")
-            article = "an" if word[0] in "aeiou" else "a"
+            article = "an" if word[0] in "aeiouI" else "a"
             number = FIRST_FILE + LEXNAMES.index(file)
-            above = next(key for key in nouns.lemmas[word] if nouns.synsets[key].file == number)
+            above = next(key for key in nouns.lemmas[word.lower()] if nouns.synsets[key].file == number)
             for entry in entries:
                 names, _, definition = str(entry).partition(" = ")
                 words = [word.partition(" (")[0] for word in names.split("; ")]
@@ -204,6 +204,7 @@ def add_names(nouns: Nouns, path: Path) -> None:
                 # "Donald Duck" is one, wherever he stands; "Drake" the admiral is no rapper
                 key = next((key for key in same if " " in words[0] or above in _above(nouns, key)), entry)
                 known = nouns.synsets.setdefault(key, Synset(number, [], sort == "named", [above], [], gloss))
+                known.above = known.above if above in {key, *_above(nouns, key)} else [*known.above, above]
                 nouns.named.add(key)
                 known.words += [each for each in words if each not in known.words]
                 for each in words:

@@ -179,31 +179,16 @@ def _print_set(review: Review) -> None:
 
 
 def feedback(
-    export: Annotated[
-        Path | None, typer.Option("--export", metavar="FILE.jsonl", help="Write the decisions to a new file.")
-    ] = None,
-    import_: Annotated[
-        Path | None, typer.Option("--import", metavar="FILE.jsonl", help="Add the decisions of such a file.")
-    ] = None,
     forget: Annotated[bool, typer.Option("--forget", help="Delete every decision, for good.")] = False,
 ) -> int:
-    """Show, export, import or forget your decisions in reviews.
+    """Show or forget your decisions in reviews.
 
     Rejected phrases are not proposed again, decisions are shown to language models as examples, and with enough of
-    them the ranking of candidates is learned. They are stored on this machine only, in the file that is named.
+    them the ranking of candidates is learned. They are stored on this machine only, in the file that is named. To
+    share them, copy it; lines of another one may be appended to yours.
     """
     memory = Memory()
-    flags = {"--export": export, "--import": import_, "--forget": forget or None}
-    given = [name for name, value in flags.items() if value is not None]
-    if len(given) > 1:
-        raise SuggestError(f"{' and '.join(given)} can't be used together. Give one of them.")
-    if export is not None:
-        typer.echo(f"{memory.export(export)} decisions written to {export}.")
-    elif import_ is not None:
-        done = memory.import_(import_)
-        against = f" {done.contradicting} contradict yours, which stay." if done.contradicting else ""
-        typer.echo(f"{done.added} decisions added, {done.known} were known.{against}")
-    elif forget:
+    if forget:
         memory.forget()
         typer.echo(f"Forgotten: {memory.path} is deleted.")
     elif decisions := memory.decisions():

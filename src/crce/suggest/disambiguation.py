@@ -12,7 +12,7 @@ from crce.suggest.relations import TOO_WIDE
 from crce.suggest.wordnet import CONCRETE, Sense, load_wordnet
 
 
-_MIN_SENSE_SIMILARITY = 0.3  # of a given sense with a definition, below it they have nothing in common
+MIN_SENSE_SIMILARITY = 0.3  # of a given sense with a definition, below it they have nothing in common
 _SAME_SENSE = 0.8  # similarity of two definitions that mean one thing; different things of one word stay below 0.75
 _THINGS = frozenset({"animal", "artifact", "food", "plant", "body", "object"})
 _ARTS = frozenset({"genre", "graphic art", "artistic style"})
@@ -93,7 +93,7 @@ def meant_sense(request: Request) -> Sense | None:
     if request.sense is None or not senses:
         return net.choose(target, "other")
     near = load_embedder().similarity([request.sense], [_described(sense) for sense in senses])[0]
-    return senses[int(near.argmax())] if near.max() >= _MIN_SENSE_SIMILARITY else None
+    return senses[int(near.argmax())] if near.max() >= MIN_SENSE_SIMILARITY else None
 
 
 def sense_of_entry(entry: ConceptSet, request: Request, chosen: Sense | None) -> Sense | None:
@@ -112,7 +112,7 @@ def sense_of_entry(entry: ConceptSet, request: Request, chosen: Sense | None) ->
     near = load_embedder().similarity([_described(s) for s in senses], [r.text for r in entry.corefs]).mean(axis=1)
     if request.kind in NAMED:
         best = int(near.argmax())
-        return senses[best] if near[best] >= _MIN_SENSE_SIMILARITY else None
+        return senses[best] if near[best] >= MIN_SENSE_SIMILARITY else None
     agreed = [_agreement(each, entry) for each in senses]
     best = int((agreed + near).argmax())
     return senses[best] if agreed[best] >= _MIN_AGREEMENT else None

@@ -2,8 +2,8 @@
 
 The file is a log in JSON lines, one per user: `$CRCE_DECISIONS`, else `decisions.jsonl` in the user's data folder.
 Nothing in it is ever rewritten. A line either records a decision or takes back the newest one about the same phrase
-(`"accepted": null`), after which the one before it is valid again; that is how an undo reaches the file. A line that a
-crash left unfinished is skipped.
+(`"accepted": null`), after which the one before it is valid again; that is how an undo reaches the file. Lines of
+another user's file may be appended to it. A line that a crash left unfinished is skipped.
 """
 
 import json
@@ -15,7 +15,7 @@ from dataclasses import asdict, dataclass, field
 from datetime import datetime, timezone
 from itertools import zip_longest
 from pathlib import Path
-from typing import Annotated, NamedTuple
+from typing import Annotated
 
 from platformdirs import user_data_path
 from pydantic import AfterValidator, Field, StrictBool, TypeAdapter, ValidationError
@@ -23,7 +23,7 @@ from pydantic import AfterValidator, Field, StrictBool, TypeAdapter, ValidationE
 from crce.concepts.concept_set import KINDS, Kind, fold, text_fault, tidy
 from crce.concepts.faults import did_you_mean
 from crce.errors import SuggestError, first_line
-from crce.files import append_line, read_bytes, write_text
+from crce.files import append_line, read_bytes
 from crce.suggest.candidates import SIDES, Candidate, Example, Side
 from crce.suggest.phrases import name_of
 
@@ -77,14 +77,6 @@ class Decision:
 
 
 _DECISION = TypeAdapter(Decision)
-
-
-class Imported(NamedTuple):
-    """How many decisions of a file are new, were known already, and contradict the user's own (which are kept)."""
-
-    added: int
-    known: int
-    contradicting: int
 
 
 class Memory:
@@ -143,35 +135,6 @@ class Memory:
         lines = [_line(d, taken_back=True) for key, d in old.items() if new.get(key) != d]
         lines += [_line(d) for key, d in new.items() if old.get(key) != d]
         self._append(lines)
-
-    def export(self, path: Path | str) -> int:
-        """Write every valid decision to a new file that `import_` reads, and return their number.
-
-        Raises:
-            SuggestError: the file exists, or a line of the memory can't be read.
-            RunError: the file can't be written.
-        """
-        if Path(path).exists():
-            raise SuggestError(f"{path} exists, and may hold what is nowhere else. Choose another name, or delete it.")
-        decisions = self.decisions()
-        write_text(Path(path), "".join(map(_line, decisions)))
-        return len(decisions)
-
-    def import_(self, path: Path | str) -> Imported:
-        """Add the decisions of an exported file; one that contradicts a decision of the user is not added.
-
-        Raises:
-            SuggestError: the file is missing, or a line of it or of the memory can't be read (then nothing is added).
-            RunError: the memory can't be written.
-        """
-        if not Path(path).is_file():
-            raise SuggestError(f"There is no file {path}. Name a file that `crce feedback --export` wrote.")
-        own = {d.key: d for d in self.decisions()}
-        given = Memory(path).decisions()
-        added = [d for d in given if d.key not in own]
-        contradicting = sum(d.key in own and own[d.key].accepted != d.accepted for d in given)
-        self._append(map(_line, added))
-        return Imported(len(added), len(given) - len(added) - contradicting, contradicting)
 
     def forget(self) -> None:
         """Delete the file, if there is one.
