@@ -35,6 +35,7 @@ def _own_decisions(tmp_path, monkeypatch):
         ("salvador dali", "Salvador Dalí"),
         ("Picasso style", "Pablo Picasso"),
         ("Mickey", "Mickey Mouse"),
+        ("Elsa", "Elsa from Frozen"),
     ],
 )
 def test_a_name_of_the_atlas_is_found_however_it_is_typed(typed, target):

@@ -196,9 +196,12 @@ def add_names(nouns: Nouns, path: Path) -> None:
                 names, _, definition = str(entry).partition(" = ")
                 words = [word.partition(" (")[0] for word in names.split("; ")]
                 about = re.search(r" \((.*)\)", names)
-                if about:
+                gloss = definition or f"{article} {word}"
+                if about and about[1].startswith("the "):
+                    words = [w for w in words if w.lower() not in nouns.lemmas] + [f"{about[1]} {words[0]}"]
+                elif about:
                     words = [w for w in words if w.lower() not in nouns.lemmas] + [f"{words[0]} from {about[1]}"]
-                gloss = f"{article} {word} of {about[1]}" if about else definition or f"{article} {word}"
+                    gloss = f"{article} {word} of {about[1]}"
                 same = [key for key in nouns.lemmas.get(words[0].lower(), []) if words[0] in nouns.synsets[key].words]
                 same = [key for key in same if nouns.synsets[key].is_instance == (sort == "named") and not about]
                 # "Donald Duck" is one, wherever he stands; "Drake" the admiral is no rapper

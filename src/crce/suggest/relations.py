@@ -58,7 +58,8 @@ def other_words(net: WordNet, sense: Sense, target: str) -> list[Relative]:
             certainty = 0.55 if stiff else 0.7 + 0.3 * min(net.common(sense, word), 0.5)  # not so "bird of Jove"
             found.append(_relative(net, sense, word, target, certainty, "synonym"))
     definition = re.sub(r"^(?:an?|the) ", "", re.sub(r"\s*\([^)]*\)", "", sense.gloss)).strip()
-    if 3 <= len(definition.split()) <= 8 and not sense.is_instance:  # short enough for a prompt: "pot for brewing tea"
+    short = 3 <= len(definition.split()) <= 8 and not sense.is_instance  # "pot for brewing tea" fits into a prompt
+    if short and definition not in net.words_above(sense):
         found.append(Relative(definition, 0.5, "its definition"))
     for other in net.life_forms(target) if sense.file == "animal" else []:
         found += [_relative(net, other, text, target, 0.6, other.gloss) for text in _phrases(net, other, target, {})]
@@ -206,7 +207,8 @@ def _is_usual(net: WordNet, sense: Sense, word: str) -> bool:
 
 def _full_name(net: WordNet, sense: Sense) -> str:
     """The unambiguous name of an instance: a person's first and family name, else the usual one."""
-    several = [word for word in sense.words if " " in word and not re.search(r"\b\w\.", word)]
+    several = [word for word in sense.words if " " in word]
+    several = [word for word in several if not re.search(r"\b\w\.", word)] or several
     full = sense.file == "person" and any(_holds(word, sense.words[0]) for word in several)  # "Sigmund Freud"
     alone = not full and len(net.senses(sense.words[0])) == 1  # "Angel" is no waterfall to most
     return sense.words[0] if alone or not several else min(several, key=len)
