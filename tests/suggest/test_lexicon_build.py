@@ -161,4 +161,4 @@ def test_the_bundled_database_is_what_the_tool_describes(tool):
     expected.close()
     assert rows(BUNDLED, "PRAGMA integrity_check") == [("ok",)]
     assert rows(BUNDLED, "PRAGMA foreign_key_check") == []
-    assert rows(BUNDLED, "SELECT count(*) FROM sense") == [(81_456,)]
+    assert rows(BUNDLED, "SELECT count(*) FROM sense") == [(85_294,)]

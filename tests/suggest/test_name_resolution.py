@@ -107,7 +107,7 @@ def test_the_names_that_the_atlas_keeps_are_known(typed, kind):
     assert name_key(typed) not in {name_key(r.text) for r in found.retains}
 
 
-@pytest.mark.parametrize("name", ["Gandalf", "dracula", "Mona Lisa", "MacBook"])
+@pytest.mark.parametrize("name", ["Gandalf", "dracula", "Mona Lisa", "Siamese cat"])
 def test_a_coref_with_a_name_of_its_own_can_be_the_target(name):
     assert resolve_concept(name).target == name
     for other in ("kitten", "President Lincoln"):
@@ -155,9 +155,8 @@ def test_only_a_likely_slip_is_asked_about(unknown, far):
         ("mikey mouse", "Mickey Mouse"),  # no sort of a mouse
         ("lenoardo dicaprio", "Leonardo DiCaprio"),
         ("Supermann", "Superman"),
-        ("giraf", None),  # no graf
         ("Roblox", None),  # no robalo: a capital name is no slip of a common word
-        ("voltrun", None),  # no volition
+        ("wzmelefant", None),  # it begins otherwise
     ],
 )
 def test_a_slip_is_of_what_is_often_said_and_begins_alike(typed, meant):

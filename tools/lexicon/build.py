@@ -202,7 +202,9 @@ def add_names(nouns: Nouns, path: Path) -> None:
                 elif about:
                     words = [w for w in words if w.lower() not in nouns.lemmas] + [f"{words[0]} from {about[1]}"]
                     gloss = f"{article} {word} of {about[1]}"
-                same = [key for key in nouns.lemmas.get(words[0].lower(), []) if words[0] in nouns.synsets[key].words]
+                full = [words[0], *(w for w in words[1:] if " " in w and sort == "named")]  # "Joan Miró; Joan Miro"
+                senses = ((each, key) for each in full for key in nouns.lemmas.get(each.lower(), []))
+                same = [key for each, key in senses if each in nouns.synsets[key].words]
                 same = [key for key in same if nouns.synsets[key].is_instance == (sort == "named") and not about]
                 # "Donald Duck" is one, wherever he stands; "Drake" the admiral is no rapper
                 key = next((key for key in same if " " in words[0] or above in _above(nouns, key)), entry)

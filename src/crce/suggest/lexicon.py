@@ -157,7 +157,7 @@ def _slip(target: str) -> str | None:
     if target == target.lower():
         near = likely_slip(target, net.lemmas(target[:1], _OFTEN), 2 if long else 1)
     if near is None and (long or target != target.lower()):
-        near = likely_slip(target, [*atlas(), *net.lemmas()])
+        near = likely_slip(target, [*net.lemmas(), *atlas()])
     written = [word for sense in net.senses(near or "") for word in sense.words if fold(word) == fold(near or "")]
     near = near if near in atlas() else next(iter(written), near)
     return near if near and (target == target.lower() or near != near.lower()) else None

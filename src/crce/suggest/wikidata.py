@@ -109,7 +109,11 @@ class WikidataSuggester(LexiconSuggester):
         """The answer to a query, which is repeated once."""
         from huggingface_hub import get_session
 
-        asked = {"params": {"format": "json", **query}, "headers": {"User-Agent": _AGENT}, "timeout": _TIMEOUT}
+        asked: dict[str, Any] = {
+            "params": {"format": "json", **query},
+            "headers": {"User-Agent": _AGENT},
+            "timeout": _TIMEOUT,
+        }
         for pause in (_PAUSE, 0):
             try:
                 answer: dict[str, Any] = get_session().get(self.url, **asked).raise_for_status().json()
