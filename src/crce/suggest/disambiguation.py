@@ -7,7 +7,7 @@ from crce.concepts.faults import likely_slip
 from crce.concepts.library import NAMED, atlas_entry, atlas_kind
 from crce.demo.embedding import load_embedder
 from crce.suggest.candidates import Request
-from crce.suggest.names import is_style_phrase, style_core
+from crce.suggest.names import style_core
 from crce.suggest.relations import TOO_WIDE
 from crce.suggest.wordnet import CONCRETE, Sense, load_wordnet
 
@@ -25,7 +25,7 @@ def infer_kind(target: str, sense: str | None = None) -> Kind | None:
     entry = _entry_named(target)
     if entry is not None and sense is None:
         return entry.kind
-    if is_style_phrase(target):
+    if re.search(r"(?:^| )styled?$|^(?:in )?the (?:style|manner) of ", fold(target)):
         return "style"
     net = load_wordnet()
     senses = net.senses(target) if sense is None else []
@@ -162,9 +162,8 @@ def _label(target: str, sense: Sense) -> str | None:
 
 def twins(sense: Sense, target: str) -> list[Sense]:
     """Other senses of the target with nearly the same meaning: WordNet has two for bats in sports."""
-    others = [s for s in load_wordnet().senses(target) if s.file == sense.file and s != sense and not s.is_instance]
-    if not others or sense.is_instance:
-        return []
+    known = [] if sense.is_instance else load_wordnet().senses(target)
+    others = [s for s in known if s.file == sense.file and s != sense and not s.is_instance]
     near = load_embedder().similarity([_described(sense)], [_described(other) for other in others])[0].tolist()
     return [other for other, similarity in zip(others, near, strict=True) if similarity >= _SAME_SENSE]
 

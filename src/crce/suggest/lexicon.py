@@ -152,15 +152,13 @@ def _slip(target: str) -> str | None:
 
     A word that is often said comes first, which may be two letters off where it is long ("elefant").
     """
-    net, long = load_wordnet(), len(target) >= _LONG
-    near = None
-    if target == target.lower():
-        near = likely_slip(target, net.lemmas(target[:1], _OFTEN), 2 if long else 1)
-    if near is None and (long or target != target.lower()):
+    net, long, plain = load_wordnet(), len(target) >= _LONG, target == target.lower()
+    near = likely_slip(target, net.lemmas(target[:1], _OFTEN), 2 if long else 1) if plain else None
+    if near is None and (long or not plain):
         near = likely_slip(target, [*net.lemmas(), *atlas()])
-    written = [word for sense in net.senses(near or "") for word in sense.words if fold(word) == fold(near or "")]
-    near = near if near in atlas() else next(iter(written), near)
-    return near if near and (target == target.lower() or near != near.lower()) else None
+    written = [word for sense in net.senses(near or "") for word in sense.words if fold(word) == near]
+    near = next(iter(written), near)
+    return near if near and (plain or near != near.lower()) else None
 
 
 def _is_namesake(candidate: Candidate, request: Request) -> bool:

@@ -110,12 +110,10 @@ def _suggested(concept: str) -> Resolved:
     try:
         suggestion = suggest(concept)
     except SuggestError as error:
-        if "--" not in str(error):
-            raise
-        command = f"crce suggest {shlex.quote(brief(concept))} --kind KIND --out FILE.yaml"
-        explained = SuggestError(f"{error} Those are flags of crce suggest: {command}, then crce erase FILE.yaml.")
-        explained.concept, explained.exchanges = error.concept, error.exchanges
-        raise explained from error
+        if "--" in str(error):
+            command = f"crce suggest {shlex.quote(brief(concept))} --kind KIND --out FILE.yaml"
+            error.args = (f"{error} Those are flags of crce suggest: {command}, then crce erase FILE.yaml.",)
+        raise
     concepts, record = suggestion.concepts, suggestion.record
     for warning in record.warnings:
         logger.warning("%s", warning)

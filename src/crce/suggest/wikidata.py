@@ -109,14 +109,11 @@ class WikidataSuggester(LexiconSuggester):
         """The answer to a query, which is repeated once."""
         from huggingface_hub import get_session
 
-        asked: dict[str, Any] = {
-            "params": {"format": "json", **query},
-            "headers": {"User-Agent": _AGENT},
-            "timeout": _TIMEOUT,
-        }
         for pause in (_PAUSE, 0):
             try:
-                answer: dict[str, Any] = get_session().get(self.url, **asked).raise_for_status().json()
+                asked, agent = {"format": "json", **query}, {"User-Agent": _AGENT}
+                response = get_session().get(self.url, params=asked, headers=agent, timeout=_TIMEOUT)
+                answer: dict[str, Any] = response.raise_for_status().json()
                 if "error" in answer:
                     raise ValueError(f"it answers {answer['error']}")
                 return answer
