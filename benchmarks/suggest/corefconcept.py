@@ -28,6 +28,7 @@ from __future__ import annotations
 import argparse
 import json
 import re
+import runpy
 import statistics
 from pathlib import Path
 from typing import Any
@@ -43,6 +44,7 @@ from crce.suggest.suggesters import load_suggester
 
 
 HERE = Path(__file__).parent
+NearestSuggester = runpy.run_path(str(HERE / "nearest.py"))["NearestSuggester"]  # the baseline
 OFFLINE = ("lexicon", "wordnet", "nearest")
 THRESHOLD = 0.7
 TOP = 15
@@ -178,7 +180,7 @@ def main() -> None:
     concepts += ONLY_SENSES
     rows = json.loads(args.out.read_text(encoding="utf-8"))["rows"] if args.out.exists() else []
     for spec in args.suggester or OFFLINE:
-        suggester = load_suggester(spec)
+        suggester = NearestSuggester() if spec == NearestSuggester.name else load_suggester(spec)
         for each in concepts:
             name, request = asked(each)
             if any((row["suggester"], row["concept"]) == (suggester.name, name) for row in rows):

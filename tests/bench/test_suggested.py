@@ -10,7 +10,7 @@ import pytest
 import scripts
 
 from crce.concepts import atlas, read_sets
-from crce.suggest import Request, load_suggester
+from crce.suggest import Request
 from crce.suggest.phrases import key
 
 
@@ -50,7 +50,7 @@ def test_the_lists_are_what_the_suggester_gave(script: ModuleType, name: str) ->
 
 def test_what_is_measured_is_left_out_before_anything_is_chosen(script: ModuleType) -> None:
     measured, request = atlas()["frog"], Request("frog", "object", corefs=8, retains=8)
-    nearest = load_suggester("nearest")
+    nearest = script.NearestSuggester()
     suggester = script.WithoutHeldOut(nearest, measured)
     kept = suggester.propose(request)
     left_out = [each["text"] for each in suggester.left_out]

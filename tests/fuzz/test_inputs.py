@@ -269,7 +269,7 @@ def command_lines(draw: Callable[[Any], Any]) -> list[str]:
         *draw(st.lists(names | values if verb in ("erase", "show", "suggest", "generate") else names, max_size=2)),
     ]
     for name, takes in draw(st.lists(st.sampled_from(FLAGS[verb]), max_size=4)) if FLAGS[verb] else ():
-        path = name in ("--out", "--export", "--import", "--cache", "--replay", "--run", "--resume", "--start-from")
+        path = name in ("--out", "--cache", "--replay", "--run", "--resume", "--start-from")
         line += [name, draw(names if path else values)] if takes else [name]
     return [*line, *WRONG.get(verb, [])]
 

@@ -67,14 +67,6 @@ def test_each_phrase_is_computed_once(embedder: Embedder) -> None:
     assert load_embedder() is embedder
 
 
-def test_word_similarity_finds_shared_and_related_words(embedder: Embedder) -> None:
-    texts = ["tabby cat", "helicopter", "cat", ""]
-    near = embedder.word_similarity("cat", embedder.words(texts)).tolist()
-    assert near[2] == pytest.approx(1)
-    assert near[2] > near[0] > near[1]
-    assert near[3] == 0
-
-
 def test_rarity_tells_common_words_from_rare_ones(embedder: Embedder) -> None:
     assert embedder.rarity("tree frog") == 0 < embedder.rarity("leptodactylid frog")
     assert embedder.rarity("") == 0

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 
 from crce.concepts import ConceptSet, Related, find_concepts
@@ -33,6 +35,7 @@ def _own_decisions(tmp_path, monkeypatch):
         ("salvador dali", "Salvador Dalí"),
         ("Picasso style", "Pablo Picasso"),
         ("Mickey", "Mickey Mouse"),
+        ("Elsa", "Elsa from Frozen"),
     ],
 )
 def test_a_name_of_the_atlas_is_found_however_it_is_typed(typed, target):
@@ -104,6 +107,14 @@ def test_the_names_that_the_atlas_keeps_are_known(typed, kind):
     assert name_key(typed) not in {name_key(r.text) for r in found.retains}
 
 
+@pytest.mark.parametrize("name", ["Gandalf", "dracula", "Mona Lisa", "Siamese cat"])
+def test_a_coref_with_a_name_of_its_own_can_be_the_target(name):
+    assert resolve_concept(name).target == name
+    for other in ("kitten", "President Lincoln"):
+        with pytest.raises(ConceptError, match=f"'{other}' is a coref of"):
+            resolve_concept(other)
+
+
 @pytest.mark.parametrize(("target", "retain"), [("Pele", "Pelé"), ("Spiderman", "Spider-Man"), ("cats", "the cat")])
 def test_no_retain_is_the_target_in_another_spelling(target, retain):
     with pytest.raises(ConceptError, match="is the target itself"):
@@ -132,6 +143,26 @@ def test_only_a_likely_slip_is_asked_about(unknown, far):
         resolve_concept(unknown)
     assert far == "" or far not in str(caught.value)
     assert ("Did you mean" in str(caught.value)) == (unknown != "qwzxv")
+
+
+@pytest.mark.parametrize(
+    ("typed", "meant"),
+    [
+        ("elefant", "elephant"),
+        ("telefone", "telephone"),
+        ("bicicle", "bicycle"),  # no icicle
+        ("kangeroo", "kangaroo"),
+        ("mikey mouse", "Mickey Mouse"),  # no sort of a mouse
+        ("lenoardo dicaprio", "Leonardo DiCaprio"),
+        ("Supermann", "Superman"),
+        ("Roblox", None),  # no robalo: a capital name is no slip of a common word
+        ("wzmelefant", None),  # it begins otherwise
+    ],
+)
+def test_a_slip_is_of_what_is_often_said_and_begins_alike(typed, meant):
+    with pytest.raises(SuggestError) as caught:
+        suggest(typed)
+    assert re.findall("Did you mean '(.*?)'", str(caught.value)) == ([meant] if meant else [])
 
 
 def test_an_unlisted_name_with_a_first_name_is_a_person():

@@ -416,7 +416,7 @@ def test_a_concept_has_a_limit_and_is_not_echoed_whole():
     assert "c" * 58 not in str(raised.value)
 
 
-@pytest.mark.parametrize("name", ["lexicon", "nearest"])
+@pytest.mark.parametrize("name", ["lexicon", "wikidata"])
 def test_settings_of_language_models_are_refused_without_one(name, tmp_path):
     for given, flag in (({"base_url": "http://x"}, "--base-url"), ({"prompts": tmp_path}, "--prompts")):
         with pytest.raises(SuggestError, match=f"{flag} can't be used with suggester '{name}'"):

@@ -189,21 +189,27 @@ def add_names(nouns: Nouns, path: Path) -> None:
     for sort, headings in _yaml(path).items():
         for heading, entries in headings.items():
             word, file = heading[:-1].split(" (")
-            article = "an" if word[0] in "aeiou" else "a"
+            article = "an" if word[0] in "aeiouI" else "a"
             number = FIRST_FILE + LEXNAMES.index(file)
-            above = next(key for key in nouns.lemmas[word] if nouns.synsets[key].file == number)
+            above = next(key for key in nouns.lemmas[word.lower()] if nouns.synsets[key].file == number)
             for entry in entries:
                 names, _, definition = str(entry).partition(" = ")
                 words = [word.partition(" (")[0] for word in names.split("; ")]
                 about = re.search(r" \((.*)\)", names)
-                if about:
+                gloss = definition or f"{article} {word}"
+                if about and about[1].startswith("the "):
+                    words = [w for w in words if w.lower() not in nouns.lemmas] + [f"{about[1]} {words[0]}"]
+                elif about:
                     words = [w for w in words if w.lower() not in nouns.lemmas] + [f"{words[0]} from {about[1]}"]
-                gloss = f"{article} {word} of {about[1]}" if about else definition or f"{article} {word}"
-                same = [key for key in nouns.lemmas.get(words[0].lower(), []) if words[0] in nouns.synsets[key].words]
+                    gloss = f"{article} {word} of {about[1]}"
+                full = [words[0], *(w for w in words[1:] if " " in w and sort == "named")]  # "Joan Miró; Joan Miro"
+                senses = ((each, key) for each in full for key in nouns.lemmas.get(each.lower(), []))
+                same = [key for each, key in senses if each in nouns.synsets[key].words]
                 same = [key for key in same if nouns.synsets[key].is_instance == (sort == "named") and not about]
                 # "Donald Duck" is one, wherever he stands; "Drake" the admiral is no rapper
                 key = next((key for key in same if " " in words[0] or above in _above(nouns, key)), entry)
                 known = nouns.synsets.setdefault(key, Synset(number, [], sort == "named", [above], [], gloss))
+                known.above = known.above if above in {key, *_above(nouns, key)} else [*known.above, above]
                 nouns.named.add(key)
                 known.words += [each for each in words if each not in known.words]
                 for each in words:

@@ -34,8 +34,8 @@ def suggest(
     suggester: Annotated[
         str | None,
         typer.Option(
-            help="lexicon, wordnet, nearest, or a language model: openai:MODEL, anthropic:MODEL, azure:DEPLOYMENT, "
-            "local:ID_OR_PATH.",
+            help="lexicon, wordnet, wikidata (asks it), or a language model: openai:MODEL, "
+            "anthropic:MODEL, azure:DEPLOYMENT, local:ID_OR_PATH.",
             show_default="$CRCE_SUGGESTER, else lexicon",
         ),
     ] = None,

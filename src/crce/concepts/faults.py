@@ -48,16 +48,16 @@ def listed(names: Sequence[object], most: int) -> str:
     return ", ".join(map(str, names[:most])) + (f" and {more} more" if more > 0 else "")
 
 
-def likely_slip(given: str, names: Iterable[str]) -> str | None:
-    """The name of which `given` is a slip: one letter off, or of a name under five letters one letter that was typed
-    twice, or two neighbours that changed places."""
+def likely_slip(given: str, names: Iterable[str], letters: int = 1) -> str | None:
+    """The name of which `given` is a slip: one or so many `letters` off, or of a name under five letters one letter
+    that was typed twice, or two neighbours that changed places."""
     wanted = given.casefold()
-    near = {name.casefold(): name for name in names if abs(len(name) - len(given)) <= 1}
+    near = {name.casefold(): name for name in names if abs(len(name) - len(given)) <= letters}
     if len(given) < 5:
         slips = [wanted[:i] + wanted[i + 1 :] for i in range(1, len(wanted)) if wanted[i] == wanted[i - 1]]
         slips += [wanted[: i - 1] + wanted[i] + wanted[i - 1] + wanted[i + 1 :] for i in range(1, len(wanted))]
         return next((near[slip] for slip in slips if slip in near and slip != wanted), None)
-    found = difflib.get_close_matches(wanted, near, n=1, cutoff=1 - 1.2 / len(given))
+    found = difflib.get_close_matches(wanted, near, n=1, cutoff=1 - (0.7 + letters / 2) / len(given))
     return near[found[0]] if found else None
 
 

@@ -154,6 +154,7 @@ def _names() -> dict[str, ConceptSet]:
     """The bundled sets by the keys of their names, targets before corefs."""
     names = {name_key(concepts.target): concepts for concepts in atlas().values()}
     for concepts in atlas().values():
+        names.setdefault(name_key(concepts.target.partition(" from ")[0]), concepts)  # "Elsa from Frozen"
         own = set(fold(concepts.target).split())
         for related in concepts.corefs if concepts.kind in NAMED and concepts.target[0].isupper() else ():
             words, framed = set(fold(related.text).split()), fold(related.text).endswith(" style")

@@ -11,16 +11,11 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from functools import cache
-from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
-
-if TYPE_CHECKING:
-    from scipy.sparse import csr_array
 
 Vectors = NDArray[np.float32]
 
@@ -29,7 +24,6 @@ LAYERS = 6
 HEADS = 12
 TOKENS = 64  # longer texts are cut; phrases of prompts are much shorter
 BATCH = 128
-BAGS = 1024  # texts whose word vectors are summed at a time
 
 
 class Embedder:
@@ -66,26 +60,6 @@ class Embedder:
     def similarity(self, a: Sequence[str], b: Sequence[str]) -> Vectors:
         """The cosine of every phrase of `a` with every phrase of `b`, shape (A, B), in [-1, 1]."""
         return self.embed(a) @ self.embed(b).T
-
-    def words(self, texts: Sequence[str]) -> csr_array:
-        """The word pieces of B texts, shape (B, V): its product with the word vectors has rows of unit length."""
-        from scipy.sparse import csr_array
-
-        table = self._weights["embeddings.word_embeddings.weight"]
-        ids = [encoding.ids for encoding in self._tokenizer.encode_batch(texts, add_special_tokens=False)]
-        pieces, starts = np.array([*chain.from_iterable(ids)], np.int64), np.array([0, *map(len, ids)]).cumsum()
-        counts = csr_array((np.ones(len(pieces), np.float32), pieces, starts), shape=(len(ids), len(table)))
-        parts = (counts[start : start + BAGS] @ table for start in range(0, len(ids), BAGS))
-        lengths = np.concatenate([np.linalg.norm(part, axis=1) for part in parts])
-        return counts.multiply(1 / lengths.clip(1e-12)[:, None]).tocsr()
-
-    def word_similarity(self, query: str, words: csr_array) -> Vectors:
-        """The cosine of `query` with each text of `words` by the sums of their word vectors, shape (B,).
-
-        A thousand times cheaper than `similarity` and much coarser: for a shortlist of many texts.
-        """
-        table = self._weights["embeddings.word_embeddings.weight"]
-        return words @ (table @ (self.words([query]) @ table)[0])  # no product of all texts with the word vectors
 
     def rarity(self, text: str) -> float:
         """Word pieces of `text` beyond one per word, per word: 0 for common words, more for rare ones."""

@@ -21,7 +21,7 @@ class Candidate:
         text: the phrase as it would appear in a prompt.
         side: coref (another name of the target) or retain (a similar but different thing).
         certainty: how sure its source is that it belongs on that side, in [0, 1].
-        source: who proposed it: "atlas", "wordnet", "nearest", "user", or "provider:model" of a language model.
+        source: who proposed it: "atlas", "wordnet", "wikidata", "user", or "provider:model" of a language model.
         reason: one line for the person who reviews it; of a dropped candidate, why it was dropped.
         held_out: whether it is better held out (True) or trained (False); None if either will do.
         outcome: what became of it; None while that is open.

@@ -7,12 +7,12 @@ from crce.concepts.faults import likely_slip
 from crce.concepts.library import NAMED, atlas_entry, atlas_kind
 from crce.demo.embedding import load_embedder
 from crce.suggest.candidates import Request
-from crce.suggest.names import is_style_phrase, style_core
+from crce.suggest.names import style_core
 from crce.suggest.relations import TOO_WIDE
 from crce.suggest.wordnet import CONCRETE, Sense, load_wordnet
 
 
-_MIN_SENSE_SIMILARITY = 0.3  # of a given sense with a definition, below it they have nothing in common
+MIN_SENSE_SIMILARITY = 0.3  # of a given sense with a definition, below it they have nothing in common
 _SAME_SENSE = 0.8  # similarity of two definitions that mean one thing; different things of one word stay below 0.75
 _THINGS = frozenset({"animal", "artifact", "food", "plant", "body", "object"})
 _ARTS = frozenset({"genre", "graphic art", "artistic style"})
@@ -25,7 +25,7 @@ def infer_kind(target: str, sense: str | None = None) -> Kind | None:
     entry = _entry_named(target)
     if entry is not None and sense is None:
         return entry.kind
-    if is_style_phrase(target):
+    if re.search(r"(?:^| )styled?$|^(?:in )?the (?:style|manner) of ", fold(target)):
         return "style"
     net = load_wordnet()
     senses = net.senses(target) if sense is None else []
@@ -93,7 +93,7 @@ def meant_sense(request: Request) -> Sense | None:
     if request.sense is None or not senses:
         return net.choose(target, "other")
     near = load_embedder().similarity([request.sense], [_described(sense) for sense in senses])[0]
-    return senses[int(near.argmax())] if near.max() >= _MIN_SENSE_SIMILARITY else None
+    return senses[int(near.argmax())] if near.max() >= MIN_SENSE_SIMILARITY else None
 
 
 def sense_of_entry(entry: ConceptSet, request: Request, chosen: Sense | None) -> Sense | None:
@@ -112,7 +112,7 @@ def sense_of_entry(entry: ConceptSet, request: Request, chosen: Sense | None) ->
     near = load_embedder().similarity([_described(s) for s in senses], [r.text for r in entry.corefs]).mean(axis=1)
     if request.kind in NAMED:
         best = int(near.argmax())
-        return senses[best] if near[best] >= _MIN_SENSE_SIMILARITY else None
+        return senses[best] if near[best] >= MIN_SENSE_SIMILARITY else None
     agreed = [_agreement(each, entry) for each in senses]
     best = int((agreed + near).argmax())
     return senses[best] if agreed[best] >= _MIN_AGREEMENT else None
@@ -162,9 +162,8 @@ def _label(target: str, sense: Sense) -> str | None:
 
 def twins(sense: Sense, target: str) -> list[Sense]:
     """Other senses of the target with nearly the same meaning: WordNet has two for bats in sports."""
-    others = [s for s in load_wordnet().senses(target) if s.file == sense.file and s != sense and not s.is_instance]
-    if not others or sense.is_instance:
-        return []
+    known = [] if sense.is_instance else load_wordnet().senses(target)
+    others = [s for s in known if s.file == sense.file and s != sense and not s.is_instance]
     near = load_embedder().similarity([_described(sense)], [_described(other) for other in others])[0].tolist()
     return [other for other, similarity in zip(others, near, strict=True) if similarity >= _SAME_SENSE]
 

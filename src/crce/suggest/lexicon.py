@@ -17,6 +17,7 @@ from crce.suggest.wordnet import Sense, load_wordnet
 
 
 _FILLED = 0.5  # of the certainty of a phrase that only adds words to the name
+_LONG, _OFTEN = 7, 0.4  # letters of a name that may have two wrong ones, and how common what is meant then is
 _MARGIN = 2  # times as many phrases of WordNet as are asked for leave a choice
 
 
@@ -80,7 +81,7 @@ class LexiconSuggester:
         near = load_embedder().similarity([request.target], names)[0].tolist()
         pairs = sorted(zip(names, near, strict=True), key=lambda pair: -pair[1])[: 3 * request.retains]
         why = f"another {request.kind} of the atlas, similarity"
-        return [Candidate(n, "retain", _certainty(0.46 + 0.3 * s), self.name, f"{why} {s:.2f}") for n, s in pairs]
+        return [Candidate(n, "retain", _certainty(0.46 + 0.3 * s), "lexicon", f"{why} {s:.2f}") for n, s in pairs]
 
 
 class WordNetSuggester(LexiconSuggester):
@@ -123,17 +124,17 @@ def _certainty(value: float) -> float:
 
 def _compound(request: Request) -> list[Candidate]:
     """What is known of an unlisted sort of a thing, a "charging cable": its spellings, and other cables to keep."""
+    net = load_wordnet()
     modifiers, _, head = request.target.rpartition(" ")
     plain = re.fullmatch(r"\w[\w -]*", modifiers) and request.sense is None
-    kind = load_wordnet().choose(head) if plain else None
-    if kind is None:
-        net = load_wordnet()
+    kind = net.choose(head) if plain else None
+    near = _slip(request.target) if request.sense is None else None
+    if kind is None or (near is not None and near != near.lower()):
         senses = net.senses(request.target)
         if senses and request.sense is not None:
             known = "; ".join(f"{', '.join(sense.words[:3])} ({sense.file})" for sense in senses[:5])
             what = f"The lexicon knows no '{request.target}' in the sense '{request.sense}'. Its senses: {known}."
         else:
-            near = likely_slip(request.target, [*atlas(), *net.lemmas()])
             what = f"The lexicon does not know '{request.name}'." + (f" Did you mean '{near}'?" if near else "")
         raise SuggestError(
             f"{what} Say what it is with --kind person, character or style, ask a language model with "
@@ -144,6 +145,20 @@ def _compound(request: Request) -> list[Candidate]:
     others = _from_wordnet(replace(request, target=head), kind, trust=0.9)
     sorts = [replace(c, side="retain") for c in others if c.side == "coref" and c.text != kind.gloss]
     return [*names, *sorted((*sorts, *(c for c in others if c.side == "retain")), key=lambda c: -c.certainty)]
+
+
+def _slip(target: str) -> str | None:
+    """The name of which the target is probably a slip, as it is written: of a capital one only a name ("Yodda").
+
+    A word that is often said comes first, which may be two letters off where it is long ("elefant").
+    """
+    net, long, plain = load_wordnet(), len(target) >= _LONG, target == target.lower()
+    near = likely_slip(target, net.lemmas(target[:1], _OFTEN), 2 if long else 1) if plain else None
+    if near is None and (long or not plain):
+        near = likely_slip(target, [*net.lemmas(), *atlas()])
+    written = [word for sense in net.senses(near or "") for word in sense.words if fold(word) == near]
+    near = next(iter(written), near)
+    return near if near and (plain or near != near.lower()) else None
 
 
 def _is_namesake(candidate: Candidate, request: Request) -> bool:

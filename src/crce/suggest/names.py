@@ -39,11 +39,6 @@ def is_artist(name: str) -> bool:
     return bool(persons) and (capital or senses[0] in persons) if senses else capital
 
 
-def is_style_phrase(target: str) -> bool:
-    """Whether the words themselves say that a style is meant ("... style", "in the style of ...")."""
-    return re.search(r"(?:^| )styled?$|^(?:in )?the (?:style|manner) of ", fold(target)) is not None
-
-
 def name_variants(target: str, kind: Kind) -> list[tuple[str, float, str]]:
     """(phrase, certainty, reason) for other ways to write a name, the most certain first; none for other kinds."""
     if kind == "style":

@@ -98,7 +98,7 @@ def complete(
 def _warnings(concepts: ConceptSet, record: Record) -> tuple[str, ...]:
     """What the target may mean besides, of a suggester that chose; and what there is less of than was asked for."""
     counts, settings = [], record.settings
-    chose = record.suggester in ("lexicon", "wordnet")
+    chose = record.suggester in ("lexicon", "wordnet", "wikidata")
     asked = question(record.request, meant_sense(record.request))[0] if chose else ""
     sides = {"corefs": (concepts.corefs, settings.corefs), "retains": (concepts.retains, settings.retains)}
     for side, (related, wanted) in sides.items():

@@ -23,6 +23,7 @@ TOO_WIDE = frozenset(
 # are devices. It is considered all the same if fewer than _ENOUGH common ones are nearer.
 _FAR, _ENOUGH, _SPOKEN_OF = 1200, 24, 0.5
 SAID = 0.3  # how common a phrase is that is neither rare nor often said, on the scale of WordNet.common
+_FELLOW = 0.2  # added to the certainty of a single thing of the same sort
 _COMPOSED = 0.2  # and one that WordNet does not contain: "boxer dog"
 _MISREAD = 0.14  # on that scale, a factor of 5 to the word's most common sense
 _RIVAL = 0.1  # and one of 3 to the usual spelling
@@ -57,7 +58,8 @@ def other_words(net: WordNet, sense: Sense, target: str) -> list[Relative]:
             certainty = 0.55 if stiff else 0.7 + 0.3 * min(net.common(sense, word), 0.5)  # not so "bird of Jove"
             found.append(_relative(net, sense, word, target, certainty, "synonym"))
     definition = re.sub(r"^(?:an?|the) ", "", re.sub(r"\s*\([^)]*\)", "", sense.gloss)).strip()
-    if 3 <= len(definition.split()) <= 8 and not sense.is_instance:  # short enough for a prompt: "pot for brewing tea"
+    short = 3 <= len(definition.split()) <= 8 and not sense.is_instance  # "pot for brewing tea" fits into a prompt
+    if short and definition not in net.words_above(sense):
         found.append(Relative(definition, 0.5, "its definition"))
     for other in net.life_forms(target) if sense.file == "animal" else []:
         found += [_relative(net, other, text, target, 0.6, other.gloss) for text in _phrases(net, other, target, {})]
@@ -100,6 +102,8 @@ def things_around(net: WordNet, sense: Sense, target: str) -> list[Relative]:
         parent = next(iter(net.hypernyms(other))).words[0]
         reason = f"another {parent}" if down == 1 else f"{parent}, near in WordNet"
         certainty, common = 1 - 0.15 * log10(max(width, 5)) - 0.02 * (down - 1), net.common(other, text)
+        if other.is_instance and down == 1:  # of the same work, sport or movement
+            certainty += _FELLOW
         if _holds(other.gloss, target):  # "hybrid of a male donkey and a female horse": near, perhaps too near
             certainty, reason = certainty - 0.3, f"{reason}; its definition names {target}"
         if _is_class(net, other, text):
@@ -203,8 +207,10 @@ def _is_usual(net: WordNet, sense: Sense, word: str) -> bool:
 
 def _full_name(net: WordNet, sense: Sense) -> str:
     """The unambiguous name of an instance: a person's first and family name, else the usual one."""
-    several = [word for word in sense.words if " " in word and not re.search(r"\b\w\.", word)]
-    alone = sense.file != "person" and len(net.senses(sense.words[0])) == 1  # "Angel" is no waterfall to most
+    several = [word for word in sense.words if " " in word]
+    several = [word for word in several if not re.search(r"\b\w\.", word)] or several
+    full = sense.file == "person" and any(_holds(word, sense.words[0]) for word in several)  # "Sigmund Freud"
+    alone = not full and len(net.senses(sense.words[0])) == 1  # "Angel" is no waterfall to most
     return sense.words[0] if alone or not several else min(several, key=len)
 
 

@@ -110,12 +110,10 @@ def _suggested(concept: str) -> Resolved:
     try:
         suggestion = suggest(concept)
     except SuggestError as error:
-        if "--" not in str(error):
-            raise
-        command = f"crce suggest {shlex.quote(brief(concept))} --kind KIND --out FILE.yaml"
-        explained = SuggestError(f"{error} Those are flags of crce suggest: {command}, then crce erase FILE.yaml.")
-        explained.concept, explained.exchanges = error.concept, error.exchanges
-        raise explained from error
+        if "--" in str(error):
+            command = f"crce suggest {shlex.quote(brief(concept))} --kind KIND --out FILE.yaml"
+            error.args = (f"{error} Those are flags of crce suggest: {command}, then crce erase FILE.yaml.",)
+        raise
     concepts, record = suggestion.concepts, suggestion.record
     for warning in record.warnings:
         logger.warning("%s", warning)
@@ -131,7 +129,9 @@ def _is_new(concept: str) -> bool:
     target, sense = parse_concept(concept) if concept.strip() else ("", None)
     if not target or sense is not None:
         return bool(target)
-    names = {fold(name) for c in atlas().values() for name in (c.target, *(r.text for r in c.corefs))}
-    if fold(target) in names:
-        return False  # a coref: its target is what the atlas erases
-    return likely_slip(target, names) is None or bool(load_wordnet().senses(target) or atlas_kind(target))
+    owners = {fold(r.text): (r.text, c.target) for c in atlas().values() for r in c.corefs}
+    senses = load_wordnet().senses(target)
+    if own := owners.get(fold(target)):
+        # Gandalf is a wizard with a name of his own; "kitten" and "President Lincoln" are words for their targets
+        return own[0][0].isupper() and bool(senses) and not any(own[1] in sense.words for sense in senses)
+    return likely_slip(target, [*map(fold, atlas()), *owners]) is None or bool(senses or atlas_kind(target))

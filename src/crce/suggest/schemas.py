@@ -13,7 +13,7 @@ from itertools import islice
 from textwrap import shorten
 from typing import Annotated, Any, Literal, TypeVar, get_args
 
-from pydantic import BaseModel, BeforeValidator, Field, ValidationError, model_validator
+from pydantic import BaseModel, BeforeValidator, Field, ValidationError
 
 from crce.concepts.concept_set import CERTAINTY_WORDS, fold, tidy
 from crce.concepts.faults import likely_slip
@@ -113,22 +113,12 @@ class Proposal(BaseModel):
     reason: Reason = ""
     certainty: Annotated[CertaintyWord, BeforeValidator(_certainty)] = "Normal"  # last, so that it follows from reason
 
-    @model_validator(mode="before")
-    @classmethod
-    def _fields(cls, item: object) -> dict[str, Any]:
-        return _folded(item) or {"text": item}
-
 
 class Judgement(BaseModel):
     """Whether images of a phrase show the target."""
 
     reason: Reason = ""
     answer: Annotated[Verdict, BeforeValidator(_verdict)]
-
-    @model_validator(mode="before")
-    @classmethod
-    def _fields(cls, item: object) -> dict[str, Any]:
-        return _folded(item) or {"answer": item}
 
 
 Proposals = dict[Side, list[Proposal]]
@@ -242,7 +232,8 @@ def _object_in(text: str, keys: re.Pattern[str], notes: list[str]) -> tuple[dict
 
 def _read(model: type[Entry], item: object) -> Entry | None:
     try:
-        return model.model_validate(item)
+        bare = "text" if model is Proposal else "answer"  # some answer with the word alone
+        return model.model_validate(_folded(item) or {bare: item})
     except ValidationError:
         return None
 

@@ -19,7 +19,7 @@ SUGGESTERS: Table[str | Callable[[], Suggester]] = Table(
     {
         "lexicon": "crce.suggest.lexicon:LexiconSuggester",
         "wordnet": "crce.suggest.lexicon:WordNetSuggester",
-        "nearest": "crce.suggest.nearest:NearestSuggester",
+        "wikidata": "crce.suggest.wikidata:WikidataSuggester",
     },
     SuggestError,
 )

@@ -25,6 +25,7 @@ from crce.suggest.pipeline import complete
 from crce.suggest.ranking import Ranker
 from crce.suggest.record import Record, SuggestionSettings, Verified, read_record
 from crce.suggest.suggesters import load_suggester
+from crce.suggest.wikidata import WikidataSuggester
 
 
 if TYPE_CHECKING:
@@ -121,7 +122,10 @@ def suggest(
         raise SuggestError(f"verify asks a language model, and suggester {suggester.name!r} has none. {cure}")
     verify = llm is not None and (llm.chat.remote if verify is None else verify)
     # a language model has a prompt for other; the lexicon says itself that it does not know the target
-    known = cast(Kind, kind or infer_kind(target, sense) or ("object" if llm is None else "other"))
+    known = kind or infer_kind(target, sense)
+    if known is None and isinstance(suggester, WikidataSuggester) and (entity := suggester.meant(target, None, sense)):
+        known = entity.kind
+    known = cast(Kind, known or ("object" if llm is None else "other"))
     memory = memory or Memory()
     avoid, examples = memory.rejected(target, sense), memory.examples(known)
     request = Request(target, known, sense, corefs + held_out, retains + held_out, avoid, examples)

@@ -102,9 +102,10 @@ class WordNet:
         """How common `word` is in this sense: 0 to 1 for 1,000 to 100,000,000 times in a trillion words of the web."""
         return min(self._met(sense.number, _lemma(word))[1] / 50, 1.0)
 
-    def lemmas(self) -> Iterator[str]:
-        """Every word and phrase it knows, in lower case, sorted."""
-        return (lemma for (lemma,) in self._rows("SELECT lemma FROM word WHERE rank = 0 ORDER BY lemma"))
+    def lemmas(self, start: str = "", common: float = 0) -> Iterator[str]:
+        """Every word and phrase it knows, in lower case, sorted; or those that begin so and are so common."""
+        known = "SELECT lemma FROM word WHERE rank = 0 AND common >= ? AND lemma >= ? AND lemma < ? ORDER BY lemma"
+        return (lemma for (lemma,) in self._rows(known, 50 * common, start, f"{start}\U0010ffff"))
 
     def choose(self, phrase: str, kind: Kind = "object", sense: str | None = None) -> Sense | None:
         """The sense of `phrase` that is most likely meant; None if there is none.
@@ -193,7 +194,7 @@ class WordNet:
         """How often in tagged texts, and on the web in steps of 10 log10."""
         return next(self._rows(_MET, lemma, sense), (0, 0))
 
-    def _rows(self, query: str, *values: str | int | None) -> Iterator[tuple[Any, ...]]:
+    def _rows(self, query: str, *values: str | float | None) -> Iterator[tuple[Any, ...]]:
         if not hasattr(self._opened, "connection"):  # a connection belongs to the thread that made it
             self._opened.connection = sqlite3.connect(self._uri, uri=True)
         return self._opened.connection.execute(query, values)

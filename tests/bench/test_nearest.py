@@ -1,11 +1,16 @@
+"""The baseline of benchmarks/suggest/nearest.py."""
+
 from __future__ import annotations
 
 import pytest
+import scripts
 
 from crce.demo.embedding import load_embedder
-from crce.suggest import nearest
 from crce.suggest.candidates import Candidate, Request
-from crce.suggest.nearest import NearestSuggester
+
+
+nearest = scripts.load("benchmarks/suggest/nearest.py")
+NearestSuggester = nearest.NearestSuggester
 
 
 @pytest.fixture(scope="module")
@@ -65,3 +70,11 @@ def test_few_of_all_the_nouns_are_embedded_and_none_twice(monkeypatch):
     passed.clear()
     NearestSuggester().propose(Request("lighthouse", "object", corefs=4))
     assert not passed
+
+
+def test_word_similarity_finds_shared_and_related_words():
+    texts = ["tabby cat", "helicopter", "cat", ""]
+    near = nearest.word_similarity("cat", nearest.bags(texts)).tolist()
+    assert near[2] == pytest.approx(1)
+    assert near[2] > near[0] > near[1]
+    assert near[3] == 0
