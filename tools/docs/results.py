@@ -67,6 +67,9 @@ blocks, which text and image share (`shared`); and the same with the change kept
 ![What is kept of unrelated things by ESD on each set of layers]({chart})
 
 {finding} Of unrelated things plain ESD keeps {plain}; with CRCE {crce}.{missing}
+
+Closed forms miss held-out corefs here, and RECE misses more with CRCE than alone: a name whose state is far from those of
+all corefs is not reached by the one layer that they solve for, and the everyday words hold it in place.
 """
 COLLAPSE = 0.5  # of unrelated things kept, below which a model is called collapsed
 
