@@ -68,8 +68,8 @@ blocks, which text and image share (`shared`); and the same with the change kept
 
 {finding} Of unrelated things plain ESD keeps {plain}; with CRCE {crce}.{missing}
 
-Closed forms miss held-out corefs here, and RECE misses more with CRCE than alone: one linear layer does not reach a name
-whose state is far from those of all corefs, and everyday words hold what is not reached.
+Closed forms miss held-out corefs here, and RECE misses more with CRCE than alone: one linear layer does not reach a
+name whose state is far from those of all corefs, and everyday words hold what is not reached.
 """
 COLLAPSE = 0.5  # of unrelated things kept, below which a model is called collapsed
 
