@@ -26,7 +26,7 @@ VERBS = {
     "show": ("listings:show", "Concepts", "crce show cat --yaml > my-cat.yaml"),
     "suggest": ("suggest:suggest", "Concepts", 'crce suggest "bat (animal)"'),
     "review": ("review:review", "Concepts", "crce review bat.yaml"),
-    "feedback": ("review:feedback", "Concepts", "crce feedback"),
+    "feedback": ("review:feedback", "Concepts", "crce feedback --export decisions.jsonl"),
     "plan": ("plan:plan_command", "Erasure", "crce plan --model stabilityai/sdxl-turbo --vram 12"),
     "erase": ("erase:erase_command", "Erasure", "crce erase cat --steps 300 --out runs/cat-long"),
     "delete": ("delete:delete", "Erasure", "crce delete cat --by me --reason 'a request'"),

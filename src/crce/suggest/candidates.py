@@ -100,7 +100,11 @@ def sides_of(concepts: ConceptSet) -> list[tuple[Side, Related]]:
 
 
 class Suggester(Protocol):
-    """Proposes corefs and retains for a target."""
+    """Proposes corefs and retains for a target.
+
+    One that knows what sort of thing a target is may have a method `infer_kind(target, sense)` too; it is asked where
+    the user does not say.
+    """
 
     name: str  # by which it is chosen, e.g. "lexicon" or "openai:gpt-4o-mini"
 

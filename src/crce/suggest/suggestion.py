@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -25,7 +26,6 @@ from crce.suggest.pipeline import complete
 from crce.suggest.ranking import Ranker
 from crce.suggest.record import Record, SuggestionSettings, Verified, read_record
 from crce.suggest.suggesters import load_suggester
-from crce.suggest.wikidata import WikidataSuggester
 
 
 if TYPE_CHECKING:
@@ -122,10 +122,8 @@ def suggest(
         raise SuggestError(f"verify asks a language model, and suggester {suggester.name!r} has none. {cure}")
     verify = llm is not None and (llm.chat.remote if verify is None else verify)
     # a language model has a prompt for other; the lexicon says itself that it does not know the target
-    known = kind or infer_kind(target, sense)
-    if known is None and isinstance(suggester, WikidataSuggester) and (entity := suggester.meant(target, None, sense)):
-        known = entity.kind
-    known = cast(Kind, known or ("object" if llm is None else "other"))
+    infer: Callable[[str, str | None], Kind | None] = getattr(suggester, "infer_kind", infer_kind)
+    known = cast(Kind, kind or infer(target, sense) or ("object" if llm is None else "other"))
     memory = memory or Memory()
     avoid, examples = memory.rejected(target, sense), memory.examples(known)
     request = Request(target, known, sense, corefs + held_out, retains + held_out, avoid, examples)

@@ -46,6 +46,13 @@ class WikidataSuggester(LexiconSuggester):
     def __init__(self, url: str = API) -> None:
         self.url = url
 
+    def infer_kind(self, target: str, sense: str | None = None) -> Kind | None:
+        """The kind of a target by its words, as `disambiguation.infer_kind` does, else by Wikidata."""
+        if kind := disambiguation.infer_kind(target, sense):
+            return kind
+        entity = self.meant(target, None, sense)
+        return entity.kind if entity else None
+
     def meant(self, target: str, kind: Kind | None = None, about: str | None = None) -> Entity | None:
         """The entity of a name and a kind that is nearest to a sense or a definition, else the best-known one.
 
