@@ -65,6 +65,10 @@ QWEN = {  # one thin layer
     "pad_token_id": 0,
     "eos_token_id": 1,
 }
+TEMPLATE = (  # words of Qwen-Image's template, each one token of the published tokenizer, as its marks are
+    "system|Describe|the|image|by|detailing|color|shape|size|texture|quantity|text|spatial|relationships|of|objects"
+    "|and|background|user|assistant"
+)
 CHAT = "{% for m in messages %}<|user|>{{ m['content'] }}<|end|>{% endfor %}<|assistant|>"
 
 
@@ -88,8 +92,8 @@ def concept_sets() -> list[ConceptSet]:
 
 
 def tokenizer(length: int, *, begins: bool = False) -> PreTrainedTokenizerFast:
-    """A tokenizer of the pieces of the phrases."""
-    cut = pre_tokenizers.Split(Regex(rf"\w{{1,{PIECE}}}|."), "removed", invert=True)
+    """A tokenizer of the pieces of the phrases, and of the whole words of Qwen-Image's template."""
+    cut = pre_tokenizers.Split(Regex(rf"<\|\w+\|>|\n| ?\b(?:{TEMPLATE})\b|\w{{1,{PIECE}}}|."), "removed", invert=True)
     texts = [p for c in concept_sets() for p in (c.target, *(r.text for r in c.corefs + c.retains))]
     pieces = {piece for text in texts for piece, _ in cut.pre_tokenize_str(text)}
     special = ["<pad>", "</s>", "<unk>", "<s>", "<|user|>", "<|end|>", "<|assistant|>"]

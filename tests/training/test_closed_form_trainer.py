@@ -70,7 +70,7 @@ def test_every_allowed_number_gives_finite_weights_or_one_error(tiny_backbone, c
 
 
 def test_rows_carry_certainty_and_roles(tiny_backbone, cats):
-    config = load_config(None, {"method": "uce", "alpha": 2.0, "beta": 3.0})
+    config = load_config(None, {"method": "uce", "alpha": 2.0, "beta": 3.0, "state_guidance": 0.0})
     rows = closed_form_rows(tiny_backbone, [cats], load_method("uce"), config)["hidden"]
     assert [row.weight for row in rows.erase] == pytest.approx([1, 2, 1.6, 1.2, 0.8])
     assert [row.weight for row in rows.keep] == pytest.approx([3, 2.4, 1.5])
@@ -78,11 +78,34 @@ def test_rows_carry_certainty_and_roles(tiny_backbone, cats):
     null = tiny_backbone.encode([""]).hidden[0]
     assert all(torch.allclose(row.source, null, atol=1e-5) for row in rows.erase)
     assert all(row.source is row.prompt for row in rows.keep)
+
     dogs = ConceptSet("dog", anchor="pet")
     both = closed_form_rows(tiny_backbone, [cats, dogs], load_method("uce"), config)["hidden"]
     assert len(both.erase) == 6
     assert len(both.keep) == 2  # dog is erased, so it is no longer kept
     torch.testing.assert_close(both.erase[-1].source, tiny_backbone.encode(["pet"]).hidden[0])
+
+
+def test_state_guidance_answers_what_is_erased_beyond_its_base_and_only_with_crce(tiny_backbone, cats):
+    def read(**own):
+        config = load_config(None, {"method": "uce", "everyday": 0.0, "state_guidance": 0.5, **own})
+        return closed_form_rows(tiny_backbone, [cats], load_method("uce"), config)["hidden"]
+
+    null = tiny_backbone.encode([""]).hidden[0]
+    for row in read().erase:
+        torch.testing.assert_close(row.source, null + 0.5 * (null - row.prompt), rtol=1e-4, atol=1e-5)
+    assert all(row.source is row.prompt for row in read().keep)
+    assert all(torch.allclose(row.source, null, atol=1e-5) for row in read(crce=False).erase)
+
+
+def test_the_rounds_of_rece_take_back_nothing_that_uce_has_erased(demo_backbone, tmp_path, monkeypatch):
+    monkeypatch.setattr("crce.training.state_rows.EVERYDAY", 300)  # as outside of tests
+    left = {}
+    for method in ("uce", "rece"):
+        run(demo_backbone, find_concepts("dog"), tmp_path / method, method=method)
+        left[method] = json.loads((tmp_path / method / "metrics.jsonl").read_text())
+    for term in ("target", "coref"):
+        assert left["rece"][term] < left["uce"][term]
 
 
 def test_everyday_words_are_held_beside_the_retains_and_are_none_of_what_goes(demo_backbone, cats):

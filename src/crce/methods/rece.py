@@ -18,7 +18,8 @@ class RECE(ClosedFormMethod):
 
     References:
         Gong et al., Reliable and Efficient Concept Erasure of Text-to-Image Diffusion Models, ECCV 2024, equations 6
-        to 9. The least squares runs from the weights of the round before, so what is kept is kept as it was there.
+        to 9. The least squares runs from the weights of the round before, so what is kept is kept as it was there, and
+        what is erased stays erased: without its rows an answer to the attack brings a part of it back.
         The states that an attack finds lie among what is kept, so corefs share the weight of one in the rounds.
     """
 
@@ -33,7 +34,7 @@ class RECE(ClosedFormMethod):
                 state = (row.prompt.double().cpu() @ attack.T).to(row.prompt)
                 weight = row.weight * (share if row.role == "coref" else 1)
                 found.append(replace(row, prompt=state, weight=weight))
-            edited = least_squares(edited, (*found, *rows.keep, *rows.everyday), config.ridge)
+            edited = least_squares(edited, (*found, *rows.erase, *rows.keep, *rows.everyday), config.ridge)
         return edited
 
     @staticmethod

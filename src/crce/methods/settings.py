@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from crce.bounds import Count, NoiseLevels, Phrases, Rate, Scale, Weight
+from crce.bounds import Count, GuidanceStrength, NoiseLevels, Phrases, Rate, Scale, Weight
 from crce.config import ErasureConfig
 
 
@@ -29,6 +29,9 @@ class ClosedFormConfig(ErasureConfig):
     """Settings of every closed form."""
 
     everyday: Weight = Field(0.0, description="weight of everyday words beside the retains, all together")
+    state_guidance: GuidanceStrength = Field(
+        0.0, description="negative guidance of text states: how far beyond its base an erased prompt is answered"
+    )
 
 
 class RidgeConfig(ClosedFormConfig):

@@ -77,7 +77,7 @@ METHODS: Table[Method] = Table(
             recipe="uce",
             solved=True,
             random=False,
-            results=1,
+            results=2,
         ),
         "rece": Method(
             "crce.methods.rece:RECE",
@@ -86,7 +86,7 @@ METHODS: Table[Method] = Table(
             recipe="rece",
             solved=True,
             random=False,
-            results=1,
+            results=2,
         ),
         "speed": Method(
             "crce.methods.speed:SPEED",
@@ -94,7 +94,7 @@ METHODS: Table[Method] = Table(
             settings="crce.methods.settings:SPEEDConfig",
             recipe="speed",
             solved=True,
-            results=2,
+            results=3,
         ),
         "mace": Method(
             "crce.methods.mace:MACE",

@@ -39,7 +39,9 @@ def closed_form_rows(
 
     A target in several templates, or a phrase in several scenes, shares its weight among them. There are rows for each
     input of the edited layers, see `Backbone.state_layers`. The pooled states have no words around a phrase. `words`
-    are the everyday ones; None takes those of the tokenizer.
+    are the everyday ones; None takes those of the tokenizer. With CRCE an erased state k whose base answers with v is
+    answered like v + g (v - k), where g is `state_guidance`: negative guidance of states. An unnamed coref moves only
+    a part of the way that the named ones go, and then goes far enough.
     """
     texts, placed = place_prompts(sets, crce=config.crce, scenes=config.scenes)
     share = 1 / max(1, len(config.scenes))
@@ -57,7 +59,8 @@ def closed_form_rows(
     if method.around:
         inputs.pop("pooled", None)
     pairs = [(row.prompt, row.source) for row in (*erase, *keep, *everyday)]
-    states = _states(backbone, pairs, list(inputs), method.around)
+    guidance = getattr(config, "state_guidance", 0.0) if config.crce else 0.0
+    states = _states(backbone, pairs, list(inputs), guidance, only_around=method.around)
 
     def read(rows: Sequence[Row[str]], name: str) -> tuple[Row[torch.Tensor], ...]:
         return tuple(Row(*states[row.prompt, row.source][name], row.weight, row.role) for row in rows)
@@ -80,7 +83,12 @@ def _erased(
 
 
 def _states(
-    backbone: Backbone, pairs: Sequence[tuple[str, str]], inputs: Sequence[str], only_around: bool
+    backbone: Backbone,
+    pairs: Sequence[tuple[str, str]],
+    inputs: Sequence[str],
+    guidance: float,
+    *,
+    only_around: bool,
 ) -> dict[tuple[str, str], dict[str, tuple[torch.Tensor, torch.Tensor]]]:
     """For each input, the states of a prompt and those of the one that answers for it; few are in memory whole."""
     found: dict[tuple[str, str], dict[str, tuple[torch.Tensor, torch.Tensor]]] = {pair: {} for pair in pairs}
@@ -94,8 +102,10 @@ def _states(
             paired = _paired(tokens[a], tokens[b], only_around and a != b)
             for name, states in read.items():
                 own, other, sizes = ([0], [0], [1]) if name == "pooled" else paired
-                key = store.keep(_merged(states[a], own, sizes))
-                found[a, b][name] = key, (key if a == b else store.keep(_merged(states[b], other, sizes)))
+                key = value = store.keep(_merged(states[a], own, sizes))
+                if a != b:
+                    value = store.keep(_merged(states[b], other, sizes).lerp(key, -guidance))
+                found[a, b][name] = key, value
     return found
 
 
