@@ -103,7 +103,7 @@ METHODS: Table[Method] = Table(
             recipe="mace",
             solved=True,
             random=False,
-            results=3,
+            results=4,
         ),
     },
 )
