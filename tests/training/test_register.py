@@ -57,7 +57,7 @@ def test_weights_do_not_depend_on_the_order_nor_on_what_was_taken_back(tiny_back
 
 
 def test_the_weights_are_those_of_one_erasure_of_all(tiny_backbone, sets, tmp_path):
-    config = settings(everyday=0.0)
+    config = settings(everyday=0.0).model_copy(update={"state_guidance": 0.0})
     delete(tmp_path / "register", sets, tiny_backbone, config)
     erased = load_file(erase(sets, config=config, backbone=tiny_backbone, out=tmp_path / "run").adapter)
     found = load_file(Erasure.load(tmp_path / "register").adapter)

@@ -66,8 +66,8 @@ class GridEvaluation:
 
     images_per_prompt: Count = 8
     seed: Seed = 1000
-    steps: NoiseLevels = 20
-    guidance: GuidanceStrength = 4.0
+    steps: NoiseLevels | None = 20  # None: the model's own, with its solver
+    guidance: GuidanceStrength | None = 4.0  # None: as the model has it
     phrases_per_group: Count = 10
     judge: str = "auto"
     threshold: Annotated[float, Field(ge=0, le=1)] | None = None

@@ -76,8 +76,8 @@ def change_register(
 ) -> Erasure | None:
     """Delete concept sets, or take deletions back, and solve for the weights; a call that fails changes nothing.
 
-    A new register is begun with `config`, another has its own. The backbone is returned unchanged. Returns the run of
-    all that is deleted now, or None if that is nothing.
+    A new register is begun with `config` without its state guidance, another has its own. The backbone is returned
+    unchanged. Returns the run of all that is deleted now, or None if that is nothing.
 
     Raises:
         ConceptError: a target is deleted already, or was not deleted.
@@ -91,6 +91,8 @@ def change_register(
             register = Register.read(folder)
         else:
             refuse_taken(folder)
+            if "state_guidance" in type(config).model_fields:  # a hundred times over it would move everything
+                config = config.model_copy(update={"state_guidance": 0.0})
             register = Register(run=new_info((), config, backbone, None, 0.0))
         if backbone.revision != register.run["revision"]:
             raise RunError(f"{folder} deletes from {register.run['model']!r} at {register.run['revision']}. Use that.")
