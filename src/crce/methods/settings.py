@@ -28,7 +28,9 @@ class GEMConfig(ErasureConfig):
 class ClosedFormConfig(ErasureConfig):
     """Settings of every closed form."""
 
-    everyday: Weight = Field(0.0, description="weight of everyday words beside the retains, all together, for one target")
+    everyday: Weight = Field(
+        0.0, description="weight of everyday words beside the retains, all together, for one target"
+    )
     state_guidance: GuidanceStrength = Field(
         0.0, description="negative guidance of text states: how far beyond its base an erased prompt is answered"
     )
