@@ -415,6 +415,13 @@ def test_relations_choose_words_that_are_clear():
     assert "wolf" in {r.text for r in around}
 
 
+def test_what_is_defined_as_the_target_is_not_kept_beside_it():
+    net = load_wordnet()
+    around = {r.text for r in things_around(net, net.choose("pig"), "pig")}
+    assert "warthog" in around
+    assert not {"sow", "razorback"} & around  # "an adult female hog", beside the hog in WordNet
+
+
 def test_a_whole_suggestion_loads_nothing_heavy():
     """Importing torch alone takes longer than all of it."""
     code = (

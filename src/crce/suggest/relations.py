@@ -36,6 +36,8 @@ _ROLE = (
     r"(?:that|which|who|kept|used|hunted|raised|trained|bred|being)\b"
 )
 
+_AFTER_GENUS = re.compile(r"[,;:(]|\b(?:of|with|that|which|who|having|in|from|for|to|at|by|on)\b")
+
 
 @dataclass(frozen=True)
 class Relative:
@@ -85,6 +87,7 @@ def things_around(net: WordNet, sense: Sense, target: str) -> list[Relative]:
     """Sisters, nieces and cousins of a target: near, but different things; never its parts, sorts or hypernyms."""
     own = {sense, *net.parts(sense), *net.descendants(sense), *net.life_forms(target)}
     above_words = set(map(fold, net.words_above(sense)))
+    above, own_words = net.ancestors(sense), {fold(word) for word in (target, *sense.words)}
     taken = above_words | {fold(word) for each in own for word in each.words}  # "Maltese" is a cat and a dog
     role = re.compile(_ROLE.format(words="|".join(map(re.escape, above_words))))
     relatives = []
@@ -97,6 +100,7 @@ def things_around(net: WordNet, sense: Sense, target: str) -> list[Relative]:
             or (" " in text and fold(text).split()[-1] in above_words)  # "aquatic vertebrate" beside "frog"
             or other.file not in {sense.file, *_DRAWN}  # "wizardry" beside "dragon"
             or (other.file == "animal" and role.match(fold(other.gloss)))
+            or (_genus(other.gloss) in own_words and any(each in above for each in net.hypernyms(other)))
         ):
             continue
         parent = next(iter(net.hypernyms(other))).words[0]
@@ -226,6 +230,12 @@ def _is_latin(net: WordNet, sense: Sense, word: str) -> bool:
 
 def _holds(text: str, part: str) -> bool:
     return re.search(rf"(?<!\w){re.escape(fold(part))}(?:s|es)?(?!\w)", fold(text)) is not None
+
+
+def _genus(gloss: str) -> str:
+    """What a definition says that a thing is: "hog" in "an adult female hog", whatever stands above it in WordNet."""
+    words = _AFTER_GENUS.split(fold(gloss))[0].split()
+    return words[-1] if words else ""
 
 
 def _foremost(relatives: list[Relative]) -> list[Relative]:
