@@ -177,6 +177,14 @@ def coverage() -> str:
     return _table(["interval", "prompts or concepts", "values of each", "holds the truth", "least and most"], rows)
 
 
+def lists() -> str:
+    """H with the lists of the offline suggester and with those of the atlas."""
+    found = _read("suggest/lists.json")
+    rows = {**found["targets"], "mean": found["means"]}
+    sources = list(found["means"])
+    return _table(["target", *sources], [[name, *(f"{row[s]:.2f}" for s in sources)] for name, row in rows.items()])
+
+
 def decidable() -> str:
     """The least number of targets with which a number of comparisons can be decided."""
     least = [
@@ -198,6 +206,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "deletions": deletions,
     "deletion_costs": deletion_costs,
     "coverage": coverage,
+    "lists": lists,
     "decidable": decidable,
     "memory": memory,
     "quantized": quantized,
