@@ -25,6 +25,7 @@ from crce.training.state_rows import GROWTH, LONG, _aligned, _inputs, _merged, _
 
 
 CATS = ConceptSet("cat", anchor="dog", corefs=(Related("mew", 1.0),), retains=(Related("ox", 1.0),))
+EXACT = {"method": "uce", "ridge": 1e-3, "state_guidance": 0.0}
 CHATTING = ("z_image", "flux2_klein", "qwen_image")  # their text encoders are language models
 FAMILIES = ("flux_dev", "sd3", *CHATTING)
 
@@ -58,9 +59,7 @@ def test_uce_answers_the_target_like_the_anchor_keeps_the_retain_and_adds_the_bi
     for path in state_layers(backbone.network, type(backbone)):
         backbone.network.get_submodule(path).bias.fill_(3.0)  # a second one would be far more than the tolerance
     before = answers(backbone, ["cat", "dog", "ox"])
-    run = erase(
-        CATS, config=load_config(None, {"method": "uce", "ridge": 1e-3}), backbone=backbone, out=tmp_path / "run"
-    )
+    run = erase(CATS, config=load_config(None, EXACT), backbone=backbone, out=tmp_path / "run")
     adapter = apply_adapter(backbone, run.adapter)
     after = answers(backbone, ["cat", "dog", "ox"])
     adapter.close()
@@ -94,7 +93,7 @@ def test_words_in_a_chat_template_are_answered_word_by_word(folders, name, tmp_p
     assert not torch.allclose(states[0][begins], states[1][begins])
     layer = backbone.network.get_submodule(path)
     before = [layer(own) for own in states]
-    config = load_config(None, {"method": "uce", "ridge": 1e-3})
+    config = load_config(None, EXACT)
     concepts = ConceptSet("old cat", anchor="old fox", retains=CATS.retains)
     run = erase(concepts, config=config, backbone=backbone, out=tmp_path / "run")
     adapter = apply_adapter(backbone, run.adapter)
