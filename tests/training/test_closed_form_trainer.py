@@ -78,7 +78,6 @@ def test_rows_carry_certainty_and_roles(tiny_backbone, cats):
     null = tiny_backbone.encode([""]).hidden[0]
     assert all(torch.allclose(row.source, null, atol=1e-5) for row in rows.erase)
     assert all(row.source is row.prompt for row in rows.keep)
-
     dogs = ConceptSet("dog", anchor="pet")
     both = closed_form_rows(tiny_backbone, [cats, dogs], load_method("uce"), config)["hidden"]
     assert len(both.erase) == 6

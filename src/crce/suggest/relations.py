@@ -87,20 +87,20 @@ def things_around(net: WordNet, sense: Sense, target: str) -> list[Relative]:
     """Sisters, nieces and cousins of a target: near, but different things; never its parts, sorts or hypernyms."""
     own = {sense, *net.parts(sense), *net.descendants(sense), *net.life_forms(target)}
     above_words = set(map(fold, net.words_above(sense)))
-    above, own_words = net.ancestors(sense), {fold(word) for word in (target, *sense.words)}
+    above, names = net.ancestors(sense), (target, *sense.words)
     taken = above_words | {fold(word) for each in own for word in each.words}  # "Maltese" is a cat and a dog
     role = re.compile(_ROLE.format(words="|".join(map(re.escape, above_words))))
     relatives = []
-    for other, (width, down) in _near(net, sense, own).items():
+    for other, (width, down) in _near(net, sense, own, above).items():
         text = _full_name(net, other) if other.is_instance else _plain(net, other)
         if (
             text is None
             or {fold(text), fold(other.words[0])} & taken
-            or any(_holds(text, word) for word in (target, *sense.words))  # erasing the target would erase it too
+            or any(_holds(text, word) for word in names)  # erasing the target would erase it too
             or (" " in text and fold(text).split()[-1] in above_words)  # "aquatic vertebrate" beside "frog"
             or other.file not in {sense.file, *_DRAWN}  # "wizardry" beside "dragon"
             or (other.file == "animal" and role.match(fold(other.gloss)))
-            or (_genus(other.gloss) in own_words and any(each in above for each in net.hypernyms(other)))
+            or (_genus(other.gloss) in map(fold, names) and not above.keys().isdisjoint(net.hypernyms(other)))
         ):
             continue
         parent = next(iter(net.hypernyms(other))).words[0]
@@ -119,12 +119,11 @@ def things_around(net: WordNet, sense: Sense, target: str) -> list[Relative]:
     return _foremost(relatives)
 
 
-def _near(net: WordNet, sense: Sense, own: set[Sense]) -> dict[Sense, tuple[int, int]]:
+def _near(net: WordNet, sense: Sense, own: set[Sense], above: dict[Sense, int]) -> dict[Sense, tuple[int, int]]:
     """The senses that may be kept while a sense is erased, the most promising first.
 
     Each has the number of sorts of the nearest common hypernym besides the sense's own, and the steps down from it.
     """
-    above = net.ancestors(sense)
     found: dict[Sense, tuple[int, int]] = {}
     spoken_of = 0
     for ancestor in sorted(above, key=lambda each: each.sorts):
