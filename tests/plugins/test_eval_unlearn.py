@@ -26,7 +26,7 @@ DEMO = {"model_id": "demo", "device": "cpu", "num_inference_steps": 20, "guidanc
 class Recognised:
     """A metric of the benchmark: in how many pictures of each prompt the bundled judge sees what was asked for."""
 
-    prompts = ("cat", "lion", "bus") * 4
+    prompts = ("lion", "horse", "bus") * 4  # the bundled model draws each of them nearly always
 
     def __init__(self) -> None:
         self.seen = dict.fromkeys(self.prompts, 0)
@@ -61,22 +61,22 @@ def test_the_benchmark_finds_crce():
 
 
 def test_the_benchmark_runs_crce_and_sees_what_is_gone_and_what_is_left(tmp_path, monkeypatch):
-    monkeypatch.setattr("crce.training.state_rows.EVERYDAY", 300)  # fewer don't keep the cat
+    monkeypatch.setattr("crce.training.state_rows.EVERYDAY", 300)  # as outside of tests
     from eval_unlearn.registry import register_metric
     from eval_unlearn.runners import SingleBenchmarkRunner
 
     register_metric("recognised")(Recognised)
     seen = {}
-    for concept in ("cat", "banana"):
+    for concept in ("lion", "banana"):
         settings = {"erase_concept": concept, "method": "speed", "out": str(tmp_path / concept), **DEMO}
         runner = SingleBenchmarkRunner("crce", "recognised", settings, output_dir=str(tmp_path / "results"), seed=0)
         report = runner.run()
         assert report["erase_concept"] == concept
         seen[concept] = report["metric_result"]["details"]
-    assert seen["cat"]["cat"] == 0
-    assert seen["banana"]["cat"] >= 2
-    assert seen["cat"]["lion"] + seen["cat"]["bus"] >= 7
-    assert json.loads((tmp_path / "cat" / "run.json").read_text())["config"]["method"] == "speed"
+    assert seen["lion"]["lion"] == 0
+    assert seen["banana"]["lion"] >= 3
+    assert seen["lion"]["horse"] + seen["lion"]["bus"] >= 7
+    assert json.loads((tmp_path / "lion" / "run.json").read_text())["config"]["method"] == "speed"
     assert len(list((tmp_path / "results").rglob("*.png"))) == 2 * len(Recognised.prompts)
 
 
