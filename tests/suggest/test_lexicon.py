@@ -422,6 +422,20 @@ def test_what_is_defined_as_the_target_is_not_kept_beside_it():
     assert not {"sow", "razorback"} & around  # "an adult female hog", beside the hog in WordNet
 
 
+def test_the_name_with_an_adjective_is_a_last_resort():
+    corefs = ranked("pig", "coref")
+    assert set(corefs[-4:]) == {"young pig", "old pig", "small pig", "big pig"}
+    assert "big cat" not in other_texts("cat")  # a lion is one
+    assert "small cat" in other_texts("cat")
+    assert not ranked("knee pads", "coref")  # a set without corefs still has to be confirmed
+    assert not any("Paris" in text.split()[1:] for text in ranked("Paris", "coref"))
+
+
+def other_texts(target: str) -> set[str]:
+    net = load_wordnet()
+    return {r.text for r in other_words(net, net.choose(target), target)}
+
+
 def test_a_whole_suggestion_loads_nothing_heavy():
     """Importing torch alone takes longer than all of it."""
     code = (

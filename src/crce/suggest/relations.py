@@ -80,6 +80,12 @@ def other_words(net: WordNet, sense: Sense, target: str) -> list[Relative]:
             else:  # the others stray step by step, and the commonest are things of their own: a van, a dolphin
                 relative = _relative(net, other, text, target, 0.62 - 0.08 * (steps - 1), reason)
                 found.append(replace(relative, common=min(relative.common, _SPOKEN_OF)))
+    # Surely the target, and little news: beside few other words, never alone, nor for a rarer sense ("old crane").
+    described = ("young" if sense.file == "animal" else "new", "old", "small", "big") if sense.file in _DRAWN else ()
+    plain = found and not sense.is_instance and _is_usual(net, sense, target)
+    for text in (f"{word} {target}" for word in described if plain):
+        if net.base_form(text) is None:  # a "big cat" is something else
+            found.append(Relative(text, 0.7, "its name, described", weight=0.2))
     return _foremost(found)
 
 
