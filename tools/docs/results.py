@@ -70,7 +70,8 @@ blocks, which text and image share (`shared`); and the same with the change kept
 
 Closed forms miss held-out corefs here more often than ESD does: a name whose state is far from those of all corefs,
 such as droid for robot, one linear layer hardly reaches. Negative guidance of the states (`--state-guidance`), chosen
-on other targets, reaches most of the others.
+on other targets, reaches most of the others. Gradient surgery changes nothing that these targets show. GEM misses
+held-out corefs too, and CRCE doesn't help it: its retains hold, and its target and corefs share the steps.
 """
 COLLAPSE = 0.5  # of unrelated things kept, below which a model is called collapsed
 

@@ -127,7 +127,7 @@ def is_solved(name: str | None) -> bool:
 Level = Literal["measured", "experimental", "refused"]
 MEASURED = {  # methods by the class of a bundled model: those with rows in methods.json and flow.json (benchmarks)
     "StableDiffusionPipeline": ("esd", "ablation", "spm", "eap", "advunlearn", "uce", "rece", "speed", "mace"),
-    "FluxPipeline": ("esd", "uce", "rece", "speed"),
+    "FluxPipeline": ("esd", "gem", "uce", "rece", "speed"),
 }
 
 
