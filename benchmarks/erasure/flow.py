@@ -45,6 +45,9 @@ VARIANTS = {  # by what stands in a row, its method and scope; those that the ot
     ("uce", "text"): {"method": "uce"},  # closed forms edit the layers that read the text encoders' states
     ("rece", "text"): {"method": "rece"},
     ("speed", "text"): {"method": "speed"},
+    # these layers and the second block, on what it reads in a forward pass; guidance of states is not needed then
+    ("uce", "deep"): {"method": "uce", "deep": True, "state_guidance": 0.0},
+    ("speed", "deep"): {"method": "speed", "deep": True, "state_guidance": 0.0},
     ("esd", "shared"): {},
     ("esd", "kv"): {},
     ("esd", "masked"): {},

@@ -60,7 +60,8 @@ blocks, so that text and image share the projections of most of its layers. ESD 
 where such layers are trained. Here it trains four sets: those that only the text passes (`text`, the default);
 the text's keys and values in the double-stream blocks (`kv`); these and the keys and values of the single-stream
 blocks, which text and image share (`shared`); and the same with the change kept to the tokens of the text
-(`masked`). Closed forms edit the layers that read the text encoder's states. `text surgery` is `text` with
+(`masked`). Closed forms edit the layers that read the text encoder's states, and with `--deep` the second block too
+(`deep`, without guidance of states). `text surgery` is `text` with
 `--gradient-surgery`. {targets} targets, [every run](../benchmarks/erasure/flow.json) by
 `python benchmarks/erasure/flow.py`.
 
@@ -70,8 +71,9 @@ blocks, which text and image share (`shared`); and the same with the change kept
 
 Closed forms miss held-out corefs here more often than ESD does: a name whose state is far from those of all corefs,
 such as droid for robot, one linear layer hardly reaches. Negative guidance of the states (`--state-guidance`), chosen
-on other targets, reaches most of the others. Gradient surgery changes nothing that these targets show. GEM misses
-held-out corefs too, and CRCE doesn't help it: its retains hold, and its target and corefs share the steps.
+on other targets, reaches most of the others. Solved in the second block too, they reach that name as well: behind the
+first block the network has brought droid and robot together. Gradient surgery changes nothing that these targets show.
+GEM misses held-out corefs too, and CRCE doesn't help it: its retains hold, and its target and corefs share the steps.
 """
 COLLAPSE = 0.5  # of unrelated things kept, below which a model is called collapsed
 

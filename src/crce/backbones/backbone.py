@@ -55,6 +55,7 @@ class Backbone(ABC):
         prompts_at_once: how many prompts the text encoders read in one batch; few where each has hundreds of tokens.
         state_layers: the linear layers that read what `encode` returns, which closed forms edit: by their path, as a
             regular expression, "hidden", "pooled", or the path of the norm that the token states pass before.
+        solved_block: the path of the block that a deep closed form edits; "" where there is none.
         state_tokenizers: the pipeline's names for the tokenizers whose tokens the token states stand for, in order.
         unread_tokens: how many tokens of the chat template come before those that the token states stand for.
         t5: the pipeline's names for the text encoder T5 and its tokenizer, where they may be left out.
@@ -77,6 +78,7 @@ class Backbone(ABC):
     encoder_tokens: ClassVar[Mapping[str, int | None]]
     prompts_at_once: ClassVar[int]
     state_layers: ClassVar[Mapping[str, str]] = {}
+    solved_block: ClassVar[str] = ""
     state_tokenizers: ClassVar[Sequence[str]] = ("tokenizer",)
     unread_tokens: ClassVar[int] = 0
     t5: ClassVar[Sequence[str]] = ()

@@ -31,6 +31,7 @@ class FluxBackbone(FlowTransformer):
     single_files = ("flux-dev", "flux-schnell")
     encoder_tokens = {"text_encoder": None, "text_encoder_2": T5_TOKENS}
     state_layers = TWO_STREAM_STATES
+    solved_block = "transformer_blocks.1"
     state_tokenizers = ("tokenizer_2",)
     shared_layers = r"single_transformer_blocks\.\d+\.(attn\.to_[qkv]|proj_mlp|proj_out)"
     architectures = (

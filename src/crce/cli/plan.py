@@ -161,10 +161,9 @@ def _work(settings: ErasureConfig) -> Workload:
     from crce.backbones.memory_plan import Workload
     from crce.methods import METHODS, load_method
 
-    if METHODS.find(settings.method).trains_text:
-        raise ConfigError(
-            f"crce plan estimates the training of a denoiser, but {settings.method} trains the text encoder."
-        )
+    if METHODS.find(settings.method).trains_text or getattr(settings, "deep", False):
+        what = "solves inside the denoiser with deep" if hasattr(settings, "deep") else "trains the text encoder"
+        raise ConfigError(f"crce plan estimates the training of a denoiser, but {settings.method} {what}.")
     trained = not METHODS.find(settings.method).solved
     method = load_method(settings.method)
     keeps = settings.crce or (trained and method.vocabulary > 0)

@@ -17,7 +17,7 @@ from crce.export.formats import Exported
 from crce.export.layers import AdapterFile, parameter, read_adapter
 from crce.export.metadata import METADATA_FILE, run_metadata
 from crce.files import write_json
-from crce.methods.table import is_solved
+from crce.methods.table import edits_states
 
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ def base_pipeline(erasure: Erasure, dtype: str | None = None, *, edited_only: bo
     from crce.backbones.text_side import text_side_parts
     from crce.training import load_base
 
-    parts = text_side_parts if edited_only and is_solved(erasure.config.method) else None
+    parts = text_side_parts if edited_only and edits_states(erasure.config) else None
     return load_base(erasure, device="cpu", dtype=dtype, parts=parts).pipe
 
 

@@ -34,6 +34,9 @@ class ClosedFormConfig(ErasureConfig):
     state_guidance: GuidanceStrength = Field(
         0.0, description="negative guidance of text states: how far beyond its base an erased prompt is answered"
     )
+    deep: bool = Field(
+        False, description="solve in the second block too, on what it reads in a forward pass; for FluxPipeline"
+    )
 
 
 class RidgeConfig(ClosedFormConfig):

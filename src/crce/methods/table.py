@@ -124,6 +124,11 @@ def is_solved(name: str | None) -> bool:
     return method is not None and method.solved
 
 
+def edits_states(config: Any) -> bool:
+    """Whether only layers that read the text encoders' states are edited, so that no others need be loaded."""
+    return is_solved(config.method) and not getattr(config, "deep", False)
+
+
 Level = Literal["measured", "experimental", "refused"]
 MEASURED = {  # methods by the class of a bundled model: those with rows in methods.json and flow.json (benchmarks)
     "StableDiffusionPipeline": ("esd", "ablation", "spm", "eap", "advunlearn", "uce", "rece", "speed", "mace"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from itertools import chain
 from typing import Any
 
 import torch
@@ -17,6 +18,7 @@ from crce.methods.closed_form import outer
 from crce.methods.objective import ROLES, Row
 from crce.methods.table import load_method, refuse_unsupported
 from crce.training.adapters import Weights
+from crce.training.block_rows import block_layers, block_rows
 from crce.training.events import Step
 from crce.training.state_rows import closed_form_rows
 
@@ -36,35 +38,36 @@ class ClosedFormTrainer:
         self.config = config
         self._method = load_method(config.method)
         ordered = sorted(sets, key=lambda c: c.target)  # floating-point sums depend on the order
-        self._rows = closed_form_rows(backbone, ordered, self._method, config)
+        rows = closed_form_rows(backbone, ordered, self._method, config)
         layers = state_layers(backbone.network, type(backbone))
-        self._layers = {path: name for path, name in layers.items() if name in self._rows}
-        self.adapter = Weights(backbone, list(self._layers))
+        parts = [([path for path, own in layers.items() if own == name], rows[name]) for name in rows]
+        paths = [path for path, name in layers.items() if name in rows]
+        deep = block_layers(backbone) if getattr(config, "deep", False) else []
+        self.adapter = Weights(backbone, [*deep, *paths])
+        # those of the block first: they are solved for what the base model's first layers return
+        self._parts = chain(block_rows(backbone, ordered, self._method, config, self.adapter) if deep else (), parts)
         self.step_count = 0
 
     def step(self) -> Step:
         """Solve for the weights. Terms are relative: to the sum before the edit if erased, to the answers if kept."""
         before = self.adapter.base_weights()
-        after: dict[str, torch.Tensor] = {}
-        parts = [
-            ({p: before[p] for p, own in self._layers.items() if own == name}, self._rows[name]) for name in self._rows
-        ]
-        try:
-            for weights, rows in parts:
-                after |= self._method.edit(weights, rows, self.config)
-        except (torch.linalg.LinAlgError, ValueError) as error:  # scipy refuses what is not finite
-            raise ConfigError(
-                f"{self.config.method} can't solve for the weights: {first_line(error)}. Use a larger ridge or "
-                "speed_retain_scale, or smaller alpha and beta."
-            ) from error
-        self.adapter.set_weights(after)
-        self.step_count += 1
+        self.adapter.set_weights(before)
         totals: dict[str, torch.Tensor] = {role: torch.zeros(2, dtype=torch.float64) for role in ROLES}
-        for weights, rows in parts:
-            products = _products(weights, after)
+        for paths, rows in self._parts:
+            weights = {path: before[path] for path in paths}
+            try:
+                edited = self._method.edit(weights, rows, self.config)
+            except (torch.linalg.LinAlgError, ValueError) as error:  # scipy refuses what is not finite
+                raise ConfigError(
+                    f"{self.config.method} can't solve for the weights: {first_line(error)}. Use a larger ridge or "
+                    "speed_retain_scale, or smaller alpha and beta."
+                ) from error
+            self.adapter.set_weights(edited)
+            products = _products(weights, edited)
             for role in ROLES:
                 if own := [row for row in (*rows.erase, *rows.keep, *rows.everyday) if row.role == role]:
                     totals[role] += _left(own, products)
+        self.step_count += 1
         terms = {role: max(float(left / size), 0.0) if size else 0.0 for role, (left, size) in totals.items()}
         return Step(self.step_count, sum(terms.values()), terms, 0)
 

@@ -112,8 +112,9 @@ def change_register(
 
 def _solve(folder: Path, register: Register, config: Any, backbone: Backbone) -> Erasure | None:
     """Write the weights without what is deleted now as a finished run; no run if that is nothing."""
-    if not getattr(load_method(config.method), "additive", False):
-        raise ConfigError(f"{config.method} can't delete concepts one by one, as uce and mace can. Use one of these.")
+    if not getattr(load_method(config.method), "additive", False) or config.deep:
+        own = f"{config.method} with deep" if getattr(config, "deep", False) else config.method
+        raise ConfigError(f"{own} can't delete concepts one by one, as uce and mace can. Use one of these.")
     refuse_unsupported(config.method, type(backbone.pipe).__name__)
     sets = tuple(event.concepts for event in register.deleted().values() if event.concepts)
     stale = [folder / name for name in ("report.json", "report.html")]

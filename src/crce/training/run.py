@@ -24,7 +24,7 @@ from crce.concepts.concept_set import fold
 from crce.config import ErasureConfig
 from crce.errors import ConceptError, MemoryShortage, RunError
 from crce.methods import METHODS
-from crce.methods.table import is_solved, refuse_unsupported
+from crce.methods.table import edits_states, refuse_unsupported
 from crce.training import processes
 from crce.training.base_model import load_recorded
 from crce.training.checkpoint import (
@@ -152,7 +152,7 @@ def resume(
 
 def _loading(config: ErasureConfig) -> dict[str, Any]:
     """How a model is loaded for these settings; at first not all of it where that is enough."""
-    parts = text_side_parts if is_solved(config.method) else encoders_alone if config.offload else None
+    parts = text_side_parts if edits_states(config) else encoders_alone if config.offload else None
     return {"offload": config.offload, "quantize": config.quantize, "drop_t5": config.drop_t5, "parts": parts}
 
 

@@ -7,7 +7,8 @@ and more states, and a block of n is one state of a row, sum_i k_i / sqrt(n): th
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import TypeAlias
 
 import torch
 
@@ -27,6 +28,9 @@ LONG = 128  # states of a prompt; up to this many each is a state of its row
 GROWTH = 4  # of the blocks
 STORED = 2**24  # numbers of a block of memory that rows are kept in
 
+Read: TypeAlias = Callable[[Conditioning], Mapping[str, Sequence[torch.Tensor]]]
+Answer: TypeAlias = Callable[[torch.Tensor, torch.Tensor, float], tuple[torch.Tensor, torch.Tensor]]
+
 
 def closed_form_rows(
     backbone: Backbone,
@@ -34,6 +38,9 @@ def closed_form_rows(
     method: ClosedFormMethod,
     config: ErasureConfig,
     words: Sequence[str] | None = None,
+    *,
+    read: Read | None = None,
+    answer: Answer | None = None,
 ) -> dict[str, Rows]:
     """Rows of concept sets side by side: the certainty weighs a coref (times alpha) and a retain (times beta).
 
@@ -41,7 +48,8 @@ def closed_form_rows(
     input of the edited layers, see `Backbone.state_layers`. The pooled states have no words around a phrase. `words`
     are the everyday ones; None takes those of the tokenizer. With CRCE an erased state k whose base answers with v is
     answered like v + g (v - k), where g is `state_guidance`: negative guidance of states. An unnamed coref moves only
-    a part of the way that the named ones go, and then goes far enough.
+    a part of the way that the named ones go, and then goes far enough. `read` gives other inputs of each prompt than
+    those, of shape (L, D) by name, and `answer` an erased row of its own and its base's; see `block_rows`.
     """
     texts, placed = place_prompts(sets, crce=config.crce, scenes=config.scenes)
     share = 1 / max(1, len(config.scenes))
@@ -61,15 +69,17 @@ def closed_form_rows(
     inputs = dict.fromkeys(state_layers(backbone.network, type(backbone)).values())
     if method.around:
         inputs.pop("pooled", None)
+    read = read or (lambda cond: {name: _inputs(backbone, cond, name) for name in inputs})
     pairs = [(row.prompt, row.source) for row in (*erase, *keep, *everyday)]
     guidance = getattr(config, "state_guidance", 0.0) if config.crce else 0.0
-    states = _states(backbone, pairs, list(inputs), guidance, only_around=method.around)
+    answer = answer or (lambda own, base, strength: (own, own if base is own else base.lerp(own, -strength)))
+    states = _states(backbone, pairs, read, answer, guidance, only_around=method.around)
 
-    def read(rows: Sequence[Row[str]], name: str) -> tuple[Row[torch.Tensor], ...]:
-        return tuple(Row(*states[row.prompt, row.source][name], row.weight, row.role) for row in rows)
+    def rows(texts: Sequence[Row[str]], name: str) -> tuple[Row[torch.Tensor], ...]:
+        return tuple(Row(*states[row.prompt, row.source][name], row.weight, row.role) for row in texts)
 
-    null = {name: _inputs(backbone, backbone.encode([""]), name)[0].float().cpu() for name in inputs}
-    return {name: Rows(read(erase, name), read(keep, name), null[name], read(everyday, name)) for name in inputs}
+    null = {name: answer(own[0], own[0], 0)[0].float().cpu() for name, own in read(backbone.encode([""])).items()}
+    return {name: Rows(rows(erase, name), rows(keep, name), own, rows(everyday, name)) for name, own in null.items()}
 
 
 def _erased(
@@ -88,7 +98,8 @@ def _erased(
 def _states(
     backbone: Backbone,
     pairs: Sequence[tuple[str, str]],
-    inputs: Sequence[str],
+    read: Read,
+    answer: Answer,
     guidance: float,
     *,
     only_around: bool,
@@ -100,15 +111,16 @@ def _states(
         texts = list(dict.fromkeys(text for pair in batch for text in pair))
         cond = backbone.encode(texts)
         tokens = dict(zip(texts, _token_ids(backbone, texts, cond), strict=True))
-        read = {name: dict(zip(texts, _inputs(backbone, cond, name), strict=True)) for name in inputs}
+        inputs = {name: dict(zip(texts, states, strict=True)) for name, states in read(cond).items()}
         for a, b in batch:
             paired = _paired(tokens[a], tokens[b], only_around and a != b)
-            for name, states in read.items():
+            for name, states in inputs.items():
                 own, other, sizes = ([0], [0], [1]) if name == "pooled" else paired
-                key = value = store.keep(_merged(states[a], own, sizes))
-                if a != b:
-                    value = store.keep(_merged(states[b], other, sizes).lerp(key, -guidance))
-                found[a, b][name] = key, value
+                merged = _merged(states[a], own, sizes)
+                base = merged if a == b else _merged(states[b], other, sizes)
+                key, value = answer(merged, base, 0 if a == b else guidance)
+                kept = store.keep(key)
+                found[a, b][name] = kept, kept if value is key else store.keep(value)
     return found
 
 
