@@ -160,11 +160,12 @@ def _work(settings: ErasureConfig) -> Workload:
     """The settings that decide memory; a ConfigError if the text encoder is trained instead of the denoiser."""
     from crce.backbones.memory_plan import Workload
     from crce.methods import METHODS, load_method
+    from crce.methods.table import edits_states
 
-    if METHODS.find(settings.method).trains_text or getattr(settings, "deep", False):
-        what = "solves inside the denoiser with deep" if hasattr(settings, "deep") else "trains the text encoder"
-        raise ConfigError(f"crce plan estimates the training of a denoiser, but {settings.method} {what}.")
     trained = not METHODS.find(settings.method).solved
+    if METHODS.find(settings.method).trains_text or not (trained or edits_states(settings)):
+        what = "trains the text encoder" if trained else "solves inside the denoiser with deep"
+        raise ConfigError(f"crce plan estimates the training of a denoiser, but {settings.method} {what}.")
     method = load_method(settings.method)
     keeps = settings.crce or (trained and method.vocabulary > 0)
     rows = 1 + (settings.corefs_per_step if settings.crce else 0) + (settings.retains_per_step if keeps else 0)

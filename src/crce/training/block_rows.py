@@ -2,7 +2,7 @@
 
 To the layers that read the text encoder's states droid is far from robot: their edit moves the one and hardly the
 other. The network draws robots for both, and behind its first block their tokens are near. Which noise the image is at
-makes little difference to them, so one forward pass for each prompt will do, at pure noise.
+makes little difference to them, so one forward pass for each prompt will do, at pure noise and up to that block.
 
 Two edits follow each other. The keys and values that the image reads of an erased prompt become those of its base, and
 the text's feed-forward writes what the block's return lacks of that for the base, for every later block to read.
@@ -80,23 +80,33 @@ def block_rows(
     yield [writes], rows(read=written, answer=answer)[""]
 
 
+class _Passed(Exception):
+    """The block has been run."""
+
+
 @contextmanager
 def watched(network: Any, path: str) -> Iterator[dict[str, torch.Tensor]]:
-    """Inside, a forward pass leaves what the text's tokens are in a block of two streams, and the gate behind it."""
+    """Inside, one forward pass leaves what the text's tokens are in a block of two streams, and ends behind it."""
     block = network.get_submodule(path)
     seen: dict[str, torch.Tensor] = {}
 
     def keep(name: str, choose: Callable[..., torch.Tensor]) -> Callable[..., None]:
         return lambda _, *given: seen.__setitem__(name, choose(*given))
 
+    def end(*_: object) -> None:
+        raise _Passed
+
     hooks = [
         block.get_submodule(KEYS[0]).register_forward_pre_hook(keep("keys", lambda given: given[0])),
         block.get_submodule(WRITES).register_forward_pre_hook(keep("inputs", lambda given: given[0])),
         block.norm1_context.register_forward_hook(keep("gate", lambda _, out: out[4])),
         block.register_forward_hook(keep("returned", lambda _, out: out[0])),
+        block.register_forward_hook(end),
     ]
     try:
         yield seen
+    except _Passed:
+        pass  # no later block is run: nothing that it does is asked for
     finally:
         for hook in hooks:
             hook.remove()

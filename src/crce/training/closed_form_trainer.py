@@ -16,7 +16,7 @@ from crce.config import ErasureConfig
 from crce.errors import ConfigError, first_line
 from crce.methods.closed_form import outer
 from crce.methods.objective import ROLES, Row
-from crce.methods.table import load_method, refuse_unsupported
+from crce.methods.table import edits_states, load_method, refuse_unsupported
 from crce.training.adapters import Weights
 from crce.training.block_rows import block_layers, block_rows
 from crce.training.events import Step
@@ -42,7 +42,7 @@ class ClosedFormTrainer:
         layers = state_layers(backbone.network, type(backbone))
         parts = [([path for path, own in layers.items() if own == name], rows[name]) for name in rows]
         paths = [path for path, name in layers.items() if name in rows]
-        deep = block_layers(backbone) if getattr(config, "deep", False) else []
+        deep = [] if edits_states(config) else block_layers(backbone)
         self.adapter = Weights(backbone, [*deep, *paths])
         # those of the block first: they are solved for what the base model's first layers return
         self._parts = chain(block_rows(backbone, ordered, self._method, config, self.adapter) if deep else (), parts)

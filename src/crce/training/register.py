@@ -29,7 +29,7 @@ from crce.errors import ConceptError, ConfigError, RunError
 from crce.files import check_writable, locked, read_json, read_tensors, write_json, write_tensors
 from crce.methods.closed_form import solution, stacked, sums
 from crce.methods.objective import Row
-from crce.methods.table import load_method, refuse_unsupported
+from crce.methods.table import edits_states, load_method, refuse_unsupported
 from crce.training.adapters import Weights
 from crce.training.prompts import everyday_words, not_erased
 from crce.training.run_folder import Erasure, file_hash, new_info, now, refuse_taken, write_adapter, write_run
@@ -112,7 +112,7 @@ def change_register(
 
 def _solve(folder: Path, register: Register, config: Any, backbone: Backbone) -> Erasure | None:
     """Write the weights without what is deleted now as a finished run; no run if that is nothing."""
-    if not getattr(load_method(config.method), "additive", False) or config.deep:
+    if not getattr(load_method(config.method), "additive", False) or not edits_states(config):
         own = f"{config.method} with deep" if getattr(config, "deep", False) else config.method
         raise ConfigError(f"{own} can't delete concepts one by one, as uce and mace can. Use one of these.")
     refuse_unsupported(config.method, type(backbone.pipe).__name__)
