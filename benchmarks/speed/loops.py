@@ -5,10 +5,10 @@
     leco        LECO: a trajectory of the student, and three predictions of the frozen model, each with guidance
     ileco       iLECO: noise alone, one prediction of the frozen model and one of the student
     fresh       ours, x_t from a fresh trajectory of the student as in the official code
-    crce        ours, as `crce erase` trains the bundled model
+    crce        ours, as `crce erase` trains the bundled model, but for the layers
 
-All of them train the same LoRA with the same optimizer and the same falling rate, those of the recipe for the bundled
-model, so that the loops alone differ.
+All of them train the same LoRA, on keys and values, with the optimizer and the falling rate of the recipe for the
+bundled model, so that the loops alone differ.
 
 Writes loops.json beside this file. Its rows compare steps: {loop, model, seconds_ratio, forwards, backwards, calls,
 flops, peak_bytes}, with the latents that pass through the denoiser, those that gradients go back from, the calls that
@@ -67,7 +67,7 @@ class Loop:
     """A loop on a bundled model of its own; `trainer` holds the LoRA, the optimizer, and the rows of our own loops."""
 
     def __init__(self, name: str, concept: str, seed: int, steps: int) -> None:
-        own: dict[str, Any] = {"seed": seed, "steps": steps}
+        own: dict[str, Any] = {"seed": seed, "steps": steps, "layers": "kv"}
         if name != "crce":
             own |= {**PEERS, "x_t_source": "student", "x_t_prompts": "target", "ddim_steps": GRID}
         self.name, self.steps = name, steps
@@ -154,7 +154,7 @@ class Loop:
             return evaluate(Erasure.load(folder), images_per_prompt=4, device="cpu").summary["H"]["value"]
 
 
-LOOPS = {"official": 60, "esd": 60, "leco": 60, "ileco": 240, "fresh": 60, "crce": load_config("demo").steps}
+LOOPS = {"official": 60, "esd": 60, "leco": 60, "ileco": 240, "fresh": 60, "crce": 120}
 
 
 @contextmanager

@@ -1,10 +1,9 @@
 """What `crce erase cat` costs, and whether it finds what longer work finds: `python benchmarks/speed/whole_job.py`.
 
 agreement: runs of a closed form, measured as by default and with 20 steps of the model's own scheduler (the long
-figures of benchmarks/demo/solver.json), on the same seeds. training: runs of the recipe beside the 250 steps of the
-committed results of benchmarks/erasure, which were measured with 20 steps. choice: what `--choose` found for settings
-of the recipe on the targets that recipes are tuned on. `within` says whether every figure lies in the interval of the
-long one's, that of Jeffreys without a design effect, which is narrower than in reports; `worse` names those below it.
+figures of benchmarks/demo/solver.json), on the same seeds. `within` says whether every figure lies in the interval of
+the long one's, that of Jeffreys without a design effect, which is narrower than in reports; `worse` names those below
+it. Steps and rate of the recipe are chosen by benchmarks/erasure/tuning.py.
 
 Operations are those of `torch.utils.flop_counter`, for a first run on a machine; of the base model it has
 the words that come with the package. Seconds are CPU seconds of one thread, imports included. Writes whole_job.json
@@ -36,7 +35,6 @@ from crce.evaluate import evaluate
 from crce.evaluate.base_words import BaseWords
 from crce.evaluate.observe import concept_set_questions
 from crce.evaluate.prompt_sets import concept_set
-from crce.evaluate.prompts import HEADLINES
 from crce.evaluate.settings import ConceptSetSettings
 from crce.files import write_json
 from crce.judges import load_judge
@@ -46,12 +44,8 @@ from crce.training import Erasure, ErasureConfig, Trainer, erase, load_config
 
 BENCHMARKS = Path(__file__).parents[1]
 LONG_EVALUATION = BENCHMARKS / "demo/solver.json"
-LONG_TRAINING = (BENCHMARKS / "erasure/foundation.json", BENCHMARKS / "erasure/results/kinds/results.json")
-CHOICE = tuple(json.loads((BENCHMARKS / "erasure/targets.json").read_text())["tuning"])
-TARGETS = ("car", "airplane", "bird", "apple", "ship", "horse", "frog", "santa claus", "ghost", "robot", "snowman")
 FEW = 8  # images of one prompt, as in a report
 NUMBERS = {"erased": 1, "coref_erased": 5, "kept": 5}  # of prompts
-GROUPS = {"erased": "target", "coref_erased": "coref_held_out", "kept": "retain_held_out"}
 FIRST_STEP = """
 import sys, time
 from crce.cli.main import main
@@ -71,13 +65,6 @@ def evaluated_long(concept: str) -> dict[str, Any]:
     """The figures of a run of UCE by 20 steps, two images of each prompt, as if all of them counted."""
     (row,) = (row for row in json.loads(LONG_EVALUATION.read_text())["rows"] if row["concept"] == concept)
     return {name: figure(row["long"][name], 2 * prompts) for name, prompts in NUMBERS.items()}
-
-
-def trained_long(concept: str) -> dict[str, Any]:
-    """The figures of a run of 250 steps by 20 steps, four images of each prompt."""
-    rows = [row for file in LONG_TRAINING for row in json.loads(file.read_text())["rows"]]
-    row = next(r for r in rows if (r["method"], r["crce"], r["concept"], r["seed"]) == ("esd", True, concept, 0))
-    return {name: figure(row[name], row["groups"][group]["n"]) for name, group in GROUPS.items()}
 
 
 def figure(value: float, n: int) -> dict[str, float]:
@@ -187,11 +174,9 @@ def beside() -> float:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--choose", nargs="*", metavar="NAME=VALUE", help="measure the targets of the choice instead")
     parser.add_argument(
         "--beside", action="store_true", help="measure beside_ratio alone, on a machine with nothing to do"
     )
-    parser.add_argument("--concepts", nargs="+", help="of the choice")
     parser.add_argument("--out", type=Path, default=Path(__file__).with_suffix(".json"))
     args = parser.parse_args()
     backbone = load_backbone("demo", device="cpu")
@@ -200,35 +185,16 @@ def main() -> None:
     if args.beside:
         write_json(args.out, data | {"beside_ratio": beside()})
         return
-    if args.choose is not None:
-        chosen = dict(pair.split("=") for pair in args.choose)
-        rows = data.setdefault("choice", [])
-        for concept in args.concepts or CHOICE:
-            if any((row["concept"], row["settings"]) == (concept, chosen) for row in rows):
-                continue
-            with tempfile.TemporaryDirectory() as folder:
-                config = load_config("demo", chosen)
-                run = erase(find_concepts(concept), config=config, backbone=backbone, out=Path(folder) / "run")
-                summary = evaluate(run, backbone=backbone, images_per_prompt=4).summary
-            figures = {name: summary[name]["value"] for name in ("H", *HEADLINES)}
-            rows.append({"concept": concept, "settings": chosen, **figures})
-            print(rows[-1], flush=True)
-            write_json(args.out, data)
-        return
     if "tflop" not in data:
         parts = count(backbone)
         data |= {"tflop": round(sum(parts.values()), 2), "parts": parts, "first_step_seconds": first_step()}
-    for name, targets in (("agreement", evaluated), ("training", TARGETS)):
-        rows = data.setdefault(name, [])
-        for concept in targets[len(rows) :]:
-            if name == "agreement":
-                row = compared(concept, evaluated_long(concept), short(concept, load_config("uce"), backbone, 2))
-            else:
-                row = compared(concept, trained_long(concept), short(concept, load_config(), backbone, 4))
-            print(row, flush=True)
-            rows.append(row)
-            data[f"{name}_difference"] = mean_difference(rows)
-            write_json(args.out, data)
+    rows = data.setdefault("agreement", [])
+    for concept in evaluated[len(rows) :]:
+        row = compared(concept, evaluated_long(concept), short(concept, load_config("uce"), backbone, 2))
+        print(row, flush=True)
+        rows.append(row)
+        data["agreement_difference"] = mean_difference(rows)
+        write_json(args.out, data)
 
 
 if __name__ == "__main__":

@@ -65,7 +65,7 @@ def test_the_recipe_is_the_methods_own_unless_told(grid):
     plain, paper = expand(
         grid("concepts: [cat]\nmethods: [esd, {method: esd, name: paper, recipe: paper, rank: 4}]\n")
     )
-    assert (plain.config.layers, paper.config.layers) == ("kv", "qk")
+    assert (plain.config.layers, paper.config.layers) == ("noxattn", "qk")
     assert (paper.name, paper.config.rank) == ("paper", 4)
 
 

@@ -23,7 +23,7 @@ def test_each_setting_becomes_a_flag_with_its_type_and_choices():
 
 def test_help_says_what_each_recipe_sets():
     found = inspect.signature(with_erasure_flags(lambda *, overrides: 0)).parameters
-    assert found["steps"].default.help == "optimizer steps (demo: 120, demo-flow: 120, paper: 500, sd15: 500)"
+    assert found["steps"].default.help == "optimizer steps (demo: 110, demo-flow: 120, paper: 500, sd15: 500)"
     assert found["rank"].default.help == "rank of the LoRA (default: 16)"
     assert found["lora_alpha"].default.help == "scale of the LoRA is lora_alpha / rank; default: rank"
 
@@ -64,7 +64,7 @@ def test_erase_has_a_flag_for_every_setting(crce, monkeypatch):
     assert "esd|ablation|spm" in shown
     assert "--no-crce" in shown
     assert "qk|kv|xattn" in shown
-    assert "demo: 120, demo-flow: 120, paper: 500, sd15: 500" in shown
+    assert "demo: 110, demo-flow: 120, paper: 500, sd15: 500" in shown
 
 
 def test_the_settings_of_a_method_have_a_group_of_their_own(crce, monkeypatch):

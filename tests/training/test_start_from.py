@@ -108,7 +108,7 @@ def test_a_run_that_cannot_be_started_from_is_refused_before_anything_is_written
     def start(settings, run=first.folder):
         erase(cats, config=settings, backbone=tiny_backbone, out=tmp_path / "two", start_from=run)
 
-    with pytest.raises(RunError, match="it has layers kv, these settings layers qk. Use the same"):
+    with pytest.raises(RunError, match="it has layers noxattn, these settings layers qk. Use the same"):
         start(config(layers="qk"))
     with pytest.raises(RunError, match="rank 16, lora_alpha 16, these settings rank 8, lora_alpha 8"):
         start(config(rank=8))
