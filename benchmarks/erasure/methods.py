@@ -2,54 +2,49 @@
 
     python benchmarks/erasure/methods.py
 
-writes methods.json beside this file: rows as foundation.py makes them. Methods without a random choice have a row for
-the first seed alone. ESD's rows of foundation.json are taken over where its settings are the same. Rows already there
-are kept, so a run that was stopped goes on where it was.
+measures the grid methods.yaml as `crce bench` does, and writes its rows to methods.json beside it. With --methods or
+--seeds it measures these alone, and the rows of the others stay. Measured cells are taken from the cache, so a run
+that was stopped goes on where it was.
 """
 
 from __future__ import annotations
 
+import argparse
 import json
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
-from foundation import flags, measure_all
-
-from crce.methods import METHODS
-from crce.training import load_config
+from crce.bench import plan_grid, read_grid, run_bench
+from crce.bench.cells import CACHE
+from crce.files import write_json
 
 
-TARGETS = ("cat", "dog", "car", "bird", "horse", "frog")
-
-
-def known_rows(concepts: list[str], seeds: list[int], images: int) -> list[dict[str, Any]]:
-    """ESD's rows of foundation.json, if they were measured with the settings of today."""
-    data = json.loads((Path(__file__).parent / "foundation.json").read_text())
-    config = load_config(None, {"method": "esd"}).model_dump(mode="json")
-    if any(config.get(name, value) != value for name, value in data["config"].items()):
-        return []
-    return [
-        row
-        for row in data["rows"]
-        if row["concept"] in concepts and row["seed"] in seeds and row["settings"]["images_per_prompt"] == images
-    ]
+GRID = Path(__file__).with_suffix(".yaml")
 
 
 def main() -> None:
-    parser = flags(__doc__, TARGETS, [0, 1, 2], Path(__file__).with_suffix(".json"))
-    parser.add_argument("--methods", nargs="+", default=list(METHODS), choices=list(METHODS))
+    grid = read_grid(GRID)
+    names = list(dict.fromkeys(entry.method for entry in grid.methods))
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--methods", nargs="+", default=names, choices=names)
+    parser.add_argument("--seeds", nargs="+", type=int, default=list(grid.seeds))
+    parser.add_argument("--cache", type=Path, default=CACHE)
+    parser.add_argument("--jobs", type=int, default=1, help="parallel processes, each with one thread")
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--out", type=Path, default=GRID.with_suffix(".json"))
     args = parser.parse_args()
-    cells = (
-        (concept, load_config(None, {"method": method, "crce": crce, "seed": seed}), None)
-        for seed in args.seeds
-        for concept in args.concepts
-        for method in args.methods
-        for crce in (False, True)
-        if seed == args.seeds[0] or METHODS[method].random
+    methods = tuple(entry for entry in grid.methods if entry.method in args.methods)
+    chosen = replace(grid, methods=methods, seeds=tuple(args.seeds))
+    result = run_bench(plan_grid(chosen, cache=args.cache, device=args.device), jobs=args.jobs)
+    data = json.loads(args.out.read_text()) if args.out.exists() else {"rows": [], "configs": {}}
+    measured = {(row["method"], row["seed"]) for row in result.data["rows"]}
+    others = [row for row in data["rows"] if (row["method"], row["seed"]) not in measured]
+    rows = sorted(
+        [*others, *result.data["rows"]], key=lambda row: (names.index(row["method"]), row["crce"], row["seed"])
     )
-    facts = {"configs": {name: load_config(None, {"method": name}).model_dump(mode="json") for name in METHODS}}
-    reused = "esd" in args.methods and args.device == "cpu"
-    measure_all(cells, args, facts, known_rows(args.concepts, args.seeds, args.images) if reused else [])
+    made = {"models": result.data["models"], "evaluation": result.data["evaluation"]}
+    write_json(args.out, data | {"rows": rows, "configs": data["configs"] | result.data["configs"]} | made)
+    print(result.table)
 
 
 if __name__ == "__main__":

@@ -2,15 +2,18 @@
 
     python benchmarks/erasure/tuning.py
 
-Measures the grid tuning.yaml (or another one that is named) as `crce bench` does, and writes tuning.json beside it:
-for each row the mean H of every setting, the best of them, and the curves of H over steps, one for each rate. Measured
-cells are taken from the cache, so a run that was stopped goes on where it was. `--dry-run` counts the cells.
+Measures the grid tuning.yaml as `crce bench` does, and writes tuning.json beside it: for each row the mean H of every
+setting, the best of them, and the curves of H over steps, one for each choice of layers. With --methods it measures
+these alone, and the rows of the others stay. Measured cells are taken from the cache, so a run that was stopped goes
+on where it was. `--dry-run` counts the cells.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +22,8 @@ from crce.bench.cells import CACHE
 from crce.files import write_json
 
 
-HERE = Path(__file__).parent
-FIXED = ("steps", "learning_rate", "speed_threshold")  # settings that an entry may have of its own
+GRID = Path(__file__).with_suffix(".yaml")
+FIXED = ("learning_rate", "speed_threshold")  # settings that an entry may have of its own
 
 
 def name_of(row: Mapping[str, Any]) -> str:
@@ -56,27 +59,31 @@ def condense(rows: Sequence[Mapping[str, Any]], axes: Sequence[str], configs: Ma
         tried.sort(key=lambda one: -one["H"])
         curves: dict[str, list[list[float]]] = {}
         for one in sorted(tried, key=lambda one: one["steps"]):
-            curves.setdefault(f"{one['learning_rate']:g}", []).append([one["steps"], one["H"]])
+            curves.setdefault(one["layers"], []).append([one["steps"], one["H"]])
         table[name] = {"best": tried[0] if tried else None, "tried": tried, "curves": curves}
     return {"targets": sorted(targets), "rows": table}
 
 
 def main() -> None:
+    grid = read_grid(GRID)
+    names = list(dict.fromkeys(entry.method for entry in grid.methods))
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("grid", nargs="?", type=Path, default=HERE / "tuning.yaml")
-    parser.add_argument("--out", type=Path, help="the JSON file (default: beside the grid)")
+    parser.add_argument("--methods", nargs="+", default=names, choices=names)
     parser.add_argument("--cache", type=Path, default=CACHE)
     parser.add_argument("--jobs", type=int, default=1)
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--dry-run", action="store_true")
+    parser.add_argument("--out", type=Path, default=GRID.with_suffix(".json"))
     args = parser.parse_args()
-    plan = plan_grid(read_grid(args.grid), cache=args.cache, device=args.device)
+    chosen = replace(grid, methods=tuple(entry for entry in grid.methods if entry.method in args.methods))
+    plan = plan_grid(chosen, cache=args.cache, device=args.device)
     if args.dry_run:
         print(f"{len(plan.distinct)} cells, {sum(job.state == 'cached' for job in plan.distinct)} of them measured")
         return
     result = run_bench(plan, jobs=args.jobs)
     data = condense(result.data["rows"], list(plan.grid.axes), result.data["configs"])
-    write_json(args.out or args.grid.with_suffix(".json"), data)
+    before = json.loads(args.out.read_text())["rows"] if args.out.exists() else {}
+    write_json(args.out, data | {"rows": before | data["rows"]})
     for name, own in data["rows"].items():
         print(f"{name:18} {own['best']}")
 

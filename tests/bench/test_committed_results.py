@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from crce.bench import expand, plan_grid, read_grid
-from crce.bench.cells import cell_content, key_of
+from crce.bench.cells import Cell, cell_content, key_of
+from crce.bench.grid import BenchmarkGrid
 from crce.methods.table import MEASURED
 
 
@@ -29,19 +31,34 @@ def test_every_committed_row_has_the_key_of_its_cell(folder: Path) -> None:
     outdated = "outdated" in data
     assert not outdated or data["outdated"] in PAGE
     for cell, row in zip(cells, data["rows"], strict=True):
-        judge = {name: row["judge"][name] for name in ("name", "version", "hash")}
-        content = cell_content(
-            cell,
-            revision=data["models"][cell.source.model],
-            device=row["device"],
-            dtype="float32",
-            judge=judge,
-            evaluation=grid.evaluation,
-            attacks=grid.attacks,
-        )
-        key = key_of(content)
+        key = key_of_row(cell, row, grid, data)
         same = row["run"].endswith(f"-{key}")
         assert same is not outdated, f"{cell.label}: what is measured now is {key}, not {row['run']}"
+
+
+def key_of_row(cell: Cell, row: dict[str, Any], grid: BenchmarkGrid, data: dict[str, Any]) -> str:
+    content = cell_content(
+        cell,
+        revision=data["models"][cell.source.model],
+        device=row["device"],
+        dtype="float32",
+        judge={name: row["judge"][name] for name in ("name", "version", "hash")},
+        evaluation=grid.evaluation,
+        attacks=grid.attacks,
+    )
+    return key_of(content)
+
+
+def test_every_row_of_the_methods_has_the_key_of_its_cell_or_is_said_to_be_outdated() -> None:
+    data = json.loads((ERASURE / "methods.json").read_text(encoding="utf-8"))
+    grid = read_grid(ERASURE / "methods.yaml")
+    rows = {(r["row"], r["concept"], r["seed"]): r for r in data["rows"] if "run" in r}
+    cells = {(c.row, c.task.name, c.config.seed): c for c in expand(grid)}
+    assert rows.keys() <= cells.keys()
+    for name, row in rows.items():
+        key = key_of_row(cells[name], row, grid, data)
+        assert row["run"].endswith(f"-{key}"), f"{cells[name].label}: what is measured now is {key}, not {row['run']}"
+    assert len(rows) == len(data["rows"]) or data["outdated"] in PAGE
 
 
 def test_a_plan_looks_for_committed_cells_in_their_folders_unless_they_are_outdated(tmp_path: Path) -> None:

@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import itertools
 import json
+import math
 import re
+import statistics
 from collections import defaultdict
 from collections.abc import Callable
 from pathlib import Path
@@ -26,6 +28,8 @@ from crce.methods.table import support
 
 
 ROOT = Path(__file__).parents[2]
+COMPARISONS = 10  # of the table of methods, which Holm's correction begins with
+POWER = 0.8  # probability of finding a difference that is there
 PLACE = re.compile(r"(<!-- (\w+) -->\n)(.*?)(<!-- end -->)", re.DOTALL)
 
 
@@ -68,10 +72,16 @@ def defaults() -> str:
     return _table(["pipeline", "kin", "side", "steps", "guidance", "x_t levels", "x_t guidance", "source"], rows)
 
 
+def _method_rows() -> list[dict[str, Any]]:
+    """The rows of methods.json with the settings of each method's recipe."""
+    rows = _read("erasure/methods.json")["rows"]
+    return [row for row in rows if row.get("row", row["method"]).removesuffix("+crce") == row["method"]]
+
+
 def methods() -> str:
     """Every method, plain and with CRCE: means over targets and seeds that were measured both ways."""
     measured: dict[tuple[str, bool], dict[tuple[str, int], dict[str, Any]]] = defaultdict(dict)
-    for row in _read("erasure/methods.json")["rows"]:
+    for row in _method_rows():
         measured[row["method"], row["crce"]][row["concept"], row["seed"]] = row
     rows = []
     for method in METHODS:
@@ -185,18 +195,34 @@ def lists() -> str:
     return _table(["target", *sources], [[name, *(f"{row[s]:.2f}" for s in sources)] for name, row in rows.items()])
 
 
+def _least_p(targets: int) -> float:
+    return PairedDifference(Measure(None, None, None, 0), targets, None).least_p
+
+
 def decidable() -> str:
     """The least number of targets with which a number of comparisons can be decided."""
-    least = [
-        next(
-            n
-            for n in itertools.count(1)
-            if PairedDifference(Measure(None, None, None, 0), n, None).least_p * k <= 0.05
-        )
-        for k in range(1, 25)
-    ]
+    least = [next(n for n in itertools.count(1) if _least_p(n) * k <= 0.05) for k in range(1, 25)]
     rows = [[f"up to {most}", str(n)] for n, most in {n: k for k, n in enumerate(least, 1)}.items() if most < 24]
     return _table(["comparisons", "targets at the least"], rows)
+
+
+def power() -> str:
+    """How many targets it takes to find a difference in H between a method with CRCE and without."""
+    found: dict[str, dict[str, dict[bool, list[float]]]] = defaultdict(lambda: defaultdict(lambda: defaultdict(list)))
+    for row in _method_rows():
+        found[row["method"]][row["concept"]][row["crce"]] += [] if row["H"] is None else [row["H"]]
+    rows = []
+    for method in METHODS:
+        pairs = [own for own in found[method].values() if own[True] and own[False]]
+        if not pairs:
+            continue
+        spread = statistics.stdev(statistics.fmean(own[True]) - statistics.fmean(own[False]) for own in pairs)
+        normal = statistics.NormalDist()
+        width = normal.inv_cdf(1 - 0.05 / 2 / COMPARISONS) + normal.inv_cdf(POWER)
+        least = next(n for n in itertools.count(1) if _least_p(n) * COMPARISONS <= 0.05)
+        needed = [str(max(least, math.ceil((width * spread / difference) ** 2))) for difference in (0.05, 0.1)]
+        rows.append([f"`{method}`", str(len(pairs)), f"{spread:.2f}", *needed])
+    return _table(["method", "targets", "standard deviation", "targets for 0.05", "for 0.10"], rows)
 
 
 TABLES: dict[str, Callable[[], str]] = {
@@ -208,6 +234,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "coverage": coverage,
     "lists": lists,
     "decidable": decidable,
+    "power": power,
     "memory": memory,
     "quantized": quantized,
     "defaults": defaults,
