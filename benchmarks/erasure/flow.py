@@ -148,10 +148,11 @@ def main() -> None:
     facts = {"configs": configs, "model": find_model(MODEL)[1], "threads": torch.get_num_threads()}
     backbone = load_backbone(MODEL, device=args.device, dtype="float32")
     caches: dict[str, ImageCache] = defaultdict(ImageCache)  # what the model drew before any erasure
+    done = {(row["method"], row["crce"], row["concept"], row["seed"], row["scope"]) for row in rows}
     for cell in cells:
         concept, config, scope = cell
         key = (config.method, config.crce, concept, config.seed, scope)
-        if key in {(row["method"], row["crce"], row["concept"], row["seed"], row["scope"]) for row in rows}:
+        if key in done:
             continue
         row = measure(cell, backbone, caches[concept], args.images)
         rows.append(row)
