@@ -10,19 +10,16 @@ on where it was. `--dry-run` counts the cells.
 
 from __future__ import annotations
 
-import argparse
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from crce.bench import plan_grid, read_grid, run_bench
-from crce.bench.cells import CACHE
+from grid_part import read_part
+
 from crce.files import write_json
 
 
-GRID = Path(__file__).with_suffix(".yaml")
 FIXED = ("learning_rate", "speed_threshold")  # settings that an entry may have of its own
 
 
@@ -65,25 +62,13 @@ def condense(rows: Sequence[Mapping[str, Any]], axes: Sequence[str], configs: Ma
 
 
 def main() -> None:
-    grid = read_grid(GRID)
-    names = list(dict.fromkeys(entry.method for entry in grid.methods))
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--methods", nargs="+", default=names, choices=names)
-    parser.add_argument("--cache", type=Path, default=CACHE)
-    parser.add_argument("--jobs", type=int, default=1)
-    parser.add_argument("--device", default="cpu")
-    parser.add_argument("--dry-run", action="store_true")
-    parser.add_argument("--out", type=Path, default=GRID.with_suffix(".json"))
-    args = parser.parse_args()
-    chosen = replace(grid, methods=tuple(entry for entry in grid.methods if entry.method in args.methods))
-    plan = plan_grid(chosen, cache=args.cache, device=args.device)
-    if args.dry_run:
-        print(f"{len(plan.distinct)} cells, {sum(job.state == 'cached' for job in plan.distinct)} of them measured")
+    part = read_part(__doc__, Path(__file__).with_suffix(".yaml"))
+    if part is None:
         return
-    result = run_bench(plan, jobs=args.jobs)
-    data = condense(result.data["rows"], list(plan.grid.axes), result.data["configs"])
-    before = json.loads(args.out.read_text())["rows"] if args.out.exists() else {}
-    write_json(args.out, data | {"rows": before | data["rows"]})
+    result = part.run()
+    data = condense(result.data["rows"], list(part.plan.grid.axes), result.data["configs"])
+    before = json.loads(part.out.read_text())["rows"] if part.out.exists() else {}
+    write_json(part.out, data | {"rows": before | data["rows"]})
     for name, own in data["rows"].items():
         print(f"{name:18} {own['best']}")
 

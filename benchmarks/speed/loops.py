@@ -88,7 +88,7 @@ class Loop:
         """One step; a fresh trajectory has k steps, without k a random number of them."""
         if self.name in ("fresh", "crce"):
             if k is not None:
-                self.trainer.sampler._fresh_index = lambda: k  # type: ignore[method-assign]
+                self.trainer.sampler.fresh_index = lambda: k  # type: ignore[method-assign]
             self.trainer.step()
             return
         if k is None:

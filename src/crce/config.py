@@ -51,6 +51,8 @@ class ErasureConfig(BaseModel):
     eta: bounds.GuidanceStrength = Field(1.0, description="strength of negative guidance")
     corefs_per_step: bounds.Phrases = Field(5, description="M, corefs of a step, chosen without replacement")
     retains_per_step: bounds.Phrases = Field(3, description="N, retains of a step, chosen without replacement")
+    coref_region: bool = Field(False, description="erase mixtures of the states of target and corefs, not the corefs")
+    harden: bounds.Phrases = Field(0, description="rounds of attack between steps, whose finds are erased as corefs")
     steps: bounds.TrainingSteps = Field(500, description="optimizer steps")
     learning_rate: bounds.Rate = Field(2e-5, description="learning rate of Adam")
     schedule: Literal["constant", "cosine"] = Field(
@@ -105,9 +107,7 @@ class ErasureConfig(BaseModel):
     quantize: Literal["nf4", "int8"] | None = Field(None, description="quantise what is frozen; a LoRA only")
     checkpoint_every: bounds.TrainingSteps = Field(100, description="steps between checkpoints")
     seed: bounds.Seed = Field(0, description="seed of every random choice")
-    compat_timesteps: bool = Field(
-        False, description="give the network the timestep of the official code, which is 19 off; for comparisons only"
-    )
+    compat_timesteps: bool = Field(False, description="timesteps of the official code, 19 off; for comparisons only")
 
     def __new__(cls, **settings: Any) -> ErasureConfig:
         own = settings_model(str(settings["method"])) if cls is ErasureConfig and "method" in settings else cls
@@ -153,8 +153,9 @@ class ErasureConfig(BaseModel):
             raise ValueError(f"{self.method} computes the weights in one step. Use {needed}{example}")
         if self.gradient_surgery and method.solved:
             raise ValueError(f"{self.method} has no gradients. Leave gradient_surgery out")
-        if self.target_modules is not None and (method.trains_text or method.solved):
-            raise ValueError(f"{self.method} chooses the layers that it changes. Leave target_modules out")
+        for name in ("coref_region", "harden", "target_modules"):
+            if getattr(self, name) and (method.trains_text or method.solved):
+                raise ValueError(f"{self.method} trains no layers of the denoiser. Leave {name} out")
         for name, why in LORA_ONLY.items():
             if getattr(self, name) and self.adapter != "lora":
                 raise ValueError(f"{name} {why}, and adapter is {self.adapter!r}. Use adapter: lora, or leave it out")

@@ -75,12 +75,12 @@ def same(a: Path, b: Path) -> None:
     "own",
     [
         {},
-        {"gradient_surgery": True, "micro_batch": 1},
+        {"gradient_surgery": True, "micro_batch": 1, "harden": 1},
         {"method": "ablation", "crce": False},
         {"method": "gem", "early_steps": 2, "x_t_source": "student"},
         {"method": "advunlearn", "layers": "text", "adapter": "weights", "attack_steps": 1},
     ],
-    ids=["esd", "surgery", "a single row", "several places", "text"],
+    ids=["esd", "surgery, hardened", "a single row", "several places", "text"],
 )
 def test_two_processes_learn_as_one(tiny_backbone, together, tmp_path, monkeypatch, own):
     config = load_config("demo", FAST | own)

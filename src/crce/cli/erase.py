@@ -238,7 +238,7 @@ def _refuse_unread(config: ErasureConfig, given: Collection[str]) -> None:
     rules = (
         (config.adapter == "weights", {"rank", "lora_alpha"}, "adapter is weights"),
         (config.x_t_source == "student", {"pool"}, "x_t_source is student"),
-        (not config.crce, {"alpha", "corefs_per_step"}, "crce is off"),
+        (not config.crce, {"alpha", "corefs_per_step", "coref_region"}, "crce is off"),
         (method.solved, trained, f"{config.method} solves for the weights"),
     )
     if found := {name: why for holds, names, why in rules for name in names & set(given) if holds}:

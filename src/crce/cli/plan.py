@@ -168,7 +168,8 @@ def _work(settings: ErasureConfig) -> Workload:
         raise ConfigError(f"crce plan estimates the training of a denoiser, but {settings.method} {what}.")
     method = load_method(settings.method)
     keeps = settings.crce or (trained and method.vocabulary > 0)
-    rows = 1 + (settings.corefs_per_step if settings.crce else 0) + (settings.retains_per_step if keeps else 0)
+    held = settings.retains_per_step * (keeps + bool(settings.harden))
+    rows = 1 + (settings.corefs_per_step if settings.crce else 0) + held
     rows = (rows + (method.extra_rows(settings) if trained else 0)) * getattr(settings, "early_steps", 1)
     trajectories = 1 if settings.x_t_source == "student" else settings.pool
     shape = settings.layers, settings.adapter, settings.rank

@@ -63,6 +63,8 @@ def follow() -> None:
         match torch.load(BytesIO(given[0]), map_location=place, weights_only=False):
             case None:
                 return
+            case (int() as which, found):
+                trainer.table.add_corefs(which, found)
             case (batch, random):
                 trainer.generator.set_state(random.cpu())
                 trainer.learn(batch)

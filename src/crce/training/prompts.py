@@ -32,7 +32,7 @@ class SetPrompts:
     everyday: list[tuple[int, float]]  # phrases that the method keeps beside the retains
 
 
-@dataclass(frozen=True)
+@dataclass
 class PromptTable:
     """The prompts of one or several concept sets: each once, with its states; the first is the empty one.
 
@@ -42,6 +42,25 @@ class PromptTable:
     texts: list[str]
     cond: Conditioning
     sets: tuple[SetPrompts, ...]
+
+    def add_corefs(self, which: int, states: Conditioning) -> None:
+        """Add states that no phrase names to the corefs of a set, as certain as can be."""
+        own = self.sets[which]
+        own.corefs.extend((len(self.texts) + i, 1.0) for i in range(len(states)))
+        self.texts += [f"{self.texts[own.target]} *"] * len(states)
+        self.cond = Conditioning.cat([self.cond, states])
+
+    def mixtures(self, prompts: Sequence[int], count: int, generator: torch.Generator) -> Conditioning:
+        """States between those of some prompts, `count` of them: s = sum_i w_i s_i, w ~ Dirichlet(1/2, ..., 1/2).
+
+        Most of a mixture is of one or two prompts; `generator` is on the CPU.
+        """
+        w = torch.randn(count, len(prompts), generator=generator).square()  # normalised, they have this distribution
+        w = (w / w.sum(1, keepdim=True)).to(self.cond.hidden)
+        own = self.cond[list(prompts)]
+        pooled = None if own.pooled is None else w.to(own.pooled) @ own.pooled
+        mask = None if own.mask is None else own.mask.amax(0).expand(count, -1)
+        return Conditioning(torch.einsum("kn,nld->kld", w, own.hidden), pooled, mask)
 
 
 def make_table(backbone: Backbone, sets: Sequence[ConceptSet], **how: Any) -> PromptTable:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import partial
@@ -15,7 +16,7 @@ from crce.config import ErasureConfig
 from crce.methods.gradient import GradientMethod
 from crce.methods.objective import Row, crce_loss, step_rows
 from crce.training.adapters import Adapter
-from crce.training.prompts import PromptTable, SetPrompts
+from crce.training.prompts import NULL, PromptTable, SetPrompts
 from crce.training.trajectories import GuidedSampler, ImageBank, Trajectory, TrajectoryPool
 
 
@@ -71,8 +72,8 @@ class StepSampler:
         generator: torch.Generator,
     ) -> None:
         """`micro_batch` of the predictor holds for trajectories too; `generator` is on the CPU."""
-        self._table, self._method, self._config = table, method, config
-        self._predictor = predictor
+        self.table, self.predictor = table, predictor
+        self._method, self._config = method, config
         self._generator = generator
         self.guided = GuidedSampler(predictor.backbone, table, config.ddim_steps, config.guidance, generator)
         self.timesteps = self.guided.timesteps
@@ -84,8 +85,8 @@ class StepSampler:
 
     def batch(self) -> StepBatch:
         """The batch of the next step."""
-        which = self.below(len(self._table.sets)) if len(self._table.sets) > 1 else 0
-        prompts = self._table.sets[which]
+        which = self.below(len(self.table.sets)) if len(self.table.sets) > 1 else 0
+        prompts = self.table.sets[which]
         found = self.trajectories(which)
         x_erase, x_retain = found[0]
         rows, extra = self.rows(prompts, x_erase.prompt, x_retain)
@@ -93,7 +94,7 @@ class StepSampler:
         if self._method.retain_choice == "damaged" and worst is not None and x_retain is not x_erase:
             found[0] = x_erase, self.take(which, "retain", worst)  # an image of what was chosen, as the authors' code
         # States beyond the table are kept where the target is erased: they have no images of their own.
-        known = len(self._table.texts)
+        known = len(self.table.texts)
         apart = [row.role == "retain" and row.prompt < known for row in rows]
         places = [pair[kept] for pair in found for kept in apart]
         x_t = torch.cat([place.x_t for place in places])
@@ -107,11 +108,11 @@ class StepSampler:
 
     def trajectories(self, which: int) -> list[tuple[Trajectory, Trajectory]]:
         """The trajectories whose x_t the erased rows and the retain rows of a set use, a pair for each x_t."""
-        prompts = self._table.sets[which]
+        prompts = self.table.sets[which]
         own_retain = self._config.x_t_prompts == "mix" and bool(prompts.retains or prompts.everyday)
         if early := getattr(self._config, "early_steps", 0):
             wanted = [self._erase_prompt(prompts)] + ([self.retain_prompt(prompts)] if own_retain else [])
-            places = self.guided.beginnings(wanted, early, self._predictor.micro_batch)
+            places = self.guided.beginnings(wanted, early, self.predictor.micro_batch)
             return [(place[0], place[-1]) for place in places]
         x_erase = self.take(which, "erase")
         return [(x_erase, self.take(which, "retain") if own_retain else x_erase)]
@@ -130,27 +131,27 @@ class StepSampler:
         kept = lists[self.below(2)] if len(lists) > 1 else lists[0]
         return kept[self.below(len(kept))][0]
 
-    def _fresh_index(self) -> int:
-        # As in the official code: neither pure noise nor the last level.
+    def fresh_index(self) -> int:
+        """A random place on the grid, as in the official code neither pure noise nor the last level."""
         return 1 + self.below(len(self.guided.timesteps) - 2)
 
     def take(self, which: int, side: str, prompt: int | None = None) -> Trajectory:
         """The next trajectory of a set for a side, "erase" or "retain", or for one prompt of it; made on first use."""
-        name, micro_batch = f"{which}-{side}", self._predictor.micro_batch
-        new_prompt = partial(self._erase_prompt if side == "erase" else self.retain_prompt, self._table.sets[which])
+        name, micro_batch = f"{which}-{side}", self.predictor.micro_batch
+        new_prompt = partial(self._erase_prompt if side == "erase" else self.retain_prompt, self.table.sets[which])
         if prompt is not None:
             name, new_prompt = f"{name}-{prompt}", partial(int, prompt)
         if self._config.x_t_source == "student":
-            return self.guided.fresh([new_prompt()], [self._fresh_index()], micro_batch)[0]
+            return self.guided.fresh([new_prompt()], [self.fresh_index()], micro_batch)[0]
         if name not in self.sources:
             # Scenes share the pool, so that they cost no more; each set has one of its own.
             size = max(1, self._config.pool // max(1, len(self._config.scenes))) if prompt is None else 1
             wanted = [new_prompt() for _ in range(size)]
             if self._config.x_t_source == "rolling":
-                first = self._fresh_index() if prompt is not None else 1
+                first = self.fresh_index() if prompt is not None else 1
                 self.sources[name] = TrajectoryPool.spread(self.guided, wanted, micro_batch, first)
             else:
-                with self._predictor.adapter.disabled():  # the images are the base model's
+                with self.predictor.adapter.disabled():  # the images are the base model's
                     self.sources[name] = ImageBank.generated(self.guided, wanted, micro_batch)
         return self.sources[name].take(new_prompt, micro_batch)
 
@@ -164,13 +165,22 @@ class StepSampler:
         retains = self._order(prompts.retains, x_retain.prompt, damaged_at)[: config.retains_per_step]
         everyday = self._order(prompts.everyday, x_retain.prompt)[: config.retains_per_step]
         rows = step_rows(prompts.prompt, prompts.target, corefs, retains, config.alpha, config.beta, everyday)
-        kept = self._method.kept_states(self._table.cond[[prompts.target]], config, self._generator)
-        if kept is None:
-            return rows, None
-        states, weight = kept
-        first = len(self._table.texts)
-        beyond = range(first, first + len(states))
-        return rows + [Row(i, i, weight / len(states), "retain") for i in beyond], states
+        numbers, beyond = itertools.count(len(self.table.texts)), []
+        if config.coref_region and corefs:
+            named = [prompts.target, *(i for i, _ in prompts.corefs)]
+            beyond.append(self.table.mixtures(named, len(corefs), self._generator))
+            rows = [
+                replace(row, prompt=next(numbers), source=prompts.target) if row.role == "coref" else row
+                for row in rows
+            ]
+        held = [self._method.kept_states(self.table.cond[[prompts.target]], config, self._generator)]
+        if config.harden:  # a search begins between the retains, and what it finds would take them along
+            named = [NULL, *(i for i, _ in prompts.retains)]
+            held.append((self.table.mixtures(named, max(1, len(retains)), self._generator), config.beta))
+        for states, weight in filter(None, held):
+            beyond.append(states)
+            rows += [Row(i, i, weight / len(states), "retain") for i in itertools.islice(numbers, len(states))]
+        return rows, Conditioning.cat(beyond) if beyond else None
 
     def _order(
         self, related: list[tuple[int, float]], own: int, damaged_at: Trajectory | None = None
@@ -182,9 +192,9 @@ class StepSampler:
             # How far the student's predictions are from the teacher's at this x_t, for each prompt.
             x_t = damaged_at.x_t.expand(len(related), -1, -1, -1)
             t = torch.full((len(related),), self.timesteps[damaged_at.index], device=x_t.device)
-            cond = self._table.cond[[i for i, _ in related]]
-            teacher = self._predictor.teacher(x_t, t, cond)
-            _, errors = crce_loss(self._predictor.student(x_t, t, cond), teacher, torch.ones_like(t))
+            cond = self.table.cond[[i for i, _ in related]]
+            teacher = self.predictor.teacher(x_t, t, cond)
+            _, errors = crce_loss(self.predictor.student(x_t, t, cond), teacher, torch.ones_like(t))
             damage = dict(zip(related, errors.tolist(), strict=True))
             return sorted(related, key=lambda item: -damage[item])
         if self._config.x_t_prompts == "mix":  # the prompt whose trajectory is used is always among them
@@ -203,6 +213,6 @@ class StepSampler:
         """Continue from what `state` returned."""
         kind = TrajectoryPool if self._config.x_t_source == "rolling" else ImageBank
         for name, saved in values.items():
-            latents = tensors[name].to(self._predictor.backbone.device).split(1)
+            latents = tensors[name].to(self.predictor.backbone.device).split(1)
             trajectories = [Trajectory(p, i, x) for (p, i), x in zip(saved["places"], latents, strict=True)]
             self.sources[name] = kind(self.guided, trajectories, saved["turn"])

@@ -22,6 +22,7 @@ from crce.methods.table import load_method
 from crce.training import processes
 from crce.training.adapters import new_adapter, refuse_unlike
 from crce.training.events import Step
+from crce.training.hardening import find_states
 from crce.training.prompts import make_table, near_vocabulary
 from crce.training.step_sampler import Predictor, StepBatch, StepSampler
 
@@ -48,6 +49,7 @@ class Trainer:
         self.table = make_table(
             backbone, sets, crce=config.crce, vocabulary=vocabulary, scenes=config.scenes, parted=parted
         )
+        self._phrases = len(self.table.texts)
         free_encoders(backbone)
         backbone.begin_training()
         self.adapter = new_adapter(backbone, config)
@@ -61,7 +63,14 @@ class Trainer:
         self.sampler = StepSampler(self.table, self._method, config, self.predictor, self.generator)
 
     def step(self) -> Step:
-        """Sample a batch and make one optimizer step."""
+        """Sample a batch and make one optimizer step; where the settings say so, look for more corefs before it."""
+        rounds, steps = self.config.harden, self.config.steps
+        if self.step_count in [steps * (i + 1) // (rounds + 1) for i in range(rounds)]:
+            for which, prompts in enumerate(self.table.sets):
+                found = find_states(self.sampler, prompts, self.generator)
+                self.table.add_corefs(which, found)
+                if self.share is not None:
+                    processes.send((which, found))
         batch = self.sampler.batch()
         if self.share is not None:
             processes.send((batch, self.generator.get_state()))
@@ -172,7 +181,13 @@ class Trainer:
             tensors |= {f"optimizer.{i}.{k}": v for k, v in moments.items()}
         tensors |= {f"source.{name}": tensor for name, tensor in sources.items()}
         tensors["generator"] = self.generator.get_state()
-        return tensors, {"step": self.step_count, "micro_batch": self.predictor.micro_batch, "sources": places}
+        values = {"step": self.step_count, "micro_batch": self.predictor.micro_batch, "sources": places}
+        if len(self.table.texts) > self._phrases:
+            found = vars(self.table.cond[self._phrases :])
+            tensors |= {f"found.{name}": part for name, part in found.items() if part is not None}
+            owners = {i: which for which, own in enumerate(self.table.sets) for i, _ in own.corefs}
+            values["found"] = [owners[i] for i in range(self._phrases, len(self.table.texts))]
+        return tensors, values
 
     def load_state(self, tensors: dict[str, torch.Tensor], values: dict[str, Any]) -> None:
         """Continue from what `state` returned."""
@@ -181,6 +196,9 @@ class Trainer:
             part, _, rest = name.partition(".")
             parts[part][rest] = tensor
         self.adapter.load(parts["adapter"])
+        for row, which in enumerate(values.get("found", [])):
+            found = {name: part[row : row + 1].to(self.backbone.device) for name, part in parts["found"].items()}
+            self.table.add_corefs(which, Conditioning(**found))
         moments: dict[int, dict[str, torch.Tensor]] = defaultdict(dict)
         for name, tensor in parts["optimizer"].items():
             i, _, key = name.partition(".")

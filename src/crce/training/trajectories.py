@@ -36,7 +36,7 @@ class GuidedSampler:
     ) -> None:
         """`generator` is on the CPU and gives the starting noise; `guidance` 1 needs no second forward."""
         self._backbone = backbone
-        self._cond = table.cond
+        self._table = table
         self._guidance = guidance
         self._generator = generator
         self._grid = backbone.grid(steps)
@@ -52,10 +52,10 @@ class GuidedSampler:
         """Move trajectories on by one step each; they may be at different timesteps."""
         x_t = torch.cat([t.x_t for t in trajectories])
         times = torch.tensor([self.timesteps[t.index] for t in trajectories], device=x_t.device)
-        cond = self._cond[[t.prompt for t in trajectories]]
+        cond = self._table.cond[[t.prompt for t in trajectories]]
         size = max(1, micro_batch // 2) if micro_batch else len(x_t)  # guidance doubles a batch
         parts = zip(x_t.split(size), times.split(size), cond.split(size), strict=True)
-        null = self._cond[:1]
+        null = self._table.cond[:1]
         out = torch.cat([self._backbone.predict_guided(x, t, c, null, self._guidance) for x, t, c in parts])
         for i, trajectory in enumerate(trajectories):
             trajectory.x_t = self._grid.step(out[i : i + 1], trajectory.index, trajectory.x_t)

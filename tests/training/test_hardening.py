@@ -1,0 +1,125 @@
+"""Corefs that no phrase names: mixtures of text states, and states found by attack."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from crce.backbones.conditioning import Conditioning
+from crce.concepts import ConceptSet, Related
+from crce.errors import ConfigError, RunError
+from crce.training import Saved, Trainer, erase, hardening, load_config, resume
+from crce.training.hardening import find_states
+from crce.training.prompts import PromptTable
+from crce.training.trajectories import Trajectory
+
+
+FAST = {"steps": 6, "ddim_steps": 6, "pool": 2, "rank": 2, "learning_rate": 1e-3, "layers": "kv"}
+CATS = ConceptSet("cat", corefs=(Related("kitty"), Related("tabby", 0.6)), retains=(Related("dog"), Related("fox")))
+
+
+@pytest.fixture(autouse=True)
+def short_search(monkeypatch):
+    monkeypatch.setattr(hardening, "LATENTS", 2)
+    monkeypatch.setattr(hardening, "SEARCH_STEPS", 3)
+
+
+def test_a_mixture_lies_between_its_prompts():
+    """s = sum_i w_i s_i with w_i >= 0 that sum to 1, the same for tokens and pooled states, and every token counts."""
+    generator = torch.Generator().manual_seed(0)
+    hidden = torch.randn(4, 3, 5, generator=generator)
+    mask = torch.tensor([[1, 1, 1], [1, 0, 0], [1, 1, 0], [1, 0, 0]])
+    cond = Conditioning(hidden, hidden[:, 0] * 2, mask)
+    made = PromptTable([], cond, ()).mixtures([1, 2, 3], 50, generator)
+    basis = hidden[1:].flatten(1)
+    weights = torch.linalg.lstsq(basis.T, made.hidden.flatten(1).T).solution.T
+    torch.testing.assert_close(weights @ basis, made.hidden.flatten(1))
+    torch.testing.assert_close(weights.sum(1), torch.ones(50))
+    assert float(weights.min()) > -1e-5
+    torch.testing.assert_close(made.pooled, made.hidden[:, 0] * 2)
+    assert made.mask.tolist() == [[1, 1, 0]] * 50
+    assert float(weights.max(1).values.mean()) > 0.6  # mostly one prompt, as of Dirichlet(1/2)
+
+
+def test_a_region_takes_the_place_of_the_corefs_and_is_answered_like_the_target(tiny_backbone):
+    settings = FAST | {"method": "spm", "spm_states": 3, "coref_region": True}
+    t = Trainer(tiny_backbone, [CATS], load_config(None, settings))
+    (prompts,) = t.table.sets
+    x_t = torch.randn(1, *tiny_backbone.latent_shape)
+    rows, extra = t.sampler.rows(prompts, prompts.prompt, Trajectory(prompts.prompt, 0, x_t))
+    known = len(t.table.texts)
+    corefs = [row for row in rows if row.role == "coref"]
+    assert sorted(row.weight for row in corefs) == pytest.approx([0.3, 0.5])  # alpha w / M
+    assert [row.prompt for row in corefs] == [known, known + 1]
+    assert {row.source for row in corefs} == {prompts.target}
+    assert [row.prompt for row in rows if row.weight > 100] == [known + 2, known + 3, known + 4]  # SPM's random states
+    assert len(extra) == 5
+    named = t.table.cond.hidden[[prompts.target, *(i for i, _ in prompts.corefs)]].flatten(1)
+    inside = torch.linalg.lstsq(named.T, extra.hidden[:2].flatten(1).T).solution
+    torch.testing.assert_close(inside.sum(0), torch.ones(2), rtol=1e-3, atol=1e-3)
+    assert t.step().terms["coref"] > 0
+
+
+@pytest.mark.parametrize("micro_batch", [0, 3])
+def test_a_search_finds_states_that_bring_the_target_back_and_leaves_the_weights(
+    tiny_backbone, monkeypatch, micro_batch
+):
+    monkeypatch.setattr(hardening, "LATENTS", 8)
+    monkeypatch.setattr(hardening, "SEARCH_STEPS", 40)
+    monkeypatch.setattr(hardening, "FOUND", 4)
+    t = Trainer(tiny_backbone, [CATS], load_config(None, FAST | {"method": "esd", "micro_batch": micro_batch}))
+    (prompts,) = t.table.sets
+    before = [p.detach().clone() for p in t.adapter.parameters()]
+    found = find_states(t.sampler, prompts, torch.Generator().manual_seed(1))
+    for p, own in zip(t.adapter.parameters(), before, strict=True):
+        torch.testing.assert_close(p, own, rtol=0, atol=0)
+        assert p.grad is None
+    began = t.table.mixtures([0, *(i for i, _ in prompts.retains)], 4, torch.Generator().manual_seed(1))
+    x_t = torch.randn(6, *tiny_backbone.latent_shape, generator=torch.Generator().manual_seed(9))
+    at = torch.tensor([t.sampler.timesteps[2]] * 6)
+    wanted = t.predictor.teacher(x_t, at, t.table.cond[[prompts.target]].expand(6))
+
+    def error(states: Conditioning) -> float:
+        answers = [t.predictor.student(x_t, at, states[[i]].expand(6)) for i in range(4)]
+        return float(torch.stack([(own - wanted).square().mean() for own in answers]).mean())
+
+    assert error(found) < 0.5 * error(began)
+
+
+def test_what_rounds_find_is_erased_as_a_coref_from_then_on(tiny_backbone, monkeypatch):
+    monkeypatch.setattr(hardening, "FOUND", 3)
+    t = Trainer(tiny_backbone, [CATS], load_config(None, FAST | {"method": "esd", "harden": 2}))
+    corefs = []
+    for _ in range(6):
+        t.step()
+        corefs.append(len(t.table.sets[0].corefs))
+    assert corefs == [2, 2, 5, 5, 8, 8]  # before the third and the fifth of six steps
+    assert len(t.table.texts) == len(t.table.cond)
+    seen = {row.prompt for _ in range(20) for row in t.sampler.batch().rows if row.role == "coref"}
+    assert seen == {i for i, _ in t.table.sets[0].corefs}
+
+
+@pytest.mark.parametrize("every", [3, 4], ids=["before the search", "after it"])
+def test_a_hardened_run_that_was_stopped_ends_with_the_same_weights(tiny_backbone, tmp_path, every):
+    def stop(event):
+        if isinstance(event, Saved):
+            raise RunError("stopped")
+
+    config = load_config("demo", FAST | {"harden": 1, "checkpoint_every": every})
+    sets = [CATS, ConceptSet("horse", corefs=(Related("pony"),))]
+    whole = erase(sets, config=config, backbone=tiny_backbone, out=tmp_path / "whole")
+    with pytest.raises(RunError, match="stopped"):
+        erase(sets, config=config, backbone=tiny_backbone, out=tmp_path / "stopped", on_event=stop)
+    again = resume(tmp_path / "stopped", backbone=tiny_backbone)
+    one, two = (load_file(run.folder / "adapter.safetensors") for run in (whole, again))
+    assert all(torch.equal(own, two[name]) for name, own in one.items())
+
+
+@pytest.mark.parametrize("setting", [{"harden": 1}, {"coref_region": True}])
+@pytest.mark.parametrize("method", ["uce", "advunlearn"])
+def test_they_are_refused_where_the_denoiser_is_not_trained(setting, method):
+    with pytest.raises(
+        ConfigError, match=f"{method} trains no layers of the denoiser. Leave {next(iter(setting))} out"
+    ):
+        load_config(None, setting | {"method": method})
