@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import scripts
 
 from crce.bench import expand, plan_grid, read_grid
 from crce.bench.cells import Cell, cell_content, key_of
@@ -59,6 +60,15 @@ def test_every_row_of_the_methods_has_the_key_of_its_cell_or_is_said_to_be_outda
         key = key_of_row(cells[name], row, grid, data)
         assert row["run"].endswith(f"-{key}"), f"{cells[name].label}: what is measured now is {key}, not {row['run']}"
     assert len(rows) == len(data["rows"]) or data["outdated"] in PAGE
+
+
+def test_hardening_is_in_short_what_the_grid_of_attacks_measured() -> None:
+    script = scripts.load("benchmarks/erasure/hardening.py")
+    measured = json.loads((ERASURE / "results" / "robustness" / "results.json").read_text(encoding="utf-8"))
+    data = json.loads((ERASURE / "hardening.json").read_text(encoding="utf-8"))
+    assert data["rows"] == script.in_short(measured["rows"])
+    assert {row["method"] for row in data["rows"]} == set(script.NAMES.values())
+    assert len({row["concept"] for row in data["rows"]}) >= 8
 
 
 def test_a_plan_looks_for_committed_cells_in_their_folders_unless_they_are_outdated(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from crce.backbones.families import FAMILIES
 from crce.errors import ConfigError
 from crce.methods import METHODS
 from crce.methods.table import refuse_unsupported, support
-from crce.training import Trainer, erase, load_config
+from crce.training import Trainer, erase, hardening, load_config
 from crce.training.closed_form_trainer import ClosedFormTrainer
 from crce.training.text_trainer import TextTrainer
 
@@ -49,14 +49,16 @@ def parameters(backbone) -> dict[str, torch.Tensor]:
 
 
 @pytest.mark.parametrize("method", ALL)
-def test_what_is_supported_is_trained_and_nothing_else(backbone, cats, method):
+def test_what_is_supported_is_trained_and_nothing_else(backbone, cats, method, monkeypatch):
     if support(method, type(backbone.pipe).__name__).level == "refused":
         with pytest.raises(ConfigError, match="Use one of: esd, "):
             erase(cats, config=load_config(None, {"method": method}), backbone=backbone, out="never")
         assert not Path("never").exists()
         return
     before = {name: p.detach().clone() for name, p in parameters(backbone).items()}
-    settings = {} if method in SOLVED else FEW | {"steps": 2} | ({"attack_steps": 1} if method == "advunlearn" else {})
+    monkeypatch.setattr(hardening, "SEARCH_STEPS", 2)
+    own = {"advunlearn": {"attack_steps": 1}, "esd": {"harden": 1, "coref_region": True}}
+    settings = {} if method in SOLVED else FEW | {"steps": 2} | own.get(method, {})
     config = load_config(None, {"method": method, **settings})
     kind = ClosedFormTrainer if method in SOLVED else TextTrainer if METHODS[method].trains_text else Trainer
     trainer = kind(backbone, [cats], config)

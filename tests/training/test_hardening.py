@@ -89,15 +89,18 @@ def test_a_search_finds_states_that_bring_the_target_back_and_leaves_the_weights
 
 def test_what_rounds_find_is_erased_as_a_coref_from_then_on(tiny_backbone, monkeypatch):
     monkeypatch.setattr(hardening, "FOUND", 3)
-    t = Trainer(tiny_backbone, [CATS], load_config(None, FAST | {"method": "esd", "harden": 2}))
+    t = Trainer(tiny_backbone, [CATS], load_config(None, FAST | {"method": "esd", "harden": 2, "beta": 2.0}))
     corefs = []
     for _ in range(6):
         t.step()
         corefs.append(len(t.table.sets[0].corefs))
     assert corefs == [2, 2, 5, 5, 8, 8]  # before the third and the fifth of six steps
     assert len(t.table.texts) == len(t.table.cond)
-    seen = {row.prompt for _ in range(20) for row in t.sampler.batch().rows if row.role == "coref"}
-    assert seen == {i for i, _ in t.table.sets[0].corefs}
+    rows = [row for _ in range(20) for row in t.sampler.batch().rows]
+    assert {row.prompt for row in rows if row.role == "coref"} == {i for i, _ in t.table.sets[0].corefs}
+    between = [row for row in rows if row.prompt >= len(t.table.texts)]  # mixtures of retains, held as they are
+    assert len(between) == 20 * 2
+    assert {(row.role, row.weight, row.source - row.prompt) for row in between} == {("retain", 2.0 / 2, 0)}
 
 
 @pytest.mark.parametrize("every", [3, 4], ids=["before the search", "after it"])

@@ -182,7 +182,8 @@ SECTIONS = (
     Section(
         "robustness",
         "Attacks",
-        "How often the concept is generated again under each attack, for the prompt of the target alone.",
+        "How often the concept is generated again under each attack, for the prompt of the target alone. `hardened` "
+        "is --harden 6, `region` --coref-region, both chosen on other targets.",
     ),
 )
 
@@ -314,6 +315,24 @@ def flow_facts() -> dict[str, Any]:
     return facts | {"missing": f" Not measured yet: {left}." if left else ""}
 
 
+def attack_finding(data: Mapping[str, Any]) -> str:
+    """How often the target comes back over all attacks, and each of them beside the share that plain ESD leaves."""
+    back = {
+        name: {attack: sides["after"]["value"] for attack, sides in row["attacks"].items()}
+        for name, row in data["means"].items()
+    }
+    mean = {name: sum(values.values()) / len(values) for name, values in back.items()}
+    hardened, plain = back["esd hardened+crce"], back["esd"]
+    halved = [name for name, value in hardened.items() if value <= plain[name] / 2]
+    others = [name for name in hardened if name not in halved]
+    text = ", ".join(f"{value:.2f} ({name})" for name, value in mean.items())
+    return (
+        f"Over all attacks the target comes back in {text} of the images. Hardening leaves at most half of what plain "
+        f"ESD does for {', '.join(halved) or 'none'}{', not for ' + ', '.join(others) if others else ''}. In short: "
+        "[hardening.json](../benchmarks/erasure/hardening.json).\n"
+    )
+
+
 def by_kind(rows: Sequence[Mapping[str, Any]]) -> str:
     """H of every row of the table for each kind of target, with the number of targets."""
     kinds = {name: find_concepts(name).kind for name in dict.fromkeys(row["concept"] for row in rows)}
@@ -369,13 +388,17 @@ def _parts() -> Iterator[str]:
         yield f"## {section.title}\n"
         yield f"{section.asks}\n"
         out = section.folder.relative_to(ROOT).as_posix()
-        yield f"`crce bench benchmarks/erasure/{section.grid}.yaml --out {out}`\n"
+        attacks = section.grid == "robustness"
+        command = f"crce bench benchmarks/erasure/{section.grid}.yaml --out {out}"
+        yield f"`{'python benchmarks/erasure/hardening.py' if attacks else command}`\n"
         if section.grid == "m_by_n":
             yield f"![H by number of corefs and retains](../{out}/{HEAT_MAP.name})\n"
             yield _sweet_spot(data["rows"])
         yield markdown(data, timed=False)
         if section.by_concept:
             yield by_concept(data["rows"])
+        if attacks:
+            yield attack_finding(data)
         if (path := section.folder / "closeness.json").exists():
             yield from closeness(path)
     yield _sd14()
