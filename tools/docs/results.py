@@ -316,19 +316,22 @@ def flow_facts() -> dict[str, Any]:
 
 
 def attack_finding(data: Mapping[str, Any]) -> str:
-    """How often the target comes back over all attacks, and each of them beside the share that plain ESD leaves."""
+    """How often the target comes back over all attacks, and for which of them hardening leaves half of it or less."""
     back = {
         name: {attack: sides["after"]["value"] for attack, sides in row["attacks"].items()}
         for name, row in data["means"].items()
     }
     mean = {name: sum(values.values()) / len(values) for name, values in back.items()}
-    hardened, plain = back["esd hardened+crce"], back["esd"]
-    halved = [name for name, value in hardened.items() if value <= plain[name] / 2]
-    others = [name for name in hardened if name not in halved]
+    hardened, against = back["esd hardened+crce"], {}
+    for base in ("esd", "esd+crce"):
+        halved = [name for name, value in hardened.items() if value <= back[base][name] / 2]
+        against[base] = ", ".join(halved) or "no attack"
     text = ", ".join(f"{value:.2f} ({name})" for name, value in mean.items())
+    cost = data["means"]["esd hardened+crce"]["forwards"]["value"] / data["means"]["esd+crce"]["forwards"]["value"]
     return (
-        f"Over all attacks the target comes back in {text} of the images. Hardening leaves at most half of what plain "
-        f"ESD does for {', '.join(halved) or 'none'}{', not for ' + ', '.join(others) if others else ''}. In short: "
+        f"Over all attacks the target comes back in {text} of the images. Hardening leaves at most half of what ESD + "
+        f"CRCE does for {against['esd+crce']}, and of what plain ESD does, which keeps fewer neighbours, for "
+        f"{against['esd']}; its training takes {cost:.1f} times the forward passes of ESD + CRCE. In short: "
         "[hardening.json](../benchmarks/erasure/hardening.json).\n"
     )
 
