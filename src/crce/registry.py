@@ -92,12 +92,14 @@ class Table(Mapping[str, Entry]):
             )
         return self[name]
 
-    def resolve(self, name: str, reference: str) -> Any:
-        """What a "module:attribute" in the entry of a name refers to.
+    def resolve(self, name: str, reference: object) -> Any:
+        """What a "module:attribute" in the entry of a name refers to; anything else stands for itself.
 
         Raises:
             CRCEError: the table's kind of error; it can't be loaded.
         """
+        if not isinstance(reference, str):
+            return reference
         try:
             return resolve_name(reference)
         except (ImportError, AttributeError, ValueError) as error:

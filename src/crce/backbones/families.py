@@ -38,8 +38,7 @@ def backbone_class(pipeline: str) -> type[Backbone]:
     Raises:
         ModelError: no family has that pipeline class.
     """
-    entry = FAMILIES.find(pipeline)
-    return FAMILIES.resolve(pipeline, entry) if isinstance(entry, str) else entry
+    return FAMILIES.resolve(pipeline, FAMILIES.find(pipeline))
 
 
 def supported() -> str:

@@ -108,11 +108,10 @@ def export(
         with_rank = " and ".join(name for name, known in FORMATS.items() if known.low_rank)
         raise ConfigError(f"rank is {rank} with --to {to}. A rank of 1 or more goes with {with_rank}.")
     erasure = run if isinstance(run, Erasure) else Erasure.load(run)
-    default = erasure.folder / "export" / f"{stem(erasure.sets)}-{to}{chosen.suffix}"
-    path = default if out is None else Path(out)
+    path = Path(out) if out is not None else erasure.folder / "export" / f"{stem(erasure.sets)}-{to}{chosen.suffix}"
     _check_free(path, to, chosen, force)
     check_writable(path, folder=not chosen.suffix)
-    write = FORMATS.resolve(to, chosen.write) if isinstance(chosen.write, str) else chosen.write
+    write = FORMATS.resolve(to, chosen.write)
     with locked(erasure.folder):
         return write(erasure, path, rank=rank, tolerance=tolerance, dtype=dtype)
 

@@ -128,8 +128,7 @@ def load_judge(spec: str = DEFAULT, device: str = "auto") -> Judge:
         ModelError: its model, or a package it needs, can't be loaded.
     """
     name, _, model = (part.strip() for part in spec.partition(":"))
-    entry = JUDGES.find(name)
-    make = JUDGES.resolve(name, entry) if isinstance(entry, str) else entry
+    make = JUDGES.resolve(name, JUDGES.find(name))
     reinstall = "Reinstall the package it comes from."
     if not callable(make):
         raise ConfigError(f"The judge {name!r} is registered as {make!r}, not as a class or function. {reinstall}")

@@ -42,8 +42,7 @@ def load_prompt_set(spec: str, concepts: ConceptSet, concept: str | None = None)
     if colon and name in names:
         if not rest.strip():
             raise ConfigError(f"--prompts {spec} names no folder. Write {name}:FOLDER.")
-        entry = PROMPT_SETS[name]
-        read = PROMPT_SETS.resolve(name, entry) if isinstance(entry, str) else entry
+        read = PROMPT_SETS.resolve(name, PROMPT_SETS[name])
         return read(Path(rest.strip()).expanduser(), concepts, concept)
     path, endings = Path(spec).expanduser(), ", ".join(files.ENDINGS)
     folders = " or ".join(f"{known}:FOLDER" for known in names)
