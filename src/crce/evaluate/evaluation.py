@@ -170,5 +170,5 @@ def evaluate_prompts(
     prompt_set = load_prompt_set(prompts, concepts, chosen.concept) if isinstance(prompts, str) else prompts
     questions, plan = prompt_set_questions(prompt_set, erasure, concepts, chosen)
     with ModelPair(erasure, plan, plan.own_seeds, chosen, backbone=backbone, on_event=on_event) as models:
-        measured = measure_prompt_set(models, questions, chosen, started)
+        measured = measure_prompt_set(models, questions, started)
     return report_prompt_set(prompt_set, concepts, measured, erasure, chosen, plan.own_seeds)

@@ -14,7 +14,7 @@ from crce.evaluate.observe import Images, Questions, observe
 from crce.evaluate.prompts import PAIRS, SHOWN, spread
 from crce.evaluate.quality import embedding_distances, make_pairs, measure_locality, measure_quality
 from crce.evaluate.scores import ScoredGroup, score_group
-from crce.evaluate.settings import ConceptSetSettings, PromptSetSettings
+from crce.evaluate.settings import ConceptSetSettings
 from crce.evaluate.stats import ALPHA
 from crce.sampling.pictures import Picture, write_strips
 
@@ -59,7 +59,7 @@ def measure_target(
     listed = {name: group.as_json() for name, group in groups.items()}
     for prompt in (prompt for group in listed.values() for prompt in group["prompts"]):
         prompt["image"] = f"images/{next(files)}"
-    quality, locality = None, None
+    quality = locality = None
     if settings.quality:
         quality = measure_quality(make_pairs(names, before, after), questions.judge)
         locality = measure_locality(concepts.target, groups, embedding_distances)
@@ -86,7 +86,7 @@ def score(models: ModelPair, questions: Sequence[Questions], alpha: float = ALPH
 
 
 def measure_prompt_set(
-    models: ModelPair, questions: Sequence[Questions], settings: PromptSetSettings, started: float
+    models: ModelPair, questions: Sequence[Questions], started: float
 ) -> tuple[dict[str, ScoredGroup], Images, dict[str, Any]]:
     """Generate and judge the images of a prompt set, and count.
 
@@ -105,5 +105,4 @@ def measure_prompt_set(
         if (described := own.describe())
     ]
     seconds = {"load": round(loaded - started, 2), "draw and judge": round(time.perf_counter() - loaded, 2)}
-    scored = score(models, questions)
-    return scored, images, {"judges": judges, "failed": models.failed, "seconds": seconds}
+    return score(models, questions), images, {"judges": judges, "failed": models.failed, "seconds": seconds}

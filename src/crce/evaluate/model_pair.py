@@ -47,9 +47,8 @@ class SamplingPlan:
         seeds = self.probe_seeds if probing else self.own_seeds.get(text, self.seeds)
         if state.side == "base" and text in self.known:
             seeds = seeds[: 0 if probing else PAIRS]
-        return [
-            ImageKey(self.shown(text, seed), seed, self.steps, self.guidance, state, self.solver) for seed in seeds
-        ]
+        how = (self.steps, self.guidance, state, self.solver)
+        return [ImageKey(self.shown(text, seed), seed, *how) for seed in seeds]
 
     def shown(self, text: str, seed: int) -> str:
         """The prompt of a text's image: the text, in its scene if it has one."""

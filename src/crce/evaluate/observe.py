@@ -129,8 +129,7 @@ class Questions:
     def place(self, side: str, prompt: Prompt) -> tuple[str, str, str | None]:
         """Where the judge's words for a prompt's images by one side are."""
         # The answer of a detector or a joint judge depends on the question; others say the same to all who ask.
-        depends = isinstance(self.judge, Detector | JointJudge)
-        return side, prompt.text, prompt.expected if depends else None
+        return side, prompt.text, prompt.expected if isinstance(self.judge, Detector | JointJudge) else None
 
 
 def observe(models: ModelPair, questions: Sequence[Questions], texts: Sequence[str], shown: set[str]) -> Images:

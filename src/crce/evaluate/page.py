@@ -151,8 +151,7 @@ def _target_group(name: str, data: Mapping[str, Any]) -> dict[str, Any]:
     bad = {change["text"] for change in data["leaks"] + data["broken"] if change["group"] == name}
     if name == "target" and data["points"][0]["tone"] == "bad":
         bad.add(data["target"])
-    erasing = group["measures"] == "erased"
-    cards = [_card(p, erasing=erasing, bad=p["text"] in bad) for p in group["prompts"]]
+    cards = [_card(p, erasing=group["measures"] == "erased", bad=p["text"] in bad) for p in group["prompts"]]
     return {"title": title, "note": note, "measure": group, "cards": cards}
 
 

@@ -87,12 +87,11 @@ def measure_quality(pairs: Sequence[Pairs], judge: Judge | None) -> dict[str, An
         before, after = [x for p in own for x in p.before], [y for p in own for y in p.after]
         couples = list(zip(before, after, strict=True))
         f_before, f_after = features(judge, before), features(judge, after)
-        texts = [p.text for p in own for _ in p.before]
         groups[name] = {
             "rmse": _mean((rmse(x, y) for x, y in couples), own),
             "perceptual": _mean((1 - ssim(x, y) for x, y in couples), own),
             "features": None,
-            "clip_score": _clip_scores(judge, before, after, texts),
+            "clip_score": _clip_scores(judge, before, after, [p.text for p in own for _ in p.before]),
         }
         if f_before is not None and f_after is not None:
             norms = np.linalg.norm(f_before, axis=1) * np.linalg.norm(f_after, axis=1)

@@ -120,8 +120,7 @@ def score_group(
     if base_words is None or erased_words is None:
         prompts = tuple(ScoredPrompt(p, None, None, p.left_out or NO_JUDGE) for p in group.prompts)
     else:
-        probed = probe_words or [()] * len(group.prompts)
-        paired = zip(group.prompts, base_words, erased_words, probed, strict=True)
+        paired = zip(group.prompts, base_words, erased_words, probe_words or [()] * len(group.prompts), strict=True)
         prompts = tuple(_score(p, b, a, probe, group.erasing, alpha) for p, b, a, probe in paired)
     scored = ScoredGroup(group, prompts, Measure(None, None, None, 0))
     numbers, _ = measure(scored.recognitions, erasing=group.erasing, reason=scored.missing)

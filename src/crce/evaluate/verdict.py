@@ -107,8 +107,7 @@ def make_verdict(targets: Sequence[Groups], config: Mapping[str, Any], run: Path
         _broken_point(groups, broken),
     ]
     if advice := _advice(targets, leaks, broken, config):
-        flags = [word for _, words in advice for word in words]
-        command = shlex.join(["crce", "erase", "--like", str(run), *flags])
+        command = shlex.join(["crce", "erase", "--like", str(run), *(word for _, words in advice for word in words)])
         points.append(Point("Try next", "next", " ".join(sentence for sentence, _ in advice), command))
     return Verdict(tuple(points), leaks, broken)
 

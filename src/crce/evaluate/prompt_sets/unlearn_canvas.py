@@ -74,10 +74,8 @@ def load(path: Path, concepts: ConceptSet, concept: str | None = None) -> Prompt
             PromptGroup("cross_domain", f"{other}s of these", "kept", tuple(cross_domain), 0, count, domains[other]),
         ]
     numbers = NUMBERS[: len(groups)]
-    missing = {n.name: f"{path} has no {own} but {name}" for n in NUMBERS[len(groups) :]}
-    return PromptSet(
-        "unlearn-canvas", "UnlearnCanvas", path, name, tuple(groups), numbers, {**missing, **UNMEASURED}, DRAWN
-    )
+    missing = {n.name: f"{path} has no {own} but {name}" for n in NUMBERS[len(groups) :]} | UNMEASURED
+    return PromptSet("unlearn-canvas", "UnlearnCanvas", path, name, tuple(groups), numbers, missing, DRAWN)
 
 
 def _read_lists(path: Path) -> tuple[list[str], list[str]]:
@@ -120,8 +118,7 @@ def _parse(path: Path) -> tuple[list[str], list[str]]:
             if not isinstance(value, list | tuple) or not all(isinstance(item, str) for item in value):
                 raise error_from(str(path), [Fault(str(path), f"{name} is no list of strings.", line=node.lineno)])
             found[name] = list(dict.fromkeys(value))
-    missing = [name for name in (STYLES, OBJECTS) if not found.get(name)]
-    if missing:
+    if missing := [name for name in (STYLES, OBJECTS) if not found.get(name)]:
         raise error_from(str(path), [Fault(str(path), f"assigns no list {missing[0]}, which holds the names.")])
     return found[STYLES], found[OBJECTS]
 
