@@ -56,8 +56,7 @@ async def _on_error(request: Request, error: Exception) -> Any:
     """An error as a page; for a script as text, which it shows above the page."""
     status, text = 400, str(error)
     if isinstance(error, RequestValidationError):
-        faults = error.errors()
-        text = "; ".join(f"{fault['loc'][-1]}: {fault['msg']}" for fault in faults) + "."
+        text = "; ".join(f"{fault['loc'][-1]}: {fault['msg']}" for fault in error.errors()) + "."
     elif isinstance(error, HTTPException):
         status, text = error.status_code, f"{error.detail}."
     if is_fragment(request):

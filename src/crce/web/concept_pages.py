@@ -182,8 +182,5 @@ def _table(request: Request, draft: Draft, review: Review) -> HTMLResponse:
 def _images(here: Site, draft: Draft, review: Review) -> dict[int, dict[str, str | None]]:
     """For each number of the review, and 0 for the target, where the base model's image of it is; or why not."""
     phrases = {0: review.base.target, **{entry.number: entry.related.text for entry in review.entries}}
-    found: dict[int, dict[str, str | None]] = {}
-    for number, text in phrases.items():
-        src, error = here.sampler.ask(Wanted(text, draft.model))
-        found[number] = {"src": src, "error": error, "text": text}
-    return found
+    asked = {number: here.sampler.ask(Wanted(text, draft.model)) for number, text in phrases.items()}
+    return {number: {"src": src, "error": error, "text": phrases[number]} for number, (src, error) in asked.items()}

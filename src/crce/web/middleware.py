@@ -108,8 +108,7 @@ class Recent:
                 self._changes += 1
                 self._answers.clear()
             return
-        asked = tuple(pair for pair in scope["headers"] if pair[0] in _ASKED)
-        key = (scope["path"], scope["query_string"], asked)
+        key = (scope["path"], scope["query_string"], tuple(pair for pair in scope["headers"] if pair[0] in _ASKED))
         messages, until = self._answers.get(key, ([], 0.0))
         if time.monotonic() < until:
             for message in messages:

@@ -105,8 +105,7 @@ class Queue:
             if what == "resume" and job.resumable:
                 if any(other.active and other.run == job.run for other in jobs):
                     raise ConfigError(f"Another job works on {job.run}. Wait for it, or cancel it.")
-                arguments = self._continued(job)
-                self._write(replace(job, state="queued", asked=None, ended=None, arguments=arguments))
+                self._write(replace(job, state="queued", asked=None, ended=None, arguments=self._continued(job)))
             elif what != "resume" and job.state == "running":
                 self._write(replace(job, asked=what))
                 self._interrupt(job)

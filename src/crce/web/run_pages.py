@@ -44,8 +44,7 @@ def runs(request: Request, q: str = "", kind: str = "", deleted: str = "") -> HT
 
 @router.get("/compare")
 def compare(request: Request, a: str, b: str) -> HTMLResponse:
-    both = [site(request).runs.get(name) for name in (a, b)]
-    return page(request, "compare.html.j2", runs=both)
+    return page(request, "compare.html.j2", runs=[site(request).runs.get(name) for name in (a, b)])
 
 
 @router.get("/runs/{name}")
@@ -109,8 +108,7 @@ async def events(request: Request, name: str) -> Response:
 @router.post("/runs/{name}/sample")
 def sample(request: Request, name: str) -> Response:
     """Ask for a frame of the film after the step in progress."""
-    run = site(request).runs.get(name)
-    (run.folder / REQUEST).touch()
+    (site(request).runs.get(name).folder / REQUEST).touch()
     return see(f"/runs/{name}")
 
 
@@ -132,8 +130,7 @@ def words(request: Request, name: str) -> Response:
         raise ConfigError(
             f"{name} has {len(run.sets)} concept sets, and their words are changed one by one. Erase each by itself."
         )
-    model = str(run.info.get("model", "demo"))
-    draft = site(request).drafts.upload(dump_concepts(run.sets[0]), name, model=model)
+    draft = site(request).drafts.upload(dump_concepts(run.sets[0]), name, model=str(run.info.get("model", "demo")))
     return see(f"/drafts/{draft.name}")
 
 

@@ -103,11 +103,9 @@ class Runs:
         return found
 
     def seconds_per_step(self, model: str, method: str) -> float | None:
-        times = []
-        for run in self.find():
-            done = run.info.get("steps_done")
-            if done and run.info["model"] == model and run.info["config"]["method"] == method:
-                times.append(run.info["seconds"]["train"] / done)
+        done = (run.info for run in self.find() if run.info.get("steps_done"))
+        own = (info for info in done if (info["model"], info["config"]["method"]) == (model, method))
+        times = [info["seconds"]["train"] / info["steps_done"] for info in own]
         return median(times) if times else None
 
     def delete(self, run: Run) -> None:

@@ -21,8 +21,7 @@ KEYS = ("OPENAI_API_KEY", "ANTHROPIC_API_KEY", "HF_TOKEN")
 def queue(request: Request) -> HTMLResponse:
     template = "queue_rows.html.j2" if is_fragment(request) else "queue.html.j2"
     jobs = site(request).queue.jobs()
-    errors = {job.number: site(request).queue.error(job) for job in jobs}
-    return page(request, template, jobs=jobs, errors=errors)
+    return page(request, template, jobs=jobs, errors={job.number: site(request).queue.error(job) for job in jobs})
 
 
 @router.post("/jobs/{number}/{what}")
