@@ -170,9 +170,8 @@ def ground(
             *(target_class, 100 * shares[0], target),
         )
         shares, count = [None] * len(texts), 0
-    samples = 2 * latents * timesteps
     return {
-        text: Grounded(round(far, 4), round(min(max(1 - far, 0.0), 1.0), 4), share, count, samples)
+        text: Grounded(round(far, 4), round(min(max(1 - far, 0.0), 1.0), 4), share, count, 2 * latents * timesteps)
         for text, far, share in zip(texts, ratio, shares, strict=True)
     }
 

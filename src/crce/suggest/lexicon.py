@@ -56,13 +56,11 @@ class LexiconSuggester:
         few = sum(c.side == "retain" for c in proposed) < request.retains
         if self.use_atlas and request.kind in disambiguation.NAMED and few:
             proposed += self._peers(request, entry)
-        proposed = [
-            replace(c, certainty=_certainty(_FILLED * c.certainty)) if _is_filler(c, request) else c for c in proposed
-        ]
         # each phrase once: the atlas before WordNet, corefs before retains
         first: dict[str, Candidate] = {}
-        for candidate in proposed:
-            first.setdefault(fold(candidate.text), candidate)
+        for c in proposed:
+            filled = replace(c, certainty=_certainty(_FILLED * c.certainty)) if _is_filler(c, request) else c
+            first.setdefault(fold(c.text), filled)
         usable = (c for c in first.values() if request.takes(c.text, c.side) and not _is_namesake(c, request))
         ranked = sorted(usable, key=lambda c: -c.certainty)
         # without the tail of WordNet's lists, which could be selected for its diversity only

@@ -195,8 +195,7 @@ class Memory:
 
     def _read(self) -> Iterator[tuple[int, Decision, bool]]:
         """The lines of the file: number, decision, and whether it takes the decision back."""
-        data = self._bytes()
-        for number, raw in enumerate(data.splitlines(), start=1):
+        for number, raw in enumerate(self._bytes().splitlines(), start=1):
             if not raw.strip():
                 continue
             if raw.startswith(b"{") and b"}" not in raw:  # only the beginning of an object

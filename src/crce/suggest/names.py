@@ -88,8 +88,7 @@ def _name_forms(name: str, kind: Kind) -> list[tuple[str, float, str]]:
     if given.lower().strip(".") not in _TITLES:
         if kind == "person":
             forms.append((f"{given[0]}. {family}", _NORMAL, "initial and family name"))
-        certainty = _LOW if kind == "character" else _VERY_LOW
-        forms.append((given, certainty, "first name alone; others bear it too"))
+        forms.append((given, _LOW if kind == "character" else _VERY_LOW, "first name alone; others bear it too"))
     return forms
 
 

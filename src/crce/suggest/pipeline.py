@@ -34,7 +34,7 @@ def complete(
     Raises:
         SuggestError: no candidate is left.
     """
-    settings = record.settings
+    settings, target = record.settings, record.request.target
     verified: Sequence[Verified] = ()
     scores: Sequence[Score] = ()
     grounding: dict[str, Grounded] = {}
@@ -59,12 +59,10 @@ def complete(
         candidates = [c for c in grounded if c.outcome is None]
         dropped += [c for c in grounded if c.outcome is not None]
     if not candidates:
-        nothing = f"Nothing was proposed for '{record.request.target}'."
+        nothing = f"Nothing was proposed for '{target}'."
         if dropped:  # the one that came furthest says most about why nothing is left
             first = f"{dropped[-1].text!r}: {dropped[-1].reason}"
-            nothing = (
-                f"Of {len(dropped)} phrases proposed for '{record.request.target}' none can be used, e.g. {first}."
-            )
+            nothing = f"Of {len(dropped)} phrases proposed for '{target}' none can be used, e.g. {first}."
         cure = "Name the kind (--kind), choose another suggester (--suggester), or write your own set."
         raise SuggestError(f"{nothing} {cure}")
     if rank:
@@ -76,12 +74,12 @@ def complete(
         return (own + learned.get((candidate.side, candidate.text), own)) / 2
 
     wanted = {name: getattr(settings, name) for name in ("corefs", "retains", "held_out", "diversity")}
-    chosen, left_over = select(candidates, load_embedder(), **wanted, target=record.request.target, score=score)
+    chosen, left_over = select(candidates, load_embedder(), **wanted, target=target, score=score)
     corefs, retains = (
         tuple(Related(c.text, c.certainty, c.source, c.outcome == "held-out") for c in chosen if c.side == side)
         for side in ("coref", "retain")
     )
-    concepts = ConceptSet(record.request.target, record.request.kind, corefs, retains)
+    concepts = ConceptSet(target, record.request.kind, corefs, retains)
     enough = "there are enough others that are more certain or less similar"
     decided = [*chosen, *dropped, *(c.dropped(enough) for c in left_over)]
     results = {

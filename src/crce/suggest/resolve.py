@@ -62,14 +62,13 @@ def resolve_concepts(given: Sequence[Concept | Resolved]) -> list[Resolved]:
         ConceptError: as `resolve_concept`, or a target is given twice.
         SuggestError: no set can be suggested for a concept; its `exchanges` are the language model's answers so far.
     """
-    known = [_known(concept) for concept in given]
+    pairs = [(concept, _known(concept)) for concept in given]
     seen: set[str] = set()
-    for concept, found in zip(given, known, strict=True):
+    for concept, found in pairs:
         for target in [parse_concept(str(concept))[0]] if found is None else [each.concepts.target for each in found]:
             if fold(target) in seen:
                 raise ConceptError(f"'{target}' is given twice. Give one concept set of it.")
             seen.add(fold(target))
-    pairs = zip(given, known, strict=True)
     return [each for c, found in pairs for each in ([_suggested(str(c))] if found is None else found)]
 
 

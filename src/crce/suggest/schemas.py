@@ -73,8 +73,7 @@ def _certainty(given: object) -> str | None:
         share = float(text.rstrip("% ")) / (100 if "%" in text else 1)
     except ValueError:
         return None
-    fits = 0 <= share <= 1
-    return min(CERTAINTY_WORDS, key=lambda word: abs(CERTAINTY_WORDS[word] - share)) if fits else None
+    return min(CERTAINTY_WORDS, key=lambda word: abs(CERTAINTY_WORDS[word] - share)) if 0 <= share <= 1 else None
 
 
 def _phrases(item: object) -> list[object]:

@@ -90,10 +90,8 @@ def _verified(candidate: Candidate, judgement: Judgement | None, target: str, tr
     agreement, answer, reason = 1.0, UNANSWERED, "not verified, the model gave no answer"
     if judgement is not None:
         agreement, answer = _AGREEMENT[candidate.side][judgement.answer], judgement.answer
-        nonsense = answer == "nonsense"
-        reason = (
-            "it has no meaning that could be depicted" if nonsense else f"an image of it is {answer} one of {target}"
-        )
+        said = f"an image of it is {answer} one of {target}"
+        reason = "it has no meaning that could be depicted" if answer == "nonsense" else said
         reason += f" ({judgement.reason})" if judgement.reason else ""
         if trust < 1:
             reason += f"; the model fails control phrases and is believed {100 * trust:.0f} %"

@@ -180,9 +180,8 @@ class WordNet:
         irregular = (singular for (singular,) in self._rows(spelt, lemma, joined))
         regular = (lemma[: -len(ending)] + new for ending, new in _DETACHMENT if lemma.endswith(ending))
         known = "SELECT 1 FROM word WHERE lemma = ? AND rank = 0"
-        return next(
-            (form for form in chain([lemma], irregular, regular, [joined]) if any(self._rows(known, form))), None
-        )
+        forms = chain([lemma], irregular, regular, [joined])
+        return next((form for form in forms if any(self._rows(known, form))), None)
 
     def _select(self, query: str, value: str | int | None) -> tuple[Sense, ...]:
         return tuple(
