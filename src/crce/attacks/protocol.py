@@ -65,8 +65,7 @@ class Allowance:
     @property
     def done(self) -> bool:
         """Whether nothing is left."""
-        forwards = self.spent.forwards - self._start
-        return self.steps >= self.budget.steps or 0 < self.budget.forwards <= forwards
+        return self.steps >= self.budget.steps or 0 < self.budget.forwards <= self.spent.forwards - self._start
 
     def take(self, steps: int = 1) -> int:
         """How many of the next `steps` are granted; they count as done."""

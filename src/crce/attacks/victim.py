@@ -167,10 +167,8 @@ class Victim:
         model, dtype = self.backbone, self.backbone.dtype
         variant = variant_name(drop_t5=model.drop_t5, quantize=model.quantized)
         state = ModelState(self._side, model.model, model.revision, str(dtype), word_name(word), variant=variant)
-        keys = [
-            ImageKey(text, seed, self.steps, self.guidance, state, self.solver)
-            for text, seed in zip(texts, seeds, strict=True)
-        ]
+        how = (self.steps, self.guidance, state, self.solver)
+        keys = [ImageKey(text, seed, *how) for text, seed in zip(texts, seeds, strict=True)]
         pipe: Any = model.pipe if word is None else _SoftPipe(cast("UNetBackbone", model), word)
         images = ImageCache()  # for this call alone: what is asked again is in the log
         # Weights trained by an erasure or an attack are float32, also in a network in half precision.

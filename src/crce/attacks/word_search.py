@@ -54,8 +54,7 @@ class PrefixAttack(Attack):
         losses: list[list[float]] = []
         for level, iterations in schedule(allowance.budget.steps):
             losses.append([search.step(level) for _ in range(iterations) if allowance.take()])
-            text = search.vocabulary.text(search.best(), search.rest)
-            if victim.attempt([text])[0].complete or allowance.done:
+            if victim.attempt([search.vocabulary.text(search.best(), search.rest)])[0].complete or allowance.done:
                 break
         return {"words": search.count, self.counted: len(losses), "loss": [summarise_losses(own) for own in losses]}
 
@@ -120,7 +119,7 @@ class DistributionSearch(WordSearch):
         chances = self._chances
         numbers = torch.multinomial(chances.cpu(), 1, generator=self.generator)[:, 0].to(chances.device)
         loss, gradient = self.loss(numbers, *self.noised(level))
-        chances.grad = chance_gradient(gradient, self.table)
+        chances.grad = (gradient.float() @ self.table.T).clamp(-1, 1)  # by one-hot rows, shape (K, V)
         self._optimizer.step()
         chances.copy_(project_simplex(chances))
         return loss
@@ -201,11 +200,6 @@ def schedule(steps: int) -> list[tuple[float, int]]:
 def nearest(soft: torch.Tensor, table: torch.Tensor) -> torch.Tensor:
     """For each embedding, shape (K, W), the row of the table, shape (V, W), with the largest cosine, shape (K,)."""
     return (normalize(soft, dim=1) @ normalize(table, dim=1).T).argmax(1)
-
-
-def chance_gradient(gradient: torch.Tensor, table: torch.Tensor) -> torch.Tensor:
-    """The gradient by one-hot rows, shape (K, V), clipped, from that by embeddings (K, W) and the table (V, W)."""
-    return (gradient.float() @ table.T).clamp(-1, 1)
 
 
 def project_simplex(rows: torch.Tensor) -> torch.Tensor:

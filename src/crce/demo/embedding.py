@@ -92,7 +92,8 @@ class Embedder:
             wide = self._linear(x, f"{layer}.intermediate.dense")  # (B, L, 1536)
             wide *= ndtr(wide)  # GELU
             x = self._norm(x + self._linear(wide, f"{layer}.output.dense"), f"{layer}.output.LayerNorm")
-        return _unit(x.mean(1))
+        mean = x.mean(1)
+        return mean / np.linalg.norm(mean, axis=-1, keepdims=True).clip(1e-12)
 
     def _linear(self, x: Vectors, name: str) -> Vectors:
         # One large matrix product instead of one for each phrase.
@@ -103,10 +104,6 @@ class Embedder:
         centred = x - x.mean(-1, keepdims=True)
         scaled = centred / np.sqrt((centred * centred).mean(-1, keepdims=True) + 1e-12)
         return scaled * self._weights[f"{name}.weight"] + self._weights[f"{name}.bias"]
-
-
-def _unit(x: Vectors) -> Vectors:
-    return x / np.linalg.norm(x, axis=-1, keepdims=True).clip(1e-12)
 
 
 @cache

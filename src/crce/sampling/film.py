@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from crce.backbones.defaults import defaults_of
 from crce.concepts import ConceptSet, read_sets
@@ -51,8 +52,7 @@ class Film:
             self._phrases = film_phrases(read_sets(event.folder / "concepts.yaml"))
             self._frame(event.start_step)
         elif isinstance(event, Step) and self._run is not None:
-            total = self._run.total_steps
-            due = {round(total * frame / (FRAMES - 1)) for frame in range(FRAMES)}
+            due = {round(self._run.total_steps * frame / (FRAMES - 1)) for frame in range(FRAMES)}
             if event.step in due or (self._run.folder / REQUEST).exists():
                 self._frame(event.step)
 
@@ -64,10 +64,8 @@ class Film:
         folder, backbone = self._run.folder, self._run.backbone
         path = folder / FOLDER / f"step-{step:06d}.webp"
         if not path.exists():
-            own = defaults_of(backbone).sampling
-            seeds = [SEED] * len(self._phrases)
-            images = draw(
-                backbone.pipe, self._phrases, seeds, steps=own.steps, guidance=own.guidance, solver=own.solver
-            )
+            own, texts = defaults_of(backbone).sampling, self._phrases
+            how: dict[str, Any] = {"steps": own.steps, "guidance": own.guidance, "solver": own.solver}
+            images = draw(backbone.pipe, texts, [SEED] * len(texts), **how)
             write_atomic(path, partial(tile(images).save, format="WEBP", quality=90))
         (folder / REQUEST).unlink(missing_ok=True)

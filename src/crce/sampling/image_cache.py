@@ -146,8 +146,7 @@ class ImageCache:
     def _folder(self, key: ImageKey) -> Path:
         if self._root is None:
             raise ValueError("This image cache has no folder.")
-        settings = json.dumps(_settings(key), sort_keys=True)
-        return self._root / FOLDER / f"{key.state.side}-{_digest(settings)}"
+        return self._root / FOLDER / f"{key.state.side}-{_digest(json.dumps(_settings(key), sort_keys=True))}"
 
     def _read(self, path: Path) -> Picture:
         try:

@@ -32,7 +32,10 @@ def write_strips(
     """
     names = []
     for i, ((group, text), above, below) in enumerate(zip(prompts, base, erased, strict=True)):
-        names.append(f"{i:02d}-{group}-{_slug(text)}.webp")
+        name = (
+            re.sub(r"[^a-z0-9]+", "-", text.casefold()).strip("-")[:40] or "prompt"
+        )  # that every file system accepts
+        names.append(f"{i:02d}-{group}-{name}.webp")
         write_atomic(folder / names[-1], partial(tile(above, below).save, format="WEBP", quality=92))
     for path in folder.glob("*.webp"):
         if path.name not in names:
@@ -93,8 +96,3 @@ def tile(*rows: Sequence[Picture]) -> Image.Image:
             place = (column * (width + GAP), row * (height + GAP))
             strip.paste(image or Image.new("RGB", (width, height), NO_PICTURE), place)
     return strip
-
-
-def _slug(text: str) -> str:
-    """Part of a file name that every file system accepts."""
-    return re.sub(r"[^a-z0-9]+", "-", text.casefold()).strip("-")[:40] or "prompt"
