@@ -75,9 +75,8 @@ class FluxBackbone(FlowTransformer):
         return self.predict(x_t, t, cond, guidance)
 
     def _encode(self, prompts: list[str]) -> Conditioning:
-        hidden, pooled, _ = self.pipe.encode_prompt(
-            prompts, device=self.device, max_sequence_length=tokens_of(self.pipe)
-        )
+        tokens = tokens_of(self.pipe)
+        hidden, pooled, _ = self.pipe.encode_prompt(prompts, device=self.device, max_sequence_length=tokens)
         return Conditioning(hidden, pooled)
 
     def _forward(self, x_t: torch.Tensor, t: torch.Tensor, cond: Conditioning, guidance: float | None) -> torch.Tensor:

@@ -81,8 +81,7 @@ class MemoryPlan:
     @classmethod
     def from_json(cls, work: Workload, fields: dict[str, Any]) -> MemoryPlan:
         """The plan of its other fields in JSON."""
-        passes = {name: Activations(**fields[name]) for name in ("plain", "checkpointed")}
-        return cls(work, **{**fields, **passes})
+        return cls(work, **fields | {name: Activations(**fields[name]) for name in ("plain", "checkpointed")})
 
     @property
     def adapter(self) -> int:
@@ -144,8 +143,7 @@ class MemoryPlan:
 
     def choose(self, gigabytes: float) -> MemoryOptions | None:
         """The fastest options on a card that is sold with `gigabytes`; None where none fit."""
-        memory = SHARE * GIB * gigabytes
-        return next((options for options in self.options() if self.need(options) <= memory), None)
+        return next((options for options in self.options() if self.need(options) <= SHARE * GIB * gigabytes), None)
 
     def least(self) -> MemoryOptions:
         """The options that need the least memory."""

@@ -43,8 +43,7 @@ class MetaModel:
 
     def networks(self) -> dict[str, torch.nn.Module]:
         """All parts that have weights, the denoiser first."""
-        component = self.backbone.component
-        return {component: self.backbone.network, **self.encoders, "vae": self.backbone.pipe.vae}
+        return {self.backbone.component: self.backbone.network, **self.encoders, "vae": self.backbone.pipe.vae}
 
     def conditioning(self, count: int, dtype: torch.dtype) -> Conditioning:
         """`count` prompts with the shapes that `encode` returns."""
@@ -129,10 +128,7 @@ def read_json(source: Path | str, name: str, revision: str | None) -> dict[str, 
     if entry := published(str(source), revision):
         return published_json(entry, name)
     try:
-        if isinstance(source, Path):
-            path = source / name
-        else:
-            path = Path(hf_hub_download(source, name, revision=revision))
+        path = source / name if isinstance(source, Path) else Path(hf_hub_download(source, name, revision=revision))
         return files.read_json(path, dict[str, Any], "Bring it back.") if path.is_file() else None
     except (OSError, ValueError, EntryNotFoundError) as error:
         offline = isinstance(error, LocalEntryNotFoundError)  # a kind of EntryNotFoundError, but the Hub was not asked

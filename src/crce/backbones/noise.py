@@ -79,8 +79,7 @@ class FlowGrid:
         small, large = scheduler.config.base_image_seq_len, scheduler.config.max_image_seq_len
         low, high = scheduler.config.base_shift, scheduler.config.max_shift
         mu = low + (high - low) * (tokens - small) / (large - small) if mu is None else mu
-        levels = [1 - i / steps for i in range(steps)] if even else None
-        scheduler.set_timesteps(steps, sigmas=levels, mu=mu)
+        scheduler.set_timesteps(steps, sigmas=[1 - i / steps for i in range(steps)] if even else None, mu=mu)
         self.timesteps: list[float] = scheduler.timesteps.tolist()
         self.noise_scale = 1.0
         self._sigmas: list[float] = scheduler.sigmas.tolist()
@@ -94,6 +93,5 @@ class FlowGrid:
 
 def _unfit(scheduler_config: Any, wanted: str) -> ModelError:
     name = scheduler_config.get("_class_name", "of unknown kind")
-    return ModelError(
-        f"The model's scheduler is {name}, whose noise levels crce can't use. Use a model with {wanted}."
-    )
+    unfit = f"The model's scheduler is {name}, whose noise levels crce can't use"
+    return ModelError(f"{unfit}. Use a model with {wanted}.")
