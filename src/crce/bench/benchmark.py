@@ -126,6 +126,5 @@ def measure_cells(
             records[outcome.key] = outcome.record
         else:
             failed[outcome.key] = outcome.error or "no reason was given"
-        done = len(records) + len(failed)
-        emit(CellFinished(labels[outcome.key], outcome.error, done, len(plan.distinct)))
+        emit(CellFinished(labels[outcome.key], outcome.error, len(records) + len(failed), len(plan.distinct)))
     return records, failed

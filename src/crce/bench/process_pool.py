@@ -173,8 +173,7 @@ def _serve(connection: Connection, begin: Begin | None) -> None:
     worker = _single_threaded(begin)
     while True:
         try:
-            job = connection.recv()
-            connection.send(worker.measure(job))
+            connection.send(worker.measure(connection.recv()))
         except (EOFError, ConnectionError, Interrupted, KeyboardInterrupt):
             return
 

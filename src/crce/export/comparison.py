@@ -75,15 +75,13 @@ def _judge(
         off = float("inf") if not fits else size if other is None else float((other - delta).norm())
         errors[name] = off / size if size else (float("inf") if off else 0.0)
     faults = []
-    missing = [name for name, delta in expected.items() if found.get(name) is None and bool(delta.any())]
-    if missing:
+    if missing := [name for name, delta in expected.items() if found.get(name) is None and bool(delta.any())]:
         faults.append(f"{len(missing)} of {len(expected)} trained layers are not in it, such as {missing[0]}")
     strange = [name for name, other in found.items() if name not in expected and (other is None or bool(other.any()))]
     if strange:
         faults.append(f"{len(strange)} of its layers were not trained, such as {strange[0]}")
     # NaN compares as neither more nor less: what isn't within the tolerance is off
-    wrong = [name for name, error in errors.items() if not error <= tolerance and name not in missing]
-    if wrong:
+    if wrong := [name for name, error in errors.items() if not error <= tolerance and name not in missing]:
         worst = max(wrong, key=lambda name: errors[name])
         faults.append(
             f"{len(wrong)} of {len(expected)} layers change otherwise than trained; {worst} is off by "

@@ -112,13 +112,11 @@ def _tensors(
 def _loss_notes(made: Factorised, tolerance: float, deltas: Mapping[str, torch.Tensor]) -> list[str]:
     """The loss of low rank, and of what a LoRA can't hold: programs agree on no key for a change of a vector."""
     smaller = "".join(f", {error:.2g} with --rank {rank}" for rank, error in made.smaller.items())
-    notes = [
-        f"whole weights as a LoRA of rank {made.rank}: largest relative error of a layer {made.worst:.2g}{smaller}"
-    ]
+    error = f"{made.worst:.2g}{smaller}"
+    notes = [f"whole weights as a LoRA of rank {made.rank}: largest relative error of a layer {error}"]
     if made.rank < made.needed:
-        notes.append(
-            f"rank {made.needed} would bring it under {tolerance:g}; --to merged and single-file lose nothing"
-        )
+        least = f"rank {made.needed} would bring it under {tolerance:g}"
+        notes.append(f"{least}; --to merged and single-file lose nothing")
     if lost := changed_vectors(deltas):
         sizes = {name: float(d.square().sum()) for name, d in deltas.items()}
         share = (sum(sizes[name] for name in lost) / sum(sizes.values())) ** 0.5

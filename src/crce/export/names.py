@@ -86,8 +86,7 @@ class TensorFile:
     @property
     def whole(self) -> dict[str, dict[str, torch.Tensor]]:
         """The layers that have both matrices."""
-        layers = self.layers.items()
-        return {name: p for name, p in layers if all(k in p and p[k].ndim > 1 for k in ("down", "up"))}
+        return {name: p for name, p in self.layers.items() if all(k in p and p[k].ndim > 1 for k in ("down", "up"))}
 
     def alpha(self, name: str) -> float | None:
         """The alpha that a program applies to a layer of `whole`; None where it isn't a single number."""

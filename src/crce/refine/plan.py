@@ -52,15 +52,12 @@ class Failure:
 def find_failures(concepts: ConceptSet, report: Mapping[str, Any], split: Split) -> list[Failure]:
     """All failures outside the test half, the target first, then the worst first."""
     certainties = {fold(r.text): r.certainty for r in concepts.corefs + concepts.retains}
-    found = []
-    for prompt in report["groups"]["target"]["prompts"]:
-        if prompt["left_out"] is None and prompt["erased"] > (1 - ERASED_WELL) * prompt["base"]:
-            found.append(Failure(prompt["text"], "target", 1.0, _shown(prompt)))
-    for change in (*report["leaks"], *report["broken"]):
-        if not split.holds(change["text"]):
-            certainty = certainties.get(fold(change["text"]), 1.0)
-            found.append(Failure(change["text"], change["group"], certainty, _shown(change)))
-    return found
+    scored = (p for p in report["groups"]["target"]["prompts"] if p["left_out"] is None)
+    left = [
+        Failure(p["text"], "target", 1.0, _shown(p)) for p in scored if p["erased"] > (1 - ERASED_WELL) * p["base"]
+    ]
+    changes = (c for c in (*report["leaks"], *report["broken"]) if not split.holds(c["text"]))
+    return left + [Failure(c["text"], c["group"], certainties.get(fold(c["text"]), 1.0), _shown(c)) for c in changes]
 
 
 def covers(report: dict[str, Any], erasure: Erasure, images: int | None, judge: str | Judge) -> bool:

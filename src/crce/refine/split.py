@@ -94,5 +94,4 @@ def score(report: Mapping[str, Any], split: Split) -> dict[str, dict[str, Any]]:
                 cure = f"No judge knows the images of the model {report['model']}"
             measured = "Refining measures the target, held-out corefs and held-out retains"
             raise RunError(f"{measured}, but can't measure {what}{why}. {cure}.")
-    measures = summarise(recognised)
-    return {name: measure.as_json() for name, measure in measures.items()}
+    return {name: measure.as_json() for name, measure in summarise(recognised).items()}
