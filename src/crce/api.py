@@ -79,11 +79,10 @@ def erase(
         kind = common_kind(each.concepts for each in resolved)
         config = load_config(config, settings, model=model, kind=kind, targets=len(resolved))
     along = erased_earlier(Path(start_from), resolved) if start_from is not None else []
-    records = [each.record for each in resolved + along if each.record is not None]
 
     def keep_records(event: Event) -> None:
         if isinstance(event, Started):
-            write_records(event.folder, records)
+            write_records(event.folder, [each.record for each in resolved + along if each.record is not None])
         if on_event:
             on_event(event)
 

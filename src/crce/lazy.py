@@ -20,10 +20,9 @@ def lazy_names(package: str) -> Callable[[str], Any]:
     @cache
     def homes() -> dict[str, str]:
         tree = ast.parse(Path(str(sys.modules[package].__file__)).read_text(encoding="utf-8"))
-        lines = [line for block in tree.body if isinstance(block, ast.If) for line in block.body]
-        return {
-            name.name: str(line.module) for line in lines if isinstance(line, ast.ImportFrom) for name in line.names
-        }
+        lines = (line for block in tree.body if isinstance(block, ast.If) for line in block.body)
+        imported = (line for line in lines if isinstance(line, ast.ImportFrom))
+        return {name.name: str(line.module) for line in imported for name in line.names}
 
     def __getattr__(name: str) -> Any:
         if name.startswith("__") or name not in homes():

@@ -157,8 +157,7 @@ def _summary(entry: Entry) -> str:
 def _print_set(review: Review) -> None:
     """Print the phrases of each side with their numbers, the rejected ones too."""
     typer.echo(f"target     {review.base.target}\nkind       {review.base.kind}")
-    titles = {"coref": "corefs: erased with the target", "retain": "retains: kept"}
-    for side, title in titles.items():
+    for side, title in (("coref", "corefs: erased with the target"), ("retain", "retains: kept")):
         entries = [e for e in review.entries if e.side == side]
         related = [e.related for e in entries]
         cells = {

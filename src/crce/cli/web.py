@@ -43,8 +43,7 @@ def web(
     listening = _listen(host, port)
     token = None if host in LOOPBACK else secrets.token_urlsafe(24)
     number = listening.getsockname()[1]
-    names = {*LOOPBACK, host, socket.gethostname(), *(name or [])}
-    app = create_app(folder, hosts=names, token=token)
+    app = create_app(folder, hosts={*LOOPBACK, host, socket.gethostname(), *(name or [])}, token=token)
     shown = f"[{host}]" if ":" in host else host
     address = f"http://{shown}:{number}/" + (f"?token={token}" if token else "")
     typer.echo(f"crce web  {address}\nruns      {folder.resolve()}\nStop it with Ctrl-C; jobs go on.")
@@ -62,9 +61,8 @@ def web(
 
 def _listen(host: str, port: int) -> socket.socket:
     """A socket on the port, or on the next one that is free; a ConfigError if none is."""
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
     for number in range(port, min(port + FREE, 65535) + 1) if port else (0,):
-        listening = socket.socket(family)
+        listening = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             listening.bind((host, number))

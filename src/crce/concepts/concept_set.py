@@ -211,8 +211,7 @@ def clashes(target: str | None, placed: Sequence[Placed]) -> Iterator[Clash]:
         return
     for i, (side, related, _) in enumerate(placed):
         key = fold(related.text)
-        same = target is not None and (key == fold(target) or (side == "retain" and name_key(key) == name_key(target)))
-        if same:
+        if target is not None and (key == fold(target) or (side == "retain" and name_key(key) == name_key(target))):
             why = "which is erased anyway" if side == "coref" else "and can't be erased and kept"
             yield Clash(i, "target", f"is the target itself, {why}. Delete it.")
             continue

@@ -99,9 +99,7 @@ def parse_json_sets(text: str, file: str) -> list[ConceptSet]:
 def dump_concepts(concepts: ConceptSet | Sequence[ConceptSet]) -> str:
     """One set as it is, several as a list, as YAML; `parse_concepts` and `parse_sets` read it back equal."""
     texts = [_yaml(c) for c in ([concepts] if isinstance(concepts, ConceptSet) else concepts)]
-    return (
-        texts[0] if len(texts) == 1 else "".join("- " + text.rstrip().replace("\n", "\n  ") + "\n" for text in texts)
-    )
+    return texts[0] if len(texts) == 1 else "".join("- " + t.rstrip().replace("\n", "\n  ") + "\n" for t in texts)
 
 
 @lru_cache(maxsize=4096)  # a run writes its sets several times, and for many of them PyYAML takes long

@@ -182,9 +182,8 @@ class NodeReader:
         for key_node, value in node.value:
             key = key_node.value if isinstance(key_node, yaml.ScalarNode) else describe(key_node)
             if first.setdefault(key, key_node) is not key_node:
-                self.fault(
-                    key_node, f"key {shown(key)} is given twice (first on line {line_of(first[key])}). Keep one."
-                )
+                earlier = f"first on line {line_of(first[key])}"
+                self.fault(key_node, f"key {shown(key)} is given twice ({earlier}). Keep one.")
             elif key in known:
                 values[key] = value
             else:

@@ -87,8 +87,7 @@ class LocalChat(Chat):
                 "Ask for fewer phrases, or choose a model with a longer context."
             )
         end = vocabulary.eos_token
-        devices = [model.device] if model.device.type == "cuda" else []
-        with torch.random.fork_rng(devices), torch.inference_mode():
+        with torch.random.fork_rng([model.device] if model.device.type == "cuda" else []), torch.inference_mode():
             torch.manual_seed(seed)
             sampling: dict[str, Any] = {"do_sample": False}
             if temperature > 0:  # from the whole distribution, whatever the settings of the model

@@ -87,9 +87,8 @@ class ServiceChat(Chat):
                 f"No key for {self.provider}:{model}. Set {self.key_variable}, give the --base-url of a server that "
                 "needs none, or use --suggester lexicon."
             )
-        self._errors = ServiceErrors(
-            sdk, f"{self.provider}:{model} at {place_of(url)}", self.key_variable, key, timeout
-        )
+        who = f"{self.provider}:{model} at {place_of(url)}"
+        self._errors = ServiceErrors(sdk, who, self.key_variable, key, timeout)
         resource = self._connect(sdk, base_url=url, api_key=key or NO_KEY, timeout=timeout, max_retries=retries)
         self._create = resource.with_streaming_response.create
 

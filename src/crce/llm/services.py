@@ -98,8 +98,7 @@ class AnthropicChat(ServiceChat):
     def _params(self, form: RequestForm, messages: list[Message], schema: dict[str, Any]) -> dict[str, Any]:
         enforced = form.formats[0] == "schema"
         asked = messages if enforced else with_schema(messages, schema)
-        turns = [self._turn(message) for message in asked if message.role != "system"]
-        params: dict[str, Any] = {"messages": turns}
+        params: dict[str, Any] = {"messages": [self._turn(message) for message in asked if message.role != "system"]}
         if system := "\n\n".join(message.content for message in asked if message.role == "system"):
             params["system"] = system
         if enforced:
