@@ -64,10 +64,8 @@ class LexiconSuggester:
         usable = (c for c in first.values() if request.takes(c.text, c.side) and not _is_namesake(c, request))
         ranked = sorted(usable, key=lambda c: -c.certainty)
         # without the tail of WordNet's lists, which could be selected for its diversity only
-        tail: set[str] = set()
-        for side, wanted in request.wanted.items():
-            own = [c.text for c in ranked if c.source == "wordnet" and c.side == side]
-            tail.update(own[_MARGIN * wanted :])
+        found = {side: [c.text for c in ranked if c.source == "wordnet" and c.side == side] for side in request.wanted}
+        tail = {text for side, own in found.items() for text in own[_MARGIN * request.wanted[side] :]}
         return [c for c in ranked if c.text not in tail]
 
     def _peers(self, request: Request, own: ConceptSet | None) -> list[Candidate]:
