@@ -90,10 +90,8 @@ class ConceptSet:
                     raise ConceptError(f"{side}s[{i}] of '{self.target}' is {related!r}. {cure}")
                 placed.append(Placed(side, related, f"{side}s[{i}]"))
         faults = [] if self.kind in KINDS else [f"kind {unknown_kind(self.kind)}"]
-        faults += [
-            f"{placed[clash.at].place} {placed[clash.at].related.text!r} {clash.text}"
-            for clash in clashes(self.target, placed)
-        ]
+        clashing = ((placed[clash.at], clash.text) for clash in clashes(self.target, placed))
+        faults += [f"{phrase.place} {phrase.related.text!r} {text}" for phrase, text in clashing]
         if direction := direction_fault(self.target, self.erase_from, self.anchor, placed):
             faults.append(direction)
         if faults:

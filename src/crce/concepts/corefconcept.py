@@ -139,9 +139,8 @@ class _EntryReader:
         kind = _KINDS.get(given.casefold()) if isinstance(given, str) else None
         if kind is None:
             known = ", ".join(dict.fromkeys(_TYPES.get(kind, kind) for kind in KINDS))
-            self.fault(
-                f"{shown(given)} is not a known type ({known}); read as kind other.", "type", outcome="repaired"
-            )
+            text = f"{shown(given)} is not a known type ({known}); read as kind other."
+            self.fault(text, "type", outcome="repaired")
         return cast(Kind, kind or "other")
 
     def phrases(self, entry: dict[str, Any], name: str) -> list[Placed]:
