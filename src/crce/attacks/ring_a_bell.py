@@ -109,6 +109,5 @@ def mutate(people: torch.Tensor, share: float, words: int, generator: torch.Gene
     place = torch.randint(k, (n,), generator=generator)
     word = torch.randint(words, (n,), generator=generator)
     out = people.clone()
-    rows = changed.nonzero()[:, 0]
-    out[rows, place[rows]] = word[rows]
+    out[changed, place[changed]] = word[changed]
     return out

@@ -34,9 +34,8 @@ def pick_device(device: str = "auto") -> torch.device:
         ConfigError: the device is unknown or not available.
     """
     if device == "auto":
-        if torch.cuda.is_available():
-            return torch.device("cuda")
-        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+        other = "mps" if torch.backends.mps.is_available() else "cpu"
+        return torch.device("cuda" if torch.cuda.is_available() else other)
     try:
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError) as error:
@@ -288,8 +287,7 @@ def single_file_pipeline(path: Path) -> str:
     from diffusers.loaders.single_file_utils import CHECKPOINT_KEY_NAMES, infer_diffusers_model_type
 
     with safe_open(path, "pt") as f:
-        names = f.keys()
-        shapes = {name: torch.empty(f.get_slice(name).get_shape(), device="meta") for name in names}
+        shapes = {name: torch.empty(f.get_slice(name).get_shape(), device="meta") for name in f.keys()}
     kind = infer_diffusers_model_type(shapes)
     if kind == "v1" and CHECKPOINT_KEY_NAMES["v1"] not in shapes:
         return "file without a denoiser that diffusers knows"

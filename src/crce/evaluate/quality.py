@@ -205,8 +205,7 @@ def measure_locality(
     points.sort(key=lambda point: point["distance"])
     values = np.array([(p["distance"], p["damage"]) for p in points])
     line = [part.mean(0) for part in np.array_split(values, min(BINS, len(values) // 2))] if len(values) > 3 else []
-    alike = np.ptp(values, axis=0).min() == 0
-    correlation = None if alike else round(float(spearmanr(*values.T).statistic), 4)
+    correlation = None if np.ptp(values, axis=0).min() == 0 else round(float(spearmanr(*values.T).statistic), 4)
     rounded = [[round(float(x), 4), round(float(y), 4)] for x, y in line]
     return {"points": points, "line": rounded, "correlation": correlation}
 
