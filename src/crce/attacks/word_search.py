@@ -119,7 +119,7 @@ class DistributionSearch(WordSearch):
         chances = self._chances
         numbers = torch.multinomial(chances.cpu(), 1, generator=self.generator)[:, 0].to(chances.device)
         loss, gradient = self.loss(numbers, *self.noised(level))
-        chances.grad = (gradient.float() @ self.table.T).clamp(-1, 1)  # by one-hot rows, shape (K, V)
+        chances.grad = chance_gradient(gradient, self.table)
         self._optimizer.step()
         chances.copy_(project_simplex(chances))
         return loss
@@ -200,6 +200,11 @@ def schedule(steps: int) -> list[tuple[float, int]]:
 def nearest(soft: torch.Tensor, table: torch.Tensor) -> torch.Tensor:
     """For each embedding, shape (K, W), the row of the table, shape (V, W), with the largest cosine, shape (K,)."""
     return (normalize(soft, dim=1) @ normalize(table, dim=1).T).argmax(1)
+
+
+def chance_gradient(gradient: torch.Tensor, table: torch.Tensor) -> torch.Tensor:
+    """The gradient by one-hot rows, shape (K, V), clipped, from that by embeddings (K, W) and the table (V, W)."""
+    return (gradient.float() @ table.T).clamp(-1, 1)
 
 
 def project_simplex(rows: torch.Tensor) -> torch.Tensor:
