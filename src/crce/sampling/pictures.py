@@ -32,9 +32,8 @@ def write_strips(
     """
     names = []
     for i, ((group, text), above, below) in enumerate(zip(prompts, base, erased, strict=True)):
-        name = (
-            re.sub(r"[^a-z0-9]+", "-", text.casefold()).strip("-")[:40] or "prompt"
-        )  # that every file system accepts
+        # of letters and digits, which every file system accepts
+        name = re.sub(r"[^a-z0-9]+", "-", text.casefold()).strip("-")[:40] or "prompt"
         names.append(f"{i:02d}-{group}-{name}.webp")
         write_atomic(folder / names[-1], partial(tile(above, below).save, format="WEBP", quality=92))
     for path in folder.glob("*.webp"):
