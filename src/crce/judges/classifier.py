@@ -115,7 +115,6 @@ def _read_labels(labels: list[str]) -> tuple[list[str], dict[str, str]]:
     classes = [own[0] if counted[fold(own[0])] == 1 else ", ".join(own) for own in names]
     repeated = Counter(classes)
     classes = [c if repeated[c] == 1 else f"{c} ({i})" for i, c in enumerate(classes)]
-    by_name = {
-        fold(name): c for c, own in zip(classes, names, strict=True) for name in own if counted[fold(name)] == 1
-    }
+    named = zip(classes, names, strict=True)
+    by_name = {fold(name): c for c, own in named for name in own if counted[fold(name)] == 1}
     return classes, {fold(c): c for c in classes} | by_name

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from PIL.Image import Image
 from torch.nn.functional import normalize
+from typing_extensions import Self
 
 from crce.concepts import ConceptSet
 from crce.errors import ModelError
@@ -54,9 +55,7 @@ class ClipJudge(TransformersJudge, ConceptSetJudge):
         self._tokenizer: Any = load_part(AutoTokenizer.from_pretrained, model, "the tokenizer")
         self._texts = torch.empty(0, 0)  # embeddings of all phrases in the order of the classes, shape (P, D)
 
-    def about(
-        self, sets: Sequence[ConceptSet], folder: Path | None = None, *, unrelated: Sequence[str] = ()
-    ) -> ClipJudge:
+    def about(self, sets: Sequence[ConceptSet], folder: Path | None = None, *, unrelated: Sequence[str] = ()) -> Self:
         """A copy with the classes of concept sets; it stores nothing in the folder."""
         judge = self._with(concept_classes(sets, unrelated))
         judge._texts = torch.cat([judge._phrases(name) for name in judge.classes])

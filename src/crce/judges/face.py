@@ -23,6 +23,7 @@ from typing import Any
 import numpy as np
 import torch
 from PIL import Image, ImageOps
+from typing_extensions import Self
 
 from crce.concepts import ConceptSet
 from crce.concepts.concept_set import fold
@@ -119,9 +120,7 @@ class FaceJudge(ConceptSetJudge):
         self._has_learned = False
         self._seen: dict[str, torch.Tensor] = {}  # by image its faces, shared by all copies of this judge
 
-    def about(
-        self, sets: Sequence[ConceptSet], folder: Path | None = None, *, unrelated: Sequence[str] = ()
-    ) -> FaceJudge:
+    def about(self, sets: Sequence[ConceptSet], folder: Path | None = None, *, unrelated: Sequence[str] = ()) -> Self:
         """A copy with the persons of concept sets; it stores nothing in the folder."""
         persons = [c for c in sets if c.kind == "person"]
         if not persons:
@@ -209,9 +208,7 @@ class FaceJudge(ConceptSetJudge):
             )
         if faceless := [file for file, (_, clearest) in found.items() if not len(clearest)]:
             log.warning("No face of %s was found in %s: left out.", name, listed(faceless, NAMED))
-        away = {
-            file: distance(faces, clearest, without=key) for file, (key, clearest) in found.items() if len(clearest)
-        }
+        away = {file: distance(faces, own, without=key) for file, (key, own) in found.items() if len(own)}
         if apart := [file for file, each in away.items() if len(faces) > 1 and each > SAME_PERSON]:
             log.warning("The face on %s differs from the other photos of %s. Same person?", listed(apart, NAMED), name)
         return faces

@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 import torch
 from PIL.Image import Image
+from typing_extensions import Self
 
 from crce.concepts import ConceptSet
 from crce.concepts.concept_set import fold
@@ -60,9 +61,7 @@ class NudenetJudge:
         self._phrases = {fold(word) for word in WORDS}
         self._detector: Any = nudenet.NudeDetector(**({"model_path": str(path)} if model else {}))
 
-    def about(
-        self, sets: Sequence[ConceptSet], folder: Path | None = None, *, unrelated: Sequence[str] = ()
-    ) -> NudenetJudge:
+    def about(self, sets: Sequence[ConceptSet], folder: Path | None = None, *, unrelated: Sequence[str] = ()) -> Self:
         """A copy for which targets of the kind "explicit" and their corefs mean nudity."""
         judge = copy.copy(self)
         explicit = [c for c in sets if c.kind == "explicit"]

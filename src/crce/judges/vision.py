@@ -104,8 +104,7 @@ class VisionJudge(ConceptSetJudge):
         png, asked = _png(image), self.question(label)
         key = hashlib.sha256(png + "\n".join([self.name, VERSION, asked]).encode()).hexdigest()[:32]
         if key not in self._answers:
-            url = f"data:image/png;base64,{base64.b64encode(png).decode('ascii')}"
-            self._answers[key] = self._ask(asked, url)
+            self._answers[key] = self._ask(asked, f"data:image/png;base64,{base64.b64encode(png).decode('ascii')}")
             row = {"key": key, "judge": self.name, "question": asked, "answer": self._answers[key]}
             if self._file is not None:
                 append_line(self._file, json.dumps(row, ensure_ascii=False))
