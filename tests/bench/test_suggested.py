@@ -57,3 +57,15 @@ def test_what_is_measured_is_left_out_before_anything_is_chosen(script: ModuleTy
     assert {"froggy", "toad"} <= set(left_out)
     assert sorted([*left_out, *(c.text for c in kept)]) == sorted(c.text for c in nearest.propose(request))
     assert {each["held_out"] for each in suggester.left_out if each["text"] in ("froggy", "toad")} == {"coref"}
+
+
+@pytest.mark.parametrize(("name", "share"), [("fifth", 0.2), ("two_fifths", 0.4)])
+def test_lists_with_mistakes_have_that_share_of_the_atlas_on_the_wrong_side(name: str, share: float) -> None:
+    low = scripts.load("benchmarks/erasure/mistaken.py").LOW
+    for own in read_sets(ERASURE / "mistaken" / f"{name}.yaml"):
+        right = atlas()[own.target]
+        corefs, retains = ({r.text for r in side} for side in (right.train_corefs, right.train_retains))
+        wrong = [r for r in own.corefs if r.text in retains], [r for r in own.retains if r.text in corefs]
+        assert [len(side) for side in wrong] == [round(share * len(corefs))] * 2
+        assert {r.certainty for side in wrong for r in side} == {low}
+        assert {r.text for r in own.corefs + own.retains} == corefs | retains  # nothing that is held out

@@ -160,6 +160,12 @@ SECTIONS = (
         "list.",
     ),
     Section(
+        "mistaken",
+        "Certainties where lists are wrong",
+        "A fifth and two fifths of the corefs in the places of retains, and these in theirs, with low certainty: each "
+        "phrase weighted by its certainty, and all alike.",
+    ),
+    Section(
         "lists",
         "Sources of the lists",
         "The corefs and retains of the atlas, of WordNet, the nearest words by embedding distance, and those of a "
