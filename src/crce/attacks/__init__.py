@@ -11,17 +11,7 @@ if TYPE_CHECKING:
     from crce.attacks.protocol import Attack, Budget, Progress
     from crce.attacks.rerun import replay
 
-__all__ = [
-    "ATTACKS",
-    "BASELINE_ATTACKS",
-    "Attack",
-    "AttackResult",
-    "AttackSpec",
-    "Budget",
-    "Progress",
-    "attack",
-    "load_attack",
-    "replay",
-]
+__all__ = ["ATTACKS", "BASELINE_ATTACKS", "Attack", "AttackResult", "AttackSpec", "Budget", "Progress", "attack"]
+__all__ += ["load_attack", "replay"]
 
 __getattr__ = lazy_names(__name__)

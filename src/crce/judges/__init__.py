@@ -4,16 +4,5 @@ from crce.judges.judge import CalibratedJudge, Detector, FeatureJudge, JointJudg
 from crce.judges.table import JUDGES, choose_judge, is_known, load_judge
 
 
-__all__ = [
-    "JUDGES",
-    "CalibratedJudge",
-    "Detector",
-    "FeatureJudge",
-    "JointJudge",
-    "Judge",
-    "OpenJudge",
-    "TextJudge",
-    "choose_judge",
-    "is_known",
-    "load_judge",
-]
+__all__ = ["JUDGES", "CalibratedJudge", "Detector", "FeatureJudge", "JointJudge", "Judge", "OpenJudge", "TextJudge"]
+__all__ += ["choose_judge", "is_known", "load_judge"]

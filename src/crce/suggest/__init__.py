@@ -15,25 +15,9 @@ if TYPE_CHECKING:
     from crce.suggest.suggesters import load_suggester
     from crce.suggest.suggestion import Suggestion, replay, suggest
 
-__all__ = [
-    "Candidate",
-    "Decision",
-    "Memory",
-    "Record",
-    "Request",
-    "Resolved",
-    "Review",
-    "Suggester",
-    "Suggestion",
-    "ground",
-    "load_suggester",
-    "read_record",
-    "replay",
-    "resolve_concept",
-    "resolve_concepts",
-    "suggest",
-    "write_record",
-]
+__all__ = ["Candidate", "Decision", "Memory", "Record", "Request", "Resolved", "Review", "Suggester", "Suggestion"]
+__all__ += ["ground", "load_suggester", "read_record", "replay", "resolve_concept", "resolve_concepts", "suggest"]
+__all__ += ["write_record"]
 
 __getattr__ = lazy_names(__name__)
 
