@@ -151,11 +151,12 @@ class ErasureConfig(BaseModel):
         if method.solved and any(getattr(self, name) != value for name, value in ONE_STEP.items()):
             needed = ", ".join(f"{name}: {value}" for name, value in ONE_STEP.items())
             raise ValueError(f"{self.method} computes the weights in one step. Use {needed}{example}")
-        if self.gradient_surgery and method.solved:
-            raise ValueError(f"{self.method} has no gradients. Leave gradient_surgery out")
-        for name in ("coref_region", "harden", "target_modules"):
-            if getattr(self, name) and (method.trains_text or method.solved):
+        other = method.trains_text or method.solved
+        for name in ["gradient_surgery"] * method.solved + ["coref_region", "harden", "target_modules"] * other:
+            if getattr(self, name) not in (None, False):
                 raise ValueError(f"{self.method} trains no layers of the denoiser. Leave {name} out")
+        if self.harden and not (self.crce and self.corefs_per_step and self.harden < self.steps):
+            raise ValueError("harden finds corefs between steps: use crce, corefs_per_step, more steps than rounds")
         for name, why in LORA_ONLY.items():
             if getattr(self, name) and self.adapter != "lora":
                 raise ValueError(f"{name} {why}, and adapter is {self.adapter!r}. Use adapter: lora, or leave it out")

@@ -154,7 +154,7 @@ def test_gradient_surgery_never_points_against_the_retains(tiny_backbone, cats, 
 
 
 def test_gradient_surgery_is_refused_where_there_are_no_gradients():
-    with pytest.raises(ConfigError, match="uce has no gradients. Leave gradient_surgery out"):
+    with pytest.raises(ConfigError, match="uce trains no layers of the denoiser. Leave gradient_surgery out"):
         load_config(None, {"method": "uce", "gradient_surgery": True})
 
 

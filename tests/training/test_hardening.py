@@ -126,3 +126,31 @@ def test_they_are_refused_where_the_denoiser_is_not_trained(setting, method):
         ConfigError, match=f"{method} trains no layers of the denoiser. Leave {next(iter(setting))} out"
     ):
         load_config(None, setting | {"method": method})
+
+
+@pytest.mark.parametrize("settings", [{"crce": False}, {"corefs_per_step": 0}, {"steps": 2}])
+def test_hardening_is_refused_where_what_it_finds_could_not_be_erased(settings):
+    with pytest.raises(ConfigError, match="harden finds corefs between steps"):
+        load_config("demo", {"harden": 2} | settings)
+
+
+def test_a_search_without_retains_starts_at_the_empty_prompt_and_moves(tiny_backbone):
+    """Of some models the states of the empty prompt are zero, and say nothing about a step's length."""
+    t = Trainer(tiny_backbone, [ConceptSet("cat", corefs=(Related("kitty"),))], load_config(None, FAST))
+    t.table.cond.hidden[0] = 0
+    found = find_states(t.sampler, t.table.sets[0], torch.Generator().manual_seed(1))
+    assert found.hidden.abs().amax() > 0
+
+
+def test_hardened_eap_keeps_images_of_named_retains_alone(tiny_backbone):
+    """The mixtures that hardening holds have no images, also where no retain of the set is in a step."""
+    settings = FAST | {"method": "eap", "harden": 1, "retains_per_step": 0, "x_t_source": "rolling"}
+    t = Trainer(tiny_backbone, [CATS], load_config(None, settings))
+    assert all(
+        place.prompt < len(t.table.texts) for _ in range(6) if t.step() for place in t.sampler.trajectories(0)[0]
+    )
+
+
+def test_hardened_gem_is_attacked_where_it_is_trained(tiny_backbone):
+    t = Trainer(tiny_backbone, [CATS], load_config(None, {"method": "gem", "early_steps": 2, "harden": 1, "steps": 3}))
+    assert {t.sampler.fresh_index() for _ in range(40)} == {1, 2}

@@ -161,6 +161,7 @@ def _work(settings: ErasureConfig) -> Workload:
     from crce.backbones.memory_plan import Workload
     from crce.methods import METHODS, load_method
     from crce.methods.table import edits_states
+    from crce.training.hardening import FOUND, LATENTS
 
     trained = not METHODS.find(settings.method).solved
     if METHODS.find(settings.method).trains_text or not (trained or edits_states(settings)):
@@ -172,6 +173,8 @@ def _work(settings: ErasureConfig) -> Workload:
     rows = 1 + (settings.corefs_per_step if settings.crce else 0) + held
     rows = (rows + (method.extra_rows(settings) if trained else 0)) * getattr(settings, "early_steps", 1)
     trajectories = 1 if settings.x_t_source == "student" else settings.pool
+    if settings.harden:
+        rows, trajectories = max(rows, FOUND), max(trajectories, LATENTS)
     shape = settings.layers, settings.adapter, settings.rank
     return Workload(*shape, rows, trajectories, settings.target_modules, settings.text_tokens_only, trained)
 

@@ -54,6 +54,7 @@ def time_run(
     from crce.methods import METHODS
     from crce.sampling.generate import batch_size, draw
     from crce.training import Trainer
+    from crce.training.hardening import find_states
 
     begun = time.perf_counter()
     how |= {"drop_t5": settings.drop_t5, "quantize": settings.quantize}
@@ -67,11 +68,14 @@ def time_run(
     steps, batch = 0.0, 2 * [_seconds(generate)]
     if not METHODS.find(settings.method).solved:
         begun = time.perf_counter()
-        trainer = Trainer(backbone, sets, settings)
+        trainer = Trainer(backbone, sets, settings.model_copy(update={"harden": 0}))
         trainer.step()  # which also fills the pool of trajectories
         steps = time.perf_counter() - begun
         few = max(TRIAL_STEPS, settings.pool)
         steps += (counts["steps"] - 1) / few * _seconds(lambda: [trainer.step() for _ in range(few)])
+        if settings.harden:
+            search = partial(find_states, trainer.sampler, trainer.table.sets[0], trainer.generator)
+            steps += settings.harden * len(trainer.table.sets) * _seconds(search)
         batch[1] = _seconds(generate)  # with the adapter, as the erased model generates its half
         trainer.close()
     device, seconds = backbone.device, {"loading": loading, "steps": steps}

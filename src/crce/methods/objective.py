@@ -6,8 +6,9 @@ with w the certainties and e the squared error of the answer to one prompt; each
 retains it is the published method itself.
 
 A gradient method samples M corefs and N retains in each step and averages over them, as above. Everyday phrases that
-it keeps beside the retains are one more sum like theirs, with w = 1. A closed form takes all corefs and retains at
-once and sums without 1/M and 1/N, as the published closed forms do: see `crce.methods.closed_form`.
+it keeps beside the retains are one more sum like theirs, with w = 1, and so are the mixtures that hardening holds. A
+closed form takes all corefs and retains at once and sums without 1/M and 1/N, as the published closed forms do: see
+`crce.methods.closed_form`.
 """
 
 from __future__ import annotations

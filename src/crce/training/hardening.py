@@ -34,8 +34,11 @@ def find_states(sampler: StepSampler, prompts: SetPrompts, generator: torch.Gene
     t = torch.tensor([sampler.timesteps[place.index] for place in places], device=x_t.device)
     wanted = predictor.teacher(x_t, t, sampler.table.cond[[prompts.target]].expand(LATENTS))
     states = sampler.table.mixtures([NULL, *(i for i, _ in prompts.retains)], FOUND, generator)
+    read = states.hidden if states.mask is None else states.hidden[states.mask.bool()]
+    # the empty prompt, where it begins without retains, is all zero for some models
+    scale = float(read.float().std()) or float(sampler.table.cond.hidden.float().std())
     hidden = states.hidden.float().requires_grad_(True)
-    optimizer = torch.optim.Adam([hidden], lr=RATE * float(hidden.detach().std()))
+    optimizer = torch.optim.Adam([hidden], lr=RATE * scale)
     for _ in range(SEARCH_STEPS):
         picked = torch.randint(LATENTS, (FOUND,), generator=generator).to(x_t.device)
         hidden.grad = torch.zeros_like(hidden)

@@ -1,9 +1,9 @@
 """One erasure in several processes, each on a device of its own, as `accelerate launch` and `torchrun` start them.
 
 Process 0 runs the command as if it were alone: it samples, writes, logs and reports. The others load the same model
-and get each step's batch from it. Every process computes the gradients of its share of the rows; their sums move the
-adapter of each process alike. The network is not wrapped: an all-reduce of the adapter's gradients over gloo is all it
-takes, as nothing else is trained.
+and get each step's batch from it, and what hardening finds. Every process computes the gradients of its share of the
+rows; their sums move the adapter of each process alike. The network is not wrapped: an all-reduce of the adapter's
+gradients over gloo is all it takes, as nothing else is trained.
 """
 
 from __future__ import annotations

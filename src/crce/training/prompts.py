@@ -35,6 +35,7 @@ class SetPrompts:
 @dataclass
 class PromptTable:
     """The prompts of one or several concept sets: each once, with its states; the first is the empty one.
+    What hardening finds, which has states alone, follows them.
 
     `sets` are the concept sets, in the order given, each as often as there are scenes.
     """

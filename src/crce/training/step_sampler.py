@@ -90,11 +90,11 @@ class StepSampler:
         found = self.trajectories(which)
         x_erase, x_retain = found[0]
         rows, extra = self.rows(prompts, x_erase.prompt, x_retain)
-        worst = next((row.prompt for row in rows if row.role == "retain"), None)
+        known = len(self.table.texts)
+        worst = next((row.prompt for row in rows if row.role == "retain" and row.prompt < known), None)
         if self._method.retain_choice == "damaged" and worst is not None and x_retain is not x_erase:
             found[0] = x_erase, self.take(which, "retain", worst)  # an image of what was chosen, as the authors' code
         # States beyond the table are kept where the target is erased: they have no images of their own.
-        known = len(self.table.texts)
         apart = [row.role == "retain" and row.prompt < known for row in rows]
         places = [pair[kept] for pair in found for kept in apart]
         x_t = torch.cat([place.x_t for place in places])
@@ -132,8 +132,9 @@ class StepSampler:
         return kept[self.below(len(kept))][0]
 
     def fresh_index(self) -> int:
-        """A random place on the grid, as in the official code neither pure noise nor the last level."""
-        return 1 + self.below(len(self.guided.timesteps) - 2)
+        """A random place on the grid that steps learn from, as in the official code no pure noise or last level."""
+        levels = len(self.guided.timesteps) - 2
+        return 1 + self.below(min(levels, getattr(self._config, "early_steps", levels)))
 
     def take(self, which: int, side: str, prompt: int | None = None) -> Trajectory:
         """The next trajectory of a set for a side, "erase" or "retain", or for one prompt of it; made on first use."""
@@ -158,7 +159,7 @@ class StepSampler:
     def rows(
         self, prompts: SetPrompts, erase_prompt: int, x_retain: Trajectory
     ) -> tuple[list[Row[int]], Conditioning | None]:
-        """The step's rows, and the states beyond the table that the last of them mean."""
+        """The step's rows, and the states beyond the table that some of them mean."""
         config = self._config
         corefs = self._order(prompts.corefs, erase_prompt)[: config.corefs_per_step]
         damaged_at = x_retain if self._method.retain_choice == "damaged" else None
