@@ -25,12 +25,13 @@ class GridPart:
         return run_bench(self.plan, out=folder, jobs=self.jobs)
 
 
-def read_part(about: str, file: Path) -> GridPart | None:
+def read_part(about: str, file: Path, out: Path | None = None) -> GridPart | None:
     """What the command line asks for; None where it only asked for a count of cells.
 
     Args:
         about: the script, for --help.
-        file: the grid; figures go to a JSON file beside it.
+        file: the grid.
+        out: where figures go, unless a flag says otherwise; None is a JSON file beside the grid.
     """
     grid = read_grid(file)
     names = list(dict.fromkeys(entry.method for entry in grid.methods))
@@ -41,7 +42,7 @@ def read_part(about: str, file: Path) -> GridPart | None:
     parser.add_argument("--jobs", type=int, default=1, help="parallel processes, each with one thread")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--dry-run", action="store_true", help="count the cells")
-    parser.add_argument("--out", type=Path, default=file.with_suffix(".json"))
+    parser.add_argument("--out", type=Path, default=out or file.with_suffix(".json"))
     args = parser.parse_args()
     methods = tuple(entry for entry in grid.methods if entry.method in args.methods)
     plan = plan_grid(replace(grid, methods=methods, seeds=tuple(args.seeds)), cache=args.cache, device=args.device)

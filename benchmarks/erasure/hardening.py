@@ -41,11 +41,11 @@ def in_short(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
 
 
 def main() -> None:
-    part = read_part(__doc__, ERASURE / "robustness.yaml")
+    part = read_part(__doc__, ERASURE / "robustness.yaml", Path(__file__).with_suffix(".json"))
     if part is None:
         return
     result = part.run(ERASURE / "results" / "robustness")
-    write_json(Path(__file__).with_suffix(".json"), {"rows": in_short(result.data["rows"])})
+    write_json(part.out, {"rows": in_short(result.data["rows"])})
     print(result.table)
 
 
