@@ -192,3 +192,13 @@ def test_the_document_says_how_well_styles_are_recognised():
     unseen = styles["judge_on_unseen_concepts"]["held_out"]["artwork"]["all"]
     for share in (shares[0], shares[-1], unseen):
         assert f"{100 * share:.0f} %" in text
+
+
+def test_the_page_of_methods_names_what_tuning_found():
+    text = " ".join((ROOT / "docs" / "methods.md").read_text(encoding="utf-8").split())
+    tuned = read("erasure/tuning.json")["rows"]
+    crce, plain = (tuned[name] for name in ("esd+crce", "esd"))
+    assert {crce["best"]["layers"], plain["best"]["layers"]} == {"noxattn"}
+    kv = max(h for _, h in crce["curves"]["kv"])
+    assert f"with CRCE they have H {crce['best']['H']:.2f}, keys and values {kv:.2f}" in text
+    assert f"on the same layers at {plain['best']['steps']} steps, with {plain['best']['H']:.2f}" in text
