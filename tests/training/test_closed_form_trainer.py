@@ -119,6 +119,21 @@ def test_everyday_words_are_held_beside_the_retains_and_are_none_of_what_goes(de
     assert all(demo_backbone.pipe.tokenizer.tokenize(word) == [word] for word in words)
 
 
+def test_everyday_words_are_held_where_a_target_stands(tiny_backbone, cats):
+    """Each in one template of the target, the same whatever words are beside it."""
+    config = load_config(None, {"method": "mace", "everyday": 60.0})
+    mace = load_method("mace")
+
+    def held(*words: str) -> list[torch.Tensor]:
+        rows = closed_form_rows(tiny_backbone, [cats], mace, config, words)["hidden"].everyday
+        return [row.prompt for row in rows]
+
+    words = ("tree", "river", "forest", "sun")
+    expected = [template.format(word) for template, word in zip(mace.templates, words, strict=True)]
+    assert all(map(torch.equal, held(*words), tiny_backbone.encode(expected).hidden))
+    assert torch.equal(held("river")[0], held(*words)[1])
+
+
 @pytest.mark.parametrize(("word", "piece"), [("{}</w>", "{}"), ("▁{}", "{}"), ("Ġ{}", "{}"), ("{}", "##{}")])
 def test_everyday_words_are_no_pieces_of_words(cats, word, piece):
     tokens = [mark.format(text) for text, mark in {"ing": piece, "tree": word, "ous": piece, "river": word}.items()]

@@ -65,7 +65,9 @@ def closed_form_rows(
     # Every set pulls at what is said in similar words. Tried on 12 and 30 sets: with n times the weight 30 were hardly
     # erased any more, with that of one 12 took half of what is unrelated with them.
     weight *= max(1, len(sets)) ** 0.75
-    everyday = [Row(word, word, weight / len(words), "retain") for word in words]
+    # each in one of the target's templates, whatever other words there are
+    held = [method.templates[len(word) % len(method.templates)].format(word) for word in words]
+    everyday = [Row(text, text, weight / len(words), "retain") for text in held]
     inputs = dict.fromkeys(state_layers(backbone.network, type(backbone)).values())
     if method.around:
         inputs.pop("pooled", None)
