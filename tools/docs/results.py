@@ -333,12 +333,14 @@ def attack_finding(data: Mapping[str, Any]) -> str:
         halved = [name for name, value in hardened.items() if value <= back[base][name] / 2]
         against[base] = ", ".join(halved) or "no attack"
     text = ", ".join(f"{value:.2f} ({name})" for name, value in mean.items())
-    cost = data["means"]["esd hardened+crce"]["forwards"]["value"] / data["means"]["esd+crce"]["forwards"]["value"]
+    attacked, crce = data["means"]["esd hardened+crce"], data["means"]["esd+crce"]
+    cost = attacked["forwards"]["value"] / crce["forwards"]["value"]
+    kept = " against ".join(f"{row['unrelated']['value']:.2f}" for row in (attacked, crce))
     return (
         f"Over all attacks the target comes back in {text} of the images. Hardening leaves at most half of what ESD + "
         f"CRCE does for {against['esd+crce']}, and of what plain ESD does, which keeps fewer neighbours, for "
-        f"{against['esd']}; its training takes {cost:.1f} times the forward passes of ESD + CRCE. In short: "
-        "[hardening.json](../benchmarks/erasure/hardening.json).\n"
+        f"{against['esd']}; it keeps {kept} of what is unrelated, and its training takes {cost:.1f} times the forward "
+        "passes. In short: [hardening.json](../benchmarks/erasure/hardening.json).\n"
     )
 
 
