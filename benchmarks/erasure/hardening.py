@@ -2,10 +2,10 @@
 
     python benchmarks/erasure/hardening.py
 
-measures the grid robustness.yaml as `crce bench` does, and writes its results to results/robustness and those of ESD,
-in short, to hardening.json: rows {method, concept, seed, erased, coref_erased, kept, unrelated, H, attacks}, with the
-share of images that show the target after each attack. Measured cells are taken from the cache, so a run that was
-stopped goes on where it was.
+measures the grid robustness.yaml as `crce bench` does, and writes its results to results/robustness and, in short, to
+hardening.json: rows {method, concept, seed, erased, coref_erased, kept, unrelated, H, attacks}, with the share of
+images that show the target after each attack. Measured cells are taken from the cache, so a run that was stopped goes
+on where it was.
 """
 
 from __future__ import annotations
@@ -30,13 +30,12 @@ NUMBERS = ("concept", "seed", "erased", "coref_erased", "kept", "unrelated", "H"
 
 
 def in_short(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """The rows of ESD on the layers of the recipe, by the names of hardening.json."""
+    """The rows by their names in hardening.json."""
     return [
         {"method": NAMES[row["row"]]}
         | {name: row[name] for name in NUMBERS}
         | {"attacks": {name: found["after"]["value"] for name, found in row["attacks"].items()}}
         for row in rows
-        if row["row"] in NAMES
     ]
 
 

@@ -7,7 +7,7 @@ import json
 import logging
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, TypeAlias, cast
+from typing import Any, TypeAlias
 
 import torch
 from peft import LoraConfig, get_peft_model_state_dict, set_peft_model_state_dict
@@ -277,8 +277,9 @@ def apply_adapter(backbone: Backbone, path: Path) -> Adapter:
                 adapter = Weights(backbone, json.loads(metadata["modules"]), metadata.get("component"))
             undo.callback(adapter.close)
             adapter.load(state)
-            if kind == "lora" and backbone.dtype == torch.float32 and not backbone.quantized:
-                adapter = cast("LoRA", adapter).merged(backbone)
+            whole = backbone.dtype == torch.float32 and not backbone.quantized
+            if isinstance(adapter, LoRA) and kind != TEXT_TOKENS and whole:
+                adapter = adapter.merged(backbone)
         except (LookupError, ValueError, TypeError, AttributeError, RuntimeError) as error:  # no such layer
             raise RunError(
                 f"The adapter {path} does not fit the model {backbone.model!r}: {error}. Erase again."
