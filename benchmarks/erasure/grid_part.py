@@ -37,6 +37,8 @@ def read_part(about: str, file: Path, out: Path | None = None) -> GridPart | Non
     names = list(dict.fromkeys(entry.method for entry in grid.methods))
     parser = argparse.ArgumentParser(description=about, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--methods", nargs="+", default=names, choices=names)
+    targets = [task.name for task in grid.tasks]
+    parser.add_argument("--targets", nargs="+", default=targets, choices=targets)
     parser.add_argument("--seeds", nargs="+", type=int, default=list(grid.seeds))
     parser.add_argument("--cache", type=Path, default=CACHE)
     parser.add_argument("--jobs", type=int, default=1, help="parallel processes, each with one thread")
@@ -45,7 +47,9 @@ def read_part(about: str, file: Path, out: Path | None = None) -> GridPart | Non
     parser.add_argument("--out", type=Path, default=out or file.with_suffix(".json"))
     args = parser.parse_args()
     methods = tuple(entry for entry in grid.methods if entry.method in args.methods)
-    plan = plan_grid(replace(grid, methods=methods, seeds=tuple(args.seeds)), cache=args.cache, device=args.device)
+    tasks = tuple(task for task in grid.tasks if task.name in args.targets)
+    part = replace(grid, tasks=tasks, methods=methods, seeds=tuple(args.seeds))
+    plan = plan_grid(part, cache=args.cache, device=args.device)
     if args.dry_run:
         print(f"{len(plan.distinct)} cells, {sum(job.state == 'cached' for job in plan.distinct)} of them measured")
         return None

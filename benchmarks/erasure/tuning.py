@@ -29,7 +29,7 @@ def name_of(row: Mapping[str, Any]) -> str:
 
 
 def condense(rows: Sequence[Mapping[str, Any]], axes: Sequence[str], configs: Mapping[str, Any]) -> dict[str, Any]:
-    """The settings of each row with their mean H, best first, and the curves of H over steps.
+    """The targets and settings of each row with their mean H, best first, and the curves of H over steps.
 
     Args:
         rows: of results.json; a target without H is left out and counted.
@@ -37,9 +37,10 @@ def condense(rows: Sequence[Mapping[str, Any]], axes: Sequence[str], configs: Ma
         configs: all settings by the row of results.json.
     """
     found: dict[str, dict[tuple[Any, ...], list[float]]] = {}
-    targets = {row["concept"] for row in rows}
+    targets: dict[str, set[str]] = {}
     names = list(dict.fromkeys([*axes, *FIXED]))
     for row in rows:
+        targets.setdefault(name_of(row), set()).add(row["concept"])
         setting = tuple(configs[row["row"]].get(name) for name in names)
         found.setdefault(name_of(row), {}).setdefault(setting, []).extend([row["H"]] if row["H"] is not None else [])
     table = {}
@@ -57,8 +58,9 @@ def condense(rows: Sequence[Mapping[str, Any]], axes: Sequence[str], configs: Ma
         curves: dict[str, list[list[float]]] = {}
         for one in sorted(tried, key=lambda one: one["steps"]):
             curves.setdefault(one["layers"], []).append([one["steps"], one["H"]])
-        table[name] = {"best": tried[0] if tried else None, "tried": tried, "curves": curves}
-    return {"targets": sorted(targets), "rows": table}
+        own = {"targets": sorted(targets[name]), "best": tried[0] if tried else None, "tried": tried, "curves": curves}
+        table[name] = own
+    return table
 
 
 def main() -> None:
@@ -68,8 +70,8 @@ def main() -> None:
     result = part.run()
     data = condense(result.data["rows"], list(part.plan.grid.axes), result.data["configs"])
     before = json.loads(part.out.read_text())["rows"] if part.out.exists() else {}
-    write_json(part.out, data | {"rows": before | data["rows"]})
-    for name, own in data["rows"].items():
+    write_json(part.out, {"rows": before | data})
+    for name, own in data.items():
         print(f"{name:18} {own['best']}")
 
 

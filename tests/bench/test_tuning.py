@@ -54,6 +54,6 @@ def test_the_best_setting_and_the_curves_are_those_of_the_means():
         name = f"esd layers={layers} steps={steps}"
         configs[name] = {"steps": steps, "layers": layers}
         rows += [{"row": name, "method": "esd", "crce": False, "concept": str(i), "H": h} for i, h in enumerate(found)]
-    made = tuning.condense(rows, ["layers", "steps"], configs)["rows"]["esd"]
+    made = tuning.condense(rows, ["layers", "steps"], configs)["esd"]
     assert made["best"] == {"layers": "full", "steps": 60, "H": 0.85, "cells": 2}
     assert made["curves"] == {"kv": [[60, 0.6], [120, 0.4]], "full": [[60, 0.85]]}
