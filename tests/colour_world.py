@@ -121,6 +121,7 @@ def erasure(kitties: ConceptSet, tmp_path: Path) -> Erasure:
         "revision": "unet-sha256:0011",
         "targets": ["cat"],
         "config": config.model_dump(),
+        "sampling": {"steps": 20, "guidance": 4.0, "source": "the bundled model"},
         "started": "2025-01-01T00:00:00+00:00",
         "seconds": {"load": 1.0, "train": 70.0},
         "peak_memory_mb": 900.0,

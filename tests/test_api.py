@@ -17,7 +17,6 @@ import crce
 from crce.concepts import find_concepts, write_concepts
 from crce.config import load_config
 from crce.errors import ConceptError, ConfigError
-from crce.evaluate import settings
 
 
 FUNCTIONS = ("suggest", "erase", "generate", "evaluate", "attack", "export")
@@ -194,9 +193,3 @@ def test_generate_gives_the_images_of_each_prompt_by_seed(demo_backbone):
         crce.generate("a cat", n=0)
     with pytest.raises(ConfigError, match="no prompt"):
         crce.generate([])
-
-
-def test_the_typed_keywords_of_an_evaluation_are_its_settings():
-    for keywords, of in (("ConceptSetKeywords", "ConceptSetSettings"), ("PromptSetKeywords", "PromptSetSettings")):
-        fields = set(getattr(settings, of).__dataclass_fields__)
-        assert getattr(settings, keywords).__optional_keys__ == fields

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import difflib
 import logging
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from importlib import resources
 from pathlib import Path
@@ -35,7 +34,7 @@ class ErasureConfig(BaseModel):
 
     The settings that a method alone has are in a subclass, which the method's entry in `crce.methods.METHODS` names,
     and `ErasureConfig(method="rece", ...)` gives an instance of it, as `Path()` gives a `PosixPath`. A setting of
-    another method is refused, whatever its value. Only `from_record` drops it: earlier versions have recorded all.
+    another method is refused, whatever its value.
 
     Raises:
         ConfigError: there is no such method, or settings are unknown, of another method or out of range; all faults in
@@ -119,16 +118,6 @@ class ErasureConfig(BaseModel):
         except ValidationError as error:
             method = str(settings.get("method", "esd"))
             raise ConfigError("; ".join(_fault(e, method) for e in error.errors())) from error
-
-    @classmethod
-    def from_record(cls, record: Mapping[str, Any]) -> ErasureConfig:
-        """The settings that a run has recorded, without those of other methods.
-
-        Raises:
-            ConfigError: the method is not installed, or settings are unknown or out of range.
-        """
-        own, known = settings_model(record["method"]).model_fields, all_settings()
-        return cls(**{name: value for name, value in record.items() if name in own or name not in known})
 
     @field_validator("*", mode="before")
     @classmethod

@@ -108,16 +108,24 @@ def read_json(place: Path | str, schema: Any, cure: str, *, text: str | None = N
     raise RunError(f"Cannot read {place}: {reason}. {cure}")
 
 
+def text_hash(text: str) -> str:
+    """The SHA-256 of a text, 64 hexadecimal digits."""
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
+
+
 def append_line(path: Path, line: str) -> None:
-    """Append a line to a file, in a folder that need not exist yet.
+    """Append a line to a file, in a folder that need not exist yet; a line that was torn before it stays alone.
 
     Raises:
         RunError: it can't be written.
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with open(path, "a", encoding="utf-8") as file:
-            file.write(line + "\n")
+        with open(path, "a+b") as file:
+            if file.tell():
+                file.seek(-1, os.SEEK_END)
+                line = line if file.read(1) == b"\n" else f"\n{line}"
+            file.write(f"{line}\n".encode())
     except OSError as error:
         raise RunError(f"Cannot write {path}: {error.strerror or error}. Free some space.") from error
 

@@ -221,7 +221,7 @@ def test_picture_that_fails_is_no_hit_of_a_search_and_no_success_of_the_erasure(
         def texts(self, prompt, seed):
             yield "act"
 
-    monkeypatch.setattr("crce.sampling.image_cache.draw", fails)
+    monkeypatch.setattr("crce.attacks.victim.draw", fails)
     one = Slips()
     found = attack(run, one, budget=1, seed=9, judge=judge, backbone=tiny_model, **QUICK)
     assert found.data["outcomes"][0]["search"]["best_hits"] == 0
@@ -299,9 +299,12 @@ def test_log_of_other_settings_is_overwritten(tmp_path):
     path = tmp_path / "a.jsonl"
     erased = Query("erased", "cat", "", "cat")
     first = QueryLog(path, {"seed": 0})
-    first.add(erased, [1, 2], [JudgedImage("cat", 0.9), JudgedImage(None, 0.0)], role="search")
+    first.add(erased, [1, 2], [JudgedImage("cat", 0.9), JudgedImage("dog", 0.2)], role="search")
+    first.add(erased, [4], [JudgedImage(None, 0.0)], role="search")
+    assert first.find(erased, [4]) == [JudgedImage(None, 0.0)]
     same = QueryLog(path, {"seed": 0})
-    assert same.find(erased, [2, 1]) == [JudgedImage(None, 0.0), JudgedImage("cat", 0.9)]
+    assert same.find(erased, [2, 1]) == [JudgedImage("dog", 0.2), JudgedImage("cat", 0.9)]
+    assert same.find(erased, [4]) is None  # what could not be generated is tried again
     assert same.find(erased, [1, 3]) is None
     assert same.find(Query("base", "cat", "", "cat"), [1]) is None
     other = QueryLog(path, {"seed": 1})

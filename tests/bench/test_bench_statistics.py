@@ -82,3 +82,9 @@ def test_p_of_many_concepts_is_near_the_exact_one_and_never_zero():
 def test_holm():
     assert holm([0.01, 0.04, None, 0.03]) == pytest.approx([0.03, 0.06, None, 0.06])
     assert holm([0.9, 0.8]) == [1.0, 1.0]
+
+
+def test_the_interval_of_a_difference_holds_both_signs_where_all_differences_have_one():
+    base = {str(i): {0: 0.5} for i in range(5)}
+    made = difference(base, base | {"4": {0: 1.0}}).mean
+    assert (made.value, made.low) == (pytest.approx(0.1), pytest.approx(0.1 - stats.t.ppf(0.975, 4) * 0.1))

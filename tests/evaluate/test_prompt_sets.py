@@ -21,7 +21,8 @@ from crce.cli.main import main
 from crce.concepts import ConceptSet, Related
 from crce.errors import ConceptError, ConfigError
 from crce.evaluate import Drawn, evaluate_prompts
-from crce.evaluate.prompt_sets import PromptSet, load_prompt_set
+from crce.evaluate.prompt_sets.prompt_set import PromptSet
+from crce.evaluate.prompt_sets.table import load_prompt_set
 from crce.judges import load_judge
 from crce.sampling import ImageCache, ImageKey, ModelState, draw
 from crce.training import Erasure, erase, load_config
@@ -581,7 +582,7 @@ def test_missing_folders_and_unknown_layouts(tmp_path, hub, canvas):
         "unlearn-canvas:nowhere": "There is no nowhere. Clone github.com/OPTML-Group/UnlearnCanvas",
         f"hub:{canvas}": "holds no prompts of HUB. Looked there and in .*UnlearnCanvas.prompts for the folders ",
         f"unlearn-canvas:{hub}": "no folder of UnlearnCanvas. Looked for const.py, .* lists theme_av",
-        f"hub:{tmp_path / 'old'}": "over_erasing belongs to the first version of HUB",
+        f"hub:{tmp_path / 'old'}": "Of its first version, which had other tasks: git pull.",
         "emma:nowhere": "There is no folder nowhere. Clone github.com/lobsterlulu/EMMA",
         f"emma:{hub}": "holds no prompts of EMMA. Clone",
         "hub:": "names no folder. Write hub:FOLDER",

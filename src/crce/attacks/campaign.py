@@ -20,7 +20,7 @@ from crce.attacks.prompts import AttackedPrompt, choose_prompts
 from crce.attacks.protocol import Attack, Budget, Progress
 from crce.attacks.query_log import KnownImages, QueryLog
 from crce.attacks.table import load_attack
-from crce.attacks.victim import Victim
+from crce.attacks.victim import Victim, word_name
 from crce.backbones import Backbone
 from crce.backbones.defaults import fill_sampling
 from crce.bounds import check_numbers
@@ -232,8 +232,8 @@ def erased_model(
     backbone: Backbone, erasure: Erasure, judge: Judge, log: QueryLog, head: dict[str, Any], batch: int = 0
 ) -> Iterator[Victim]:
     """The erased model, for as long as the context lasts, with seeds and settings as NAME.json holds them."""
-    settings = {name: head["pictures"][name] for name in ("search_seeds", "test_seeds", "steps", "guidance")}
-    settings["solver"] = head["pictures"].get("solver")  # older records have none
+    names = ("search_seeds", "test_seeds", "steps", "guidance", "solver")
+    settings = {name: head["pictures"][name] for name in names}
     with closing(apply_adapter(backbone, erasure.adapter)) as adapter:
         yield Victim(backbone, adapter, judge, log, head["seed"], **settings, batch=batch)
 
@@ -242,6 +242,6 @@ def write_word(folder: Path, name: str, prompt: str, word: torch.Tensor | None) 
     """Save the embeddings that an attack learned for a prompt, for diffusers; the file name, or None without any."""
     if word is None:
         return None
-    file = f"{name}-{slug(prompt)}.safetensors"
+    file = f"{name}-{slug(prompt)}-{word_name(word)[5:13]}.safetensors"  # prompts may have the same slug
     write_tensors(folder / file, {f"<{slug(prompt)}>": word}, {"format": "pt"})
     return file

@@ -95,13 +95,20 @@ def fit(
 
 @torch.no_grad()
 def latents_of(backbone: Backbone, images: Sequence[Image]) -> torch.Tensor:
-    """x_0 of images, shape (B, C, h, w): the mean of the autoencoder's posterior, scaled as the denoiser expects."""
+    """x_0 of images, shape (B, C, h, w): the mean of the autoencoder's posterior, scaled as the denoiser expects.
+
+    That is the inverse of `Backbone.vae_latents`, which is affine.
+    """
     from diffusers.pipelines.stable_diffusion.pipeline_stable_diffusion_img2img import retrieve_latents
 
-    vae, config = backbone.pipe.vae, backbone.pipe.vae.config
+    vae = backbone.pipe.vae
     pixels = backbone.pipe.image_processor.preprocess(list(images)).to(backbone.device, vae.dtype)
-    encoded = torch.cat([retrieve_latents(vae.encode(part), sample_mode="argmax") for part in pixels.split(1)])
-    return (encoded.float() - (config.get("shift_factor") or 0)) * config.scaling_factor
+    video = backbone.vae_latents(torch.zeros(1, backbone.latent_shape[0], 2, 2)).ndim == 5
+    parts = (pixels.unsqueeze(2) if video else pixels).split(1)
+    encoded = torch.cat([retrieve_latents(vae.encode(part), sample_mode="argmax") for part in parts]).float()
+    x_0 = encoded.squeeze(2) if video else encoded
+    at_0, at_1 = (backbone.vae_latents(torch.full_like(x_0, value)) for value in (0.0, 1.0))
+    return ((encoded - at_0) / (at_1 - at_0)).reshape(x_0.shape)
 
 
 def concept_latents(victim: Victim, prompt: AttackedPrompt, count: int) -> torch.Tensor:

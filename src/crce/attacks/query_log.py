@@ -44,7 +44,10 @@ class QueryLog:
         kept = [head]
         for line in lines[1:] if lines[:1] == [head] else ():
             try:
-                self._remember(json.loads(line))
+                read = json.loads(line)
+                if None in read["words"]:  # an image that failed is tried again
+                    continue
+                self._remember(read)
             except (ValueError, KeyError, TypeError):  # cut short when the process was killed
                 continue
             kept.append(line)

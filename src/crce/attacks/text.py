@@ -38,17 +38,13 @@ class TextAttack(Attack):
     def texts(self, prompt: AttackedPrompt, seed: int) -> Iterable[str]:
         """Texts to try, the most promising first."""
 
-    def nothing(self, prompt: AttackedPrompt) -> str:
-        """Why there is no text to try."""
-        return f"{self.name} has no other text for {prompt.text!r}"
-
     def search(self, victim: Victim, prompt: AttackedPrompt, allowance: Allowance) -> dict[str, Any]:
         rest = distinct(self.texts(prompt, victim.seed), prompt.text)
         while batch := list(islice(rest, self.at_once)):
             batch = batch[: allowance.take(len(batch))]
             if not batch or any(a.complete for a in victim.attempt(batch)):
                 break
-        return {} if allowance.steps else {"note": self.nothing(prompt)}
+        return {} if allowance.steps else {"note": f"{self.name} knows no other text for {prompt.text!r}"}
 
 
 class Paraphrase(TextAttack):
@@ -78,9 +74,6 @@ class Translation(TextAttack):
         for word in known:
             yield f"a picture of a {word}"
         yield " ".join(known[:4])
-
-    def nothing(self, prompt: AttackedPrompt) -> str:
-        return f"no translation of {prompt.text!r} or {prompt.target!r} is known"
 
 
 class Typo(TextAttack):

@@ -14,10 +14,10 @@ from crce.attacks.prompts import AttackedPrompt
 from crce.attacks.query_log import Query, QueryLog
 from crce.backbones import Backbone, Conditioning
 from crce.backbones.unet import UNetBackbone
-from crce.backbones.variants import variant_name
 from crce.judges import Judge
 from crce.judges.judge import JudgedImage, judge_images
-from crce.sampling import ImageCache, ImageKey, ModelState, Picture
+from crce.sampling import Picture, draw
+from crce.sampling.pictures import is_blank
 from crce.training.adapters import Adapter
 
 
@@ -164,17 +164,10 @@ class Victim:
         self.spent.pictures += len(texts)
         self.spent.denoiser += len(texts) * self.steps * (1 if self.guidance == 1 else 2)
         self.spent.text += len(texts)
-        model, dtype = self.backbone, self.backbone.dtype
-        variant = variant_name(drop_t5=model.drop_t5, quantize=model.quantized)
-        state = ModelState(self._side, model.model, model.revision, str(dtype), word_name(word), variant=variant)
-        how = (self.steps, self.guidance, state, self.solver)
-        keys = [ImageKey(text, seed, *how) for text, seed in zip(texts, seeds, strict=True)]
-        pipe: Any = model.pipe if word is None else _SoftPipe(cast("UNetBackbone", model), word)
-        images = ImageCache()  # for this call alone: what is asked again is in the log
-        # Weights trained by an erasure or an attack are float32, also in a network in half precision.
-        with torch.autocast(model.device.type, dtype, enabled=dtype != torch.float32):
-            images.fill(pipe, keys, batch=self.batch)
-        return [images.get(key) for key in keys]
+        how: dict[str, Any] = {"steps": self.steps, "guidance": self.guidance, "solver": self.solver}
+        with self.backbone.autocast(), _states_with(self.backbone, word, texts) as named:
+            images = draw(self.backbone.pipe, named, list(seeds), **how, batch=self.batch)
+        return [None if image is None or is_blank(image) else image for image in images]
 
     def encode(self, texts: list[str], prefix: torch.Tensor | None = None) -> Conditioning:
         """`Backbone.encode`, or with a prefix `UNetBackbone.encode_soft`, counted."""
@@ -189,27 +182,23 @@ class Victim:
         return self.backbone.predict(x_t, t, cond)
 
 
-class _SoftPipe:
-    """A pipeline that puts learned embeddings before every prompt, with the interface that `sampling.draw` calls."""
-
-    def __init__(self, backbone: UNetBackbone, word: torch.Tensor) -> None:
-        self._backbone = backbone
-        self._word = word.to(backbone.device)
-        self.unet = backbone.network  # `draw` reads the size of the latents from it
-
-    @property
-    def scheduler(self) -> Any:
-        """That of the pipeline; `draw` replaces it for a solver of its own."""
-        return self._backbone.pipe.scheduler
-
-    @scheduler.setter
-    def scheduler(self, scheduler: Any) -> None:
-        self._backbone.pipe.scheduler = scheduler
-
-    def __call__(self, prompt: list[str], **settings: Any) -> Any:
-        hidden = self._backbone.encode_soft(prompt, self._word.expand(len(prompt), -1, -1)).hidden
-        null = self._backbone.encode([""]).hidden.expand(len(prompt), -1, -1)
-        return self._backbone.pipe(prompt_embeds=hidden, negative_prompt_embeds=null, **settings)
+@contextmanager
+def _states_with(backbone: Backbone, word: torch.Tensor | None, texts: Sequence[str]) -> Iterator[list[str]]:
+    """Inside, the pipeline knows the states of texts with learned embeddings before them, by the names it yields."""
+    if word is None:
+        yield list(texts)
+        return
+    names = {text: f"{word_name(word)} {text}" for text in texts}
+    pipe = vars(backbone.pipe)
+    before = pipe.get("crce_states", {})
+    with torch.no_grad():
+        prefix = word.to(backbone.device).expand(len(names), -1, -1)
+        states = cast("UNetBackbone", backbone).encode_soft(list(names), prefix).split(1)
+        pipe["crce_states"] = {"": backbone.encode([""]), **dict(zip(names.values(), states, strict=True))}
+    try:
+        yield [names[text] for text in texts]
+    finally:
+        pipe["crce_states"] = before
 
 
 def word_name(word: torch.Tensor | None) -> str:

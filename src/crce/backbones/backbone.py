@@ -238,19 +238,21 @@ class Backbone(ABC):
         vae = self.pipe.vae
         own, dtype = vae.dtype, decoding_dtype(vae)
         parts = self.vae_latents(latents).split(latents_at_once(*latents.shape[-2:]))
-        if dtype != own:
-            vae.to(dtype)
+        vae.to(dtype)
         try:
             decoded = torch.cat([vae.decode(part.to(dtype)).sample.float().flatten(1, -3) for part in parts])
         finally:
-            if dtype != own:
-                vae.to(own)
+            vae.to(own)
         return self.pipe.image_processor.postprocess(decoded, output_type="pil")
 
     def vae_latents(self, latents: torch.Tensor) -> torch.Tensor:
         """Finished latents, shape (B, C, h, w), as the autoencoder reads them; that of videos has a dimension more."""
         config = self.pipe.vae.config
         return latents / config.scaling_factor + (config.get("shift_factor") or 0)
+
+    def autocast(self) -> torch.autocast:
+        """For forwards of the denoiser and the text encoder: weights in training are float32 among halved ones."""
+        return torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32)
 
     def predict(
         self, x_t: torch.Tensor, t: torch.Tensor | float, cond: Conditioning, guidance: float | None = None
@@ -266,8 +268,8 @@ class Backbone(ABC):
         Returns:
             Prediction in float32, shape (B, C, h, w).
         """
-        times = torch.as_tensor(t, device=x_t.device).expand(len(x_t))
-        with torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32):
+        with self.autocast():
+            times = torch.as_tensor(t, device=x_t.device).expand(len(x_t))
             return self._forward(x_t.to(self.dtype), times, cond, guidance).float()
 
     def predict_guided(

@@ -70,6 +70,8 @@ def find_defaults(model: str, revision: str | None = None) -> ModelDefaults | No
     if entry := published(model, revision):
         component = next(part for part in entry["parts"] if part in ("unet", "transformer"))
         return ModelDefaults(entry["kin"], SamplingDefaults(**entry["sampling"]), component)
+    from safetensors import SafetensorError
+
     from crce.backbones.families import backbone_class
     from crce.backbones.loading import single_file_pipeline
     from crce.backbones.meta_model import read_json
@@ -84,7 +86,7 @@ def find_defaults(model: str, revision: str | None = None) -> ModelDefaults | No
         configs = ("scheduler/scheduler_config.json", f"{family.component}/config.json")
         scheduler, denoiser = (read_json(source, name, revision) or {} for name in configs)
         return choose_defaults(family, model, scheduler, {**index, **denoiser})
-    except (CRCEError, OSError, ValueError):
+    except (CRCEError, OSError, ValueError, SafetensorError):
         return None
 
 

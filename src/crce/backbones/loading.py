@@ -102,7 +102,7 @@ def load_backbone(
         backbone.drop_t5, backbone.quantized = drop_t5, quantize
     refuse_unfit(backbone)
     if made:
-        backbone.reload = load
+        backbone.reload = _readable(model)(load)
         backbone.encode_on(place)
         return backbone
     if offload and place.type != "cpu":

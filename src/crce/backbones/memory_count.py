@@ -11,7 +11,6 @@ from crce.backbones.memory_plan import Activations, MemoryPlan, Workload
 from crce.backbones.meta_model import ActivationMemory, MetaModel
 from crce.backbones.scopes import scope_modules, state_layers
 from crce.backbones.variants import quantized_parts, weight_bytes
-from crce.errors import ConfigError
 
 
 @quiet_diffusers()
@@ -39,11 +38,9 @@ def plan_memory(model: MetaModel, work: Workload, dtype: torch.dtype, quantize: 
     encoding, decoding = _encoding(model), _decoding(model)
     if work.adapter == "lora":
         network.add_adapter(LoraConfig(r=work.rank, lora_alpha=work.rank, target_modules=modules))
-    elif work.adapter == "weights":
+    else:
         for path in modules:
             network.get_submodule(path).requires_grad_(True)
-    else:
-        raise ConfigError(f"adapter is {work.adapter!r}. Use lora or weights.")
     for parameter in network.parameters():
         if parameter.requires_grad:
             parameter.data = parameter.data.float()  # as the trainer keeps them

@@ -36,11 +36,6 @@ class MetaModel:
     encoders: dict[str, torch.nn.Module]  # text encoders, by the pipeline's names for them
     tokens: int  # limit of the first tokenizer
 
-    @property
-    def pipeline(self) -> str:
-        """The pipeline's class."""
-        return type(self.backbone.pipe).__name__
-
     def networks(self) -> dict[str, torch.nn.Module]:
         """All parts that have weights, the denoiser first."""
         return {self.backbone.component: self.backbone.network, **self.encoders, "vae": self.backbone.pipe.vae}

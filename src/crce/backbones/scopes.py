@@ -82,7 +82,7 @@ def scope_modules(
         for path in layers
         if path not in unused
         and (
-            backbone.layer_role(path.split(".")) in _ROLES.get(scope, ())
+            backbone.layer_role(path.removesuffix(".base_layer").split(".")) in _ROLES.get(scope, ())
             or any(re.fullmatch(pattern, path) for pattern in patterns)
         )
         and (scope not in _ENDINGS or path.rpartition(".")[2] in _ENDINGS[scope])

@@ -108,7 +108,7 @@ class UNetBackbone(Backbone):
             )
         masked = getattr(encoder.config, "use_attention_mask", False)
         try:
-            with torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32):
+            with self.autocast():
                 return Conditioning(encoder(ids, attention_mask=mask if masked else None)[0])
         finally:
             if hook is not None:

@@ -1,9 +1,9 @@
 """The cells of a grid: one erasure each, with a key and a folder by everything that determines its numbers."""
 
-import hashlib
 import itertools
 import json
 import logging
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -24,7 +24,7 @@ from crce.concepts import dump_concepts
 from crce.config import ErasureConfig, all_settings, load_config
 from crce.errors import ConfigError, RunError
 from crce.evaluate.settings import STANDARD_IMAGES, TARGET_IMAGES
-from crce.files import read_json, slug
+from crce.files import read_json, slug, text_hash
 from crce.methods.table import METHODS
 
 
@@ -129,12 +129,13 @@ def expand(grid: BenchmarkGrid, on_fault: Callable[[MethodEntry, str], object] |
             except ConfigError as error:
                 if on_fault is None:
                     raise
-                on_fault(entry, str(error).partition(": ")[2])
+                on_fault(entry, re.sub(r"^Recipe .*?: ", "", str(error)))
                 continue
             row = [f"{entry.name}+crce" if crce else entry.name]
             row += [f"{axis}={value}" for axis, value in axes.items() if value is not None]
             if len(grid.models) > 1:
-                row.append(f"on {source.model}" + (f"@{source.revision}" if source.revision else ""))
+                parts = [f"on {source.model}" + (f"@{source.revision}" if source.revision else ""), source.dtype]
+                row += [part for part in parts if part != "auto"]
             random = METHODS.find(entry.method).random or axes.get(CERTAINTY) == "random"
             for seed in grid.seeds if random else grid.seeds[:1]:
                 cut = vary(task, axes, grid.lists, seed)
@@ -183,7 +184,7 @@ def cell_content(
 def key_of(content: Mapping[str, Any]) -> str:
     """Hash of a cell's content: 16 hexadecimal digits, the same on every machine."""
     text = json.dumps(content, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
+    return text_hash(text)[:16]
 
 
 def plan_grid(grid: BenchmarkGrid, *, cache: str | Path = CACHE, device: str = "auto") -> GridPlan:

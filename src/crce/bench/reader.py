@@ -158,8 +158,8 @@ class _GridReader(NodeReader):
             if method not in tuple(METHODS):
                 self.fault(item, f"method is {shown(method)}. {_one_of(method, tuple(METHODS))}")
                 continue
-            if isinstance(recipe, str) and recipe not in (recipes := recipe_names()):
-                file = self._path.parent / recipe
+            if recipe is not None and recipe not in (recipes := recipe_names()):
+                file = self._path.parent / str(recipe)
                 if not file.is_file():
                     cure = _one_of(recipe, recipes, "Name a YAML file or")
                     self.fault(item, f"there is no recipe {recipe!r}. {cure}")

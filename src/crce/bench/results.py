@@ -21,6 +21,7 @@ from crce.evaluate.prompts import HEADLINES
 
 ResultRow = dict[str, Any]
 
+COSTS = ("seconds", "forwards")  # of training
 SIGNIFICANT = 0.05
 EXACT = 12  # up to this number of concepts all signs are tried
 FLIPS = 10_000  # random signs beyond it
@@ -55,7 +56,9 @@ def difference(base: Mapping[str, Mapping[int, float]], other: Mapping[str, Mapp
         pairs = [(x[i], y[j]) for i, j in itertools.product(x, y) if single or i == j]
         both |= {concept: [b - a for a, b in pairs]} if pairs else {}
     means = np.array([np.mean(values) for values in both.values()])
-    return PairedDifference(mean_of(list(both.values())), len(both), _sign_flip(means) if len(both) else None)
+    return PairedDifference(
+        mean_of(list(both.values()), shares=False), len(both), _sign_flip(means) if len(both) else None
+    )
 
 
 def holm(p: Sequence[float | None]) -> list[float | None]:
@@ -107,7 +110,7 @@ def means(rows: Sequence[ResultRow]) -> dict[str, dict[str, Any]]:
     for name in dict.fromkeys(row["row"] for row in rows):
         part = [row for row in rows if row["row"] == name]
         table[name] = {"rows": len(part)}
-        for number in (*HEADLINES, "seconds", "forwards"):
+        for number in (*HEADLINES, *COSTS):
             mean = _mean(part, number)
             table[name][number] = {**mean.as_json(), "unmeasured": len(part) - mean.n}
         # of each attack the shares of images that show the concept
@@ -127,13 +130,14 @@ def compare(rows: Sequence[ResultRow], pairs: Sequence[tuple[str, str]]) -> list
         parts = [[row for row in rows if row["row"] == name] for name in (base, other)]
         found.append({n: difference(_values(parts[0], n), _values(parts[1], n)) for n in HEADLINES})
     adjusted = holm([numbers["H"].p for numbers in found])
+    count = sum(p is not None for p in adjusted)
     return [
         {
             "base": base,
             "other": other,
             **{name: made.as_json() for name, made in numbers.items()},
             "p_adjusted": None if p is None else round(p, 5),
-            "text": _statement(base, other, numbers["H"], p, len(pairs)),
+            "text": _statement(base, other, numbers["H"], p, count),
         }
         for (base, other), numbers, p in zip(pairs, found, adjusted, strict=True)
     ]
@@ -213,7 +217,8 @@ def _values(rows: Sequence[ResultRow], *keys: str) -> dict[str, dict[int, float]
 
 
 def _mean(rows: Sequence[ResultRow], *keys: str) -> Measure:
-    return mean_of([list(seeds.values()) for seeds in _values(rows, *keys).values()])
+    values = [list(seeds.values()) for seeds in _values(rows, *keys).values()]
+    return mean_of(values, shares=keys[0] not in COSTS)
 
 
 def _plain_pairs(jobs: Sequence[Job]) -> tuple[tuple[str, str], ...]:
@@ -233,7 +238,7 @@ def _statement(base: str, other: str, made: PairedDifference, adjusted: float | 
     span = "" if mean.low is None else f" [{mean.low:+.2f}, {mean.high:+.2f}]"
     over = f"{made.concepts} concept{'' if made.concepts == 1 else 's'}"
     text = f"{other} against {base}: H {mean.value:+.2f}{span} over {over}"
-    if made.least_p * count > SIGNIFICANT:
+    if adjusted > SIGNIFICANT and made.least_p * count > SIGNIFICANT:
         of = f" after Holm's correction for {count} comparisons" if count > 1 else ""
         least = f"p can't be below {min(1.0, made.least_p * count):.2g}{of}"
         return f"{text}; it can't be decided with {over}: {least}."

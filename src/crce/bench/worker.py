@@ -17,6 +17,7 @@ from crce.backbones import Backbone, load_backbone
 from crce.bench.cells import RECORD, Job
 from crce.errors import CRCEError, RunError
 from crce.evaluate import Report, evaluate
+from crce.evaluate.curve import read_trace
 from crce.evaluate.prompts import HEADLINES
 from crce.files import locked, read_json, write_json, write_text
 from crce.sampling import ImageCache
@@ -164,8 +165,7 @@ def _seconds(erasure: Erasure, begun: bool) -> float:
     """Seconds of training; of a run that was begun before, whose process may have been killed, those of its steps."""
     if not begun:
         return erasure.info["seconds"]["train"]
-    lines = (erasure.folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
-    return round(sum(json.loads(line)["seconds"] for line in lines), 3)
+    return round(sum(step["seconds"] for step in read_trace(erasure.folder)), 3)
 
 
 def _has_run(job: Job, folder: Path) -> bool:

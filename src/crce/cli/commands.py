@@ -62,7 +62,9 @@ def apply(review: Review, name: str, words: str) -> Review:
             if not review.open:
                 raise SuggestError("Every phrase is already decided.")
             return getattr(review, name)(*(e.number for e in review.open))
-    operation = review.hold_out if name == "hold" else getattr(review, name)
+    operation = review.hold_out if name == "hold" else getattr(review, name, None)
+    if operation is None:
+        raise SuggestError(f"{name or 'An empty line'} changes nothing in a review.")
     return operation(*_numbers(words, name, review))
 
 

@@ -116,6 +116,8 @@ def erase(
                 "--resume continues a run with its own concept, model and settings. Give nothing beside it but "
                 "--device, --eval, --images-per-prompt, --eval-minutes, --judge, --film and --report-to."
             )
+        if evaluate:
+            judge_lines(judge, "demo", ())
     elif not concepts and like is None:
         raise ConfigError(
             "Name what to erase: a target of the atlas (see: crce ls), a YAML file or any other concept; or --resume "

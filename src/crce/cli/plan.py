@@ -150,7 +150,7 @@ def _find(
     }
     own = {
         "sampling": defaults.as_json() | images,
-        "pipeline": meta.pipeline,
+        "pipeline": type(pipe).__name__,
         "dtype": str(numbers).removeprefix("torch."),
     }
     return own, plan_memory(meta, work, numbers, settings.quantize)
@@ -171,7 +171,7 @@ def _work(settings: ErasureConfig) -> Workload:
     keeps = settings.crce or (trained and method.vocabulary > 0)
     held = settings.retains_per_step * (keeps + bool(settings.harden))
     rows = 1 + (settings.corefs_per_step if settings.crce else 0) + held
-    rows = (rows + (method.extra_rows(settings) if trained else 0)) * getattr(settings, "early_steps", 1)
+    rows = (rows + getattr(settings, "spm_states", 0)) * getattr(settings, "early_steps", 1)
     trajectories = 1 if settings.x_t_source == "student" else settings.pool
     if settings.harden:
         rows, trajectories = max(rows, FOUND), max(trajectories, LATENTS)

@@ -62,12 +62,8 @@ def web(
 def _listen(host: str, port: int) -> socket.socket:
     """A socket on the port, or on the next one that is free; a ConfigError if none is."""
     for number in range(port, min(port + FREE, 65535) + 1) if port else (0,):
-        listening = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
-        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
-            listening.bind((host, number))
-            return listening
+            return socket.create_server((host, number), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
         except OSError as error:
-            listening.close()
             reason = error
     raise ConfigError(f"Cannot listen on {host}:{port}: {reason.strerror}. Choose another --host or --port.")

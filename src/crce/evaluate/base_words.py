@@ -5,7 +5,6 @@
 CRCE_BASE_WORDS sets another folder. Those of the bundled models for the atlas come with the package.
 """
 
-import hashlib
 import json
 import logging
 import os
@@ -17,7 +16,7 @@ from crce.demo.model import MODELS, model_path, weights_path
 from crce.errors import RunError
 from crce.evaluate.model_pair import SamplingPlan
 from crce.evaluate.observe import Questions
-from crce.files import cache_folder, read_json, write_json
+from crce.files import cache_folder, read_json, text_hash, write_json
 from crce.judges.judge import CalibratedJudge
 from crce.sampling import ModelState
 
@@ -41,7 +40,7 @@ class BaseWords:
         model = model_path(state.model).name if state.model in MODELS else state.model
         sampling = {"steps": plan.steps, "guidance": plan.guidance, "solver": plan.solver}
         settings = {**state.as_json(), "model": model, **sampling, "judge": questions[0].describe()}
-        name = f"{hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:16]}.json"
+        name = f"{text_hash(json.dumps(settings, sort_keys=True))[:16]}.json"
         self._path = Path(os.environ.get("CRCE_BASE_WORDS") or cache_folder() / "base_words") / name
         self._kept = judge is not None and state.revision is not None and not isinstance(judge, CalibratedJudge)
         self._words = _read(SHIPPED / name) | _read(self._path) if self._kept else {}

@@ -6,8 +6,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from typing_extensions import Unpack
-
 from crce.backbones import Backbone
 from crce.backbones.loading import pick_device
 from crce.evaluate.base_words import BaseWords
@@ -20,9 +18,7 @@ from crce.evaluate.report import PromptReport, Report, report_prompt_set, report
 from crce.evaluate.settings import (
     LOOKS,
     SLICES,
-    ConceptSetKeywords,
     ConceptSetSettings,
-    PromptSetKeywords,
     PromptSetSettings,
     all_images,
 )
@@ -52,7 +48,7 @@ def evaluate(
     on_event: Callable[[Drawn], None] | None = None,
     backbone: Backbone | None = None,
     image_cache: ImageCache | None = None,
-    **settings: Unpack[ConceptSetKeywords],
+    **settings: Any,
 ) -> Report:
     """Measure what an erasure erased and what it kept; write report.json, report.html and images/ into its folder.
 
@@ -138,7 +134,7 @@ def evaluate_prompts(
     *,
     on_event: Callable[[Drawn], None] | None = None,
     backbone: Backbone | None = None,
-    **settings: Unpack[PromptSetKeywords],
+    **settings: Any,
 ) -> PromptReport:
     """Measure an erasure with the prompts of a public benchmark, or with one's own, as their authors count.
 

@@ -39,12 +39,12 @@ class Measure:
         return {**own, "reason": self.reason} if self.reason else own
 
 
-def mean_of(groups: Sequence[Sequence[float]]) -> Measure:
+def mean_of(groups: Sequence[Sequence[float]], *, shares: bool = True) -> Measure:
     """The mean over the values of groups (the images of each prompt, the seeds of each concept), of equal weight.
 
     Its interval is Student's t over the means of the groups, or over the values where there is one group alone. With
-    fewer than `ENOUGH` of them, or where all agree, it would say nothing and there is none. Shares, which lie in
-    [0, 1], have an interval of shares.
+    fewer than `ENOUGH` of them, or where all agree, it would say nothing and there is none. That of `shares`, if
+    all lie in [0, 1], does not leave this range.
     """
     from scipy.stats import t
 
@@ -56,7 +56,7 @@ def mean_of(groups: Sequence[Sequence[float]]) -> Measure:
     if means.size < ENOUGH or np.ptp(means) == 0:
         return Measure(value, None, None, values.size)
     half = float(t.ppf(1 - ALPHA / 2, means.size - 1) * means.std(ddof=1) / np.sqrt(means.size))
-    least, most = (0.0, 1.0) if 0 <= values.min() and values.max() <= 1 else (-np.inf, np.inf)
+    least, most = (0.0, 1.0) if shares and 0 <= values.min() and values.max() <= 1 else (-np.inf, np.inf)
     return Measure(value, max(value - half, least), min(value + half, most), values.size)
 
 

@@ -186,7 +186,7 @@ def list_facts(data: Mapping[str, Any], info: Mapping[str, Any]) -> dict[str, st
         "Model": f"{data['model']} ({data['revision'] or 'revision unknown'})",
         **(_judge_facts(judge) if judge else {"Judge": "none"}),
         "Drawn": ", ".join(f"{k.replace('_', ' ')} {show_value(v)}" for k, v in data["settings"].items()),
-        "Sampling of this model": info["sampling"]["source"] if "sampling" in info else None,
+        "Sampling of this model": info["sampling"]["source"],
         "Device": info.get("device"),
         "Peak memory": f"{info['peak_memory_mb']:.0f} MB" if info.get("peak_memory_mb") else None,
         "Seconds of the run": seconds(info.get("seconds", {})),

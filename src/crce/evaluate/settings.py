@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any, TypedDict
+from typing import Any
 
 from crce import demo
 from crce.backbones.defaults import fill_sampling
@@ -135,33 +135,3 @@ class PromptSetSettings(EvaluationSettings):
 
     concept: str | None = None
     limit: int | None = None
-
-
-class EvaluationKeywords(TypedDict, total=False):
-    """The fields of `EvaluationSettings` whose type is the same in its subclasses."""
-
-    images_per_prompt: int | None
-    seed: int
-    steps: int | None
-    guidance: float | None
-    judge: str | Judge
-    threshold: float | None
-    batch: int
-    device: str
-    dtype: str | None
-    quantize: str | None
-
-
-class ConceptSetKeywords(EvaluationKeywords, total=False):
-    """The fields of `ConceptSetSettings`."""
-
-    quality: bool
-    phrases_per_group: int | None
-    eval_minutes: float | None
-
-
-class PromptSetKeywords(EvaluationKeywords, total=False):
-    """The fields of `PromptSetSettings`."""
-
-    concept: str | None
-    limit: int | None

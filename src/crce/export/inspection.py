@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from crce import demo
 from crce.concepts.faults import listed
+from crce.errors import ConfigError
 from crce.export.comparison import AGREEMENT, RunComparison, compare
 from crce.export.layers import AdapterFile
 from crce.export.names import TensorFile, read_file, readers
@@ -78,10 +79,13 @@ def check(
         tolerance: the relative error of a layer that passes.
 
     Raises:
+        ConfigError: a run is compared.
         RunError: the file can't be read, or the run isn't finished or doesn't fit its model any more.
         ModelError: the run's base model is needed and can't be loaded.
     """
     if (record := Path(path) / "run.json").is_file():
+        if against is not None:
+            raise ConfigError(f"against compares a file, but {path} is a run. Give its adapter.safetensors.")
         run = Inspection(Path(path), "run")
         info = read_json(record, RunFile, "Erase again.")
         run.faults += [f"{name} is missing, or not as crce wrote it" for name in changed_files(run.path, info)]

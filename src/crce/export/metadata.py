@@ -7,19 +7,18 @@ AUTOMATIC1111 knows the models that a LoRA is for.
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from crce import __version__
-from crce.concepts import ConceptSet, Related, dump_concepts
+from crce.concepts import ConceptSet, dump_concepts
 from crce.concepts.concept_set import target_names
-from crce.concepts.documents import parse_sets
+from crce.concepts.documents import dump_json, parse_sets
 from crce.config import all_settings
 from crce.errors import ConceptError, RunError
-from crce.files import read_header, read_json, slug
+from crce.files import read_header, read_json, slug, text_hash
 from crce.methods.table import is_solved
 
 
@@ -35,7 +34,7 @@ OWN_KEYS = ("crce", "base_model", "base_revision", "concepts", "concepts_sha256"
 
 def concepts_hash(sets: Sequence[ConceptSet]) -> str:
     """The SHA-256 of the concept sets in YAML, as "sha256:..."."""
-    return f"sha256:{hashlib.sha256(dump_concepts(sets).encode()).hexdigest()}"
+    return f"sha256:{text_hash(dump_concepts(sets))}"
 
 
 def stem(sets: Sequence[ConceptSet]) -> str:
@@ -156,7 +155,7 @@ def _provenance(path: Path, kind: str, given: Mapping[str, Any], sets: Sequence[
         "kind": kind,
         **{name: given.get(name) or None for name in ("crce", "base_model", "base_revision", "method")},
         "settings": given["settings"],
-        "concepts": [_plain(concepts) for concepts in sets] or None,
+        "concepts": [json.loads(dump_json(concepts)) for concepts in sets] or None,
         "concepts_sha256": concepts_hash(sets) if sets else None,
         "metadata": given["metadata"],
     }
@@ -166,12 +165,3 @@ def changed_settings(settings: dict[str, Any]) -> dict[str, Any]:
     """The settings that differ from the defaults."""
     known = all_settings()
     return {k: v for k, v in settings.items() if k not in known or v != known[k].field.default}
-
-
-def _plain(concepts: ConceptSet) -> dict[str, Any]:
-    def entry(related: Related) -> dict[str, Any]:
-        value = {"text": related.text, "certainty": related.certainty}
-        return value | ({"held_out": True} if related.held_out else {})
-
-    sides = {"corefs": [entry(r) for r in concepts.corefs], "retains": [entry(r) for r in concepts.retains]}
-    return {"target": concepts.target, "kind": concepts.kind} | sides

@@ -59,15 +59,20 @@ def merge(pipe: Any, adapter: AdapterFile) -> None:
 def write_merged(erasure: Erasure, path: Path, *, rank: int | None, tolerance: float, dtype: str | None) -> Exported:
     """Write the erased pipeline as a folder, see `formats.export`: it is whole, or isn't there."""
     pipe, base, _ = erased_pipeline(erasure, dtype)
-    partial = path.with_name(path.name + ".partial")
-    shutil.rmtree(partial, ignore_errors=True)
+    partial, before = (path.with_name(path.name + end) for end in (".partial", ".before"))
+    if before.exists() and not path.exists():  # the last export was killed between two renamings
+        before.rename(path)
+    for left in (partial, before):
+        shutil.rmtree(left, ignore_errors=True)
     try:
         pipe.save_pretrained(partial, safe_serialization=True)
         write_json(partial / METADATA_FILE, run_metadata(erasure, base) | {"export": "merged"})
         write_sets(partial / "concepts.yaml", erasure.sets)
         write_card(partial, erasure, base, form="merged")
-        shutil.rmtree(path, ignore_errors=True)
-        partial.replace(path)
+        if path.exists():
+            path.rename(before)
+        partial.rename(path)
+        shutil.rmtree(before, ignore_errors=True)
     except (OSError, SafetensorError) as error:
         raise RunError(f"Cannot write {path}: {error}. Free some space, or choose another --out.") from error
     finally:

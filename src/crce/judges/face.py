@@ -29,7 +29,7 @@ from crce.concepts import ConceptSet
 from crce.concepts.concept_set import fold
 from crce.concepts.faults import listed
 from crce.errors import ConfigError, ModelError
-from crce.files import sha256
+from crce.files import sha256, text_hash
 from crce.judges.concept_classes import ConceptClasses, ConceptSetJudge, concept_classes
 from crce.judges.judge import Known, missing_package
 
@@ -62,7 +62,7 @@ class DlibFaces:
         recogniser, detector, landmarks = (Path(spec.submodule_search_locations[0], "models", n) for n in WEIGHTS)
         try:
             hashes = "".join(map(sha256, (recogniser, detector, landmarks)))
-            self.hash = hashlib.sha256(hashes.encode()).hexdigest()[:16]
+            self.hash = text_hash(hashes)[:16]
             self._fast: Any = dlib.get_frontal_face_detector()
             self._accurate: Any = dlib.cnn_face_detection_model_v1(str(detector))
             self._landmarks: Any = dlib.shape_predictor(str(landmarks))
@@ -138,7 +138,7 @@ class FaceJudge(ConceptSetJudge):
             references = {name: self._read(files, name) for name, files in photos.items()}
             own = {name: own[name] for name in own if name in photos}
             keys = "".join(key for faces in references.values() for key in faces)
-            version = f"{version}, photos {hashlib.sha256(keys.encode()).hexdigest()[:8]}"
+            version = f"{version}, photos {text_hash(keys)[:8]}"
         judge = self._with(ConceptClasses(own, dict.fromkeys(own, "person")))
         judge._references, judge._generated, judge._has_learned = references, {}, False
         judge.version = version

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from PIL import Image
+from PIL import Image, ImageOps
 
 from crce.concepts import ConceptSet
 from crce.errors import ConfigError, ModelError, SuggestError
@@ -161,7 +161,7 @@ def _read(text: str) -> str | None:
 def _read_answers(path: Path) -> dict[str, str]:
     """The answers in a file by their keys; lines that were cut short are skipped."""
     answers = {}
-    for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else ():
+    for line in path.read_text("utf-8", "replace").splitlines() if path.exists() else ():
         try:
             row = json.loads(line)
             answers[row["key"]] = row["answer"]
@@ -171,13 +171,9 @@ def _read_answers(path: Path) -> dict[str, str]:
 
 
 def _png(image: Image.Image) -> bytes:
-    rgb = image.convert("RGB")
-    longest = max(rgb.size)
-    scale = min(max(1.0, SIDES[0] / longest), SIDES[1] / longest)
-    if scale != 1:
-        rgb = rgb.resize((round(rgb.width * scale), round(rgb.height * scale)), Image.Resampling.LANCZOS)
+    side = min(max(SIDES[0], *image.size), SIDES[1])
     buffer = io.BytesIO()
-    rgb.save(buffer, format="PNG")
+    ImageOps.contain(image.convert("RGB"), (side, side), Image.Resampling.LANCZOS).save(buffer, format="PNG")
     return buffer.getvalue()
 
 

@@ -55,10 +55,6 @@ class GradientMethod:
         those of the teacher for the concept, each of shape (B, C, h, w)."""
         return squared_errors(eps_student, eps_target)
 
-    def extra_rows(self, config: Any) -> int:
-        """How many states `kept_states` gives in a step; `crce plan` counts them."""
-        return 0
-
     def kept_states(
         self, target: Conditioning, config: Any, generator: torch.Generator
     ) -> tuple[Conditioning, float] | None:

@@ -21,9 +21,6 @@ class SPM(ESD):
         that load a LoRA know no gate.
     """
 
-    def extra_rows(self, config: SPMConfig) -> int:
-        return config.spm_states
-
     def kept_states(
         self, target: Conditioning, config: SPMConfig, generator: torch.Generator
     ) -> tuple[Conditioning, float] | None:

@@ -64,6 +64,8 @@ def covers(report: dict[str, Any], erasure: Erasure, images: int | None, judge: 
     """Whether a report of this run covers all held-out phrases, with the wanted judge and number of images."""
     if report["revision"] != erasure.info["revision"] or report["judge"] is None:
         return False
+    if report["settings"].get("quantize") != erasure.config.quantize:
+        return False
     name, count = report["judge"]["name"], report["settings"]["images_per_prompt"]
     if not is_known(name) or judge not in ("auto", name) or images not in (None, count):
         return False

@@ -75,8 +75,9 @@ class RefineSettings:
     images_per_prompt: int
     min_gain: float
     seed: int
-    steps: int
+    steps: int | None  # None: those of the model, with its solver
     guidance: float
+    threshold: float | None = None  # of the judge
 
 
 @dataclass(frozen=True)

@@ -179,11 +179,14 @@ class _Loop:
         if report is None or not covers(report, self.erasure, images, self.judge):
             report = self._evaluate(self.erasure, {"images_per_prompt": images, "eval_minutes": self.minutes})
         judge = self.judge if self.judge != "auto" else (report["judge"] or {}).get("name", "auto")
+        sampling = {name: report["settings"][name] for name in SAMPLING}
+        sampling |= {"steps": None} if "solver" in report["settings"] else {}  # which the model has by default
         settings = RefineSettings(
             suggester=self.suggester.name,
             judge=judge if isinstance(judge, str) else judge.name,
             min_gain=min_gain,
-            **{name: report["settings"][name] for name in SAMPLING},
+            threshold=(report["judge"] or {}).get("threshold"),
+            **sampling,
         )
         split = inherited_split(root, concepts) or split_held_out(concepts, report)
         first = Round(0, root, concepts, summary=score(report, split))
@@ -194,7 +197,8 @@ class _Loop:
         cure = f"Move {state.root / FILE} and {state.root}/round-* away to refine this run from the start."
         if file_hash(self.erasure.adapter) != state.adapter:
             raise RunError(f"The weights of {state.root} have changed since it was refined. {cure}")
-        given = {"suggester": self.suggester.name, "min_gain": min_gain, "images_per_prompt": images}
+        judge = None if self.judge == "auto" else self.judge if isinstance(self.judge, str) else self.judge.name
+        given = {"suggester": self.suggester.name, "min_gain": min_gain, "images_per_prompt": images, "judge": judge}
         for name, value in given.items():
             was = getattr(state.settings, name)
             if value is not None and value != was:
@@ -231,7 +235,8 @@ class _Loop:
             # Another seed for each round: the same one would repeat the noise that the model was trained on.
             config = self.erasure.config.model_copy(update={"seed": self.erasure.config.seed + planned.number})
             erasure = erase(planned.concepts, config=config, out=planned.folder, start_from=best.folder, **shared)
-        report = self._evaluate(erasure, {name: getattr(settings, name) for name in SAMPLING}, settings.judge)
+        shared = {name: getattr(settings, name) for name in (*SAMPLING, "threshold")}
+        report = self._evaluate(erasure, shared, settings.judge)
         scored = replace(planned, summary=score(report, state.split))
         scored = replace(scored, gain=(gain := round(scored.H - best.H, 4)))
         self.emit(RoundScored(scored))
@@ -247,6 +252,7 @@ class _Loop:
             judge=judge if self.judge == "auto" else self.judge,
             phrases_per_group=max(PHRASES, *map(len, lists)),
             backbone=self.backbone,
+            quantize=self.backbone.quantized,
             image_cache=self.images,
             on_event=self.emit,
             **settings,

@@ -66,6 +66,7 @@ class Film:
         if not path.exists():
             own, texts = defaults_of(backbone).sampling, self._phrases
             how: dict[str, Any] = {"steps": own.steps, "guidance": own.guidance, "solver": own.solver}
-            images = draw(backbone.pipe, texts, [SEED] * len(texts), **how)
+            with backbone.autocast():
+                images = draw(backbone.pipe, texts, [SEED] * len(texts), **how)
             write_atomic(path, partial(tile(images).save, format="WEBP", quality=90))
         (folder / REQUEST).unlink(missing_ok=True)

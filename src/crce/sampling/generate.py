@@ -116,7 +116,7 @@ def _draw_batch(
         if len(prompts) == 1:
             logger.warning("Could not generate %r with seed %d: %s", prompts[0], seeds[0], error)
             return [None]
-        # One bad prompt must not take its neighbours along, and half a batch may fit where a whole one didn't.
-        half = len(prompts) // 2
-        first = _draw_batch(pipe, prompts[:half], seeds[:half], steps, guidance, negative)
-        return first + _draw_batch(pipe, prompts[half:], seeds[half:], steps, guidance, negative)
+    # One bad prompt must not take its neighbours along, and half a batch may fit where a whole one didn't.
+    half = len(prompts) // 2
+    first = _draw_batch(pipe, prompts[:half], seeds[:half], steps, guidance, negative)
+    return first + _draw_batch(pipe, prompts[half:], seeds[half:], steps, guidance, negative)

@@ -10,7 +10,6 @@ run; a file that can't be read counts as missing. The folder can be deleted: the
 
 from __future__ import annotations
 
-import hashlib
 import json
 import logging
 from collections.abc import Callable, Iterable, Sequence
@@ -20,7 +19,7 @@ from typing import Any, Literal
 
 from PIL import Image
 
-from crce.files import slug, write_atomic, write_json
+from crce.files import slug, text_hash, write_atomic, write_json
 from crce.sampling.generate import batch_size, draw
 from crce.sampling.pictures import Picture, is_blank
 
@@ -140,13 +139,13 @@ class ImageCache:
 
     def path(self, key: ImageKey) -> Path:
         """The file of an image in a cache that has a folder."""
-        name = f"{slug(key.prompt)[:NAME].strip('-')}-{_digest(key.prompt)[:8]}"
+        name = f"{slug(key.prompt)[:NAME].strip('-')}-{text_hash(key.prompt)[:8]}"
         return self._folder(key) / name / f"{key.seed}.png"
 
     def _folder(self, key: ImageKey) -> Path:
         if self._root is None:
             raise ValueError("This image cache has no folder.")
-        return self._root / FOLDER / f"{key.state.side}-{_digest(json.dumps(_settings(key), sort_keys=True))}"
+        return self._root / FOLDER / f"{key.state.side}-{text_hash(json.dumps(_settings(key), sort_keys=True))[:12]}"
 
     def _read(self, path: Path) -> Picture:
         try:
@@ -174,7 +173,3 @@ def _settings(key: ImageKey) -> dict[str, Any]:
     """What all images of a folder have in common."""
     shared = {**key.state.as_json(), "steps": key.steps, "guidance": key.guidance}
     return {**shared, "solver": key.solver} if key.solver else shared  # folders that are older have none
-
-
-def _digest(text: str) -> str:
-    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:12]

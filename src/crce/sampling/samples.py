@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,11 +15,12 @@ from crce.errors import ConfigError
 from crce.sampling.generate import draw
 from crce.sampling.pictures import Picture
 from crce.training import Erasure, apply_adapter, load_base
-from crce.training.run_folder import OLD_SAMPLING
 
 
 if TYPE_CHECKING:
     from diffusers import DiffusionPipeline
+
+UNKNOWN_SAMPLING = {"steps": 20, "guidance": 4.0}  # of a model of a family without defaults
 
 
 @dataclass(frozen=True)
@@ -99,6 +101,10 @@ def generate(
             on_image(done, total)
 
     def images(pipe: DiffusionPipeline, own: Mapping[str, Any]) -> list[Picture]:
+        kind = type(pipe)
+        reads_negative = "negative_prompt" in inspect.signature(kind.__call__).parameters
+        if negative is not None and (kind.__name__ == "FluxPipeline" or not reads_negative):
+            raise ConfigError(f"negative is {negative!r}, but {kind.__name__} does without one. Leave it out.")
         most, scale, solver = fill_sampling(own, steps, guidance)
         sampling: dict[str, Any] = {"steps": most, "guidance": scale, "solver": solver}
         return draw(pipe, texts, seeds, **sampling, negative=negative, on_drawn=count)
@@ -108,7 +114,7 @@ def generate(
         model = "demo" if model is None else model
         found = find_defaults(model, revision)
         pipe = load_pipeline(model, device=device, dtype=dtype, revision=revision)
-        after = images(pipe, found.as_json() if found else OLD_SAMPLING)
+        after = images(pipe, found.as_json() if found else UNKNOWN_SAMPLING)
     else:
         erasure = run if isinstance(run, Erasure) else Erasure.load(run)
         if model is None:
@@ -117,6 +123,7 @@ def generate(
         else:
             how = {"device": device, "dtype": dtype, "revision": revision, "drop_t5": erasure.config.drop_t5}
             backbone = load_backbone(model, **how)
+            backbone.use_resolution(erasure.config.resolution)
         adapter = apply_adapter(backbone, erasure.adapter)
         with adapter.disabled():
             before = images(backbone.pipe, erasure.sampling)

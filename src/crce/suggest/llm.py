@@ -1,6 +1,5 @@
 """Corefs and retains from a language model, of any provider."""
 
-import hashlib
 import json
 from collections.abc import Callable
 from functools import partial
@@ -9,6 +8,7 @@ from typing import Any, Literal, TypeVar
 
 from crce.concepts.concept_set import CERTAINTY_WORDS, tidy
 from crce.errors import SuggestError
+from crce.files import text_hash
 from crce.llm import Chat, Message
 from crce.suggest.candidates import Candidate, Request
 from crce.suggest.prompts import propose_messages
@@ -87,7 +87,7 @@ class LLMSuggester:
             self.exchanges.append(
                 {
                     "kind": kind,
-                    "prompt_hash": hashlib.sha256(content.encode()).hexdigest()[:16],
+                    "prompt_hash": text_hash(content)[:16],
                     "messages": [{"role": message.role, "content": message.content} for message in question],
                     "reply": reply.text[:MAX_CHARS],
                     "finish": reply.finish,

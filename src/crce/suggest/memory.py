@@ -184,8 +184,7 @@ class Memory:
     def _append(self, lines: Iterable[str]) -> None:
         """Add whole lines in one write, so that two reviews at a time do not mix theirs."""
         if text := "".join(lines):
-            torn = self.path.exists() and not (self._bytes() or b"\n").endswith(b"\n")
-            append_line(self.path, ("\n" if torn else "") + text.removesuffix("\n"))  # the torn line stays alone
+            append_line(self.path, text.removesuffix("\n"))
 
     def _bytes(self) -> bytes:
         try:

@@ -3,7 +3,6 @@
 Its data are in the public domain (CC0).
 """
 
-import hashlib
 import re
 import time
 from typing import Any, NamedTuple
@@ -12,7 +11,7 @@ from crce import __version__
 from crce.concepts.concept_set import CERTAINTY_WORDS, Kind, name_key
 from crce.demo.embedding import load_embedder
 from crce.errors import SuggestError, first_line
-from crce.files import cache_folder, read_json, slug, write_json
+from crce.files import cache_folder, read_json, slug, text_hash, write_json
 from crce.suggest import disambiguation
 from crce.suggest.candidates import Candidate, Request
 from crce.suggest.lexicon import LexiconSuggester
@@ -60,7 +59,7 @@ class WikidataSuggester(LexiconSuggester):
             SuggestError: Wikidata can't be asked, or another one is nearly as well known.
             RunError: the stored answer can't be read or written.
         """
-        digest = hashlib.sha256(f"{self.url} {target}".encode()).hexdigest()[:12]
+        digest = text_hash(f"{self.url} {target}")[:12]
         file = cache_folder() / "wikidata" / f"{slug(target)}-{digest}.json"
         if not file.is_file():
             write_json(file, self._fetch(target))

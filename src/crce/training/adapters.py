@@ -270,8 +270,6 @@ def apply_adapter(backbone: Backbone, path: Path) -> Adapter:
                 modules, rank, alpha = (
                     config[f"{backbone.component}.{name}"] for name in ("target_modules", "r", "lora_alpha")
                 )
-                if any(len(down) != rank for name, down in state.items() if ".lora_A." in name):
-                    raise ValueError(f"its metadata says rank {rank}, its tensors have another")
                 adapter = LoRA(backbone, modules, rank, alpha, text_tokens_only=kind == TEXT_TOKENS)
             else:
                 adapter = Weights(backbone, json.loads(metadata["modules"]), metadata.get("component"))
@@ -280,6 +278,8 @@ def apply_adapter(backbone: Backbone, path: Path) -> Adapter:
             whole = backbone.dtype == torch.float32 and not backbone.quantized
             if isinstance(adapter, LoRA) and kind != TEXT_TOKENS and whole:
                 adapter = adapter.merged(backbone)
+        except torch.OutOfMemoryError:
+            raise
         except (LookupError, ValueError, TypeError, AttributeError, RuntimeError) as error:  # no such layer
             raise RunError(
                 f"The adapter {path} does not fit the model {backbone.model!r}: {error}. Erase again."

@@ -7,6 +7,8 @@ from io import RawIOBase
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import torch
+
 from crce.errors import RunError, first_line
 from crce.files import read_tensors, write_atomic, write_tensors
 from crce.training.run_folder import Erasure, file_hash
@@ -16,7 +18,6 @@ if TYPE_CHECKING:
     from crce.backbones import Backbone
     from crce.config import ErasureConfig
     from crce.training.adapters import Adapter
-    from crce.training.closed_form_trainer import ClosedFormTrainer
     from crce.training.trainer import Trainer
 
 CHECKPOINT = "checkpoint.safetensors"
@@ -31,7 +32,7 @@ def open_metrics(path: Path, step: int) -> RawIOBase:
     return open(path, "ab", buffering=0)
 
 
-def save_checkpoint(folder: Path, trainer: Trainer | ClosedFormTrainer) -> Path:
+def save_checkpoint(folder: Path, trainer: Trainer) -> Path:
     """Write the trainer's state; the checkpoint before stays until the new one is whole.
 
     Raises:
@@ -42,7 +43,7 @@ def save_checkpoint(folder: Path, trainer: Trainer | ClosedFormTrainer) -> Path:
     return folder / CHECKPOINT
 
 
-def load_checkpoint(folder: Path, trainer: Trainer | ClosedFormTrainer) -> bool:
+def load_checkpoint(folder: Path, trainer: Trainer) -> bool:
     """Continue from the folder's checkpoint, and return whether there is one: else a trainer is at its first step.
 
     Raises:
@@ -57,6 +58,8 @@ def load_checkpoint(folder: Path, trainer: Trainer | ClosedFormTrainer) -> bool:
         if not 0 <= values["step"] < trainer.config.steps:
             raise ValueError(f"it says step {values['step']} of {trainer.config.steps}")
         trainer.load_state(tensors, values)
+    except torch.OutOfMemoryError:
+        raise
     except (OSError, LookupError, ValueError, TypeError, AttributeError, RuntimeError) as error:
         reason = f"{error} is missing" if isinstance(error, KeyError) else first_line(error)
         raise RunError(

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from itertools import chain
-from typing import Any
 
 import torch
 
@@ -16,7 +15,7 @@ from crce.config import ErasureConfig
 from crce.errors import ConfigError, first_line
 from crce.methods.closed_form import outer
 from crce.methods.objective import ROLES, Row
-from crce.methods.table import edits_states, load_method, refuse_unsupported
+from crce.methods.table import edits_states, load_method
 from crce.training.adapters import Weights
 from crce.training.block_rows import block_layers, block_rows
 from crce.training.events import Step
@@ -24,17 +23,15 @@ from crce.training.state_rows import closed_form_rows
 
 
 class ClosedFormTrainer:
-    """Erases concept sets from a backbone in one step, with the interface of a `Trainer`.
+    """Erases concept sets from a backbone in one step, with the interface of a `Trainer` but for checkpoints.
 
     Attributes:
-        adapter: the edited weights. The step edits those of the base model, whatever the adapter holds before: a run
-            that starts from another erases that one's targets too, and an edit of an edit would keep what the first
-            had broken.
+        adapter: the edited weights. The step edits those of the base model: a run that starts from another erases
+            that one's targets too, and an edit of an edit would keep what the first had broken.
         step_count: steps done, 0 or 1.
     """
 
     def __init__(self, backbone: Backbone, sets: Sequence[ConceptSet], config: ErasureConfig) -> None:
-        refuse_unsupported(config.method, type(backbone.pipe).__name__)
         self.config = config
         self._method = load_method(config.method)
         ordered = sorted(sets, key=lambda c: c.target)  # floating-point sums depend on the order
@@ -51,7 +48,6 @@ class ClosedFormTrainer:
     def step(self) -> Step:
         """Solve for the weights. Terms are relative: to the sum before the edit if erased, to the answers if kept."""
         before = self.adapter.base_weights()
-        self.adapter.set_weights(before)
         totals: dict[str, torch.Tensor] = {role: torch.zeros(2, dtype=torch.float64) for role in ROLES}
         for paths, rows in self._parts:
             weights = {path: before[path] for path in paths}
@@ -74,14 +70,6 @@ class ClosedFormTrainer:
     def close(self) -> None:
         """Restore the backbone."""
         self.adapter.close()
-
-    def state(self) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
-        """No tensors, as there is nothing between the base model and the end, and the step."""
-        return {}, {"step": self.step_count}
-
-    def load_state(self, tensors: dict[str, torch.Tensor], values: dict[str, Any]) -> None:
-        """Continue from what `state` returned."""
-        self.step_count = values["step"]
 
 
 def _products(before: Mapping[str, torch.Tensor], after: Mapping[str, torch.Tensor]) -> torch.Tensor:

@@ -73,7 +73,7 @@ def combine(runs: Sequence[str | Path], out: str | Path | None = None) -> Erasur
     rank, modules = sum(ranks), {m for config in configs for m in config[f"{component}.target_modules"]}
     own = {"r": rank, "lora_alpha": rank, "target_modules": sorted(modules)}
     config = configs[0] | {f"{component}.{name}": value for name, value in own.items()}
-    settings = ErasureConfig.from_record(first.info["config"] | {"rank": rank, "lora_alpha": float(rank)})
+    settings = ErasureConfig(**first.info["config"] | {"rank": rank, "lora_alpha": float(rank)})
     info = first.info | {"config": settings.model_dump(mode="json"), "targets": [c.target for c in sets]}
     info |= {"combined": [{"run": str(e.folder.resolve()), "adapter": file_hash(e.adapter)} for e in erasures]}
     info |= {"start_from": None, "started": now(), "finished": now()}

@@ -8,7 +8,6 @@ Solved for from the base model, with sums of whole numbers, which have no order:
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Sequence
 from contextlib import suppress
@@ -26,7 +25,7 @@ from crce.concepts import ConceptSet, dump_concepts, write_sets
 from crce.concepts.concept_set import fold
 from crce.config import ErasureConfig
 from crce.errors import ConceptError, ConfigError, RunError
-from crce.files import check_writable, locked, read_json, read_tensors, write_json, write_tensors
+from crce.files import check_writable, locked, read_json, read_tensors, text_hash, write_json, write_tensors
 from crce.methods.closed_form import solution, stacked, sums
 from crce.methods.objective import Row
 from crce.methods.table import edits_states, load_method, refuse_unsupported
@@ -101,9 +100,9 @@ def change_register(
             if bool(before) == (event.action == "delete"):
                 state = f"was deleted on {before.at}" if before else "is not deleted"
                 raise ConceptError(f"'{event.target}' {state}. See {folder / REGISTER}.")
-            event.concepts_sha256 = _hash(dump_concepts(event.concepts)) if event.concepts else None
+            event.concepts_sha256 = text_hash(dump_concepts(event.concepts))[:32] if event.concepts else None
             register.events.append(event)
-        erasure = _solve(folder, register, ErasureConfig.from_record(register.run["config"]), backbone)
+        erasure = _solve(folder, register, ErasureConfig(**register.run["config"]), backbone)
         for event in events:
             event.weights = file_hash(erasure.adapter) if erasure else None
         write_json(folder / REGISTER, register.model_dump(mode="json"))  # last: what was killed before is repeated
@@ -148,12 +147,12 @@ def _total(folder: Path, sets: Sequence[ConceptSet], config: Any, backbone: Back
     reduced = [replace(c, retains=tuple(r for r in c.retains if fold(r.text) not in gone)) for c in sets]
     words = everyday_words(backbone, (), EVERYDAY)
     chunks = [not_erased(words[i : i + CHUNK], sets) for i in range(0, len(words), CHUNK)]
-    parts: dict[str, Any] = {_hash(dump_concepts(c)): ([c], ()) for c in reduced}
-    parts |= {_hash(" ".join(chunk)): ((), chunk) for chunk in chunks}
+    parts: dict[str, Any] = {text_hash(dump_concepts(c))[:32]: ([c], ()) for c in reduced}
+    parts |= {text_hash(" ".join(chunk))[:32]: ((), chunk) for chunk in chunks}
     # Other code and kernels may give sums other last bits, so that they can't be taken off again.
     versions = f"{__version__} {torch.__version__}"
     kernels = f"{versions} {torch.backends.cpu.get_cpu_capability()} {torch.get_num_threads()}"
-    stored, before = folder / f"{_hash(kernels)}.safetensors", []
+    stored, before = folder / f"{text_hash(kernels)[:32]}.safetensors", []
     total: dict[str, torch.Tensor] = {}
     with suppress(OSError):  # there is none, or it is damaged
         total, metadata = read_tensors(stored)
@@ -181,7 +180,3 @@ def _total(folder: Path, sets: Sequence[ConceptSet], config: Any, backbone: Back
         raise RunError(f"{folder} is damaged: {error}. Delete it; what is in it is made again.") from error
     write_tensors(stored, total, {"names": json.dumps(sorted(parts))})
     return total
-
-
-def _hash(text: str) -> str:
-    return hashlib.sha256(text.encode()).hexdigest()[:32]

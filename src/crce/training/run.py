@@ -171,12 +171,13 @@ def _train(
     kind = ClosedFormTrainer if method.solved else TextTrainer if method.trains_text else Trainer
     trainer = kind(backbone, sets, config)
     try:
-        # A checkpoint holds the trained weights whole: only a run without one needs those it starts from.
-        if not load_checkpoint(folder, trainer) and info.get("start_from"):
-            load_start(info["start_from"], folder, trainer.adapter)
-        if isinstance(trainer, Trainer) and trainer.share:
-            how = _loading(config) | {"device": backbone.device.type}
-            processes.send((type(trainer), info, sets, config, how, trainer.state()))
+        if isinstance(trainer, Trainer):
+            # A checkpoint holds the trained weights whole: only a run without one needs those it starts from.
+            if not load_checkpoint(folder, trainer) and info.get("start_from"):
+                load_start(info["start_from"], folder, trainer.adapter)
+            if trainer.share:
+                how = _loading(config) | {"device": backbone.device.type}
+                processes.send((type(trainer), info, sets, config, how, trainer.state()))
         earlier, clock = info["seconds"].get("train", 0.0), time.perf_counter()
         status = "interrupted"
         try:
@@ -186,7 +187,8 @@ def _train(
                         on_event(event)
                 _refuse_weights(folder, trainer)
                 if trainer.step_count < config.steps:
-                    save_checkpoint(folder, trainer)
+                    if isinstance(trainer, Trainer):
+                        save_checkpoint(folder, trainer)
                     raise Interrupted(folder, trainer.step_count)
             if not trainer.adapter.moved():
                 raise RunError(
@@ -267,6 +269,7 @@ def _steps(
                     f"free some space, then continue: crce erase --resume {quote(str(folder))}"
                 ) from error
             yield step
-            if trainer.step_count % config.checkpoint_every == 0 and trainer.step_count < config.steps:
+            due = trainer.step_count % config.checkpoint_every == 0 and trainer.step_count < config.steps
+            if due and isinstance(trainer, Trainer):
                 _refuse_weights(folder, trainer)
                 yield Saved(save_checkpoint(folder, trainer))

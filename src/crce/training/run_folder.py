@@ -10,7 +10,6 @@ checkpoint.safetensors  only while the run is unfinished
 from __future__ import annotations
 
 import functools
-import hashlib
 import json
 import platform
 import sys
@@ -32,29 +31,28 @@ from crce.concepts import ConceptSet, dump_concepts, read_sets
 from crce.concepts.concept_set import target_names
 from crce.config import ErasureConfig
 from crce.errors import ConfigError, RunError
-from crce.files import locked, new_folder, read_json, sha256, slug, write_json, write_tensors
+from crce.files import locked, new_folder, read_json, sha256, slug, text_hash, write_json, write_tensors
 
 
 if TYPE_CHECKING:
     from crce.backbones import Backbone
 
 PACKAGES = ("torch", "diffusers", "transformers", "peft", "safetensors", "numpy")
-OLD_SAMPLING = {"steps": 20, "guidance": 4.0}  # of runs that have not recorded their model's
 
 F = TypeVar("F", bound=Callable[..., Any])
 
 
 class RunFile(BaseModel, strict=True):
-    """run.json; what has a default here was not written by every version."""
+    """run.json; what has a default here not every run has, and hashes a user may take out."""
 
     status: Literal["running", "interrupted", "finished"]
     model: str
     revision: str | None
-    dtype: str = "auto"
+    dtype: str
     config: dict[str, Any]
-    sampling: dict[str, Any] = {}
+    sampling: dict[str, Any]
     start_from: dict[str, str] | None = None
-    seconds: dict[str, float] = {"train": 0.0}
+    seconds: dict[str, float]
     sha256: dict[str, str] = {}
 
 
@@ -98,7 +96,7 @@ class Erasure:
     @property
     def sampling(self) -> dict[str, Any]:
         """Steps and guidance of images of its model, unless the user says otherwise."""
-        return self.info.get("sampling") or OLD_SAMPLING
+        return self.info["sampling"]
 
     @classmethod
     def load(cls, folder: str | Path) -> Erasure:
@@ -177,10 +175,10 @@ def read_run(folder: Path) -> tuple[dict[str, Any], tuple[ConceptSet, ...], Eras
             f'what was there, or, to use the run as it is now, delete the entry "sha256" from {path}.'
         )
     try:
-        config = ErasureConfig.from_record(info["config"])
+        config = ErasureConfig(**info["config"])
     except (KeyError, TypeError, ConfigError) as error:
         raise RunError(f"Cannot read {path}: config: {error}") from error
-    return {"dtype": "auto", "seconds": {"train": 0.0}} | info, read_sets(folder / "concepts.yaml"), config
+    return info, read_sets(folder / "concepts.yaml"), config
 
 
 def read_report(folder: Path) -> dict[str, Any] | None:
@@ -201,7 +199,7 @@ def write_run(folder: Path, info: dict[str, Any]) -> None:
 
 
 def changed_files(folder: Path, info: dict[str, Any]) -> list[str]:
-    """The files of a run that changed after it was written; of runs of older versions, without hashes, none.
+    """The files of a run that changed after it was written; of one without hashes none.
 
     Raises:
         RunError: one can't be read.
@@ -214,7 +212,7 @@ def _hashes(folder: Path, info: dict[str, Any]) -> dict[str, str]:
     own = json.dumps({key: value for key, value in info.items() if key != "sha256"}, sort_keys=True)
     final = ("concepts.yaml", "adapter.safetensors") if info["status"] == "finished" else ("concepts.yaml",)
     files = {name: file_hash(folder / name) for name in final if (folder / name).exists()}
-    return {"run.json": f"sha256:{hashlib.sha256(own.encode()).hexdigest()}"} | files
+    return {"run.json": f"sha256:{text_hash(own)}"} | files
 
 
 def new_info(

@@ -12,7 +12,6 @@ from crce.backbones.conditioning import Conditioning
 from crce.backbones.unet import UNetBackbone
 from crce.concepts import ConceptSet
 from crce.methods.objective import Row, crce_loss
-from crce.methods.table import refuse_unsupported
 from crce.training.step_sampler import StepBatch
 from crce.training.trainer import Trainer
 
@@ -24,7 +23,6 @@ class TextTrainer(Trainer):
     """A trainer whose student is the text encoder. Trajectories and teacher are those of the base model."""
 
     def __init__(self, backbone: Backbone, sets: Sequence[ConceptSet], config: Any) -> None:
-        refuse_unsupported(config.method, type(backbone.pipe).__name__)
         super().__init__(backbone, sets, config)
         self._soft = cast(UNetBackbone, backbone)
         self.words: dict[int, torch.Tensor] = {}  # the step's adversarial word of each erased prompt, shape (1, W)

@@ -3,6 +3,7 @@
 import re
 import secrets
 import shutil
+from urllib.parse import quote
 
 from fastapi import APIRouter, Request, UploadFile
 from fastapi.responses import HTMLResponse, Response
@@ -96,7 +97,7 @@ def pictures(request: Request, name: str) -> HTMLResponse:
 @router.get("/drafts/{name}/concepts.yaml")
 def download(request: Request, name: str) -> Response:
     concepts = _concepts(site(request), site(request).drafts.get(name))
-    headers = {"content-disposition": f'attachment; filename="{slug(concepts.target)}.yaml"'}
+    headers = {"content-disposition": f"attachment; filename*=utf-8''{quote(slug(concepts.target))}.yaml"}
     return Response(dump_concepts(concepts), media_type="application/yaml", headers=headers)
 
 
@@ -151,7 +152,6 @@ def _begin(here: Site, name: str, form: dict[str, str]) -> str:
     recipe(method, draft.model, concepts.kind, changed)
     folder = new_folder(here.runs.root, slug(concepts.target))
     file = folder / "concepts.yaml"
-    here.drafts.save(draft, file)
     settings = here.settings
     images = form.get("images", "").strip()
     command = ["erase", str(file), "--out", str(folder), "--model", draft.model, "--method", method]
@@ -159,6 +159,7 @@ def _begin(here: Site, name: str, form: dict[str, str]) -> str:
     command += [word for word in form.get("fit", "").split() if _FIT.fullmatch(word)]
     command += ["--images-per-prompt", images] if images.isdecimal() and int(images) > 0 else []
     try:
+        here.drafts.save(draft, file)
         here.queue.add(f"Erase {concepts.target}", command, folder.name)
     except CRCEError:
         shutil.rmtree(folder)

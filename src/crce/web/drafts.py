@@ -4,11 +4,11 @@ A draft is a folder: draft.json with what was asked and every command of the rev
 it was suggested, and its record beside it.
 """
 
-import json
 import logging
 import secrets
 import shutil
 import threading
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ from crce.concepts import parse_concepts, read_concepts, write_concepts
 from crce.concepts.concept_set import text_fault
 from crce.concepts.library import atlas_entry
 from crce.errors import ConceptError, ConfigError, CRCEError
-from crce.files import write_json
+from crce.files import read_json, write_json
 from crce.suggest.memory import Memory
 from crce.suggest.record import record_beside, record_path, write_record
 from crce.suggest.review import Review
@@ -72,7 +72,7 @@ class Drafts:
         path = self._home / name / RECORD
         if not name.isalnum() or not path.is_file():
             raise ConfigError("There is no such draft any more. Start from the concept again.")
-        record = json.loads(path.read_text(encoding="utf-8"))
+        record = read_json(path, Draft, f"Delete {path.parent}.")
         draft = Draft(**{**record, "commands": tuple(record["commands"])})
         if draft.error is None and not (self.folder(draft) / START).is_file():
             self._suggest(draft)  # the server was killed while it waited for the suggestion
@@ -80,8 +80,12 @@ class Drafts:
 
     def latest(self, most: int) -> list[Draft]:
         """The drafts, the newest first."""
+        found: list[Draft] = []
         paths = sorted(self._home.glob(f"*/{RECORD}"), key=lambda path: path.stat().st_mtime, reverse=True)
-        return [self.get(path.parent.name) for path in paths[:most]]
+        for path in paths[:most]:
+            with suppress(CRCEError):  # it was deleted meanwhile, or is damaged
+                found.append(self.get(path.parent.name))
+        return found
 
     def delete(self, draft: Draft) -> None:
         shutil.rmtree(self.folder(draft), ignore_errors=True)
@@ -129,6 +133,11 @@ class Drafts:
     def _write(self, draft: Draft) -> None:
         write_json(self.folder(draft) / RECORD, asdict(draft))
 
+    def _fail(self, draft: Draft, why: str) -> None:
+        with self._lock:
+            if (self.folder(draft) / RECORD).is_file():  # else it was deleted meanwhile
+                self._write(replace(draft, error=why))
+
     def _suggest(self, draft: Draft) -> None:
         """Ask for the set of a draft, in a thread, as a language model takes its time."""
         with self._lock:
@@ -143,13 +152,15 @@ class Drafts:
         try:
             suggestion = suggest(draft.concept, kind=draft.kind, suggester=draft.suggester)
             start = self.folder(draft) / START
+            if not (self.folder(draft) / RECORD).is_file():  # it was deleted meanwhile
+                return
             write_record(record_path(start), suggestion.record)
             write_concepts(start, suggestion.concepts)
         except CRCEError as error:
-            self._write(replace(draft, error=str(error)))
+            self._fail(draft, str(error))
         except Exception as error:
             logger.exception("suggesting for %r failed", draft.concept)
-            self._write(replace(draft, error=f"unexpected {type(error).__name__}: {error}"))
+            self._fail(draft, f"unexpected {type(error).__name__}: {error}")
         finally:
             with self._lock:
                 self._working.discard(draft.name)

@@ -74,13 +74,13 @@ def download(request: Request, name: str, path: str) -> Response:
     place, file = run.folder / path.split("/")[0], (run.folder / path).resolve()
     if not re.fullmatch(r"export|push-\d+", place.name) or not file.is_relative_to(place.resolve()):
         raise HTTPException(404, "There is no such file")
-    return _file(file, {"content-disposition": f'attachment; filename="{file.name}"'})
+    return _file(file, filename=file.name)
 
 
-def _file(path: Path, headers: dict[str, str] | None = None) -> FileResponse:
+def _file(path: Path, headers: dict[str, str] | None = None, filename: str | None = None) -> FileResponse:
     if not path.is_file():
         raise HTTPException(404, "There is no such file")
-    return FileResponse(path, headers=headers)
+    return FileResponse(path, headers=headers, filename=filename)
 
 
 def _part(path: Path, after: bool, seed: int, run: Run) -> bytes:

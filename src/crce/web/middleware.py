@@ -63,6 +63,9 @@ class Guard:
         origin = request.headers.get("origin")
         if request.method == "POST" and (origin is None or urlsplit(origin).netloc.casefold() != host.casefold()):
             return _refused(403, "This change was not sent by a page of this server.")
+        fetch = {name: request.headers.get(f"sec-fetch-{name}", "") for name in ("site", "mode")}
+        if fetch["site"] in ("cross-site", "same-site") and fetch["mode"] != "navigate":  # it would start work here
+            return _refused(403, "This was asked for by a page of another server.")
         if int(length) > LARGEST:
             return _refused(413, f"A request may have at most {LARGEST:,} bytes.")
         if self._token is None or request.url.path == "/health" or self._matches(request.cookies.get(COOKIE)):

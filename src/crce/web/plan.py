@@ -55,6 +55,8 @@ def read_form(config: ErasureConfig, form: Mapping[str, str]) -> dict[str, Any]:
             changed[setting.name] = given == "yes"
         elif isinstance(getattr(config, setting.name), tuple):
             changed[setting.name] = [line.strip() for line in given.splitlines() if line.strip()]
+            if not changed[setting.name]:
+                raise ConfigError(f"{setting.name} is empty. Give at least one, one a line.")
         else:
             changed[setting.name] = given
     return changed

@@ -5,6 +5,7 @@ other stopped: it finds the jobs that still run, and starts none twice.
 """
 
 import json
+import logging
 import os
 import re
 import signal
@@ -13,7 +14,6 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Literal
@@ -24,6 +24,8 @@ from crce.errors import ConfigError, RunError
 from crce.files import read_json, write_json
 from crce.web.job import LOCK, RECORD, exit_file, process_file
 
+
+logger = logging.getLogger(__name__)
 
 State = Literal["queued", "running", "paused", "cancelled", "finished", "failed", "stopped"]
 LONGEST = 20  # jobs that wait
@@ -46,6 +48,8 @@ class WebJob:
     queued: float = 0.0  # seconds since the epoch, as are the next two
     started: float | None = None
     ended: float | None = None
+
+    __pydantic_config__ = {"extra": "forbid"}  # of a record in a file
 
     @property
     def active(self) -> bool:
@@ -90,7 +94,9 @@ class Queue:
             return [self._settle(job) for job in reversed(self._read())]
 
     def of_run(self, run: str) -> WebJob | None:
-        return next((job for job in self.jobs() if job.run == run), None)
+        """The job that works on a run or waits to, else the newest of the run; None if there is none."""
+        own = [job for job in self.jobs() if job.run == run]
+        return next((job for job in own if job.active), own[0] if own else None)
 
     def busy(self) -> bool:
         return any(job.state == "running" for job in self.jobs())
@@ -139,8 +145,12 @@ class Queue:
     def work(self) -> None:
         """Step until `close`, in a thread of its own, whose priority the jobs inherit."""
         while not self._closed:
-            with suppress(RunError):  # a damaged record: the pages, which read the same, show the error
+            try:
                 self.step()
+            except RunError:  # a damaged record: the pages, which read the same, show the error
+                pass
+            except OSError:  # no memory or disk for a process: its job will count as stopped
+                logger.exception("starting a job failed")
             self._awake.wait(0.5)
             self._awake.clear()
 

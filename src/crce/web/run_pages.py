@@ -117,7 +117,7 @@ def work(request: Request, name: str, what: Annotated[Literal["evaluate", "refin
     """Measure a run, or train on with what leaked and broke."""
     run, settings = site(request).runs.get(name), site(request).settings
     command = [what, str(run.folder), "--device", settings["device"]]
-    command += ["--rounds", "1"] if what == "refine" else ["--judge", settings["judge"]]
+    command += ["--rounds", "1"] if what == "refine" else ["--judge", settings["judge"], *run.measured_as_trained]
     site(request).queue.add(f"{what.capitalize()} {run.title}", command, name)
     return see(f"/runs/{name}")
 
@@ -140,8 +140,7 @@ def delete(request: Request, name: str) -> Response:
     run, job = here.runs.get(name), here.queue.of_run(name)
     if job is not None and job.active:
         raise ConfigError(f"'{job.title}' works on this run. Cancel it first.")
-    here.runs.delete(run)
-    return see(f"/runs?deleted={run.folder.name}")
+    return see(f"/runs?deleted={here.runs.delete(run)}")
 
 
 @router.post("/trash/{name}/restore")
@@ -177,8 +176,7 @@ def drawn(
 
 
 def _live(here: Site, run: Run) -> dict[str, Any]:
-    jobs = here.queue.jobs()
-    job = next((job for job in jobs if job.run == run.name), None)
+    jobs, job = here.queue.jobs(), here.queue.of_run(run.name)
     trace, log = read_trace(run.folder), here.queue.log(job) if job else ""
     progress = None
     if run.info and not run.trained:

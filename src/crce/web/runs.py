@@ -48,6 +48,12 @@ class Run:
         """Those of the whole training; 0 before it has begun."""
         return int(self.info["config"]["steps"]) if self.info else 0
 
+    @property
+    def measured_as_trained(self) -> list[str]:
+        """The flags of `crce evaluate` that load its model as the training did."""
+        quantize = self.info.get("config", {}).get("quantize")
+        return ["--quantize", quantize] if quantize else []
+
     def rounds(self) -> list[str]:
         folders = sorted(self.folder.glob("round-*"))
         return [f"{self.name}{ROUND}{folder.name}" for folder in folders if (folder / "report.json").is_file()]
@@ -108,10 +114,14 @@ class Runs:
         times = [info["seconds"]["train"] / info["steps_done"] for info in own]
         return median(times) if times else None
 
-    def delete(self, run: Run) -> None:
-        """Move a run to the trash, from which `restore` brings it back."""
+    def delete(self, run: Run) -> str:
+        """Move a run to the trash, and return the name by which `restore` brings it back."""
+        if ROUND in run.name:
+            raise ConfigError("A round belongs to the run that was refined. Delete that.")
         self._trash.mkdir(parents=True, exist_ok=True)
-        shutil.move(run.folder, free_file(self._trash / run.name, ""))
+        place = free_file(self._trash / run.name, "")
+        shutil.move(run.folder, place)
+        return place.name
 
     def restore(self, name: str) -> str:
         """Bring a run back, and return its name, which is another if that has been taken."""

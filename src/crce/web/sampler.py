@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import logging
 import re
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from crce.errors import ConfigError, CRCEError
-from crce.files import write_atomic
+from crce.errors import CRCEError
+from crce.files import text_hash, write_atomic
 
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 WAITING = 200  # images that may be asked for at once
-IDLE = 300.0  # seconds until the model is dropped
+IDLE = 300.0  # seconds until the model is dropped, and what has failed is tried again
 BATCH = 4
 
 
@@ -41,7 +41,7 @@ class Wanted:
 
     @property
     def key(self) -> str:
-        return hashlib.sha256(json.dumps(asdict(self)).encode()).hexdigest()[:32]
+        return text_hash(json.dumps(asdict(self)))[:32]
 
     @property
     def side(self) -> Wanted:
@@ -60,7 +60,7 @@ class Sampler:
         self._home = home
         self._busy = busy
         self._wanted: dict[str, Wanted] = {}
-        self._errors: dict[str, str] = {}
+        self._errors: dict[str, tuple[str, float]] = {}  # and until when they last
         self._lock = threading.Lock()
         self._awake = threading.Event()
         self._closed = False
@@ -69,13 +69,13 @@ class Sampler:
     def ask(self, image: Wanted) -> tuple[str | None, str | None]:
         """The address of an image, or why it could not be generated; where it is neither, it will be generated."""
         with self._lock:
-            error = self._errors.get(image.key)
+            error, until = self._errors.get(image.key, (None, 0.0))
+            if time.monotonic() > until:  # what was missing, such as memory or a network, may be there now
+                error = None
             if self.find(image.key):
                 return f"/images/{image.key}.webp", None
-            if error is None and image.key not in self._wanted:
-                if len(self._wanted) >= WAITING:
-                    raise ConfigError(f"{WAITING} images are being generated. Wait for them.")
-                self._wanted[image.key] = image
+            if error is None and len(self._wanted) < WAITING:  # a page asks again for what it lacks
+                self._wanted.setdefault(image.key, image)
         self._awake.set()
         return None, error
 
@@ -90,15 +90,16 @@ class Sampler:
         while not self._closed:
             self._awake.wait(1.0)
             self._awake.clear()
-            while not self._closed and (batch := self._batch()):
-                if self._busy():
+            with suppress(CRCEError):  # a damaged record of a job: the pages, which read the same, show the error
+                while not self._closed and (batch := self._batch()):
+                    if self._busy():
+                        self._drop()
+                        time.sleep(0.5)
+                        continue
+                    self._generate(batch)
+                    used = time.monotonic()
+                if self._loaded and (time.monotonic() - used > IDLE or self._busy()):
                     self._drop()
-                    time.sleep(0.5)
-                    continue
-                self._generate(batch)
-                used = time.monotonic()
-            if self._loaded and (time.monotonic() - used > IDLE or self._busy()):
-                self._drop()
 
     def close(self) -> None:
         """End `work` after the images in progress."""
@@ -133,7 +134,7 @@ class Sampler:
             logger.exception("generating images failed")
             errors = {image.key: f"unexpected {type(error).__name__}: {error}" for image in batch}
         with self._lock:
-            self._errors |= errors
+            self._errors |= {key: (error, time.monotonic() + IDLE) for key, error in errors.items()}
             for image in batch:
                 self._wanted.pop(image.key, None)
 

@@ -57,7 +57,7 @@ def continued(runs: Runs, job: WebJob) -> list[str]:
     kept = [word for flag in flags if flag in given for word in (flag, given[flag])]
     kept += ["--no-eval"] if "--no-eval" in job.arguments else ["--eval"]
     if run.trained and "--no-eval" not in kept:
-        return ["evaluate", str(run.folder), *kept[:-1]]
+        return ["evaluate", str(run.folder), *kept[:-1], *run.measured_as_trained]
     return ["erase", "--resume", str(run.folder), "--film", *kept] if run.info else job.arguments
 
 

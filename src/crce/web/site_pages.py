@@ -57,7 +57,8 @@ def save(
     hf_token: Word = "",
 ) -> Response:
     """Keep the settings. Keys stay in the memory of this process and of the jobs that it starts."""
-    chosen = {"model": model.strip() or "demo", "suggester": suggester.strip(), "judge": judge, "device": device}
+    chosen = {"model": model.strip() or "demo", "suggester": suggester.strip()}
+    chosen |= {"judge": judge.strip() or "auto", "device": device.strip() or "auto"}
     write_json(site(request).home / "settings.json", site(request).settings | chosen)
     given = dict(zip(KEYS, (openai_key, anthropic_key, hf_token), strict=True))
     os.environ |= {name: key.strip() for name, key in given.items() if key.strip()}

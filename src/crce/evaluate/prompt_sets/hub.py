@@ -18,7 +18,6 @@ from crce.evaluate.prompts import Prompt, PromptGroup
 
 
 TASKS = ("target_image", "selective_alignment", "pinpoint_ness", "multilingual_robustness", "attack_robustness")
-FIRST_TASKS = ("diverse_prompt", "over_erasing")  # folders of the repository's first version
 LANGUAGES = ("Original", "Spanish", "French", "German", "Italian", "Portuguese")
 NOUNS = 100  # of pinpoint_ness that count
 NOUN_IMAGES = 10
@@ -69,11 +68,9 @@ def _find(path: Path) -> Path:
         # The first version had a folder of this name too, with files of another kind.
         if any((root / task).is_dir() for task in TASKS if task != "selective_alignment"):
             return root
-    for old in (root / task for root in roots for task in FIRST_TASKS):
-        if old.is_dir():
-            raise ConfigError(f"{old} belongs to the first version of HUB, which had other tasks. Update: git pull.")
     raise ConfigError(
-        f"{path} holds no prompts of HUB. Looked there and in {roots[1]} for the folders {', '.join(TASKS)}."
+        f"{path} holds no prompts of HUB. Looked there and in {roots[1]} for the folders {', '.join(TASKS)}. Of its "
+        "first version, which had other tasks: git pull."
     )
 
 
