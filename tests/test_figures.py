@@ -13,8 +13,8 @@ import tables
 from scripts import load
 
 from crce.concepts import find_concepts
-from crce.evaluate.prompts import HEADLINES
 from crce.methods import METHODS
+from crce.training.run_folder import HEADLINES
 
 
 ROOT = Path(__file__).parents[1]

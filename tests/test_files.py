@@ -9,7 +9,7 @@ import os
 import pytest
 import torch
 
-from crce.files import free_file, read_tensors, sha256, write_json, write_tensors, write_text
+from crce.files import append_line, free_file, read_tensors, sha256, write_json, write_tensors, write_text
 
 
 def test_half_a_character_is_written_as_an_escape_and_read_again(tmp_path):
@@ -62,3 +62,12 @@ def test_equal_weights_are_equal_bytes_and_a_changed_byte_is_seen(tmp_path):
         path.write_bytes(data[:place] + bytes([data[place] ^ 1]) + data[place + 1 :])
         with pytest.raises(OSError, match="has changed since it was written. To use it as it is, remove sha256"):
             read_tensors(path)
+
+
+def test_a_line_after_a_torn_one_stays_whole(tmp_path):
+    path = tmp_path / "lines.jsonl"
+    append_line(path, "one")
+    path.write_bytes(path.read_bytes() + '{"answer": "é'.encode()[:-1])
+    append_line(path, "two")
+    append_line(path, "three")
+    assert path.read_bytes().splitlines()[-2:] == [b"two", b"three"]

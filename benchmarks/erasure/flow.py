@@ -25,11 +25,11 @@ from crce.backbones import load_backbone
 from crce.backbones.loading import find_model
 from crce.concepts import find_concepts
 from crce.evaluate import evaluate
-from crce.evaluate.prompts import HEADLINES
 from crce.files import write_json
 from crce.methods import METHODS
 from crce.sampling import ImageCache
 from crce.training import ErasureConfig, erase, load_config
+from crce.training.run_folder import HEADLINES
 
 
 PHRASES = 5  # of each list of the concept set; the held-out lists have no more

@@ -23,7 +23,6 @@ ERASURE = Path(__file__).parent
 NAMES = {
     "esd": "esd",
     "esd+crce": "esd+crce",
-    "esd region+crce": "esd+crce+region",
     "esd hardened+crce": "esd+crce+hardened",
 }
 NUMBERS = ("concept", "seed", "erased", "coref_erased", "kept", "unrelated", "H")

@@ -20,9 +20,9 @@ from typing import Any
 
 from crce.concepts import find_concepts
 from crce.evaluate import evaluate
-from crce.evaluate.prompts import HEADLINES
 from crce.files import write_json
 from crce.training import erase, load_config
+from crce.training.run_folder import HEADLINES
 
 
 CONCEPTS = ("cat", "dog", "car", "airplane", "bird", "apple", "ship", "horse")

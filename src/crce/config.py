@@ -50,7 +50,6 @@ class ErasureConfig(BaseModel):
     eta: bounds.GuidanceStrength = Field(1.0, description="strength of negative guidance")
     corefs_per_step: bounds.Phrases = Field(5, description="M, corefs of a step, chosen without replacement")
     retains_per_step: bounds.Phrases = Field(3, description="N, retains of a step, chosen without replacement")
-    coref_region: bool = Field(False, description="erase mixtures of the states of target and corefs, not the corefs")
     harden: bounds.Phrases = Field(0, description="rounds of attack between steps, whose finds are erased as corefs")
     steps: bounds.TrainingSteps = Field(500, description="optimizer steps")
     learning_rate: bounds.Rate = Field(2e-5, description="learning rate of Adam")
@@ -141,7 +140,7 @@ class ErasureConfig(BaseModel):
             needed = ", ".join(f"{name}: {value}" for name, value in ONE_STEP.items())
             raise ValueError(f"{self.method} computes the weights in one step. Use {needed}{example}")
         other = method.trains_text or method.solved
-        for name in ["gradient_surgery"] * method.solved + ["coref_region", "harden", "target_modules"] * other:
+        for name in ["gradient_surgery"] * method.solved + ["harden", "target_modules"] * other:
             if getattr(self, name) not in (None, False):
                 raise ValueError(f"{self.method} trains no layers of the denoiser. Leave {name} out")
         if self.harden and not (self.crce and self.corefs_per_step and self.harden < self.steps):

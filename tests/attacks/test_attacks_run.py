@@ -145,6 +145,7 @@ def test_learned_word_means_the_same_to_diffusers(run, tiny_model, tiny_folder, 
     word = torch.randn(1, 32, generator=torch.Generator().manual_seed(0))
     path = tmp_path / str(write_word(tmp_path, "inversion", "a cat", word))
     assert torch.equal(read_word(path), word)
+    assert write_word(tmp_path, "inversion", "a-cat", word + 1) != path.name
     fresh = load_backbone(str(tiny_folder), device="cpu")
     fresh.pipe.load_textual_inversion(str(path))
     assert torch.allclose(fresh.encode(["<a-cat>"]).hidden, tiny_model.encode_soft([""], word[None]).hidden, atol=1e-5)

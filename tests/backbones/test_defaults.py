@@ -73,6 +73,12 @@ def test_the_loaded_model_says_the_same(name, tmp_path):
     assert found.kin == {"flux_schnell": "schnell", "flux2_klein_distilled": "distilled"}.get(name, found.kin)
 
 
+def test_a_file_of_another_kind_has_none(tmp_path):
+    for name in ("model.ckpt", "model.safetensors"):
+        (tmp_path / name).write_bytes(b"no tensors")
+        assert find_defaults(str(tmp_path / name)) is None
+
+
 def test_a_model_that_can_not_be_read_has_none(tmp_path):
     (tmp_path / "model_index.json").write_text("[]")
     for model in (str(tmp_path), str(tmp_path / "nowhere"), "nobody/nothing"):

@@ -12,11 +12,16 @@ import tiny_families
 import torch
 from diffusers import DDIMScheduler, EulerDiscreteScheduler
 
+from crce.attacks.denoising import latents_of
 from crce.backbones import Backbone, Conditioning, load_backbone
+from crce.backbones.scopes import scope_modules
 from crce.concepts import ConceptSet
+from crce.errors import ConfigError
 from crce.sampling.generate import draw
+from crce.sampling.samples import generate
 from crce.suggest.grounding import ground
 from crce.training import Trainer, apply_adapter, erase, load_config
+from crce.training.adapters import new_adapter
 
 
 FAMILIES = [name for name in tiny_families.BUILDERS if name != "flux2_klein_distilled"]
@@ -294,3 +299,33 @@ def test_grounding_measures_a_flow_model(load: Callable[..., Backbone], name: st
     grounded = ground("cat", ["kitty"], load(name), latents=1, timesteps=2, unrelated=["house"])
     assert grounded["cat"].closeness == 1
     assert 0 <= grounded["kitty"].closeness <= 1
+
+
+def test_a_picture_becomes_the_latents_that_its_autoencoder_reads(backbone: Backbone):
+    pictures = draw(backbone.pipe, list(PROMPTS), [1, 2], steps=2)
+    latents = latents_of(backbone, pictures)
+    assert latents.shape == (2, *backbone.latent_shape)
+    pixels = backbone.pipe.image_processor.preprocess(pictures)
+    read = backbone.vae_latents(latents)
+    encoded = backbone.pipe.vae.encode(pixels.unsqueeze(2) if read.ndim == 5 else pixels).latent_dist.mode()
+    torch.testing.assert_close(read, encoded, rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize("name", ["sd3", "flux_dev", "qwen_image"])
+def test_presets_are_the_same_beside_a_lora(load: Callable[..., Backbone], name: str):
+    backbone = load(name)
+    before = {scope: scope_modules(backbone, scope) for scope in ("xattn", "kv", "noxattn")}
+    adapter = new_adapter(backbone, load_config("demo", {"layers": "xattn"}))
+    try:
+        for scope, paths in before.items():
+            found = {path.removesuffix(".base_layer") for path in scope_modules(backbone, scope)}
+            assert set(paths) == found, scope
+    finally:
+        adapter.close()
+
+
+@pytest.mark.parametrize("name", ["flux_dev", "flux2_klein"])
+def test_a_negative_prompt_is_refused_where_it_would_not_be_read(name: str, tmp_path: Path):
+    model = str(tiny_families.saved(name, tmp_path))
+    with pytest.raises(ConfigError, match="negative is 'dog', but Flux.*Pipeline does without one"):
+        generate("cat", model=model, negative="dog", steps=1, device="cpu")

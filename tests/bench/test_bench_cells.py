@@ -171,3 +171,8 @@ def test_styles_are_pinned_to_the_judge_of_styles(tmp_path, grid):
 def test_an_axis_of_one_method_means_nothing_to_others(grid):
     cells = expand(grid("concepts: [cat]\nmethods: [esd, spm]\naxes: {spm_states: [2, 4]}\n"))
     assert [cell.row for cell in cells] == ["esd+crce", "spm+crce spm_states=2", "spm+crce spm_states=4"]
+
+
+def test_rows_of_models_that_differ_in_their_numbers_have_names_of_their_own(grid):
+    text = "concepts: [cat]\nmethods: [uce]\nmodels: [{model: demo, dtype: float32}, {model: demo, dtype: bfloat16}]\n"
+    assert len({cell.row for cell in expand(grid(text)) if cell.config.crce}) == 2

@@ -174,3 +174,11 @@ def test_the_grid_for_stable_diffusion_takes_the_published_files(write, tmp_path
         ("Tom Hanks", "person"),
     ]
     assert len(list(expand(found))) == 3 * len(found.methods) * 2
+
+
+def test_a_recipe_that_is_none_is_named(grid, tmp_path):
+    (tmp_path / "listed.yaml").write_text("- steps: 3\n")
+    with pytest.raises(ConfigError, match="there is no recipe 5"):
+        grid("concepts: [cat]\nmethods: [{method: esd, recipe: 5}]\n")
+    with pytest.raises(ConfigError, match="must be a list of"):
+        grid("concepts: [cat]\nmethods: [{method: esd, recipe: listed.yaml}]\n")

@@ -11,7 +11,7 @@ from charts import heat_map
 
 from crce.bench import plan_grid
 from crce.bench.results import markdown, summarise
-from crce.evaluate.prompts import HEADLINES
+from crce.training.run_folder import HEADLINES
 
 
 def records_of(plan, value):

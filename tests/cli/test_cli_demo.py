@@ -8,7 +8,7 @@ from dataclasses import fields
 
 import pytest
 
-from crce.evaluate.prompts import HEADLINES
+from crce.training.run_folder import HEADLINES
 
 
 CATS = """\

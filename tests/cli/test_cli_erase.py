@@ -138,3 +138,9 @@ def test_a_model_that_was_read_in_part_is_measured_on_a_cpu_only_if_asked(crce, 
     assert "measured no, as images of a model of this size take hours on a CPU" in result.out
     assert json.loads((tmp_path / "run" / "run.json").read_text())["loaded"] == "text side"
     assert not (tmp_path / "run" / "report.json").exists()
+
+
+def test_a_judge_that_is_mistyped_is_told_before_the_training(crce, tiny_folder, tmp_path):
+    result = crce("erase", "cat", "--model", tiny_folder, "--judge", "clpi:x", "--out", tmp_path / "run", "--eval")
+    assert (result.code, "clip" in result.err) == (2, True)
+    assert not (tmp_path / "run").exists()

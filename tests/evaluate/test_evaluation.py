@@ -9,9 +9,9 @@ from PIL import Image
 from crce.errors import ConfigError, RunError
 from crce.evaluate import Drawn, evaluate
 from crce.evaluate.model_pair import SamplingPlan
-from crce.evaluate.prompts import HEADLINES
 from crce.sampling import ImageCache, ImageKey, ModelState, draw
 from crce.training import erase, load_config
+from crce.training.run_folder import HEADLINES
 
 
 GONE = {name: ["dog"] for name in ("cat", "kitty", "kitten", "feline")}

@@ -90,5 +90,6 @@ def make_hand_written(
     )
     write_sets(folder / "concepts.yaml", sets)
     info = {"status": "finished", "model": model, "revision": None, "dtype": "float32", "config": config.model_dump()}
+    info |= {"sampling": {"steps": 20, "guidance": 4.0, "source": "a guess"}, "seconds": {"train": 1.0}}
     write_json(folder / "run.json", info)
     return Erasure.load(folder)

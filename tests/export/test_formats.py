@@ -25,7 +25,7 @@ def base(pipeline: str | None, prediction_type: str | None = "epsilon") -> Base:
 
 
 def test_a_format_of_another_package_is_written_by_its_function(run, monkeypatch):
-    def write(erasure, path, *, rank, tolerance, dtype):
+    def write(erasure, path, *, rank, dtype):
         path.parent.mkdir()
         path.write_text(f"{rank} {dtype}")
         return Exported(path, "text")

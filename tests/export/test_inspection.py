@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from crce.errors import RunError
+from crce.errors import ConfigError, RunError
 from crce.export import check, export
 from crce.files import read_tensors, write_tensors
 
@@ -148,3 +148,8 @@ def test_what_cannot_be_read_is_refused(tmp_path):
     (tmp_path / "pickle.pt").write_bytes(b"nonsense")
     with pytest.raises(RunError, match="safetensors"):
         check(tmp_path / "pickle.pt")
+
+
+def test_a_run_is_not_compared(run):
+    with pytest.raises(ConfigError, match="against compares a file"):
+        check(run().folder, against="other")

@@ -19,6 +19,7 @@ from runs import latents
 from crce.concepts import ConceptSet, Related, read_concepts
 from crce.errors import ConfigError, RunError
 from crce.export import check, push
+from crce.export.base import public_judge
 from crce.files import read_tensors, write_json
 
 
@@ -236,3 +237,13 @@ def test_a_name_that_is_none_is_refused_before_anything_is_written(run):
     assert not (erasure.folder / "push-1").exists()
     with pytest.raises(RunError, match="exists already"):
         push(erasure, "me/erase-cat", out=erasure.folder, dry_run=True)
+
+
+def test_the_folders_of_this_machine_are_not_published(tmp_path):
+    (tmp_path / "my-clip").mkdir()
+    names = {
+        f"clip:{tmp_path / 'my-clip'}": "clip:my-clip",
+        "emoji": "emoji",
+        "vision:openai:gpt-4o": "vision:openai:gpt-4o",
+    }
+    assert {name: public_judge(name) for name in names} == names

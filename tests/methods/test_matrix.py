@@ -57,7 +57,7 @@ def test_what_is_supported_is_trained_and_nothing_else(backbone, cats, method, m
         return
     before = {name: p.detach().clone() for name, p in parameters(backbone).items()}
     monkeypatch.setattr(hardening, "SEARCH_STEPS", 2)
-    own = {"advunlearn": {"attack_steps": 1}, "esd": {"harden": 1, "coref_region": True}}
+    own = {"advunlearn": {"attack_steps": 1}, "esd": {"harden": 1}}
     settings = {} if method in SOLVED else FEW | {"steps": 2} | own.get(method, {})
     config = load_config(None, {"method": method, **settings})
     kind = ClosedFormTrainer if method in SOLVED else TextTrainer if METHODS[method].trains_text else Trainer

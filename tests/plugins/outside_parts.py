@@ -73,7 +73,7 @@ def read_prompts(folder: Path, concepts, concept):
     return files.load(folder / "prompts.txt", concepts, concept)
 
 
-def write_list(erasure, path, *, rank, tolerance, dtype):
+def write_list(erasure, path, *, rank, dtype):
     """An export format: the names of what was erased."""
     write_text(path, "\n".join(concepts.target for concepts in erasure.sets))
     return Exported(path, "list")

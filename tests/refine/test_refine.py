@@ -175,6 +175,8 @@ def test_other_settings_or_weights_do_not_go_on(refined, again, tmp_path):
         again(folder, min_gain=0.5)
     with pytest.raises(RunError, match="with suggester list, not lexicon"):
         again(folder, suggester="lexicon")
+    with pytest.raises(RunError, match="with judge emoji, not emoji-style"):
+        again(folder, judge="emoji-style")
     shutil.copy(refined[0].rounds[1].folder / "adapter.safetensors", folder / "adapter.safetensors")
     with pytest.raises(RunError, match="adapter.safetensors of the run .* changed after crce wrote the run"):
         again(folder)
@@ -321,3 +323,18 @@ def test_a_fault_of_the_service_ends_it_and_what_was_answered_is_kept(again, run
         assert [exchange["kind"] for exchange in exchanges] == ["propose"] * tries
         assert "moggy" in exchanges[-1]["reply"]
         assert len(read_refinement(folder).rounds) == 1
+
+
+@pytest.mark.parametrize(
+    ("changed", "steps"), [({"solver": "dpm++"}, None), ({}, 4)], ids=["the model's own solver", "the user's steps"]
+)
+def test_rounds_are_sampled_and_judged_like_the_report(again, run, tmp_path, monkeypatch, changed, steps):
+    folder = tmp_path / "cat"
+    shutil.copytree(run, folder)
+    report = json.loads((folder / "report.json").read_text())
+    report["settings"] |= changed | {"steps": 4}
+    report["judge"]["threshold"] = 0.75
+    (folder / "report.json").write_text(json.dumps(report))
+    monkeypatch.setattr("crce.refine.refinement._Loop._plan", lambda *_: None)
+    settings = again(folder).settings
+    assert (settings.steps, settings.threshold) == (steps, 0.75)

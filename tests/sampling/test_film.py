@@ -6,6 +6,7 @@ import pytest
 import short_run
 from PIL import Image
 
+from crce.backbones import load_backbone
 from crce.files import read_tensors
 from crce.sampling.film import REQUEST, Film, film_phrases, frames_of
 from crce.training import Step, erase, load_config
@@ -44,3 +45,12 @@ def test_a_frame_can_be_asked_for(tmp_path, demo_backbone, settings, monkeypatch
     erase(short_run.SET, config=settings, backbone=demo_backbone, out=tmp_path / "run", on_event=ask)
     assert [int(frame.stem[5:]) for frame in frames_of(tmp_path / "run")] == [0, 2, 3]
     assert not (tmp_path / "run" / REQUEST).exists()
+
+
+def test_a_film_of_weights_in_half_precision_has_pictures(tmp_path, tiny_folder, monkeypatch):
+    backbone = load_backbone(str(tiny_folder), device="cpu", dtype="bfloat16")
+    pictures = []
+    monkeypatch.setattr("crce.sampling.film.tile", lambda images: pictures.extend(images) or Image.new("RGB", (8, 8)))
+    erase(short_run.SET, config=load_config("uce"), backbone=backbone, out=tmp_path / "run", on_event=Film())
+    assert len(pictures) == 6
+    assert None not in pictures

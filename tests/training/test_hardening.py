@@ -12,7 +12,6 @@ from crce.errors import ConfigError, RunError
 from crce.training import Saved, Trainer, erase, hardening, load_config, resume
 from crce.training.hardening import find_states
 from crce.training.prompts import PromptTable
-from crce.training.trajectories import Trajectory
 
 
 FAST = {"steps": 6, "ddim_steps": 6, "pool": 2, "rank": 2, "learning_rate": 1e-3, "layers": "kv"}
@@ -40,25 +39,6 @@ def test_a_mixture_lies_between_its_prompts():
     torch.testing.assert_close(made.pooled, made.hidden[:, 0] * 2)
     assert made.mask.tolist() == [[1, 1, 0]] * 50
     assert float(weights.max(1).values.mean()) > 0.6  # mostly one prompt, as of Dirichlet(1/2)
-
-
-def test_a_region_takes_the_place_of_the_corefs_and_is_answered_like_the_target(tiny_backbone):
-    settings = FAST | {"method": "spm", "spm_states": 3, "coref_region": True}
-    t = Trainer(tiny_backbone, [CATS], load_config(None, settings))
-    (prompts,) = t.table.sets
-    x_t = torch.randn(1, *tiny_backbone.latent_shape)
-    rows, extra = t.sampler.rows(prompts, prompts.prompt, Trajectory(prompts.prompt, 0, x_t))
-    known = len(t.table.texts)
-    corefs = [row for row in rows if row.role == "coref"]
-    assert sorted(row.weight for row in corefs) == pytest.approx([0.3, 0.5])  # alpha w / M
-    assert [row.prompt for row in corefs] == [known, known + 1]
-    assert {row.source for row in corefs} == {prompts.target}
-    assert [row.prompt for row in rows if row.weight > 100] == [known + 2, known + 3, known + 4]  # SPM's random states
-    assert len(extra) == 5
-    named = t.table.cond.hidden[[prompts.target, *(i for i, _ in prompts.corefs)]].flatten(1)
-    inside = torch.linalg.lstsq(named.T, extra.hidden[:2].flatten(1).T).solution
-    torch.testing.assert_close(inside.sum(0), torch.ones(2), rtol=1e-3, atol=1e-3)
-    assert t.step().terms["coref"] > 0
 
 
 @pytest.mark.parametrize("micro_batch", [0, 3])
@@ -119,13 +99,10 @@ def test_a_hardened_run_that_was_stopped_ends_with_the_same_weights(tiny_backbon
     assert all(torch.equal(own, two[name]) for name, own in one.items())
 
 
-@pytest.mark.parametrize("setting", [{"harden": 1}, {"coref_region": True}])
 @pytest.mark.parametrize("method", ["uce", "advunlearn"])
-def test_they_are_refused_where_the_denoiser_is_not_trained(setting, method):
-    with pytest.raises(
-        ConfigError, match=f"{method} trains no layers of the denoiser. Leave {next(iter(setting))} out"
-    ):
-        load_config(None, setting | {"method": method})
+def test_it_is_refused_where_the_denoiser_is_not_trained(method):
+    with pytest.raises(ConfigError, match=f"{method} trains no layers of the denoiser. Leave harden out"):
+        load_config(None, {"harden": 1, "method": method})
 
 
 @pytest.mark.parametrize("settings", [{"crce": False}, {"corefs_per_step": 0}, {"steps": 2}])

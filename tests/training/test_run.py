@@ -17,8 +17,8 @@ from safetensors.torch import load_file
 
 from crce.cli.main import main
 from crce.concepts import ConceptSet, parse_concepts, read_concepts, write_concepts
-from crce.errors import ModelError, RunError
-from crce.training import Erasure, Finished, Saved, Started, Step, Trainer, erase, load_config, resume
+from crce.errors import ConfigError, MemoryShortage, ModelError, RunError
+from crce.training import Erasure, Finished, Saved, Started, Step, Trainer, apply_adapter, erase, load_config, resume
 
 
 SETTINGS = {"steps": 8, "ddim_steps": 3, "pool": 2, "learning_rate": 1e-3, "checkpoint_every": 3}
@@ -202,3 +202,32 @@ def test_a_training_that_changes_nothing_is_an_error(tiny_backbone, tmp_path, me
     config = load_config("uce" if method == "uce" else "demo", given)
     with pytest.raises(RunError, match="has changed no weight"):
         erase(ConceptSet("cat", erase_from="cat"), config=config, backbone=tiny_backbone, out=tmp_path / "run")
+
+
+def test_memory_that_runs_out_is_not_called_damage(tiny_backbone, cats, tmp_path, monkeypatch):
+    def stop(event):
+        if isinstance(event, Saved):
+            raise RunError("stopped")
+
+    config = load_config("demo", {"steps": 4, "ddim_steps": 3, "pool": 1, "checkpoint_every": 2, "layers": "kv"})
+    with pytest.raises(RunError, match="stopped"):
+        erase(cats, config=config, backbone=tiny_backbone, out=tmp_path / "run", on_event=stop)
+
+    def full(*_):
+        raise torch.OutOfMemoryError("full")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("crce.training.trainer.Trainer.load_state", full)
+        with pytest.raises(MemoryShortage):
+            resume(tmp_path / "run", backbone=tiny_backbone)
+    finished = resume(tmp_path / "run", backbone=tiny_backbone)
+    monkeypatch.setattr("crce.training.adapters.LoRA.load", full)
+    with pytest.raises(torch.OutOfMemoryError):
+        apply_adapter(tiny_backbone, finished.adapter)
+
+
+@pytest.mark.parametrize("settings", [{"quantize": "nf4"}, {"drop_t5": True}])
+def test_a_model_that_is_loaded_otherwise_is_refused(tiny_backbone, cats, tmp_path, settings):
+    with pytest.raises(ConfigError, match=f"{next(iter(settings))} is .* the given model was loaded with"):
+        erase(cats, config=load_config("demo", settings), backbone=tiny_backbone, out=tmp_path / "run")
+    assert not (tmp_path / "run").exists()

@@ -22,6 +22,18 @@ def test_a_change_from_another_page_is_refused(client):
     assert "/drafts/" not in client.get("/").text.split("in the making")[1]
 
 
+def test_a_picture_that_another_page_asks_for_is_refused(client):
+    for site, mode, answered in (
+        ("cross-site", "no-cors", 403),
+        ("same-site", "no-cors", 403),
+        ("same-origin", "cors", 200),
+        ("cross-site", "navigate", 200),
+        ("none", "navigate", 200),
+    ):
+        headers = {"sec-fetch-site": site, "sec-fetch-mode": mode}
+        assert client.get("/runs", headers=headers).status_code == answered
+
+
 def test_a_large_request_is_refused_by_its_length_or_as_it_comes(client):
     assert client.post("/drafts", content=b"x" * (LARGEST + 1)).status_code == 413
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import time
 
 import pytest
@@ -90,6 +91,11 @@ def test_a_concept_that_is_not_in_the_atlas_is_suggested(client):
 def test_a_typo_is_told_and_nothing_is_lost(client):
     assert "No words were found" in suggested(client, "xqzwv")
     assert client.get("/").status_code == 200
+
+
+@pytest.mark.parametrize("command", ["list", "quit", " "])
+def test_a_command_that_is_no_change_says_so(client, draft, command):
+    assert "changes nothing in a review" in client.post(draft, data={"command": command}).text
 
 
 def test_a_command_that_cannot_be_carried_out_says_why(client, draft):
@@ -198,6 +204,48 @@ def test_a_deleted_run_comes_back(client, root):
     assert not (root / "cat-1").exists()
     assert client.post("/trash/cat-1/restore").url.path == "/runs/cat-1"
     assert (root / "cat-1" / "adapter.safetensors").is_file()
+
+
+def test_a_run_that_was_deleted_after_one_of_the_same_name_comes_back_itself(client, root):
+    shutil.copytree(root / "cat-1", root / "kept")
+    client.post("/runs/cat-1/delete")
+    (root / "kept").rename(root / "cat-1")
+    (root / "cat-1" / "mine.txt").write_text("the second one")
+    page = client.post("/runs/cat-1/delete").text
+    again = page.split('action="/trash/')[1].split("/restore")[0]
+    name = client.post(f"/trash/{again}/restore").url.path.rpartition("/")[2]
+    assert (root / name / "mine.txt").is_file()
+
+
+def test_a_round_is_not_deleted_alone(client, root):
+    shutil.copytree(root / "cat-1", root / "cat-1" / "round-1")
+    assert "Delete that" in client.post("/runs/cat-1~round-1/delete").text
+    assert (root / "cat-1" / "round-1").is_dir()
+    assert "/delete" not in client.get("/runs/cat-1~round-1").text
+
+
+def test_a_name_in_any_script_can_be_downloaded(client, root):
+    (root / "cat-1" / "export").mkdir()
+    (root / "cat-1" / "export" / "猫.txt").write_text("neko")
+    answer = client.get("/runs/cat-1/files/export/猫.txt")
+    assert (answer.status_code, answer.text) == (200, "neko")
+    draft = client.post("/drafts/upload", files={"file": ("a.yaml", "target: кот\ncorefs: [кошка]\n")}).url.path
+    assert client.get(f"{draft}/concepts.yaml").headers["content-disposition"].endswith(".yaml")
+
+
+def test_a_damaged_draft_is_left_out_of_the_start_page(client, root, draft):
+    path = root / ".crce-web" / "drafts" / draft.rpartition("/")[2] / "draft.json"
+    path.write_text('{"name": 3}')
+    page = client.get("/")
+    assert (page.status_code, draft in page.text) == (200, False)
+    assert "Cannot read" in client.get(f"{draft}?again").text
+
+
+def test_a_set_of_hundreds_of_phrases_has_a_page(client):
+    text = "target: cat\ncorefs:\n" + "".join(f"- cat number {i}\n" for i in range(250))
+    draft = client.post("/drafts/upload", files={"file": ("a.yaml", text)}).url.path
+    assert "cat number 249" in client.get(draft).text
+    assert client.post(draft, data={"command": "reject 3"}).status_code == 200
 
 
 def test_no_address_leads_out_of_what_is_shown(client):

@@ -21,6 +21,7 @@ from crce.training import Erasure
 from crce.web.job import process_file
 from crce.web.queue import LONGEST, Queue
 from crce.web.runs import Runs
+from crce.web.sampler import Sampler, Wanted
 from crce.web.site import continued
 
 
@@ -155,6 +156,16 @@ def test_a_full_disk_fails_the_job_and_loses_nothing(tmp_path, queue):
     assert (tmp_path / "walrus.suggest.json").is_file()
 
 
+def test_a_run_has_the_job_that_works_on_it(queue, monkeypatch):
+    monkeypatch.setattr(queue, "_start", lambda job: None)
+    first = queue.add("erase", ["ls"], "cat")
+    queue.ask(first.number, "pause")
+    second = queue.add("measure", ["ls"], "cat")
+    queue.ask(second.number, "cancel")
+    queue.ask(first.number, "resume")
+    assert queue.of_run("cat").number == first.number
+
+
 def test_a_damaged_record_is_an_error_of_the_pages_and_does_not_end_the_queue(queue, tmp_path):
     job = queue.add("good", ["ls", "--kind", "style"], "a")
     record = tmp_path / "jobs" / "0001" / "job.json"
@@ -172,3 +183,29 @@ def test_a_damaged_record_is_an_error_of_the_pages_and_does_not_end_the_queue(qu
         assert time.monotonic() < deadline
         time.sleep(0.1)
     queue.close()
+
+
+def test_a_process_that_cannot_be_started_does_not_end_the_queue(queue, monkeypatch):
+    def fails(*args, **kwargs):
+        raise OSError("no memory")
+
+    monkeypatch.setattr("crce.web.queue.subprocess.Popen", fails)
+    queue.add("good", ["ls"], "a")
+    worker = threading.Thread(target=queue.work, daemon=True)
+    worker.start()
+    time.sleep(1)
+    assert worker.is_alive()
+    queue.close()
+
+
+def test_a_damaged_record_does_not_end_the_thread_that_draws(tmp_path):
+    def busy():
+        raise RunError("Cannot read job.json")
+
+    sampler = Sampler(tmp_path / "images", busy)
+    sampler.ask(Wanted("cat", "demo"))
+    worker = threading.Thread(target=sampler.work, daemon=True)
+    worker.start()
+    time.sleep(1.5)
+    assert worker.is_alive()
+    sampler.close()

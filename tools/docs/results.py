@@ -18,8 +18,8 @@ from charts import heat_map, pairs_chart
 
 from crce.bench.results import compare, markdown, means
 from crce.concepts import KINDS, find_concepts
-from crce.evaluate.prompts import HEADLINES
 from crce.files import write_text
+from crce.training.run_folder import HEADLINES
 
 
 ROOT = Path(__file__).parents[2]
@@ -189,7 +189,7 @@ SECTIONS = (
         "robustness",
         "Attacks",
         "How often the concept is generated again under each attack, for the prompt of the target alone. `hardened` "
-        "is --harden 6, `region` --coref-region, both chosen on other targets.",
+        "is --harden 6, chosen on other targets.",
     ),
 )
 

@@ -21,10 +21,10 @@ from crce.backbones.families import FAMILIES
 from crce.backbones.memory_plan import GIB
 from crce.bench.results import PairedDifference
 from crce.evaluate.intervals import Measure
-from crce.evaluate.prompts import HEADLINES
 from crce.files import write_text
 from crce.methods import METHODS
 from crce.methods.table import support
+from crce.training.run_folder import HEADLINES
 
 
 ROOT = Path(__file__).parents[2]

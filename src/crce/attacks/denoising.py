@@ -203,8 +203,7 @@ class Relearning(Attack):
         cond = victim.encode([prompt.text]).expand(self.batch)
         losses, curve = [], [{"step": 0, "share": _share(victim)}]
         # weights of their own, including or on top of those of an erasure
-        paths = [path for path in scope_modules(victim.backbone, self.layers) if ".lora_" not in path]
-        with closing(Weights(victim.backbone, paths)) as weights:
+        with closing(Weights(victim.backbone, scope_modules(victim.backbone, self.layers))) as weights:
             parameters = weights.parameters()
             for loss in fit(victim, allowance, x_0, self.batch, generator, parameters, self.rate, lambda: cond):
                 losses.append(loss)

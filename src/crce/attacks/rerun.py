@@ -63,7 +63,7 @@ def replay(
             )
     backbone = load_base(erasure, backbone=backbone, device=device)
     one.check_model(backbone)
-    head = {**old, **describe_run(erasure, scorer)}
+    head = {**old, **describe_run(erasure, scorer), "model": backbone.model, "revision": backbone.revision}
     outcomes = []
     with erased_model(backbone, erasure, scorer, QueryLog(None, {}), head) as victim:
         for i, outcome in enumerate(old["outcomes"]):

@@ -71,7 +71,7 @@ def scope_modules(
         named = _named_modules(network, target_modules)
         return _text_side(backbone, named) if text_tokens_only else named
     patterns = [backbone.text_layers] * (scope == "text") + [backbone.shared_layers] * text_tokens_only
-    layers = _layers(network)
+    layers = {path.removesuffix(".base_layer"): path for path in _layers(network)}  # without what an adapter adds
     unused = backbone.unread | {
         f"{attention}.add_q_proj"
         for attention, _, name in (path.rpartition(".") for path in layers)
@@ -82,7 +82,7 @@ def scope_modules(
         for path in layers
         if path not in unused
         and (
-            backbone.layer_role(path.removesuffix(".base_layer").split(".")) in _ROLES.get(scope, ())
+            backbone.layer_role(path.split(".")) in _ROLES.get(scope, ())
             or any(re.fullmatch(pattern, path) for pattern in patterns)
         )
         and (scope not in _ENDINGS or path.rpartition(".")[2] in _ENDINGS[scope])
@@ -92,7 +92,7 @@ def scope_modules(
             f"layers is {scope!r}, but {type(network).__name__} has no such layer. "
             f"Try another preset: {', '.join(SCOPES)}."
         )
-    return _text_side(backbone, found) if text_tokens_only else found
+    return _text_side(backbone, found) if text_tokens_only else [layers[path] for path in found]
 
 
 def shared_modules(backbone: Backbone, modules: list[str]) -> list[str]:
@@ -134,7 +134,8 @@ def state_layers(network: nn.Module, family: type[Backbone]) -> dict[str, str]:
 
 
 def _layers(network: nn.Module) -> list[str]:
-    return [path for path, module in network.named_modules() if isinstance(module, nn.Linear | nn.Conv2d)]
+    named = (path for path, module in network.named_modules() if isinstance(module, nn.Linear | nn.Conv2d))
+    return [path for path in named if ".lora_" not in path]
 
 
 def _named_modules(network: nn.Module, pattern: str) -> list[str]:

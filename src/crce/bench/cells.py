@@ -159,7 +159,7 @@ def cell_content(
     """Everything that determines the numbers of a cell; `judge` has its name, version and hash, or is None."""
     config = cell.config.model_dump(mode="json")
     # what came later, and cells measured before do not have, is left out where it changes nothing
-    since = "resolution target_modules text_tokens_only gradient_surgery drop_t5 quantize deep coref_region harden"
+    since = "resolution target_modules text_tokens_only gradient_surgery drop_t5 quantize deep harden"
     later = [name for name in since.split() if not config.get(name)]
     config = {name: value for name, value in config.items() if name not in later}
     measured: dict[str, Any] | None = None

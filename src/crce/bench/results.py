@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from crce.bench.cells import GridPlan, Job
 from crce.bench.grid import SIZES
 from crce.evaluate.intervals import Measure, mean_of
-from crce.evaluate.prompts import HEADLINES
+from crce.training.run_folder import HEADLINES
 
 
 ResultRow = dict[str, Any]

@@ -18,11 +18,10 @@ from crce.bench.cells import RECORD, Job
 from crce.errors import CRCEError, RunError
 from crce.evaluate import Report, evaluate
 from crce.evaluate.curve import read_trace
-from crce.evaluate.prompts import HEADLINES
 from crce.files import locked, read_json, write_json, write_text
 from crce.sampling import ImageCache
 from crce.training import Erasure, Event, Interrupted, Step, erase, resume
-from crce.training.run_folder import now, read_run
+from crce.training.run_folder import HEADLINES, now, read_run
 
 
 logger = logging.getLogger(__name__)

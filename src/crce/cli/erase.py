@@ -134,6 +134,8 @@ def erase(
             if not concepts:
                 concepts = [str(like / "concepts.yaml")]
                 start_from = start_from or (Path(info["start_from"]["run"]) if info.get("start_from") else None)
+                if each and start_from:
+                    raise ConfigError(f"{like} starts from {start_from}, which --each can't do. Leave --each out.")
             if model is None:
                 model, revision, dtype = info["model"], revision or recorded_commit(info), dtype or info["dtype"]
             if config is None and overrides.get("method", was.method) == was.method:
@@ -240,7 +242,7 @@ def _refuse_unread(config: ErasureConfig, given: Collection[str]) -> None:
     rules = (
         (config.adapter == "weights", {"rank", "lora_alpha"}, "adapter is weights"),
         (config.x_t_source == "student", {"pool"}, "x_t_source is student"),
-        (not config.crce, {"alpha", "corefs_per_step", "coref_region"}, "crce is off"),
+        (not config.crce, {"alpha", "corefs_per_step"}, "crce is off"),
         (method.solved, trained, f"{config.method} solves for the weights"),
     )
     if found := {name: why for holds, names, why in rules for name in names & set(given) if holds}:

@@ -120,9 +120,9 @@ def judge_lines(judge: str, model: str, sets: Sequence[ConceptSet]) -> list[str]
 
 def print_report(report: Report) -> None:
     """The headline numbers, the verdict in words, and where the report is; with several targets a row for each."""
-    from crce.evaluate.prompts import HEADLINES
     from crce.judges.table import DEFAULT_CLIP
     from crce.sampling.pictures import SHEET
+    from crce.training.run_folder import HEADLINES
 
     if any(report.summary[name]["value"] is not None for name in HEADLINES):  # else the verdict says all there is
         for name, title in HEADLINES.items():

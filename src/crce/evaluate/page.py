@@ -33,7 +33,7 @@ NAMED = 3  # targets in the title; more are counted
 WORST = 12  # leaks, and breaks, in the page of several targets; all of them are in report.json
 
 CLASSES = 40  # of the judge, in the page
-EVALUATE_FLAGS = ("images_per_prompt", "seed", "steps", "guidance")
+EVALUATE_FLAGS = ("images_per_prompt", "seed", "steps", "guidance", "quantize")
 
 GROUPS = {
     "target": ("Target", "should no longer be drawn"),
@@ -224,7 +224,7 @@ def _answers(calibration: Mapping[str, Any]) -> str:
 
 def list_commands(data: Mapping[str, Any]) -> list[list[str]]:
     """Commands that repeat the run and its report, each flag with its value."""
-    settings = {name: data["settings"][name] for name in EVALUATE_FLAGS}
+    settings = {name: data["settings"][name] for name in EVALUATE_FLAGS if name in data["settings"]}
     if "solver" in data["settings"]:  # which the model has by default, with its steps
         del settings["steps"]
     if data["judge"]:

@@ -19,14 +19,6 @@ TITLES = {
     "retain_held_out": "held-out retains",
     "unrelated": "unrelated prompts",
 }
-HEADLINES = {
-    "erased": "erased",
-    "coref_erased": "erased, held-out corefs",
-    "kept": "kept, held-out retains",
-    "unrelated": "kept, unrelated",
-    "H": "H",
-    "H3": "H without unrelated",
-}
 NO_JUDGE = "no judge scored it"  # why nothing is scored where there is no judge
 UNJUDGED = 3  # unrelated phrases where nobody judges, which with two of each list makes a dozen
 PAIRS = 4  # of images shown of a prompt

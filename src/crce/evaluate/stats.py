@@ -99,21 +99,19 @@ class RateComparison:
     base: Rate
     erased: Rate
     difference: RateDifference
+    testable: bool  # whether any outcome could have been significant: with few images not even the loss of all is
 
     def as_json(self) -> dict[str, Any]:
-        return {**{name: part.as_json() for name, part in vars(self).items()}, "testable": self.testable}
-
-    @property
-    def testable(self) -> bool:
-        """Whether any outcome could have been significant: with few images not even the loss of all of them is."""
-        return mcnemar(max(self.base.k, self.base.n - self.base.k), 0) < ALPHA
+        sides = {"base": self.base.as_json(), "erased": self.erased.as_json()}
+        return {**sides, "difference": self.difference.as_json(), "testable": self.testable}
 
     @property
     def complement(self) -> RateComparison:
         """The comparison of the images that are not recognised."""
         d = self.difference
         base, erased = (Rate(r.n - r.k, r.n, 1 - r.value, 1 - r.high, 1 - r.low) for r in (self.base, self.erased))
-        return RateComparison(base, erased, RateDifference(-d.value, -d.high, -d.low, d.p, d.gained, d.lost))
+        change = RateDifference(-d.value, -d.high, -d.low, d.p, d.gained, d.lost)
+        return RateComparison(base, erased, change, self.testable)
 
 
 def recognise(
@@ -218,4 +216,6 @@ def compare(prompts: Sequence[Recognition]) -> RateComparison | None:
     low, high = interval(value, samples[:, 1] - samples[:, 0], alpha)
     p = min(1.0, mcnemar(lost, gained) * ALPHA / alpha)
     difference = RateDifference(value, low, high, p, lost, gained)
-    return RateComparison(rate_of(base, alpha), rate_of(erased, alpha), difference)
+    before = rate_of(base, alpha)
+    testable = mcnemar(max(before.k, before.n - before.k), 0) < alpha
+    return RateComparison(before, rate_of(erased, alpha), difference, testable)

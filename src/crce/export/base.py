@@ -54,6 +54,12 @@ class Base:
         return self.model if self.is_hub_id or self.is_bundled else Path(self.model).name
 
 
+def public_judge(name: str) -> str:
+    """The name of a judge without the folders of this machine."""
+    kind, _, model = name.partition(":")
+    return f"{kind}:{Path(model).name}" if model and Path(model).exists() else name
+
+
 def is_hub_id(name: str) -> bool:
     """Whether a name has the form "user/name" of the Hub and isn't a path here."""
     return bool(re.fullmatch(REPOSITORY, name)) and not Path(name).exists()

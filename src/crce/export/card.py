@@ -14,24 +14,16 @@ from markupsafe import Markup
 from crce.concepts import Related, certainty_word
 from crce.concepts.concept_set import target_names
 from crce.errors import escaped
-from crce.export.base import Base
+from crce.export.base import Base, public_judge
 from crce.export.metadata import concepts_hash, method_name
 from crce.files import write_text
-from crce.training.run_folder import read_report
+from crce.training.run_folder import HEADLINES, read_report
 
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from crce.training import Erasure
-
-HEADLINES = {
-    "erased": "erased",
-    "coref_erased": "erased, held-out corefs",
-    "kept": "kept, held-out retains",
-    "unrelated": "kept, unrelated",
-    "H": "H, the harmonic mean of these",
-}
 
 
 def write_card(
@@ -56,6 +48,7 @@ def write_card(
         keep_trailing_newline=True,
         finalize=_inert,
     )
+    environment.filters["public"] = public_judge
     environment.filters["code"] = lambda text: Markup(re.sub(r"[`|\s]+", " ", escaped(str(text))))
     sets, config = erasure.sets, erasure.info["config"]
     text = environment.get_template("card.md.j2").render(

@@ -44,8 +44,8 @@ class ExportFormat:
 
     Attributes:
         summary: the format in a few words, for the command line.
-        write: writes a finished run to a path that is free, by the arguments `erasure` and `path`, and `rank`,
-            `tolerance` and `dtype` as in `export`; or its "module:attribute".
+        write: writes a finished run to a path that is free, by the arguments `erasure` and `path`, and `rank`
+            and `dtype` as in `export`; or its "module:attribute".
         low_rank: whether it is a LoRA, so that `rank` applies.
         suffix: of its file; empty for a pipeline folder.
     """
@@ -72,7 +72,6 @@ def export(
     *,
     out: str | Path | None = None,
     rank: int | None = None,
-    tolerance: float = TOLERANCE,
     dtype: str | None = None,
     force: bool = False,
 ) -> Exported:
@@ -82,8 +81,8 @@ def export(
         run: a finished run, or its folder.
         to: a name in `FORMATS`, such as "diffusers", "kohya", "merged" or "single-file".
         out: the file or folder; None takes export/erase-<targets>-<format> in the run folder.
-        rank: the largest rank of a LoRA made of whole weights; None takes what the tolerance needs.
-        tolerance: the relative error that a layer of such a LoRA may have.
+        rank: the largest rank of a LoRA made of whole weights; None takes what loses at most
+            `crce.export.layers.TOLERANCE` of a layer.
         dtype: "float32", "float16" or "bfloat16"; None takes float32 for a LoRA, else the type of the training.
         force: overwrite an existing file or pipeline folder.
 
@@ -113,7 +112,7 @@ def export(
     check_writable(path, folder=not chosen.suffix)
     write = FORMATS.resolve(to, chosen.write)
     with locked(erasure.folder):
-        return write(erasure, path, rank=rank, tolerance=tolerance, dtype=dtype)
+        return write(erasure, path, rank=rank, dtype=dtype)
 
 
 def _check_free(path: Path, to: str, chosen: ExportFormat, force: bool) -> None:

@@ -146,14 +146,12 @@ class Factorised:
     smaller: dict[int, float]  # for some lower ranks, the largest error that a layer would have
 
 
-def factorise(
-    deltas: Mapping[str, torch.Tensor], *, rank: int | None = None, tolerance: float = TOLERANCE
-) -> Factorised:
+def factorise(deltas: Mapping[str, torch.Tensor], *, rank: int | None = None) -> Factorised:
     """The best low-rank form of each delta, by singular value decomposition.
 
-    All layers get one rank, the smallest that reaches the tolerance in each of them, because some programs take one
+    All layers get one rank, the smallest that reaches `TOLERANCE` in each of them, because some programs take one
     rank and one alpha for a whole file. A layer that needs less is padded with zeros. Deltas are by layer, of shape
-    (C, D) or (C, D, kh, kw); `rank` is an upper limit, with which the error may exceed the relative `tolerance`.
+    (C, D) or (C, D, kh, kw); `rank` is an upper limit, with which the relative error may exceed it.
     """
     parts: dict[str, tuple[torch.Tensor, torch.Tensor]] = {}
     worst = 0.0
@@ -166,7 +164,7 @@ def factorise(
             continue
         # lost[r] is the norm of what rank r leaves out; the squares are summed from the smallest
         lost = torch.cat([values.double().square().flip(0).cumsum(0).flip(0).sqrt(), torch.zeros(1)]) / total
-        enough = int((lost > tolerance).sum())
+        enough = int((lost > TOLERANCE).sum())
         kept = enough if rank is None else min(enough, rank)
         needed = max(needed, enough)
         root = values[:kept].sqrt()

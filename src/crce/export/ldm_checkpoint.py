@@ -46,9 +46,7 @@ PIPELINES = {
 }
 
 
-def write_single_file(
-    erasure: Erasure, path: Path, *, rank: int | None, tolerance: float, dtype: str | None
-) -> Exported:
+def write_single_file(erasure: Erasure, path: Path, *, rank: int | None, dtype: str | None) -> Exported:
     """Write the erased model as one checkpoint, see `formats.export`."""
     pipe, base, adapter = erased_pipeline(erasure, dtype)
     _, architecture = identify(base, adapter.shapes())

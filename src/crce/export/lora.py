@@ -43,7 +43,6 @@ def write_lora(
     to: Literal["diffusers", "kohya"],
     *,
     rank: int | None = None,
-    tolerance: float = TOLERANCE,
     dtype: str | None = None,
     pipe: Any | None = None,
 ) -> Exported:
@@ -58,14 +57,14 @@ def write_lora(
     base = describe_base(erasure.info, pipe)
     layers, error, extra, notes = adapter.layers, 0.0, {}, []
     if not layers:
-        factorised = factorise(trained_deltas(adapter, pipe), rank=rank, tolerance=tolerance)
+        factorised = factorise(trained_deltas(adapter, pipe), rank=rank)
         layers, error = factorised.layers, factorised.worst
         extra = {
             "factorised_from": "weights",
             "relative_error": f"{error:.3g}",
-            "rank_needed": f"{factorised.needed} (relative error {tolerance:g})",
+            "rank_needed": f"{factorised.needed} (relative error {TOLERANCE:g})",
         }
-        notes += _loss_notes(factorised, tolerance, weight_deltas(adapter, pipe))
+        notes += _loss_notes(factorised, weight_deltas(adapter, pipe))
     first = next(iter(layers.values()))
     if adapter.layers and rank is not None:
         raise RunError(f"The run trained a LoRA of rank {first.rank}; --rank is for runs that trained whole weights.")
@@ -109,13 +108,13 @@ def _tensors(
     return tensors
 
 
-def _loss_notes(made: Factorised, tolerance: float, deltas: Mapping[str, torch.Tensor]) -> list[str]:
+def _loss_notes(made: Factorised, deltas: Mapping[str, torch.Tensor]) -> list[str]:
     """The loss of low rank, and of what a LoRA can't hold: programs agree on no key for a change of a vector."""
     smaller = "".join(f", {error:.2g} with --rank {rank}" for rank, error in made.smaller.items())
     error = f"{made.worst:.2g}{smaller}"
     notes = [f"whole weights as a LoRA of rank {made.rank}: largest relative error of a layer {error}"]
     if made.rank < made.needed:
-        least = f"rank {made.needed} would bring it under {tolerance:g}"
+        least = f"rank {made.needed} would bring it under {TOLERANCE:g}"
         notes.append(f"{least}; --to merged and single-file lose nothing")
     if lost := changed_vectors(deltas):
         sizes = {name: float(d.square().sum()) for name, d in deltas.items()}

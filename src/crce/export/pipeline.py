@@ -56,12 +56,10 @@ def merge(pipe: Any, adapter: AdapterFile) -> None:
         parameter(pipe, name, trained.shape).copy_(trained)
 
 
-def write_merged(erasure: Erasure, path: Path, *, rank: int | None, tolerance: float, dtype: str | None) -> Exported:
+def write_merged(erasure: Erasure, path: Path, *, rank: int | None, dtype: str | None) -> Exported:
     """Write the erased pipeline as a folder, see `formats.export`: it is whole, or isn't there."""
     pipe, base, _ = erased_pipeline(erasure, dtype)
     partial, before = (path.with_name(path.name + end) for end in (".partial", ".before"))
-    if before.exists() and not path.exists():  # the last export was killed between two renamings
-        before.rename(path)
     for left in (partial, before):
         shutil.rmtree(left, ignore_errors=True)
     try:

@@ -11,7 +11,7 @@ from typing import Any
 
 from crce.concepts import write_sets
 from crce.errors import ConfigError, RunError, first_line
-from crce.export.base import REPOSITORY, describe_base, identify, kohya_prefixes
+from crce.export.base import REPOSITORY, describe_base, identify, kohya_prefixes, public_judge
 from crce.export.card import write_card
 from crce.export.layers import read_adapter
 from crce.export.lora import write_lora
@@ -118,6 +118,8 @@ def _write_folder(folder: Path, erasure: Erasure, repo: str, rank: int | None) -
     if report is not None:
         kept = ("target", "targets", "kind", "summary", "verdict", "judge", "settings", "leaks", "broken")
         facts = {name: report[name] for name in kept if name in report}
+        if facts["judge"]:
+            facts["judge"] = facts["judge"] | {"name": public_judge(facts["judge"]["name"])}
         write_json(folder / "report.json", facts | {"model": base.public_name, "revision": base.revision})
         if any(c.kind == "explicit" for c in erasure.sets):
             notes = (*notes, "images are left out: a target is explicit")

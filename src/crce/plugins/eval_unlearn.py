@@ -59,8 +59,9 @@ class CRCETechnique:
             raise ConfigError(
                 "Give the technique crce either erase_concept, or run with the folder of a finished run."
             )
-        if run is not None and settings:
-            raise ConfigError(f"A run is already erased, so it takes no {', '.join(settings)}. Leave these out.")
+        unused = [*settings, *(name for name, value in {"recipe": recipe, "out": out}.items() if value is not None)]
+        if run is not None and unused:
+            raise ConfigError(f"A run is already erased, so it takes no {', '.join(unused)}. Leave these out.")
         check_numbers(steps=num_inference_steps, guidance=guidance_scale)
         from crce.api import erase
         from crce.training import Erasure, apply_adapter, load_base

@@ -106,4 +106,6 @@ def load_start(start: dict[str, str], folder: Path, adapter: Adapter) -> None:
     try:
         adapter.load(read_tensors(path)[0])
     except (OSError, ValueError) as error:
-        raise RunError(f"The adapter {path} is damaged: {error}. Erase that run again.") from error
+        raise RunError(
+            f"Can't start from {path}: {error}. Start from one of the same method and layers, or erase it again."
+        ) from error

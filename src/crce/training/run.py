@@ -22,7 +22,7 @@ from crce.backbones.text_side import encoders_alone, text_side_parts
 from crce.concepts import ConceptSet, write_sets
 from crce.concepts.concept_set import fold
 from crce.config import ErasureConfig
-from crce.errors import ConceptError, MemoryShortage, RunError
+from crce.errors import ConceptError, ConfigError, MemoryShortage, RunError
 from crce.methods import METHODS
 from crce.methods.table import edits_states, refuse_unsupported
 from crce.training import processes
@@ -108,6 +108,9 @@ def erase(
     refuse = partial(refuse_unsupported, config.method)  # before gigabytes are read, and before a folder is made
     loaded = backbone or load_backbone(accept=refuse, **loading, **_loading(config))
     refuse(type(loaded.pipe).__name__)
+    for name, own in {"quantize": loaded.quantized, "drop_t5": loaded.drop_t5}.items():
+        if own != (asked := getattr(config, name)):
+            raise ConfigError(f"{name} is {asked!r}, but the given model was loaded with {own!r}. Load it so too.")
     seconds = time.perf_counter() - clock
     start = None
     if start_from is not None:

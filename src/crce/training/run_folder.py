@@ -38,6 +38,14 @@ if TYPE_CHECKING:
     from crce.backbones import Backbone
 
 PACKAGES = ("torch", "diffusers", "transformers", "peft", "safetensors", "numpy")
+HEADLINES = {  # the summary of report.json
+    "erased": "erased",
+    "coref_erased": "erased, held-out corefs",
+    "kept": "kept, held-out retains",
+    "unrelated": "kept, unrelated",
+    "H": "H",
+    "H3": "H without unrelated",
+}
 
 F = TypeVar("F", bound=Callable[..., Any])
 

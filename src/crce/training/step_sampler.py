@@ -167,13 +167,6 @@ class StepSampler:
         everyday = self._order(prompts.everyday, x_retain.prompt)[: config.retains_per_step]
         rows = step_rows(prompts.prompt, prompts.target, corefs, retains, config.alpha, config.beta, everyday)
         numbers, beyond = itertools.count(len(self.table.texts)), []
-        if config.coref_region and corefs:
-            named = [prompts.target, *(i for i, _ in prompts.corefs)]
-            beyond.append(self.table.mixtures(named, len(corefs), self._generator))
-            rows = [
-                replace(row, prompt=next(numbers), source=prompts.target) if row.role == "coref" else row
-                for row in rows
-            ]
         held = [self._method.kept_states(self.table.cond[[prompts.target]], config, self._generator)]
         if config.harden:  # a search begins between the retains, and what it finds would take them along
             named = [NULL, *(i for i, _ in prompts.retains)]
