@@ -23,7 +23,7 @@ from crce.training.combine import combine
 
 
 PAIRS = (("cat", "car"), ("airplane", "apple"), ("dog", "horse"))  # the last are retains of one another
-STEPS = 120  # of a run of one concept, and twice as many of both: fewer than the recipe has
+STEPS = 110  # of a run of one concept, as the recipe has, and twice as many of both
 NUMBERS = ("H", "erased", "coref_erased", "kept", "unrelated")
 
 

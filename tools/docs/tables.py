@@ -73,9 +73,8 @@ def defaults() -> str:
 
 
 def _method_rows() -> list[dict[str, Any]]:
-    """The rows of methods.json with the settings of each method's recipe."""
-    rows = _read("erasure/methods.json")["rows"]
-    return [row for row in rows if row.get("row", row["method"]).removesuffix("+crce") == row["method"]]
+    """The rows of methods.json but the second plain one of ESD."""
+    return [row for row in _read("erasure/methods.json")["rows"] if row.get("row") != "esd at 60 steps"]
 
 
 def methods() -> str:

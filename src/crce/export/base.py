@@ -57,7 +57,8 @@ class Base:
 def public_judge(name: str) -> str:
     """The name of a judge without the folders of this machine."""
     kind, _, model = name.partition(":")
-    return f"{kind}:{Path(model).name}" if model and Path(model).exists() else name
+    local = model and (Path(model).is_absolute() or Path(model).exists())
+    return f"{kind}:{Path(model).name}" if local else name
 
 
 def is_hub_id(name: str) -> bool:
