@@ -129,6 +129,7 @@ def test_unfinished_run_is_not_evaluated(crce, tmp_path):
     from crce.training import load_config
 
     info = {"status": "interrupted", "config": load_config("demo").model_dump(), "model": "demo", "revision": None}
+    info |= {"dtype": "float32", "sampling": {"steps": 20, "guidance": 4.0, "source": "a guess"}, "seconds": {}}
     (tmp_path / "run.json").write_text(json.dumps(info))
     write_concepts(tmp_path / "concepts.yaml", find_concepts("cat"))
     result = crce("evaluate", tmp_path)
