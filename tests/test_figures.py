@@ -202,3 +202,7 @@ def test_the_page_of_methods_names_what_tuning_found():
     kv = max(h for _, h in crce["curves"]["kv"])
     assert f"with CRCE they have H {crce['best']['H']:.2f}, keys and values {kv:.2f}" in text
     assert f"on the same layers at {plain['best']['steps']} steps, with {plain['best']['H']:.2f}" in text
+    crce, plain = (tuned[name]["best"] for name in ("ablation+crce", "ablation"))
+    assert (crce["layers"], plain["layers"]) == ("noxattn", "kv")
+    assert f"with CRCE on the same layers at {crce['steps']} steps (H {crce['H']:.2f})" in text
+    assert f"plain on keys and values at {plain['steps']} (H {plain['H']:.2f})" in text

@@ -41,6 +41,8 @@ class Draft:
     commands: tuple[str, ...] = ()  # of the review
     error: str | None = None  # why there is no set
 
+    __pydantic_config__ = {"extra": "forbid"}  # of a record in a file
+
 
 class Drafts:
     """The drafts of one folder of runs."""
