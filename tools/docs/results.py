@@ -54,8 +54,8 @@ precision), so that a cell that is measured again has other numbers: {parts}.
 """
 
 METHODS_TEXT = """{targets} targets: objects, characters and styles; the model knows no persons.
-[Every run](../benchmarks/erasure/methods.json) by `python benchmarks/erasure/methods.py`. Plain Concept Ablation has
-settings of its own, 60 steps on keys and values, which are better for it than the recipe, that is for CRCE.{old}
+[Every run](../benchmarks/erasure/methods.json) by `python benchmarks/erasure/methods.py`. Plain Concept Ablation and
+EAP have settings of their own, of 60 steps; the recipes are for CRCE.{old}
 """
 
 FEWER = """
