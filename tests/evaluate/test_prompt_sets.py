@@ -582,7 +582,7 @@ def test_missing_folders_and_unknown_layouts(tmp_path, hub, canvas):
         "unlearn-canvas:nowhere": "There is no nowhere. Clone github.com/OPTML-Group/UnlearnCanvas",
         f"hub:{canvas}": "holds no prompts of HUB. Looked there and in .*UnlearnCanvas.prompts for the folders ",
         f"unlearn-canvas:{hub}": "no folder of UnlearnCanvas. Looked for const.py, .* lists theme_av",
-        f"hub:{tmp_path / 'old'}": "Of its first version, which had other tasks: git pull.",
+        f"hub:{tmp_path / 'old'}": "A clone of its first version has other tasks: git pull.",
         "emma:nowhere": "There is no folder nowhere. Clone github.com/lobsterlulu/EMMA",
         f"emma:{hub}": "holds no prompts of EMMA. Clone",
         "hub:": "names no folder. Write hub:FOLDER",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
 import torch
@@ -107,3 +108,20 @@ def test_the_bundled_model_is_merged(run, drawn):
     torch.testing.assert_close(latents(pipe), drawn(erasure), **CLOSE)
     card = (erasure.folder / "export" / "erase-cat-merged" / "README.md").read_text(encoding="utf-8")
     assert "license: mit" in card
+
+
+def test_an_export_that_cannot_take_its_place_leaves_the_one_before(run, tmp_path, monkeypatch):
+    erasure = run()
+    done = export(erasure, "merged", out=tmp_path / "merged").path
+    rename = Path.rename
+
+    def fails(path, target):
+        if path.name == "merged.partial":
+            raise OSError("no room")
+        return rename(path, target)
+
+    monkeypatch.setattr(Path, "rename", fails)
+    with pytest.raises(RunError, match="Cannot write"):
+        export(erasure, "merged", out=done, force=True)
+    assert [path.name for path in tmp_path.iterdir() if path.name.startswith("merged")] == ["merged"]
+    assert (done / "model_index.json").is_file()

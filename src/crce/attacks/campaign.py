@@ -1,8 +1,8 @@
 """One attack on a run, from the first plain image to RUN/attacks/NAME.json.
 
-NAME.json                settings, seeds, judge, numbers, and for each prompt what was found and how it was judged
-NAME.jsonl               the query log, from which a stopped attack resumes
-NAME-PROMPT.safetensors  learned embeddings, as diffusers' textual inversion
+NAME.json                     settings, seeds, judge, numbers, and for each prompt what was found and how it was judged
+NAME.jsonl                    the query log, from which a stopped attack resumes
+NAME-PROMPT-HASH.safetensors  learned embeddings, as diffusers' textual inversion
 """
 
 import time
@@ -20,13 +20,13 @@ from crce.attacks.prompts import AttackedPrompt, choose_prompts
 from crce.attacks.protocol import Attack, Budget, Progress
 from crce.attacks.query_log import KnownImages, QueryLog
 from crce.attacks.table import load_attack
-from crce.attacks.victim import Victim, word_name
+from crce.attacks.victim import Victim
 from crce.backbones import Backbone
 from crce.backbones.defaults import fill_sampling
 from crce.bounds import check_numbers
 from crce.evaluate.report import report_of
 from crce.evaluate.stats import DRAWABLE_SHARE
-from crce.files import read_json, slug, write_json, write_tensors
+from crce.files import read_json, slug, text_hash, write_json, write_tensors
 from crce.judges import Judge, choose_judge
 from crce.judges.concept_classes import EVERYDAY
 from crce.judges.judge import CalibratedJudge, describe_judge
@@ -242,6 +242,6 @@ def write_word(folder: Path, name: str, prompt: str, word: torch.Tensor | None) 
     """Save the embeddings that an attack learned for a prompt, for diffusers; the file name, or None without any."""
     if word is None:
         return None
-    file = f"{name}-{slug(prompt)}-{word_name(word)[5:13]}.safetensors"  # prompts may have the same slug
+    file = f"{name}-{slug(prompt)}-{text_hash(prompt)[:8]}.safetensors"  # prompts may have one slug
     write_tensors(folder / file, {f"<{slug(prompt)}>": word}, {"format": "pt"})
     return file

@@ -37,7 +37,7 @@ class Workload:
     """The settings of an erasure that decide its memory and are not free to choose."""
 
     layers: str  # preset of `scopes`
-    adapter: str  # "lora" or "weights"
+    adapter: Literal["lora", "weights"]
     rank: int
     rows: int  # prompts of one step: the target, its corefs and retains
     trajectories: int  # sampled together, each with and without its prompt

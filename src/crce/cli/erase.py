@@ -102,6 +102,10 @@ def erase(
     if not evaluate:
         unused = ("images_per_prompt", "eval_minutes", "judge")
         refuse_unused(erase, locals(), unused, "nothing is measured without --eval")
+    elif judge != "auto":
+        from crce.judges.table import JUDGES
+
+        JUDGES.find(judge.partition(":")[0].strip())  # a typo is told before the training
     if each:
         single = ("resume", "start_from", "film", "report_to")
         refuse_unused(erase, locals(), single, "--each makes a run for each concept; the same command continues it")
@@ -116,8 +120,6 @@ def erase(
                 "--resume continues a run with its own concept, model and settings. Give nothing beside it but "
                 "--device, --eval, --images-per-prompt, --eval-minutes, --judge, --film and --report-to."
             )
-        if evaluate:
-            judge_lines(judge, "demo", ())
     elif not concepts and like is None:
         raise ConfigError(
             "Name what to erase: a target of the atlas (see: crce ls), a YAML file or any other concept; or --resume "

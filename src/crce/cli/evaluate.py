@@ -101,14 +101,9 @@ def measure(erasure: Erasure, **settings: Any) -> Report:
 
 
 def judge_lines(judge: str, model: str, sets: Sequence[ConceptSet]) -> list[str]:
-    """What to say before anything that costs time: the judge of "auto", and what must be downloaded for it.
+    """What to say before anything that costs time: the judge of "auto", and what must be downloaded for it."""
+    from crce.judges.table import AUTO, default_judge
 
-    A ConfigError if there is no such judge.
-    """
-    from crce.judges.table import AUTO, JUDGES, default_judge
-
-    if judge != AUTO:
-        JUDGES.find(judge.partition(":")[0].strip())
     if judge != AUTO or model in demo.MODELS:
         return []
     default = default_judge(model, sets)

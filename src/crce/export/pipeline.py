@@ -74,5 +74,7 @@ def write_merged(erasure: Erasure, path: Path, *, rank: int | None, dtype: str |
     except (OSError, SafetensorError) as error:
         raise RunError(f"Cannot write {path}: {error}. Free some space, or choose another --out.") from error
     finally:
+        if before.exists() and not path.exists():
+            before.rename(path)
         shutil.rmtree(partial, ignore_errors=True)
     return Exported(path, "merged", notes=("it has no safety checker: crce loads models without one",))

@@ -235,8 +235,8 @@ class _Loop:
             # Another seed for each round: the same one would repeat the noise that the model was trained on.
             config = self.erasure.config.model_copy(update={"seed": self.erasure.config.seed + planned.number})
             erasure = erase(planned.concepts, config=config, out=planned.folder, start_from=best.folder, **shared)
-        shared = {name: getattr(settings, name) for name in (*SAMPLING, "threshold")}
-        report = self._evaluate(erasure, shared, settings.judge)
+        measured = {name: getattr(settings, name) for name in (*SAMPLING, "threshold")}
+        report = self._evaluate(erasure, measured, settings.judge)
         scored = replace(planned, summary=score(report, state.split))
         scored = replace(scored, gain=(gain := round(scored.H - best.H, 4)))
         self.emit(RoundScored(scored))

@@ -69,8 +69,8 @@ def _find(path: Path) -> Path:
         if any((root / task).is_dir() for task in TASKS if task != "selective_alignment"):
             return root
     raise ConfigError(
-        f"{path} holds no prompts of HUB. Looked there and in {roots[1]} for the folders {', '.join(TASKS)}. Of its "
-        "first version, which had other tasks: git pull."
+        f"{path} holds no prompts of HUB. Looked there and in {roots[1]} for the folders {', '.join(TASKS)}. "
+        "A clone of its first version has other tasks: git pull."
     )
 
 
